@@ -1,0 +1,168 @@
+"""Jobs, the attempts at them, and the workers that hold them.
+
+    queued ──claim──▶ running ──finish──▶ succeeded | failed | canceled
+      │ ▲                │
+      │ └──retry, lost───┘
+      └──cancel──▶ canceled        └──▶ expired   (queued past its expiry)
+
+Terminal rows never change. (job, attempt) is the fencing token: who does not hold it cannot write the end.
+"""
+
+from django.db import models
+from django.db.models import Q
+from django.db.models.functions import Now
+
+from core.fields import SealedField
+from core.ids import new_uuid, to_public
+from tenants.models import Site
+
+
+class JobState(models.TextChoices):
+    QUEUED = "queued", "Queued"
+    RUNNING = "running", "Running"
+    SUCCEEDED = "succeeded", "Succeeded"
+    FAILED = "failed", "Failed"
+    CANCELED = "canceled", "Canceled"
+    EXPIRED = "expired", "Expired"
+
+
+TERMINAL_STATES = (JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELED, JobState.EXPIRED)
+
+
+class JobKind(models.TextChoices):
+    """What is asked for, which is also the wire of the body and of the result."""
+
+    CHAT = "chat", "Chat completion"
+    MESSAGES = "messages", "Anthropic message"
+    EMBEDDINGS = "embeddings", "Embeddings"
+
+
+class Job(models.Model):
+    """A queued request with durable state."""
+
+    ID_PREFIX = "job"
+
+    id = models.UUIDField(primary_key=True, default=new_uuid, editable=False)
+    site = models.ForeignKey(Site, models.CASCADE, related_name="jobs")
+    kind = models.CharField(max_length=20, choices=JobKind.choices)
+    #: The name the site asked for; it selects the route.
+    model = models.CharField(max_length=200)
+    queue = models.CharField(max_length=40, default="default")
+    #: Lower is sooner.
+    priority = models.SmallIntegerField(default=100)
+    state = models.CharField(max_length=10, choices=JobState.choices, default=JobState.QUEUED)
+
+    idempotency_key = models.CharField(max_length=255, null=True)  # noqa: DJ001 (unique where given)
+    #: SHA-256 of the canonical request; tells a repeated submit from a different one under the same key.
+    request_hash = models.BinaryField(max_length=32)
+    #: JSON, sealed. `payload_version` says which shape it has (`jobs.payload`).
+    payload = SealedField(editable=False)
+    payload_version = models.PositiveSmallIntegerField(default=1)
+    #: The site's own words about the job; given back, never read.
+    metadata = models.JSONField(default=dict)
+    request_id = models.CharField(max_length=64, blank=True)
+
+    available_at = models.DateTimeField(db_default=Now())
+    expires_at = models.DateTimeField(null=True)
+    attempt = models.PositiveSmallIntegerField(default=0)
+    max_attempts = models.PositiveSmallIntegerField(default=3)
+    #: How many workers died with it. Twice is once too often.
+    crash_count = models.PositiveSmallIntegerField(default=0)
+    worker_id = models.UUIDField(null=True)
+    deadline_at = models.DateTimeField(null=True)
+    cancel_requested_at = models.DateTimeField(null=True)
+
+    result = SealedField(null=True, editable=False)
+    error_code = models.CharField(max_length=60, blank=True)
+    error_message = models.CharField(max_length=600, blank=True)
+    created_at = models.DateTimeField(db_default=Now())
+    finished_at = models.DateTimeField(null=True)
+    replay_of = models.ForeignKey("self", models.SET_NULL, null=True, related_name="replays")
+
+    class Meta:
+        ordering = ["-id"]
+        indexes = [
+            # What claims look through: jobs.claim.claim
+            models.Index(
+                fields=["queue", "priority", "available_at", "id"], condition=Q(state="queued"), name="job_ready"
+            ),
+            # What the sweep and the heartbeat look through
+            models.Index(fields=["worker_id"], condition=Q(state="running"), name="job_running"),
+            models.Index(fields=["site", "-id"], name="jobs_of_a_site"),
+        ]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["site", "idempotency_key"],
+                condition=Q(idempotency_key__isnull=False),
+                name="one_job_per_site_and_idempotency_key",
+            ),
+            models.CheckConstraint(
+                name="running_jobs_have_a_worker",
+                condition=Q(state="running", worker_id__isnull=False, deadline_at__isnull=False)
+                | (~Q(state="running") & Q(worker_id__isnull=True, deadline_at__isnull=True)),
+            ),
+            models.CheckConstraint(
+                name="terminal_jobs_are_finished",
+                condition=Q(state__in=["queued", "running"], finished_at__isnull=True)
+                | Q(state__in=["succeeded", "failed", "canceled", "expired"], finished_at__isnull=False),
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.public_id
+
+    @property
+    def public_id(self) -> str:
+        return to_public(self.ID_PREFIX, self.id)
+
+    @property
+    def is_terminal(self) -> bool:
+        return self.state in TERMINAL_STATES
+
+
+class AttemptOutcome(models.TextChoices):
+    OK = "ok", "OK"
+    ERROR = "error", "Error"
+    LOST = "lost", "Worker lost"
+    DRAINED = "drained", "Given back"
+    CANCELED = "canceled", "Canceled"
+
+
+class Attempt(models.Model):
+    """One worker's try at a job. Append-only; open until `ended_at`."""
+
+    job = models.ForeignKey(Job, models.CASCADE, related_name="attempts")
+    #: Counted from 1.
+    number = models.PositiveSmallIntegerField()
+    worker_id = models.UUIDField()
+    started_at = models.DateTimeField(db_default=Now())
+    ended_at = models.DateTimeField(null=True)
+    outcome = models.CharField(max_length=10, choices=AttemptOutcome.choices, blank=True)
+    error_code = models.CharField(max_length=60, blank=True)
+    error_message = models.CharField(max_length=600, blank=True)
+
+    class Meta:
+        ordering = ["job", "number"]
+        constraints = [models.UniqueConstraint(fields=["job", "number"], name="one_row_per_attempt")]
+
+    def __str__(self) -> str:
+        return f"{self.job_id} #{self.number}"
+
+
+class WorkerLease(models.Model):
+    """One row per worker process: its sign of life. An expired lease is never revived."""
+
+    worker_id = models.UUIDField(primary_key=True)
+    host = models.CharField(max_length=255)
+    pid = models.PositiveIntegerField()
+    version = models.CharField(max_length=40)
+    started_at = models.DateTimeField(db_default=Now())
+    expires_at = models.DateTimeField()
+    #: True once the worker was told to stop; it claims nothing more.
+    draining = models.BooleanField(default=False)
+
+    class Meta:
+        ordering = ["started_at"]
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.pid}"

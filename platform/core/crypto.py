@@ -1,0 +1,110 @@
+"""Encryption at rest: AES-256-GCM under a named key, so that keys can be rotated while old rows are read."""
+
+import base64
+import binascii
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+VERSION = 1
+NONCE_BYTES = 12
+KEY_BYTES = 32
+
+
+class CryptoError(Exception):
+    """
+    * CryptoError
+      + InvalidKeyring    the configured keys cannot be used
+      + UnknownKey        the text was sealed with a key that is no longer configured
+      + Tampered          the text was changed, cut, or sealed for another purpose
+    """
+
+
+class InvalidKeyring(CryptoError): ...
+
+
+class UnknownKey(CryptoError): ...
+
+
+class Tampered(CryptoError): ...
+
+
+@dataclass(frozen=True)
+class Keyring:
+    """Named keys; new text is sealed with the active one, old text is opened with the key it names."""
+
+    active: str
+    keys: Mapping[str, bytes]
+
+    @cached_property
+    def _ciphers(self) -> dict[str, AESGCM]:
+        return {key_id: AESGCM(key) for key_id, key in self.keys.items()}
+
+    def seal(self, clear: bytes, *, purpose: str) -> bytes:
+        """Return `version, len(key id), key id, nonce, ciphertext`. It opens only for the same purpose."""
+        head = bytes([VERSION, len(self.active)]) + self.active.encode()
+        nonce = secrets.token_bytes(NONCE_BYTES)
+        return head + nonce + self._ciphers[self.active].encrypt(nonce, clear, _bind(head, purpose))
+
+    def open(self, sealed: bytes, *, purpose: str) -> bytes:
+        """Return the clear bytes. Raises `UnknownKey` or `Tampered`."""
+        key_id = key_id_of(sealed)
+        cipher = self._ciphers.get(key_id)
+        if cipher is None:
+            raise UnknownKey(f"Sealed with key {key_id!r}, which ENCRYPTION_KEYS does not hold.")
+        head, rest = sealed[: 2 + len(key_id)], sealed[2 + len(key_id) :]
+        try:
+            return cipher.decrypt(rest[:NONCE_BYTES], rest[NONCE_BYTES:], _bind(head, purpose))
+        except (InvalidTag, ValueError) as error:
+            raise Tampered(f"Sealed text for {purpose} does not open with key {key_id!r}.") from error
+
+
+def key_id_of(sealed: bytes) -> str:
+    """Name the key that a sealed text needs."""
+    if len(sealed) < 2 or sealed[0] != VERSION or len(sealed) < 2 + sealed[1] + NONCE_BYTES:
+        raise Tampered("Not a sealed text.")
+    try:
+        return sealed[2 : 2 + sealed[1]].decode("ascii")
+    except UnicodeDecodeError as error:
+        raise Tampered("Not a sealed text.") from error
+
+
+def parse_keyring(text: str) -> Keyring:
+    """Read `id:base64,id:base64`; the first key is the active one.
+
+    Raises:
+        InvalidKeyring: no key, a doubled or unsuitable id, or a key that is not 32 bytes of base64.
+    """
+    keys: dict[str, bytes] = {}
+    for item in filter(None, (part.strip() for part in text.split(","))):
+        key_id, _, encoded = item.partition(":")
+        if not key_id.isascii() or not key_id.isalnum() or len(key_id) > 32 or key_id in keys:
+            raise InvalidKeyring(f"Key id {key_id[:40]!r} must be new, and 1 to 32 letters or digits.")
+        keys[key_id] = _decode_key(key_id, encoded)
+    if not keys:
+        raise InvalidKeyring("ENCRYPTION_KEYS holds no key; give `id:base64 of 32 bytes`.")
+    return Keyring(next(iter(keys)), keys)
+
+
+def new_key() -> str:
+    """Return 32 fresh random bytes, in the base64 that `parse_keyring` reads."""
+    return base64.b64encode(secrets.token_bytes(KEY_BYTES)).decode()
+
+
+def _decode_key(key_id: str, encoded: str) -> bytes:
+    try:
+        key = base64.b64decode(encoded, validate=True)
+    except binascii.Error as error:
+        raise InvalidKeyring(f"Key {key_id!r} is not base64.") from error
+    if len(key) != KEY_BYTES:
+        raise InvalidKeyring(f"Key {key_id!r} has {len(key)} bytes; AES-256 needs {KEY_BYTES}.")
+    return key
+
+
+def _bind(head: bytes, purpose: str) -> bytes:
+    # The head is authenticated too: a swapped key id or version must not go unseen.
+    return head + b"\0" + purpose.encode()

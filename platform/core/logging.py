@@ -1,0 +1,96 @@
+"""Logs: one JSON object a line (or a coloured line for people), with ids bound, and no secret in it."""
+
+import re
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import structlog
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+REMOVED = "[removed]"
+
+#: Fields that hold a secret or a person's words. They never reach a log, whatever was passed.
+UNLOGGABLE = re.compile(
+    r"(?i)^(authorization|cookie|x-api-key|api[-_]?key|x-signature|x-sig|.*secret.*|.*password.*|.*token|"
+    r"prompt|messages?|content|body|payload|answer|result|completion|input|output)$"
+)
+
+#: Secrets by their shape, wherever they stand: our keys and secrets, vendors' keys, bearer tokens, URL passwords.
+SECRET_SHAPES = re.compile(
+    r"nd_[0-9A-Za-z_]{8,}|whsec_[0-9A-Za-z+/=]+|sk-[0-9A-Za-z_-]{6,}|(?i:bearer)\s+[^\s'\",]+"
+    r"|eyJ[\w-]+\.[\w-]+\.[\w-]*|(?<=://)[^/\s:@]*:[^/\s@]+(?=@)"
+)
+
+
+def configure(*, console: bool, level: str) -> dict[str, Any]:
+    """Set up structlog, and return the `LOGGING` of Django which sends the standard library's logs the same way."""
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+        remove_secrets,
+    ]
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+    return {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "formatters": {
+            "nightdesk": {
+                "()": structlog.stdlib.ProcessorFormatter,
+                "foreign_pre_chain": shared,
+                "processors": [
+                    structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                    _renderer(console),
+                ],
+            }
+        },
+        "handlers": {"stderr": {"class": "logging.StreamHandler", "stream": sys.stderr, "formatter": "nightdesk"}},
+        "root": {"handlers": ["stderr"], "level": level},
+        # Their own INFO lines tell of every request or message; ours say it with ids.
+        "loggers": {
+            name: {"level": "WARNING"}
+            for name in (
+                "django.request",
+                "httpx",
+                "asyncio",
+                "kombu",
+                "amqp",
+                "celery.worker.strategy",
+                "aiohttp",
+            )
+        },
+    }
+
+
+def remove_secrets(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    """Blank fields that must not be logged, and secrets by their shape in all others (structlog processor)."""
+    return {key: _clean(key, value) for key, value in event.items()}
+
+
+def _clean(key: str, value: Any) -> Any:
+    if UNLOGGABLE.match(key):
+        return REMOVED
+    if isinstance(value, str):
+        return SECRET_SHAPES.sub(REMOVED, value)
+    if isinstance(value, Mapping):
+        return {inner: _clean(str(inner), item) for inner, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_clean("", item) for item in value]
+    if isinstance(value, BaseException):
+        return SECRET_SHAPES.sub(REMOVED, f"{type(value).__name__}: {value}")
+    return value
+
+
+def _renderer(console: bool) -> Processor:
+    if console:
+        # The supervisor's prefix says which process; a tty decides about colours there, not here.
+        return structlog.dev.ConsoleRenderer(colors=False, pad_event_to=28)
+    return structlog.processors.JSONRenderer()

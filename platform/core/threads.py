@@ -1,0 +1,37 @@
+"""Where an event loop hands over to blocking code that talks to Postgres."""
+
+import asyncio
+import contextvars
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import ParamSpec, TypeVar
+
+from django.db import close_old_connections
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class DatabaseThreads:
+    """A few threads for blocking database work; each call gets a healthy connection and gives it back."""
+
+    def __init__(self, name: str, size: int) -> None:
+        self._pool = ThreadPoolExecutor(size, thread_name_prefix=name)
+
+    async def run(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run the function in a thread of the pool, with the caller's log context, and return what it returns."""
+        work = partial(contextvars.copy_context().run, _with_connection, partial(function, *args, **kwargs))
+        return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+
+    def close(self) -> None:
+        """Wait for the work under way, and end the threads."""
+        self._pool.shutdown(wait=True)
+
+
+def _with_connection(work: Callable[[], R]) -> R:
+    close_old_connections()
+    try:
+        return work()
+    finally:
+        close_old_connections()

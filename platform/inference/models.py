@@ -1,0 +1,69 @@
+"""Which provider serves which model: providers with their keys, routes and their targets."""
+
+from django.db import models
+from django.db.models import Q
+from django.db.models.functions import Now
+
+from core.fields import SealedField
+from core.ids import new_uuid
+from providers.types import Dialect
+
+
+class ProviderAccount(models.Model):
+    """A provider: a vendor endpoint that speaks a dialect, with its own key."""
+
+    id = models.UUIDField(primary_key=True, default=new_uuid, editable=False)
+    name = models.SlugField(max_length=60, unique=True)
+    dialect = models.CharField(max_length=20, choices=[(d.value, d.value) for d in Dialect])
+    base_url = models.URLField(max_length=500)
+    #: Whose price list applies (`openai`, `anthropic`, …); empty: only this desk's own prices.
+    price_list = models.CharField(max_length=40, blank=True)
+    api_key = SealedField(null=True, editable=False)
+    key_hint = models.CharField(max_length=8, blank=True, editable=False)
+    #: For Azure's dated surface; empty for its v1 surface and for everybody else.
+    api_version = models.CharField(max_length=40, blank=True)
+    is_active = models.BooleanField(default=True)
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
+
+    class Meta:
+        ordering = ["name"]
+        verbose_name = "provider"
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Route(models.Model):
+    """The model name that sites ask for, and who serves it, in order."""
+
+    id = models.UUIDField(primary_key=True, default=new_uuid, editable=False)
+    model = models.CharField(max_length=200, unique=True, help_text="The name sites ask for")
+    is_active = models.BooleanField(default=True)
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
+
+    class Meta:
+        ordering = ["model"]
+
+    def __str__(self) -> str:
+        return self.model
+
+
+class Target(models.Model):
+    """One place where a route's requests may go."""
+
+    route = models.ForeignKey(Route, models.CASCADE, related_name="targets")
+    provider = models.ForeignKey(ProviderAccount, models.PROTECT, related_name="targets")
+    upstream_model = models.CharField(max_length=200, help_text="The provider's own name of the model")
+    #: Lower positions are tried first; targets of one position share the load by weight.
+    position = models.PositiveSmallIntegerField(default=1)
+    weight = models.PositiveSmallIntegerField(default=1)
+
+    class Meta:
+        ordering = ["route", "position", "-weight", "id"]
+        constraints = [
+            models.UniqueConstraint(fields=["route", "provider", "upstream_model"], name="a_target_stands_once"),
+            models.CheckConstraint(name="weight_is_positive", condition=Q(weight__gte=1)),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.provider}/{self.upstream_model}"

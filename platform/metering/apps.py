@@ -1,0 +1,8 @@
+"""The metering app."""
+
+from django.apps import AppConfig
+
+
+class MeteringConfig(AppConfig):
+    name = "metering"
+    verbose_name = "Spend"

@@ -1,0 +1,105 @@
+"""What was used and what it cost: one usage event per call."""
+
+from django.db import models
+from django.db.models import Q
+from django.db.models.functions import Now
+
+from core.ids import new_uuid
+from tenants.models import Site
+
+
+class Outcome(models.TextChoices):
+    """What became of a call."""
+
+    #: Written before the call is made, so that a killed worker leaves a trace.
+    OPEN = "open", "Open"
+    OK = "ok", "OK"
+    ERROR = "error", "Error"
+    TIMEOUT = "timeout", "Timed out"
+    CANCELED = "canceled", "Canceled"
+    #: The worker died with the call under way; what it used is estimated.
+    LOST = "lost", "Lost"
+
+
+class UsageEvent(models.Model):
+    """The account of one call. Money is in pico-USD (10⁻¹² USD), an integer."""
+
+    #: `job:attempt:call` as text; writing the account of a call twice changes nothing.
+    dedupe_key = models.CharField(max_length=80, unique=True)
+    site = models.ForeignKey(Site, models.PROTECT, related_name="usage_events")
+    #: The job, for queued work. No foreign key: accounts outlive jobs, and metering is below jobs.
+    job_id = models.UUIDField(null=True, db_index=True)
+    attempt = models.PositiveIntegerField(null=True)
+    #: Counted from 1 within the attempt.
+    call = models.PositiveIntegerField()
+    request_id = models.CharField(max_length=64, blank=True)
+
+    provider = models.CharField(max_length=60)
+    #: The name the site asked for, and the provider's own.
+    model = models.CharField(max_length=200)
+    upstream_model = models.CharField(max_length=200)
+
+    outcome = models.CharField(max_length=10, choices=Outcome.choices, default=Outcome.OPEN)
+    #: Our class of the error (`providers.errors`), and what the provider said.
+    error_kind = models.CharField(max_length=30, blank=True)
+    error_code = models.CharField(max_length=100, blank=True)
+    http_status = models.PositiveSmallIntegerField(null=True)
+
+    #: True for the one call whose answer the site got.
+    billable = models.BooleanField(default=False)
+    #: True where the provider gave no usage: the tokens are our estimate.
+    estimated = models.BooleanField(default=False)
+    input_tokens = models.PositiveIntegerField(default=0)
+    cached_input_tokens = models.PositiveIntegerField(default=0)
+    cache_write_tokens = models.PositiveIntegerField(default=0)
+    cache_write_1h_tokens = models.PositiveIntegerField(default=0)
+    output_tokens = models.PositiveIntegerField(default=0)
+    reasoning_tokens = models.PositiveIntegerField(default=0)
+    cost_pico_usd = models.BigIntegerField(default=0)
+    #: Which price it was rated with; empty where no price is known, and the cost is then 0 and says nothing.
+    price_version = models.CharField(max_length=40, blank=True)
+
+    started_at = models.DateTimeField(db_default=Now())
+    duration_ms = models.PositiveIntegerField(null=True)
+    first_token_ms = models.PositiveIntegerField(null=True)
+
+    class Meta:
+        ordering = ["id"]
+        indexes = [models.Index(fields=["site", "started_at"], name="usage_of_a_site_in_a_period")]
+        constraints = [
+            models.UniqueConstraint(fields=["job_id"], condition=Q(billable=True), name="one_billed_call_per_job"),
+            models.CheckConstraint(name="open_calls_are_not_billed", condition=~Q(outcome="open", billable=True)),
+        ]
+
+    def __str__(self) -> str:
+        return self.dedupe_key
+
+
+class Price(models.Model):
+    """A rate of this desk's own, from a date on; it goes before the catalogue's (`providers.catalogue`).
+
+    All rates are in micro-USD per million tokens (2.50 USD is 2,500,000).
+    """
+
+    id = models.UUIDField(primary_key=True, default=new_uuid, editable=False)
+    provider = models.CharField(max_length=60, help_text="Name of the provider, as in Routing")
+    model = models.CharField(max_length=200, help_text="The provider's own name of the model")
+    effective_at = models.DateTimeField()
+    input_rate = models.BigIntegerField()
+    cached_input_rate = models.BigIntegerField(null=True, blank=True, help_text="Empty: as input")
+    cache_write_rate = models.BigIntegerField(null=True, blank=True, help_text="Empty: as input")
+    cache_write_1h_rate = models.BigIntegerField(null=True, blank=True, help_text="Empty: as cache write")
+    output_rate = models.BigIntegerField()
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
+
+    class Meta:
+        ordering = ["provider", "model", "-effective_at"]
+        constraints = [
+            models.UniqueConstraint(fields=["provider", "model", "effective_at"], name="one_price_from_a_moment"),
+            models.CheckConstraint(
+                name="rates_are_not_negative", condition=Q(input_rate__gte=0) & Q(output_rate__gte=0)
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.provider}/{self.model} from {self.effective_at:%Y-%m-%d}"

@@ -1,0 +1,202 @@
+"""The settings, in one file. Defaults suit a laptop; production needs only variables (`compose/env.example`)."""
+
+from pathlib import Path
+
+from core import logging
+from nightdesk import env
+
+ROOT = Path(__file__).resolve().parents[2]
+VERSION = "0.1.0"
+
+# The site and its keys
+
+DEBUG = env.flag("DEBUG", True)
+SECRET_KEY = env.secret("SECRET_KEY", "insecure-development-key")
+#: `id:base64 of 32 bytes`, comma-separated; the first seals, all of them open.
+ENCRYPTION_KEYS = env.secret("ENCRYPTION_KEYS", "dev:aW5zZWN1cmUtZGV2ZWxvcG1lbnQta2V5LTMyLWJ5dGU=")
+#: Where the world reaches this desk; used in links, never to decide anything.
+BASE_URL = env.text("BASE_URL", "http://127.0.0.1:8000").rstrip("/")
+ALLOWED_HOSTS = env.words("ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]")
+CSRF_TRUSTED_ORIGINS = [BASE_URL] if BASE_URL.startswith("https://") else []
+#: How many proxies in front of us append to X-Forwarded-For; 0 ignores the header.
+TRUSTED_PROXY_COUNT = env.number("TRUSTED_PROXY_COUNT", 0)
+
+# Applications
+
+INSTALLED_APPS = [
+    "unfold",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "django.contrib.postgres",
+    "rest_framework",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
+    "nightdesk",
+    "tenants",
+    "metering",
+    "inference",
+    "webhooks",
+    "jobs",
+    "api",
+]
+MIDDLEWARE = [
+    # "api.middleware.RequestScope",
+    "django.middleware.security.SecurityMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+ROOT_URLCONF = "nightdesk.urls"
+ASGI_APPLICATION = "nightdesk.asgi.application"
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+APPEND_SLASH = False
+USE_TZ = True
+TIME_ZONE = "UTC"
+LANGUAGE_CODE = "en-us"
+STATIC_URL = "static/"
+STATIC_ROOT = ROOT / "staticfiles"
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 12}},
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+]
+
+# Browser security (the admin and the docs page)
+
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = BASE_URL.startswith("https://")
+SESSION_COOKIE_SAMESITE = "Lax"
+SECURE_CONTENT_TYPE_NOSNIFF = True
+SECURE_REFERRER_POLICY = "same-origin"
+X_FRAME_OPTIONS = "DENY"
+SECURE_HSTS_SECONDS = 31_536_000 if BASE_URL.startswith("https://") else 0
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if TRUSTED_PROXY_COUNT else None
+
+# Postgres and Redis
+
+DATABASE_POOL_SIZE = env.number("DATABASE_POOL_SIZE", 16, at_least=4)
+#: How long a request waits for a connection before it answers 503.
+DATABASE_WAIT_SECONDS = env.number("DATABASE_WAIT_SECONDS", 3, at_least=1)
+_database = env.database("DATABASE_URL", "postgresql://nightdesk:nightdesk@127.0.0.1:5432/nightdesk")
+_database["OPTIONS"] = {
+    "connect_timeout": str(DATABASE_WAIT_SECONDS),
+    "pool": {"min_size": 1, "max_size": DATABASE_POOL_SIZE, "timeout": DATABASE_WAIT_SECONDS},
+    **_database["OPTIONS"],  # type: ignore[dict-item] # what the URL says wins
+}
+DATABASES = {"default": _database}
+REDIS_URL = env.secret("REDIS_URL", "redis://127.0.0.1:6379/0")
+
+# Celery: the engine of execution. Its message is a doorbell (docs/decisions/0001).
+
+CELERY_BROKER_URL = env.secret("BROKER_URL", REDIS_URL)
+CELERY_BROKER_TRANSPORT_OPTIONS = {
+    "global_keyprefix": "nightdesk:",
+    "visibility_timeout": 600,
+    "unacked_restore_interval": 5,
+    "unacked_restore_throttle": 1,
+    "socket_timeout": 10,
+    "socket_connect_timeout": 3,
+    "socket_keepalive": True,
+    "health_check_interval": 10,
+    "client_name": "nightdesk",
+}
+CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+CELERY_BROKER_CONNECTION_MAX_RETRIES = None
+CELERY_BROKER_CHANNEL_ERROR_RETRY = True
+CELERY_BROKER_POOL_LIMIT = 4
+CELERY_TASK_ACKS_LATE = False
+CELERY_TASK_IGNORE_RESULT = True
+CELERY_TASK_PUBLISH_RETRY = False
+CELERY_TASK_SERIALIZER = "json"
+CELERY_ACCEPT_CONTENT = ["json"]
+CELERY_TASK_DEFAULT_QUEUE = "doorbell"
+CELERY_WORKER_DISABLE_PREFETCH = True
+CELERY_WORKER_ENABLE_REMOTE_CONTROL = False
+CELERY_WORKER_SEND_TASK_EVENTS = False
+CELERY_WORKER_SOFT_SHUTDOWN_TIMEOUT = 30
+CELERY_WORKER_CANCEL_LONG_RUNNING_TASKS_ON_CONNECTION_LOSS = False
+CELERY_WORKER_HIJACK_ROOT_LOGGER = False
+
+# Providers; keys given here join the providers kept in the database
+
+OPENAI_API_KEY = env.secret("OPENAI_API_KEY")
+OPENAI_BASE_URL = env.text("OPENAI_BASE_URL", "https://api.openai.com/v1")
+ANTHROPIC_API_KEY = env.secret("ANTHROPIC_API_KEY")
+ANTHROPIC_BASE_URL = env.text("ANTHROPIC_BASE_URL", "https://api.anthropic.com")
+AZURE_OPENAI_API_KEY = env.secret("AZURE_OPENAI_API_KEY")
+AZURE_OPENAI_ENDPOINT = env.text("AZURE_OPENAI_ENDPOINT")
+#: The simulator's address; set by `make run`, empty in production.
+SIMULATOR_URL = env.text("SIMULATOR_URL").rstrip("/")
+
+# Jobs
+
+#: How many jobs one worker process runs at once.
+JOB_SLOTS = env.number("JOB_SLOTS", 100, at_least=1)
+JOB_MAX_ATTEMPTS = env.number("JOB_MAX_ATTEMPTS", 3, at_least=1)
+#: One attempt's time, over all its calls.
+JOB_ATTEMPT_SECONDS = env.number("JOB_ATTEMPT_SECONDS", 600, at_least=1)
+#: The first wait between attempts; it doubles, with full jitter, up to the second figure.
+JOB_RETRY_BASE_SECONDS = env.number("JOB_RETRY_BASE_SECONDS", 2)
+JOB_RETRY_CAP_SECONDS = env.number("JOB_RETRY_CAP_SECONDS", 300)
+#: How long a worker that is told to stop waits for its calls, before it gives the jobs back.
+JOB_DRAIN_SECONDS = env.number("JOB_DRAIN_SECONDS", 20)
+
+# Webhooks
+
+#: Networks that webhooks may reach although they are not public, e.g. 127.0.0.0/8 on a laptop.
+WEBHOOK_ALLOWED_NETWORKS = env.words("WEBHOOK_ALLOWED_NETWORKS")
+#: Ports that webhooks may use; empty allows all (needed on a laptop).
+WEBHOOK_ALLOWED_PORTS = [int(port) for port in env.words("WEBHOOK_ALLOWED_PORTS", "80,443")]
+#: One total deadline over connect, headers and body.
+WEBHOOK_TIMEOUT_SECONDS = env.number("WEBHOOK_TIMEOUT_SECONDS", 15, at_least=1)
+#: How many deliveries one worker process has under way at once.
+WEBHOOK_SLOTS = env.number("WEBHOOK_SLOTS", 32, at_least=1)
+
+# The API
+
+MAX_BODY_BYTES = env.number("MAX_BODY_BYTES", 262_144, at_least=1024)
+DATA_UPLOAD_MAX_MEMORY_SIZE = MAX_BODY_BYTES
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": ["api.authentication.SiteAuthentication"],
+    "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_PARSER_CLASSES": ["api.parsers.StrictJSONParser"],
+    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "EXCEPTION_HANDLER": "api.errors.handle",
+    "UNAUTHENTICATED_USER": None,
+}
+SPECTACULAR_SETTINGS = {
+    "TITLE": "Nightdesk",
+    "VERSION": VERSION,
+    "DESCRIPTION": "The AI desk behind WordPress sites: durable AI jobs, accounts and signed webhooks.",
+    "SERVE_INCLUDE_SCHEMA": False,
+    "SWAGGER_UI_DIST": "SIDECAR",
+    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+    "REDOC_DIST": "SIDECAR",
+    "COMPONENT_SPLIT_REQUEST": True,
+}
+
+# Logs
+
+LOGGING = logging.configure(
+    console=env.choice("LOG_FORMAT", "console" if DEBUG else "json", ("console", "json")) == "console",
+    level=env.choice("LOG_LEVEL", "INFO", ("DEBUG", "INFO", "WARNING", "ERROR")),
+)

@@ -1,0 +1,259 @@
+"""What travels between the edge and the adapters: requests and answers in neutral form.
+
+Every dialect translates to and from these (wire formats: `providers/dialects/`). Nothing here does I/O.
+"""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Literal, Protocol, TypeAlias
+
+#: A JSON object as it stood on the wire: a tool's schema, a tool call's input. Never interpreted on the way through.
+JSONObject: TypeAlias = dict[str, Any]
+
+
+class Dialect(StrEnum):
+    """The wires that a provider or a caller may speak."""
+
+    OPENAI = "openai"
+    ANTHROPIC = "anthropic"
+    #: OpenAI's bodies at Azure's addresses, with Azure's header and error codes.
+    AZURE = "azure"
+
+
+# Requests
+
+
+@dataclass(frozen=True, slots=True)
+class TextPart:
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ImagePart:
+    """An image by address, or as base64 data with its media type."""
+
+    url: str | None = None
+    media_type: str | None = None
+    data: str | None = None
+    detail: Literal["auto", "low", "high"] | None = None
+
+
+Part: TypeAlias = TextPart | ImagePart
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A call that the model asks for. `arguments` is JSON text, as the model wrote it."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+class Role(StrEnum):
+    SYSTEM = "system"
+    USER = "user"
+    ASSISTANT = "assistant"
+    TOOL = "tool"
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    role: Role
+    parts: tuple[Part, ...] = ()
+    tool_calls: tuple[ToolCall, ...] = ()
+    #: For role TOOL: which call this answers, and whether the tool failed.
+    tool_call_id: str | None = None
+    is_error: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    name: str
+    description: str | None
+    #: JSON schema of the arguments.
+    parameters: JSONObject
+    strict: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ToolChoice:
+    """`name` is set only for mode "named"."""
+
+    mode: Literal["none", "auto", "required", "named"]
+    name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OutputFormat:
+    """How the answer must be shaped. `schema` is set only for kind "json_schema"."""
+
+    kind: Literal["text", "json_object", "json_schema"]
+    name: str | None = None
+    schema: JSONObject | None = None
+    strict: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ChatRequest:
+    """One chat inference. None means that the caller did not say."""
+
+    model: str
+    messages: tuple[Message, ...]
+    max_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    stop: tuple[str, ...] = ()
+    tools: tuple[Tool, ...] = ()
+    tool_choice: ToolChoice | None = None
+    parallel_tool_calls: bool | None = None
+    output_format: OutputFormat | None = None
+    reasoning_effort: str | None = None
+    seed: int | None = None
+    #: The caller's name for the person asking, for the vendor's abuse checks.
+    user: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddingRequest:
+    """Texts (or token lists) to embed, in order."""
+
+    model: str
+    inputs: tuple[str, ...] | tuple[tuple[int, ...], ...]
+    dimensions: int | None = None
+    user: str | None = None
+
+
+InferenceRequest: TypeAlias = ChatRequest | EmbeddingRequest
+
+
+# Answers
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens of one call. `input_tokens` is the whole prompt: cached and cache-written tokens are part of it,
+    and `output_tokens` includes reasoning (OpenAI's way of counting; wire formats, 15 and 16)."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_input_tokens: int = 0
+    cache_write_tokens: int = 0
+    #: The part of `cache_write_tokens` that was written for an hour; it has its own price.
+    cache_write_1h_tokens: int = 0
+    reasoning_tokens: int = 0
+
+    @property
+    def total_tokens(self) -> int:
+        return self.input_tokens + self.output_tokens
+
+
+class FinishReason(StrEnum):
+    STOP = "stop"
+    LENGTH = "length"
+    TOOL_CALLS = "tool_calls"
+    CONTENT_FILTER = "content_filter"
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """A whole chat answer. `usage` is None where the provider sent none: that is not zero."""
+
+    id: str
+    #: The model's name as the provider gave it, often a dated snapshot of the alias asked for.
+    model: str
+    text: str
+    finish_reason: FinishReason
+    usage: Usage | None
+    tool_calls: tuple[ToolCall, ...] = ()
+    reasoning: str = ""
+    refusal: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Embeddings:
+    """One vector per input, in order."""
+
+    model: str
+    vectors: tuple[tuple[float, ...], ...]
+    usage: Usage | None
+
+
+Answer: TypeAlias = Completion | Embeddings
+
+
+# Stream events, in order: Started, deltas, Finished. A stream that ends without Finished was cut.
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    id: str
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
+class TextDelta:
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReasoningDelta:
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCallStarted:
+    """`index` counts tool calls only, from 0 (not content blocks)."""
+
+    index: int
+    id: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCallDelta:
+    index: int
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    reason: FinishReason
+    usage: Usage | None
+
+
+StreamEvent: TypeAlias = Started | TextDelta | ReasoningDelta | ToolCallStarted | ToolCallDelta | Finished
+
+
+# The seam
+
+
+@dataclass(frozen=True, slots=True)
+class CallContext:
+    """What one call may take and how it is known. All times are in seconds."""
+
+    #: Sent upstream as `X-Client-Request-ID`, so that the vendor's log and ours can be matched.
+    call_id: str
+    total_seconds: float
+    connect_seconds: float = 5.0
+    first_byte_seconds: float = 120.0
+    idle_seconds: float = 60.0
+
+
+class Provider(Protocol):
+    """One vendor endpoint with one key. Every method raises `ProviderError` and nothing else."""
+
+    name: str
+
+    def stream(self, request: ChatRequest, call: CallContext) -> AsyncIterator[StreamEvent]:
+        """Yield events as they come; the last is `Finished`, or the iterator raises."""
+        ...
+
+    async def complete(self, request: ChatRequest, call: CallContext) -> Completion:
+        """Return the whole answer of a call without stream."""
+        ...
+
+    async def embed(self, request: EmbeddingRequest, call: CallContext) -> Embeddings: ...
+
+    async def close(self) -> None: ...

@@ -1,0 +1,157 @@
+"""Where a site's webhooks go, what happened, and each event's way to each endpoint."""
+
+from django.contrib.postgres.fields import ArrayField
+from django.db import models
+from django.db.models import Q
+from django.db.models.functions import Now
+
+from core.fields import SealedField
+from core.ids import new_uuid, to_public
+from tenants.models import Site
+
+
+class Endpoint(models.Model):
+    """An address of a site that receives events."""
+
+    ID_PREFIX = "ep"
+
+    id = models.UUIDField(primary_key=True, default=new_uuid, editable=False)
+    site = models.ForeignKey(Site, models.CASCADE, related_name="endpoints")
+    url = models.URLField(max_length=2000)
+    description = models.CharField(max_length=200, blank=True)
+    #: Types wanted, e.g. `job.succeeded`; empty means all.
+    event_types = ArrayField(models.CharField(max_length=60), default=list, blank=True)
+    is_enabled = models.BooleanField(default=True)
+    #: Why we stopped sending (`gone`, `failing`), empty while enabled or if the site did it.
+    disabled_reason = models.CharField(max_length=30, blank=True, editable=False)
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
+
+    class Meta:
+        ordering = ["-id"]
+
+    def __str__(self) -> str:
+        return self.url
+
+    @property
+    def public_id(self) -> str:
+        return to_public(self.ID_PREFIX, self.id)
+
+
+class EndpointSecret(models.Model):
+    """A `whsec_…` secret. Every one that has not expired signs, so that rotation overlaps."""
+
+    endpoint = models.ForeignKey(Endpoint, models.CASCADE, related_name="secrets")
+    secret = SealedField(editable=False)
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
+    expires_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ["-id"]
+
+    def __str__(self) -> str:
+        return f"secret of {self.endpoint_id}"
+
+
+class Event(models.Model):
+    """What happened. Written in the transaction that made it happen; never changed."""
+
+    ID_PREFIX = "evt"
+
+    id = models.UUIDField(primary_key=True, default=new_uuid, editable=False)
+    site = models.ForeignKey(Site, models.CASCADE, related_name="events")
+    type = models.CharField(max_length=60)
+    #: What it is about, e.g. the job. No foreign key: webhooks is below jobs.
+    subject_id = models.UUIDField(null=True)
+    #: The subject's end (`job.succeeded`, `job.failed`, …): there is one.
+    is_terminal = models.BooleanField(default=False)
+    #: The exact bytes that are signed and sent at every attempt, sealed at rest.
+    payload = SealedField(editable=False)
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
+
+    class Meta:
+        ordering = ["-id"]
+        indexes = [models.Index(fields=["subject_id"], name="events_of_a_subject")]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["subject_id"], condition=Q(is_terminal=True), name="one_terminal_event_per_subject"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.type} {self.public_id}"
+
+    @property
+    def public_id(self) -> str:
+        return to_public(self.ID_PREFIX, self.id)
+
+
+class DeliveryState(models.TextChoices):
+    PENDING = "pending", "Pending"
+    DELIVERED = "delivered", "Delivered"
+    EXHAUSTED = "exhausted", "Exhausted"
+    CANCELED = "canceled", "Canceled"
+
+
+class Delivery(models.Model):
+    """One event on its way to one endpoint."""
+
+    ID_PREFIX = "dlv"
+
+    id = models.UUIDField(primary_key=True, default=new_uuid, editable=False)
+    site = models.ForeignKey(Site, models.CASCADE, related_name="deliveries")
+    event = models.ForeignKey(Event, models.CASCADE, related_name="deliveries")
+    endpoint = models.ForeignKey(Endpoint, models.CASCADE, related_name="deliveries")
+    state = models.CharField(max_length=10, choices=DeliveryState.choices, default=DeliveryState.PENDING)
+    #: Attempts begun. Together with the id it is the fencing token of one attempt.
+    attempts = models.PositiveSmallIntegerField(default=0)
+    #: When the next attempt may begin. A claim moves it behind the attempt's deadline: that is the lease.
+    due_at = models.DateTimeField(null=True, db_default=Now())
+    last_status = models.PositiveSmallIntegerField(null=True)
+    last_error = models.CharField(max_length=200, blank=True)
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
+    finished_at = models.DateTimeField(null=True)
+
+    class Meta:
+        ordering = ["-id"]
+        verbose_name_plural = "deliveries"
+        indexes = [
+            # What couriers poll: webhooks.claim.claim_due
+            models.Index(fields=["due_at"], condition=Q(state="pending"), name="delivery_due"),
+            models.Index(fields=["site", "-id"], name="deliveries_of_a_site"),
+        ]
+        constraints = [
+            models.UniqueConstraint(fields=["event", "endpoint"], name="one_delivery_per_event_and_endpoint"),
+            models.CheckConstraint(
+                name="pending_deliveries_are_due_and_ended_ones_finished",
+                condition=Q(state="pending", due_at__isnull=False, finished_at__isnull=True)
+                | (~Q(state="pending") & Q(due_at__isnull=True, finished_at__isnull=False)),
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.public_id} {self.state}"
+
+    @property
+    def public_id(self) -> str:
+        return to_public(self.ID_PREFIX, self.id)
+
+
+class DeliveryAttempt(models.Model):
+    """One HTTP exchange with an endpoint: the delivery log."""
+
+    delivery = models.ForeignKey(Delivery, models.CASCADE, related_name="log")
+    number = models.PositiveSmallIntegerField()
+    started_at = models.DateTimeField(db_default=Now())
+    duration_ms = models.PositiveIntegerField(null=True)
+    #: HTTP status; None where no answer came.
+    status = models.PositiveSmallIntegerField(null=True)
+    #: What went wrong in our words, or the first bytes of the answer as text.
+    error = models.CharField(max_length=200, blank=True)
+    response_head = models.CharField(max_length=1000, blank=True)
+
+    class Meta:
+        ordering = ["delivery", "number"]
+        constraints = [models.UniqueConstraint(fields=["delivery", "number"], name="one_row_per_delivery_attempt")]
+
+    def __str__(self) -> str:
+        return f"{self.delivery_id} #{self.number}"
