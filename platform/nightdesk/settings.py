@@ -163,8 +163,8 @@ JOB_DRAIN_SECONDS = env.number("JOB_DRAIN_SECONDS", 20)
 
 #: Networks that webhooks may reach although they are not public, e.g. 127.0.0.0/8 on a laptop.
 WEBHOOK_ALLOWED_NETWORKS = env.words("WEBHOOK_ALLOWED_NETWORKS")
-#: Ports that webhooks may use; empty allows all (needed on a laptop).
-WEBHOOK_ALLOWED_PORTS = [int(port) for port in env.words("WEBHOOK_ALLOWED_PORTS", "80,443")]
+#: Ports that webhooks may use; the variable `0` gives an empty list, which allows all (a laptop needs that).
+WEBHOOK_ALLOWED_PORTS = [int(port) for port in env.words("WEBHOOK_ALLOWED_PORTS", "80,443") if port != "0"]
 #: One total deadline over connect, headers and body.
 WEBHOOK_TIMEOUT_SECONDS = env.number("WEBHOOK_TIMEOUT_SECONDS", 15, at_least=1)
 #: How many deliveries one worker process has under way at once.

@@ -1,0 +1,32 @@
+"""Rows for tests, with sensible defaults."""
+
+from typing import Any
+
+from inference.models import ProviderAccount, Route, Target
+from jobs.models import Job
+from tenants.models import Site
+
+
+def make_site(slug: str = "bakery", **fields: Any) -> Site:
+    """A site named after its slug."""
+    return Site.objects.create(**{"slug": slug, "name": slug.title(), **fields})
+
+
+def make_provider(name: str = "sim-openai", **fields: Any) -> ProviderAccount:
+    """A provider with a key, rated by OpenAI's price list."""
+    wanted = {"dialect": "openai", "base_url": "http://127.0.0.1:9/v1", "price_list": "openai", "api_key": b"sk-test"}
+    return ProviderAccount.objects.create(name=name, **{**wanted, **fields})
+
+
+def make_route(model: str, *targets: tuple[ProviderAccount, str]) -> Route:
+    """A route whose targets are asked in the order given."""
+    route = Route.objects.create(model=model)
+    for position, (provider, upstream_model) in enumerate(targets, 1):
+        Target.objects.create(route=route, provider=provider, upstream_model=upstream_model, position=position)
+    return route
+
+
+def make_job(site: Site, **fields: Any) -> Job:
+    """A queued chat job."""
+    wanted = {"kind": "chat", "model": "desk", "request_hash": b"h" * 32, "payload": b'{"model":"desk"}'}
+    return Job.objects.create(site=site, **{**wanted, **fields})

@@ -1,0 +1,51 @@
+"""A pytest plugin that starts PostgreSQL and Valkey before Django reads its settings.
+
+With DATABASE_URL and REDIS_URL set, those servers are used instead.
+"""
+
+import base64
+import sys
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT)]
+sys.path.append(str(ROOT / "platform"))
+
+import pytest  # noqa: E402 (the path comes first)
+
+from nightdesk import env  # noqa: E402
+from nightdesk.local.ports import free_port  # noqa: E402
+from nightdesk.local.postgres import postgres_server  # noqa: E402
+from nightdesk.local.valkey import valkey_server  # noqa: E402
+
+_servers = ExitStack()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_load_initial_conftests() -> None:
+    """Start what is not given, and tell the settings where it is."""
+    env.put(
+        {
+            "ENCRYPTION_KEYS": "test:" + base64.b64encode(b"a key of the tests, 32 bytes big").decode(),
+            "SECRET_KEY": "a key of the tests",
+            "WEBHOOK_ALLOWED_NETWORKS": "127.0.0.0/8",
+            "WEBHOOK_ALLOWED_PORTS": "0",
+            "JOB_RETRY_BASE_SECONDS": "0",
+            # The tests decide which providers there are.
+            **{name: "" for name in ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "AZURE_OPENAI_API_KEY")},
+        }
+    )
+    if env.given("DATABASE_URL") and env.given("REDIS_URL"):
+        return
+    folder = Path(_servers.enter_context(tempfile.TemporaryDirectory(prefix="nightdesk-tests-")))
+    postgres = _servers.enter_context(postgres_server(folder / "postgres", free_port(), durable=False))
+    valkey = _servers.enter_context(valkey_server(folder / "valkey", free_port(), durable=False))
+    env.put({"DATABASE_URL": postgres.url, "REDIS_URL": valkey.url})
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure() -> None:
+    """Stop the servers, when everything that used them has ended."""
+    _servers.close()
