@@ -1,0 +1,32 @@
+"""What the tests of the embedded default share."""
+
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from nightdesk.local import postgres_home
+
+
+def until(true: Callable[[], bool], seconds: float = 10) -> None:
+    """Wait for a state that must come within the time."""
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, "the awaited state did not come"
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def base(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The folder for what cannot be in place: one of our own instead of the machine's."""
+    if os.geteuid() != 0:
+        pytest.skip("only root puts PostgreSQL elsewhere")
+    folder = Path(tempfile.mkdtemp(dir="/var/tmp", prefix="nightdesk-test-"))
+    monkeypatch.setattr(postgres_home, "BASES", (folder / "base",))
+    folder.chmod(0o711)
+    yield folder / "base"
+    shutil.rmtree(folder)

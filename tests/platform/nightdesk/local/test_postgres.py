@@ -1,0 +1,238 @@
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from nightdesk.local.embedded import Server, running
+from nightdesk.local.errors import PortTaken, ServerFailed
+from nightdesk.local.leftovers import servers_in
+from nightdesk.local.ports import HOST, free_port
+from nightdesk.local.postgres import postgres_server, prepare_postgres
+from nightdesk.local.postgres_home import EXECUTABLE, leave_no_trace
+from nightdesk.local.program import Program, launch, stop
+from tests.platform.nightdesk.local.conftest import until
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with postgres_server(tmp_path_factory.mktemp("postgres"), free_port(), durable=False) as server:
+        yield server
+
+
+@pytest.fixture
+def data_dir(tmp_path: Path) -> Iterator[Path]:
+    """A data folder that several servers use, one after the other."""
+    yield tmp_path
+    # What root put elsewhere does not go away with the temporary folder.
+    leave_no_trace(tmp_path.resolve())
+
+
+@contextmanager
+def kept(data_dir: Path) -> Iterator[Server]:
+    """A server whose data stays, made fast."""
+    with running(prepare_postgres(data_dir, free_port(), durable=False), data_dir / "server.log") as server:
+        yield server
+
+
+def ask(server: Server, question: str) -> object:
+    """Return the first value of the last statement's answer, if it has one."""
+    with psycopg.connect(server.url, autocommit=True) as connection:
+        *_, answer = connection.execute(question.encode()).results()
+        row = answer.fetchone() if answer.description else None
+        return row[0] if row else None
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("listen_addresses", "127.0.0.1"),
+        ("unix_socket_directories", ""),
+        ("server_encoding", "UTF8"),
+        ("max_connections", "100"),
+        ("shared_buffers", "128MB"),
+        ("password_encryption", "scram-sha-256"),
+        ("log_min_error_statement", "panic"),
+        ("fsync", "off"),
+        ("synchronous_commit", "off"),
+        ("full_page_writes", "off"),
+    ],
+)
+def test_its_settings(server: Server, setting: str, value: str) -> None:
+    assert ask(server, f"SHOW {setting}") == value
+
+
+def test_it_is_postgresql_18_with_our_database_and_vectors_at_hand(server: Server) -> None:
+    assert str(ask(server, "SHOW server_version")).startswith("18.")
+    assert ask(server, "SELECT current_database()") == "nightdesk"
+    assert ask(server, "SELECT name FROM pg_available_extensions WHERE name = 'vector'") == "vector"
+
+
+def test_text_sorts_and_changes_case_alike_on_every_machine(server: Server) -> None:
+    assert ask(server, "SELECT string_agg(t, '' ORDER BY t) FROM unnest(array['b', 'é', 'a', 'B']) t") == "Babé"
+    assert ask(server, "SELECT upper('é')") == "É"
+
+
+def test_a_wrong_password_is_refused(server: Server) -> None:
+    wrong = server.url.replace("nightdesk:", "nightdesk:x", 1)
+
+    with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
+        psycopg.connect(wrong)
+
+
+def test_values_of_rows_stay_out_of_its_log(tmp_path: Path) -> None:
+    with postgres_server(tmp_path, free_port(), durable=False) as server:
+        ask(server, "CREATE TABLE note (body text PRIMARY KEY); INSERT INTO note VALUES ('a secret')")
+        with pytest.raises(psycopg.errors.UniqueViolation):
+            ask(server, "INSERT INTO note VALUES ('a secret')")
+
+    log = (tmp_path / "server.log").read_text()
+    assert "duplicate key" in log
+    assert "a secret" not in log
+
+
+def test_a_durable_one_remembers_over_a_restart_and_keeps_its_password(data_dir: Path) -> None:
+    port = free_port()
+    with postgres_server(data_dir, port) as server:
+        ask(server, "CREATE TABLE kept AS SELECT 1 AS one")
+        assert ask(server, "SHOW fsync") == "on"
+        url = server.url
+
+    with postgres_server(data_dir, port) as server:
+        assert ask(server, "SELECT one FROM kept") == 1
+        assert server.url == url
+
+
+def test_the_password_is_in_a_private_file_and_on_no_command_line(data_dir: Path) -> None:
+    embedded = prepare_postgres(data_dir, free_port(), durable=False)
+    password = (data_dir / "password").read_text()
+
+    assert stat.S_IMODE((data_dir / "password").stat().st_mode) == 0o600
+    assert f":{password}@" in embedded.url
+    assert not any(password in argument for argument in embedded.program.argv)
+    assert sorted(path.name for path in data_dir.iterdir()) == ["cluster", "password"]
+
+
+def test_nothing_runs_and_nothing_lies_about_after_a_short_life(tmp_path: Path) -> None:
+    with postgres_server(tmp_path, free_port(), durable=False):
+        cluster = (tmp_path / "cluster").resolve()
+        assert list(servers_in(cluster, EXECUTABLE))
+
+    assert not list(servers_in(cluster, EXECUTABLE))
+    assert not cluster.exists()
+
+
+def test_a_server_left_behind_by_a_killed_start_is_ended_and_its_data_kept(data_dir: Path) -> None:
+    left_behind, program = _start_and_forget(data_dir)
+
+    with kept(data_dir) as server:
+        assert left_behind.wait(1) == 0
+        assert ask(server, "SELECT 1") == 1
+        assert server.pid in list(servers_in((data_dir / "cluster").resolve(), EXECUTABLE))
+
+    stop(left_behind, program)
+
+
+def test_a_server_that_was_killed_recovers_what_was_committed(data_dir: Path) -> None:
+    with postgres_server(data_dir, free_port()) as server:
+        ask(server, "CREATE TABLE kept AS SELECT 1 AS one")
+        os.kill(server.pid, signal.SIGKILL)
+
+    with postgres_server(data_dir, free_port()) as server:
+        assert ask(server, "SELECT one FROM kept") == 1
+
+
+def test_after_a_power_cut_the_number_in_the_lock_may_be_another_programs(data_dir: Path) -> None:
+    with kept(data_dir) as server:
+        lock = (data_dir / "cluster").resolve() / "postmaster.pid"
+        text = lock.read_text()
+        # Of the account that PostgreSQL runs as, or it would see by itself that the lock is stale.
+        bystander = _bystander(data_dir)
+    lock.write_text(text.replace(str(server.pid), str(bystander.pid), 1))
+
+    with kept(data_dir) as server:
+        assert ask(server, "SELECT 1") == 1
+    assert bystander.poll() is None
+
+    bystander.kill()
+    bystander.wait()
+
+
+def test_an_interrupted_first_start_leaves_no_half_made_data(data_dir: Path) -> None:
+    (data_dir / "cluster.new").mkdir()
+    (data_dir / "cluster.new" / "PG_VERSION").write_text("18")
+
+    with kept(data_dir) as server:
+        assert ask(server, "SELECT 1") == 1
+
+
+def test_data_of_another_version_is_not_touched(data_dir: Path) -> None:
+    prepare_postgres(data_dir, free_port(), durable=False)
+    (data_dir / "cluster" / "PG_VERSION").write_text("16\n")
+
+    with pytest.raises(ServerFailed, match=r"made by PostgreSQL 16; this is postgres \(PostgreSQL\) 18"):
+        prepare_postgres(data_dir, free_port(), durable=False)
+
+
+def test_data_without_its_password_says_where_it_was_looked_for(data_dir: Path) -> None:
+    prepare_postgres(data_dir, free_port(), durable=False)
+    (data_dir / "password").unlink()
+
+    with pytest.raises(ServerFailed, match=f"not in {data_dir}/password"):
+        prepare_postgres(data_dir, free_port(), durable=False)
+
+
+def test_a_taken_port_is_named(tmp_path: Path) -> None:
+    with socket.create_server((HOST, 0)) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(PortTaken, match=str(port)), postgres_server(tmp_path, port, durable=False):
+            pass
+
+
+def test_a_folder_with_spaces_in_its_name_is_fine(tmp_path: Path) -> None:
+    with postgres_server(tmp_path / "My projects é", free_port(), durable=False) as server:
+        assert ask(server, "SELECT 1") == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel of Linux does it")
+def test_it_ends_when_the_process_that_started_it_is_killed(data_dir: Path) -> None:
+    script = f"""
+from pathlib import Path
+from nightdesk.local.postgres import postgres_server
+with postgres_server(Path({str(data_dir)!r}), {free_port()}, durable=False):
+    print("up", flush=True)
+    input()
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", script],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as parent:
+        assert parent.stdout is not None
+        assert parent.stdout.readline() == b"up\n"
+        cluster = (data_dir / "cluster").resolve()
+        assert list(servers_in(cluster, EXECUTABLE))
+        parent.kill()
+
+    until(lambda: not list(servers_in(cluster, EXECUTABLE)))
+
+
+def _start_and_forget(data_dir: Path) -> tuple[subprocess.Popen[bytes], Program]:
+    embedded = prepare_postgres(data_dir, free_port(), durable=False)
+    with (data_dir / "server.log").open("wb") as output:
+        process = launch(embedded.program, output)
+    until(embedded.is_ready)
+    return process, embedded.program
+
+
+def _bystander(data_dir: Path) -> subprocess.Popen[bytes]:
+    owner = (data_dir / "cluster").stat().st_uid
+    return subprocess.Popen(["/bin/sleep", "60"], user=owner if os.geteuid() == 0 else None)
