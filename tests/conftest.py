@@ -1,19 +1,20 @@
 """What every test may ask for."""
 
-from collections.abc import Iterator
-
 import pytest
 
+from inference import routing
+from tenants import directory
 from tenants.models import Site
 from tests.factories import make_site
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_remembered() -> None:
+    """What this process keeps of sites and routes does not outlive a test's database."""
+    directory.forget_all()
+    routing.forget()
 
 
 @pytest.fixture
 def site(db: None) -> Site:
     return make_site()
-
-
-@pytest.fixture(autouse=True)
-def _nothing_is_remembered() -> Iterator[None]:
-    """Caches of the process do not outlive a test's database."""
-    yield

@@ -34,7 +34,7 @@ def pytest_load_initial_conftests() -> None:
             "WEBHOOK_ALLOWED_PORTS": "0",
             "JOB_RETRY_BASE_SECONDS": "0",
             # The tests decide which providers there are.
-            **{name: "" for name in ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "AZURE_OPENAI_API_KEY")},
+            **dict.fromkeys(("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "AZURE_OPENAI_API_KEY"), ""),
         }
     )
     if env.given("DATABASE_URL") and env.given("REDIS_URL"):

@@ -4,7 +4,7 @@ import base64
 import binascii
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from cryptography.exceptions import InvalidTag
@@ -38,7 +38,7 @@ class Keyring:
     """Named keys; new text is sealed with the active one, old text is opened with the key it names."""
 
     active: str
-    keys: Mapping[str, bytes]
+    keys: Mapping[str, bytes] = field(repr=False)
 
     @cached_property
     def _ciphers(self) -> dict[str, AESGCM]:

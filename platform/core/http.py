@@ -1,0 +1,126 @@
+"""The HTTP client for providers: httpx's interface over aiohttp's connections, one per provider and event loop."""
+
+import asyncio
+import functools
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from weakref import WeakSet
+
+import aiohttp
+import httpx
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.client_reqrep import ClientRequest
+from aiohttp.connector import Connection
+from aiohttp.tracing import Trace
+from httpx_aiohttp import AiohttpTransport
+
+#: Shorter than the idle limits of vendors' load balancers (60 s and more), so that they seldom close first.
+KEEPALIVE_SECONDS = 15.0
+#: Vendors send long cookie and policy headers; aiohttp's own bound of 8 KiB a field is near to some of them.
+HEADER_FIELD_BYTES = 32 * 1024
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far one exchange came. False means that certainly nothing was sent."""
+
+    connected: bool = True
+
+
+_progress: ContextVar[Progress | None] = ContextVar("provider_exchange", default=None)
+
+
+@contextmanager
+def watched_progress() -> Iterator[Progress]:
+    """Note in the yielded object whether requests of this task got a connection.
+
+    It starts as connected, and only our own connector takes that back: with any other transport a fault counts as
+    "it may have been sent", which is the careful reading.
+    """
+    progress = Progress()
+    token = _progress.set(progress)
+    try:
+        yield progress
+    finally:
+        _progress.reset(token)
+
+
+def provider_client(*, connections: int = 2000) -> httpx.AsyncClient:
+    """Return a client for one provider. It belongs to the event loop that first uses it; close it there."""
+    return httpx.AsyncClient(
+        # The session must be made inside the running loop, hence a function.
+        transport=AiohttpTransport(verify=_ssl_context(), trust_env=False, client=lambda: _session(connections)),
+        headers={"user-agent": "nightdesk", "accept-encoding": "identity"},
+        # A jar that takes nothing: vendors' cookies would tie unrelated calls together.
+        cookies=CookieJar(policy=DefaultCookiePolicy(allowed_domains=())),
+        follow_redirects=False,
+        trust_env=False,
+    )
+
+
+def _session(connections: int) -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(
+        connector=_Connector(connections),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        trust_env=False,
+        auto_decompress=False,
+        max_field_size=HEADER_FIELD_BYTES,
+    )
+
+
+@functools.cache
+def _ssl_context() -> ssl.SSLContext:
+    # One for all: reading the bundle of certificates takes tens of milliseconds.
+    context = httpx.create_ssl_context(trust_env=False)
+    context.load_default_certs()
+    return context
+
+
+class _Connector(aiohttp.TCPConnector):
+    """Hands out only connections that are still alive, and notes when one was handed out.
+
+    aiohttp repeats a request on a fresh connection only for idempotent methods; a POST on a kept connection which the
+    server has just closed ends in ServerDisconnectedError, and nobody can tell any more whether it was processed. A
+    close that has already arrived shows up as soon as the event loop looks at its sockets, so we let it look before
+    we hand a used connection out. What remains is the close that crosses our request on the wire.
+    """
+
+    def __init__(self, connections: int) -> None:
+        super().__init__(
+            limit=connections,
+            limit_per_host=0,
+            keepalive_timeout=KEEPALIVE_SECONDS,
+            ttl_dns_cache=60,
+            ssl=_ssl_context(),
+        )
+        self._used: WeakSet[ResponseHandler] = WeakSet()
+
+    async def connect(self, req: ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout) -> Connection:  # noqa: ASYNC109
+        if (progress := _progress.get()) is not None:
+            progress.connected = False
+        connection = await super().connect(req, traces, timeout)
+        while not await self._is_alive(connection):
+            connection.close()
+            connection = await super().connect(req, traces, timeout)
+        if progress is not None:
+            progress.connected = True
+        return connection
+
+    async def _is_alive(self, connection: Connection) -> bool:
+        protocol = connection.protocol
+        assert protocol is not None
+        if protocol not in self._used:
+            self._used.add(protocol)
+            return True
+        try:
+            # The loop polls its sockets once between two rounds, and runs what it found in the second.
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+        except BaseException:
+            connection.close()
+            raise
+        return protocol.is_connected()

@@ -1,0 +1,87 @@
+"""Logs carry ids, and neither secrets nor anybody's words."""
+
+import io
+import json
+import logging
+import logging.config
+from collections.abc import Iterator
+
+import pytest
+import structlog
+
+from core.logging import REMOVED, configure, remove_secrets
+
+
+@pytest.fixture
+def lines() -> Iterator[io.StringIO]:
+    """What is logged, as JSON lines."""
+    written = io.StringIO()
+    before = structlog.get_config()
+    handlers, level = logging.root.handlers[:], logging.root.level
+    settings = configure(console=False, level="INFO")
+    settings["handlers"]["stderr"]["stream"] = written
+    logging.config.dictConfig(settings)
+    yield written
+    structlog.configure(**before)
+    logging.root.handlers[:], logging.root.level = handlers, level
+
+
+def test_a_line_is_one_json_object_with_what_was_bound(lines: io.StringIO) -> None:
+    with structlog.contextvars.bound_contextvars(request_id="req_1", job="job_1", attempt=2):
+        structlog.get_logger("jobs").info("call_failed", provider="openai", status=503)
+
+    line = json.loads(lines.getvalue())
+    assert (line["event"], line["request_id"], line["job"], line["attempt"]) == ("call_failed", "req_1", "job_1", 2)
+    assert (line["provider"], line["status"], line["level"]) == ("openai", 503, "info")
+
+
+def test_the_standard_library_s_logs_are_cleaned_too(lines: io.StringIO) -> None:
+    logging.getLogger("some.library").warning("calling with %s", "Bearer abc.def")
+
+    assert "abc.def" not in lines.getvalue()
+    assert json.loads(lines.getvalue())["event"] == f"calling with {REMOVED}"
+
+
+@pytest.mark.parametrize(
+    "field",
+    ["authorization", "api_key", "x-api-key", "prompt", "messages", "content", "body", "site_secret", "password",
+     "access_token", "Payload", "result", "cookie", "X-Signature"],
+)  # fmt: skip
+def test_fields_that_hold_secrets_or_words_are_blanked(field: str) -> None:
+    assert remove_secrets(None, "", {field: "rosebud"})[field] == REMOVED
+    assert remove_secrets(None, "", {"request": {field: "rosebud"}}) == {"request": {field: REMOVED}}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "key nd_Ab12Cd34Ef_0123456789 was used",
+        "whsec_AAECAwQFBgcICQoLDA0ODw==",
+        "sk-ant-api03-abcdefgh",
+        "Authorization: bearer abcdef",
+        "postgresql://nightdesk:rosebud@db:5432/x",
+        "redis://:rosebud@127.0.0.1:6379/0",
+        "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJ4In0.c2ln",
+    ],
+)
+def test_secrets_are_known_by_their_shape(text: str) -> None:
+    cleaned = remove_secrets(None, "", {"error": text, "list": [text], "nested": {"a": text}})
+
+    assert REMOVED in cleaned["error"]
+    for secret in ("Ab12Cd34Ef", "AAECAwQ", "api03", "abcdef", "rosebud", "eyJ"):
+        assert secret not in str(cleaned)
+
+
+def test_counts_of_tokens_are_no_secret() -> None:
+    assert remove_secrets(None, "", {"input_tokens": 12, "model": "gpt-4o"}) == {"input_tokens": 12, "model": "gpt-4o"}
+
+
+def test_an_exception_is_logged_with_its_trace_and_without_secrets(lines: io.StringIO) -> None:
+    try:
+        raise ValueError("sk-live-0123456789")
+    except ValueError:
+        structlog.get_logger("jobs").exception("job_broke")
+
+    line = json.loads(lines.getvalue())
+    assert "ValueError" in line["exception"]
+    assert "sk-live" not in lines.getvalue()
