@@ -1,0 +1,165 @@
+"""Making sites and their credentials, replacing and revoking them. What is secret is returned once."""
+
+import hashlib
+import re
+import secrets
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from django.db import IntegrityError, transaction
+from django.db.models import Q, QuerySet
+from django.db.models.functions import Now
+from django.utils.text import slugify
+
+from tenants import directory
+from tenants.audit import COMMAND_LINE, Actor, audit
+from tenants.errors import SlugTaken, TooManyLive, Unissuable
+from tenants.models import Credential, CredentialKind, Site
+
+#: 0-9A-Za-z: 40 of them carry 238 bits.
+BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+KEY_PREFIX_LENGTH = 10
+KEY_RANDOM_LENGTH = 40
+KEY_FORM = re.compile(rf"nd_([0-9A-Za-z]{{{KEY_PREFIX_LENGTH}}})_[0-9A-Za-z]{{{KEY_RANDOM_LENGTH}}}")
+#: Lower-case words joined by hyphens. No underscore, so that a slug is never taken for a public id.
+SLUG_FORM = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+SLUG_LENGTH = 63
+HINT_LENGTH = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Issued:
+    """A new credential with its secret, which is shown now or never."""
+
+    credential: Credential
+    secret: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class NewSite:
+    site: Site
+    signing_secret: Issued
+    api_key: Issued
+
+
+def create_site(name: str, slug: str | None = None, *, actor: Actor = COMMAND_LINE) -> NewSite:
+    """Make a site with one signing secret and one API key.
+
+    Raises:
+        SlugTaken: another site has the slug asked for.
+        Unissuable: the name or slug cannot be used.
+    """
+    name = name.strip()
+    if not name or len(name) > 200 or not name.isprintable():
+        raise Unissuable("A site's name is 1 to 200 printable characters.")
+    if slug is not None and (len(slug) > SLUG_LENGTH or not SLUG_FORM.fullmatch(slug)):
+        raise Unissuable(f"A slug is up to {SLUG_LENGTH} lower-case letters, digits and single hyphens; got {slug!r}.")
+    with transaction.atomic():
+        site = _insert_site(name, slug)
+        audit(actor, "site.create", site.public_id, site, {"slug": site.slug})
+        return NewSite(
+            site,
+            issue(site, CredentialKind.SIGNING_SECRET, actor=actor),
+            issue(site, CredentialKind.API_KEY, actor=actor),
+        )
+
+
+def _insert_site(name: str, slug: str | None) -> Site:
+    """Insert under the slug asked for, or under one made from the name, with a random end where that is taken."""
+    wanted = slug or re.sub(r"[^a-z0-9]+", "-", slugify(name))[: SLUG_LENGTH - 9].strip("-")
+    ending = secrets.token_hex(4)
+    for candidate in (wanted, None if slug else f"{wanted}-{ending}".lstrip("-")):
+        if candidate and SLUG_FORM.fullmatch(candidate):
+            try:
+                with transaction.atomic():
+                    return Site.objects.create(name=name, slug=candidate)
+            except IntegrityError:
+                continue
+    raise SlugTaken(f"There is a site with the slug {wanted!r} already.")
+
+
+def issue(site: Site, kind: str, *, actor: Actor = COMMAND_LINE) -> Issued:
+    """Make one more live credential. Raises `TooManyLive`."""
+    with transaction.atomic():
+        _lock(site)
+        issued = _add(site, kind)
+        audit(actor, f"{kind}.issue", issued.credential.public_id, site)
+    return issued
+
+
+def rotate(site: Site, kind: str, overlap: timedelta, *, actor: Actor = COMMAND_LINE) -> Issued:
+    """Make a new credential; the live ones of its kind end when the overlap is over, if not before."""
+    if overlap < timedelta(0):
+        raise Unissuable("The overlap cannot be negative.")
+    with transaction.atomic():
+        _lock(site)
+        ends_at = Now() + overlap
+        live(site, kind).filter(Q(expires_at=None) | Q(expires_at__gt=ends_at)).update(expires_at=ends_at)
+        issued = _add(site, kind)
+        details = {"overlap_seconds": int(overlap.total_seconds())}
+        audit(actor, f"{kind}.rotate", issued.credential.public_id, site, details)
+    return issued
+
+
+def revoke(credential: Credential, *, actor: Actor = COMMAND_LINE) -> bool:
+    """End a credential everywhere within a second. False if it was revoked before."""
+    with transaction.atomic():
+        if not Credential.objects.filter(id=credential.id, revoked_at=None).update(revoked_at=Now()):
+            return False
+        audit(actor, f"{credential.kind}.revoke", credential.public_id, credential.site)
+    transaction.on_commit(directory.forget_all)
+    return True
+
+
+def live(site: Site, kind: str) -> QuerySet[Credential]:
+    """Return the credentials that still prove something."""
+    return Credential.objects.filter(directory.LIVE, site=site, kind=kind)
+
+
+def hash_key(key: str) -> bytes:
+    """Hash an API key for keeping.
+
+    A slow hash would protect guessable passwords. These keys carry 238 random bits, which nobody guesses at any
+    speed, and the check is on every request's way in.
+    """
+    return hashlib.sha256(key.encode()).digest()
+
+
+def _lock(site: Site) -> None:
+    """Hold the site's row, so that two rotations do not count past each other."""
+    Site.objects.select_for_update().only("id").get(id=site.id)
+
+
+def _add(site: Site, kind: str) -> Issued:
+    if live(site, kind).count() >= directory.MAX_LIVE:
+        raise TooManyLive(
+            f"{site.slug} has {directory.MAX_LIVE} live credentials of this kind; revoke one that is not used."
+        )
+    # What this process remembers is at most a second old; whoever issues a credential should not wait for that.
+    transaction.on_commit(directory.forget_all)
+    return _new_signing_secret(site) if kind == CredentialKind.SIGNING_SECRET else _new_api_key(site)
+
+
+def _new_signing_secret(site: Site) -> Issued:
+    # `nd_` is a shape that logs blank out; the form of an API key is another.
+    secret = f"nd_sig_{_random(43)}"
+    credential = Credential.objects.create(
+        site=site,
+        kind=CredentialKind.SIGNING_SECRET,
+        secret=secret.encode(),
+        hint=secret[-HINT_LENGTH:],
+    )
+    return Issued(credential, secret)
+
+
+def _new_api_key(site: Site) -> Issued:
+    prefix = _random(KEY_PREFIX_LENGTH)
+    key = f"nd_{prefix}_{_random(KEY_RANDOM_LENGTH)}"
+    credential = Credential.objects.create(
+        site=site, kind=CredentialKind.API_KEY, key_prefix=prefix, key_hash=hash_key(key), hint=key[-HINT_LENGTH:]
+    )
+    return Issued(credential, key)
+
+
+def _random(length: int) -> str:
+    return "".join(secrets.choice(BASE62) for _ in range(length))

@@ -1,0 +1,168 @@
+"""Hot look-ups: whose secret is this, whose key. Kept in the process for less than a second.
+
+Nobody tells other processes about a revocation. They learn it because nothing they remember is older than
+`SECONDS`, counted from before the query was sent.
+"""
+
+import re
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from django.db.models import Q, QuerySet
+from django.db.models.functions import Now
+
+from core.ids import InvalidId, from_public
+from tenants.models import Credential, CredentialKind, Site
+
+#: The promise is one second; the rest is for the request under way.
+SECONDS = 0.9
+MAX_REMEMBERED = 4096
+#: How many credentials of one kind a site may have live at once. Proofs always try this many secrets (`proof`).
+MAX_LIVE = 4
+
+#: Credentials that still prove something, by Postgres's clock.
+LIVE = Q(revoked_at=None) & (Q(expires_at=None) | Q(expires_at__gt=Now()))
+
+#: Slugs and public ids. Nothing else is asked for, so that what is remembered is short and Postgres can read it.
+NAME_FORM = re.compile(r"[0-9A-Za-z_-]{1,63}")
+
+V = TypeVar("V")
+
+
+@dataclass(frozen=True, slots=True)
+class LiveSecret:
+    credential_id: str
+    secret: str
+
+
+@dataclass(frozen=True, slots=True)
+class SiteSecrets:
+    """A site and its live signing secrets, the newest first. The site is shared by threads: read it, never write."""
+
+    site: Site
+    secrets: tuple[LiveSecret, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class KeyOwner:
+    site: Site
+    credential_id: str
+    key_hash: bytes
+
+
+class ShortMemory(Generic[V]):
+    """Remembers what `load` answered, also None, for a moment and up to a size. Any thread may ask."""
+
+    def __init__(
+        self,
+        load: Callable[[str], V],
+        *,
+        seconds: float = SECONDS,
+        size: int = MAX_REMEMBERED,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._load = load
+        self._seconds = seconds
+        self._size = size
+        self._clock = clock
+        self._known: dict[str, tuple[float, V]] = {}
+        self._lock = threading.Lock()
+
+    def get(self, key: str) -> V:
+        """Return what was loaded less than `seconds` ago, or load it now."""
+        asked_at = self._clock()
+        with self._lock:
+            found = self._known.get(key)
+        if found is not None and asked_at - found[0] < self._seconds:
+            return found[1]
+        # Not under the lock: a slow query holds up nobody else. Two threads may load the same; both are right.
+        value = self._load(key)
+        self._remember(key, asked_at, value)
+        return value
+
+    def forget(self) -> None:
+        """Remember nothing."""
+        with self._lock:
+            self._known.clear()
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def _remember(self, key: str, asked_at: float, value: V) -> None:
+        with self._lock:
+            self._known.pop(key, None)
+            self._known[key] = (asked_at, value)
+            # The first in the dictionary is the oldest, and all have the same time to live.
+            while len(self._known) > self._size:
+                del self._known[next(iter(self._known))]
+
+
+def find_site(name: str) -> SiteSecrets | None:
+    """Return the active site with this public id or slug; None if it is unknown or has no live secret."""
+    return _sites.get(name) if NAME_FORM.fullmatch(name) else None
+
+
+def find_key(prefix: str) -> KeyOwner | None:
+    """Return whose live API key has this prefix, or None."""
+    return _keys.get(prefix)
+
+
+def find_site_row(name: str) -> Site | None:
+    """Return the site with this public id or slug as it stands in Postgres now, active or not."""
+    return Site.objects.filter(_by_name(name, "")).first()
+
+
+def find_credential_row(public_id: str) -> Credential | None:
+    """Return the credential with this public id as it stands in Postgres now, live or not."""
+    try:
+        wanted = from_public(Credential.ID_PREFIX, public_id)
+    except InvalidId:
+        return None
+    return Credential.objects.select_related("site").filter(id=wanted).first()
+
+
+def forget_all() -> None:
+    """Remember nothing in this process."""
+    _sites.forget()
+    _keys.forget()
+
+
+def load_site(name: str) -> SiteSecrets | None:
+    """Ask Postgres what `find_site` remembers."""
+    named = _by_name(name, "site__")
+    # One query, so that there is one moment from which its answer counts.
+    found = list(_live(CredentialKind.SIGNING_SECRET).filter(named).order_by("-created_at")[:MAX_LIVE])
+    if not found:
+        return None
+    secrets = tuple(LiveSecret(each.public_id, _text(each.secret)) for each in found)
+    return SiteSecrets(found[0].site, secrets)
+
+
+def _by_name(name: str, path: str) -> Q:
+    try:
+        return Q(**{f"{path}id": from_public(Site.ID_PREFIX, name)})
+    except InvalidId:
+        return Q(**{f"{path}slug": name})
+
+
+def load_key(prefix: str) -> KeyOwner | None:
+    """Ask Postgres what `find_key` remembers."""
+    found = _live(CredentialKind.API_KEY).filter(key_prefix=prefix).first()
+    if found is None or found.key_hash is None:
+        return None
+    return KeyOwner(found.site, found.public_id, bytes(found.key_hash))
+
+
+def _live(kind: CredentialKind) -> QuerySet[Credential]:
+    return Credential.objects.filter(LIVE, kind=kind, site__is_active=True).select_related("site")
+
+
+def _text(secret: bytes | None) -> str:
+    return (secret or b"").decode()
+
+
+_sites: ShortMemory[SiteSecrets | None] = ShortMemory(load_site)
+_keys: ShortMemory[KeyOwner | None] = ShortMemory(load_key)

@@ -1,0 +1,342 @@
+"""Proving who asks: a signed request, a JWT or an API key becomes an identity, or an error that tells nothing.
+
+Unknown and wrong take the same way. An unknown site is checked against decoy secrets, an unknown key against a decoy
+hash, and a site's secrets are filled up with decoys, so that the same work is done for all of them.
+"""
+
+import hashlib
+import hmac
+import re
+import secrets
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum
+from typing import Any, TypeAlias
+
+import jwt
+from django.db import IntegrityError, connection
+from django.db.models.functions import Now
+from jwt.types import Options
+
+from core import clock, signing
+from tenants import directory
+from tenants.credentials import KEY_FORM, hash_key
+from tenants.directory import LiveSecret, SiteSecrets
+from tenants.errors import Contradicting, Missing, NotProven, Replayed, Stale, Unfit
+from tenants.models import Site, UsedNonce
+
+WINDOW_SECONDS = 60
+#: Longer than any signature could still be accepted: the window on both sides, and clocks that differ.
+NONCES_KEPT = timedelta(minutes=5)
+NONCE_FORM = re.compile(r"[\x21-\x7e]{8,128}")
+TIMESTAMP_FORM = re.compile(r"0|[1-9][0-9]{0,11}")
+
+JWT_ALGORITHM = "HS256"
+JWT_LONGEST_SECONDS = 3600
+JWT_LEEWAY_SECONDS = 30
+#: What a JWT of ours could need; nobody makes us parse more.
+JWT_LONGEST_TEXT = 4096
+#: Times are checked here, against the clock that tests can set.
+OUR_OWN_CHECKS = Options(verify_exp=False, verify_iat=False, verify_nbf=False, verify_aud=False)
+SCOPE_FORM = re.compile(r"[a-z]+:[a-z]+")
+
+DECOYS = tuple(LiveSecret("", secrets.token_urlsafe(48)) for _ in range(directory.MAX_LIVE))
+DECOY_HASH = secrets.token_bytes(32)
+
+
+class Means(StrEnum):
+    """What was proved with."""
+
+    SIGNED_REQUEST = "signed_request"
+    OLDER_SIGNATURE = "older_signature"
+    JWT = "jwt"
+    API_KEY = "api_key"
+
+
+@dataclass(frozen=True, slots=True)
+class Presented:
+    """A request, as far as it can prove something."""
+
+    method: str
+    #: Path and query exactly as sent.
+    target: str
+    #: Found by lower-case name.
+    headers: Mapping[str, str]
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who asks, and how narrow the proof is. None means: not narrowed."""
+
+    site: Site
+    means: Means
+    credential_id: str
+    scopes: frozenset[str] | None = None
+    model: str | None = None
+    max_tokens: int | None = None
+    origin: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """The headers of a signed request. Absent ones are empty."""
+
+    site: str
+    timestamp: str
+    nonce: str
+    text: str
+
+    @property
+    def is_older(self) -> bool:
+        return not self.text.startswith("v1=")
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A JWT or an API key."""
+
+    text: str
+
+
+Proof: TypeAlias = Signature | Token
+
+
+def prove(asked: Presented) -> Identity:
+    """Return who asks.
+
+    Raises:
+        Unauthenticated: nothing was given, or it proves nothing, or it was right but may not be used now.
+    """
+    identity = _check(find_proof(asked.headers), asked)
+    named = asked.headers.get("x-site-id")
+    if named and named not in (identity.site.public_id, identity.site.slug):
+        raise Contradicting
+    return identity
+
+
+def find_proof(headers: Mapping[str, str]) -> Proof:
+    """Pick the one proof that the headers carry. Raises `Missing` or `Contradicting`."""
+    tokens = {token for token in (_bearer(headers), headers.get("x-api-key")) if token}
+    signature = headers.get("x-signature")
+    if len(tokens) + bool(signature) > 1:
+        raise Contradicting
+    if signature:
+        site, timestamp, nonce = (headers.get(name, "") for name in ("x-site-id", "x-timestamp", "x-nonce"))
+        return Signature(site, timestamp, nonce, signature)
+    if tokens:
+        return Token(tokens.pop())
+    raise Missing
+
+
+def forget_nonces() -> int:
+    """Delete the nonces that are too old to be of use; return how many. Run it now and then."""
+    return UsedNonce.objects.filter(used_at__lt=Now() - NONCES_KEPT).delete()[0]
+
+
+def _bearer(headers: Mapping[str, str]) -> str | None:
+    scheme, _, token = headers.get("authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else None
+
+
+def _check(proof: Proof, asked: Presented) -> Identity:
+    match proof:
+        case Signature():
+            return _check_signature(proof, asked)
+        case Token(text) if text.count(".") == 2:
+            return _check_jwt(text)
+        case Token(text):
+            return _check_key(text)
+
+
+# Signed requests: the signature, then the time, then the nonce. Only who holds the secret gets to use up a nonce.
+
+
+def _check_signature(given: Signature, asked: Presented) -> Identity:
+    known, is_older = directory.find_site(given.site), given.is_older
+    usable = known if known and (known.site.accepts_older_signature or not is_older) else None
+    live = _first_that_fits(_to_try(usable), lambda secret: signing.same(given.text, _sign(secret, given, asked)))
+    if usable is None or live is None:
+        raise NotProven
+    _check_timestamp(given.timestamp)
+    _use_once(usable.site, _nonce_of(given))
+    means = Means.OLDER_SIGNATURE if given.is_older else Means.SIGNED_REQUEST
+    return Identity(usable.site, means, live.credential_id)
+
+
+def _sign(secret: str, given: Signature, asked: Presented) -> str:
+    if given.is_older:
+        return signing.sign_request_older(secret, timestamp=given.timestamp, body=asked.body)
+    return signing.sign_request(
+        secret,
+        timestamp=given.timestamp,
+        nonce=given.nonce,
+        method=asked.method,
+        target=asked.target,
+        body=asked.body,
+    )
+
+
+def _to_try(known: SiteSecrets | None, kid: str | None = None) -> tuple[LiveSecret, ...]:
+    """Return the live secrets (with a `kid`: the one with that id), and a decoy in every place that is left."""
+    live = known.secrets if known else ()
+    filled_up = (*live, *DECOYS[len(live) :])
+    return tuple(
+        each if kid in (None, each.credential_id) else decoy for each, decoy in zip(filled_up, DECOYS, strict=True)
+    )
+
+
+def _first_that_fits(tried: Iterable[LiveSecret], fits: Callable[[str], bool]) -> LiveSecret | None:
+    """Try all of them, whichever fits; no decoy ever does."""
+    fitting = [live for live in tried if fits(live.secret)]
+    return fitting[0] if fitting else None
+
+
+def _check_timestamp(text: str) -> None:
+    if not TIMESTAMP_FORM.fullmatch(text):
+        raise Stale("X-Timestamp must be the time in whole seconds since 1970.")
+    now = clock.unix_seconds()
+    if abs(now - int(text)) > WINDOW_SECONDS:
+        raise Stale(
+            f"X-Timestamp is {int(text)}, and it is {now} here: more than {WINDOW_SECONDS} s apart. "
+            "Check the clock, and sign every try anew."
+        )
+
+
+def _nonce_of(given: Signature) -> str:
+    """Return what may be used once: the nonce, or in the older form the signature itself."""
+    if given.is_older:
+        return f"older\n{given.text}"
+    if not NONCE_FORM.fullmatch(given.nonce):
+        raise Unfit("X-Nonce must be 8 to 128 printable ASCII characters without spaces.")
+    return f"v1\n{given.nonce}"
+
+
+def _use_once(site: Site, nonce: str) -> None:
+    """Use up a nonce. The unique row lets one request in, over all processes."""
+    digest = hashlib.sha256(nonce.encode()).digest()
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "INSERT INTO tenants_usednonce (site_id, digest) VALUES (%s, %s) ON CONFLICT DO NOTHING",
+                [site.id, digest],
+            )
+            used = cursor.rowcount == 1
+    except IntegrityError as error:
+        raise NotProven from error  # the site was deleted within the last second
+    if not used:
+        raise Replayed("This signed request was received before; sign every try anew, with a fresh X-Nonce.")
+
+
+# JWT
+
+
+def _check_jwt(token: str) -> Identity:
+    unproven = _read_jwt(token)
+    named, kid = _named_in(unproven)
+    content = token.rpartition(".")[0].encode()
+    live = _first_that_fits(_to_try(named, kid), lambda secret: _is_mac(unproven["signature"], secret, content))
+    if named is None or live is None or unproven["header"].get("alg") != JWT_ALGORITHM:
+        raise NotProven
+    return _to_identity(named.site, live, _claims_of(token, live.secret))
+
+
+def _read_jwt(token: str) -> Mapping[str, Any]:
+    """Take a token apart, into `header`, `payload` and `signature`, none of them proven."""
+    if len(token) > JWT_LONGEST_TEXT:
+        raise NotProven
+    try:
+        return jwt.decode_complete(token, options={"verify_signature": False})
+    except jwt.InvalidTokenError as error:
+        raise NotProven from error
+
+
+def _named_in(unproven: Mapping[str, Any]) -> tuple[SiteSecrets | None, str | None]:
+    """Return the site and the secret's id (`kid`) that an unproven token names, as far as it names any."""
+    subject, kid = unproven["payload"].get("sub"), unproven["header"].get("kid")
+    known = directory.find_site(subject) if isinstance(subject, str) else None
+    # A subject is a slug. A public id would find the site too, and there should be one way to say it.
+    return (known if known and known.site.slug == subject else None), kid
+
+
+def _is_mac(given: bytes, secret: str, content: bytes) -> bool:
+    # Not PyJWT's own check, whose work depends on what the secret looks like. It has its say in `_claims_of`.
+    return hmac.compare_digest(given, hmac.digest(secret.encode(), content, "sha256"))
+
+
+def _claims_of(token: str, secret: str) -> Mapping[str, Any]:
+    """Return the claims of a token that is signed with the secret, once its times are checked too."""
+    try:
+        claims: Mapping[str, Any] = jwt.decode(token, secret, algorithms=[JWT_ALGORITHM], options=OUR_OWN_CHECKS)
+    except jwt.InvalidTokenError as error:
+        raise NotProven from error
+    if "aud" in claims:
+        raise Unfit("The token has an audience (aud); tokens for this desk have none.")
+    now = clock.now().timestamp()
+    expires_at = _moment(claims, "exp")
+    if expires_at is None:
+        raise Unfit("The token needs an end (exp), within an hour.")
+    if expires_at <= now - JWT_LEEWAY_SECONDS:
+        raise Stale("The token has expired.")
+    if expires_at > now + JWT_LONGEST_SECONDS + JWT_LEEWAY_SECONDS:
+        raise Unfit("The token's end (exp) must be within an hour.")
+    for claim in ("iat", "nbf"):
+        if (_moment(claims, claim) or 0) > now + JWT_LEEWAY_SECONDS:
+            raise Stale(f"The token's {claim} is in the future; check the clock.")
+    return claims
+
+
+def _moment(claims: Mapping[str, Any], claim: str) -> float | None:
+    value = claims.get(claim)
+    if value is None:
+        return None
+    # The bounds also keep out NaN, and whole numbers too long to become a float.
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e12:
+        raise Unfit(f"The token's {claim} must be a number of seconds since 1970.")
+    return float(value)
+
+
+def _to_identity(site: Site, live: LiveSecret, claims: Mapping[str, Any]) -> Identity:
+    max_tokens = claims.get("max_tokens")
+    if max_tokens is not None and (type(max_tokens) is not int or not 1 <= max_tokens < 2**31):
+        raise Unfit("The token's max_tokens must be a positive whole number.")
+    return Identity(
+        site,
+        Means.JWT,
+        live.credential_id,
+        scopes=_scopes(claims.get("scope")),
+        model=_words(claims, "model"),
+        max_tokens=max_tokens,
+        origin=_words(claims, "origin"),
+    )
+
+
+def _scopes(claim: object) -> frozenset[str] | None:
+    """Read `jobs:read jobs:write`, or a list of such words. An empty claim allows nothing."""
+    if claim is None:
+        return None
+    words = claim.split() if isinstance(claim, str) else claim
+    if not isinstance(words, list) or not all(isinstance(word, str) and SCOPE_FORM.fullmatch(word) for word in words):
+        raise Unfit("The token's scope must be words like jobs:write, separated by spaces.")
+    return frozenset(words)
+
+
+def _words(claims: Mapping[str, Any], claim: str) -> str | None:
+    value = claims.get(claim)
+    if value is None or (isinstance(value, str) and value):
+        return value
+    raise Unfit(f"The token's {claim} must be text.")
+
+
+# API keys
+
+
+def _check_key(key: str) -> Identity:
+    form = KEY_FORM.fullmatch(key)
+    if form is None:
+        raise NotProven
+    owner = directory.find_key(form[1])
+    if not hmac.compare_digest(hash_key(key), owner.key_hash if owner else DECOY_HASH) or owner is None:
+        raise NotProven
+    return Identity(owner.site, Means.API_KEY, owner.credential_id)

@@ -1,0 +1,25 @@
+"""A site with its credentials, and a process that remembers nothing."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tenants import directory
+from tenants.credentials import NewSite, create_site
+
+
+@pytest.fixture(autouse=True)
+def _fresh_directory() -> Iterator[None]:
+    directory.forget_all()
+    yield
+    directory.forget_all()
+
+
+@pytest.fixture
+def bakery(db: None) -> NewSite:
+    return create_site("Corner Bakery", "bakery")
+
+
+@pytest.fixture
+def florist(db: None) -> NewSite:
+    return create_site("Florist", "florist")
