@@ -1,0 +1,27 @@
+"""End a signing secret or API key at once."""
+
+import json
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from tenants.credentials import revoke
+from tenants.directory import find_credential_row
+
+
+class Command(BaseCommand):
+    help = "End a signing secret or API key; within a second it proves nothing, on every process."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("credential", help="the credential's id (key_…), as the admin shows it")
+        parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        credential = find_credential_row(options["credential"])
+        if credential is None:
+            raise CommandError(f"There is no credential {options['credential']!r}; give its id (key_…).")
+        changed = revoke(credential)
+        if options["json"]:
+            self.stdout.write(json.dumps({"credential_id": credential.public_id, "revoked_now": changed}))
+        else:
+            self.stdout.write(f"{credential.public_id} is revoked{'' if changed else ' since before'}.")

@@ -1,0 +1,59 @@
+"""Replace a site's signing secret or API key, with a time in which both work."""
+
+import argparse
+import json
+from datetime import timedelta
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from tenants.credentials import Issued, rotate
+from tenants.directory import find_site_row
+from tenants.errors import Unissuable
+from tenants.models import CredentialKind
+
+KINDS = {"secret": CredentialKind.SIGNING_SECRET, "key": CredentialKind.API_KEY}
+
+
+class Command(BaseCommand):
+    help = "Make a new signing secret or API key; the ones in use end after the overlap."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("site", help="the site's slug or id (site_…)")
+        parser.add_argument("kind", choices=sorted(KINDS), help="what to replace")
+        parser.add_argument("--overlap-hours", type=_hours, default=24.0, help="how long the old ones work on (24)")
+        parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        site = find_site_row(options["site"])
+        if site is None:
+            raise CommandError(f"There is no site {options['site']!r}; give its slug, or its id (site_…).")
+        try:
+            issued = rotate(site, KINDS[options["kind"]], timedelta(hours=options["overlap_hours"]))
+        except Unissuable as error:
+            raise CommandError(str(error)) from error
+        self.stdout.write(json.dumps(to_shown(issued)) if options["json"] else _card(issued, options["overlap_hours"]))
+
+
+def to_shown(issued: Issued) -> dict[str, str]:
+    """Name what is shown, as scripts read it."""
+    return {
+        "site_id": issued.credential.site.public_id,
+        "credential_id": issued.credential.public_id,
+        "kind": issued.credential.kind,
+        "secret": issued.secret,
+    }
+
+
+def _card(issued: Issued, hours: float) -> str:
+    return (
+        f"{issued.credential.get_kind_display()} {issued.credential.public_id} (shown this once)\n{issued.secret}\n\n"
+        f"The ones in use before work for {hours:g} more hours."
+    )
+
+
+def _hours(text: str) -> float:
+    hours = float(text)
+    if not 0 <= hours <= 24 * 365:
+        raise argparse.ArgumentTypeError("must be between 0 and 8760 hours")
+    return hours

@@ -1,0 +1,115 @@
+"""Sites and credentials from the command line."""
+
+import json
+from io import StringIO
+from typing import Any
+
+import pytest
+from django.core.management import CommandError, call_command
+
+from core.ids import new_uuid, to_public
+from tenants.credentials import KEY_FORM, create_site, live
+from tenants.models import AuditEntry, CredentialKind, Site
+
+pytestmark = pytest.mark.django_db
+
+
+def run(*arguments: str) -> str:
+    out = StringIO()
+    call_command(*arguments, stdout=out)
+    return out.getvalue()
+
+
+def run_json(*arguments: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(run(*arguments, "--json"))
+    return found
+
+
+def test_create_site_shows_everything_that_is_needed_to_connect() -> None:
+    shown = run_json("create_site", "Corner Bakery")
+
+    site = Site.objects.get()
+    assert shown["site_id"] == site.public_id
+    assert (shown["site_slug"], shown["site_name"]) == ("corner-bakery", "Corner Bakery")
+    assert KEY_FORM.fullmatch(shown["api_key"])
+    assert shown["site_secret"] == bytes(live(site, CredentialKind.SIGNING_SECRET).get().secret or b"").decode()
+
+
+def test_create_site_writes_a_card_for_people() -> None:
+    card = run("create_site", "Corner Bakery", "--slug", "bakery")
+
+    assert "slug       bakery\n" in card
+    assert "shown this once" in card
+
+
+def test_create_site_says_what_is_wrong() -> None:
+    create_site("Bakery", "bakery")
+
+    with pytest.raises(CommandError, match="site with the slug 'bakery' already"):
+        run("create_site", "Another", "--slug", "bakery")
+    with pytest.raises(CommandError, match="printable"):
+        run("create_site", " ")
+
+
+@pytest.mark.parametrize(("word", "kind"), [("secret", CredentialKind.SIGNING_SECRET), ("key", CredentialKind.API_KEY)])
+def test_rotate_credential_makes_a_second_live_one(word: str, kind: CredentialKind) -> None:
+    made = create_site("Bakery", "bakery")
+
+    shown = run_json("rotate_credential", "bakery", word)
+
+    assert shown["kind"] == kind
+    assert shown["secret"].startswith("nd_")
+    assert live(made.site, kind).count() == 2
+    assert AuditEntry.objects.latest("id").action == f"{kind}.rotate"
+
+
+def test_rotate_credential_takes_an_id_and_no_overlap() -> None:
+    made = create_site("Bakery", "bakery")
+
+    card = run("rotate_credential", made.site.public_id, "key", "--overlap-hours", "0")
+
+    assert live(made.site, CredentialKind.API_KEY).count() == 1
+    assert "for 0 more hours" in card
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["florist", "key"], "no site 'florist'"),
+        (["bakery", "password"], "invalid choice"),
+        (["bakery", "key", "--overlap-hours", "-1"], "between 0 and 8760"),
+        (["bakery", "key", "--overlap-hours", "nan"], "between 0 and 8760"),
+        (["bakery", "key", "--overlap-hours", "long"], "invalid"),
+    ],
+)
+def test_rotate_credential_says_what_is_wrong(arguments: list[str], words: str) -> None:
+    create_site("Bakery", "bakery")
+
+    with pytest.raises(CommandError, match=words):
+        run("rotate_credential", *arguments)
+
+
+def test_rotate_credential_says_when_there_are_too_many() -> None:
+    create_site("Bakery", "bakery")
+    for _ in range(3):
+        run("rotate_credential", "bakery", "key")
+
+    with pytest.raises(CommandError, match="revoke one"):
+        run("rotate_credential", "bakery", "key")
+
+
+def test_revoke_credential_ends_it_once() -> None:
+    made = create_site("Bakery", "bakery")
+    key_id = made.api_key.credential.public_id
+
+    assert run_json("revoke_credential", key_id) == {"credential_id": key_id, "revoked_now": True}
+    assert run_json("revoke_credential", key_id) == {"credential_id": key_id, "revoked_now": False}
+    assert run("revoke_credential", key_id) == f"{key_id} is revoked since before.\n"
+
+    assert not live(made.site, CredentialKind.API_KEY).exists()
+
+
+@pytest.mark.parametrize("wanted", ["nonsense", "key_nonsense", to_public("key", new_uuid())])
+def test_revoke_credential_says_what_is_wrong(wanted: str) -> None:
+    with pytest.raises(CommandError, match="no credential"):
+        run("revoke_credential", wanted)
