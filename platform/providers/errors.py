@@ -4,6 +4,7 @@
   + Rejected              the request is wrong; it is wrong everywhere
     - ModelNotFound       … but another target may have the model
     - ContextTooLong      … but another target may have a bigger window
+    - Unsupported         … but another target may know how: this one cannot express what was asked
     - ContentRefused      the provider's policy forbids it
   + CredentialDead        this key will not work again by itself: wrong, forbidden, out of quota or money
   + RateLimited           this key must wait; carries `retry_after_seconds`
@@ -56,6 +57,11 @@ class ModelNotFound(Rejected):
 class ContextTooLong(Rejected):
     failover = True
     kind = "context_too_long"
+
+
+class Unsupported(Rejected):
+    failover = True
+    kind = "unsupported"
 
 
 class ContentRefused(Rejected):

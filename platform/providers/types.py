@@ -3,7 +3,7 @@
 Every dialect translates to and from these (wire formats: `providers/dialects/`). Nothing here does I/O.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Literal, Protocol, TypeAlias
@@ -91,6 +91,7 @@ class OutputFormat:
 
     kind: Literal["text", "json_object", "json_schema"]
     name: str | None = None
+    description: str | None = None
     schema: JSONObject | None = None
     strict: bool | None = None
 
@@ -104,12 +105,16 @@ class ChatRequest:
     max_tokens: int | None = None
     temperature: float | None = None
     top_p: float | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
     stop: tuple[str, ...] = ()
     tools: tuple[Tool, ...] = ()
     tool_choice: ToolChoice | None = None
     parallel_tool_calls: bool | None = None
     output_format: OutputFormat | None = None
     reasoning_effort: str | None = None
+    #: How long the answer should be: "low", "medium" or "high".
+    verbosity: str | None = None
     seed: int | None = None
     #: The caller's name for the person asking, for the vendor's abuse checks.
     user: str | None = None
@@ -246,8 +251,11 @@ class Provider(Protocol):
 
     name: str
 
-    def stream(self, request: ChatRequest, call: CallContext) -> AsyncIterator[StreamEvent]:
-        """Yield events as they come; the last is `Finished`, or the iterator raises."""
+    def stream(self, request: ChatRequest, call: CallContext) -> AsyncGenerator[StreamEvent, None]:
+        """Yield events as they come; the last is `Finished`, or the iterator raises.
+
+        Close it (`contextlib.aclosing`) when you stop before the end: that closes the connection upstream.
+        """
         ...
 
     async def complete(self, request: ChatRequest, call: CallContext) -> Completion:
