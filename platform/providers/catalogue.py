@@ -1,0 +1,232 @@
+"""The models we know, their limits, and what they cost at which time. Read once from `data/`, never changed."""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from providers.capabilities import Capabilities, capabilities_of
+from providers.types import JSONObject
+
+DATA = Path(__file__).parent / "data"
+
+#: Prices without a known beginning count from here.
+BEGINNING = datetime(2020, 1, 1, tzinfo=UTC)
+
+#: A multiplier, exact: (11, 10) is 1.1.
+Ratio: TypeAlias = tuple[int, int]
+
+#: Vendors sell dated snapshots of a model under its name and a date.
+_SNAPSHOT = re.compile(r"^(?P<alias>.+?)-(?:\d{4}-\d{2}-\d{2}|\d{8}|latest)$")
+
+_MICRO = Decimal(1_000_000)
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """One model as one vendor serves it. Sizes are in tokens; None where the vendor does not say."""
+
+    vendor: str
+    name: str
+    kind: Literal["chat", "embedding"]
+    context_window: int
+    max_input: int
+    max_output: int | None
+    capabilities: Capabilities
+    #: The day from which the vendor no longer answers.
+    shutdown: date | None
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRates:
+    """Integer micro-USD per million tokens. What a vendor does not price apart costs as the rest of the input."""
+
+    input: int
+    cached_input: int
+    #: Written to the cache for five minutes, and for an hour.
+    cache_write: int
+    cache_write_1h: int
+    output: int
+
+
+@dataclass(frozen=True, slots=True)
+class LongContext:
+    """Rates of the whole request once its input, cached tokens included, is longer than this."""
+
+    above_input_tokens: int
+    rates: TokenRates
+
+
+@dataclass(frozen=True, slots=True)
+class ReducedRates:
+    """Rates of another service tier, which may be dearer, too. The cache's rates follow by the input's ratio."""
+
+    input: int
+    output: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """What one model costs."""
+
+    standard: TokenRates
+    long_context: LongContext | None = None
+    batch: ReducedRates | None = None
+    flex: ReducedRates | None = None
+    priority: ReducedRates | None = None
+    #: Anthropic: inference kept in the US, and answers at high speed.
+    us_only: Ratio = (1, 1)
+    fast: Ratio = (1, 1)
+
+    def for_input(self, input_tokens: int) -> TokenRates:
+        """Return the rates of a request with so many input tokens, cached ones included."""
+        if self.long_context is not None and input_tokens > self.long_context.above_input_tokens:
+            return self.long_context.rates
+        return self.standard
+
+
+@dataclass(frozen=True, slots=True)
+class PriceEntry:
+    """A model's rates from `effective_at` until the next entry. `version` says which data they came from."""
+
+    vendor: str
+    model: str
+    effective_at: datetime
+    version: str
+    rates: Rates
+
+
+def models() -> tuple[Model, ...]:
+    """Return every model, in the order of the data."""
+    return tuple(_catalogue().models.values())
+
+
+def find_model(vendor: str, name: str) -> Model | None:
+    """Return a vendor's model by its name or the name of a dated snapshot of it."""
+    found = _catalogue().models
+    return found.get((vendor, name)) or found.get((vendor, _alias(name)))
+
+
+def find_price(vendor: str, name: str, at: datetime) -> PriceEntry | None:
+    """Return what a model, or a dated snapshot of it, cost at a moment. None if nobody knows."""
+    found = _catalogue().prices
+    entries = found.get((vendor, name)) or found.get((vendor, _alias(name)), ())
+    return next((entry for entry in reversed(entries) if entry.effective_at <= at), None)
+
+
+def vendors_of(model: str) -> tuple[str, ...]:
+    """Return the vendors that serve a model or a dated snapshot of it, its maker first."""
+    names = (model, _alias(model))
+    return tuple(dict.fromkeys(vendor for vendor, name in _catalogue().models if name in names))
+
+
+@dataclass(frozen=True, slots=True)
+class _Catalogue:
+    models: Mapping[tuple[str, str], Model]
+    prices: Mapping[tuple[str, str], tuple[PriceEntry, ...]]
+
+
+@cache
+def _catalogue() -> _Catalogue:
+    data = _load("prices.json")
+    history = _load("price_history.json")["prices"]
+    rows: list[JSONObject] = data["prices"]
+    return _Catalogue(
+        models={_key(row): _model(row) for row in rows},
+        prices={_key(row): _entries(row, history, data["meta"]["retrieved"]) for row in rows},
+    )
+
+
+def _load(name: str) -> Any:
+    # Decimal, for 0.1 is not a float.
+    return json.loads((DATA / name).read_text(), parse_float=Decimal)
+
+
+def _key(row: JSONObject) -> tuple[str, str]:
+    return row["provider"], row["model"]
+
+
+def _alias(name: str) -> str:
+    match = _SNAPSHOT.match(name)
+    return match["alias"] if match else name
+
+
+def _model(row: JSONObject) -> Model:
+    vendor, name = _key(row)
+    return Model(
+        vendor=vendor,
+        name=name,
+        kind=row["kind"],
+        context_window=row["context_window"],
+        max_input=row.get("max_input") or row["context_window"],
+        max_output=row["max_output"],
+        capabilities=capabilities_of(vendor, name, row["kind"]),
+        shutdown=date.fromisoformat(row["deprecation_date"]) if "deprecation_date" in row else None,
+    )
+
+
+def _entries(row: JSONObject, history: list[JSONObject], retrieved: str) -> tuple[PriceEntry, ...]:
+    """Return the entries of one model, oldest first. The current rates begin where the last replaced ones end."""
+    vendor, model = _key(row)
+    entries: list[PriceEntry] = []
+    begins = BEGINNING
+    replaced = sorted((old for old in history if _key(old) == _key(row)), key=lambda old: str(old["superseded_at"]))
+    for old in replaced:
+        until = old["superseded_at"]
+        entries.append(PriceEntry(vendor, model, begins, f"{retrieved}-until-{until}", _rates(row | old)))
+        begins = datetime.fromisoformat(until).replace(tzinfo=UTC)
+    return (*entries, PriceEntry(vendor, model, begins, retrieved, _rates(row)))
+
+
+def _rates(row: JSONObject) -> Rates:
+    long_context = row.get("long_context")
+    return Rates(
+        standard=_token_rates(row),
+        long_context=_long_context(long_context) if long_context else None,
+        batch=_reduced(row, "batch"),
+        flex=_reduced(row, "flex"),
+        priority=_reduced(row, "priority"),
+        us_only=(11, 10) if row["provider"] == "anthropic" else (1, 1),
+        fast=(2, 1) if row["model"] == "claude-opus-5-5" else (1, 1),
+    )
+
+
+def _token_rates(row: JSONObject) -> TokenRates:
+    standard = _micro_usd(row["input_per_1m"])
+    written = _micro_usd(row.get("cache_write_per_1m"), standard)
+    # Anthropic's rule: an hour in the cache costs twice the input. Others sell no hours.
+    hour = 2 * standard if row.get("cache_write_per_1m") else written
+    return TokenRates(
+        input=standard,
+        cached_input=_micro_usd(row.get("cached_input_per_1m"), standard),
+        cache_write=written,
+        cache_write_1h=_micro_usd(row.get("cache_write_1h_per_1m"), hour),
+        output=_micro_usd(row["output_per_1m"]),
+    )
+
+
+def _long_context(row: JSONObject) -> LongContext:
+    return LongContext(row["above_input_tokens"], _token_rates(row))
+
+
+def _reduced(row: JSONObject, tier: str) -> ReducedRates | None:
+    if row.get(f"{tier}_input_per_1m") is None:
+        return None
+    return ReducedRates(_micro_usd(row[f"{tier}_input_per_1m"]), _micro_usd(row.get(f"{tier}_output_per_1m"), 0))
+
+
+def _micro_usd(usd: Decimal | int | None, default: int | None = None) -> int:
+    """Return USD as integer micro-USD. The data must not hold anything finer."""
+    if usd is None:
+        if default is None:
+            raise ValueError("A price is missing.")
+        return default
+    micro = usd * _MICRO
+    if micro != int(micro):
+        raise ValueError(f"{usd} USD is finer than a micro-dollar.")
+    return int(micro)
