@@ -1,0 +1,316 @@
+"""Anthropic's dialect with us as the server: callers' bodies to neutral requests, neutral answers to bodies."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from providers.dialects import anthropic_wire as wire
+from providers.dialects.errors import InvalidRequest
+from providers.dialects.validation import Mistake, check_nesting, decode, is_base64
+from providers.types import (
+    ChatRequest,
+    Completion,
+    FinishReason,
+    ImagePart,
+    JSONObject,
+    Message,
+    OutputFormat,
+    Part,
+    Role,
+    TextPart,
+    Tool,
+    ToolCall,
+    ToolChoice,
+    Usage,
+)
+
+# Requests
+
+
+def decode_chat(data: bytes | Mapping[str, Any]) -> ChatRequest:
+    """Return the chat request that a body asks for, or raise InvalidRequest."""
+    return to_chat_request(parse_chat(data))
+
+
+def parse_chat(data: bytes | Mapping[str, Any]) -> wire.MessagesBody:
+    """Return the body as a struct, for callers who also want what is not part of the request (`stream`)."""
+    body = decode(data, wire.MessagesBody, _words)
+    _refuse_unsupported(body)
+    return body
+
+
+def to_chat_request(body: wire.MessagesBody) -> ChatRequest:
+    messages = tuple(_messages(body))
+    _check_tool_turns(messages)
+    tools = tuple(_tool(tool, f"tools.{index}") for index, tool in enumerate(body.tools or ()))
+    return ChatRequest(
+        model=body.model,
+        messages=messages,
+        max_tokens=body.max_tokens,
+        temperature=body.temperature,
+        top_p=body.top_p,
+        stop=tuple(body.stop_sequences or ()),
+        tools=tools,
+        tool_choice=_tool_choice(body.tool_choice, tools),
+        parallel_tool_calls=_parallel_tool_calls(body.tool_choice),
+        output_format=_output_format(body.output_config),
+        reasoning_effort=_effort(body),
+        user=body.metadata.user_id if body.metadata else None,
+    )
+
+
+def _messages(body: wire.MessagesBody) -> Iterator[Message]:
+    if body.system:
+        yield Message(Role.SYSTEM, _text_parts(body.system))
+    for index, message in enumerate(body.messages):
+        path = f"messages.{index}.content"
+        if isinstance(message, wire.AssistantIn):
+            yield _assistant_message(message, path)
+        elif isinstance(message.content, str):
+            yield Message(Role.USER, (TextPart(message.content),))
+        else:
+            yield from _user_messages(message.content, path)
+
+
+def _user_messages(blocks: Sequence[wire.UserBlock], path: str) -> Iterator[Message]:
+    """Yield one message for each tool result, then one for what the user says besides."""
+    results = [(i, block) for i, block in enumerate(blocks) if isinstance(block, wire.ToolResultBlock)]
+    others = [(i, block) for i, block in enumerate(blocks) if not isinstance(block, wire.ToolResultBlock)]
+    if results and others and others[0][0] < results[-1][0]:
+        raise InvalidRequest(f"{path}: tool_result blocks must come first.", path)
+    for index, result in results:
+        yield _tool_message(result, f"{path}.{index}")
+    if others:
+        yield Message(Role.USER, tuple(_part(block, f"{path}.{index}") for index, block in others))
+
+
+def _tool_message(block: wire.ToolResultBlock, path: str) -> Message:
+    if isinstance(block.content, str) or block.content is None:
+        parts: tuple[Part, ...] = (TextPart(block.content or ""),)
+    else:
+        parts = tuple(_part(inner, f"{path}.content.{index}") for index, inner in enumerate(block.content))
+    return Message(Role.TOOL, parts, tool_call_id=block.tool_use_id, is_error=bool(block.is_error))
+
+
+def _assistant_message(message: wire.AssistantIn, path: str) -> Message:
+    if isinstance(message.content, str):
+        return Message(Role.ASSISTANT, (TextPart(message.content),))
+    for index, block in enumerate(message.content):
+        if isinstance(block, wire.DocumentBlock):
+            raise InvalidRequest(f"{path}.{index}: document blocks are not supported.", f"{path}.{index}")
+    # Thinking blocks are left out: their signatures mean something to one model of one vendor only, and a route may
+    # lead to any.
+    return Message(
+        Role.ASSISTANT,
+        tuple(TextPart(block.text) for block in message.content if isinstance(block, wire.TextBlock)),
+        tool_calls=tuple(
+            _tool_call(block, f"{path}.{index}.input")
+            for index, block in enumerate(message.content)
+            if isinstance(block, wire.ToolUseBlock)
+        ),
+    )
+
+
+def _tool_call(block: wire.ToolUseBlock, path: str) -> ToolCall:
+    check_nesting(block.input, path, _words)
+    return ToolCall(block.id, block.name, msgspec.json.encode(block.input).decode())
+
+
+def _text_parts(content: str | list[wire.TextBlock]) -> tuple[Part, ...]:
+    return (TextPart(content),) if isinstance(content, str) else tuple(TextPart(block.text) for block in content)
+
+
+def _part(block: wire.UserBlock, path: str) -> Part:
+    match block:
+        case wire.TextBlock(text):
+            return TextPart(text)
+        case wire.ImageBlock(wire.URLSource(url)):
+            return ImagePart(url=url)
+        case wire.ImageBlock(wire.Base64Source(media_type, data)) if is_base64(data):
+            return ImagePart(media_type=media_type, data=data)
+        case wire.ImageBlock(wire.Base64Source()):
+            raise InvalidRequest(f"{path}.source.data: Input should be base64.", f"{path}.source.data")
+        case wire.ImageBlock():
+            raise InvalidRequest(f"{path}.source: images by file id are not supported.", f"{path}.source")
+        case _:
+            raise InvalidRequest(f"{path}: document and search_result blocks are not supported.", path)
+
+
+def _check_tool_turns(messages: Sequence[Message]) -> None:
+    """Every tool_use must be answered in the next user message, and nothing else may be answered."""
+    open_calls: set[str] = set()
+    for message in messages:
+        if message.role is Role.TOOL:
+            if message.tool_call_id not in open_calls:
+                raise InvalidRequest(
+                    "messages: unexpected `tool_use_id` found in `tool_result` blocks. Each `tool_result` block must "
+                    "have a corresponding `tool_use` block in the previous message.",
+                    "messages",
+                )
+            open_calls.remove(message.tool_call_id)
+            continue
+        if open_calls:
+            break
+        open_calls = {call.id for call in message.tool_calls}
+    if open_calls:
+        raise InvalidRequest(
+            "messages: `tool_use` ids were found without `tool_result` blocks immediately after: "
+            f"{', '.join(sorted(open_calls))}.",
+            "messages",
+        )
+
+
+def _tool(tool: wire.ToolIn, path: str) -> Tool:
+    if tool.type not in (None, "custom"):
+        raise InvalidRequest(f"{path}.type: server tools are not supported.", f"{path}.type")
+    if tool.input_schema is None:
+        raise InvalidRequest(f"{path}.input_schema: Field required", f"{path}.input_schema")
+    check_nesting(tool.input_schema, f"{path}.input_schema", _words)
+    return Tool(tool.name, tool.description, tool.input_schema, tool.strict)
+
+
+def _tool_choice(choice: wire.ToolChoiceIn | None, tools: Sequence[Tool]) -> ToolChoice | None:
+    if choice is None:
+        return None
+    if choice.type == "any" and tools:
+        return ToolChoice("required")
+    if choice.type == "tool" and choice.name in {tool.name for tool in tools}:
+        return ToolChoice("named", choice.name)
+    if choice.type == "auto" or choice.type == "none":
+        return ToolChoice(choice.type)
+    raise InvalidRequest("tool_choice: it names no tool of `tools`.", "tool_choice")
+
+
+def _parallel_tool_calls(choice: wire.ToolChoiceIn | None) -> bool | None:
+    if choice is None or choice.disable_parallel_tool_use is None:
+        return None
+    return not choice.disable_parallel_tool_use
+
+
+def _output_format(config: wire.OutputConfig | None) -> OutputFormat | None:
+    if config is None or config.format is None:
+        return None
+    check_nesting(config.format.schema, "output_config.format.schema", _words)
+    # This dialect always keeps to the schema, and its callers rely on it.
+    return OutputFormat("json_schema", schema=config.format.schema, strict=True)
+
+
+def _effort(body: wire.MessagesBody) -> str | None:
+    if body.output_config is not None and body.output_config.effort is not None:
+        return body.output_config.effort
+    match body.thinking:
+        case wire.ThinkingDisabled():
+            return "none"
+        case wire.ThinkingEnabled(budget):
+            return "low" if budget < 4096 else "medium" if budget < 16_384 else "high"
+        case _:
+            return None
+
+
+def _refuse_unsupported(body: wire.MessagesBody) -> None:
+    """Refuse what we cannot pass on, rather than drop it and give another answer than was asked for."""
+    asks = {
+        "top_k": body.top_k is not None,
+        "speed": body.speed == "fast",
+        "inference_geo": body.inference_geo not in (None, "global"),
+        "container": body.container is not None,
+        "mcp_servers": bool(body.mcp_servers),
+        "context_management": body.context_management is not None,
+        "user_profile_id": body.user_profile_id is not None,
+        "workspace_id": body.workspace_id is not None,
+    }
+    for field, asked in asks.items():
+        if asked:
+            raise InvalidRequest(f"{field}: not supported here.", field)
+
+
+def _words(mistake: Mistake) -> InvalidRequest:
+    match mistake.kind:
+        case "missing":
+            return InvalidRequest(f"{mistake.path}: Field required", mistake.path)
+        case "unknown":
+            return InvalidRequest(f"{mistake.path}: Extra inputs are not permitted", mistake.path)
+        case "value":
+            return InvalidRequest(f"{mistake.path or 'body'}: {mistake.detail}", mistake.path)
+        case "malformed":
+            return InvalidRequest(f"The request body is not valid JSON: {mistake.detail}")
+
+
+# Answers
+
+_STOP_REASONS = {
+    FinishReason.STOP: "end_turn",
+    FinishReason.LENGTH: "max_tokens",
+    FinishReason.TOOL_CALLS: "tool_use",
+    FinishReason.CONTENT_FILTER: "refusal",
+}
+
+
+def encode_completion(completion: Completion) -> JSONObject:
+    """Return the body of a message. Without usage its counts are zero: this dialect cannot leave them out."""
+    return {
+        "id": completion.id,
+        "type": "message",
+        "role": "assistant",
+        "model": completion.model,
+        "content": _encode_content(completion),
+        "stop_reason": _stop_reason(completion),
+        "stop_sequence": None,
+        "stop_details": None,
+        "usage": encode_usage(completion.usage or Usage()),
+    }
+
+
+def encode_usage(usage: Usage) -> JSONObject:
+    return {
+        # Here the cache's tokens are not part of the input.
+        "input_tokens": usage.input_tokens - usage.cached_input_tokens - usage.cache_write_tokens,
+        "cache_creation_input_tokens": usage.cache_write_tokens,
+        "cache_read_input_tokens": usage.cached_input_tokens,
+        "cache_creation": {
+            "ephemeral_5m_input_tokens": usage.cache_write_tokens - usage.cache_write_1h_tokens,
+            "ephemeral_1h_input_tokens": usage.cache_write_1h_tokens,
+        },
+        "output_tokens": usage.output_tokens,
+        "output_tokens_details": {"thinking_tokens": usage.reasoning_tokens},
+        "server_tool_use": None,
+        "service_tier": "standard",
+        "inference_geo": "global",
+        "speed": "standard",
+    }
+
+
+def to_tool_input(arguments: str) -> JSONObject:
+    """Return a tool call's arguments as this dialect's object; text that is no JSON object is wrapped, not lost.
+
+    A model may write broken JSON, most often when its answer was cut by max_tokens.
+    """
+    try:
+        value = msgspec.json.decode(arguments or "{}")
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        value = None
+    return value if isinstance(value, dict) else {"INVALID_JSON": arguments}
+
+
+def _encode_content(completion: Completion) -> list[JSONObject]:
+    blocks: list[JSONObject] = []
+    if completion.reasoning:
+        # The signature proves a vendor's own thinking; ours is shown, and cannot be sent back as such.
+        blocks.append({"type": "thinking", "thinking": completion.reasoning, "signature": ""})
+    if text := completion.text or completion.refusal:
+        blocks.append({"type": "text", "text": text})
+    blocks.extend(
+        {"type": "tool_use", "id": call.id, "name": call.name, "input": to_tool_input(call.arguments)}
+        for call in completion.tool_calls
+    )
+    return blocks
+
+
+def _stop_reason(completion: Completion) -> str:
+    if completion.refusal is not None:
+        return "refusal"
+    # OpenAI says "stop" after a tool call that was forced by name; here only "tool_use" starts the tool.
+    if completion.tool_calls and completion.finish_reason is FinishReason.STOP:
+        return "tool_use"
+    return _STOP_REASONS[completion.finish_reason]

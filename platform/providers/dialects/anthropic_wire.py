@@ -1,0 +1,145 @@
+"""The body that callers send in Anthropic's dialect, field by field (wire formats, 11)."""
+
+from typing import Annotated, Any, Literal, TypeAlias
+
+from msgspec import Meta, Struct
+
+from providers.dialects.openai_wire import ModelName, Name, TokenCount
+
+# Content blocks. `cache_control` and other unknown fields in them are ignored: they change the cost, not the answer.
+
+
+class TextBlock(Struct, tag_field="type", tag="text"):
+    text: str
+
+
+class Base64Source(Struct, tag_field="type", tag="base64"):
+    media_type: Literal["image/png", "image/jpeg", "image/gif", "image/webp"]
+    data: str
+
+
+class URLSource(Struct, tag_field="type", tag="url"):
+    url: Annotated[str, Meta(pattern=r"^https?://")]
+
+
+class FileSource(Struct, tag_field="type", tag="file"):
+    file_id: Any = None
+
+
+class ImageBlock(Struct, tag_field="type", tag="image"):
+    source: Base64Source | URLSource | FileSource
+
+
+class DocumentBlock(Struct, tag_field="type", tag="document"):
+    pass
+
+
+class SearchResultBlock(Struct, tag_field="type", tag="search_result"):
+    pass
+
+
+class ToolUseBlock(Struct, tag_field="type", tag="tool_use"):
+    id: Annotated[str, Meta(pattern=r"^[a-zA-Z0-9_-]+$")]
+    name: Name
+    input: dict[str, Any]
+
+
+class ToolResultBlock(Struct, tag_field="type", tag="tool_result"):
+    tool_use_id: str
+    content: str | list[TextBlock | ImageBlock | DocumentBlock | SearchResultBlock] | None = None
+    is_error: bool | None = None
+
+
+class ThinkingBlock(Struct, tag_field="type", tag="thinking"):
+    pass
+
+
+class RedactedThinkingBlock(Struct, tag_field="type", tag="redacted_thinking"):
+    pass
+
+
+UserBlock: TypeAlias = TextBlock | ImageBlock | ToolResultBlock | DocumentBlock | SearchResultBlock
+AssistantBlock: TypeAlias = TextBlock | ToolUseBlock | ThinkingBlock | RedactedThinkingBlock | DocumentBlock
+
+
+class UserIn(Struct, tag_field="role", tag="user"):
+    content: str | Annotated[list[UserBlock], Meta(min_length=1)]
+
+
+class AssistantIn(Struct, tag_field="role", tag="assistant"):
+    content: str | Annotated[list[AssistantBlock], Meta(min_length=1)]
+
+
+# Tools, thinking, format
+
+
+class ToolIn(Struct):
+    name: Name
+    #: Absent or "custom" for the caller's own tools; the vendor's server tools bear their name and date.
+    type: str | None = None
+    description: str | None = None
+    input_schema: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class ToolChoiceIn(Struct):
+    type: Literal["auto", "any", "tool", "none"]
+    name: str | None = None
+    disable_parallel_tool_use: bool | None = None
+
+
+class ThinkingEnabled(Struct, tag_field="type", tag="enabled"):
+    budget_tokens: Annotated[int, Meta(ge=1024)]
+
+
+class ThinkingAdaptive(Struct, tag_field="type", tag="adaptive"):
+    pass
+
+
+class ThinkingDisabled(Struct, tag_field="type", tag="disabled"):
+    pass
+
+
+class SchemaFormat(Struct, tag_field="type", tag="json_schema"):
+    schema: dict[str, Any]
+
+
+class OutputConfig(Struct):
+    effort: Literal["low", "medium", "high", "xhigh", "max"] | None = None
+    format: SchemaFormat | None = None
+
+
+class MetadataIn(Struct):
+    user_id: Annotated[str, Meta(max_length=512)] | None = None
+
+
+class MessagesBody(Struct, forbid_unknown_fields=True):
+    """`POST /v1/messages`."""
+
+    model: ModelName
+    max_tokens: TokenCount
+    messages: Annotated[list[UserIn | AssistantIn], Meta(min_length=1, max_length=100_000)]
+    system: str | list[TextBlock] | None = None
+    stop_sequences: list[Annotated[str, Meta(min_length=1)]] | None = None
+    temperature: Annotated[float, Meta(ge=0, le=1)] | None = None
+    top_p: Annotated[float, Meta(ge=0, le=1)] | None = None
+    tools: Annotated[list[ToolIn], Meta(max_length=128)] | None = None
+    tool_choice: ToolChoiceIn | None = None
+    thinking: ThinkingEnabled | ThinkingAdaptive | ThinkingDisabled | None = None
+    output_config: OutputConfig | None = None
+    metadata: MetadataIn | None = None
+    # The caller's side of it only: whether to stream is decided above this room.
+    stream: bool | None = None
+    # Accepted, and without effect: they change cost or diagnostics, never the answer.
+    cache_control: Any = None
+    service_tier: Literal["auto", "standard_only"] | None = None
+    diagnostics: Any = None
+    # Accepted only where they ask for nothing (`anthropic._refuse_unsupported`).
+    top_k: int | None = None
+    speed: Literal["standard", "fast"] | None = None
+    inference_geo: str | None = None
+    container: Any = None
+    mcp_servers: Any = None
+    context_management: Any = None
+    user_profile_id: str | None = None
+    workspace_id: str | None = None

@@ -1,0 +1,416 @@
+"""OpenAI's dialect with us as the server: callers' bodies to neutral requests, neutral answers to bodies."""
+
+import base64
+import sys
+from array import array
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, TypeAlias
+
+from providers.dialects import openai_wire as wire
+from providers.dialects.errors import InvalidRequest
+from providers.dialects.validation import Mistake, check_nesting, decode, parse_data_url
+from providers.types import (
+    ChatRequest,
+    Completion,
+    EmbeddingRequest,
+    Embeddings,
+    ImagePart,
+    JSONObject,
+    Message,
+    OutputFormat,
+    Part,
+    Role,
+    TextPart,
+    Tool,
+    ToolCall,
+    ToolChoice,
+    Usage,
+)
+
+EncodingFormat: TypeAlias = Literal["float", "base64"]
+
+#: A function without parameters, said as a schema.
+NO_PARAMETERS: JSONObject = {"type": "object", "properties": {}}
+
+#: Inputs of one embeddings call.
+EMBEDDING_INPUTS = 2048
+
+IMAGE_TYPES = ("image/png", "image/jpeg", "image/gif", "image/webp")
+
+# Requests
+
+
+def decode_chat(data: bytes | Mapping[str, Any]) -> ChatRequest:
+    """Return the chat request that a body asks for, or raise InvalidRequest."""
+    return to_chat_request(parse_chat(data))
+
+
+def decode_embedding(data: bytes | Mapping[str, Any]) -> EmbeddingRequest:
+    """Return the embedding request that a body asks for, or raise InvalidRequest."""
+    return to_embedding_request(parse_embedding(data))
+
+
+def parse_chat(data: bytes | Mapping[str, Any]) -> wire.ChatBody:
+    """Return the body as a struct, for callers who also want what is not part of the request (`stream`)."""
+    body = decode(data, wire.ChatBody, _words)
+    _refuse_unsupported(body)
+    return body
+
+
+def parse_embedding(data: bytes | Mapping[str, Any]) -> wire.EmbeddingBody:
+    """Return the body as a struct, for callers who also want `encoding_format`."""
+    return decode(data, wire.EmbeddingBody, _words)
+
+
+def to_chat_request(body: wire.ChatBody) -> ChatRequest:
+    messages = tuple(_message(message, f"messages.{index}") for index, message in enumerate(body.messages))
+    _check_tool_turns(messages)
+    tools = tuple(_tool(tool, f"tools.{index}") for index, tool in enumerate(body.tools or ()))
+    return ChatRequest(
+        model=body.model,
+        messages=messages,
+        max_tokens=_max_tokens(body),
+        temperature=body.temperature,
+        top_p=body.top_p,
+        presence_penalty=body.presence_penalty,
+        frequency_penalty=body.frequency_penalty,
+        stop=_stop(body.stop),
+        tools=tools,
+        tool_choice=_tool_choice(body.tool_choice, tools),
+        parallel_tool_calls=body.parallel_tool_calls,
+        output_format=_output_format(body.response_format),
+        reasoning_effort=body.reasoning_effort,
+        verbosity=body.verbosity,
+        seed=body.seed,
+        user=body.safety_identifier or body.user,
+    )
+
+
+def to_embedding_request(body: wire.EmbeddingBody) -> EmbeddingRequest:
+    return EmbeddingRequest(
+        model=body.model, inputs=_embedding_inputs(body.input), dimensions=body.dimensions, user=body.user
+    )
+
+
+def _message(message: wire.MessageIn, path: str) -> Message:
+    match message:
+        case wire.SystemIn(content) | wire.DeveloperIn(content):
+            return Message(Role.SYSTEM, _text_parts(content))
+        case wire.UserIn(content):
+            return Message(Role.USER, _user_parts(content, f"{path}.content"))
+        case wire.AssistantIn():
+            return _assistant_message(message, path)
+        case wire.ToolIn(tool_call_id, content):
+            return Message(Role.TOOL, _text_parts(content), tool_call_id=tool_call_id)
+        case wire.FunctionResultIn():
+            raise _unsupported(f"{path}.role", "Messages with role 'function' are not supported. Use role 'tool'.")
+
+
+def _assistant_message(message: wire.AssistantIn, path: str) -> Message:
+    if message.audio is not None:
+        raise _unsupported(f"{path}.audio", "Audio is not supported.")
+    if message.function_call is not None:
+        raise _unsupported(f"{path}.function_call", "'function_call' is not supported. Use 'tool_calls'.")
+    parts = _assistant_parts(message)
+    calls = tuple(_tool_call(call, f"{path}.tool_calls.{i}") for i, call in enumerate(message.tool_calls or ()))
+    if not parts and not calls:
+        raise InvalidRequest(
+            f"Invalid value for '{path}.content': an assistant message needs content or tool calls.",
+            f"{path}.content",
+            "invalid_value",
+        )
+    return Message(Role.ASSISTANT, parts, tool_calls=calls)
+
+
+def _assistant_parts(message: wire.AssistantIn) -> tuple[Part, ...]:
+    # What the model refused with is what it said.
+    match message.content:
+        case None:
+            return (TextPart(message.refusal),) if message.refusal else ()
+        case str(text):
+            return (TextPart(text),)
+        case parts:
+            return tuple(TextPart(part.text if isinstance(part, wire.TextIn) else part.refusal) for part in parts)
+
+
+def _text_parts(content: wire.TextContent) -> tuple[Part, ...]:
+    if isinstance(content, str):
+        return (TextPart(content),)
+    return tuple(TextPart(part.text) for part in content)
+
+
+def _user_parts(content: wire.UserContent, path: str) -> tuple[Part, ...]:
+    if isinstance(content, str):
+        return (TextPart(content),)
+    return tuple(_user_part(part, f"{path}.{index}") for index, part in enumerate(content))
+
+
+def _user_part(part: wire.TextIn | wire.ImageIn | wire.AudioIn | wire.FileIn, path: str) -> Part:
+    match part:
+        case wire.TextIn(text):
+            return TextPart(text)
+        case wire.ImageIn(image):
+            return _image(image, f"{path}.image_url.url")
+        case wire.AudioIn():
+            raise _unsupported(path, "Audio input is not supported.")
+        case wire.FileIn():
+            raise _unsupported(path, "File parts are not supported.")
+
+
+def _image(image: wire.ImageURL, path: str) -> ImagePart:
+    if image.url.startswith(("https://", "http://")):
+        return ImagePart(url=image.url, detail=image.detail)
+    data = parse_data_url(image.url)
+    if data is None or data[0] not in IMAGE_TYPES:
+        raise InvalidRequest(
+            f"Invalid value for '{path}': expected an http(s) address, or a base64 data URL of "
+            f"{', '.join(IMAGE_TYPES)}.",
+            path,
+            "invalid_value",
+        )
+    return ImagePart(media_type=data[0], data=data[1], detail=image.detail)
+
+
+def _tool_call(call: wire.FunctionCallIn | wire.CustomCallIn, path: str) -> ToolCall:
+    if isinstance(call, wire.CustomCallIn):
+        raise _unsupported(path, "Custom tools are not supported. Use function tools.")
+    return ToolCall(call.id, call.function.name, call.function.arguments)
+
+
+def _check_tool_turns(messages: Sequence[Message]) -> None:
+    """Every call must be answered before the conversation goes on, and nothing else may be answered."""
+    open_calls: set[str] = set()
+    for index, message in enumerate(messages):
+        if message.role is Role.TOOL:
+            if message.tool_call_id not in open_calls:
+                raise InvalidRequest(
+                    "Invalid parameter: messages with role 'tool' must be a response to a preceding message with "
+                    "'tool_calls'.",
+                    f"messages.{index}.tool_call_id",
+                )
+            open_calls.remove(message.tool_call_id)
+            continue
+        _refuse_open(open_calls, index)
+        open_calls = {call.id for call in message.tool_calls}
+    _refuse_open(open_calls, len(messages))
+
+
+def _refuse_open(open_calls: set[str], index: int) -> None:
+    if open_calls:
+        raise InvalidRequest(
+            "An assistant message with 'tool_calls' must be followed by tool messages responding to each "
+            "'tool_call_id'. The following tool_call_ids did not have response messages: "
+            f"{', '.join(sorted(open_calls))}",
+            f"messages.{index}",
+        )
+
+
+def _max_tokens(body: wire.ChatBody) -> int | None:
+    if body.max_tokens is not None and body.max_completion_tokens is not None:
+        raise InvalidRequest(
+            "Setting 'max_tokens' and 'max_completion_tokens' at the same time is not supported.",
+            "max_tokens",
+            "invalid_parameter_combination",
+        )
+    return body.max_completion_tokens or body.max_tokens
+
+
+def _stop(stop: str | list[str] | None) -> tuple[str, ...]:
+    if isinstance(stop, str):
+        return (stop,) if stop else ()
+    return tuple(stop or ())
+
+
+def _tool(tool: wire.FunctionToolIn | wire.CustomToolIn, path: str) -> Tool:
+    if isinstance(tool, wire.CustomToolIn):
+        raise _unsupported(path, "Custom tools are not supported. Use function tools.")
+    function = tool.function
+    check_nesting(function.parameters, f"{path}.function.parameters", _words)
+    return Tool(function.name, function.description, function.parameters or NO_PARAMETERS, function.strict)
+
+
+def _tool_choice(
+    choice: str | wire.NamedChoice | wire.AllowedChoice | wire.CustomChoice | None, tools: Sequence[Tool]
+) -> ToolChoice | None:
+    match choice:
+        case None:
+            return None
+        case "none":
+            return ToolChoice("none")
+        case "auto":
+            return ToolChoice("auto")
+        case "required" if tools:
+            return ToolChoice("required")
+        case wire.NamedChoice(function) if function.name in {tool.name for tool in tools}:
+            return ToolChoice("named", function.name)
+        case wire.NamedChoice() | "required":
+            raise InvalidRequest(
+                "Invalid value for 'tool_choice': it names no tool of 'tools'.", "tool_choice", "invalid_value"
+            )
+        case _:
+            raise _unsupported("tool_choice", "Only 'none', 'auto', 'required' and a function are supported.")
+
+
+def _output_format(
+    chosen: wire.TextFormat | wire.JSONObjectFormat | wire.JSONSchemaFormat | None,
+) -> OutputFormat | None:
+    match chosen:
+        case None:
+            return None
+        case wire.TextFormat():
+            return OutputFormat("text")
+        case wire.JSONObjectFormat():
+            return OutputFormat("json_object")
+        case wire.JSONSchemaFormat(schema):
+            check_nesting(schema.schema, "response_format.json_schema.schema", _words)
+            return OutputFormat("json_schema", schema.name, schema.description, schema.schema, schema.strict)
+
+
+def _embedding_inputs(value: str | list[str | int | list[int]]) -> tuple[str, ...] | tuple[tuple[int, ...], ...]:
+    if isinstance(value, str):
+        value = [value]
+    texts = tuple(item for item in value if isinstance(item, str))
+    tokens = tuple(item for item in value if isinstance(item, int))
+    lists = tuple(tuple(item) for item in value if isinstance(item, list))
+    # One kind only: texts, one list of tokens, or several such lists; none of them empty.
+    if len(texts) == len(value) <= EMBEDDING_INPUTS and all(texts):
+        return texts
+    if len(tokens) == len(value) and min(tokens) >= 0:
+        return (tokens,)
+    if len(lists) == len(value) <= EMBEDDING_INPUTS and all(item and min(item) >= 0 for item in lists):
+        return lists
+    raise InvalidRequest(
+        f"Invalid value for 'input': expected a text, texts, tokens or lists of tokens, none empty, at most "
+        f"{EMBEDDING_INPUTS}.",
+        "input",
+        "invalid_value",
+    )
+
+
+def _refuse_unsupported(body: wire.ChatBody) -> None:
+    """Refuse what we cannot pass on, rather than drop it and give another answer than was asked for."""
+    if body.stream_options is not None and not body.stream:
+        raise InvalidRequest(
+            "The 'stream_options' parameter is only allowed when 'stream' is enabled.", "stream_options"
+        )
+    asks = {
+        "n": (body.n or 1) > 1,
+        "logit_bias": bool(body.logit_bias),
+        "logprobs": bool(body.logprobs),
+        "top_logprobs": bool(body.top_logprobs),
+        "modalities": body.modalities not in (None, [], ["text"]),
+        "audio": body.audio is not None,
+        "web_search_options": body.web_search_options is not None,
+        "moderation": body.moderation is not None,
+        "functions": body.functions is not None,
+        "function_call": body.function_call is not None,
+    }
+    for field, asked in asks.items():
+        if asked:
+            raise _unsupported(field, f"'{field}' is not supported here.")
+
+
+def _unsupported(param: str, message: str) -> InvalidRequest:
+    return InvalidRequest(message, param, "unsupported_parameter")
+
+
+def _words(mistake: Mistake) -> InvalidRequest:
+    match mistake.kind:
+        case "missing":
+            return InvalidRequest(
+                f"Missing required parameter: '{mistake.path}'.", mistake.path, "missing_required_parameter"
+            )
+        case "unknown":
+            return InvalidRequest(
+                f"Unrecognized request argument supplied: {mistake.path}", mistake.path, "unknown_parameter"
+            )
+        case "value":
+            where = f"'{mistake.path}'" if mistake.path else "the body"
+            return InvalidRequest(f"Invalid value for {where}: {mistake.detail}.", mistake.path, "invalid_value")
+        case "malformed":
+            return InvalidRequest(f"We could not parse the JSON body of your request: {mistake.detail}.")
+
+
+# Answers
+
+
+def encode_completion(completion: Completion, *, created: int) -> JSONObject:
+    """Return the body of a `chat.completion`; `created` is in Unix seconds. Without usage the field is left out."""
+    body: JSONObject = {
+        "id": completion.id,
+        "object": "chat.completion",
+        "created": created,
+        "model": completion.model,
+        "choices": [
+            {
+                "index": 0,
+                "message": _encode_message(completion),
+                "logprobs": None,
+                "finish_reason": completion.finish_reason.value,
+            }
+        ],
+    }
+    if completion.usage is not None:
+        body["usage"] = encode_usage(completion.usage)
+    return {**body, "service_tier": "default", "system_fingerprint": None}
+
+
+def encode_usage(usage: Usage) -> JSONObject:
+    prompt_details = {"cached_tokens": usage.cached_input_tokens, "audio_tokens": 0}
+    if usage.cache_write_tokens:
+        prompt_details["cache_write_tokens"] = usage.cache_write_tokens
+    return {
+        "prompt_tokens": usage.input_tokens,
+        "completion_tokens": usage.output_tokens,
+        "total_tokens": usage.total_tokens,
+        "prompt_tokens_details": prompt_details,
+        "completion_tokens_details": {
+            "reasoning_tokens": usage.reasoning_tokens,
+            "audio_tokens": 0,
+            "accepted_prediction_tokens": 0,
+            "rejected_prediction_tokens": 0,
+        },
+    }
+
+
+def encode_embeddings(embeddings: Embeddings, encoding_format: EncodingFormat | None = None) -> JSONObject:
+    """Return the body of an embeddings list, each vector as numbers or as base64 of little-endian float32."""
+    pack = _base64_vector if encoding_format == "base64" else list
+    body: JSONObject = {
+        "object": "list",
+        "data": [
+            {"object": "embedding", "index": index, "embedding": pack(vector)}
+            for index, vector in enumerate(embeddings.vectors)
+        ],
+        "model": embeddings.model,
+    }
+    if embeddings.usage is not None:
+        tokens = embeddings.usage.input_tokens
+        body["usage"] = {"prompt_tokens": tokens, "total_tokens": tokens}
+    return body
+
+
+def _encode_message(completion: Completion) -> JSONObject:
+    message: JSONObject = {
+        "role": "assistant",
+        "content": completion.text or None if completion.tool_calls or completion.refusal else completion.text,
+        "refusal": completion.refusal,
+        "annotations": [],
+    }
+    if completion.reasoning:
+        # Not OpenAI's own, but what servers of its dialect agree on.
+        message["reasoning_content"] = completion.reasoning
+    if completion.tool_calls:
+        message["tool_calls"] = [encode_tool_call(call) for call in completion.tool_calls]
+    return message
+
+
+def encode_tool_call(call: ToolCall) -> JSONObject:
+    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+
+
+def _base64_vector(vector: Sequence[float]) -> str:
+    numbers = array("f", vector)
+    if sys.byteorder == "big":
+        numbers.byteswap()
+    return base64.b64encode(numbers.tobytes()).decode()

@@ -1,0 +1,207 @@
+"""The bodies that callers send in OpenAI's dialect, field by field (wire formats, 2.1 and 4)."""
+
+from typing import Annotated, Any, Literal, TypeAlias
+
+from msgspec import Meta, Struct
+
+Name: TypeAlias = Annotated[str, Meta(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
+ModelName: TypeAlias = Annotated[str, Meta(min_length=1, max_length=256)]
+TokenCount: TypeAlias = Annotated[int, Meta(ge=1, le=2**31 - 1)]
+Penalty: TypeAlias = Annotated[float, Meta(ge=-2, le=2)]
+Int64: TypeAlias = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+Metadata: TypeAlias = Annotated[
+    dict[Annotated[str, Meta(max_length=64)], Annotated[str, Meta(max_length=512)]], Meta(max_length=16)
+]
+
+# Content parts
+
+
+class TextIn(Struct, tag_field="type", tag="text"):
+    text: str
+
+
+class RefusalIn(Struct, tag_field="type", tag="refusal"):
+    refusal: str
+
+
+class ImageURL(Struct):
+    url: str
+    detail: Literal["auto", "low", "high"] | None = None
+
+
+class ImageIn(Struct, tag_field="type", tag="image_url"):
+    image_url: ImageURL
+
+
+class AudioIn(Struct, tag_field="type", tag="input_audio"):
+    input_audio: Any = None
+
+
+class FileIn(Struct, tag_field="type", tag="file"):
+    file: Any = None
+
+
+TextContent: TypeAlias = str | Annotated[list[TextIn], Meta(min_length=1)]
+UserContent: TypeAlias = str | Annotated[list[TextIn | ImageIn | AudioIn | FileIn], Meta(min_length=1)]
+AssistantContent: TypeAlias = str | Annotated[list[TextIn | RefusalIn], Meta(min_length=1)]
+
+# Messages. Unknown fields in them are ignored: SDKs send whole answers back, with all that vendors add to them.
+
+
+class FunctionIn(Struct):
+    name: Name
+    arguments: str
+
+
+class FunctionCallIn(Struct, tag_field="type", tag="function"):
+    id: str
+    function: FunctionIn
+
+
+class CustomCallIn(Struct, tag_field="type", tag="custom"):
+    custom: Any = None
+
+
+class SystemIn(Struct, tag_field="role", tag="system"):
+    content: TextContent
+
+
+class DeveloperIn(Struct, tag_field="role", tag="developer"):
+    content: TextContent
+
+
+class UserIn(Struct, tag_field="role", tag="user"):
+    content: UserContent
+
+
+class AssistantIn(Struct, tag_field="role", tag="assistant"):
+    content: AssistantContent | None = None
+    refusal: str | None = None
+    tool_calls: list[FunctionCallIn | CustomCallIn] | None = None
+    audio: Any = None
+    function_call: Any = None
+
+
+class ToolIn(Struct, tag_field="role", tag="tool"):
+    tool_call_id: str
+    content: TextContent
+
+
+class FunctionResultIn(Struct, tag_field="role", tag="function"):
+    content: Any = None
+
+
+MessageIn: TypeAlias = SystemIn | DeveloperIn | UserIn | AssistantIn | ToolIn | FunctionResultIn
+
+# Tools and format
+
+
+class FunctionDefinition(Struct):
+    name: Name
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class FunctionToolIn(Struct, tag_field="type", tag="function"):
+    function: FunctionDefinition
+
+
+class CustomToolIn(Struct, tag_field="type", tag="custom"):
+    custom: Any = None
+
+
+class FunctionName(Struct):
+    name: Name
+
+
+class NamedChoice(Struct, tag_field="type", tag="function"):
+    function: FunctionName
+
+
+class AllowedChoice(Struct, tag_field="type", tag="allowed_tools"):
+    allowed_tools: Any = None
+
+
+class CustomChoice(Struct, tag_field="type", tag="custom"):
+    custom: Any = None
+
+
+class TextFormat(Struct, tag_field="type", tag="text"):
+    pass
+
+
+class JSONObjectFormat(Struct, tag_field="type", tag="json_object"):
+    pass
+
+
+class SchemaIn(Struct):
+    name: Name
+    description: str | None = None
+    schema: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class JSONSchemaFormat(Struct, tag_field="type", tag="json_schema"):
+    json_schema: SchemaIn
+
+
+class StreamOptions(Struct):
+    include_usage: bool | None = None
+    include_obfuscation: bool | None = None
+
+
+class ChatBody(Struct, forbid_unknown_fields=True):
+    """`POST /v1/chat/completions`."""
+
+    model: ModelName
+    messages: Annotated[list[MessageIn], Meta(min_length=1)]
+    max_completion_tokens: TokenCount | None = None
+    max_tokens: TokenCount | None = None
+    temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Meta(ge=0, le=1)] | None = None
+    presence_penalty: Penalty | None = None
+    frequency_penalty: Penalty | None = None
+    stop: str | Annotated[list[Annotated[str, Meta(min_length=1)]], Meta(max_length=4)] | None = None
+    seed: Int64 | None = None
+    tools: Annotated[list[FunctionToolIn | CustomToolIn], Meta(max_length=128)] | None = None
+    tool_choice: Literal["none", "auto", "required"] | NamedChoice | AllowedChoice | CustomChoice | None = None
+    parallel_tool_calls: bool | None = None
+    response_format: TextFormat | JSONObjectFormat | JSONSchemaFormat | None = None
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
+    verbosity: Literal["low", "medium", "high"] | None = None
+    user: Annotated[str, Meta(max_length=512)] | None = None
+    safety_identifier: Annotated[str, Meta(max_length=512)] | None = None
+    # The caller's side of it only: whether to stream is decided above this room.
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    # Accepted, and without effect: they change where or how cheaply a vendor works, never what it answers.
+    metadata: Metadata | None = None
+    store: bool | None = None
+    service_tier: str | None = None
+    prediction: Any = None
+    prompt_cache_key: str | None = None
+    prompt_cache_retention: str | None = None
+    prompt_cache_options: Any = None
+    # Accepted only where they ask for nothing (`openai._refuse_unsupported`).
+    n: Annotated[int, Meta(ge=1, le=128)] | None = None
+    logit_bias: dict[str, float] | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
+    modalities: list[str] | None = None
+    audio: Any = None
+    web_search_options: Any = None
+    moderation: Any = None
+    functions: Any = None
+    function_call: Any = None
+
+
+class EmbeddingBody(Struct, forbid_unknown_fields=True):
+    """`POST /v1/embeddings`. What `input` may hold is checked by `openai.to_embedding_request`."""
+
+    model: ModelName
+    # msgspec allows one list type in a union.
+    input: str | Annotated[list[str | int | list[int]], Meta(min_length=1, max_length=300_000)]
+    dimensions: Annotated[int, Meta(ge=1, le=65_536)] | None = None
+    encoding_format: Literal["float", "base64"] | None = None
+    user: Annotated[str, Meta(max_length=512)] | None = None
