@@ -1,0 +1,336 @@
+"""The providers: each one endpoint with one key, speaking its dialect through one client."""
+
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing, contextmanager
+from dataclasses import replace
+from typing import Protocol
+from urllib.parse import quote, urlsplit
+
+import httpx
+import msgspec
+
+from core.http import provider_client
+from providers.catalogue import Model, find_model
+from providers.dialects import anthropic_errors, anthropic_upstream, openai_errors, openai_upstream
+from providers.dialects.faults import MASK
+from providers.dialects.openai_upstream import COMPATIBLE, OPENAI, Flavor
+from providers.dialects.sse import Decoder, Frame, FrameTooLong
+from providers.errors import (
+    Ambiguous,
+    BadResponse,
+    Interrupted,
+    Overloaded,
+    ProviderError,
+    RateLimited,
+    Rejected,
+    Transient,
+    Unsupported,
+)
+from providers.exchange import Answer, ToError, exchange
+from providers.types import (
+    CallContext,
+    ChatRequest,
+    Completion,
+    Dialect,
+    EmbeddingRequest,
+    Embeddings,
+    Finished,
+    InferenceRequest,
+    JSONObject,
+    Provider,
+    StreamEvent,
+    TextPart,
+)
+
+OPENAI_URL = "https://api.openai.com/v1"
+ANTHROPIC_URL = "https://api.anthropic.com"
+
+#: A message that repeats so many characters of the prompt in a row quotes it.
+QUOTE_CHARACTERS = 16
+
+
+class EventReader(Protocol):
+    """Makes events of a dialect's frames, and knows when the stream has ended as it should."""
+
+    finished: Finished | None
+
+    def read(self, frame: Frame) -> Iterator[StreamEvent]: ...
+
+    def read_last(self, frame: Frame) -> None: ...
+
+
+class OpenAI:
+    """OpenAI, or any server that speaks its dialect at `base_url`.
+
+    `vendor` says whose models the catalogue should think of; None for servers whose models it does not know.
+    """
+
+    def __init__(
+        self,
+        name: str = "openai",
+        *,
+        api_key: str,
+        base_url: str = OPENAI_URL,
+        vendor: str | None = None,
+        flavor: Flavor | None = None,
+        http: httpx.AsyncClient | None = None,
+    ) -> None:
+        self.name = name
+        is_openai = _checked_url(base_url) == OPENAI_URL
+        self._base_url = _checked_url(base_url)
+        self._api_key = _checked_key(api_key)
+        self._vendor = vendor or ("openai" if is_openai else None)
+        self._flavor = flavor or (OPENAI if is_openai else COMPATIBLE)
+        self._http = http or provider_client()
+
+    async def stream(self, request: ChatRequest, call: CallContext) -> AsyncGenerator[StreamEvent, None]:
+        with _presentable_errors(self._api_key, request):
+            payload = openai_upstream.to_payload(
+                request, stream=True, flavor=self._flavor, model=self._model(request.model)
+            )
+            sent = self._request("chat/completions", request.model, payload, call)
+            events = _stream(self._http, sent, call, openai_errors.to_error, openai_upstream.EventReader())
+            async with aclosing(events):
+                async for event in events:
+                    yield event
+
+    async def complete(self, request: ChatRequest, call: CallContext) -> Completion:
+        with _presentable_errors(self._api_key, request):
+            payload = openai_upstream.to_payload(request, flavor=self._flavor, model=self._model(request.model))
+            sent = self._request("chat/completions", request.model, payload, call)
+            return openai_upstream.to_completion(await _fetch(self._http, sent, call, openai_errors.to_error))
+
+    async def embed(self, request: EmbeddingRequest, call: CallContext) -> Embeddings:
+        with _presentable_errors(self._api_key, request):
+            payload = openai_upstream.to_embedding_payload(request)
+            sent = self._request("embeddings", request.model, payload, call)
+            body = await _fetch(self._http, sent, call, openai_errors.to_error)
+            return openai_upstream.to_embeddings(body, len(request.inputs))
+
+    async def close(self) -> None:
+        await self._http.aclose()
+
+    def _request(self, path: str, model: str, payload: JSONObject, call: CallContext) -> httpx.Request:
+        return _post(self._http, self._url(path, model), self._headers(), payload, call)
+
+    def _url(self, path: str, model: str) -> str:
+        return f"{self._base_url}/{path}"
+
+    def _headers(self) -> dict[str, str]:
+        # Servers in one's own house often have no key.
+        return {"authorization": f"Bearer {self._api_key}"} if self._api_key else {}
+
+    def _model(self, name: str) -> Model | None:
+        return find_model(self._vendor, name) if self._vendor else None
+
+
+class AzureOpenAI(OpenAI):
+    """Azure OpenAI at `https://{resource}.openai.azure.com`. The model's name is the name of the deployment.
+
+    Without `api_version` it speaks the v1 surface, with one the dated surface (such as `2024-10-21`).
+    """
+
+    def __init__(
+        self,
+        name: str = "azure",
+        *,
+        api_key: str,
+        base_url: str,
+        api_version: str | None = None,
+        http: httpx.AsyncClient | None = None,
+    ) -> None:
+        # On dated surfaces only reasoning models know `max_completion_tokens`.
+        flavor = COMPATIBLE if api_version else OPENAI
+        base_url = base_url.rstrip("/").removesuffix("/v1").removesuffix("/openai")
+        super().__init__(name, api_key=api_key, base_url=base_url, vendor="azure", flavor=flavor, http=http)
+        self._api_version = api_version
+
+    def _url(self, path: str, model: str) -> str:
+        if self._api_version is None:
+            return f"{self._base_url}/openai/v1/{path}"
+        deployment = f"{self._base_url}/openai/deployments/{quote(model, safe='')}"
+        return f"{deployment}/{path}?api-version={quote(self._api_version)}"
+
+    def _headers(self) -> dict[str, str]:
+        return {"api-key": self._api_key}
+
+
+class Anthropic:
+    """Anthropic, or any server that speaks its dialect at `base_url`."""
+
+    def __init__(
+        self,
+        name: str = "anthropic",
+        *,
+        api_key: str,
+        base_url: str = ANTHROPIC_URL,
+        http: httpx.AsyncClient | None = None,
+    ) -> None:
+        self.name = name
+        self._base_url = _checked_url(base_url).removesuffix("/v1")
+        self._api_key = _checked_key(api_key)
+        self._http = http or provider_client()
+
+    async def stream(self, request: ChatRequest, call: CallContext) -> AsyncGenerator[StreamEvent, None]:
+        with _presentable_errors(self._api_key, request):
+            sent = self._request(request, call, stream=True)
+            events = _stream(self._http, sent, call, anthropic_errors.to_error, anthropic_upstream.EventReader())
+            async with aclosing(events):
+                async for event in events:
+                    yield event
+
+    async def complete(self, request: ChatRequest, call: CallContext) -> Completion:
+        with _presentable_errors(self._api_key, request):
+            sent = self._request(request, call, stream=False)
+            return anthropic_upstream.to_completion(await _fetch(self._http, sent, call, anthropic_errors.to_error))
+
+    async def embed(self, request: EmbeddingRequest, call: CallContext) -> Embeddings:
+        raise Unsupported("This provider has no embeddings.")
+
+    async def close(self) -> None:
+        await self._http.aclose()
+
+    def _request(self, request: ChatRequest, call: CallContext, *, stream: bool) -> httpx.Request:
+        model = find_model("anthropic", request.model)
+        payload = anthropic_upstream.to_payload(request, stream=stream, model=model)
+        headers = {"x-api-key": self._api_key, "anthropic-version": anthropic_upstream.API_VERSION}
+        return _post(self._http, f"{self._base_url}/v1/messages", headers, payload, call)
+
+
+def connect(
+    dialect: Dialect,
+    name: str,
+    *,
+    api_key: str,
+    base_url: str | None = None,
+    vendor: str | None = None,
+    api_version: str | None = None,
+    flavor: Flavor | None = None,
+    http: httpx.AsyncClient | None = None,
+) -> Provider:
+    """Return the provider of a dialect. Raises ValueError where the address or the key cannot be right.
+
+    It belongs to the event loop that first uses it, and must be closed there.
+    """
+    match dialect:
+        case Dialect.OPENAI:
+            return OpenAI(
+                name, api_key=api_key, base_url=base_url or OPENAI_URL, vendor=vendor, flavor=flavor, http=http
+            )
+        case Dialect.ANTHROPIC:
+            return Anthropic(name, api_key=api_key, base_url=base_url or ANTHROPIC_URL, http=http)
+        case Dialect.AZURE:
+            if base_url is None:
+                raise ValueError("Azure OpenAI needs the address of its resource.")
+            return AzureOpenAI(name, api_key=api_key, base_url=base_url, api_version=api_version, http=http)
+
+
+async def _stream(
+    http: httpx.AsyncClient, request: httpx.Request, call: CallContext, to_error: ToError, reader: EventReader
+) -> AsyncGenerator[StreamEvent, None]:
+    """Yield a stream's events; the last is Finished, or this raises."""
+    async with exchange(http, request, call, to_error) as answer:
+        decoder = Decoder()
+        async with aclosing(answer.chunks()) as chunks:
+            async for chunk in chunks:
+                for event in _events(chunk, decoder, reader, answer):
+                    yield event
+                if reader.finished is not None:
+                    break
+        if reader.finished is None and (last := decoder.close()) is not None:
+            reader.read_last(last)
+        if reader.finished is None:
+            raise _cut(answer)
+        # Before the last event, not after it: who takes the last event seldom comes back for more.
+        await answer.drain()
+        yield reader.finished
+
+
+def _events(chunk: bytes, decoder: Decoder, reader: EventReader, answer: Answer) -> Iterator[StreamEvent]:
+    """Yield the events that a chunk completes."""
+    try:
+        for frame in decoder.feed(chunk):
+            for event in reader.read(frame):
+                answer.answered = True
+                yield event
+            if reader.finished is not None:
+                return
+    except FrameTooLong as error:
+        raise BadResponse(f"The provider's stream could not be read: {error}") from error
+    except (Overloaded, RateLimited, Transient) as error:
+        # An error frame. Once something was passed on, it is no longer as if nothing had happened.
+        if answer.answered:
+            raise Interrupted(error.message, code=error.code) from error
+        raise
+
+
+def _cut(answer: Answer) -> ProviderError:
+    if answer.answered:
+        return Interrupted("The provider's stream ended in the middle of the answer.")
+    if "text/event-stream" not in answer.content_type:
+        return BadResponse(f"The provider answered {answer.content_type[:80] or 'something'} instead of a stream.")
+    return Ambiguous("The provider's stream ended before the answer began.")
+
+
+async def _fetch(http: httpx.AsyncClient, request: httpx.Request, call: CallContext, to_error: ToError) -> bytes:
+    async with exchange(http, request, call, to_error) as answer:
+        return await answer.read()
+
+
+def _post(
+    http: httpx.AsyncClient, url: str, headers: dict[str, str], payload: JSONObject, call: CallContext
+) -> httpx.Request:
+    try:
+        body = msgspec.json.encode(payload)
+    except (UnicodeError, RecursionError) as error:
+        raise Rejected(f"The request cannot be written as JSON: {error}") from error
+    headers = {**headers, "content-type": "application/json", "x-client-request-id": call.call_id}
+    return http.build_request("POST", url, headers=headers, content=body)
+
+
+@contextmanager
+def _presentable_errors(api_key: str, request: InferenceRequest) -> Iterator[None]:
+    """Keep the key and the prompt out of errors: vendors quote both in their messages."""
+    try:
+        yield
+    except ProviderError as error:
+        message = error.message.replace(api_key, MASK) if api_key else error.message
+        if _is_quoting(message, request):
+            message = "The provider's message quotes the request, so it is not shown."
+        if message == error.message:
+            raise
+        raise replace(error, message=message) from None
+
+
+def _is_quoting(message: str, request: InferenceRequest) -> bool:
+    # Aligned windows: every quote of twice this length holds one, and it stays fast for a prompt of megabytes.
+    windows = [
+        message[i : i + QUOTE_CHARACTERS] for i in range(0, len(message) - QUOTE_CHARACTERS + 1, QUOTE_CHARACTERS)
+    ]
+    return any(
+        window in text for text in _texts(request) if len(text) >= QUOTE_CHARACTERS for window in windows
+    ) or any(text in message for text in _texts(request) if QUOTE_CHARACTERS // 2 <= len(text) < QUOTE_CHARACTERS)
+
+
+def _texts(request: InferenceRequest) -> Iterator[str]:
+    if isinstance(request, EmbeddingRequest):
+        yield from (text for text in request.inputs if isinstance(text, str))
+        return
+    for message in request.messages:
+        yield from (part.text for part in message.parts if isinstance(part, TextPart))
+        yield from (call.arguments for call in message.tool_calls)
+
+
+def _checked_url(base_url: str) -> str:
+    parts = urlsplit(base_url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("A provider's address must begin with http:// or https:// and a host.")
+    if parts.username or parts.password or parts.query or parts.fragment:
+        raise ValueError("A provider's address must not hold a user, a password, a query or a fragment.")
+    return base_url.rstrip("/")
+
+
+def _checked_key(api_key: str) -> str:
+    if not (api_key.isascii() and api_key.isprintable()) or " " in api_key:
+        raise ValueError("A provider's key must be printable ASCII without spaces; this one was perhaps not trimmed.")
+    return api_key

@@ -1,0 +1,167 @@
+"""One HTTP exchange with a provider, under the four timeouts of its call. The only place that knows foreign exceptions.
+
+        connect            first byte                idle  idle  idle
+start ───────────▶ sent ───────────────▶ byte ─────────▶ ────▶ ────▶ end
+  └───────────────────────────── total ───────────────────────────────┘
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import TypeAlias
+
+import aiohttp
+import httpx
+from aiohttp.http_exceptions import HttpProcessingError
+
+from core.http import watched_progress
+from providers.errors import Ambiguous, BadResponse, Interrupted, ProviderError, TimedOut, Transient
+from providers.types import CallContext
+
+#: No answer is near this; without a bound a broken server could fill the memory.
+ANSWER_BYTES = 64 * 1024 * 1024
+ERROR_BYTES = 64 * 1024
+#: How long to wait, after the last event, for the end of the body: it lets the connection be used again.
+DRAIN_SECONDS = 0.2
+
+#: What a dialect makes of an answer with an error status.
+ToError: TypeAlias = Callable[[int, Mapping[str, str], bytes], ProviderError]
+
+#: Everything that httpx, its aiohttp transport and the socket may raise. aiohttp's own come through unmapped in
+#: places: a malformed header, an unknown content length, a timeout of the whole.
+FOREIGN_ERRORS = (
+    httpx.HTTPError,
+    httpx.StreamError,
+    httpx.InvalidURL,
+    httpx.CookieConflict,
+    aiohttp.ClientError,
+    HttpProcessingError,
+    OSError,  # includes TimeoutError and ssl.SSLError
+)
+
+#: The answer is there, and is no HTTP, or not what its headers say.
+_GARBAGE = (
+    httpx.ProtocolError,
+    httpx.DecodingError,
+    httpx.TooManyRedirects,
+    aiohttp.ClientResponseError,
+    HttpProcessingError,
+)
+
+_TIMEOUTS = (httpx.TimeoutException, TimeoutError)
+
+
+def to_provider_error(error: Exception, *, sent: bool, answered: bool) -> ProviderError:
+    """Return what a foreign exception means; `sent`: the request may have left us, `answered`: some answer came."""
+    # httpx-aiohttp calls nearly every lost connection a ConnectTimeout, so aiohttp's own error, its cause, decides.
+    cause = error.__cause__ if isinstance(error.__cause__, FOREIGN_ERRORS) else error
+    name = type(cause).__name__
+    if not sent:
+        return Transient(f"The provider could not be reached ({name}).")
+    if answered:
+        return Interrupted(f"The connection was lost in the middle of the answer ({name}).")
+    if isinstance(cause, _TIMEOUTS):
+        return TimedOut(f"The provider did not answer in time ({name}).")
+    if isinstance(cause, _GARBAGE):
+        return BadResponse(f"The provider's answer is not valid HTTP ({name}).")
+    return Ambiguous(f"The connection was lost before the provider answered ({name}).")
+
+
+class Answer:
+    """An answer whose status was good: its body, within the timeouts and the size that are allowed."""
+
+    def __init__(self, response: httpx.Response, call: CallContext, started_at: float) -> None:
+        self.content_type = response.headers.get("content-type", "")
+        #: Set it once something of the answer was passed on: what goes wrong from then on is an interruption.
+        self.answered = False
+        self._raw = response.aiter_raw()
+        self._call = call
+        self._started_at = started_at
+        self._size = 0
+
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
+        """Yield the body as it comes. Raises ProviderError."""
+        while (chunk := await self._next()) is not None:
+            self._size += len(chunk)
+            if self._size > ANSWER_BYTES:
+                raise BadResponse(f"The provider's answer is longer than {ANSWER_BYTES} bytes.")
+            yield chunk
+
+    async def read(self) -> bytes:
+        """Return the whole body."""
+        body = bytearray()
+        async for chunk in self.chunks():
+            self.answered = True
+            body += chunk
+        return bytes(body)
+
+    async def drain(self) -> None:
+        """Wait a moment for the end of a body whose last event has come."""
+        try:
+            async with asyncio.timeout(DRAIN_SECONDS):
+                async for _ in self._raw:
+                    pass
+        except (*FOREIGN_ERRORS, ProviderError):
+            return  # It has ended, well or not: the answer is whole.
+
+    async def _next(self) -> bytes | None:
+        try:
+            async with asyncio.timeout_at(self._next_deadline()):
+                return await anext(self._raw, None)
+        except FOREIGN_ERRORS as error:
+            raise to_provider_error(error, sent=True, answered=self.answered) from error
+
+    def _next_deadline(self) -> float:
+        """Return when the next byte must have come, in the loop's time."""
+        if self._size:
+            byte_due = asyncio.get_running_loop().time() + self._call.idle_seconds
+        else:
+            byte_due = self._started_at + self._call.first_byte_seconds
+        return min(byte_due, self._started_at + self._call.total_seconds)
+
+
+@asynccontextmanager
+async def exchange(
+    http: httpx.AsyncClient, request: httpx.Request, call: CallContext, to_error: ToError
+) -> AsyncIterator[Answer]:
+    """Send a request and give its answer. The connection is free, or closed, when the block is left, however it is."""
+    started_at = asyncio.get_running_loop().time()
+    response = await _send(http, request, call, started_at)
+    try:
+        if response.status_code != httpx.codes.OK:
+            raise to_error(response.status_code, response.headers, await _error_body(response, call, started_at))
+        if response.headers.get("content-encoding", "identity") != "identity":
+            raise BadResponse("The provider compressed its answer, though it was asked not to.")
+        yield Answer(response, call, started_at)
+    finally:
+        await response.aclose()
+
+
+async def _send(
+    http: httpx.AsyncClient, request: httpx.Request, call: CallContext, started_at: float
+) -> httpx.Response:
+    if http.is_closed:
+        raise Transient("This provider's client is closed; it was replaced or the process ends.")
+    # `pool` bounds all of connecting, DNS and the wait for a free connection too; `connect` bounds the socket only.
+    connect = min(call.connect_seconds, call.total_seconds)
+    request.extensions["timeout"] = httpx.Timeout(None, connect=connect, pool=connect).as_dict()
+    due = started_at + min(call.first_byte_seconds, call.total_seconds)
+    with watched_progress() as progress:
+        try:
+            async with asyncio.timeout_at(due):
+                return await http.send(request, stream=True)
+        except FOREIGN_ERRORS as error:
+            raise to_provider_error(error, sent=progress.connected, answered=False) from error
+
+
+async def _error_body(response: httpx.Response, call: CallContext, started_at: float) -> bytes:
+    """Return the beginning of an error's body, or what came of it: the status says most already."""
+    body = bytearray()
+    try:
+        async for chunk in Answer(response, call, started_at).chunks():
+            body += chunk
+            if len(body) >= ERROR_BYTES:
+                break
+    except ProviderError:
+        pass
+    return bytes(body[:ERROR_BYTES])
