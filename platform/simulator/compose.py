@@ -1,0 +1,238 @@
+"""Composing the answer to a request, still in neutral form: texts, tool calls, usage."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NamedTuple
+
+from simulator.asked import Asked, Tool, ToolMode, compact
+from simulator.controls import Controls
+from simulator.prose import NAMES, answer_text, equal_parts, longer_text, words_of
+from simulator.schemas import value_for
+from simulator.tokens import BYTES_PER_TOKEN, cut_to_tokens, tokens_of, tokens_of_bytes
+
+#: Tool arguments are streamed in pieces of so many characters.
+ARGUMENTS_PIECE = 12
+SEED_RANGE = 2**64
+
+
+class Finish(StrEnum):
+    STOP = "stop"
+    STOP_SEQUENCE = "stop_sequence"
+    LENGTH = "length"
+    TOOL_CALLS = "tool_calls"
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    name: str
+    arguments: str
+    is_custom: bool = False
+
+    @property
+    def tokens(self) -> int:
+        return tokens_of(self.name) + tokens_of(self.arguments)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One answer; a request may ask for several."""
+
+    text: str
+    calls: tuple[ToolCall, ...]
+    #: One of `Finish`, or whatever the control `finish` says.
+    finish: str
+    stop_sequence: str | None = None
+
+    @property
+    def tokens(self) -> int:
+        return tokens_of(self.text) + sum(call.tokens for call in self.calls)
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """`input_tokens` includes what was cached or written to the cache, `output_tokens` includes the reasoning."""
+
+    input_tokens: int
+    output_tokens: int
+    cached_tokens: int = 0
+    cache_write_tokens: int = 0
+    reasoning_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    choices: tuple[Choice, ...]
+    usage: Usage
+    thinking: str = ""
+
+
+class StepKind(StrEnum):
+    THINKING = "thinking"
+    TEXT = "text"
+    CALL = "call"
+    ARGUMENTS = "arguments"
+
+
+class Step(NamedTuple):
+    """One piece of a streamed answer."""
+
+    kind: StepKind
+    choice: int
+    #: Which of the choice's tool calls.
+    call: int
+    text: str
+    #: All output tokens the client has been given once it has this piece.
+    served: int
+
+
+def compose(asked: Asked, controls: Controls) -> Answer:
+    """What the simulated model answers."""
+    reasoning = min(controls.reasoning_tokens, _limit(asked.max_tokens))
+    budget = _limit(asked.max_tokens) - reasoning
+    choices = tuple(_choice(asked, controls, index, budget) for index in range(asked.choices))
+    cached = min(controls.cached_tokens, asked.input_tokens)
+    return Answer(
+        choices,
+        Usage(
+            input_tokens=asked.input_tokens,
+            output_tokens=reasoning + sum(choice.tokens for choice in choices),
+            cached_tokens=cached,
+            cache_write_tokens=min(controls.cache_write_tokens, asked.input_tokens - cached),
+            reasoning_tokens=reasoning,
+        ),
+        thinking=_exact_text(asked.seed + 1, asked.topic, reasoning) if asked.thinking and reasoning else "",
+    )
+
+
+def steps_of(answer: Answer, deltas: int | None) -> list[Step]:
+    """The answer in the order in which it is streamed; the texts of several choices take turns."""
+    steps: list[Step] = []
+    served = 0 if answer.thinking else answer.usage.reasoning_tokens
+    if answer.thinking:
+        served = _add_text(steps, StepKind.THINKING, 0, words_of(answer.thinking), served)
+    if len(answer.choices) == 1:
+        served = _add_text(steps, StepKind.TEXT, 0, _pieces(answer.choices[0].text, deltas), served)
+    else:
+        served = _add_texts_in_turn(steps, answer.choices, deltas, served)
+    for index, choice in enumerate(answer.choices):
+        for number, call in enumerate(choice.calls):
+            served = _add_call(steps, index, number, call, served)
+    return steps
+
+
+def _limit(max_tokens: int | None) -> int:
+    return 2**31 if max_tokens is None else max_tokens
+
+
+def _choice(asked: Asked, controls: Controls, index: int, budget: int) -> Choice:
+    seed = (asked.seed + index) % SEED_RANGE
+    calls = _calls(asked, controls, seed)
+    if calls:
+        return _finished(_choice_of_calls(calls, budget), controls)
+    return _finished(_choice_of_text(asked, controls, seed, budget), controls)
+
+
+def _finished(choice: Choice, controls: Controls) -> Choice:
+    if controls.finish is None:
+        return choice
+    return Choice(choice.text, choice.calls, controls.finish, choice.stop_sequence)
+
+
+def _calls(asked: Asked, controls: Controls, seed: int) -> list[ToolCall]:
+    tools = asked.tools.callable
+    wanted = controls.tool_calls
+    if wanted is None:
+        # Two tools and leave to call both at once: a caller should meet parallel calls without asking for them.
+        wanted = min(2, len(tools)) if asked.tools.mode == ToolMode.REQUIRED else 0
+    if not asked.tools.parallel:
+        wanted = min(wanted, 1)
+    return [_call(tools[number % len(tools)], seed + number) for number in range(wanted if tools else 0)]
+
+
+def _call(tool: Tool, seed: int) -> ToolCall:
+    if tool.is_custom:
+        return ToolCall(tool.name, NAMES[seed % len(NAMES)], is_custom=True)
+    value = value_for(tool.schema or {"type": "object"}, seed)
+    return ToolCall(tool.name, compact(value if isinstance(value, dict) else {}))
+
+
+def _choice_of_calls(calls: list[ToolCall], budget: int) -> Choice:
+    """The calls that fit into the budget: half a call would be of no use to anyone."""
+    kept: list[ToolCall] = []
+    for call in calls:
+        budget -= call.tokens
+        if budget < 0:
+            return Choice("", tuple(kept), Finish.LENGTH)
+        kept.append(call)
+    return Choice("", tuple(kept), Finish.TOOL_CALLS)
+
+
+def _choice_of_text(asked: Asked, controls: Controls, seed: int, budget: int) -> Choice:
+    text = _full_text(asked, controls, seed)
+    text, stopped_by = _until_stop(text, asked.stop)
+    if tokens_of(text) > budget:
+        return Choice(cut_to_tokens(text, budget), (), Finish.LENGTH)
+    return Choice(text, (), Finish.STOP_SEQUENCE if stopped_by else Finish.STOP, stopped_by)
+
+
+def _full_text(asked: Asked, controls: Controls, seed: int) -> str:
+    if asked.schema is not None:
+        return compact(value_for(asked.schema, seed))
+    if controls.tokens is not None:
+        return _exact_text(seed, asked.topic, controls.tokens)
+    return answer_text(seed, asked.topic)
+
+
+def _exact_text(seed: int, topic: str, tokens: int) -> str:
+    """A text of exactly so many tokens, which ends like a sentence."""
+    if tokens == 0:
+        return ""
+    size = tokens * BYTES_PER_TOKEN
+    text = longer_text(seed, topic, size)
+    # One byte is kept for the full stop, so a whole character less may have to go.
+    return text.encode()[: size - 1].decode(errors="ignore") + "."
+
+
+def _until_stop(text: str, stop: tuple[str, ...]) -> tuple[str, str | None]:
+    found = [(text.index(word), word) for word in stop if word in text]
+    if not found:
+        return text, None
+    position, word = min(found)
+    return text[:position], word
+
+
+def _pieces(text: str, deltas: int | None) -> list[str]:
+    if not text:
+        return []
+    return words_of(text) if deltas is None else equal_parts(text, deltas)
+
+
+def _add_text(steps: list[Step], kind: StepKind, choice: int, pieces: list[str], served: int) -> int:
+    size = 0
+    for piece in pieces:
+        size += len(piece.encode())
+        steps.append(Step(kind, choice, 0, piece, served + tokens_of_bytes(size)))
+    return served + tokens_of_bytes(size)
+
+
+def _add_texts_in_turn(steps: list[Step], choices: tuple[Choice, ...], deltas: int | None, served: int) -> int:
+    pieces = [_pieces(choice.text, deltas) for choice in choices]
+    sizes = [0] * len(choices)
+    for turn in range(max(map(len, pieces))):
+        for index, own in enumerate(pieces):
+            if turn < len(own):
+                sizes[index] += len(own[turn].encode())
+                now = served + sum(map(tokens_of_bytes, sizes))
+                steps.append(Step(StepKind.TEXT, index, 0, own[turn], now))
+    return served + sum(map(tokens_of_bytes, sizes))
+
+
+def _add_call(steps: list[Step], choice: int, number: int, call: ToolCall, served: int) -> int:
+    served += tokens_of(call.name)
+    steps.append(Step(StepKind.CALL, choice, number, call.name, served))
+    size = 0
+    for start in range(0, len(call.arguments), ARGUMENTS_PIECE):
+        piece = call.arguments[start : start + ARGUMENTS_PIECE]
+        size += len(piece.encode())
+        steps.append(Step(StepKind.ARGUMENTS, choice, number, piece, served + tokens_of_bytes(size)))
+    return served + tokens_of_bytes(size)
