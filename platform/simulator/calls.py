@@ -1,0 +1,129 @@
+"""One HTTP call as it came in, and which surface of which provider it is meant for."""
+
+import re
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import lru_cache
+from hashlib import sha256
+from typing import Any, TypeAlias
+from urllib.parse import parse_qsl
+
+from simulator.errors import Dialect
+
+Scope: TypeAlias = dict[str, Any]
+Receive: TypeAlias = Callable[[], Awaitable[dict[str, Any]]]
+
+#: Anthropic's limit, and near enough to the others'.
+LARGEST_BODY = 32 * 1024 * 1024
+
+
+class Endpoint(StrEnum):
+    CHAT = "chat"
+    MESSAGES = "messages"
+    COUNT_TOKENS = "count_tokens"
+    EMBEDDINGS = "embeddings"
+    MODELS = "models"
+    MODEL = "model"
+
+
+#: What OpenAI serves under /v1, Azure serves under /openai/v1 and, dated, under each deployment.
+ENDPOINTS: dict[str, tuple[str, Endpoint]] = {
+    "/chat/completions": ("POST", Endpoint.CHAT),
+    "/embeddings": ("POST", Endpoint.EMBEDDINGS),
+    "/messages": ("POST", Endpoint.MESSAGES),
+    "/messages/count_tokens": ("POST", Endpoint.COUNT_TOKENS),
+    "/models": ("GET", Endpoint.MODELS),
+}
+ROOT = re.compile(r"(?:/openai)?/v1(?=/)|/openai/deployments/([^/]+)")
+ONE_MODEL = re.compile(r"/models/(.+)")
+
+#: Endpoints whose calls name a model, and are met by faults.
+INFERENCE = frozenset((Endpoint.CHAT, Endpoint.MESSAGES, Endpoint.COUNT_TOKENS, Endpoint.EMBEDDINGS))
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    method: str
+    path: str
+    query: dict[str, str]
+    raw_headers: list[tuple[bytes, bytes]]
+    headers: dict[bytes, bytes]
+    body: bytes
+    is_too_large: bool = False
+
+    def header(self, name: bytes) -> str | None:
+        value = self.headers.get(name)
+        return None if value is None else value.decode("latin-1")
+
+
+@dataclass(frozen=True, slots=True)
+class Surface:
+    dialect: Dialect
+    #: None if nothing is served there, or not with this method.
+    endpoint: Endpoint | None
+    #: The deployment or the model named in the path.
+    name: str = ""
+    #: Azure's older surface, which wants an `api-version`.
+    is_dated: bool = False
+
+
+async def read_call(scope: Scope, receive: Receive) -> Call | None:
+    """The call with its whole body; None if the client went away before it was all there."""
+    body = bytearray()
+    is_too_large = False
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return None
+        is_too_large = is_too_large or len(body) + len(message["body"]) > LARGEST_BODY
+        if not is_too_large:
+            body += message["body"]
+        if not message["more_body"]:
+            break
+    query = dict(parse_qsl(scope["query_string"].decode("latin-1"))) if scope["query_string"] else {}
+    headers: list[tuple[bytes, bytes]] = scope["headers"]
+    return Call(scope["method"], scope["path"], query, headers, dict(headers), bytes(body), is_too_large)
+
+
+def surface_for(call: Call) -> Surface:
+    return _surface(call.method, call.path, b"anthropic-version" in call.headers)
+
+
+def key_of(dialect: Dialect, headers: dict[bytes, bytes]) -> bytes:
+    """The key the caller shows, empty if none. Each dialect has its own header; Azure and Anthropic take bearer too."""
+    bearer = headers.get(b"authorization", b"")
+    own = {Dialect.ANTHROPIC: b"x-api-key", Dialect.AZURE: b"api-key"}.get(dialect)
+    if own is not None and (key := headers.get(own, b"").strip()):
+        return key
+    scheme, _, key = bearer.partition(b" ")
+    return key.strip() if scheme.lower() == b"bearer" else b""
+
+
+@lru_cache(maxsize=4096)
+def hash_of_key(key: bytes) -> str:
+    return sha256(key).hexdigest() if key else ""
+
+
+@lru_cache(maxsize=1024)
+def _surface(method: str, path: str, names_version: bool) -> Surface:
+    dialect = _dialect_of(path, names_version)
+    root = ROOT.match(path)
+    if root is None:
+        return Surface(dialect, None)
+    rest = path[root.end() :].rstrip("/")
+    deployment = root[1] or ""
+    if rest in ENDPOINTS:
+        expected, endpoint = ENDPOINTS[rest]
+        return Surface(dialect, endpoint if method == expected else None, deployment, is_dated=bool(deployment))
+    if method == "GET" and (one := ONE_MODEL.fullmatch(rest)):
+        return Surface(dialect, Endpoint.MODEL, one[1])
+    return Surface(dialect, None)
+
+
+def _dialect_of(path: str, names_version: bool) -> Dialect:
+    if path.startswith("/openai/"):
+        return Dialect.AZURE
+    if names_version or path.startswith("/v1/messages"):
+        return Dialect.ANTHROPIC
+    return Dialect.OPENAI
