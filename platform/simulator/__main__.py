@@ -1,0 +1,55 @@
+"""Start the simulator: python -m simulator --port 9000 [--host 127.0.0.1] [--journal FILE]."""
+
+import argparse
+import socket
+import sys
+from pathlib import Path
+
+import uvicorn
+
+from simulator.app import Simulator
+from simulator.connection import SimulatorProtocol
+
+#: A stalled answer must not hold up the end of the process.
+SECONDS_TO_FINISH = 1
+
+
+def main() -> None:
+    options = read_options()
+    server = uvicorn.Server(
+        uvicorn.Config(
+            Simulator(options.journal),
+            http=SimulatorProtocol,
+            ws="none",
+            lifespan="off",
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            timeout_keep_alive=75,
+            timeout_graceful_shutdown=SECONDS_TO_FINISH,
+        )
+    )
+    listening = listen(options.host, options.port)
+    # Calls are queued by the kernel from here on, so whoever waits for this line may call at once.
+    sys.stdout.write(f"simulator: http://{options.host}:{listening.getsockname()[1]}\n")
+    sys.stdout.flush()
+    server.run(sockets=[listening])
+
+
+def read_options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="simulator", description="Play OpenAI, Azure OpenAI and Anthropic.")
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument(
+        "--port", type=int, default=9000, help="0 takes any free one; the first line printed tells which"
+    )
+    parser.add_argument("--journal", type=Path, help="also write the journal to this file, one JSON object a line")
+    return parser.parse_args()
+
+
+def listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server((host, port), family=family, backlog=2048)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,90 @@
+"""The TCP connection under a request: what ASGI hides, and faults such as a reset need."""
+
+import asyncio
+import socket
+import struct
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+LINGER_ZERO = struct.pack("ii", 1, 0)
+
+
+class Connection:
+    """One client's connection; it tells whether the client is still there."""
+
+    __slots__ = ("_transport", "_waiting", "lost")
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._waiting: asyncio.Future[None] | None = None
+        self.lost = False
+
+    def drop(self) -> None:
+        self.lost = True
+        self._wake()
+
+    async def pause(self, seconds: float | None) -> bool:
+        """Wait, for ever if `seconds` is None. True if the client is still there afterwards."""
+        if self.lost:
+            return False
+        loop = asyncio.get_running_loop()
+        self._waiting = loop.create_future()
+        timer = loop.call_later(seconds, self._wake) if seconds is not None else None
+        try:
+            await self._waiting
+        finally:
+            if timer is not None:
+                timer.cancel()
+        return not self.lost
+
+    def write(self, data: bytes) -> None:
+        self._transport.write(data)
+
+    async def flush(self) -> None:
+        """Let the event loop hand what was written to the kernel."""
+        while not self.lost:
+            await asyncio.sleep(0)
+            if self._transport.get_write_buffer_size() == 0:
+                return
+            await self.pause(0.001)
+
+    async def close(self) -> None:
+        """End with FIN: everything written arrives, and then nothing more."""
+        self._transport.close()
+        await self.pause(None)
+
+    async def reset(self) -> None:
+        """End with RST, as a crashed process or a hasty proxy does."""
+        await self.flush()
+        raw: socket.socket = self._transport.get_extra_info("socket")
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_ZERO)
+        self._transport.abort()
+        await self.pause(None)
+
+    def _wake(self) -> None:
+        if self._waiting is not None and not self._waiting.done():
+            self._waiting.set_result(None)
+
+
+class SimulatorProtocol(HttpToolsProtocol):
+    """uvicorn's HTTP protocol, with the connection put into the ASGI scope's state."""
+
+    connection: Connection
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.connection = Connection(transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self.connection.drop()
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self.scope["state"]["connection"] = self.connection
+
+
+def connection_of(scope: dict[str, Any]) -> Connection:
+    connection: Connection = scope["state"]["connection"]
+    return connection
