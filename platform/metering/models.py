@@ -35,6 +35,8 @@ class UsageEvent(models.Model):
     request_id = models.CharField(max_length=64, blank=True)
 
     provider = models.CharField(max_length=60)
+    #: Whose price list rates it (`providers.catalogue`); empty where only this desk's own prices can.
+    price_list = models.CharField(max_length=40, blank=True)
     #: The name the site asked for, and the provider's own.
     model = models.CharField(max_length=200)
     upstream_model = models.CharField(max_length=200)

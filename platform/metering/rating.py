@@ -1,0 +1,35 @@
+"""What tokens cost: exact integers all the way (wire formats, 16).
+
+A rate is in micro-USD per million tokens and tokens are whole, so rate x tokens is a whole number of pico-USD.
+"""
+
+from decimal import Decimal
+
+from providers.catalogue import Rates
+from providers.types import Usage
+
+PICO_PER_USD = 10**12
+
+
+def cost_of(usage: Usage, rates: Rates) -> int:
+    """Return the cost of one call in pico-USD.
+
+    Cached and cache-written tokens are part of the input, each with a rate of its own; a long input reprices the
+    whole call.
+    """
+    rate = rates.for_input(usage.input_tokens)
+    written_5m = usage.cache_write_tokens - usage.cache_write_1h_tokens
+    fresh = usage.input_tokens - usage.cached_input_tokens - usage.cache_write_tokens
+    return (
+        max(fresh, 0) * rate.input
+        + usage.cached_input_tokens * rate.cached_input
+        + max(written_5m, 0) * rate.cache_write
+        + usage.cache_write_1h_tokens * rate.cache_write_1h
+        + usage.output_tokens * rate.output
+    )
+
+
+def to_usd(pico_usd: int) -> str:
+    """Write pico-USD as USD, exactly, without an exponent or trailing zeros."""
+    text = f"{Decimal(pico_usd) / PICO_PER_USD:f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
