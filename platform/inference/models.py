@@ -18,6 +18,9 @@ class ProviderAccount(models.Model):
     base_url = models.URLField(max_length=500)
     #: Whose price list applies (`openai`, `anthropic`, …); empty: only this desk's own prices.
     price_list = models.CharField(max_length=40, blank=True)
+    #: Serves every model of its price list by the model's own name, without a route. Off for the simulator, whose
+    #: answers must never stand in for a real provider's.
+    serves_all_models = models.BooleanField(default=False)
     api_key = SealedField(null=True, editable=False)
     key_hint = models.CharField(max_length=8, blank=True, editable=False)
     #: For Azure's dated surface; empty for its v1 surface and for everybody else.

@@ -1,0 +1,48 @@
+"""The record of a request's calls: what was asked of whom, and what became of it."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Protocol
+
+from inference.routing import Target
+from providers.errors import ProviderError
+from providers.types import Usage
+
+
+class CallOutcome(StrEnum):
+    OK = "ok"
+    ERROR = "error"
+    TIMEOUT = "timeout"
+    CANCELED = "canceled"
+
+
+@dataclass(frozen=True, slots=True)
+class CallOpened:
+    """A call about to be made. `number` counts from 1 within the request."""
+
+    number: int
+    call_id: str
+    target: Target
+    started_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class CallClosed:
+    """A call that ended. `usage` is the provider's, or our estimate where `estimated` says so."""
+
+    opened: CallOpened
+    outcome: CallOutcome
+    usage: Usage
+    estimated: bool
+    duration_ms: int
+    first_token_ms: int | None = None
+    error: ProviderError | None = None
+
+
+class Ledger(Protocol):
+    """Where calls are written down, before they are made and after."""
+
+    async def open(self, call: CallOpened, closed_before: CallClosed | None) -> None:
+        """Write that a call begins, and how the one before it ended. The call is made only if this returns."""
+        ...

@@ -1,0 +1,41 @@
+"""One long-lived client per provider, for the event loop that owns them."""
+
+from inference.routing import ProviderSpec
+from providers.adapters import connect
+from providers.errors import CredentialDead
+from providers.types import Provider
+
+
+class Clients:
+    """Hands out the client of a provider, made at its first use. A changed key or address is another provider."""
+
+    def __init__(self) -> None:
+        self._clients: dict[ProviderSpec, Provider] = {}
+
+    def __call__(self, spec: ProviderSpec) -> Provider:
+        """Return the provider's client. Raises `CredentialDead` where its address or key cannot be right."""
+        client = self._clients.get(spec)
+        if client is None:
+            client = self._clients[spec] = _connect(spec)
+        return client
+
+    async def close(self) -> None:
+        """Close every connection."""
+        clients, self._clients = self._clients, {}
+        for client in clients.values():
+            await client.close()
+
+
+def _connect(spec: ProviderSpec) -> Provider:
+    try:
+        return connect(
+            spec.dialect,
+            spec.name,
+            api_key=spec.api_key or "",
+            base_url=spec.base_url,
+            vendor=spec.price_list or None,
+            api_version=spec.api_version or None,
+        )
+    except ValueError as error:
+        # Wrongly configured is as good as no key: the next target is asked, and the log says why.
+        raise CredentialDead(str(error), code="misconfigured") from error

@@ -1,0 +1,67 @@
+"""Put a stream's events together into the whole answer."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from providers.errors import Interrupted
+from providers.types import (
+    Completion,
+    Finished,
+    ReasoningDelta,
+    Started,
+    StreamEvent,
+    TextDelta,
+    ToolCall,
+    ToolCallDelta,
+    ToolCallStarted,
+)
+
+
+@dataclass(slots=True)
+class Collector:
+    """Takes events one by one. What has come so far can be read at any time, also after a cut."""
+
+    id: str = ""
+    model: str = ""
+    text: list[str] = field(default_factory=list)
+    reasoning: list[str] = field(default_factory=list)
+    tools: dict[int, tuple[ToolCallStarted, list[str]]] = field(default_factory=dict)
+    finished: Finished | None = None
+
+    def add(self, event: StreamEvent) -> None:
+        match event:
+            case TextDelta(text):
+                self.text.append(text)
+            case ReasoningDelta(text):
+                self.reasoning.append(text)
+            case Started():
+                self.id, self.model = event.id, event.model
+            case ToolCallStarted(index):
+                self.tools[index] = (event, [])
+            case ToolCallDelta(index, arguments):
+                self.tools[index][1].append(arguments)
+            case Finished():
+                self.finished = event
+
+    @property
+    def received(self) -> str:
+        """Everything the model wrote, for an estimate of what it cost."""
+        return "".join((*self.reasoning, *self.text, *(call.arguments for call in self._tool_calls())))
+
+    def completion(self) -> Completion:
+        """Return the whole answer. Raises `Interrupted` if its end was never said."""
+        if self.finished is None:
+            raise Interrupted("The provider's stream ended before its end was said.")
+        return Completion(
+            id=self.id,
+            model=self.model,
+            text="".join(self.text),
+            finish_reason=self.finished.reason,
+            usage=self.finished.usage,
+            tool_calls=tuple(self._tool_calls()),
+            reasoning="".join(self.reasoning),
+        )
+
+    def _tool_calls(self) -> Iterator[ToolCall]:
+        for _, (started, parts) in sorted(self.tools.items()):
+            yield ToolCall(started.id, started.name, "".join(parts))

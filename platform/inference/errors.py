@@ -1,0 +1,21 @@
+"""
+* InferenceError
+  + UnknownModel     no route and no provider serves a model of that name
+  + NoProvider       there are targets, but none has a key
+"""
+
+
+class InferenceError(Exception): ...
+
+
+class UnknownModel(InferenceError):
+    def __init__(self, model: str) -> None:
+        super().__init__(f"The model `{model[:200]}` does not exist, or no provider on this desk serves it.")
+        self.model = model
+
+
+class NoProvider(InferenceError):
+    def __init__(self, model: str, providers: list[str]) -> None:
+        super().__init__(
+            f"No provider that serves `{model[:200]}` has a key. Set one for: {', '.join(sorted(set(providers)))}."
+        )

@@ -1,0 +1,137 @@
+"""Which targets serve a model: rows and settings, read together and kept in the process for less than a second."""
+
+import random
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from itertools import groupby
+
+from django.conf import settings
+
+from inference.errors import UnknownModel
+from inference.models import ProviderAccount
+from inference.models import Target as TargetRow
+from providers.catalogue import vendors_of
+from providers.types import Dialect
+
+#: A changed route or key is in effect everywhere within a second.
+FRESH_SECONDS = 0.9
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderSpec:
+    """All that is needed to speak to a provider. Equal specs share one client."""
+
+    name: str
+    dialect: Dialect
+    base_url: str
+    api_key: str | None = field(repr=False)
+    price_list: str = ""
+    api_version: str = ""
+    #: Serves every model of its price list by name, without a route.
+    serves_all_models: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One place where a request may go."""
+
+    provider: ProviderSpec
+    upstream_model: str
+    position: int = 1
+    weight: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Routing:
+    """Everything that was configured at one moment."""
+
+    providers: tuple[ProviderSpec, ...]
+    routes: Mapping[str, tuple[Target, ...]]
+
+    def targets_for(self, model: str) -> tuple[Target, ...]:
+        """Return the targets of a model's route; without one, the providers that sell a model of that name.
+
+        Raises:
+            UnknownModel: no route has this name, and no provider is known to have such a model.
+        """
+        if targets := self.routes.get(model):
+            return targets
+        vendors = vendors_of(model)
+        targets = tuple(
+            Target(spec, model) for spec in self.providers if spec.serves_all_models and spec.price_list in vendors
+        )
+        if not targets:
+            raise UnknownModel(model)
+        return targets
+
+
+def order(targets: Iterable[Target], chance: random.Random) -> list[Target]:
+    """Order targets for one request: by position, and within a position at random by weight."""
+    ordered: list[Target] = []
+    for _, group in groupby(sorted(targets, key=lambda t: t.position), key=lambda t: t.position):
+        # Each draws a time of arrival at a rate equal to its weight; sorting by it is a weighted shuffle.
+        ordered += sorted(group, key=lambda t: chance.expovariate(t.weight))
+    return ordered
+
+
+_lock = threading.Lock()
+_kept: tuple[float, Routing] | None = None
+
+
+def current() -> Routing:
+    """Return the routing, at most `FRESH_SECONDS` old."""
+    global _kept
+    kept, started = _kept, time.monotonic()
+    if kept and started - kept[0] < FRESH_SECONDS:
+        return kept[1]
+    routing = load()
+    with _lock:
+        # The age counts from before the query: what changed while it ran must not be missed for longer.
+        _kept = (started, routing)
+    return routing
+
+
+def forget() -> None:
+    """Read anew at the next look."""
+    global _kept
+    with _lock:
+        _kept = None
+
+
+def load() -> Routing:
+    """Read providers and routes from the database, and add the providers whose keys the settings give."""
+    kept = {row.name: _to_spec(row) for row in ProviderAccount.objects.filter(is_active=True)}
+    rows = TargetRow.objects.filter(route__is_active=True, provider__is_active=True)
+    routes: dict[str, list[Target]] = {}
+    for row in rows.select_related("route", "provider").order_by("position", "-weight", "id"):
+        target = Target(kept[row.provider.name], row.upstream_model, row.position, row.weight)
+        routes.setdefault(row.route.model, []).append(target)
+    given = [spec for spec in _given_by_settings() if spec.name not in kept]
+    return Routing((*kept.values(), *given), {model: tuple(targets) for model, targets in routes.items()})
+
+
+def _to_spec(row: ProviderAccount) -> ProviderSpec:
+    return ProviderSpec(
+        name=row.name,
+        dialect=Dialect(row.dialect),
+        base_url=row.base_url,
+        api_key=bytes(row.api_key).decode() if row.api_key else None,
+        price_list=row.price_list,
+        api_version=row.api_version,
+        serves_all_models=row.serves_all_models,
+    )
+
+
+def _given_by_settings() -> list[ProviderSpec]:
+    given = (
+        ("openai", Dialect.OPENAI, settings.OPENAI_BASE_URL, settings.OPENAI_API_KEY),
+        ("anthropic", Dialect.ANTHROPIC, settings.ANTHROPIC_BASE_URL, settings.ANTHROPIC_API_KEY),
+        ("azure", Dialect.AZURE, settings.AZURE_OPENAI_ENDPOINT, settings.AZURE_OPENAI_API_KEY),
+    )
+    return [
+        ProviderSpec(name, dialect, base_url, key, price_list=name, serves_all_models=True)
+        for name, dialect, base_url, key in given
+        if key and base_url
+    ]

@@ -1,0 +1,213 @@
+"""One request over all its targets: retry, failover, one deadline, and an account of every call."""
+
+import asyncio
+import random
+from dataclasses import dataclass, field
+
+import pytest
+
+from inference.calls import CallClosed, CallOpened, CallOutcome
+from inference.complete import Answered, Trace, Unanswered, complete
+from inference.errors import NoProvider
+from inference.routing import ProviderSpec, Target
+from providers import errors
+from providers.scripted import Scripted
+from providers.types import (
+    ChatRequest,
+    Completion,
+    Dialect,
+    Finished,
+    FinishReason,
+    InferenceRequest,
+    Message,
+    Provider,
+    Role,
+    TextDelta,
+    TextPart,
+    Usage,
+)
+
+REQUEST = ChatRequest("desk", (Message(Role.USER, (TextPart("Hello, desk. " * 40),)),))
+HELLO = (TextDelta("Hello"), Finished(FinishReason.STOP, Usage(9, 1)))
+BUSY = errors.Overloaded("busy", 503)
+
+
+@dataclass
+class Written:
+    """A ledger that remembers."""
+
+    opened: list[CallOpened] = field(default_factory=list)
+    closed: list[CallClosed] = field(default_factory=list)
+
+    async def open(self, call: CallOpened, closed_before: CallClosed | None) -> None:
+        self.opened.append(call)
+        if closed_before:
+            self.closed.append(closed_before)
+
+
+class Desk:
+    """Scripted providers by name, and what was written of them."""
+
+    def __init__(self, **scripts: Scripted) -> None:
+        self.scripts = scripts
+        self.ledger = Written()
+        self.trace = Trace("job_1:1")
+
+    async def ask(self, *, deadline_seconds: float = 30, keys: bool = True) -> Answered | Unanswered:
+        targets = tuple(
+            Target(ProviderSpec(name, Dialect.OPENAI, "http://x", "sk" if keys else None), f"{name}-model", position)
+            for position, name in enumerate(self.scripts, 1)
+        )
+        return await complete(
+            REQUEST,
+            targets,
+            trace=self.trace,
+            ledger=self.ledger,
+            deadline_seconds=deadline_seconds,
+            provider_for=self.provider_for,
+            chance=random.Random(2),
+        )
+
+    def provider_for(self, spec: ProviderSpec) -> Provider:
+        return self.scripts[spec.name]
+
+    def calls(self) -> list[tuple[str, CallOutcome]]:
+        return [(call.opened.target.provider.name, call.outcome) for call in self.trace.closed]
+
+
+async def test_the_first_target_answers_and_one_call_is_written() -> None:
+    desk = Desk(one=Scripted(HELLO), two=Scripted())
+
+    result = await desk.ask()
+
+    assert isinstance(result, Answered)
+    assert isinstance(result.answer, Completion)
+    assert (result.answer.text, result.target.upstream_model) == ("Hello", "one-model")
+    assert desk.calls() == [("one", CallOutcome.OK)]
+    assert desk.trace.closed[0].usage == Usage(9, 1)
+    assert desk.trace.closed[0].estimated is False
+
+
+async def test_the_provider_is_asked_for_its_own_model() -> None:
+    one = Scripted(HELLO)
+    await Desk(one=one).ask()
+
+    assert [received.request.model for received in one.received] == ["one-model"]
+
+
+async def test_a_fault_is_asked_again_then_the_next_target_answers() -> None:
+    desk = Desk(one=Scripted(BUSY, errors.Transient("reset")), two=Scripted(HELLO))
+
+    assert isinstance(await desk.ask(), Answered)
+    assert desk.calls() == [("one", CallOutcome.ERROR), ("one", CallOutcome.ERROR), ("two", CallOutcome.OK)]
+    assert [call.call_id for call in desk.ledger.opened] == ["job_1:1:1", "job_1:1:2", "job_1:1:3"]
+    # Each opening also closes the call before it; the last is closed by whoever ends the request.
+    assert desk.ledger.closed == desk.trace.closed[:2]
+
+
+async def test_a_call_is_written_before_it_is_made() -> None:
+    one = Scripted(HELLO)
+    desk = Desk(one=one)
+
+    class Refusing(Written):
+        async def open(self, call: CallOpened, closed_before: CallClosed | None) -> None:
+            raise ConnectionError("no database")
+
+    desk.ledger = Refusing()
+    with pytest.raises(ConnectionError):
+        await desk.ask()
+
+    assert one.received == []
+
+
+async def test_a_wrong_request_is_not_asked_of_the_next_target() -> None:
+    desk = Desk(one=Scripted(errors.Rejected("no such field", 400)), two=Scripted(HELLO))
+
+    result = await desk.ask()
+
+    assert isinstance(result, Unanswered)
+    assert (result.error.message, result.retryable) == ("no such field", False)
+    assert desk.calls() == [("one", CallOutcome.ERROR)]
+
+
+async def test_when_nobody_answers_one_target_that_may_recover_is_worth_another_try() -> None:
+    desk = Desk(
+        one=Scripted(errors.RateLimited("slow", 429, retry_after_seconds=40)),
+        two=Scripted(errors.CredentialDead("bad key", 401)),
+    )
+
+    result = await desk.ask()
+
+    assert isinstance(result, Unanswered)
+    assert (result.retryable, result.retry_after_seconds) == (True, 40)
+
+
+async def test_dead_keys_everywhere_are_not_worth_another_try() -> None:
+    dead = errors.CredentialDead("bad key", 401)
+    result = await Desk(one=Scripted(dead), two=Scripted(dead)).ask()
+
+    assert isinstance(result, Unanswered)
+    assert result.retryable is False
+
+
+async def test_targets_without_a_key_are_passed_over_and_none_at_all_is_an_error() -> None:
+    with pytest.raises(NoProvider, match="one, two"):
+        await Desk(one=Scripted(), two=Scripted()).ask(keys=False)
+
+
+async def test_missing_usage_is_estimated_and_flagged() -> None:
+    desk = Desk(one=Scripted((TextDelta("Hello, you. " * 20), Finished(FinishReason.STOP, None))))
+
+    await desk.ask()
+
+    call = desk.trace.closed[0]
+    assert call.estimated is True
+    assert call.usage.input_tokens > 50
+    assert call.usage.output_tokens > 20
+
+
+@pytest.mark.parametrize("error", [errors.TimedOut("silence"), errors.BadResponse("garbage", 200)])
+async def test_a_call_that_may_have_been_done_is_estimated_not_zero(error: errors.ProviderError) -> None:
+    desk = Desk(one=Scripted(error), two=Scripted(HELLO))
+
+    await desk.ask()
+
+    assert desk.trace.closed[0].estimated is True
+    assert desk.trace.closed[0].usage.input_tokens > 0
+
+
+async def test_a_call_that_was_refused_used_nothing() -> None:
+    desk = Desk(one=Scripted(BUSY), two=Scripted())
+
+    desk.scripts["one"] = Scripted(errors.Rejected("no", 400))
+    await desk.ask()
+
+    assert (desk.trace.closed[0].usage, desk.trace.closed[0].estimated) == (Usage(), False)
+
+
+async def test_a_canceled_request_leaves_its_call_in_the_trace() -> None:
+    reached, never = asyncio.Event(), asyncio.Event()
+
+    async def hang(_: InferenceRequest) -> None:
+        reached.set()
+        await never.wait()
+
+    desk = Desk(one=Scripted(HELLO, before=hang))
+    asking = asyncio.create_task(desk.ask())
+    await reached.wait()
+    asking.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    assert desk.calls() == [("one", CallOutcome.CANCELED)]
+    assert desk.trace.closed[0].estimated is True
+
+
+async def test_one_deadline_covers_all_calls() -> None:
+    desk = Desk(one=Scripted(BUSY, BUSY), two=Scripted(BUSY, BUSY))
+
+    result = await desk.ask(deadline_seconds=0)
+
+    assert isinstance(result, Unanswered)
+    assert isinstance(result.error, errors.TimedOut)
+    assert desk.ledger.opened == []

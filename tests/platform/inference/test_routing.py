@@ -1,0 +1,110 @@
+"""Which targets a request goes to, and in which order."""
+
+import random
+from collections import Counter
+from typing import Any
+
+import pytest
+from pytest_django import Settings
+
+from inference import routing
+from inference.errors import UnknownModel
+from inference.routing import ProviderSpec, Target, order
+from providers.types import Dialect
+from tests.factories import make_provider, make_route
+
+
+def target(name: str, position: int = 1, weight: int = 1) -> Target:
+    return Target(ProviderSpec(name, Dialect.OPENAI, "http://x", "sk"), "m", position, weight)
+
+
+def names(targets: Any) -> list[str]:
+    return [each.provider.name for each in targets]
+
+
+def test_lower_positions_come_first_whatever_their_weight() -> None:
+    given = [target("third", 3, 100), target("first", 1), target("second", 2, 50)]
+
+    assert names(order(given, random.Random(1))) == ["first", "second", "third"]
+
+
+def test_targets_of_one_position_share_the_load_by_weight() -> None:
+    chance = random.Random(1)
+    given = [target("big", weight=3), target("small", weight=1)]
+
+    firsts = Counter(names(order(given, chance))[0] for _ in range(4_000))
+
+    assert 0.71 < firsts["big"] / 4_000 < 0.79
+
+
+def test_every_target_is_asked_once() -> None:
+    given = [target(name, position) for name, position in (("a", 1), ("b", 1), ("c", 2))]
+
+    assert sorted(names(order(given, random.Random(5)))) == ["a", "b", "c"]
+
+
+def test_a_route_names_its_targets_in_order(db: None) -> None:
+    make_route("desk", (make_provider("one"), "gpt-4o-mini"), (make_provider("two"), "claude-haiku-4-5"))
+
+    targets = routing.load().targets_for("desk")
+
+    assert [(t.provider.name, t.upstream_model, t.position) for t in targets] == [
+        ("one", "gpt-4o-mini", 1),
+        ("two", "claude-haiku-4-5", 2),
+    ]
+    assert targets[0].provider.api_key == "sk-test"
+
+
+def test_a_key_in_the_settings_makes_that_vendor_s_models_available_by_name(db: None, settings: Settings) -> None:
+    settings.OPENAI_API_KEY, settings.ANTHROPIC_API_KEY = "sk-real", "sk-ant-real"
+    loaded = routing.load()
+
+    assert names(loaded.targets_for("gpt-4o-mini")) == ["openai"]
+    assert names(loaded.targets_for("claude-haiku-4-5")) == ["anthropic"]
+
+
+def test_the_simulator_never_stands_in_for_a_real_provider(db: None, settings: Settings) -> None:
+    make_provider("sim-openai")
+    with pytest.raises(UnknownModel):
+        routing.load().targets_for("gpt-4o-mini")
+
+    settings.OPENAI_API_KEY = "sk-real"
+    assert names(routing.load().targets_for("gpt-4o-mini")) == ["openai"]
+
+
+def test_a_route_goes_before_the_price_list(db: None, settings: Settings) -> None:
+    settings.OPENAI_API_KEY = "sk-real"
+    make_route("gpt-4o-mini", (make_provider("mine"), "gpt-4o-mini"))
+
+    assert names(routing.load().targets_for("gpt-4o-mini")) == ["mine"]
+
+
+def test_what_is_switched_off_serves_nothing(db: None) -> None:
+    off = make_provider("off", is_active=False)
+    make_route("desk", (off, "m"))
+    hidden = make_route("hidden", (make_provider("on"), "m"))
+    hidden.is_active = False
+    hidden.save()
+
+    for model in ("desk", "hidden", "never-heard-of"):
+        with pytest.raises(UnknownModel):
+            routing.load().targets_for(model)
+
+
+def test_the_routing_is_read_once_and_again_when_it_is_old(
+    db: None, monkeypatch: pytest.MonkeyPatch, django_assert_num_queries: Any
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr("inference.routing.time.monotonic", lambda: now[0])
+    with django_assert_num_queries(2):
+        routing.current()
+        now[0] += routing.FRESH_SECONDS - 0.01
+        routing.current()
+
+    make_route("desk", (make_provider("new"), "m"))
+    now[0] += 0.02
+    assert names(routing.current().targets_for("desk")) == ["new"]
+
+
+def test_a_spec_does_not_show_its_key() -> None:
+    assert "sk-secret" not in repr(ProviderSpec("x", Dialect.OPENAI, "http://x", "sk-secret"))
