@@ -68,6 +68,8 @@ class Job(models.Model):
     max_attempts = models.PositiveSmallIntegerField(default=3)
     #: How many workers died with it. Twice is once too often.
     crash_count = models.PositiveSmallIntegerField(default=0)
+    #: Attempts that ended in an error. `max_attempts` bounds these, not the attempts that were lost or given back.
+    error_count = models.PositiveSmallIntegerField(default=0)
     worker_id = models.UUIDField(null=True)
     deadline_at = models.DateTimeField(null=True)
     cancel_requested_at = models.DateTimeField(null=True)

@@ -1,0 +1,72 @@
+"""How an attempt can end, and what follows from an inference's result. Pure."""
+
+import random
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from inference.complete import Unanswered
+from inference.policy import backoff
+from providers.errors import ProviderError
+
+
+@dataclass(frozen=True, slots=True)
+class Succeeded:
+    """`result` is the sealed column's clear text: the answer as JSON in the wire of the job's kind."""
+
+    result: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class RetryIn:
+    """The attempt failed; the job goes back to the queue and may be claimed after this time."""
+
+    seconds: float
+    error_code: str
+    error_message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The job ends without success, and will not be tried again by itself."""
+
+    error_code: str
+    error_message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Canceled:
+    """The site asked for it while the attempt was under way."""
+
+
+@dataclass(frozen=True, slots=True)
+class GivenBack:
+    """The worker stops, or lost its lease: the job goes back to the queue at once."""
+
+
+Ending: TypeAlias = Succeeded | RetryIn | Failed | Canceled | GivenBack
+
+
+@dataclass(frozen=True, slots=True)
+class RetryRule:
+    """How attempts follow each other. `errors` counts the attempts that failed before this one."""
+
+    errors: int
+    max_attempts: int
+    base_seconds: float
+    cap_seconds: float
+
+
+def judge(unanswered: Unanswered, rule: RetryRule, chance: random.Random) -> RetryIn | Failed:
+    """Decide what follows when no target answered."""
+    code, message = describe(unanswered.error)
+    if not unanswered.retryable:
+        return Failed(code, message)
+    if rule.errors + 1 >= rule.max_attempts:
+        return Failed("exhausted", f"{rule.max_attempts} attempts failed; the last: {message}")
+    seconds = backoff(rule.errors, unanswered.retry_after_seconds, chance, rule.base_seconds, rule.cap_seconds)
+    return RetryIn(seconds, code, message)
+
+
+def describe(error: ProviderError) -> tuple[str, str]:
+    """Return our code for a provider's error, and the provider's own words."""
+    return error.kind, error.message[:500]

@@ -1,0 +1,261 @@
+"""The job engine of a worker process: it claims, runs many jobs on one event loop, and ends them.
+
+doorbell, or a second gone ──▶ claim as many as there are free slots ──▶ a task per job ──▶ finish
+heartbeat, every 2 s       ──▶ lease renewed, cancels heard; lease lost ──▶ all dropped, a new lease
+sweep, every second        ──▶ lost, hung and overdue jobs put right
+"""
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from uuid import UUID
+
+import structlog
+from django.conf import settings
+from django.db import InterfaceError, OperationalError
+from structlog.contextvars import bound_contextvars
+
+from core.threads import DatabaseThreads
+from inference.clients import Clients
+from jobs import leases
+from jobs.claim import claim
+from jobs.endings import Canceled, Ending, Failed, GivenBack, RetryIn
+from jobs.execute import Run, begin, execute
+from jobs.finish import Finish, finish
+from jobs.models import Job
+from jobs.sweep import sweep
+
+log = structlog.get_logger(__name__)
+
+POLL_SECONDS = 1.0
+#: How long the end of an attempt waits for Postgres to come back, before it is left to the sweep.
+FINISH_PATIENCE_SECONDS = 120.0
+#: How long the jobs that are given back at a stop may take to say so.
+GIVE_BACK_SECONDS = 5.0
+#: Threads for claims and finishes; the heartbeat has its own, so that it never waits behind them.
+DATABASE_THREADS = 6
+
+#: Postgres is away, or the connection broke: worth another try, and nobody's fault here.
+DATABASE_AWAY = (OperationalError, InterfaceError)
+
+
+@dataclass(slots=True)
+class Slot:
+    """One job under way. `stopped_by` says why its task was canceled, if it was."""
+
+    run: Run
+    task: "asyncio.Task[None] | None" = None
+    stopped_by: Canceled | GivenBack | None = None
+
+    def stop(self, why: Canceled | GivenBack) -> None:
+        if self.stopped_by is None and self.task is not None:
+            self.stopped_by = why
+            self.task.cancel()
+
+
+class Engine:
+    """Lives in one event loop: `await run()`. `wake` and `stop` may be called from any thread."""
+
+    def __init__(self, *, chance: random.Random | None = None) -> None:
+        self._chance = chance or random.Random()  # noqa: S311 (jitter, not a secret)
+        self._slots: dict[UUID, Slot] = {}
+        self._bell = asyncio.Event()
+        self._stopping = asyncio.Event()
+        self._database = DatabaseThreads("jobs", DATABASE_THREADS)
+        self._pulse = DatabaseThreads("pulse", 1)
+        self._clients = Clients()
+        self._worker_id: UUID | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def wake(self) -> None:
+        """Look for work now."""
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._bell.set)
+
+    def stop(self) -> None:
+        """Claim nothing more, finish what can be in time, give the rest back; then `run` returns."""
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._begin_stop)
+
+    async def run(self) -> None:
+        """Work until `stop`."""
+        self._loop = asyncio.get_running_loop()
+        heart = asyncio.create_task(_forever(self._beat, leases.HEARTBEAT_SECONDS))
+        broom = asyncio.create_task(_forever(self._sweep, POLL_SECONDS))
+        try:
+            await self._claim_until_stopped()
+            await self._drain()
+        finally:
+            await _cancel(heart, broom)
+            await self._leave()
+
+    # The three loops
+
+    async def _beat(self) -> None:
+        if self._worker_id is None:
+            self._worker_id = await self._pulse.run(leases.take_lease)
+            log.info("lease_taken", worker=str(self._worker_id))
+            self._bell.set()
+            return
+        renewal = await self._pulse.run(leases.renew_lease, self._worker_id)
+        if renewal is None:
+            self._fence()
+            return
+        for job_id in renewal.to_cancel:
+            if slot := self._slots.get(job_id):
+                slot.stop(Canceled())
+
+    def _fence(self) -> None:
+        """The lease ran out (we were frozen, or Postgres was away): what we hold may be another's by now."""
+        log.error("lease_lost", worker=str(self._worker_id), jobs=len(self._slots))
+        self._worker_id = None
+        for slot in self._slots.values():
+            slot.stop(GivenBack())
+
+    async def _sweep(self) -> None:
+        swept = await self._database.run(sweep)
+        if swept and (swept.lost or swept.expired):
+            log.info("swept", lost=swept.lost, expired=swept.expired)
+            self._bell.set()
+
+    async def _claim_until_stopped(self) -> None:
+        """Claim whenever the bell rings, or a second has passed. Ends by itself: a claim is never cut off,
+        for what it had claimed would then be held by nobody."""
+        while not self._stopping.is_set():
+            self._bell.clear()
+            try:
+                claimed = await self._claim()
+            except DATABASE_AWAY:
+                claimed = 0
+            if not claimed:
+                await self._wait_for_bell()
+
+    async def _claim(self) -> int:
+        worker_id, free = self._worker_id, settings.JOB_SLOTS - len(self._slots)
+        if worker_id is None or free <= 0:
+            return 0
+        jobs = await self._database.run(claim, worker_id, free)
+        for job in jobs:
+            self._start(job, worker_id)
+        return len(jobs)
+
+    async def _wait_for_bell(self) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(POLL_SECONDS):
+                await self._bell.wait()
+
+    # One job
+
+    def _start(self, job: Job, worker_id: UUID) -> None:
+        slot = self._slots[job.id] = Slot(begin(job, worker_id))
+        slot.task = asyncio.create_task(self._work(slot), name=job.public_id)
+        slot.task.add_done_callback(lambda task: self._free(slot, task))
+        if worker_id != self._worker_id:
+            slot.stop(GivenBack())  # the lease was lost while the claim was under way
+
+    def _free(self, slot: Slot, task: "asyncio.Task[None]") -> None:
+        if self._slots.get(slot.run.job.id) is slot:
+            del self._slots[slot.run.job.id]
+        if not task.cancelled() and (error := task.exception()):
+            log.error("job_task_broke", job=slot.run.job.public_id, exc_info=error)
+        self._bell.set()
+
+    async def _work(self, slot: Slot) -> None:
+        job = slot.run.job
+        with bound_contextvars(job=job.public_id, attempt=job.attempt, request_id=job.request_id):
+            started = time.monotonic()
+            ending = await self._execute(slot)
+            result = await self._finish(slot, ending)
+            log.info(
+                "attempt_ended",
+                ending=type(ending).__name__,
+                finish=result,
+                calls=len(slot.run.trace.closed),
+                seconds=round(time.monotonic() - started, 3),
+            )
+
+    async def _execute(self, slot: Slot) -> Ending:
+        try:
+            return await execute(slot.run, database=self._database, provider_for=self._clients, chance=self._chance)
+        except asyncio.CancelledError:
+            if slot.stopped_by is None:
+                raise
+            return slot.stopped_by
+        except DATABASE_AWAY:
+            # Nothing was asked of a provider without its account being open, so nothing is lost.
+            return GivenBack()
+        except Exception:  # the outermost of a job: a fault of ours must not leave it running for ever
+            log.exception("job_broke")
+            return _broken(slot.run.job)
+
+    async def _finish(self, slot: Slot, ending: Ending) -> Finish | None:
+        """Write the end, waiting for Postgres if need be. None if it could not be written: the sweep will see to it."""
+        calls = slot.run.accounts()
+        give_up_at = time.monotonic() + FINISH_PATIENCE_SECONDS
+        while time.monotonic() < give_up_at:
+            try:
+                return await self._database.run(finish, slot.run.fence, ending, calls)
+            except DATABASE_AWAY:
+                await asyncio.sleep(self._chance.uniform(0.2, POLL_SECONDS))
+        log.error("finish_given_up")
+        return None
+
+    # The end
+
+    def _begin_stop(self) -> None:
+        self._stopping.set()
+        self._bell.set()
+
+    async def _drain(self) -> None:
+        log.info("draining", jobs=len(self._slots))
+        if self._worker_id is not None:
+            with suppress(*DATABASE_AWAY):
+                await self._database.run(leases.start_draining, self._worker_id)
+        await self._wait_for_slots(settings.JOB_DRAIN_SECONDS)
+        for slot in self._slots.values():
+            slot.stop(GivenBack())
+        await self._wait_for_slots(GIVE_BACK_SECONDS)
+
+    async def _wait_for_slots(self, seconds: float) -> None:
+        tasks = [slot.task for slot in self._slots.values() if slot.task]
+        if tasks:
+            await asyncio.wait(tasks, timeout=seconds)
+
+    async def _leave(self) -> None:
+        await _cancel(*(slot.task for slot in self._slots.values() if slot.task))
+        await self._clients.close()
+        if self._worker_id is not None:
+            with suppress(*DATABASE_AWAY):
+                await self._pulse.run(leases.drop_lease, self._worker_id)
+        self._database.close()
+        self._pulse.close()
+
+
+async def _forever(step: Callable[[], Awaitable[None]], pause_seconds: float) -> None:
+    """Take one step after the other, whatever becomes of Postgres in between. An outage is logged once."""
+    away = False
+    while True:
+        try:
+            await step()
+            away = False
+        except DATABASE_AWAY as error:
+            if not away:
+                log.error("database_away", error=str(error).strip()[:200])
+            away = True
+        await asyncio.sleep(pause_seconds)
+
+
+async def _cancel(*tasks: "asyncio.Task[None]") -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _broken(job: Job) -> RetryIn | Failed:
+    message = "The desk itself failed while it ran this attempt; its log has the details."
+    if job.error_count + 1 >= job.max_attempts:
+        return Failed("internal_error", message)
+    return RetryIn(settings.JOB_RETRY_BASE_SECONDS, "internal_error", message)

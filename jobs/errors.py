@@ -1,0 +1,39 @@
+"""
+* JobError
+  + InvalidBody           the body is not a valid request of its kind; carries `param`
+  + IdempotencyConflict   the key was used for another request
+  + JobNotFound           no job of this site has that id
+  + JobEnded              it is too late: the job has ended
+  + NotReplayable         only a job that ended without success can be tried again
+"""
+
+
+class JobError(Exception): ...
+
+
+class InvalidBody(JobError):
+    def __init__(self, message: str, param: str | None = None) -> None:
+        super().__init__(message)
+        self.param = param
+
+
+class IdempotencyConflict(JobError):
+    def __init__(self) -> None:
+        super().__init__(
+            "This Idempotency-Key was used for a different request. Send the same request, or use a new key."
+        )
+
+
+class JobNotFound(JobError):
+    def __init__(self) -> None:
+        super().__init__("There is no such job.")
+
+
+class JobEnded(JobError):
+    def __init__(self, state: str) -> None:
+        super().__init__(f"The job has already ended: it is {state}.")
+
+
+class NotReplayable(JobError):
+    def __init__(self, state: str) -> None:
+        super().__init__(f"Only a failed, canceled or expired job can be tried again; this one is {state}.")

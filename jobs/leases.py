@@ -1,0 +1,83 @@
+"""A worker process's sign of life: one row, renewed every two seconds. All times are Postgres's.
+
+An expired lease is never revived: whoever let it expire takes a new one under a new id, and what it held
+is then somebody else's.
+"""
+
+import os
+import socket
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from django.conf import settings
+from django.db import connection
+from django.db.models.functions import Now
+
+from core.ids import new_uuid
+from jobs.models import Job, JobState, WorkerLease
+
+HEARTBEAT_SECONDS = 2.0
+LEASE_SECONDS = 6.0
+
+
+@dataclass(frozen=True, slots=True)
+class Renewal:
+    """What a heartbeat brings back: the jobs whose cancellation was asked for."""
+
+    to_cancel: tuple[UUID, ...]
+
+
+def take_lease() -> UUID:
+    """Register this process under a new worker id, and return it."""
+    worker_id = new_uuid()
+    _execute(
+        """
+        INSERT INTO jobs_workerlease (worker_id, host, pid, version, started_at, expires_at, draining)
+        VALUES (%s, %s, %s, %s, clock_timestamp(), clock_timestamp() + %s, false)
+        """,
+        [worker_id, socket.gethostname()[:255], os.getpid(), settings.VERSION, timedelta(seconds=LEASE_SECONDS)],
+    )
+    return worker_id
+
+
+def renew_lease(worker_id: UUID) -> Renewal | None:
+    """Extend the lease. None if it has expired: the worker must stop what it does and take a new one."""
+    renewed = _execute(
+        """
+        UPDATE jobs_workerlease SET expires_at = clock_timestamp() + %s
+         WHERE worker_id = %s AND expires_at > clock_timestamp()
+        """,
+        [timedelta(seconds=LEASE_SECONDS), worker_id],
+    )
+    if not renewed:
+        return None
+    asked = Job.objects.filter(state=JobState.RUNNING, worker_id=worker_id, cancel_requested_at__isnull=False)
+    return Renewal(tuple(asked.values_list("id", flat=True)))
+
+
+def start_draining(worker_id: UUID) -> None:
+    """Say that this worker claims nothing more."""
+    WorkerLease.objects.filter(worker_id=worker_id).update(draining=True)
+
+
+def drop_lease(worker_id: UUID) -> None:
+    """Take the row away; jobs that still name this worker are lost at the next sweep."""
+    WorkerLease.objects.filter(worker_id=worker_id).delete()
+
+
+def count_live_workers() -> int:
+    """Return how many workers have a lease that has not expired."""
+    return WorkerLease.objects.filter(expires_at__gt=Now()).count()
+
+
+def forget_dead_leases() -> int:
+    """Delete leases that expired a minute ago; the jobs they held have been swept by then."""
+    return _execute("DELETE FROM jobs_workerlease WHERE expires_at < clock_timestamp() - interval '1 minute'", [])
+
+
+def _execute(sql: str, values: list[Any]) -> int:
+    with connection.cursor() as cursor:
+        cursor.execute(sql, values)
+        return int(cursor.rowcount)

@@ -1,0 +1,75 @@
+"""A job's stored body and result: their versions, and the way to and from the neutral request and answer."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from jobs.errors import InvalidBody
+from jobs.models import Job, JobKind
+from providers.dialects import anthropic, openai
+from providers.dialects.errors import InvalidRequest
+from providers.estimate import estimate_tokens
+from providers.types import Answer, Completion, InferenceRequest
+
+#: What `encode` writes. A change of shape raises it, and adds the step from the version before to UPCASTERS.
+PAYLOAD_VERSION = 1
+
+#: Step n turns a payload of version n + 1 into one of version n + 2.
+UPCASTERS: Sequence[Callable[[dict[str, Any]], dict[str, Any]]] = ()
+
+#: How the body of each kind is read.
+DECODERS: Mapping[str, Callable[[Mapping[str, Any]], InferenceRequest]] = {
+    JobKind.CHAT: openai.decode_chat,
+    JobKind.MESSAGES: anthropic.decode_chat,
+    JobKind.EMBEDDINGS: openai.decode_embedding,
+}
+
+
+def encode(body: Mapping[str, Any]) -> bytes:
+    """Return the clear text of the sealed column."""
+    return msgspec.json.encode(body)
+
+
+def body_of(job: Job) -> dict[str, Any]:
+    """Return the job's body in today's shape, whichever version it was stored in."""
+    body = msgspec.json.decode(job.payload, type=dict[str, Any])
+    for upcast in UPCASTERS[job.payload_version - 1 :]:
+        body = upcast(body)
+    return body
+
+
+def to_request(kind: str, body: Mapping[str, Any]) -> InferenceRequest:
+    """Translate a body into a neutral request.
+
+    Raises:
+        InvalidBody: it is not a valid request of its kind, or asks to be streamed.
+    """
+    if body.get("stream"):
+        raise InvalidBody("A job's answer is not streamed; leave `stream` out.", "stream")
+    try:
+        return DECODERS[kind](body)
+    except InvalidRequest as error:
+        raise InvalidBody(error.message, error.param) from error
+
+
+def encode_answer(job: Job, answer: Answer, created: int) -> bytes:
+    """Return the answer as JSON in the wire of the job's kind."""
+    return msgspec.json.encode(_to_wire(job, answer, created))
+
+
+def _to_wire(job: Job, answer: Answer, created: int) -> dict[str, Any]:
+    if isinstance(answer, Completion):
+        if job.kind == JobKind.MESSAGES:
+            return anthropic.encode_completion(answer)
+        return openai.encode_completion(answer, created=created)
+    return openai.encode_embeddings(answer, body_of(job).get("encoding_format"))
+
+
+def estimate_input_tokens(job: Job) -> int:
+    """Return about how many tokens the job's prompt has, for calls whose usage was never said."""
+    try:
+        return estimate_tokens(to_request(job.kind, body_of(job)))
+    except InvalidBody:
+        # An older release took it; some number is still better than none.
+        return len(job.payload) // 4

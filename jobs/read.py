@@ -1,0 +1,92 @@
+"""Read jobs and their accounts, always within one site."""
+
+from collections import defaultdict
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from core.ids import InvalidId, from_public
+from jobs.errors import JobNotFound
+from jobs.models import Attempt, Job
+from metering.models import UsageEvent
+from tenants.models import Site
+
+
+@dataclass(frozen=True, slots=True)
+class JobFilter:
+    """What to list; None asks for everything."""
+
+    state: str | None = None
+    kind: str | None = None
+    model: str | None = None
+    idempotency_key: str | None = None
+    created_after: datetime | None = None
+    created_before: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptAccount:
+    """One attempt and the calls it made, in order."""
+
+    attempt: Attempt
+    calls: tuple[UsageEvent, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class JobAccount:
+    """Everything that was done for a job. `billed` is the call that is paid for, if there was one."""
+
+    attempts: tuple[AttemptAccount, ...]
+    billed: UsageEvent | None
+
+
+def find_job(site: Site, public_id: str, *, lock: bool = False) -> Job:
+    """Return the site's job. Raises `JobNotFound`, also for another site's id and for nonsense."""
+    try:
+        wanted = from_public(Job.ID_PREFIX, public_id)
+    except InvalidId:
+        raise JobNotFound from None
+    jobs = Job.objects.select_for_update() if lock else Job.objects
+    job = jobs.filter(site=site, id=wanted).first()
+    if job is None:
+        raise JobNotFound
+    return job
+
+
+def list_jobs(site: Site, wanted: JobFilter, *, after: str | None, limit: int) -> list[Job]:
+    """Return the site's jobs, newest first, those behind `after` (a job's public id). Raises `JobNotFound`."""
+    jobs = Job.objects.filter(site=site, **_to_lookups(wanted))
+    if after is not None:
+        # Ids are made in order of time, so the id itself is the cursor.
+        jobs = jobs.filter(id__lt=find_job(site, after).id)
+    # The sealed columns are not listed, so they are not read either.
+    return list(jobs.select_related("replay_of").defer("payload", "result").order_by("-id")[:limit])
+
+
+def account_of(job: Job) -> JobAccount:
+    """Return the attempts at a job with their calls."""
+    calls: dict[int | None, list[UsageEvent]] = defaultdict(list)
+    for event in UsageEvent.objects.filter(site_id=job.site_id, job_id=job.id).order_by("attempt", "call"):
+        calls[event.attempt].append(event)
+    attempts = Attempt.objects.filter(job=job).order_by("number")
+    billed = next((event for events in calls.values() for event in events if event.billable), None)
+    return JobAccount(tuple(AttemptAccount(a, tuple(calls[a.number])) for a in attempts), billed)
+
+
+def result_of(job: Job) -> dict[str, Any] | None:
+    """Return the answer in the wire of the job's kind; None while there is none."""
+    return None if job.result is None else msgspec.json.decode(job.result, type=dict[str, Any])
+
+
+def _to_lookups(wanted: JobFilter) -> dict[str, Any]:
+    lookups = {
+        "state": wanted.state,
+        "kind": wanted.kind,
+        "model": wanted.model,
+        "idempotency_key": wanted.idempotency_key,
+        "created_at__gt": wanted.created_after,
+        "created_at__lt": wanted.created_before,
+    }
+    return {name: value for name, value in lookups.items() if value is not None}

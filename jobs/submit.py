@@ -1,0 +1,124 @@
+"""Accept a job: the row first, the doorbell after commit."""
+
+import hashlib
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import msgspec
+from django.conf import settings
+from django.db import IntegrityError, transaction
+
+from inference import routing
+from jobs.errors import IdempotencyConflict, InvalidBody
+from jobs.models import Job, JobKind
+from jobs.payload import PAYLOAD_VERSION, encode, to_request
+from jobs.tasks import bell
+from providers.types import ChatRequest, InferenceRequest
+from tenants.limits import check_model
+from tenants.models import Site
+
+NORMAL_PRIORITY = 100
+IDEMPOTENCY_CONSTRAINT = "one_job_per_site_and_idempotency_key"
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """What a site wants done. `body` is a request in the wire of its kind."""
+
+    kind: JobKind
+    body: dict[str, Any]
+    metadata: dict[str, str] = field(default_factory=dict)
+    idempotency_key: str | None = None
+    priority: int = NORMAL_PRIORITY
+    max_attempts: int | None = None
+    available_at: datetime | None = None
+    expires_at: datetime | None = None
+    request_id: str = ""
+    #: A narrow token's own limits, if the caller came with one.
+    only_model: str | None = None
+    max_tokens_cap: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """The job, and whether this submit made it (or found it by its idempotency key)."""
+
+    job: Job
+    created: bool
+
+
+def submit(site: Site, wanted: Submission) -> Submitted:
+    """Store the job and ring; return it. After this returns the job will end, whatever happens.
+
+    Raises:
+        InvalidBody: the body is not a valid request of its kind.
+        ModelNotAllowed: the site, or the token it came with, may not use the model.
+        UnknownModel: nobody serves the model.
+        IdempotencyConflict: the key was used for another request.
+    """
+    request = to_request(wanted.kind, wanted.body)
+    _check_max_tokens(request, wanted.max_tokens_cap)
+    check_model(site, request.model, wanted.only_model)
+    routing.current().targets_for(request.model)
+    return _store(_to_row(site, wanted, request.model))
+
+
+def _check_max_tokens(request: InferenceRequest, cap: int | None) -> None:
+    if cap is None or not isinstance(request, ChatRequest):
+        return
+    if request.max_tokens is None or request.max_tokens > cap:
+        raise InvalidBody(f"Your token allows at most {cap} tokens; ask for that many or fewer.", "max_tokens")
+
+
+def _to_row(site: Site, wanted: Submission, model: str) -> Job:
+    given = {"available_at": wanted.available_at} if wanted.available_at else {}
+    return Job(
+        site=site,
+        kind=wanted.kind,
+        model=model,
+        priority=wanted.priority,
+        idempotency_key=wanted.idempotency_key,
+        request_hash=request_hash(wanted),
+        payload=encode(wanted.body),
+        payload_version=PAYLOAD_VERSION,
+        metadata=wanted.metadata,
+        request_id=wanted.request_id,
+        max_attempts=wanted.max_attempts or settings.JOB_MAX_ATTEMPTS,
+        expires_at=wanted.expires_at,
+        **given,
+    )
+
+
+def request_hash(wanted: Submission) -> bytes:
+    """Return SHA-256 of what was asked for, whatever the order of its keys."""
+    what = (
+        wanted.kind,
+        wanted.body,
+        wanted.metadata,
+        wanted.priority,
+        wanted.max_attempts,
+        wanted.available_at,
+        wanted.expires_at,
+    )
+    return hashlib.sha256(msgspec.json.encode(what, order="sorted")).digest()
+
+
+def _store(row: Job) -> Submitted:
+    try:
+        with transaction.atomic():
+            row.save(force_insert=True)
+            transaction.on_commit(bell.ring)
+    except IntegrityError as error:
+        # The unique (site, key) decides between two submits at once; whoever came second finds the first.
+        if row.idempotency_key is None or IDEMPOTENCY_CONSTRAINT not in str(error):
+            raise
+        return Submitted(_find_same(row), created=False)
+    return Submitted(row, created=True)
+
+
+def _find_same(row: Job) -> Job:
+    found = Job.objects.get(site=row.site, idempotency_key=row.idempotency_key)
+    if bytes(found.request_hash) != row.request_hash:
+        raise IdempotencyConflict
+    return found

@@ -1,0 +1,47 @@
+"""What follows when no target answered."""
+
+import random
+
+import pytest
+
+from inference.complete import Unanswered
+from jobs.endings import Failed, RetryIn, RetryRule, judge
+from providers import errors
+
+
+def rule(errors_so_far: int = 0, max_attempts: int = 3) -> RetryRule:
+    return RetryRule(errors_so_far, max_attempts, base_seconds=2, cap_seconds=300)
+
+
+def ending(unanswered: Unanswered, given: RetryRule) -> RetryIn | Failed:
+    return judge(unanswered, given, random.Random(3))
+
+
+def test_what_may_pass_is_tried_again_later() -> None:
+    result = ending(Unanswered(errors.Overloaded("busy", 503), retryable=True), rule())
+
+    assert isinstance(result, RetryIn)
+    assert 0 <= result.seconds <= 2
+    assert (result.error_code, result.error_message) == ("overloaded", "busy")
+
+
+@pytest.mark.parametrize("errors_so_far", [0, 1, 5])
+def test_the_next_attempt_is_never_before_what_the_provider_asked_for(errors_so_far: int) -> None:
+    result = ending(
+        Unanswered(errors.RateLimited("slow", 429), retryable=True, retry_after_seconds=40), rule(errors_so_far, 10)
+    )
+
+    assert isinstance(result, RetryIn)
+    assert result.seconds >= 40
+
+
+def test_what_will_not_pass_fails_at_once_with_the_provider_s_words() -> None:
+    refused = Unanswered(errors.Rejected("`temperature` must be below 2.", 400), retryable=False)
+
+    assert ending(refused, rule()) == Failed("rejected", "`temperature` must be below 2.")
+
+
+def test_the_last_attempt_is_not_followed_by_another() -> None:
+    result = ending(Unanswered(errors.Transient("reset", None), retryable=True), rule(2))
+
+    assert result == Failed("exhausted", "3 attempts failed; the last: reset")

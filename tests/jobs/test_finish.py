@@ -1,0 +1,215 @@
+"""Ending an attempt: everything in one transaction, and only by who holds it."""
+
+from datetime import timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from django.db import IntegrityError, connection
+from django.utils import timezone
+
+from jobs.claim import claim
+from jobs.endings import Canceled, Ending, Failed, GivenBack, RetryIn, Succeeded
+from jobs.fence import Fence
+from jobs.finish import Finish, finish
+from jobs.leases import take_lease
+from jobs.models import Attempt, Job, JobState
+from metering.accounts import Account
+from metering.models import Outcome, UsageEvent
+from providers.types import Usage
+from tenants.models import Site
+from tests.factories import make_job
+from webhooks.models import Delivery, Endpoint, Event
+
+ANSWER = b'{"choices":[]}'
+ENDINGS: list[tuple[Ending, str, str]] = [
+    (Succeeded(ANSWER), "succeeded", "ok"),
+    (Failed("rejected", "no such field"), "failed", "error"),
+    (RetryIn(30, "overloaded", "busy"), "queued", "error"),
+    (Canceled(), "canceled", "canceled"),
+    (GivenBack(), "queued", "drained"),
+]
+
+
+@pytest.fixture
+def running(site: Site, worker_id: UUID) -> Job:
+    """A job that this worker runs."""
+    make_job(site)
+    return claim(worker_id, 1)[0]
+
+
+def fence_of(job: Job, **changes: Any) -> Fence:
+    assert job.worker_id is not None
+    return Fence(**{"job_id": job.id, "attempt": job.attempt, "worker_id": job.worker_id, **changes})
+
+
+def call(job: Job, number: int = 1, **changes: Any) -> Account:
+    values: dict[str, Any] = {
+        "dedupe_key": f"{job.public_id}:{job.attempt}:{number}",
+        "site_id": job.site_id,
+        "job_id": job.id,
+        "attempt": job.attempt,
+        "call": number,
+        "request_id": "",
+        "provider": "sim-openai",
+        "price_list": "openai",
+        "model": "desk",
+        "upstream_model": "gpt-4o-mini",
+        "started_at": timezone.now(),
+        "outcome": Outcome.OK,
+        "usage": Usage(1000, 100),
+    }
+    return Account(**{**values, **changes})
+
+
+@pytest.mark.parametrize(("ending", "state", "outcome"), ENDINGS)
+def test_an_ending_moves_the_job_and_closes_the_attempt(running: Job, ending: Ending, state: str, outcome: str) -> None:
+    assert finish(fence_of(running), ending, []) is Finish.WRITTEN
+
+    running.refresh_from_db()
+    attempt = Attempt.objects.get()
+    assert (running.state, running.worker_id, running.deadline_at) == (state, None, None)
+    assert (running.finished_at is None) == (state == "queued")
+    assert attempt.outcome == outcome
+    assert attempt.ended_at is not None
+
+
+@pytest.mark.parametrize(("ending", "state", "_"), ENDINGS)
+def test_the_site_is_told_once_and_only_of_an_end(
+    running: Job, endpoint: Endpoint, ending: Ending, state: str, _: str
+) -> None:
+    finish(fence_of(running), ending, [])
+
+    if state == "queued":
+        assert not Event.objects.exists()
+        return
+    event = Event.objects.get()
+    assert (event.type, event.subject_id, event.is_terminal) == (f"job.{state}", running.id, True)
+    assert Delivery.objects.get().endpoint == endpoint
+
+
+def test_success_stores_the_answer_and_bills_the_call_that_gave_it(running: Job) -> None:
+    failed = call(running, 1, outcome=Outcome.ERROR, usage=Usage(), error_kind="overloaded", http_status=503)
+
+    finish(fence_of(running), Succeeded(ANSWER), [failed, call(running, 2)])
+
+    running.refresh_from_db()
+    assert running.result == ANSWER
+    assert list(UsageEvent.objects.values_list("call", "outcome", "billable", "input_tokens")) == [
+        (1, "error", False, 0),
+        (2, "ok", True, 1000),
+    ]
+    # gpt-4o-mini: 0.15 USD in, 0.60 USD out, per million tokens.
+    assert UsageEvent.objects.get(billable=True).cost_pico_usd == 1000 * 150_000 + 100 * 600_000
+
+
+def test_without_success_nothing_is_billed(running: Job) -> None:
+    finish(fence_of(running), Failed("rejected", "no"), [call(running, outcome=Outcome.ERROR)])
+
+    assert not UsageEvent.objects.filter(billable=True).exists()
+
+
+def test_a_retry_waits_and_remembers_why(running: Job) -> None:
+    finish(fence_of(running), RetryIn(30, "overloaded", "busy"), [])
+
+    running.refresh_from_db()
+    wait = running.available_at - timezone.now()
+    assert timedelta(seconds=25) < wait <= timedelta(seconds=30)
+    assert (running.error_count, running.error_code, running.error_message) == (1, "overloaded", "busy")
+
+
+def test_what_is_given_back_is_ready_at_once_and_no_error(running: Job, worker_id: UUID) -> None:
+    finish(fence_of(running), GivenBack(), [])
+
+    (again,) = claim(worker_id, 1)
+    assert (again.attempt, again.error_count, again.crash_count) == (2, 0, 0)
+
+
+@pytest.mark.parametrize(
+    "change", [{"attempt": 2}, {"attempt": 0}, {"worker_id": uuid4()}, {"job_id": uuid4()}], ids=lambda c: next(iter(c))
+)
+def test_who_does_not_hold_the_attempt_changes_nothing(running: Job, change: dict[str, Any]) -> None:
+    assert finish(fence_of(running, **change), Succeeded(ANSWER), []) is Finish.FENCED
+
+    running.refresh_from_db()
+    assert (running.state, running.result) == (JobState.RUNNING, None)
+    assert not Event.objects.exists()
+
+
+def test_a_late_worker_s_call_is_accounted_for_and_not_billed(running: Job, worker_id: UUID) -> None:
+    late = fence_of(running)
+    finish(late, GivenBack(), [])
+    (second,) = claim(worker_id, 1)
+    finish(fence_of(second), Succeeded(ANSWER), [call(second)])
+
+    assert finish(late, Succeeded(b"late"), [call(running)]) is Finish.FENCED
+
+    running.refresh_from_db()
+    assert running.result == ANSWER
+    assert sorted(UsageEvent.objects.values_list("attempt", "billable", "outcome")) == [
+        (1, False, "ok"),
+        (2, True, "ok"),
+    ]
+    assert Event.objects.count() == 1
+
+
+def test_ending_twice_is_ending_once(running: Job) -> None:
+    fence, calls = fence_of(running), [call(running)]
+
+    assert finish(fence, Succeeded(ANSWER), calls) is Finish.WRITTEN
+    assert finish(fence, Succeeded(b"again"), calls) is Finish.FENCED
+
+    running.refresh_from_db()
+    assert running.result == ANSWER
+    assert UsageEvent.objects.filter(billable=True).count() == 1
+    assert Event.objects.count() == 1
+
+
+@pytest.mark.parametrize("ending", [RetryIn(30, "overloaded", "busy"), GivenBack()])
+def test_a_cancel_that_was_asked_for_goes_before_another_try(running: Job, ending: Ending) -> None:
+    Job.objects.update(cancel_requested_at=timezone.now())
+
+    finish(fence_of(running), ending, [])
+
+    running.refresh_from_db()
+    assert running.state == JobState.CANCELED
+    assert Event.objects.get().type == "job.canceled"
+
+
+def test_an_answer_that_came_before_the_cancel_is_kept(running: Job) -> None:
+    Job.objects.update(cancel_requested_at=timezone.now())
+
+    finish(fence_of(running), Succeeded(ANSWER), [call(running)])
+
+    running.refresh_from_db()
+    assert running.state == JobState.SUCCEEDED
+
+
+@pytest.mark.django_db(transaction=True)
+def test_when_the_event_cannot_be_written_nothing_is(site: Site) -> None:
+    make_job(site)
+    running = claim(take_lease(), 1)[0]
+    Event.objects.create(site=site, type="job.failed", subject_id=running.id, is_terminal=True, payload=b"{}")
+
+    with pytest.raises(IntegrityError):
+        finish(fence_of(running), Succeeded(ANSWER), [call(running)])
+
+    running.refresh_from_db()
+    assert (running.state, running.result) == (JobState.RUNNING, None)
+    assert not UsageEvent.objects.exists()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "state = 'running'",
+        "state = 'succeeded'",
+        "worker_id = gen_random_uuid()",
+        "finished_at = now()",
+    ],
+)
+def test_the_database_itself_refuses_states_that_cannot_be(site: Site, change: str) -> None:
+    make_job(site)
+
+    with pytest.raises(IntegrityError), connection.cursor() as cursor:
+        cursor.execute(f"UPDATE jobs_job SET {change}")  # noqa: S608 (a constant of this test)

@@ -1,0 +1,164 @@
+"""Accepting a job: what is stored, what is refused, and what a key stands for."""
+
+import threading
+from typing import Any
+
+import pytest
+from django.db import connection
+
+from inference.errors import UnknownModel
+from jobs.errors import IdempotencyConflict, InvalidBody
+from jobs.models import Job, JobKind, JobState
+from jobs.submit import Submission, Submitted, request_hash, submit
+from jobs.tasks import bell
+from tenants.errors import ModelNotAllowed
+from tenants.models import Site
+
+BODY = {"model": "desk", "messages": [{"role": "user", "content": "rosebud"}]}
+
+
+@pytest.fixture
+def rung(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How often the doorbell was rung."""
+    rings: list[int] = []
+    monkeypatch.setattr(bell, "ring", lambda: rings.append(1))
+    return rings
+
+
+def wanted(**changes: Any) -> Submission:
+    return Submission(**{"kind": JobKind.CHAT, "body": BODY, **changes})
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_job_is_stored_and_then_the_bell_is_rung(site: Site, desk_route: None, rung: list[int]) -> None:
+    submitted = submit(site, wanted(metadata={"post": "12"}, request_id="req_1", max_attempts=5))
+
+    job = Job.objects.get()
+    assert submitted == Submitted(job, created=True)
+    assert (job.site, job.kind, job.model, job.state) == (site, "chat", "desk", JobState.QUEUED)
+    assert (job.metadata, job.request_id, job.max_attempts, job.attempt) == ({"post": "12"}, "req_1", 5, 0)
+    assert rung == [1]
+
+
+def test_the_prompt_is_sealed_in_the_database(site: Site, desk_route: None) -> None:
+    job = submit(site, wanted()).job
+
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT payload FROM jobs_job")
+        stored = bytes(cursor.fetchone()[0])
+    assert b"rosebud" not in stored
+    assert b"rosebud" in Job.objects.get(id=job.id).payload
+
+
+def test_the_same_key_and_request_is_the_same_job(site: Site, desk_route: None) -> None:
+    first = submit(site, wanted(idempotency_key="order-7"))
+    reordered = {"messages": BODY["messages"], "model": "desk"}
+    again = submit(site, wanted(idempotency_key="order-7", body=reordered, request_id="another"))
+
+    assert again == Submitted(first.job, created=False)
+    assert Job.objects.count() == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"body": {**BODY, "temperature": 0.5}},
+        {"metadata": {"post": "13"}},
+        {"priority": 50},
+        {"max_attempts": 1},
+    ],
+)
+def test_the_same_key_for_another_request_is_refused(site: Site, desk_route: None, change: dict[str, Any]) -> None:
+    submit(site, wanted(idempotency_key="order-7"))
+
+    with pytest.raises(IdempotencyConflict):
+        submit(site, wanted(idempotency_key="order-7", **change))
+    assert Job.objects.count() == 1
+
+
+def test_a_key_belongs_to_its_site(site: Site, desk_route: None) -> None:
+    other = Site.objects.create(slug="florist", name="Florist")
+
+    submit(site, wanted(idempotency_key="order-7"))
+    submit(other, wanted(idempotency_key="order-7"))
+
+    assert Job.objects.count() == 2
+
+
+def test_without_a_key_every_submit_is_a_job(site: Site, desk_route: None) -> None:
+    submit(site, wanted())
+    submit(site, wanted())
+
+    assert Job.objects.count() == 2
+
+
+@pytest.mark.django_db(transaction=True)
+def test_many_submits_at_once_under_one_key_make_one_job(site: Site, desk_route: None) -> None:
+    found: list[Submitted] = []
+    start = threading.Barrier(8)
+
+    def go() -> None:
+        start.wait()
+        found.append(submit(site, wanted(idempotency_key="order-7")))
+        connection.close()
+
+    threads = [threading.Thread(target=go) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert len({each.job.id for each in found}) == 1
+    assert [each.created for each in found].count(True) == 1
+    assert Job.objects.count() == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "param"),
+    [
+        ("chat", {}, "model"),
+        ("chat", {"model": "desk"}, "messages"),
+        ("chat", {**BODY, "temperature": 3}, "temperature"),
+        ("chat", {**BODY, "max_tokens": -1}, "max_tokens"),
+        ("chat", {**BODY, "stream": True}, "stream"),
+        ("chat", {**BODY, "messages": [{"role": "user", "content": 5}]}, "messages.0.content"),
+        ("messages", {"model": "desk", "messages": BODY["messages"]}, "max_tokens"),
+        ("embeddings", {"model": "desk"}, "input"),
+    ],
+)
+def test_a_body_that_is_not_of_its_kind_is_refused_and_nothing_is_stored(
+    site: Site, desk_route: None, kind: JobKind, body: dict[str, Any], param: str
+) -> None:
+    with pytest.raises(InvalidBody) as refused:
+        submit(site, wanted(kind=kind, body=body))
+
+    assert refused.value.param == param
+    assert not Job.objects.exists()
+
+
+def test_a_model_that_nobody_serves_is_refused(site: Site, desk_route: None) -> None:
+    with pytest.raises(UnknownModel):
+        submit(site, wanted(body={**BODY, "model": "nobody"}))
+    assert not Job.objects.exists()
+
+
+def test_a_model_off_the_site_s_list_is_refused(site: Site, desk_route: None) -> None:
+    site.allowed_models = ["another"]
+
+    with pytest.raises(ModelNotAllowed):
+        submit(site, wanted())
+    assert not Job.objects.exists()
+
+
+def test_a_narrow_token_s_limits_hold(site: Site, desk_route: None) -> None:
+    with pytest.raises(ModelNotAllowed):
+        submit(site, wanted(only_model="another"))
+    for body in (BODY, {**BODY, "max_tokens": 101}):
+        with pytest.raises(InvalidBody, match="at most 100"):
+            submit(site, wanted(max_tokens_cap=100, body=body))
+
+    assert submit(site, wanted(only_model="desk", max_tokens_cap=100, body={**BODY, "max_tokens": 100})).created
+
+
+def test_the_hash_tells_kinds_apart() -> None:
+    assert request_hash(wanted()) != request_hash(wanted(kind=JobKind.MESSAGES))

@@ -1,0 +1,185 @@
+"""What nobody holds any more is found: lost workers' jobs, hung attempts, expired jobs."""
+
+import threading
+from datetime import timedelta
+from uuid import UUID
+
+import pytest
+from django.db import connection, transaction
+from django.utils import timezone
+
+from jobs import sweep as sweep_module
+from jobs.claim import claim
+from jobs.leases import renew_lease, take_lease
+from jobs.models import Attempt, Job, JobState, WorkerLease
+from jobs.sweep import Swept, sweep
+from metering.models import UsageEvent
+from tenants.models import Site
+from tests.factories import make_job
+from webhooks.models import Event
+
+BODY = b'{"model":"desk","messages":[{"role":"user","content":"one two three four five six seven eight"}]}'
+
+
+def run_with_a_new_worker() -> Job:
+    return claim(take_lease(), 1)[0]
+
+
+def let_leases_expire() -> None:
+    WorkerLease.objects.update(expires_at=timezone.now() - timedelta(seconds=1))
+
+
+@pytest.fixture
+def running(site: Site) -> Job:
+    """A job whose worker is about to be lost."""
+    make_job(site, payload=BODY)
+    return run_with_a_new_worker()
+
+
+def test_a_job_whose_worker_lives_is_left_alone(running: Job) -> None:
+    assert sweep() == Swept()
+
+    running.refresh_from_db()
+    assert running.state == JobState.RUNNING
+
+
+@pytest.mark.parametrize("row", ["expired", "gone"])
+def test_a_lost_worker_s_job_is_ready_again_at_once(running: Job, row: str) -> None:
+    if row == "expired":
+        let_leases_expire()
+    else:
+        WorkerLease.objects.all().delete()
+
+    assert sweep() == Swept(lost=1)
+
+    running.refresh_from_db()
+    assert (running.state, running.worker_id, running.crash_count, running.error_count) == ("queued", None, 1, 0)
+    attempt = Attempt.objects.get()
+    assert (attempt.outcome, attempt.error_code) == ("lost", "worker_lost")
+    assert run_with_a_new_worker().attempt == 2
+    assert not Event.objects.exists()
+
+
+def test_a_call_that_was_under_way_is_accounted_for_as_lost_with_an_estimate(running: Job) -> None:
+    UsageEvent.objects.create(
+        dedupe_key="x", site=running.site, job_id=running.id, attempt=1, call=1, provider="sim-openai",
+        price_list="openai", model="desk", upstream_model="gpt-4o-mini",
+    )  # fmt: skip
+    let_leases_expire()
+
+    sweep()
+
+    event = UsageEvent.objects.get()
+    assert (event.outcome, event.estimated, event.billable) == ("lost", True, False)
+    assert event.input_tokens > 5
+    assert event.cost_pico_usd == event.input_tokens * 150_000
+
+
+def test_a_job_that_killed_two_workers_is_poison(running: Job) -> None:
+    let_leases_expire()
+    sweep()
+    run_with_a_new_worker()
+    let_leases_expire()
+
+    sweep()
+
+    running.refresh_from_db()
+    assert (running.state, running.error_code, running.crash_count) == ("failed", "poison", 2)
+    assert Event.objects.get().type == "job.failed"
+    assert claim(take_lease(), 1) == []
+
+
+def test_an_attempt_past_its_deadline_is_taken_from_a_worker_that_lives(running: Job) -> None:
+    Job.objects.update(deadline_at=timezone.now() - timedelta(seconds=1))
+
+    sweep()
+
+    running.refresh_from_db()
+    assert (running.state, running.error_count, running.crash_count) == ("queued", 1, 0)
+    assert Attempt.objects.get().error_code == "deadline"
+
+
+def test_attempts_that_hang_to_the_last_end_the_job(running: Job) -> None:
+    Job.objects.update(deadline_at=timezone.now() - timedelta(seconds=1), max_attempts=1)
+
+    sweep()
+
+    running.refresh_from_db()
+    assert (running.state, running.error_code) == ("failed", "deadline")
+
+
+def test_a_lost_job_that_was_to_be_canceled_is_canceled(running: Job) -> None:
+    Job.objects.update(cancel_requested_at=timezone.now())
+    let_leases_expire()
+
+    sweep()
+
+    running.refresh_from_db()
+    assert running.state == JobState.CANCELED
+    assert Event.objects.get().type == "job.canceled"
+
+
+def test_a_queued_job_past_its_expiry_is_expired_and_the_site_is_told(site: Site) -> None:
+    job = make_job(site, expires_at=timezone.now() - timedelta(seconds=1))
+
+    assert sweep() == Swept(expired=1)
+
+    job.refresh_from_db()
+    assert (job.state, job.error_code) == ("expired", "expired")
+    assert Event.objects.get().type == "job.expired"
+
+
+def test_a_payload_that_cannot_be_read_does_not_keep_its_job_from_being_saved(site: Site) -> None:
+    make_job(site, payload=b'{"model":"desk"}')
+    run_with_a_new_worker()
+    let_leases_expire()
+
+    assert sweep() == Swept(lost=1)
+
+
+def test_an_expired_lease_is_never_revived(site: Site, worker_id: UUID) -> None:
+    assert renew_lease(worker_id) is not None
+    let_leases_expire()
+
+    assert renew_lease(worker_id) is None
+
+
+def test_a_heartbeat_brings_back_what_is_to_be_canceled(running: Job) -> None:
+    Job.objects.update(cancel_requested_at=timezone.now())
+    assert running.worker_id is not None
+
+    renewal = renew_lease(running.worker_id)
+
+    assert renewal is not None
+    assert renewal.to_cancel == (running.id,)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_only_one_worker_sweeps_at_a_time(site: Site) -> None:
+    holding, done = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with transaction.atomic(), connection.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_xact_lock(%s)", [sweep_module.SWEEP_LOCK])
+            holding.set()
+            done.wait(10)
+        connection.close()
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    assert holding.wait(10)
+
+    assert sweep() is None
+
+    done.set()
+    holder.join()
+    assert sweep() == Swept()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_dead_leases_are_forgotten_after_a_while(worker_id: UUID) -> None:
+    WorkerLease.objects.update(expires_at=timezone.now() - timedelta(minutes=2))
+
+    sweep()
+
+    assert not WorkerLease.objects.exists()
