@@ -106,7 +106,7 @@ REDIS_URL = env.secret("REDIS_URL", "redis://127.0.0.1:6379/0")
 
 # Celery: the engine of execution. Its message is a doorbell (docs/decisions/0001).
 
-CELERY_BROKER_URL = env.secret("BROKER_URL", REDIS_URL)
+CELERY_BROKER_URL = env.secret("BROKER_URL") or REDIS_URL
 CELERY_BROKER_TRANSPORT_OPTIONS = {
     "global_keyprefix": "nightdesk:",
     "visibility_timeout": 600,
@@ -129,6 +129,9 @@ CELERY_TASK_SERIALIZER = "json"
 CELERY_ACCEPT_CONTENT = ["json"]
 CELERY_TASK_DEFAULT_QUEUE = "doorbell"
 CELERY_WORKER_DISABLE_PREFETCH = True
+#: Tasks only ring the bell; the work is done on one event loop beside them.
+CELERY_WORKER_POOL = "threads"
+CELERY_WORKER_CONCURRENCY = 2
 CELERY_WORKER_ENABLE_REMOTE_CONTROL = False
 CELERY_WORKER_SEND_TASK_EVENTS = False
 CELERY_WORKER_SOFT_SHUTDOWN_TIMEOUT = 30
@@ -196,7 +199,8 @@ SPECTACULAR_SETTINGS = {
 
 # Logs
 
+LOG_FORMAT = env.choice("LOG_FORMAT", "auto", ("auto", "console", "json"))
 LOGGING = logging.configure(
-    console=env.choice("LOG_FORMAT", "console" if DEBUG else "json", ("console", "json")) == "console",
+    console=LOG_FORMAT == "console" or (LOG_FORMAT == "auto" and DEBUG),
     level=env.choice("LOG_LEVEL", "INFO", ("DEBUG", "INFO", "WARNING", "ERROR")),
 )

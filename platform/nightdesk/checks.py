@@ -1,0 +1,66 @@
+"""System checks: settings that are missing, weak or contradict each other are named before anything is served."""
+
+from collections.abc import Iterator
+from ipaddress import ip_network
+from typing import Any
+from urllib.parse import urlsplit
+
+from django.conf import settings
+from django.core import checks
+from django.core.checks import CheckMessage, Error
+
+from core.crypto import CryptoError, parse_keyring
+
+INSECURE_KEY = "insecure-development-key"
+#: The encryption key that stands in the settings, for laptops.
+INSECURE_KEY_ID = "dev"
+
+
+def check_settings(**_: Any) -> list[CheckMessage]:
+    """Return what is wrong with the settings. Ids are stable; docs/reference/settings.md explains them."""
+    return [*_always(), *([] if settings.DEBUG else _production())]
+
+
+def _always() -> Iterator[CheckMessage]:
+    try:
+        parse_keyring(settings.ENCRYPTION_KEYS)
+    except CryptoError as error:
+        yield Error(f"ENCRYPTION_KEYS cannot be used: {error}", id="nightdesk.E001")
+    for network in settings.WEBHOOK_ALLOWED_NETWORKS:
+        try:
+            ip_network(network)
+        except ValueError as error:
+            yield Error(f"WEBHOOK_ALLOWED_NETWORKS: {error}", id="nightdesk.E002")
+    if urlsplit(settings.BASE_URL).scheme not in ("http", "https"):
+        yield Error("BASE_URL must be an http or https address.", id="nightdesk.E003")
+    if bool(settings.AZURE_OPENAI_API_KEY) != bool(settings.AZURE_OPENAI_ENDPOINT):
+        yield Error(
+            "AZURE_OPENAI_API_KEY and AZURE_OPENAI_ENDPOINT go together; set both or neither.", id="nightdesk.E004"
+        )
+    if settings.JOB_RETRY_CAP_SECONDS < settings.JOB_RETRY_BASE_SECONDS:
+        yield Error("JOB_RETRY_CAP_SECONDS is smaller than JOB_RETRY_BASE_SECONDS.", id="nightdesk.E005")
+    if settings.JOB_DRAIN_SECONDS > 24:
+        yield Error(
+            "JOB_DRAIN_SECONDS may be 24 at most: a worker must be gone 30 s after it is told to stop.",
+            id="nightdesk.E006",
+        )
+
+
+def _production() -> Iterator[CheckMessage]:
+    if settings.SECRET_KEY == INSECURE_KEY or len(settings.SECRET_KEY) < 32:
+        yield Error("SECRET_KEY must be set to 32 or more random characters.", id="nightdesk.E010")
+    if settings.ENCRYPTION_KEYS.startswith(f"{INSECURE_KEY_ID}:"):
+        yield Error(
+            "ENCRYPTION_KEYS must be set: `k1:` and 32 random bytes in base64 (openssl rand -base64 32).",
+            id="nightdesk.E011",
+        )
+    if not settings.BASE_URL.startswith("https://"):
+        yield checks.Warning("BASE_URL is not https: cookies and links are not protected.", id="nightdesk.W012")
+    if settings.SIMULATOR_URL:
+        yield checks.Warning("SIMULATOR_URL is set: answers may come from the simulator.", id="nightdesk.W013")
+    if settings.WEBHOOK_ALLOWED_NETWORKS:
+        yield checks.Warning(
+            "WEBHOOK_ALLOWED_NETWORKS lets sites' webhooks reach addresses inside your network.", id="nightdesk.W014"
+        )
+    if urlsplit(settings.BASE_URL).hostname not in settings.ALLOWED_HOSTS and "*" not in settings.ALLOWED_HOSTS:
+        yield Error("ALLOWED_HOSTS does not hold the host of BASE_URL.", id="nightdesk.E015")

@@ -1,0 +1,93 @@
+"""`manage.py rotate_encryption_key`: seal everything anew with the first key of ENCRYPTION_KEYS."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+from django.apps import apps
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import connection, models, transaction
+from psycopg import sql
+
+from core.crypto import VERSION, CryptoError, new_key, parse_keyring
+from core.fields import SealedField, keyring
+
+BATCH = 500
+
+
+class Command(BaseCommand):
+    help = (
+        "Seal every secret, payload and result anew with the first key of ENCRYPTION_KEYS. "
+        "First put a new key in front (--new-key ID prints the value to set) and restart all processes; "
+        "when this command has ended, the old key can be taken out. It can be interrupted and repeated."
+    )
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--new-key", metavar="ID", help="print ENCRYPTION_KEYS with a fresh key in front, and stop")
+        parser.add_argument("--check", action="store_true", help="only count what still needs an older key")
+        parser.add_argument("--json", action="store_true", help="print one JSON object at the end")
+
+    def handle(self, *_: Any, new_key: str | None, check: bool, json: bool, **__: Any) -> None:
+        if new_key:
+            self.stdout.write(_with_new_key(new_key))
+            return
+        counts = {}
+        for model, field in sealed_fields():
+            name = f"{model._meta.label}.{field.name}"
+            counts[name] = self._count_or_rotate(model, field, name, check)
+        if json:
+            report = {"active_key": keyring().active, "sealed_anew": 0 if check else sum(counts.values())}
+            self.stdout.write(msgspec.json.encode({**report, "rows": counts}).decode())
+        elif check:
+            self.stdout.write(f"{sum(counts.values())} values still need an older key than {keyring().active!r}.")
+        else:
+            self.stdout.write(f"Everything is sealed with {keyring().active!r}; older keys can be taken out.")
+
+    def _count_or_rotate(self, model: type[models.Model], field: SealedField, name: str, check: bool) -> int:
+        total, done = len(_keys_of_old(model, field, limit=None)), 0
+        while not check and (keys := _keys_of_old(model, field, limit=BATCH)):
+            done += _seal_anew(model, field, keys)
+            self.stderr.write(f"\r{name}: {done} of {total}", ending="" if done < total else "\n")
+        return total if check else done
+
+
+def sealed_fields() -> Iterator[tuple[type[models.Model], SealedField]]:
+    """Yield every sealed column of the desk."""
+    for model in apps.get_models():
+        for field in model._meta.concrete_fields:
+            if isinstance(field, SealedField):
+                yield model, field
+
+
+def _with_new_key(key_id: str) -> str:
+    value = f"{key_id}:{new_key()},{settings.ENCRYPTION_KEYS}"
+    try:
+        parse_keyring(value)
+    except CryptoError as error:
+        raise CommandError(str(error)) from error
+    return value
+
+
+def _keys_of_old(model: type[models.Model], field: SealedField, limit: int | None) -> list[Any]:
+    """Return the primary keys of rows whose value was not sealed with the active key."""
+    head = bytes([VERSION, len(keyring().active)]) + keyring().active.encode()
+    statement = sql.SQL(
+        "SELECT {key} FROM {table} WHERE {column} IS NOT NULL AND substring({column} FROM 1 FOR %s) <> %s"
+        " ORDER BY {key} LIMIT %s"
+    ).format(
+        key=sql.Identifier(model._meta.pk.column or ""),
+        table=sql.Identifier(model._meta.db_table),
+        column=sql.Identifier(field.column or ""),
+    )
+    with connection.cursor() as cursor:
+        cursor.execute(statement, [len(head), head, limit])
+        return [row[0] for row in cursor.fetchall()]
+
+
+def _seal_anew(model: type[models.Model], field: SealedField, keys: list[Any]) -> int:
+    """Read and write the values of these rows; what is read is opened, what is written is sealed."""
+    with transaction.atomic():
+        rows = list(model._default_manager.select_for_update().filter(pk__in=keys).only("pk", field.name))
+        model._default_manager.bulk_update(rows, [field.name])
+    return len(rows)

@@ -1,0 +1,83 @@
+"""What a worker process runs beside Celery: one event loop in a thread, with the job engine and the courier."""
+
+import asyncio
+import threading
+from typing import Any
+
+import structlog
+import uvloop
+from celery import bootsteps
+from django.core.exceptions import ImproperlyConfigured
+from webhooks.courier import Courier
+from webhooks.tasks import bell as webhooks_bell
+
+from jobs.engine import Engine
+from jobs.tasks import bell as jobs_bell
+
+log = structlog.get_logger(__name__)
+
+#: Pools whose tasks run in the process that has the engine: there the doorbell can be heard.
+POOLS = ("celery.concurrency.thread", "celery.concurrency.solo")
+
+
+class DeskStep(bootsteps.StartStopStep):  # type: ignore[misc] # Celery ships no types
+    """Starts the desk with the Celery worker, and drains it with it."""
+
+    requires = {"celery.worker.components:Pool"}
+
+    def __init__(self, worker: Any, **options: Any) -> None:
+        super().__init__(worker, **options)
+        self.desk: Desk | None = None
+
+    def start(self, worker: Any) -> None:
+        if worker.pool_cls.__module__ not in POOLS:
+            raise ImproperlyConfigured("Run the Nightdesk worker with --pool=threads.")
+        self.desk = Desk()
+        self.desk.start()
+
+    def stop(self, _: Any) -> None:
+        if self.desk is not None:
+            self.desk.stop()
+
+
+class Desk:
+    """The loop's thread. The doorbells ring here while it runs."""
+
+    def __init__(self) -> None:
+        self._engine_ready = threading.Event()
+        self._engine: Engine | None = None
+        self._thread = threading.Thread(target=self._main, name="desk")
+
+    def start(self) -> None:
+        self._thread.start()
+        self._engine_ready.wait()
+
+    def stop(self) -> None:
+        """Drain, and wait for the end: the jobs first, for their ends make deliveries."""
+        if self._engine is not None:
+            self._engine.stop()
+        self._thread.join()
+
+    def _main(self) -> None:
+        try:
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                runner.run(self._run())
+        finally:
+            self._engine_ready.set()
+
+    async def _run(self) -> None:
+        self._engine, courier = Engine(), Courier()
+        delivering = asyncio.create_task(courier.run())
+        working = asyncio.create_task(self._engine.run())
+        # Both note their loop before anything can wake or stop them.
+        await asyncio.sleep(0)
+        jobs_bell.listen(self._engine.wake)
+        webhooks_bell.listen(courier.wake)
+        self._engine_ready.set()
+        try:
+            await working
+        finally:
+            jobs_bell.listen(None)
+            courier.stop()
+            await delivering
+            webhooks_bell.listen(None)
