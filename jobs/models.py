@@ -83,6 +83,12 @@ class Job(models.Model):
 
     class Meta:
         ordering = ["-id"]
+        # What operators may do in the admin, beside looking.
+        permissions = [
+            ("cancel_job", "Can cancel jobs"),
+            ("retry_job", "Can try jobs again"),
+            ("view_payload", "Can read prompts and answers"),
+        ]
         indexes = [
             # What claims look through: jobs.claim.claim
             models.Index(

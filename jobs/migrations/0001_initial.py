@@ -64,6 +64,7 @@ class Migration(migrations.Migration):
                 ('site', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='jobs', to='tenants.site')),
             ],
             options={
+                'permissions': [('cancel_job', 'Can cancel jobs'), ('retry_job', 'Can try jobs again'), ('view_payload', 'Can read prompts and answers')],
                 'ordering': ['-id'],
             },
         ),
