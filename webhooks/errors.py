@@ -1,0 +1,32 @@
+"""What can be wrong with a site's wishes about webhooks.
+
+* WebhookError
+  + UnsafeUrl            the URL can never be reached; the message says why
+  + UnknownEventType     carries `unknown` and `known`
+  + TooManyEndpoints     carries `limit`
+  + NoLiveSecret         every secret of the endpoint has expired; nothing is ever sent unsigned
+"""
+
+from collections.abc import Sequence
+
+
+class WebhookError(Exception): ...
+
+
+class UnsafeUrl(WebhookError): ...
+
+
+class UnknownEventType(WebhookError):
+    def __init__(self, unknown: str, known: Sequence[str]) -> None:
+        super().__init__(f"There is no event type {unknown[:60]!r}. Known types: {', '.join(known)}.")
+        self.unknown = unknown
+        self.known = known
+
+
+class TooManyEndpoints(WebhookError):
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"A site has at most {limit} webhook endpoints. Delete one first.")
+        self.limit = limit
+
+
+class NoLiveSecret(WebhookError): ...

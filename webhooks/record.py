@@ -1,0 +1,91 @@
+"""Write down what happened, with its way to every endpoint that wants to know, in the caller's transaction."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from django.db import transaction
+from django.db.transaction import TransactionManagementError
+
+from core import clock
+from core.ids import new_uuid, to_public
+from webhooks.errors import UnknownEventType
+from webhooks.models import Delivery, Endpoint, Event
+from webhooks.tasks import bell
+from webhooks.types import EVENT_TYPES
+
+
+@dataclass(frozen=True, slots=True)
+class Happening:
+    """Something to tell a site."""
+
+    site_id: UUID
+    event_type: str
+    #: What it is about, e.g. the job.
+    subject_id: UUID | None
+    data: Mapping[str, Any]
+    #: The subject's end; there is one.
+    terminal: bool
+
+
+def record_event(
+    site_id: UUID, event_type: str, subject_id: UUID | None, data: Mapping[str, Any], *, terminal: bool
+) -> Event:
+    """Record one event; see `record_events`."""
+    return record_events([Happening(site_id, event_type, subject_id, data, terminal)])[0]
+
+
+def record_events(happenings: Sequence[Happening]) -> list[Event]:
+    """Insert the events and their deliveries; couriers are woken after commit.
+
+    Raises:
+        IntegrityError: a subject would end twice. The caller's transaction is lost, as it should be.
+        UnknownEventType: the type is not in `webhooks.types`.
+        TransactionManagementError: there is no transaction, so what happened and its event could part.
+    """
+    if not transaction.get_connection().in_atomic_block:
+        raise TransactionManagementError("Events are recorded in the transaction that makes them happen.")
+    at = clock.now()
+    events = Event.objects.bulk_create([_to_event(happening, at) for happening in happenings])
+    deliveries = Delivery.objects.bulk_create(_deliveries_of(events))
+    if deliveries:
+        transaction.on_commit(bell.ring)
+    return events
+
+
+def _to_event(happening: Happening, at: datetime) -> Event:
+    if happening.event_type not in EVENT_TYPES:
+        raise UnknownEventType(happening.event_type, list(EVENT_TYPES))
+    event_id = new_uuid()
+    return Event(
+        id=event_id,
+        site_id=happening.site_id,
+        type=happening.event_type,
+        subject_id=happening.subject_id,
+        is_terminal=happening.terminal,
+        payload=to_payload(to_public(Event.ID_PREFIX, event_id), happening.event_type, at, happening.data),
+        created_at=at,
+    )
+
+
+def to_payload(public_id: str, event_type: str, at: datetime, data: Mapping[str, Any]) -> bytes:
+    """Return the bytes that are signed and sent at every attempt. They are made once, here."""
+    moment = at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    payload = {"id": public_id, "type": event_type, "timestamp": moment, "data": data}
+    text = json.dumps(payload, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    # Half a surrogate pair from a model's answer has no UTF-8 form; it must not keep a job from ending.
+    return text.encode("utf-8", errors="replace")
+
+
+def _deliveries_of(events: Sequence[Event]) -> Iterable[Delivery]:
+    endpoints = Endpoint.objects.filter(site__in={event.site_id for event in events}, is_enabled=True)
+    wishes = list(endpoints.values_list("id", "site_id", "event_types"))
+    return [
+        Delivery(site_id=event.site_id, event=event, endpoint_id=endpoint_id)
+        for event in events
+        for endpoint_id, site_id, event_types in wishes
+        if site_id == event.site_id and (not event_types or event.type in event_types)
+    ]
