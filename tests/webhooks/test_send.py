@@ -1,0 +1,117 @@
+"""Signing and sending: what stands in the headers, judged by an independent library."""
+
+import asyncio
+import base64
+import hashlib
+import hmac
+import json
+import re
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from pytest_django import Settings
+from standardwebhooks.webhooks import Webhook, WebhookVerificationError
+
+from core import clock
+from core.crypto import UnknownKey, new_key
+from core.guarded_http import Answer, Interrupted, NoAnswer, guarded_client
+from tests.webhooks.receiver import Behavior, Received, answering, cut, receiving
+from webhooks.claim import Claimed, claim_due
+from webhooks.endpoints import rotate_secret
+from webhooks.errors import NoLiveSecret
+from webhooks.models import Delivery, Endpoint, EndpointSecret
+from webhooks.reach import webhook_reach
+from webhooks.send import Exchange, Prepared, prepare, send
+
+
+def claimed() -> Claimed:
+    (claim,) = claim_due(1, timedelta(seconds=30))
+    return claim
+
+
+def exchanged(prepared: Prepared, behavior: Behavior) -> tuple[Exchange, Received]:
+    async def exchange() -> tuple[Exchange, Received]:
+        async with receiving() as receiver, guarded_client(webhook_reach()) as client:
+            receiver.script = [behavior]
+            return await send(Prepared(receiver.url, prepared.headers, prepared.body), client, 5), receiver.received[0]
+
+    return asyncio.run(exchange())
+
+
+def verify(secret: str, received: Prepared | Received) -> Any:
+    headers = {name.lower(): value for name, value in received.headers.items()}
+    return Webhook(secret).verify(received.body, headers)
+
+
+def test_the_request_is_what_the_standard_asks_for(delivery: Delivery, settings: Settings) -> None:
+    prepared = prepare(claimed(), 1764000000)
+
+    assert prepared.url == delivery.endpoint.url
+    assert prepared.body == delivery.event.payload
+    assert prepared.headers["Content-Type"] == "application/json"
+    assert prepared.headers["User-Agent"] == f"Nightdesk/{settings.VERSION}"
+    assert prepared.headers["webhook-id"] == delivery.event.public_id
+    assert prepared.headers["webhook-timestamp"] == "1764000000"
+    assert re.fullmatch(r"v1,[A-Za-z0-9+/]{43}=", prepared.headers["webhook-signature"])
+    assert prepared.headers["X-Nightdesk-Attempt"] == "1"
+
+
+def test_what_arrives_is_verified_by_an_independent_library(delivery: Delivery, secret: str) -> None:
+    _, received = exchanged(prepare(claimed(), clock.unix_seconds()), answering(200))
+
+    assert verify(secret, received) == json.loads(delivery.event.payload)
+    with pytest.raises(WebhookVerificationError):
+        verify("whsec_" + base64.b64encode(b"x" * 32).decode(), received)
+
+
+def test_the_older_header_is_the_hmac_of_the_body_under_the_secret_as_shown(delivery: Delivery, secret: str) -> None:
+    _, received = exchanged(prepare(claimed(), clock.unix_seconds()), answering(200))
+
+    digest = hmac.new(secret.encode(), received.body, hashlib.sha256).digest()
+    assert received.headers["x-sig"] == "sha256=" + base64.b64encode(digest).decode()
+
+
+def test_during_rotation_both_secrets_sign_the_newest_first(delivery: Delivery, secret: str) -> None:
+    newer = rotate_secret(delivery.endpoint)
+
+    prepared = prepare(claimed(), clock.unix_seconds())
+
+    assert verify(secret, prepared) == verify(newer, prepared)
+    first = prepared.headers["webhook-signature"].split(" ")[0]
+    assert Webhook(newer).verify(prepared.body, {**prepared.headers, "webhook-signature": first})
+    digest = hmac.new(newer.encode(), prepared.body, hashlib.sha256).digest()
+    assert prepared.headers["X-Sig"] == "sha256=" + base64.b64encode(digest).decode()
+
+
+def test_nothing_is_sent_unsigned(delivery: Delivery) -> None:
+    EndpointSecret.objects.all().delete()
+
+    with pytest.raises(NoLiveSecret):
+        prepare(claimed(), 0)
+
+
+def test_a_payload_whose_key_is_gone_cannot_be_prepared(delivery: Delivery, settings: Settings) -> None:
+    claim = claimed()
+    settings.ENCRYPTION_KEYS = f"other:{new_key()}"
+
+    with pytest.raises(UnknownKey):
+        prepare(claim, 0)
+
+
+def test_what_is_prepared_shows_neither_url_nor_body(delivery: Delivery) -> None:
+    Endpoint.objects.update(url="https://example.com/?token=hidden")
+
+    assert repr(prepare(claimed(), 0)) == "Prepared()"
+
+
+@pytest.mark.parametrize(
+    ("behavior", "kind"), [(answering(204), Answer), (answering(500, body=b"no"), Answer), (cut, Interrupted)]
+)
+def test_an_exchange_holds_the_answer_or_the_reason_there_is_none(
+    delivery: Delivery, behavior: Behavior, kind: type[Answer | NoAnswer]
+) -> None:
+    exchange, _ = exchanged(prepare(claimed(), clock.unix_seconds()), behavior)
+
+    assert isinstance(exchange.answer, kind)
+    assert 0 <= exchange.duration_ms < 5000

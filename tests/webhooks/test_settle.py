@@ -1,0 +1,243 @@
+"""Settling: state and log in one fenced transaction."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta
+from threading import Barrier
+
+import httpx
+import pytest
+from django.db import connection
+from django.db.models.functions import Now
+
+from core.guarded_http import Answer, Unreachable
+from tenants.models import Site
+from webhooks.claim import Claimed, claim_due
+from webhooks.endpoints import create_endpoint, disable_endpoint
+from webhooks.judge import Canceled, Delivered, GaveUp, Gone, Outcome, RetryIn
+from webhooks.models import Delivery, DeliveryAttempt, DeliveryState, Endpoint, Event
+from webhooks.send import Exchange
+from webhooks.settle import give_back, settle
+
+LEASE = timedelta(seconds=30)
+OK = Exchange(Answer(200, httpx.Headers(), b"thank you"), 12)
+BUSY = Exchange(Answer(503, httpx.Headers(), b"busy"), 34)
+SILENT = Exchange(Unreachable("No connection within 5 s."), 5000)
+Happens = Callable[..., Event]
+
+
+def claim(limit: int = 10) -> list[Claimed]:
+    return claim_due(limit, LEASE)
+
+
+def now_in_postgres() -> datetime:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT clock_timestamp()")
+        moment = cursor.fetchone()[0]
+    assert isinstance(moment, datetime)
+    return moment
+
+
+@pytest.mark.parametrize(
+    ("outcome", "exchange", "state", "status", "error"),
+    [
+        (Delivered(), OK, DeliveryState.DELIVERED, 200, ""),
+        (GaveUp("Busy for ever."), BUSY, DeliveryState.EXHAUSTED, 503, "Busy for ever."),
+        (GaveUp("No connection."), SILENT, DeliveryState.EXHAUSTED, None, "No connection."),
+        (Canceled("Disabled."), None, DeliveryState.CANCELED, None, "Disabled."),
+    ],
+)
+def test_an_end_is_final(
+    delivery: Delivery,
+    outcome: Outcome,
+    exchange: Exchange | None,
+    state: DeliveryState,
+    status: int | None,
+    error: str,
+) -> None:
+    (claimed,) = claim()
+
+    assert settle(claimed, outcome, exchange)
+
+    delivery.refresh_from_db()
+    assert (delivery.state, delivery.last_status, delivery.last_error) == (state, status, error)
+    assert delivery.due_at is None
+    assert delivery.finished_at is not None
+
+
+def test_a_retry_is_due_after_its_delay_by_the_databases_clock(delivery: Delivery) -> None:
+    (claimed,) = claim()
+    before = now_in_postgres()
+
+    assert settle(claimed, RetryIn(timedelta(minutes=5), "Busy."), BUSY)
+
+    delivery.refresh_from_db()
+    assert (delivery.state, delivery.last_status, delivery.last_error) == (DeliveryState.PENDING, 503, "Busy.")
+    assert delivery.due_at is not None
+    assert timedelta(0) <= delivery.due_at - before - timedelta(minutes=5) < timedelta(seconds=5)
+    assert delivery.finished_at is None
+
+
+def test_a_later_success_clears_the_error(delivery: Delivery) -> None:
+    settle(claim()[0], RetryIn(timedelta(0), "Busy."), BUSY)
+
+    settle(claim()[0], Delivered(), OK)
+
+    delivery.refresh_from_db()
+    assert (delivery.state, delivery.last_error, delivery.attempts) == (DeliveryState.DELIVERED, "", 2)
+
+
+def test_every_exchange_is_in_the_log(delivery: Delivery) -> None:
+    first = claim()[0]
+    settle(first, RetryIn(timedelta(0), "Busy."), BUSY)
+    settle(claim()[0], RetryIn(timedelta(0), "Silent."), SILENT)
+    settle(claim()[0], Delivered(), OK)
+
+    rows = delivery.log.values_list("number", "status", "error", "response_head", "duration_ms")
+    assert list(rows) == [
+        (1, 503, "Busy.", "busy", 34),
+        (2, None, "Silent.", "", 5000),
+        (3, 200, "", "thank you", 12),
+    ]
+    assert delivery.log.get(number=1).started_at == first.claimed_at
+
+
+def test_what_was_not_sent_is_not_in_the_log(delivery: Delivery) -> None:
+    settle(claim()[0], Canceled("Disabled."), None)
+
+    assert not DeliveryAttempt.objects.exists()
+
+
+@pytest.mark.parametrize(
+    ("head", "kept"),
+    [
+        (b"a\0b", "a\ufffdb"),
+        (b"\xff\xfe", "\ufffd\ufffd"),
+        (b"x" * 16_384, "x" * 1000),
+        ("é".encode() * 900, "é" * 900),
+    ],
+)
+def test_whatever_bytes_came_back_can_be_kept(delivery: Delivery, head: bytes, kept: str) -> None:
+    assert settle(claim()[0], Delivered(), Exchange(Answer(200, httpx.Headers(), head), 1))
+
+    assert delivery.log.get().response_head == kept
+
+
+def test_a_long_reason_is_cut(delivery: Delivery) -> None:
+    assert settle(claim()[0], GaveUp("x" * 500), BUSY)
+
+    delivery.refresh_from_db()
+    assert delivery.last_error == delivery.log.get().error == "x" * 200
+
+
+@pytest.mark.parametrize(
+    "late", [Delivered(), RetryIn(timedelta(0), "late"), GaveUp("late"), Gone("late"), Canceled("late")]
+)
+def test_a_late_attempt_changes_nothing(delivery: Delivery, late: Outcome) -> None:
+    (stale,) = claim()
+    Delivery.objects.update(due_at=Now())  # the lease is over
+    (current,) = claim()
+    before = Delivery.objects.values().get()
+
+    assert not settle(stale, late, OK)
+
+    assert Delivery.objects.values().get() == before
+    assert not DeliveryAttempt.objects.exists()
+    assert Endpoint.objects.get().is_enabled
+    assert settle(current, Delivered(), OK)
+
+
+def test_an_attempt_ends_once(delivery: Delivery) -> None:
+    (claimed,) = claim()
+
+    assert settle(claimed, Delivered(), OK)
+    assert not settle(claimed, GaveUp("again"), BUSY)
+
+    assert Delivery.objects.get().state == DeliveryState.DELIVERED
+    assert DeliveryAttempt.objects.count() == 1
+
+
+# Endpoints that want nothing more
+
+
+def test_gone_disables_the_endpoint_and_cancels_what_else_is_on_its_way(
+    site: Site, endpoint: Endpoint, happens: Happens
+) -> None:
+    other, _ = create_endpoint(site, "https://example.com/other")
+    done = happens()
+    for claimed in claim():
+        settle(claimed, Delivered(), OK)
+    waiting, last = happens(), happens()
+    (claimed,) = (c for c in claim() if (c.event_id, c.endpoint_id) == (last.id, endpoint.id))
+
+    assert settle(claimed, Gone("Gone."), Exchange(Answer(410, httpx.Headers(), b""), 1))
+
+    endpoint.refresh_from_db()
+    assert (endpoint.is_enabled, endpoint.disabled_reason) == (False, "gone")
+    assert dict(endpoint.deliveries.values_list("event", "state")) == {
+        done.id: DeliveryState.DELIVERED,
+        waiting.id: DeliveryState.CANCELED,
+        last.id: DeliveryState.CANCELED,
+    }
+    assert endpoint.deliveries.get(event=last).last_status == 410
+    assert set(other.deliveries.exclude(event=done).values_list("state", flat=True)) == {DeliveryState.PENDING}
+
+
+def test_what_is_under_way_when_its_endpoint_is_disabled_is_canceled(delivery: Delivery) -> None:
+    (claimed,) = claim()
+    disable_endpoint(delivery.endpoint)
+
+    assert not settle(claimed, RetryIn(timedelta(0), "Busy."), BUSY)
+
+    delivery.refresh_from_db()
+    assert (delivery.state, delivery.last_error) == (DeliveryState.CANCELED, "The endpoint was disabled.")
+
+
+def test_an_endpoint_that_was_deleted_meanwhile_is_no_trouble(delivery: Delivery) -> None:
+    (claimed,) = claim()
+    delivery.endpoint.delete()
+
+    assert not settle(claimed, Gone("Gone."), BUSY)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_deliveries_that_find_their_endpoint_gone_together_do_not_wait_for_each_other_for_ever(
+    endpoint: Endpoint, happens: Happens
+) -> None:
+    for _ in range(12):
+        happens()
+    claims = claim(12)
+    together = Barrier(6)
+
+    def gone(claimed: Claimed) -> bool:
+        try:
+            together.wait(timeout=10)
+            return settle(claimed, Gone("Gone."), BUSY)
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(6) as threads:
+        ended = list(threads.map(gone, claims))
+
+    # The first to settle canceled the others, whose settling then comes too late.
+    assert sum(ended) == 1
+    assert set(Delivery.objects.values_list("state", flat=True)) == {DeliveryState.CANCELED}
+
+
+# Given back
+
+
+def test_what_is_given_back_is_due_at_once_and_its_attempt_counts(delivery: Delivery) -> None:
+    give_back(claim())
+
+    assert [again.attempt for again in claim()] == [2]
+
+
+def test_what_another_attempt_has_taken_over_is_not_given_back(delivery: Delivery) -> None:
+    stale = claim()
+    Delivery.objects.update(due_at=Now())
+    claim()
+
+    give_back(stale)
+
+    assert claim() == []

@@ -1,0 +1,67 @@
+"""Take deliveries that are due, so that nobody else does until the lease is over."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from django.db import connection
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """One attempt at a delivery, with everything it needs. (delivery, attempt) is the fencing token."""
+
+    delivery_id: UUID
+    #: Counted from 1.
+    attempt: int
+    site_id: UUID
+    endpoint_id: UUID
+    event_id: UUID
+    url: str = field(repr=False)
+    #: False if the endpoint was disabled after the event was recorded.
+    is_enabled: bool
+    claimed_at: datetime
+    sealed_payload: bytes = field(repr=False)
+    #: Those that have not expired, newest first.
+    sealed_secrets: Sequence[bytes] = field(repr=False)
+
+
+# The time is asked for once, in a subquery: compared with the function itself, which may change from row to row,
+# Postgres would not use the index on due_at. The lease is the same column, moved behind the attempt's deadline.
+CLAIM = """
+WITH moment AS MATERIALIZED (SELECT clock_timestamp() AS now),
+due AS (
+    SELECT id FROM webhooks_delivery
+    WHERE state = 'pending' AND due_at <= (SELECT now FROM moment)
+    ORDER BY due_at
+    LIMIT %(limit)s
+    FOR UPDATE SKIP LOCKED
+),
+claimed AS (
+    UPDATE webhooks_delivery AS delivery
+    SET attempts = attempts + 1, due_at = clock_timestamp() + make_interval(secs => %(lease)s)
+    FROM due WHERE delivery.id = due.id
+    RETURNING delivery.id, delivery.attempts, delivery.site_id, delivery.endpoint_id, delivery.event_id
+)
+SELECT claimed.id, claimed.attempts, claimed.site_id, claimed.endpoint_id, claimed.event_id,
+    endpoint.url, endpoint.is_enabled, clock_timestamp(), event.payload,
+    ARRAY(
+        SELECT secret FROM webhooks_endpointsecret
+        WHERE endpoint_id = claimed.endpoint_id AND (expires_at IS NULL OR expires_at > clock_timestamp())
+        ORDER BY id DESC
+    )
+FROM claimed
+JOIN webhooks_endpoint AS endpoint ON endpoint.id = claimed.endpoint_id
+JOIN webhooks_event AS event ON event.id = claimed.event_id
+"""
+
+
+def claim_due(limit: int, lease: timedelta) -> list[Claimed]:
+    """Begin an attempt at up to `limit` due deliveries, the longest due first.
+
+    Nothing else remembers the attempt: if this process dies, the delivery is due again when the lease is over.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(CLAIM, {"limit": limit, "lease": lease.total_seconds()})
+        return [Claimed(*row) for row in cursor.fetchall()]

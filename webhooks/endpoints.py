@@ -1,0 +1,92 @@
+"""What a site can do with its endpoints: make, list, rotate, disable and enable."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+
+from django.db import transaction
+from django.db.models import F, Q, QuerySet
+from django.db.models.functions import Least, Now
+
+from core.guarded_http import RefusedUrl, check_url
+from core.signing import new_webhook_secret
+from tenants.models import Site
+from webhooks import settle
+from webhooks.errors import TooManyEndpoints, UnknownEventType, UnsafeUrl
+from webhooks.models import Endpoint, EndpointSecret
+from webhooks.reach import webhook_reach
+from webhooks.types import EVENT_TYPES
+
+MAX_ENDPOINTS = 20
+#: Each one signs every delivery, and receivers look at no more than 16 signatures.
+MAX_LIVE_SECRETS = 10
+OVERLAP = timedelta(hours=24)
+
+
+@transaction.atomic
+def create_endpoint(
+    site: Site, url: str, description: str = "", event_types: Sequence[str] = ()
+) -> tuple[Endpoint, str]:
+    """Return the endpoint and its secret, which is shown this once. No event types means all.
+
+    Raises:
+        UnsafeUrl, UnknownEventType, TooManyEndpoints: nothing was stored.
+    """
+    check_wishes(url, event_types)
+    # The site's row is the lock that makes the count true.
+    Site.objects.select_for_update(no_key=True).get(id=site.id)
+    check_room(site)
+    endpoint = Endpoint.objects.create(
+        site=site, url=url, description=description, event_types=list(dict.fromkeys(event_types))
+    )
+    return endpoint, _add_secret(endpoint)
+
+
+def check_wishes(url: str, event_types: Sequence[str]) -> None:
+    """Raise `UnsafeUrl` or `UnknownEventType` for what can never be delivered."""
+    try:
+        check_url(url, webhook_reach())
+    except RefusedUrl as error:
+        raise UnsafeUrl(str(error)) from error
+    for event_type in event_types:
+        if event_type not in EVENT_TYPES:
+            raise UnknownEventType(event_type, list(EVENT_TYPES))
+
+
+def check_room(site: Site) -> None:
+    """Raise `TooManyEndpoints` if the site has as many as it may."""
+    if Endpoint.objects.filter(site=site).count() >= MAX_ENDPOINTS:
+        raise TooManyEndpoints(MAX_ENDPOINTS)
+
+
+def list_endpoints(site: Site) -> QuerySet[Endpoint]:
+    """Return the site's endpoints, newest first."""
+    return Endpoint.objects.filter(site=site)
+
+
+@transaction.atomic
+def rotate_secret(endpoint: Endpoint, overlap: timedelta = OVERLAP) -> str:
+    """Return a new secret, shown this once. Both sign until the overlap is over; a leaked one gets none."""
+    Endpoint.objects.select_for_update(no_key=True).get(id=endpoint.id)
+    live = endpoint.secrets.filter(Q(expires_at=None) | Q(expires_at__gt=Now()))
+    live.update(expires_at=Least(F("expires_at"), Now() + overlap))
+    kept = live.order_by("-id").values_list("id", flat=True)[: MAX_LIVE_SECRETS - 1]
+    live.exclude(id__in=list(kept)).update(expires_at=Now())
+    return _add_secret(endpoint)
+
+
+def disable_endpoint(endpoint: Endpoint) -> None:
+    """Send nothing more there, at the site's wish. What is on its way is canceled."""
+    settle.disable(endpoint.id, "", "The endpoint was disabled.")
+    endpoint.refresh_from_db(fields=["is_enabled", "disabled_reason"])
+
+
+def enable_endpoint(endpoint: Endpoint) -> None:
+    """Send new events there again. What was canceled stays canceled."""
+    Endpoint.objects.filter(id=endpoint.id).update(is_enabled=True, disabled_reason="")
+    endpoint.refresh_from_db(fields=["is_enabled", "disabled_reason"])
+
+
+def _add_secret(endpoint: Endpoint) -> str:
+    secret = new_webhook_secret()
+    EndpointSecret.objects.create(endpoint=endpoint, secret=secret.encode())
+    return secret

@@ -1,0 +1,104 @@
+"""Decide what one attempt has come to. Nothing is done here."""
+
+import email.utils
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TypeAlias
+
+from core.guarded_http import Answer, NoAnswer
+
+#: The wait before each attempt; it is spread by a fifth to both sides. The last ends some 76 hours after the first.
+SCHEDULE = (
+    timedelta(0),
+    timedelta(seconds=5),
+    timedelta(minutes=5),
+    timedelta(minutes=30),
+    timedelta(hours=2),
+    timedelta(hours=5),
+    timedelta(hours=10),
+    timedelta(hours=14),
+    timedelta(hours=20),
+    timedelta(hours=24),
+)
+SPREAD = 0.2
+#: A receiver may ask for more time than the schedule has, but not for more than this.
+LONGEST_WAIT = timedelta(hours=24)
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """The receiver has it. Its word is the status line; a body that broke off later changes nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class RetryIn:
+    delay: timedelta
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class GaveUp:
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """The receiver wants nothing more, now or later."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Canceled:
+    """Nothing was sent, for nobody wants it any more."""
+
+    reason: str
+
+
+Outcome: TypeAlias = Delivered | RetryIn | GaveUp | Gone | Canceled
+
+
+def judge(answer: Answer | NoAnswer, *, attempt: int, now: datetime, random: Callable[[], float]) -> Outcome:
+    """Decide what attempt number `attempt`, counted from 1, has come to. `random` gives numbers from 0 to 1.
+
+    A blocked address is tried again like any failure: names are corrected, and networks allowed. A literal one was
+    refused when the endpoint was made.
+    """
+    match answer:
+        case Answer(status=status) if 200 <= status < 300:
+            return Delivered()
+        case Answer(status=410):
+            return Gone("The receiver answered 410: it is gone for good.")
+        case Answer(status=status, headers=headers):
+            floor = retry_after(headers.get("retry-after", ""), now)
+            reason = _reason(status)
+        case NoAnswer():
+            floor = timedelta(0)
+            reason = str(answer)
+    if attempt >= len(SCHEDULE):
+        return GaveUp(reason)
+    return RetryIn(min(max(spread(SCHEDULE[attempt], random()), floor), LONGEST_WAIT), reason)
+
+
+def _reason(status: int) -> str:
+    if 300 <= status < 400:
+        return f"The receiver answered {status}, a redirect; these are not followed. Give its final address."
+    return f"The receiver answered {status}."
+
+
+def spread(delay: timedelta, chance: float) -> timedelta:
+    """Move the delay by up to a fifth, so that what failed together does not come back together."""
+    return delay * (1 - SPREAD + 2 * SPREAD * chance)
+
+
+def retry_after(value: str, now: datetime) -> timedelta:
+    """Read a `Retry-After` header: seconds or an HTTP date (RFC 9110, 10.2.3). Zero for what is neither."""
+    if value.isascii() and value.isdigit():
+        # Ten digits are centuries; more could not be a timedelta.
+        return timedelta(seconds=int(value[:10]))
+    try:
+        moment = email.utils.parsedate_to_datetime(value)
+    except ValueError:
+        return timedelta(0)
+    return max(moment.replace(tzinfo=moment.tzinfo or UTC) - now, timedelta(0))
