@@ -28,6 +28,8 @@ class Receiver:
     received: list[Received] = field(default_factory=list)
     script: list[Behavior] = field(default_factory=list)
     otherwise: Behavior = field(default_factory=lambda: answering(200, body=b"thank you"))
+    #: One item for each request, to wait for.
+    arrivals: asyncio.Queue[None] = field(default_factory=asyncio.Queue)
     under_way: dict[asyncio.Task[None], asyncio.StreamWriter] = field(default_factory=dict)
 
     @property
@@ -39,6 +41,7 @@ class Receiver:
         self.under_way[task] = writer
         with suppress(OSError, asyncio.IncompleteReadError):
             self.received.append(await _read(reader))
+            self.arrivals.put_nowait(None)
             await (self.script.pop(0) if self.script else self.otherwise)(writer)
         writer.close()
 

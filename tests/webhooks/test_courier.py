@@ -1,0 +1,522 @@
+"""The courier against a real receiver and a real database, its own threads and all."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable, MutableMapping
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Any, ParamSpec, TypeVar
+
+import pytest
+from django.db import OperationalError, connection
+from django.db.models import Max
+from django.db.models.functions import Now
+from pytest_django import Settings
+from standardwebhooks.webhooks import Webhook
+from structlog.testing import capture_logs
+
+from core import clock
+from core.crypto import new_key
+from core.guarded_http import Reach, guarded_client
+from core.threads import DatabaseThreads
+from tests.webhooks.receiver import (
+    Behavior,
+    Receiver,
+    answering,
+    cut,
+    dripping,
+    flooding,
+    receiving,
+)
+from webhooks.claim import claim_due
+from webhooks.courier import Courier, new_courier
+from webhooks.judge import Delivered
+from webhooks.models import Delivery, DeliveryAttempt, DeliveryState, Endpoint, Event
+from webhooks.reach import webhook_reach
+from webhooks.send import prepare, send
+from webhooks.settle import settle
+from webhooks.tasks import bell, ring
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+P = ParamSpec("P")
+R = TypeVar("R")
+Happens = Callable[..., Event]
+Logs = list[MutableMapping[str, Any]]
+
+
+def courier(threads: DatabaseThreads | None = None, reach: Reach | None = None, **options: Any) -> Courier:
+    wanted: dict[str, Any] = {"slots": 8, "timeout_seconds": 5, "chance": lambda: 0.5, **options}
+    return Courier(guarded_client(reach or webhook_reach()), threads or DatabaseThreads("courier", 4), **wanted)
+
+
+@asynccontextmanager
+async def running(courier: Courier) -> AsyncIterator[asyncio.Event]:
+    stop = asyncio.Event()
+    task = asyncio.create_task(courier.run(stop))
+    try:
+        yield stop
+    finally:
+        stop.set()
+        await task
+
+
+class Database:
+    """The database as a test sees it from within an event loop."""
+
+    def __init__(self) -> None:
+        self._threads = DatabaseThreads("test", 1)
+
+    async def run(self, function: Callable[[], R]) -> R:
+        return await self._threads.run(function)
+
+    async def until(self, condition: Callable[[], object], seconds: float = 8) -> None:
+        """Wait until the condition is true."""
+        async with asyncio.timeout(seconds):
+            while not await self.run(condition):  # noqa: ASYNC110 (rows of Postgres raise no event)
+                await asyncio.sleep(0.02)
+
+    def close(self) -> None:
+        self._threads.close()
+
+
+@asynccontextmanager
+async def scene(*script: Behavior, otherwise: Behavior | None = None) -> AsyncIterator[tuple[Receiver, Database]]:
+    """A receiver that every endpoint leads to, and a view on the database."""
+    database = Database()
+    async with receiving() as receiver:
+        receiver.script = list(script)
+        receiver.otherwise = otherwise or receiver.otherwise
+        await database.run(lambda: Endpoint.objects.update(url=receiver.url))
+        yield receiver, database
+    database.close()
+
+
+def judged() -> bool:
+    """Every delivery has come to something."""
+    untouched = Delivery.objects.filter(state=DeliveryState.PENDING, last_status=None, last_error="")
+    return not untouched.exists()
+
+
+def ended() -> bool:
+    return not Delivery.objects.filter(state=DeliveryState.PENDING).exists()
+
+
+def make_due() -> None:
+    Delivery.objects.filter(state=DeliveryState.PENDING).update(due_at=Now())
+
+
+def deliver(*script: Behavior, until: Callable[[], bool] = judged, **options: Any) -> Receiver:
+    """Run a courier until what is due has come to something; return what the receiver got."""
+
+    async def play() -> Receiver:
+        async with scene(*script) as (receiver, database), running(courier(**options)):
+            await database.until(until)
+        return receiver
+
+    return asyncio.run(play())
+
+
+# What answers come to
+
+
+def test_an_event_arrives_signed(delivery: Delivery, secret: str) -> None:
+    receiver = deliver(answering(200))
+
+    (received,) = receiver.received
+    assert Webhook(secret).verify(received.body, received.headers)["type"] == "job.succeeded"
+    assert received.headers["webhook-id"] == delivery.event.public_id
+    delivery.refresh_from_db()
+    assert (delivery.state, delivery.attempts, delivery.last_status) == (DeliveryState.DELIVERED, 1, 200)
+
+
+def test_after_a_500_it_is_tried_again_with_the_same_id_and_bytes(delivery: Delivery, secret: str) -> None:
+    async def play() -> Receiver:
+        async with scene(answering(500, body=b"broken"), answering(200)) as (receiver, database):
+            courier_ = courier()
+            async with running(courier_):
+                await database.until(judged)
+                await database.run(make_due)
+                courier_.wake()
+                await database.until(ended)
+        return receiver
+
+    first, second = asyncio.run(play()).received
+
+    assert first.headers["webhook-id"] == second.headers["webhook-id"]
+    assert first.body == second.body
+    assert Webhook(secret).verify(second.body, second.headers)
+    assert [r.headers["x-nightdesk-attempt"] for r in (first, second)] == ["1", "2"]
+    rows = delivery.log.values_list("number", "status", "error", "response_head")
+    assert list(rows) == [(1, 500, "The receiver answered 500.", "broken"), (2, 200, "", "")]
+
+
+def waits(delivery: Delivery) -> timedelta:
+    """How long after its attempt began a delivery is due again."""
+    delivery.refresh_from_db()
+    begun = delivery.log.aggregate(last=Max("started_at"))["last"]
+    assert delivery.state == DeliveryState.PENDING
+    assert delivery.due_at is not None
+    waited: timedelta = delivery.due_at - begun
+    return waited
+
+
+@pytest.mark.parametrize(
+    ("behavior", "options", "error"),
+    [
+        (answering(500), {}, "answered 500"),
+        (cut, {}, "cut before an answer"),
+        (answering(302, "Location: http://127.0.0.1/"), {}, "redirect"),
+        (dripping(b"HTTP/1.1 200 OK\r\nX-Slow: "), {"timeout_seconds": 0.3}, "No answer within 0.3 s"),
+        (answering(200), {"reach": Reach(ports=frozenset())}, "not public"),
+    ],
+)
+def test_what_failed_waits_for_its_next_attempt(
+    delivery: Delivery, behavior: Behavior, options: dict[str, Any], error: str
+) -> None:
+    receiver = deliver(behavior, **options)
+
+    assert timedelta(seconds=5) <= waits(delivery) < timedelta(seconds=8)
+    assert error in delivery.last_error
+    assert len(receiver.received) == (0 if "reach" in options else 1)
+
+
+def test_retry_after_is_waited_for(delivery: Delivery) -> None:
+    deliver(answering(429, "Retry-After: 600"))
+
+    assert timedelta(minutes=10) <= waits(delivery) < timedelta(minutes=10, seconds=3)
+
+
+def test_a_receiver_that_is_gone_is_left_alone(endpoint: Endpoint, happens: Happens) -> None:
+    first = happens()
+    deliver(answering(410))
+
+    with capture_logs():
+        happens()
+    receiver = deliver()
+
+    endpoint.refresh_from_db()
+    assert (endpoint.is_enabled, endpoint.disabled_reason) == (False, "gone")
+    assert Delivery.objects.get().event == first
+    assert Delivery.objects.get().state == DeliveryState.CANCELED
+    assert receiver.received == []
+
+
+def test_what_became_due_for_a_disabled_endpoint_is_canceled_unsent(delivery: Delivery) -> None:
+    Endpoint.objects.update(is_enabled=False)
+
+    receiver = deliver()
+
+    delivery.refresh_from_db()
+    assert (delivery.state, delivery.last_error) == (DeliveryState.CANCELED, "The endpoint was disabled.")
+    assert receiver.received == []
+
+
+def test_a_status_is_enough_however_long_the_body(delivery: Delivery) -> None:
+    written: list[int] = []
+    deliver(flooding(131_072_000, written))
+
+    delivery.refresh_from_db()
+    assert delivery.state == DeliveryState.DELIVERED
+    assert written[0] < 16_000_000
+    assert delivery.log.get().response_head == "x" * 1000
+
+
+def test_after_the_tenth_failure_it_is_exhausted(delivery: Delivery) -> None:
+    Delivery.objects.update(attempts=9)
+
+    deliver(answering(503))
+
+    delivery.refresh_from_db()
+    assert (delivery.state, delivery.attempts) == (DeliveryState.EXHAUSTED, 10)
+    assert delivery.log.get().number == 10
+
+
+# Crashes
+
+
+def test_killed_between_answer_and_settle_it_is_sent_again_as_the_same_event(delivery: Delivery, secret: str) -> None:
+    async def play() -> tuple[Receiver, bool]:
+        async with scene() as (receiver, database):
+            (lost,) = await database.run(lambda: claim_due(1, timedelta(seconds=30)))
+            async with guarded_client(webhook_reach()) as client:
+                # The receiver says 200, and the process dies before it could write that down.
+                exchange = await send(prepare(lost, clock.unix_seconds() - 31), client, 5)
+            await database.run(make_due)  # the lease is over
+            async with running(courier()):
+                await database.until(ended)
+            return receiver, await database.run(lambda: settle(lost, Delivered(), exchange))
+
+    receiver, late_settled = asyncio.run(play())
+
+    first, second = receiver.received
+    assert first.headers["webhook-id"] == second.headers["webhook-id"] == delivery.event.public_id
+    assert first.body == second.body
+    assert int(second.headers["webhook-timestamp"]) - int(first.headers["webhook-timestamp"]) >= 31
+    assert Webhook(secret).verify(second.body, second.headers)
+    assert not late_settled
+    assert list(delivery.log.values_list("number", flat=True)) == [2]
+
+
+def test_one_delivery_that_cannot_be_made_does_not_take_others_along(
+    endpoint: Endpoint, happens: Happens, settings: Settings
+) -> None:
+    good_keys = settings.ENCRYPTION_KEYS
+    bad = happens()
+    settings.ENCRYPTION_KEYS = f"other:{new_key()},{good_keys}"
+    Event.objects.filter(id=bad.id).update(payload=b"{}")  # sealed with a key that is then lost
+    settings.ENCRYPTION_KEYS = good_keys
+    good = happens()
+
+    with capture_logs() as logs:
+        receiver = deliver()
+
+    assert [received.headers["webhook-id"] for received in receiver.received] == [good.public_id]
+    broken = Delivery.objects.get(event=bad)
+    assert broken.state == DeliveryState.PENDING
+    assert "operator has been told" in broken.last_error
+    assert [entry["event"] for entry in logs].count("delivery_broke") == 1
+
+
+class Watched(DatabaseThreads):
+    """Threads that tell when a claim is over, and whose database is away for functions of some names, some times."""
+
+    def __init__(self, away_for: Iterable[str] = (), times: int = 0) -> None:
+        super().__init__("watched", 4)
+        self.looked = asyncio.Event()
+        self.left = times
+        self._away_for = set(away_for)
+
+    async def run(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        if function.__name__ in self._away_for and self.left > 0:
+            self.left -= 1
+            raise OperationalError("the database is away")
+        result = await super().run(function, *args, **kwargs)
+        if function is claim_due:
+            self.looked.set()
+        return result
+
+
+def test_an_outage_of_the_database_is_survived_and_told_once(delivery: Delivery) -> None:
+    threads = Watched(["claim_due"], times=3)
+
+    async def play() -> None:
+        async with scene() as (_, database):
+            courier_ = courier(threads)
+
+            def ended_after_another_try() -> bool:
+                # Each wake is one more try, so that the test need not sit the pauses out.
+                courier_.wake()
+                return ended()
+
+            async with running(courier_):
+                await database.until(ended_after_another_try)
+
+    with capture_logs() as logs:
+        asyncio.run(play())
+
+    names = [entry["event"] for entry in logs]
+    assert threads.left == 0
+    assert (names.count("courier_out"), names.count("courier_back")) == (1, 1)
+    delivery.refresh_from_db()
+    assert delivery.state == DeliveryState.DELIVERED
+
+
+def test_connections_that_the_database_cuts_are_replaced(delivery: Delivery) -> None:
+    Delivery.objects.update(due_at=Now() + timedelta(seconds=60))
+    connection.close()  # this thread's own would be cut as well
+
+    def cut_all_others() -> None:
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+            make_due()
+
+    def ended_as_far_as_one_can_ask() -> bool:
+        try:
+            return ended()
+        except OperationalError:
+            return False
+
+    async def play() -> None:
+        threads = Watched()
+        async with scene() as (_, database), running(courier(threads, poll_seconds=0.1)):
+            await threads.looked.wait()
+            await database.run(cut_all_others)
+            await database.until(ended_as_far_as_one_can_ask)
+
+    with capture_logs():
+        asyncio.run(play())
+
+    assert Delivery.objects.get().state == DeliveryState.DELIVERED
+
+
+def test_an_answer_is_written_down_once_the_database_is_back(delivery: Delivery) -> None:
+    receiver = deliver(threads=Watched(["settle"], times=1), until=ended)
+
+    delivery.refresh_from_db()
+    assert (delivery.state, delivery.attempts, len(receiver.received)) == (DeliveryState.DELIVERED, 1, 1)
+
+
+# Stopping
+
+
+async def arrived(receiver: Receiver) -> None:
+    """Wait for the next request."""
+    await asyncio.wait_for(receiver.arrivals.get(), timeout=8)
+
+
+def holding(released: asyncio.Event) -> Behavior:
+    """Answers 200 when it is released."""
+
+    async def hold(writer: asyncio.StreamWriter) -> None:
+        await released.wait()
+        await answering(200)(writer)
+
+    return hold
+
+
+def test_stopping_waits_for_what_is_under_way_and_claims_nothing_more(endpoint: Endpoint, happens: Happens) -> None:
+    first = happens()
+
+    async def play() -> Receiver:
+        released = asyncio.Event()
+        async with scene(holding(released)) as (receiver, database), running(courier()) as stop:
+            await arrived(receiver)
+            stop.set()
+            await database.run(lambda: happens() and None)
+            released.set()
+        return receiver
+
+    receiver = asyncio.run(play())
+
+    assert len(receiver.received) == 1
+    assert Delivery.objects.get(event=first).state == DeliveryState.DELIVERED
+    assert list(Delivery.objects.exclude(event=first).values_list("state", "attempts")) == [("pending", 0)]
+
+
+def test_what_cannot_be_ended_in_time_is_given_back(delivery: Delivery) -> None:
+    async def play() -> None:
+        threads = Watched(["settle"], times=1000)
+        async with scene() as (receiver, _), running(courier(threads, timeout_seconds=0.3)) as stop:
+            await arrived(receiver)
+            stop.set()
+
+    with capture_logs() as logs:
+        asyncio.run(play())
+
+    (again,) = claim_due(10, timedelta(seconds=30))
+    assert (again.delivery_id, again.attempt) == (delivery.id, 2)
+    assert "deliveries_given_back" in [entry["event"] for entry in logs]
+
+
+def test_what_cannot_even_be_given_back_is_left_to_its_lease(delivery: Delivery) -> None:
+    async def play() -> None:
+        threads = Watched(["settle", "give_back"], times=1000)
+        async with scene() as (receiver, _), running(courier(threads, timeout_seconds=0.3)) as stop:
+            await arrived(receiver)
+            stop.set()
+
+    with capture_logs() as logs:
+        asyncio.run(play())
+
+    assert claim_due(10, timedelta(seconds=30)) == []
+    assert "deliveries_left_to_their_leases" in [entry["event"] for entry in logs]
+
+
+# Pace
+
+
+def test_no_more_are_under_way_than_there_are_slots_and_a_free_slot_is_filled_at_once(
+    endpoint: Endpoint, happens: Happens
+) -> None:
+    for _ in range(12):
+        happens()
+    at_once = most = 0
+
+    async def count(writer: asyncio.StreamWriter) -> None:
+        nonlocal at_once, most
+        at_once += 1
+        most = max(most, at_once)
+        await asyncio.sleep(0.02)
+        at_once -= 1
+        await answering(200)(writer)
+
+    async def play() -> None:
+        # With such a poll only a slot that becomes free can bring the courier to claim again.
+        async with scene(otherwise=count) as (_, database), running(courier(slots=3, poll_seconds=60)):
+            await database.until(ended)
+
+    asyncio.run(play())
+
+    assert most == 3
+    assert DeliveryAttempt.objects.count() == 12
+
+
+def test_a_ring_is_heard_at_once_from_whatever_thread(endpoint: Endpoint, happens: Happens) -> None:
+    async def play() -> None:
+        threads = Watched()
+        async with scene() as (receiver, database), running(courier(threads, poll_seconds=60)):
+            await threads.looked.wait()  # it found nothing, so now only the ring can tell it
+
+            await database.run(lambda: happens() and None)
+
+            await arrived(receiver)
+            await database.until(ended)
+
+    asyncio.run(play())
+
+
+def test_without_a_ring_it_is_found_within_the_poll(delivery: Delivery) -> None:
+    Delivery.objects.update(due_at=Now() + timedelta(seconds=0.3))
+
+    deliver(until=ended, poll_seconds=0.1)
+
+    delivery.refresh_from_db()
+    assert delivery.state == DeliveryState.DELIVERED
+
+
+def test_the_message_of_the_bell_wakes_the_courier_of_this_process(delivery: Delivery, rings: list[str]) -> None:
+    rings.clear()
+
+    ring()
+
+    assert rings == ["ring"]
+
+
+def test_a_courier_takes_the_bell_down_when_it_stops() -> None:
+    deliver()
+
+    assert not bell.wake()
+
+
+def test_a_ring_after_the_end_is_harmless() -> None:
+    courier_ = courier()
+    courier_.wake()
+
+    async def play() -> None:
+        async with running(courier_):
+            courier_.wake()
+
+    asyncio.run(play())
+    courier_.wake()
+
+
+def test_the_settings_make_a_courier(delivery: Delivery) -> None:
+    async def play() -> Receiver:
+        async with scene() as (receiver, database), running(new_courier()):
+            await database.until(ended)
+        return receiver
+
+    assert len(asyncio.run(play()).received) == 1
+
+
+def test_the_log_names_what_was_delivered_and_shows_no_secret(delivery: Delivery, secret: str) -> None:
+    with capture_logs() as logs:
+        deliver()
+
+    (entry,) = (entry for entry in logs if entry["event"] == "delivery_attempted")
+    assert (entry["outcome"], entry["attempt"], entry["status"]) == ("Delivered", 1, 200)
+    assert secret not in str(logs)
+    assert "café" not in str(logs)

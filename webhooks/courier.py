@@ -1,0 +1,224 @@
+"""The courier: the part of a worker process that carries deliveries out, many at once on the event loop."""
+
+import asyncio
+import random
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import timedelta
+from uuid import UUID
+
+import httpx
+import structlog
+from django.conf import settings
+
+from core import clock
+from core.guarded_http import Interrupted, guarded_client
+from core.ids import to_public
+from core.threads import DatabaseThreads
+from tenants.models import Site
+from webhooks.claim import Claimed, claim_due
+from webhooks.judge import Canceled, Outcome, RetryIn, judge
+from webhooks.models import Delivery, Event
+from webhooks.reach import webhook_reach
+from webhooks.send import Exchange, prepare, send
+from webhooks.settle import give_back, settle
+from webhooks.tasks import bell
+
+log = structlog.get_logger(__name__)
+
+#: How long a courier sleeps when nobody rings.
+POLL_SECONDS = 1.0
+#: How long it leaves a database alone that does not answer: at first, and at most.
+FIRST_PAUSE_SECONDS = 1.0
+LONGEST_PAUSE_SECONDS = 5.0
+#: What a lease has beyond the attempt's deadline: time to write down what came of it.
+MARGIN_SECONDS = 15.0
+DATABASE_THREADS = 4
+
+
+def new_courier() -> "Courier":
+    """Return a courier as the settings say, for one `run`."""
+    return Courier(
+        guarded_client(webhook_reach()),
+        DatabaseThreads("courier", DATABASE_THREADS),
+        slots=settings.WEBHOOK_SLOTS,
+        timeout_seconds=settings.WEBHOOK_TIMEOUT_SECONDS,
+    )
+
+
+class Courier:
+    """Claims what is due while it has free slots, sends it, and writes down what came of it.
+
+    It owns the client and the threads that it is given: when `run` ends, they are closed.
+    """
+
+    def __init__(
+        self,
+        client: httpx.AsyncClient,
+        threads: DatabaseThreads,
+        *,
+        slots: int,
+        timeout_seconds: float,
+        poll_seconds: float = POLL_SECONDS,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self._client = client
+        self._threads = threads
+        self._slots = slots
+        self._timeout_seconds = timeout_seconds
+        self._lease = timedelta(seconds=timeout_seconds + MARGIN_SECONDS)
+        self._poll_seconds = poll_seconds
+        self._chance = chance
+        self._under_way: dict[asyncio.Task[None], Claimed] = {}
+        self._may_be_more = False
+        self._woken = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        #: How long to leave the database alone; None while it answers.
+        self._outage_seconds: float | None = None
+
+    def wake(self) -> None:
+        """Look for due deliveries now. May be called from any thread, at any time."""
+        loop = self._loop
+        if loop is not None:
+            with suppress(RuntimeError):  # the loop has been closed since
+                loop.call_soon_threadsafe(self._woken.set)
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Deliver until `stop` is set, then end what is under way or give it back."""
+        self._loop = asyncio.get_running_loop()
+        bell.listen(self.wake)
+        watcher = asyncio.create_task(self._wake_at(stop))
+        try:
+            while not stop.is_set():
+                self._woken.clear()
+                await self._take()
+                await self._pause()
+        finally:
+            bell.listen(None)
+            watcher.cancel()
+            await self._wind_down()
+
+    async def _wake_at(self, stop: asyncio.Event) -> None:
+        await stop.wait()
+        self._woken.set()
+
+    async def _take(self) -> None:
+        """Claim as many as there are free slots for, and set them going."""
+        free = self._slots - len(self._under_way)
+        self._may_be_more = free == 0
+        if free == 0:
+            return
+        try:
+            claims = await self._threads.run(claim_due, free, self._lease)
+        except Exception as error:
+            self._note_outage(error)
+            return
+        self._note_recovery()
+        self._may_be_more = len(claims) == free
+        for claimed in claims:
+            task = asyncio.create_task(self._deliver(claimed))
+            self._under_way[task] = claimed
+            task.add_done_callback(self._free_slot)
+
+    def _free_slot(self, task: asyncio.Task[None]) -> None:
+        del self._under_way[task]
+        if self._may_be_more:
+            self._woken.set()
+
+    async def _pause(self) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._outage_seconds or self._poll_seconds):
+                await self._woken.wait()
+
+    # One delivery
+
+    async def _deliver(self, claimed: Claimed) -> None:
+        with structlog.contextvars.bound_contextvars(
+            site=to_public(Site.ID_PREFIX, claimed.site_id),
+            event_id=to_public(Event.ID_PREFIX, claimed.event_id),
+            delivery=_public_id(claimed.delivery_id),
+        ):
+            outcome, exchange = await self._attempt(claimed)
+            _log_outcome(claimed, outcome, exchange)
+            await self._settle(claimed, outcome, exchange)
+
+    async def _attempt(self, claimed: Claimed) -> tuple[Outcome, Exchange | None]:
+        if not claimed.is_enabled:
+            return Canceled("The endpoint was disabled."), None
+        try:
+            prepared = prepare(claimed, clock.unix_seconds())
+            exchange = await send(prepared, self._client, self._timeout_seconds)
+        except Exception:  # the outermost of this delivery: it must not take the others along
+            log.exception("delivery_broke")
+            exchange = Exchange(Interrupted("Nightdesk could not make this attempt; its operator has been told."), 0)
+        outcome = judge(exchange.answer, attempt=claimed.attempt, now=clock.now(), random=self._chance)
+        return outcome, exchange
+
+    async def _settle(self, claimed: Claimed, outcome: Outcome, exchange: Exchange | None) -> None:
+        """Write it down, and keep trying while the database is away and the lease lasts."""
+        loop = asyncio.get_running_loop()
+        # The lease began before the attempt did, so this may be too late; the fence then says so.
+        give_up_at = loop.time() + self._lease.total_seconds()
+        while True:
+            try:
+                await self._threads.run(settle, claimed, outcome, exchange)
+            except Exception as error:
+                pause_seconds = self._note_outage(error)
+                if loop.time() > give_up_at:
+                    log.error("delivery_unsettled", error=type(error).__name__)
+                    return
+                await asyncio.sleep(pause_seconds)
+            else:
+                return
+
+    # Bad times
+
+    def _note_outage(self, error: Exception) -> float:
+        """Say it once, and return how long to wait; from then on ask less and less often."""
+        if self._outage_seconds is None:
+            log.error("courier_out", error=type(error).__name__, reason=str(error)[:200])
+            self._outage_seconds = FIRST_PAUSE_SECONDS
+        else:
+            self._outage_seconds = min(self._outage_seconds * 2, LONGEST_PAUSE_SECONDS)
+        return self._outage_seconds
+
+    def _note_recovery(self) -> None:
+        if self._outage_seconds is not None:
+            log.info("courier_back")
+        self._outage_seconds = None
+
+    async def _wind_down(self) -> None:
+        """Wait for what is under way, but no longer than an attempt may last; give the rest back."""
+        if self._under_way:
+            await asyncio.wait(self._under_way, timeout=self._timeout_seconds)
+        late = dict(self._under_way)
+        for task in late:
+            task.cancel()
+        await asyncio.gather(*late, return_exceptions=True)
+        if late:
+            await self._give_back(list(late.values()))
+        await self._client.aclose()
+        await asyncio.to_thread(self._threads.close)
+
+    async def _give_back(self, claims: list[Claimed]) -> None:
+        try:
+            await self._threads.run(give_back, claims)
+        except Exception as error:
+            log.warning("deliveries_left_to_their_leases", count=len(claims), error=type(error).__name__)
+        else:
+            log.info("deliveries_given_back", count=len(claims))
+
+
+def _public_id(delivery_id: UUID) -> str:
+    return to_public(Delivery.ID_PREFIX, delivery_id)
+
+
+def _log_outcome(claimed: Claimed, outcome: Outcome, exchange: Exchange | None) -> None:
+    facts: dict[str, object] = {"attempt": claimed.attempt, "outcome": type(outcome).__name__}
+    if exchange is not None:
+        facts |= {"status": getattr(exchange.answer, "status", None), "ms": exchange.duration_ms}
+    if reason := getattr(outcome, "reason", ""):
+        facts["reason"] = reason
+    if isinstance(outcome, RetryIn):
+        facts["retry_seconds"] = round(outcome.delay.total_seconds())
+    log.info("delivery_attempted", **facts)
