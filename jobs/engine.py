@@ -20,6 +20,7 @@ from structlog.contextvars import bound_contextvars
 
 from core.threads import DatabaseThreads
 from inference.clients import Clients
+from inference.routing import ProviderSpec
 from jobs import leases
 from jobs.claim import claim
 from jobs.endings import Canceled, Ending, Failed, GivenBack, RetryIn
@@ -27,6 +28,7 @@ from jobs.execute import Run, begin, execute
 from jobs.finish import Finish, finish
 from jobs.models import Job
 from jobs.sweep import sweep
+from providers.types import Provider
 
 log = structlog.get_logger(__name__)
 
@@ -59,14 +61,15 @@ class Slot:
 class Engine:
     """Lives in one event loop: `await run()`. `wake` and `stop` may be called from any thread."""
 
-    def __init__(self, *, chance: random.Random | None = None) -> None:
-        self._chance = chance or random.Random()  # noqa: S311 (jitter, not a secret)
+    def __init__(self, provider_for: Callable[[ProviderSpec], Provider] | None = None) -> None:
+        self._chance = random.Random()  # noqa: S311 (jitter, not a secret)
         self._slots: dict[UUID, Slot] = {}
         self._bell = asyncio.Event()
         self._stopping = asyncio.Event()
         self._database = DatabaseThreads("jobs", DATABASE_THREADS)
         self._pulse = DatabaseThreads("pulse", 1)
         self._clients = Clients()
+        self._provider_for = provider_for or self._clients
         self._worker_id: UUID | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -179,7 +182,9 @@ class Engine:
 
     async def _execute(self, slot: Slot) -> Ending:
         try:
-            return await execute(slot.run, database=self._database, provider_for=self._clients, chance=self._chance)
+            return await execute(
+                slot.run, database=self._database, provider_for=self._provider_for, chance=self._chance
+            )
         except asyncio.CancelledError:
             if slot.stopped_by is None:
                 raise

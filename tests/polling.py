@@ -9,7 +9,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def wait_for(read: Callable[[], T], *, seconds: float = 20, every: float = 0.02) -> T:
+def wait_for(read: Callable[[], T | None], *, seconds: float = 20, every: float = 0.02) -> T:
     """Return the first true value that `read` gives; fail when none comes in time."""
     deadline, pause = time.monotonic() + seconds, threading.Event()
     while not (found := read()):

@@ -1,0 +1,89 @@
+"""Canceling and trying again: what changes, what never does, and for whom."""
+
+import pytest
+from django.utils import timezone
+
+from core.ids import new_uuid, to_public
+from jobs.cancel import cancel
+from jobs.claim import claim
+from jobs.errors import JobEnded, JobNotFound, NotReplayable
+from jobs.leases import take_lease
+from jobs.models import Job, JobState
+from jobs.replay import replay
+from tenants.models import Site
+from tests.factories import make_job, make_site
+from webhooks.models import Event
+
+ENDED = {"finished_at": timezone.now()}
+
+
+def test_a_queued_job_is_canceled_at_once_and_never_claimed(site: Site) -> None:
+    job = make_job(site)
+
+    assert cancel(site, job.public_id).state == JobState.CANCELED
+    assert Event.objects.get().type == "job.canceled"
+    assert claim(take_lease(), 10) == []
+
+
+def test_a_running_job_is_asked_to_stop(site: Site) -> None:
+    job = make_job(site)
+    claim(take_lease(), 1)
+
+    canceled = cancel(site, job.public_id)
+
+    assert canceled.state == JobState.RUNNING
+    assert canceled.cancel_requested_at is not None
+    assert not Event.objects.exists()
+
+
+def test_the_first_wish_to_cancel_counts(site: Site) -> None:
+    job = make_job(site)
+    claim(take_lease(), 1)
+
+    first = cancel(site, job.public_id).cancel_requested_at
+    assert cancel(site, job.public_id).cancel_requested_at == first
+
+
+def test_canceling_twice_is_canceling_once(site: Site) -> None:
+    job = make_job(site)
+    cancel(site, job.public_id)
+
+    assert cancel(site, job.public_id).state == JobState.CANCELED
+    assert Event.objects.count() == 1
+
+
+@pytest.mark.parametrize("state", ["succeeded", "failed", "expired"])
+def test_a_job_that_has_ended_cannot_be_canceled(site: Site, state: str) -> None:
+    job = make_job(site, state=state, **ENDED)
+
+    with pytest.raises(JobEnded, match=state):
+        cancel(site, job.public_id)
+
+
+@pytest.mark.parametrize("state", ["failed", "canceled", "expired"])
+def test_a_job_without_success_is_tried_again_as_a_new_job(site: Site, state: str) -> None:
+    old = make_job(site, state=state, payload=b'{"n":1}', metadata={"post": "7"}, idempotency_key="k", **ENDED)
+
+    new = replay(site, old.public_id, "req_2")
+
+    assert (new.state, new.replay_of, new.idempotency_key, new.request_id) == ("queued", old, None, "req_2")
+    assert (bytes(Job.objects.get(id=new.id).payload), new.metadata) == (b'{"n":1}', {"post": "7"})
+    old.refresh_from_db()
+    assert old.state == state
+
+
+@pytest.mark.parametrize("fields", [{"state": "queued"}, {"state": "succeeded", **ENDED}])
+def test_a_job_under_way_or_done_is_not_tried_again(site: Site, fields: dict[str, object]) -> None:
+    job = make_job(site, **fields)
+
+    with pytest.raises(NotReplayable):
+        replay(site, job.public_id)
+
+
+@pytest.mark.parametrize("act", [cancel, replay])
+def test_another_site_s_job_an_unknown_one_and_nonsense_are_the_same(site: Site, act: object) -> None:
+    other = make_job(make_site("florist"), state="failed", **ENDED)
+
+    for public_id in (other.public_id, to_public("job", new_uuid()), "job_x", "", "evt_" + "0" * 26):
+        with pytest.raises(JobNotFound):
+            act(site, public_id)  # type: ignore[operator]

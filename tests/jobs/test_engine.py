@@ -1,0 +1,257 @@
+"""The engine at work: real Postgres, a real event loop in a thread, scripted providers."""
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+from django.db import connection
+from django.utils import timezone
+from pytest_django import Settings
+
+from jobs.cancel import cancel
+from jobs.engine import Engine
+from jobs.models import Attempt, Job, JobState, WorkerLease
+from metering.models import UsageEvent
+from providers import errors
+from providers.scripted import Scripted
+from providers.types import Finished, FinishReason, InferenceRequest, TextDelta, Usage
+from tenants.models import Site
+from tests.factories import make_job
+from tests.polling import wait_for
+from webhooks.models import Event
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+BODY = b'{"model":"desk","messages":[{"role":"user","content":"Say hello."}]}'
+HELLO = (TextDelta("Hello"), Finished(FinishReason.STOP, Usage(9, 1)))
+
+
+class Gate:
+    """Holds every call of a provider until it is opened, and says that one has come."""
+
+    def __init__(self) -> None:
+        self.reached = threading.Event()
+        self.opened = threading.Event()
+
+    async def __call__(self, _: InferenceRequest) -> None:
+        self.reached.set()
+        while not self.opened.is_set():  # noqa: ASYNC110 (opened from another thread)
+            await asyncio.sleep(0.005)
+
+
+@contextmanager
+def working(provider: Scripted) -> Iterator[Engine]:
+    """An engine at work, in a thread as in a worker process. It is stopped, and drains, at the end."""
+    started = threading.Event()
+    engines: list[Engine] = []
+
+    async def main() -> None:
+        engine = Engine(lambda spec: provider)
+        engines.append(engine)
+        running = asyncio.create_task(engine.run())
+        await asyncio.sleep(0)
+        started.set()
+        await running
+
+    thread = threading.Thread(target=asyncio.run, args=[main()])
+    thread.start()
+    assert started.wait(10)
+    try:
+        yield engines[0]
+    finally:
+        engines[0].stop()
+        thread.join(40)
+        assert not thread.is_alive()
+
+
+def queued(site: Site, **fields: Any) -> Job:
+    return make_job(site, payload=BODY, **fields)
+
+
+def ended(job: Job) -> Job:
+    """The job, once it has ended."""
+    return wait_for(lambda: Job.objects.filter(id=job.id, finished_at__isnull=False).first())
+
+
+def test_a_job_is_run_and_its_answer_kept_in_the_wire_of_its_kind(site: Site, desk_route: None) -> None:
+    job = queued(site)
+
+    with working(Scripted(HELLO)):
+        done = ended(job)
+
+    assert (done.state, done.attempt) == (JobState.SUCCEEDED, 1)
+    assert done.result is not None
+    assert b'"content":"Hello"' in done.result
+    assert b'"object":"chat.completion"' in done.result
+    assert UsageEvent.objects.get().billable
+    assert Event.objects.get().type == "job.succeeded"
+
+
+def test_many_jobs_are_in_flight_at_once(site: Site, desk_route: None, settings: Settings) -> None:
+    settings.JOB_SLOTS = 40
+    jobs = [queued(site) for _ in range(40)]
+    gate = Gate()
+
+    with working(Scripted(*[HELLO] * 40, before=gate)):
+        wait_for(lambda: UsageEvent.objects.filter(outcome="open").count() == 40)
+        gate.opened.set()
+        for job in jobs:
+            ended(job)
+
+    assert Job.objects.filter(state=JobState.SUCCEEDED).count() == 40
+
+
+def test_no_more_jobs_run_than_there_are_slots(site: Site, desk_route: None, settings: Settings) -> None:
+    settings.JOB_SLOTS = 3
+    jobs = [queued(site) for _ in range(8)]
+    gate, most = Gate(), 0
+
+    with working(Scripted(*[HELLO] * 8, before=gate)):
+        wait_for(lambda: Job.objects.filter(state=JobState.RUNNING).count() == 3)
+        most = Job.objects.filter(attempt__gt=0).count()
+        gate.opened.set()
+        for job in jobs:
+            ended(job)
+
+    assert most == 3
+
+
+def test_a_ring_starts_a_job_at_once(site: Site, desk_route: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jobs.engine.POLL_SECONDS", 60.0)
+
+    with working(Scripted(HELLO)) as engine:
+        wait_for(lambda: WorkerLease.objects.exists())
+        job = queued(site)
+        engine.wake()
+        assert ended(job).state == JobState.SUCCEEDED
+
+
+def test_without_a_ring_a_job_is_found_within_seconds(site: Site, desk_route: None) -> None:
+    with working(Scripted(HELLO)):
+        wait_for(lambda: WorkerLease.objects.exists())
+        assert ended(queued(site)).state == JobState.SUCCEEDED
+
+
+def test_a_failed_attempt_is_followed_by_another(site: Site, desk_route: None) -> None:
+    busy = errors.Overloaded("busy", 503)
+    job = queued(site)
+
+    with working(Scripted(busy, busy, HELLO)):
+        done = ended(job)
+
+    assert (done.state, done.attempt, done.error_count) == (JobState.SUCCEEDED, 2, 1)
+    assert list(Attempt.objects.order_by("number").values_list("outcome", flat=True)) == ["error", "ok"]
+    assert [event.outcome for event in UsageEvent.objects.order_by("id")] == ["error", "error", "ok"]
+
+
+def test_a_rejected_job_fails_at_once_with_the_provider_s_words(site: Site, desk_route: None) -> None:
+    job = queued(site)
+
+    with working(Scripted(errors.Rejected("`temperature` must be below 2.", 400, "invalid_value"))):
+        done = ended(job)
+
+    assert (done.state, done.error_code, done.attempt) == (JobState.FAILED, "rejected", 1)
+    assert done.error_message == "`temperature` must be below 2."
+    assert Event.objects.get().type == "job.failed"
+
+
+def test_a_job_whose_route_is_gone_fails_with_a_reason(site: Site) -> None:
+    job = queued(site)
+
+    with working(Scripted()):
+        done = ended(job)
+
+    assert (done.state, done.error_code) == (JobState.FAILED, "no_provider")
+    assert "desk" in done.error_message
+
+
+def test_canceling_a_running_job_closes_its_call_and_bills_nothing(site: Site, desk_route: None) -> None:
+    job, gate = queued(site), Gate()
+
+    with working(Scripted(HELLO, before=gate)):
+        assert gate.reached.wait(10)
+        cancel(site, job.public_id)
+        done = ended(job)
+
+    assert done.state == JobState.CANCELED
+    assert list(UsageEvent.objects.values_list("outcome", "billable")) == [("canceled", False)]
+    assert Event.objects.get().type == "job.canceled"
+
+
+def test_a_worker_that_lost_its_lease_drops_its_jobs_and_begins_anew(site: Site, desk_route: None) -> None:
+    job, gate = queued(site), Gate()
+
+    with working(Scripted(HELLO, HELLO, before=gate)):
+        assert gate.reached.wait(10)
+        first: UUID = WorkerLease.objects.get().worker_id
+        WorkerLease.objects.update(expires_at=timezone.now() - timedelta(seconds=1))
+        wait_for(lambda: Job.objects.filter(id=job.id).exclude(worker_id=first).exists())
+        gate.opened.set()
+        done = ended(job)
+
+    assert (done.state, done.attempt) == (JobState.SUCCEEDED, 2)
+    assert UsageEvent.objects.filter(billable=True).get().attempt == 2
+    assert Event.objects.count() == 1
+
+
+def test_a_worker_told_to_stop_finishes_what_it_can(site: Site, desk_route: None) -> None:
+    job, gate = queued(site), Gate()
+
+    with working(Scripted(HELLO, before=gate)) as engine:
+        assert gate.reached.wait(10)
+        engine.stop()
+        wait_for(lambda: WorkerLease.objects.filter(draining=True).exists())
+        gate.opened.set()
+
+    job.refresh_from_db()
+    assert job.state == JobState.SUCCEEDED
+    assert not WorkerLease.objects.exists()
+
+
+def test_a_worker_told_to_stop_gives_back_at_once_what_it_cannot_finish(
+    site: Site, desk_route: None, settings: Settings
+) -> None:
+    settings.JOB_DRAIN_SECONDS = 0
+    job, gate = queued(site), Gate()
+
+    with working(Scripted(HELLO, before=gate)):
+        assert gate.reached.wait(10)
+
+    job.refresh_from_db()
+    assert (job.state, job.crash_count, job.error_count) == (JobState.QUEUED, 0, 0)
+    assert Attempt.objects.get().outcome == "drained"
+    assert list(UsageEvent.objects.values_list("outcome", "billable")) == [("canceled", False)]
+
+
+def test_broken_connections_to_the_database_lose_no_answer(site: Site, desk_route: None) -> None:
+    job, gate = queued(site), Gate()
+
+    with working(Scripted(HELLO, before=gate)):
+        assert gate.reached.wait(10)
+        break_all_other_connections()
+        gate.opened.set()
+        done = ended(job)
+
+    assert (done.state, done.attempt) == (JobState.SUCCEEDED, 1)
+
+
+def test_a_fault_of_ours_is_tried_again_and_never_leaves_a_job_running(site: Site, desk_route: None) -> None:
+    job = queued(site, max_attempts=2)
+
+    with working(Scripted()):  # a script that is too short raises AssertionError
+        done = ended(job)
+
+    assert (done.state, done.error_code, done.attempt) == (JobState.FAILED, "internal_error", 2)
+
+
+def break_all_other_connections() -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
