@@ -7,6 +7,7 @@
   + NotAvailable        there is no wheel with the server for this platform
   + ServerFailed        an embedded server cannot start, or does not answer
   + ProgramFailed       a supervised program ended, and starting it again does not help
+  + DemoFailed          a step of the demo did not come to what it must
 """
 
 from pathlib import Path
@@ -48,4 +49,8 @@ class ServerFailed(LocalError):
 
 
 class ProgramFailed(LocalError):
+    pass
+
+
+class DemoFailed(LocalError):
     pass

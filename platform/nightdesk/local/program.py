@@ -8,9 +8,12 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, TypeAlias
 
 from nightdesk.local import tether
+
+#: A file, or the number of one.
+Stream: TypeAlias = IO[bytes] | int
 
 #: For servers: variables such as PGDATA or LANG would change what they do.
 CLEAN_ENVIRONMENT: Mapping[str, str] = {"PATH": "/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC"}
@@ -51,7 +54,7 @@ def command_line(program: Program) -> list[str]:
     return [sys.executable, "-I", "-S", tether.__file__, *map(str, tied), *program.argv]
 
 
-def launch(program: Program, output: IO[bytes]) -> subprocess.Popen[bytes]:
+def launch(program: Program, output: Stream, errors: Stream = subprocess.STDOUT) -> subprocess.Popen[bytes]:
     """Start the program in a session of its own, so that a Ctrl-C reaches only the process that started it."""
     return subprocess.Popen(  # noqa: S603 (the command is ours)
         command_line(program),
@@ -59,7 +62,7 @@ def launch(program: Program, output: IO[bytes]) -> subprocess.Popen[bytes]:
         cwd=program.folder,
         stdin=subprocess.DEVNULL,
         stdout=output,
-        stderr=subprocess.STDOUT,
+        stderr=errors,
         start_new_session=True,
     )
 
