@@ -1,0 +1,114 @@
+"""The card: where the desk is, its keys, and three commands to paste."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from nightdesk.local import files
+
+DEMO_MODEL = "nightdesk-demo"
+
+
+@dataclass(frozen=True, slots=True)
+class Seeded:
+    """What `manage.py seed_demo --json` prints: the demo site and its keys."""
+
+    site_id: str
+    site_slug: str
+    site_secret: str
+    api_key: str
+    webhook_secret: str
+    admin_user: str
+    admin_password: str
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    base_url: str
+    docs_url: str
+    admin_url: str
+    simulator_url: str
+    receiver_url: str
+    database_url: str | None
+    redis_url: str | None
+    site_id: str
+    site_slug: str
+    site_secret: str
+    api_key: str
+    webhook_secret: str
+    admin_user: str
+    admin_password: str
+
+
+def parse_seeded(text: str) -> Seeded:
+    """Read the last line that was printed. Raises `ValueError` if it is not what we expect."""
+    found = json.loads(text.strip().rpartition("\n")[2])
+    if not isinstance(found, dict):
+        raise ValueError(f"expected an object, got {type(found).__name__}")
+    try:
+        return Seeded(**{name: str(found[name]) for name in Seeded.__dataclass_fields__})
+    except KeyError as error:
+        raise ValueError(f"{error} is missing") from error
+
+
+def make_card(
+    seeded: Seeded,
+    *,
+    base_url: str,
+    simulator_url: str,
+    receiver_url: str,
+    database_url: str | None,
+    redis_url: str | None,
+) -> Card:
+    """Lay out what was seeded, and where everything is."""
+    return Card(
+        base_url=base_url,
+        docs_url=f"{base_url}/docs",
+        admin_url=f"{base_url}/admin/",
+        simulator_url=simulator_url,
+        receiver_url=receiver_url,
+        database_url=database_url,
+        redis_url=redis_url,
+        **asdict(seeded),
+    )
+
+
+def write_card(card: Card, path: Path) -> None:
+    """Write the card for programs to read. It holds secrets: the file is its owner's alone."""
+    files.write_json(path, asdict(card))
+
+
+def render(card: Card, seconds: float) -> str:
+    """Return the card for people."""
+    rows = [
+        ("API", f"{card.base_url}/v1"),
+        ("Docs", card.docs_url),
+        ("Admin", f"{card.admin_url}   {card.admin_user} / {card.admin_password}"),
+        ("Simulator", card.simulator_url),
+        ("Webhooks go to", card.receiver_url),
+        ("Site", f"{card.site_id}   ({card.site_slug})"),
+        ("Site secret", card.site_secret),
+        ("API key", card.api_key),
+        ("Webhook secret", card.webhook_secret),
+    ]
+    width = max(len(name) for name, _ in rows)
+    facts = "\n".join(f"  {name:<{width}}   {value}" for name, value in rows)
+    commands = "\n\n".join(f"  # {what}\n  {command}" for what, command in commands_to_paste(card))
+    return f"\nNightdesk is ready in {seconds:.1f} s.\n\n{facts}\n\n{commands}\n\nCtrl-C stops everything.\n"
+
+
+def commands_to_paste(card: Card) -> list[tuple[str, str]]:
+    """Return what each command does, and the command."""
+    key = f"-H 'Authorization: Bearer {card.api_key}'"
+    job = {
+        "kind": "chat",
+        "body": {"model": DEMO_MODEL, "messages": [{"role": "user", "content": "Say hello to the night shift."}]},
+    }
+    return [
+        (
+            "submit a job",
+            f"curl -s {card.base_url}/v1/jobs {key} -H 'Content-Type: application/json' -d '{json.dumps(job)}'",
+        ),
+        ("see the newest job, with its answer", f"curl -s '{card.base_url}/v1/jobs?limit=1' {key}"),
+        ("see the webhooks that arrived", f"curl -s {card.receiver_url}"),
+    ]

@@ -1,0 +1,216 @@
+"""A whole desk on one machine: servers, simulator, web, worker and a receiver of webhooks, brought up in order."""
+
+import asyncio
+import fcntl
+import http.client
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from nightdesk.local import files, leftovers
+from nightdesk.local.card import Card, Seeded, make_card, parse_seeded
+from nightdesk.local.embedded import Embedded
+from nightdesk.local.errors import AlreadyRunning, BadEnvironment, ProgramFailed, ServerFailed
+from nightdesk.local.ports import HOST, Ports, choose_remembered, choose_web_port
+from nightdesk.local.postgres import prepare_postgres
+from nightdesk.local.program import Program
+from nightdesk.local.supervisor import Supervisor
+from nightdesk.local.valkey import prepare_valkey
+from nightdesk.local.wishes import Wishes, base_url, child_environment, keep_secrets
+
+ROOT = Path(__file__).resolve().parents[3]
+
+WEB = ("uvicorn", "nightdesk.asgi:application", "--host", HOST, "--loop", "uvloop", "--http", "httptools")
+WEB_FLAGS = ("--workers", "1", "--no-access-log", "--log-level", "warning", "--timeout-graceful-shutdown", "20")
+WORKER = ("celery", "-A", "nightdesk", "worker", "-P", "threads", "-c", "2")
+WORKER_FLAGS = ("--without-gossip", "--without-mingle", "-l", "INFO")
+WORKER_GRACE_SECONDS = 30.0
+
+#: Every name that a line can carry.
+NAMES = ("nightdesk", "postgres", "valkey", "simulator", "receiver", "migrate", "seed", "web", "worker")
+REMEMBERED = ("simulator", "receiver", "web", "worker")
+
+READY_WITHIN_SECONDS = 60.0
+POLL_SECONDS = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What will run where."""
+
+    folder: Path
+    web_port: int
+    #: Of postgres, valkey, simulator and receiver.
+    ports: Mapping[str, int]
+    own_servers: bool
+    #: Keep the data as if it mattered.
+    durable: bool
+    #: The demo site's webhooks go to the receiver from the start.
+    receives: bool
+
+    @property
+    def receiver_url(self) -> str:
+        return base_url(self.ports["receiver"]) + "/"
+
+    @property
+    def receiver_secrets(self) -> Path:
+        """The file with the secrets that the receiver accepts."""
+        return self.folder / "receiver-secrets.json"
+
+
+def remember_in(folder: Path) -> Callable[[Mapping[str, int]], None]:
+    """Return what writes down the processes which the next start must end if this one cannot.
+
+    Not the servers: those are found by their data folders, and want signals of their own.
+    """
+    memory = folder / "processes.json"
+    return lambda pids: leftovers.record({name: pid for name, pid in pids.items() if name in REMEMBERED}, memory)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the data folder for one stack. Raises `AlreadyRunning` if another has it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    except PermissionError as error:
+        raise BadEnvironment(f"{folder} belongs to another user: start as that user, or remove it.") from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError as error:
+        raise AlreadyRunning(folder) from error
+    finally:
+        os.close(lock)
+
+
+def make_plan(folder: Path, wishes: Wishes, ports: Ports, *, durable: bool = True, receives: bool = True) -> Plan:
+    """Choose and hold the ports. Raises `PortTaken` if one asked for is not free."""
+    names = ("simulator", "receiver") if wishes.own_servers else ("postgres", "valkey", "simulator", "receiver")
+    web_port = choose_web_port(ports, wishes.port)
+    remembered = choose_remembered(ports, names, folder / "ports.json")
+    return Plan(folder, web_port, remembered, wishes.own_servers, durable, receives)
+
+
+async def bring_up(supervisor: Supervisor, plan: Plan, inherited: Mapping[str, str]) -> Card:
+    """Start everything, wait until the desk is ready, and return its card."""
+    ended = await asyncio.to_thread(leftovers.end_recorded, plan.folder / "processes.json")
+    if ended:
+        supervisor.say(f"ended what an earlier start left behind: {', '.join(ended)}.")
+    servers = [] if plan.own_servers else await asyncio.to_thread(_prepare_servers, plan)
+    environment = _environment(plan, servers, inherited)
+    for server in servers:
+        supervisor.start(server.program)
+    supervisor.start(_simulator(plan, environment), _receiver(plan, environment))
+    for server in servers:
+        await _until(server.is_ready, f"{server.program.name} does not answer.")
+    await supervisor.run(_manage("migrate", environment, "migrate", "--no-input"))
+    supervisor.start(_web(plan, environment), _worker(environment))
+    seeded = await _seed(supervisor, plan, environment)
+    files.write_private(plan.receiver_secrets, json.dumps([seeded.webhook_secret]))
+    await _until(lambda: _is_ready(plan.web_port), "The web server does not become ready.")
+    return make_card(
+        seeded,
+        base_url=base_url(plan.web_port),
+        simulator_url=environment["SIMULATOR_URL"],
+        receiver_url=plan.receiver_url,
+        database_url=environment.get("DATABASE_URL"),
+        redis_url=environment.get("REDIS_URL"),
+    )
+
+
+def _prepare_servers(plan: Plan) -> list[Embedded]:
+    return [
+        prepare_postgres(plan.folder / "postgres", plan.ports["postgres"], durable=plan.durable),
+        prepare_valkey(plan.folder / "valkey", plan.ports["valkey"], durable=plan.durable),
+    ]
+
+
+def _environment(plan: Plan, servers: list[Embedded], inherited: Mapping[str, str]) -> dict[str, str]:
+    facts = {
+        **dict(zip(("DATABASE_URL", "REDIS_URL"), (server.url for server in servers), strict=False)),
+        "BASE_URL": base_url(plan.web_port),
+        "SIMULATOR_URL": base_url(plan.ports["simulator"]),
+        "DJANGO_SETTINGS_MODULE": "nightdesk.settings",
+        "PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "platform"))),
+        "PYTHONUNBUFFERED": "1",
+    }
+    return child_environment(inherited, keep_secrets(plan.folder / "secrets.json"), facts)
+
+
+# The programs
+
+
+def _simulator(plan: Plan, environment: Mapping[str, str]) -> Program:
+    journal = plan.folder / "simulator-journal.jsonl"
+    port = str(plan.ports["simulator"])
+    return _python("simulator", environment, "simulator", "--port", port, "--journal", str(journal))
+
+
+def _receiver(plan: Plan, environment: Mapping[str, str]) -> Program:
+    port = str(plan.ports["receiver"])
+    return _python("receiver", environment, "nightdesk.local", "receiver", port, str(plan.receiver_secrets))
+
+
+def _web(plan: Plan, environment: Mapping[str, str]) -> Program:
+    return _python("web", environment, *WEB, *WEB_FLAGS, "--port", str(plan.web_port), grace_seconds=30)
+
+
+def _worker(environment: Mapping[str, str]) -> Program:
+    return _python("worker", environment, *WORKER, *WORKER_FLAGS, grace_seconds=WORKER_GRACE_SECONDS)
+
+
+def _manage(name: str, environment: Mapping[str, str], *arguments: str) -> Program:
+    return _program(name, environment, str(ROOT / "manage.py"), *arguments)
+
+
+def _python(
+    name: str, environment: Mapping[str, str], module: str, *arguments: str, grace_seconds: float = 10
+) -> Program:
+    return _program(name, environment, "-m", module, *arguments, grace_seconds=grace_seconds)
+
+
+def _program(name: str, environment: Mapping[str, str], *arguments: str, grace_seconds: float = 10) -> Program:
+    return Program(
+        name=name,
+        argv=(sys.executable, *arguments),
+        environment=environment,
+        folder=ROOT,
+        grace_seconds=grace_seconds,
+    )
+
+
+# Steps
+
+
+async def _seed(supervisor: Supervisor, plan: Plan, environment: Mapping[str, str]) -> Seeded:
+    receiver = ("--receiver-url", plan.receiver_url) if plan.receives else ()
+    printed = await supervisor.ask(_manage("seed", environment, "seed_demo", "--json", *receiver))
+    try:
+        return parse_seeded(printed)
+    except ValueError as error:
+        raise ProgramFailed(f"seed_demo did not print the demo site: {error}.") from error
+
+
+async def _until(true: Callable[[], bool], complaint: str) -> None:
+    deadline = time.monotonic() + READY_WITHIN_SECONDS
+    while not await asyncio.to_thread(true):
+        if time.monotonic() > deadline:
+            raise ServerFailed(f"{complaint} See its lines above.")
+        await asyncio.sleep(POLL_SECONDS)
+
+
+def _is_ready(port: int) -> bool:
+    connection = http.client.HTTPConnection(HOST, port, timeout=5)
+    try:
+        connection.request("GET", "/readyz")
+        return connection.getresponse().status == 200
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
