@@ -1,0 +1,68 @@
+# Everything is done from here; `make` alone lists it.
+
+# Only to make .venv; from then on its own Python is used.
+PYTHON ?= python3
+
+python := PYTHONPATH=.:platform .venv/bin/python
+install := .venv/bin/python -m pip install -qq --disable-pip-version-check --no-input --require-hashes
+lock := .venv/bin/python -m uv pip compile -q --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' $(if $(UPGRADE),--upgrade)
+
+.DEFAULT_GOAL := help
+.PHONY: help run demo test check bench chaos lock
+.SILENT:
+
+help:  ## list what there is
+	awk -F ' *## ' '/^[a-z]+:.*## / { sub(/:.*/, "", $$1); printf "  make %-6s  %s\n", $$1, $$2 }' Makefile
+
+run: .venv/made-local  ## run a whole desk on this machine until Ctrl-C (PORT=… moves it)
+	exec env $(python) -m nightdesk.local run
+
+demo: .venv/made-local  ## play the main job on a desk of its own, and stop
+	exec env $(python) -m nightdesk.local demo
+
+test: .venv/made-dev  ## run all tests, on embedded servers
+	$(python) -m pytest
+
+check: .venv/made-dev  ## check style, types, layers and migrations, as CI does
+	$(python) -m ruff check .
+	$(python) -m ruff format --check .
+	$(python) -m mypy
+	$(python) -c 'from importlinter.cli import lint_imports_command; lint_imports_command()'
+	$(python) manage.py makemigrations --check --dry-run
+
+bench: .venv/made-dev  ## measure speed, a table per suite (ONLY=suite for one)
+	$(python) -m tests.bench $(ONLY)
+
+chaos:  ## kill processes at every point and count what is lost (not built yet)
+	echo "make chaos is not built yet: it comes with the job engine's proof." >&2; exit 1
+
+lock: .venv/made-dev  ## write requirements/*.txt anew from pyproject.toml (UPGRADE=1 for newer versions)
+	$(lock) pyproject.toml -o requirements/base.txt
+	$(lock) pyproject.toml --extra local -c requirements/base.txt -o requirements/local.txt
+	$(lock) pyproject.toml --extra local --extra dev -c requirements/local.txt -o requirements/dev.txt
+
+# The marks are made last, so that what was interrupted is done again.
+
+.venv/made-local: requirements/local.txt | .venv/made
+	echo "Installing requirements/local.txt into .venv; the first time this takes a while." >&2
+	$(install) -r requirements/local.txt
+	touch $@
+
+.venv/made-dev: requirements/dev.txt | .venv/made
+	echo "Installing requirements/dev.txt into .venv; the first time this takes a while." >&2
+	$(install) -r requirements/dev.txt
+	touch $@ .venv/made-local
+
+.venv/made:
+	command -v $(PYTHON) >/dev/null || { \
+		echo "There is no $(PYTHON). Install Python 3.11 or later, or name it: make PYTHON=/path/to/python …" >&2; exit 1; }
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "Nightdesk needs Python 3.11 or later; $(PYTHON) is `$(PYTHON) --version 2>&1`." \
+			"Name another: make PYTHON=python3.12 …" >&2; exit 1; }
+	$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+		echo "$(PYTHON) cannot make virtual environments: it comes without venv or pip." \
+			"On Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
+	echo "Making .venv with `$(PYTHON) --version`." >&2
+	$(PYTHON) -m venv .venv
+	touch $@
