@@ -3,6 +3,7 @@
 import pytest
 
 from inference import routing
+from metering import prices
 from tenants import directory
 from tenants.models import Site
 from tests.factories import make_site
@@ -13,6 +14,7 @@ def _nothing_is_remembered() -> None:
     """What this process keeps of sites and routes does not outlive a test's database."""
     directory.forget_all()
     routing.forget()
+    prices.forget()
 
 
 @pytest.fixture
