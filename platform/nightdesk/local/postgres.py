@@ -79,7 +79,7 @@ def prepare_postgres(data_dir: Path, port: int, *, durable: bool = True) -> Embe
         ),
         port,
         _url(password, port, DATABASE),
-        partial(_is_ready, _url(password, port, "postgres")),
+        partial(_is_ready, cluster / "postmaster.pid", _url(password, port, "postgres")),
     )
 
 
@@ -145,8 +145,11 @@ def _url(password: str, port: int, database: str) -> str:
     return f"postgresql://{USER}:{password}@{HOST}:{port}/{database}"
 
 
-def _is_ready(maintenance_url: str) -> bool:
+def _is_ready(lock: Path, maintenance_url: str) -> bool:
     """Say whether the server answers queries, and see to it that our database exists."""
+    # What it says itself comes first: it would write a FATAL line for each connection that comes too early.
+    if not lock.exists() or lock.read_text().rstrip().rpartition("\n")[2] != "ready":
+        return False
     try:
         with psycopg.connect(maintenance_url, autocommit=True, connect_timeout=2) as connection:
             if not connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [DATABASE]).fetchone():

@@ -25,10 +25,18 @@ from nightdesk.local.wishes import Wishes, base_url, child_environment, keep_sec
 
 ROOT = Path(__file__).resolve().parents[3]
 
-WEB = ("uvicorn", "nightdesk.asgi:application", "--host", HOST, "--loop", "uvloop", "--http", "httptools")
-WEB_FLAGS = ("--workers", "1", "--no-access-log", "--log-level", "warning", "--timeout-graceful-shutdown", "20")
-WORKER = ("celery", "-A", "nightdesk", "worker", "-P", "threads", "-c", "2")
-WORKER_FLAGS = ("--without-gossip", "--without-mingle", "-l", "INFO")
+WEB = (
+    *("-m", "uvicorn", "nightdesk.asgi:application", "--host", HOST, "--workers", "1"),
+    *("--loop", "uvloop", "--http", "httptools", "--no-access-log", "--log-level", "warning"),
+    *("--timeout-graceful-shutdown", "20"),
+)
+WORKER = (
+    # Root on a laptop is no reason for a warning of nine lines.
+    *("-W", "ignore:You're running the worker with superuser privileges"),
+    *("-m", "celery", "-q", "-A", "nightdesk", "worker", "-P", "threads", "-c", "2"),
+    *("--without-gossip", "--without-mingle", "-l", "INFO"),
+)
+WEB_GRACE_SECONDS = 25.0
 WORKER_GRACE_SECONDS = 30.0
 
 #: Every name that a line can carry.
@@ -36,7 +44,7 @@ NAMES = ("nightdesk", "postgres", "valkey", "simulator", "receiver", "migrate", 
 REMEMBERED = ("simulator", "receiver", "web", "worker")
 
 READY_WITHIN_SECONDS = 60.0
-POLL_SECONDS = 0.05
+POLL_SECONDS = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,30 +157,25 @@ def _environment(plan: Plan, servers: list[Embedded], inherited: Mapping[str, st
 def _simulator(plan: Plan, environment: Mapping[str, str]) -> Program:
     journal = plan.folder / "simulator-journal.jsonl"
     port = str(plan.ports["simulator"])
-    return _python("simulator", environment, "simulator", "--port", port, "--journal", str(journal))
+    return _program("simulator", environment, "-m", "simulator", "--port", port, "--journal", str(journal))
 
 
 def _receiver(plan: Plan, environment: Mapping[str, str]) -> Program:
     port = str(plan.ports["receiver"])
-    return _python("receiver", environment, "nightdesk.local", "receiver", port, str(plan.receiver_secrets))
+    secrets = str(plan.receiver_secrets)
+    return _program("receiver", environment, "-m", "nightdesk.local", "receiver", port, secrets)
 
 
 def _web(plan: Plan, environment: Mapping[str, str]) -> Program:
-    return _python("web", environment, *WEB, *WEB_FLAGS, "--port", str(plan.web_port), grace_seconds=30)
+    return _program("web", environment, *WEB, "--port", str(plan.web_port), grace_seconds=WEB_GRACE_SECONDS)
 
 
 def _worker(environment: Mapping[str, str]) -> Program:
-    return _python("worker", environment, *WORKER, *WORKER_FLAGS, grace_seconds=WORKER_GRACE_SECONDS)
+    return _program("worker", environment, *WORKER, grace_seconds=WORKER_GRACE_SECONDS)
 
 
 def _manage(name: str, environment: Mapping[str, str], *arguments: str) -> Program:
     return _program(name, environment, str(ROOT / "manage.py"), *arguments)
-
-
-def _python(
-    name: str, environment: Mapping[str, str], module: str, *arguments: str, grace_seconds: float = 10
-) -> Program:
-    return _program(name, environment, "-m", module, *arguments, grace_seconds=grace_seconds)
 
 
 def _program(name: str, environment: Mapping[str, str], *arguments: str, grace_seconds: float = 10) -> Program:

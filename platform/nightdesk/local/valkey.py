@@ -81,6 +81,7 @@ def _configuration(data_dir: Path, port: int, password: str, durable: bool) -> s
         "save": "",
         "appendonly": "yes" if durable else "no",
         "appendfsync": "everysec",
+        "loglevel": "warning",
     }
     return "".join(f"{name} {_quoted(value)}\n" for name, value in settings.items())
 
