@@ -60,9 +60,7 @@ _BY_STREAM_TYPE: dict[str, type[ProviderError]] = {
 }
 
 #: Compatible servers say it in a sentence only.
-_CONTEXT_SENTENCE = re.compile(
-    r"(?i)context (length|window|size)|maximum.{0,20} tokens|too many (input )?tokens|prompt is too long"
-)
+_CONTEXT_SENTENCE = re.compile(r"(?i)context (length|window|size)|too many (input )?tokens|(prompt|input) is too long")
 
 
 class ErrorBody(Struct):

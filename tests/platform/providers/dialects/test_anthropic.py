@@ -1,0 +1,276 @@
+"""Anthropic's dialect with us as the server."""
+
+import base64
+import json
+from typing import Any
+
+import pytest
+
+from providers.dialects import anthropic
+from providers.dialects.errors import InvalidRequest
+from providers.types import (
+    ChatRequest,
+    Completion,
+    FinishReason,
+    ImagePart,
+    JSONObject,
+    Message,
+    OutputFormat,
+    Role,
+    TextPart,
+    Tool,
+    ToolCall,
+    ToolChoice,
+    Usage,
+)
+from tests.platform.providers.vendors import recorded
+
+HELLO = {"role": "user", "content": "Hello"}
+PNG = base64.b64encode(b"\x89PNG").decode()
+TOOL = {"name": "get_weather", "input_schema": {"type": "object"}}
+CALLING = {
+    "role": "assistant",
+    "content": [{"type": "tool_use", "id": "toolu_a", "name": "get_weather", "input": {"city": "Oslo"}}],
+}
+
+
+def body(**fields: Any) -> JSONObject:
+    return {"model": "claude-sonnet-5-5", "max_tokens": 100, "messages": [HELLO], **fields}
+
+
+def refusal_of(data: Any) -> InvalidRequest:
+    with pytest.raises(InvalidRequest) as caught:
+        anthropic.decode_chat(data)
+    return caught.value
+
+
+def test_the_least_request_says_nothing_more() -> None:
+    assert anthropic.decode_chat(body()) == ChatRequest(
+        "claude-sonnet-5-5", (Message(Role.USER, (TextPart("Hello"),)),), max_tokens=100
+    )
+
+
+def test_everything_that_can_be_said_arrives() -> None:
+    request = anthropic.decode_chat(
+        {
+            "model": "claude-sonnet-4-5",
+            "max_tokens": 100,
+            "system": [{"type": "text", "text": "Be brief.", "cache_control": {"type": "ephemeral"}}],
+            "messages": [
+                {
+                    "role": "user",
+                    "content": [
+                        {"type": "text", "text": "Look"},
+                        {"type": "image", "source": {"type": "url", "url": "https://x.test/a.png"}},
+                        {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": PNG}},
+                    ],
+                },
+                {
+                    "role": "assistant",
+                    "content": [
+                        {"type": "thinking", "thinking": "Hm.", "signature": "abc"},
+                        {"type": "text", "text": "Let me look."},
+                        *CALLING["content"],
+                    ],
+                },
+                {
+                    "role": "user",
+                    "content": [
+                        {"type": "tool_result", "tool_use_id": "toolu_a", "content": "no luck", "is_error": True},
+                        {"type": "text", "text": "Try again"},
+                    ],
+                },
+            ],
+            "stop_sequences": ["END"],
+            "temperature": 0.5,
+            "top_p": 0.9,
+            "tools": [{**TOOL, "type": "custom", "description": "The weather", "strict": True}],
+            "tool_choice": {"type": "tool", "name": "get_weather", "disable_parallel_tool_use": True},
+            "output_config": {"effort": "high", "format": {"type": "json_schema", "schema": {"type": "object"}}},
+            "metadata": {"user_id": "u1"},
+            "service_tier": "auto",
+        }
+    )
+
+    assert request == ChatRequest(
+        model="claude-sonnet-4-5",
+        messages=(
+            Message(Role.SYSTEM, (TextPart("Be brief."),)),
+            Message(
+                Role.USER,
+                (
+                    TextPart("Look"),
+                    ImagePart(url="https://x.test/a.png"),
+                    ImagePart(media_type="image/png", data=PNG),
+                ),
+            ),
+            Message(
+                Role.ASSISTANT,
+                (TextPart("Let me look."),),
+                tool_calls=(ToolCall("toolu_a", "get_weather", '{"city":"Oslo"}'),),
+            ),
+            Message(Role.TOOL, (TextPart("no luck"),), tool_call_id="toolu_a", is_error=True),
+            Message(Role.USER, (TextPart("Try again"),)),
+        ),
+        max_tokens=100,
+        temperature=0.5,
+        top_p=0.9,
+        stop=("END",),
+        tools=(Tool("get_weather", "The weather", {"type": "object"}, True),),
+        tool_choice=ToolChoice("named", "get_weather"),
+        parallel_tool_calls=False,
+        output_format=OutputFormat("json_schema", schema={"type": "object"}, strict=True),
+        reasoning_effort="high",
+        user="u1",
+    )
+
+
+@pytest.mark.parametrize(
+    ("fields", "name", "value"),
+    [
+        ({"tool_choice": {"type": "any"}, "tools": [TOOL]}, "tool_choice", ToolChoice("required")),
+        ({"tool_choice": {"type": "auto"}}, "tool_choice", ToolChoice("auto")),
+        ({"tool_choice": {"type": "none"}}, "tool_choice", ToolChoice("none")),
+        ({"thinking": {"type": "disabled"}}, "reasoning_effort", "none"),
+        ({"thinking": {"type": "adaptive"}}, "reasoning_effort", None),
+        ({"thinking": {"type": "enabled", "budget_tokens": 1024}}, "reasoning_effort", "low"),
+        ({"thinking": {"type": "enabled", "budget_tokens": 8000}}, "reasoning_effort", "medium"),
+        ({"thinking": {"type": "enabled", "budget_tokens": 50000}}, "reasoning_effort", "high"),
+    ],
+)
+def test_one_field_arrives_as(fields: JSONObject, name: str, value: object) -> None:
+    assert getattr(anthropic.decode_chat(body(**fields)), name) == value
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        # What we cannot do.
+        ({"top_k": 5}, "top_k"),
+        ({"speed": "fast"}, "speed"),
+        ({"inference_geo": "us"}, "inference_geo"),
+        ({"container": "c"}, "container"),
+        ({"mcp_servers": [{}]}, "mcp_servers"),
+        ({"tools": [{"type": "web_search_20250305", "name": "web_search"}]}, "tools.0.type"),
+        ({"messages": [{"role": "user", "content": [{"type": "document", "source": {}}]}]}, "messages.0.content.0"),
+        ({"messages": [{"role": "assistant", "content": [{"type": "document"}]}]}, "messages.0.content.0"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image", "source": {"type": "file"}}]}]},
+            "messages.0.content.0.source",
+        ),
+        # What nobody can do.
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"max_tokens": 1.5}, "max_tokens"),
+        ({"messages": []}, "messages"),
+        ({"messages": [{"role": "system", "content": "x"}]}, "messages.0.role"),
+        ({"messages": [{"role": "user", "content": []}]}, "messages.0.content"),
+        ({"temperature": 1.5}, "temperature"),
+        ({"stop_sequences": [""]}, "stop_sequences.0"),
+        ({"tools": [{"name": "x"}]}, "tools.0.input_schema"),
+        ({"tool_choice": {"type": "any"}}, "tool_choice"),
+        ({"tool_choice": {"type": "tool", "name": "other"}, "tools": [TOOL]}, "tool_choice"),
+        ({"thinking": {"type": "enabled", "budget_tokens": 5}}, "thinking.budget_tokens"),
+        ({"messages": [CALLING, HELLO]}, "messages"),
+        ({"messages": [CALLING]}, "messages"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "tool_result", "tool_use_id": "x"}]}]},
+            "messages",
+        ),
+        (
+            {
+                "messages": [
+                    CALLING,
+                    {
+                        "role": "user",
+                        "content": [{"type": "text", "text": "x"}, {"type": "tool_result", "tool_use_id": "toolu_a"}],
+                    },
+                ]
+            },
+            "messages.1.content",
+        ),
+        (
+            {
+                "messages": [
+                    {
+                        "role": "user",
+                        "content": [
+                            {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "??"}}
+                        ],
+                    }
+                ]
+            },
+            "messages.0.content.0.source.data",
+        ),
+        ({"messages": [{"role": "user", "content": "a\0b"}]}, "messages.0.content"),
+        ({"n": 1}, "n"),
+    ],
+)
+def test_what_is_wrong_is_refused_and_named(fields: JSONObject, param: str) -> None:
+    assert refusal_of(body(**fields)).param == param
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({"model": "m", "messages": [HELLO]}, "max_tokens: Field required"),
+        (body(foo=1), "foo: Extra inputs are not permitted"),
+        (body(temperature=9), "temperature: Expected `float` <= 1.0"),
+        (b"{", "The request body is not valid JSON: Input data was truncated"),
+    ],
+)
+def test_refusals_are_in_anthropic_s_words(data: Any, message: str) -> None:
+    assert refusal_of(data).message == message
+
+
+def test_an_input_nested_too_deeply_is_refused() -> None:
+    value: JSONObject = {}
+    for _ in range(100):
+        value = {"a": [value]}
+    calling = {"role": "assistant", "content": [{"type": "tool_use", "id": "t", "name": "f", "input": value}]}
+
+    assert refusal_of(body(messages=[calling])).param == "messages.0.content.0.input"
+
+
+USAGE = Usage(19, 10, cached_input_tokens=8, cache_write_tokens=3, cache_write_1h_tokens=3, reasoning_tokens=2)
+
+
+def test_an_answer_is_encoded_as_anthropic_writes_it() -> None:
+    completion = Completion("msg_01A", "claude-sonnet-5-5", "Grüße aus Oslo 🌧", FinishReason.STOP, USAGE)
+
+    encoded = anthropic.encode_completion(completion)
+
+    assert json.dumps(encoded) == json.dumps(json.loads(recorded("anthropic/messages_text.json")))
+
+
+def test_tool_calls_become_blocks_after_the_text() -> None:
+    calls = (ToolCall("toolu_a", "get_weather", '{"city":"Oslo"}'), ToolCall("toolu_b", "get_time", ""))
+    completion = Completion(
+        "msg_01A", "claude-sonnet-5-5", "Let me look.", FinishReason.TOOL_CALLS, Usage(71, 25), tool_calls=calls
+    )
+
+    assert anthropic.encode_completion(completion) == json.loads(recorded("anthropic/messages_tools.json"))
+
+
+@pytest.mark.parametrize(
+    ("completion", "stop_reason"),
+    [
+        (Completion("i", "m", "x", FinishReason.LENGTH, None), "max_tokens"),
+        (Completion("i", "m", "", FinishReason.CONTENT_FILTER, None), "refusal"),
+        (Completion("i", "m", "", FinishReason.STOP, None, refusal="No."), "refusal"),
+        (Completion("i", "m", "", FinishReason.STOP, None, tool_calls=(ToolCall("a", "f", "{}"),)), "tool_use"),
+    ],
+)
+def test_the_reason_to_stop_is_said_in_anthropic_s_words(completion: Completion, stop_reason: str) -> None:
+    assert anthropic.encode_completion(completion)["stop_reason"] == stop_reason
+
+
+def test_usage_never_counts_a_token_twice() -> None:
+    usage = anthropic.encode_usage(Usage(100, 5, cached_input_tokens=60, cache_write_tokens=30))
+
+    assert usage["input_tokens"] == 10
+    assert usage["cache_creation"] == {"ephemeral_5m_input_tokens": 30, "ephemeral_1h_input_tokens": 0}
+
+
+@pytest.mark.parametrize("arguments", ['{"city": "Os', "[1]", "7", '"x"', "{" * 5000])
+def test_arguments_that_are_no_object_are_wrapped_and_not_lost(arguments: str) -> None:
+    assert anthropic.to_tool_input(arguments) == {"INVALID_JSON": arguments}
