@@ -1,0 +1,109 @@
+"""The client for providers: what it keeps, and what it never does."""
+
+import asyncio
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import httpx
+import pytest
+
+from core.http import provider_client, watched_progress
+
+ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
+
+
+class ShortLived:
+    """A server in a thread: each connection gets one answer, and is closed when the test says so."""
+
+    def __init__(self) -> None:
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self.listener.getsockname()[1]}"
+        self.requests = 0
+        self.kept: list[socket.socket] = []
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def close_kept(self) -> None:
+        for connection in self.kept:
+            connection.close()
+        self.kept.clear()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                connection, _ = self.listener.accept()
+            except OSError:
+                return
+            connection.recv(65536)
+            self.requests += 1
+            self.kept.append(connection)
+            connection.sendall(ANSWER)
+
+
+@contextmanager
+def short_lived() -> Iterator[ShortLived]:
+    server = ShortLived()
+    try:
+        yield server
+    finally:
+        # `close` alone would leave the thread in `accept`.
+        server.listener.shutdown(socket.SHUT_RDWR)
+        server.listener.close()
+        server.close_kept()
+
+
+async def test_a_connection_that_the_server_closed_is_not_used_again() -> None:
+    with short_lived() as server:
+        async with provider_client() as http:
+            for count in range(1, 4):
+                # No await between the close and the next request: the event loop has not seen it yet.
+                server.close_kept()
+                assert (await http.post(server.url, content=b"x")).text == "ok"
+                assert server.requests == count
+
+
+async def test_a_live_connection_is_used_again() -> None:
+    connections = 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        while await reader.read(65536):
+            writer.write(ANSWER)
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with server, provider_client() as http:
+        for _ in range(5):
+            await http.post(url, content=b"x")
+
+    assert connections == 1
+
+
+async def test_progress_tells_whether_anything_can_have_been_sent(unused_tcp_port: int) -> None:
+    async with provider_client() as http:
+        with short_lived() as server:
+            with watched_progress() as progress:
+                await http.post(server.url, content=b"x")
+            assert progress.connected
+
+        with watched_progress() as progress, pytest.raises(httpx.HTTPError):
+            await http.post(f"http://127.0.0.1:{unused_tcp_port}", content=b"x")
+        assert not progress.connected
+
+
+async def test_of_an_unknown_transport_the_worst_is_thought() -> None:
+    def fails(request: httpx.Request) -> httpx.Response:
+        raise httpx.ConnectError("no")
+
+    async with httpx.AsyncClient(transport=httpx.MockTransport(fails)) as http:
+        with watched_progress() as progress, pytest.raises(httpx.ConnectError):
+            await http.post("http://x.test")
+
+    assert progress.connected
+
+
+async def test_a_client_that_was_never_used_can_be_closed() -> None:
+    await provider_client().aclose()

@@ -1,0 +1,21 @@
+"""Reading a stream to its end, good or bad."""
+
+from providers.errors import ProviderError
+from providers.types import CallContext, ChatRequest, Provider, StreamEvent
+
+
+async def events_of(provider: Provider, request: ChatRequest, call: CallContext) -> list[StreamEvent]:
+    return [event async for event in provider.stream(request, call)]
+
+
+async def error_of(
+    provider: Provider, request: ChatRequest, call: CallContext
+) -> tuple[list[StreamEvent], ProviderError]:
+    """Return the events before a stream's error, and the error."""
+    events: list[StreamEvent] = []
+    try:
+        async for event in provider.stream(request, call):
+            events.append(event)
+    except ProviderError as error:
+        return events, error
+    raise AssertionError("The stream ended without an error.")

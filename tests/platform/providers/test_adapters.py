@@ -1,0 +1,173 @@
+"""What is special to one adapter, and what is refused before anything is sent."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from providers.adapters import Anthropic, AzureOpenAI, OpenAI, connect
+from providers.dialects.openai_upstream import Flavor
+from providers.errors import Interrupted, Rejected, Unsupported
+from providers.types import (
+    CallContext,
+    ChatRequest,
+    Dialect,
+    EmbeddingRequest,
+    Message,
+    Role,
+    TextDelta,
+    TextPart,
+    Tool,
+)
+from tests.platform.providers.reading import error_of
+from tests.platform.providers.upstream import Upstream, answers, streams
+from tests.platform.providers.vendors import KEY, recorded
+
+REQUEST = ChatRequest("gpt-4o-mini", (Message(Role.USER, (TextPart("Hello"),)),), max_tokens=9)
+
+
+@pytest.mark.parametrize(
+    ("options", "path", "limit"),
+    [
+        ({"dialect": Dialect.OPENAI}, "/v1/chat/completions", "max_tokens"),
+        (
+            {"dialect": Dialect.OPENAI, "flavor": Flavor("max_completion_tokens")},
+            "/v1/chat/completions",
+            "max_completion_tokens",
+        ),
+        ({"dialect": Dialect.AZURE}, "/openai/v1/chat/completions", "max_completion_tokens"),
+        (
+            {"dialect": Dialect.AZURE, "api_version": "2024-10-21"},
+            "/openai/deployments/gpt-4o-mini/chat/completions?api-version=2024-10-21",
+            "max_tokens",
+        ),
+    ],
+)
+async def test_a_provider_is_made_from_what_a_row_says(
+    upstream: Upstream, call: CallContext, options: dict[str, Any], path: str, limit: str
+) -> None:
+    upstream.plays(answers(recorded("openai/chat_text.json")))
+    base_url = upstream.url if options["dialect"] is Dialect.AZURE else f"{upstream.url}/v1"
+    provider = connect(name="a", api_key=KEY, base_url=base_url, **options)
+
+    await provider.complete(REQUEST, call)
+    await provider.close()
+
+    assert provider.name == "a"
+    assert upstream.seen[0].path == path
+    assert upstream.seen[0].body[limit] == 9
+
+
+async def test_anthropic_is_found_with_and_without_its_version(upstream: Upstream, call: CallContext) -> None:
+    upstream.plays(answers(recorded("anthropic/messages_text.json")))
+    for base_url in (upstream.url, f"{upstream.url}/v1/"):
+        provider = connect(Dialect.ANTHROPIC, "a", api_key=KEY, base_url=base_url)
+        await provider.complete(REQUEST, call)
+        await provider.close()
+
+    assert [seen.path for seen in upstream.seen] == ["/v1/messages", "/v1/messages"]
+    assert upstream.seen[0].headers["anthropic-version"] == "2023-06-01"
+
+
+@pytest.mark.parametrize("suffix", ["", "/", "/openai", "/openai/v1", "/openai/v1/"])
+async def test_azure_s_address_may_be_pasted_in_any_form(upstream: Upstream, call: CallContext, suffix: str) -> None:
+    upstream.plays(answers(recorded("openai/chat_text.json")))
+    provider = AzureOpenAI(api_key=KEY, base_url=upstream.url + suffix)
+
+    await provider.complete(REQUEST, call)
+    await provider.close()
+
+    assert upstream.seen[0].path == "/openai/v1/chat/completions"
+
+
+async def test_a_deployment_s_name_cannot_change_the_path(upstream: Upstream, call: CallContext) -> None:
+    upstream.plays(answers(recorded("openai/chat_text.json")))
+    provider = AzureOpenAI(api_key=KEY, base_url=upstream.url, api_version="2024-10-21")
+
+    await provider.complete(replace(REQUEST, model="../x?y#z"), call)
+    await provider.close()
+
+    assert upstream.seen[0].path == "/openai/deployments/..%2Fx%3Fy%23z/chat/completions?api-version=2024-10-21"
+
+
+async def test_a_server_of_one_s_own_needs_no_key(upstream: Upstream, call: CallContext) -> None:
+    upstream.plays(answers(recorded("openai/chat_text.json")), answers(b"{}", 401))
+    provider = OpenAI("own", api_key="", base_url=upstream.url)
+
+    await provider.complete(REQUEST, call)
+    await provider.close()
+
+    assert "authorization" not in upstream.seen[0].headers
+
+
+@pytest.mark.parametrize(
+    "base_url",
+    ["", "api.openai.com", "ftp://x.test", "https://", "https://u:p@x.test", "https://x.test?a=1", "https://x.test#a"],
+)
+def test_an_address_that_cannot_be_right_is_refused(base_url: str) -> None:
+    for dialect in Dialect:
+        if base_url or dialect is Dialect.AZURE:
+            with pytest.raises(ValueError, match="address"):
+                connect(dialect, "a", api_key=KEY, base_url=base_url)
+
+
+def test_azure_has_no_address_of_its_own() -> None:
+    with pytest.raises(ValueError, match="resource"):
+        connect(Dialect.AZURE, "a", api_key=KEY)
+
+
+@pytest.mark.parametrize("key", ["sk-abc\n", "sk abc", "sk-äöü", "sk-\x00"])
+def test_a_key_that_cannot_be_right_is_refused_and_not_quoted(key: str) -> None:
+    with pytest.raises(ValueError, match="printable") as caught:
+        Anthropic(api_key=key)
+
+    assert key not in str(caught.value)
+
+
+async def test_what_a_dialect_cannot_say_is_refused_before_it_is_sent(upstream: Upstream, call: CallContext) -> None:
+    provider = OpenAI(api_key=KEY, base_url=upstream.url, vendor="openai")
+    wanted = replace(REQUEST, model="gpt-6.1-sol", tools=(Tool("f", None, {}),))
+
+    with pytest.raises(Unsupported):
+        await provider.complete(wanted, call)
+    await provider.close()
+
+    assert upstream.seen == []
+
+
+async def test_what_cannot_be_written_is_refused(upstream: Upstream, call: CallContext) -> None:
+    provider = OpenAI(api_key=KEY, base_url=upstream.url)
+
+    with pytest.raises(Rejected):
+        await provider.embed(EmbeddingRequest("m", ("\ud800",)), call)
+    await provider.close()
+
+
+@pytest.mark.parametrize("text", ["short one", "a text of some more characters than a window has"])
+async def test_a_quote_of_the_prompt_is_recognized(upstream: Upstream, call: CallContext, text: str) -> None:
+    upstream.plays(answers(b'{"error": {"message": "Cannot embed: %b!"}}' % text.encode(), 400))
+    provider = OpenAI(api_key=KEY, base_url=upstream.url)
+
+    with pytest.raises(Rejected, match="quotes the request"):
+        await provider.embed(EmbeddingRequest("m", (text,)), call)
+    await provider.close()
+
+
+@pytest.mark.parametrize(
+    ("dialect", "name", "code"),
+    [
+        (Dialect.OPENAI, "openai/chat_error.sse", "server_error"),
+        (Dialect.ANTHROPIC, "anthropic/messages_error.sse", "overloaded_error"),
+    ],
+)
+async def test_an_error_frame_after_the_first_token_is_an_interruption(
+    upstream: Upstream, call: CallContext, dialect: Dialect, name: str, code: str
+) -> None:
+    upstream.plays(streams(recorded(name)))
+    provider = connect(dialect, "a", api_key=KEY, base_url=upstream.url)
+
+    events, error = await error_of(provider, REQUEST, call)
+    await provider.close()
+
+    assert TextDelta("Hel") in events
+    assert (type(error), error.code) == (Interrupted, code)
