@@ -1,6 +1,7 @@
 """What every test may ask for."""
 
 import pytest
+from pytest_django import Settings
 
 from inference import routing
 from metering import prices
@@ -15,6 +16,12 @@ def _nothing_is_remembered() -> None:
     directory.forget_all()
     routing.forget()
     prices.forget()
+
+
+@pytest.fixture(autouse=True)
+def _passwords_are_quick(settings: Settings) -> None:
+    """Hashing passwords slowly protects people; there are none here."""
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 
 
 @pytest.fixture

@@ -19,8 +19,8 @@ def wait_for(read: Callable[[], T | None], *, seconds: float = 20, every: float 
     return found
 
 
-async def wait_until(holds: Callable[[], object], *, seconds: float = 20) -> None:
+async def wait_until(holds: Callable[[], object], *, seconds: float = 20, every: float = 0.005) -> None:
     """Let the loop run until something holds; fail when it does not in time."""
     async with asyncio.timeout(seconds):
         while not holds():  # noqa: ASYNC110 (what is waited for has no event)
-            await asyncio.sleep(0.005)
+            await asyncio.sleep(every)

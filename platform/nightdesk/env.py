@@ -1,6 +1,7 @@
 """The only module that reads the environment: readers refuse nonsense at start-up."""
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -42,7 +43,7 @@ def flag(name: str, default: bool) -> bool:
 def number(name: str, default: int, *, at_least: int = 0) -> int:
     """Return a whole number not below `at_least`."""
     value = text(name, str(default))
-    if not value.lstrip("-").isdigit() or int(value) < at_least:
+    if not re.fullmatch(r"-?[0-9]{1,12}", value) or int(value) < at_least:
         raise ImproperlyConfigured(f"{name} must be a whole number, {at_least} or more; got {value!r}.")
     return int(value)
 

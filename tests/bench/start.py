@@ -1,0 +1,50 @@
+"""How long a desk takes to come up: into an empty folder, and into one that it was in before."""
+
+import asyncio
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from nightdesk import env
+from nightdesk.local.ports import free_port
+from tests.bench.report import Goal, Report, Row
+
+ROOT = Path(__file__).resolve().parents[2]
+LATER_STARTS = 3
+
+
+async def run() -> Report:
+    """Start and stop `make run`'s body in a folder of its own, several times."""
+    with tempfile.TemporaryDirectory(prefix="nightdesk-bench-") as folder:
+        first = await _start(Path(folder))
+        later = [await _start(Path(folder)) for _ in range(LATER_STARTS)]
+    worst = max(later)
+    rows = [Row("first start, requirements installed", first, "s"), Row("later start, worst of three", worst, "s")]
+    goals = [Goal("later start", "less than 8 s", worst, worst < 8)]
+    return Report("start", rows, goals)
+
+
+async def _start(folder: Path) -> float:
+    """Bring a desk up until its card is written, take it down, and return how long the way up took."""
+    began = time.monotonic()
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "nightdesk.local",
+        "run",
+        "--folder",
+        str(folder),
+        cwd=ROOT,
+        env=env.merged({"PORT": str(free_port())}),
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    while not (folder / "local.json").exists():
+        if process.returncode is not None:
+            raise RuntimeError("The desk did not come up.")
+        await asyncio.sleep(0.02)
+    seconds = time.monotonic() - began
+    process.terminate()
+    await process.wait()
+    return seconds

@@ -1,0 +1,107 @@
+"""The environment is read once, and nonsense is refused by name."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core.exceptions import ImproperlyConfigured
+
+from nightdesk import env
+
+
+@pytest.fixture(autouse=True)
+def _what_was_asked_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(env, "ASKED", {})
+
+
+@pytest.mark.parametrize(("value", "read"), [("true", True), ("False", False), ("TRUE", True), ("", True)])
+def test_a_flag_is_true_or_false(monkeypatch: pytest.MonkeyPatch, value: str, read: bool) -> None:
+    monkeypatch.setenv("A_FLAG", value)
+
+    assert env.flag("A_FLAG", True) is read
+
+
+@pytest.mark.parametrize("value", ["1", "yes", "on", "tru"])
+def test_anything_else_is_no_flag(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("A_FLAG", value)
+
+    with pytest.raises(ImproperlyConfigured, match="A_FLAG must be 'true' or 'false'"):
+        env.flag("A_FLAG", True)
+
+
+@pytest.mark.parametrize("value", ["-1", "0", "many", "1.5", "1e3", "٣"])
+def test_a_number_that_is_none_or_too_small_is_refused(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("A_NUMBER", value)
+
+    with pytest.raises(ImproperlyConfigured, match="A_NUMBER"):
+        env.number("A_NUMBER", 5, at_least=1)
+
+
+def test_a_secret_may_stand_in_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = tmp_path / "secret"
+    file.write_text("rosebud\n")
+    monkeypatch.setenv("A_SECRET_FILE", str(file))
+
+    assert env.secret("A_SECRET", "default") == "rosebud"
+
+
+def test_a_secret_in_two_places_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("A_SECRET_FILE", str(tmp_path / "secret"))
+    monkeypatch.setenv("A_SECRET", "rosebud")
+
+    with pytest.raises(ImproperlyConfigured, match="set one") as refused:
+        env.secret("A_SECRET")
+    assert "rosebud" not in str(refused.value)
+
+
+def test_a_secret_file_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("A_SECRET_FILE", str(tmp_path / "nothing"))
+
+    with pytest.raises(ImproperlyConfigured, match=r"A_SECRET_FILE names .*nothing"):
+        env.secret("A_SECRET")
+
+
+def test_words_are_split_and_trimmed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOME_WORDS", " a, b,,c ")
+
+    assert env.words("SOME_WORDS") == ["a", "b", "c"]
+
+
+def test_a_choice_is_one_of_its_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("A_CHOICE", "xml")
+
+    with pytest.raises(ImproperlyConfigured, match="json, console"):
+        env.choice("A_CHOICE", "json", ("json", "console"))
+
+
+def test_a_database_address_is_taken_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DB", "postgresql://nina:p%40ss@db.example:6432/desk?sslmode=require")
+
+    assert env.database("DB", "") == {
+        "ENGINE": "django.db.backends.postgresql",
+        "NAME": "desk",
+        "USER": "nina",
+        "PASSWORD": "p@ss",
+        "HOST": "db.example",
+        "PORT": "6432",
+        "OPTIONS": {"sslmode": "require"},
+    }
+
+
+@pytest.mark.parametrize("address", ["mysql://a@b/c", "postgresql://host", "desk"])
+def test_an_address_of_something_else_is_refused_without_its_password(
+    monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    monkeypatch.setenv("DB", address)
+
+    with pytest.raises(ImproperlyConfigured, match="DB must look like postgresql://"):
+        env.database("DB", "")
+
+
+def test_what_was_asked_is_remembered_with_its_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("A_NUMBER", "7")
+    env.number("A_NUMBER", 5)
+    env.words("SOME_WORDS", "a,b")
+
+    wanted: dict[str, Any] = {"A_NUMBER": "5", "SOME_WORDS": "a,b"}
+    assert wanted == env.ASKED
