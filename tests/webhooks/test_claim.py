@@ -114,7 +114,7 @@ def test_a_delivery_that_somebody_is_claiming_is_skipped_and_not_waited_for(
     endpoint: Endpoint, happens: Happens
 ) -> None:
     events = {happens().id for _ in range(2)}
-    with transaction.atomic(), ThreadPoolExecutor(1) as other:
+    with ThreadPoolExecutor(1) as other, transaction.atomic():
         (mine,) = claim(1)
 
         theirs = other.submit(claim_elsewhere, 10).result(timeout=5)

@@ -1,13 +1,13 @@
 """Settling: state and log in one fenced transaction."""
 
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
-from threading import Barrier
 
 import httpx
 import pytest
-from django.db import connection
+from django.db import connection, transaction
 from django.db.models.functions import Now
 
 from core.guarded_http import Answer, Unreachable
@@ -204,24 +204,42 @@ def test_an_endpoint_that_was_deleted_meanwhile_is_no_trouble(delivery: Delivery
 def test_deliveries_that_find_their_endpoint_gone_together_do_not_wait_for_each_other_for_ever(
     endpoint: Endpoint, happens: Happens
 ) -> None:
-    for _ in range(12):
+    for _ in range(2):
         happens()
-    claims = claim(12)
-    together = Barrier(6)
 
-    def gone(claimed: Claimed) -> bool:
-        try:
-            together.wait(timeout=10)
-            return settle(claimed, Gone("Gone."), BUSY)
-        finally:
-            connection.close()
+    with ThreadPoolExecutor(2) as threads:
+        with transaction.atomic():
+            Endpoint.objects.select_for_update().get()
+            settling = [threads.submit(settle_elsewhere, claimed) for claimed in claim()]
+            wait_until_blocked(2)
+        ended = [future.result(timeout=10) for future in settling]
 
-    with ThreadPoolExecutor(6) as threads:
-        ended = list(threads.map(gone, claims))
-
-    # The first to settle canceled the others, whose settling then comes too late.
-    assert sum(ended) == 1
+    # The first to settle canceled the other, whose settling then came too late.
+    assert sorted(ended) == [False, True]
     assert set(Delivery.objects.values_list("state", flat=True)) == {DeliveryState.CANCELED}
+
+
+def settle_elsewhere(claimed: Claimed) -> bool:
+    """Settle over a connection of this thread's own."""
+    try:
+        return settle(claimed, Gone("Gone."), BUSY)
+    finally:
+        connection.close()
+
+
+def wait_until_blocked(count: int) -> None:
+    """Wait until so many others of this database wait for a lock."""
+    give_up_at = time.monotonic() + 10
+    with connection.cursor() as cursor:
+        while time.monotonic() < give_up_at:
+            # The view is frozen within a transaction unless it is told to look again.
+            cursor.execute("SELECT pg_stat_clear_snapshot()")
+            cursor.execute(
+                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+            )
+            if cursor.fetchone()[0] >= count:
+                return
+    raise AssertionError(f"{count} were never blocked.")
 
 
 # Given back
