@@ -29,7 +29,10 @@ def main() -> None:
             timeout_graceful_shutdown=SECONDS_TO_FINISH,
         )
     )
-    listening = listen(options.host, options.port)
+    try:
+        listening = listen(options.host, options.port)
+    except OSError as error:
+        sys.exit(f"The simulator cannot listen on {options.host}:{options.port}: {error.strerror}.")
     # Calls are queued by the kernel from here on, so whoever waits for this line may call at once.
     sys.stdout.write(f"simulator: http://{options.host}:{listening.getsockname()[1]}\n")
     sys.stdout.flush()

@@ -352,7 +352,7 @@ def _unsupported(param: str, why: str) -> Refusal:
 
 
 def _bad_turn(index: int, why: str) -> Refusal:
-    return Refusal(400, f"Invalid parameter: {why}", param=f"messages.[{index}].role")
+    return Refusal(400, f"Invalid parameter: {why}", param=f"messages[{index}].role")
 
 
 def _unanswered(index: int, call_ids: set[str]) -> Refusal:
@@ -360,5 +360,5 @@ def _unanswered(index: int, call_ids: set[str]) -> Refusal:
         400,
         "An assistant message with 'tool_calls' must be followed by tool messages responding to each 'tool_call_id'. "
         f"The following tool_call_ids did not have response messages: {', '.join(sorted(call_ids))}",
-        param=f"messages.[{index}].role",
+        param=f"messages[{index}].role",
     )

@@ -15,8 +15,8 @@ from simulator.replies import Flow, Frame, Headers, Reply, Whole
 
 Send: TypeAlias = Callable[[dict[str, Any]], Awaitable[None]]
 
-#: Long enough for the kernel to send two writes as two segments.
-BETWEEN_SEGMENTS = 0.0005
+#: Between two writes that must not become one segment. The loop's clock knows no less than a millisecond.
+BETWEEN_SEGMENTS = 0.001
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,9 @@ class Line:
 
     async def pause(self, seconds: float) -> bool:
         """True if the client is still there afterwards; otherwise that is journaled."""
-        if seconds > 0 and not await self.connection.pause(seconds):
+        if seconds > 0:
+            await self.connection.pause(seconds)
+        if self.connection.lost:
             self.lose(Outcome.DISCONNECTED)
         return not self.connection.lost
 
@@ -88,8 +90,8 @@ async def _deliver_whole(reply: Whole, fault: Fault, controls: Controls, line: L
         return
     if not half:
         await line.start(reply.status, headers)
-    await line.body(reply.body[half:])
     line.finish(outcome)
+    await line.body(reply.body[half:])
 
 
 class _Stream:
@@ -150,16 +152,16 @@ class _Stream:
             data = b""
         self._account()
         await self._open()
-        await self._line.body(data)
         if self._line.connection.lost:
             self._line.lose(Outcome.DISCONNECTED)
         else:
             self._line.finish(Outcome.OK)
+        await self._line.body(data)
 
     async def _fail(self) -> None:
         await self._open()
-        await self._line.body(self._reply.error)
         self._line.finish(Outcome.ERROR_FRAME)
+        await self._line.body(self._reply.error)
 
     async def _flush(self) -> None:
         if not self._batch:
@@ -223,8 +225,8 @@ async def _drip(status: int, headers: Headers, body: bytes, outcome: Outcome, co
         line.connection.write(bytes((byte,)))
         if not await line.pause(controls.slow_loris / 1000):
             return
-    line.connection.write(body)
     line.finish(outcome)
+    line.connection.write(body)
     await line.connection.close()
 
 
