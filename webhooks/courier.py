@@ -22,7 +22,6 @@ from webhooks.models import Delivery, Event
 from webhooks.reach import webhook_reach
 from webhooks.send import Exchange, prepare, send
 from webhooks.settle import give_back, settle
-from webhooks.tasks import bell
 
 log = structlog.get_logger(__name__)
 
@@ -36,42 +35,33 @@ MARGIN_SECONDS = 15.0
 DATABASE_THREADS = 4
 
 
-def new_courier() -> "Courier":
-    """Return a courier as the settings say, for one `run`."""
-    return Courier(
-        guarded_client(webhook_reach()),
-        DatabaseThreads("courier", DATABASE_THREADS),
-        slots=settings.WEBHOOK_SLOTS,
-        timeout_seconds=settings.WEBHOOK_TIMEOUT_SECONDS,
-    )
-
-
 class Courier:
     """Claims what is due while it has free slots, sends it, and writes down what came of it.
 
-    It owns the client and the threads that it is given: when `run` ends, they are closed.
+    For one `run`, at the end of which its client and its threads are closed.
     """
 
     def __init__(
         self,
-        client: httpx.AsyncClient,
-        threads: DatabaseThreads,
         *,
-        slots: int,
-        timeout_seconds: float,
+        client: httpx.AsyncClient | None = None,
+        threads: DatabaseThreads | None = None,
+        slots: int | None = None,
+        timeout_seconds: float | None = None,
         poll_seconds: float = POLL_SECONDS,
         chance: Callable[[], float] = random.random,
     ) -> None:
-        self._client = client
-        self._threads = threads
-        self._slots = slots
-        self._timeout_seconds = timeout_seconds
-        self._lease = timedelta(seconds=timeout_seconds + MARGIN_SECONDS)
+        self._client = client or guarded_client(webhook_reach())
+        self._threads = threads or DatabaseThreads("courier", DATABASE_THREADS)
+        self._slots = slots or settings.WEBHOOK_SLOTS
+        self._timeout_seconds = timeout_seconds or settings.WEBHOOK_TIMEOUT_SECONDS
+        self._lease = timedelta(seconds=self._timeout_seconds + MARGIN_SECONDS)
         self._poll_seconds = poll_seconds
         self._chance = chance
         self._under_way: dict[asyncio.Task[None], Claimed] = {}
         self._may_be_more = False
         self._woken = asyncio.Event()
+        self._is_stopping = False
         self._loop: asyncio.AbstractEventLoop | None = None
         #: How long to leave the database alone; None while it answers.
         self._outage_seconds: float | None = None
@@ -83,24 +73,21 @@ class Courier:
             with suppress(RuntimeError):  # the loop has been closed since
                 loop.call_soon_threadsafe(self._woken.set)
 
-    async def run(self, stop: asyncio.Event) -> None:
-        """Deliver until `stop` is set, then end what is under way or give it back."""
+    def stop(self) -> None:
+        """Claim nothing more, and let `run` come to its end. May be called from any thread, at any time."""
+        self._is_stopping = True
+        self.wake()
+
+    async def run(self) -> None:
+        """Deliver until told to stop, then end what is under way or give it back."""
         self._loop = asyncio.get_running_loop()
-        bell.listen(self.wake)
-        watcher = asyncio.create_task(self._wake_at(stop))
         try:
-            while not stop.is_set():
+            while not self._is_stopping:
                 self._woken.clear()
                 await self._take()
                 await self._pause()
         finally:
-            bell.listen(None)
-            watcher.cancel()
             await self._wind_down()
-
-    async def _wake_at(self, stop: asyncio.Event) -> None:
-        await stop.wait()
-        self._woken.set()
 
     async def _take(self) -> None:
         """Claim as many as there are free slots for, and set them going."""

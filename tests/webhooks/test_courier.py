@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Any, ParamSpec, TypeVar
 
 import pytest
+import uvloop
 from django.db import OperationalError, connection
 from django.db.models import Max
 from django.db.models.functions import Now
@@ -28,7 +29,7 @@ from tests.webhooks.receiver import (
     receiving,
 )
 from webhooks.claim import claim_due
-from webhooks.courier import Courier, new_courier
+from webhooks.courier import Courier
 from webhooks.judge import Delivered
 from webhooks.models import Delivery, DeliveryAttempt, DeliveryState, Endpoint, Event
 from webhooks.reach import webhook_reach
@@ -46,17 +47,19 @@ Logs = list[MutableMapping[str, Any]]
 
 def courier(threads: DatabaseThreads | None = None, reach: Reach | None = None, **options: Any) -> Courier:
     wanted: dict[str, Any] = {"slots": 8, "timeout_seconds": 5, "chance": lambda: 0.5, **options}
-    return Courier(guarded_client(reach or webhook_reach()), threads or DatabaseThreads("courier", 4), **wanted)
+    return Courier(client=guarded_client(reach or webhook_reach()), threads=threads, **wanted)
 
 
 @asynccontextmanager
-async def running(courier: Courier) -> AsyncIterator[asyncio.Event]:
-    stop = asyncio.Event()
-    task = asyncio.create_task(courier.run(stop))
+async def running(courier: Courier) -> AsyncIterator[None]:
+    """The courier at work, with the doorbell hung up as a worker process does it."""
+    task = asyncio.create_task(courier.run())
+    bell.listen(courier.wake)
     try:
-        yield stop
+        yield
     finally:
-        stop.set()
+        bell.listen(None)
+        courier.stop()
         await task
 
 
@@ -113,7 +116,7 @@ def deliver(*script: Behavior, until: Callable[[], bool] = judged, **options: An
             await database.until(until)
         return receiver
 
-    return asyncio.run(play())
+    return uvloop.run(play())
 
 
 # What answers come to
@@ -140,7 +143,7 @@ def test_after_a_500_it_is_tried_again_with_the_same_id_and_bytes(delivery: Deli
                 await database.until(ended)
         return receiver
 
-    first, second = asyncio.run(play()).received
+    first, second = uvloop.run(play()).received
 
     assert first.headers["webhook-id"] == second.headers["webhook-id"]
     assert first.body == second.body
@@ -246,7 +249,7 @@ def test_killed_between_answer_and_settle_it_is_sent_again_as_the_same_event(del
                 await database.until(ended)
             return receiver, await database.run(lambda: settle(lost, Delivered(), exchange))
 
-    receiver, late_settled = asyncio.run(play())
+    receiver, late_settled = uvloop.run(play())
 
     first, second = receiver.received
     assert first.headers["webhook-id"] == second.headers["webhook-id"] == delivery.event.public_id
@@ -312,7 +315,7 @@ def test_an_outage_of_the_database_is_survived_and_told_once(delivery: Delivery)
                 await database.until(ended_after_another_try)
 
     with capture_logs() as logs:
-        asyncio.run(play())
+        uvloop.run(play())
 
     names = [entry["event"] for entry in logs]
     assert threads.left == 0
@@ -347,7 +350,7 @@ def test_connections_that_the_database_cuts_are_replaced(delivery: Delivery) -> 
             await database.until(ended_as_far_as_one_can_ask)
 
     with capture_logs():
-        asyncio.run(play())
+        uvloop.run(play())
 
     assert Delivery.objects.get().state == DeliveryState.DELIVERED
 
@@ -382,14 +385,15 @@ def test_stopping_waits_for_what_is_under_way_and_claims_nothing_more(endpoint: 
 
     async def play() -> Receiver:
         released = asyncio.Event()
-        async with scene(holding(released)) as (receiver, database), running(courier()) as stop:
+        courier_ = courier()
+        async with scene(holding(released)) as (receiver, database), running(courier_):
             await arrived(receiver)
-            stop.set()
+            courier_.stop()
             await database.run(lambda: happens() and None)
             released.set()
         return receiver
 
-    receiver = asyncio.run(play())
+    receiver = uvloop.run(play())
 
     assert len(receiver.received) == 1
     assert Delivery.objects.get(event=first).state == DeliveryState.DELIVERED
@@ -399,12 +403,11 @@ def test_stopping_waits_for_what_is_under_way_and_claims_nothing_more(endpoint: 
 def test_what_cannot_be_ended_in_time_is_given_back(delivery: Delivery) -> None:
     async def play() -> None:
         threads = Watched(["settle"], times=1000)
-        async with scene() as (receiver, _), running(courier(threads, timeout_seconds=0.3)) as stop:
+        async with scene() as (receiver, _), running(courier(threads, timeout_seconds=0.3)):
             await arrived(receiver)
-            stop.set()
 
     with capture_logs() as logs:
-        asyncio.run(play())
+        uvloop.run(play())
 
     (again,) = claim_due(10, timedelta(seconds=30))
     assert (again.delivery_id, again.attempt) == (delivery.id, 2)
@@ -414,12 +417,11 @@ def test_what_cannot_be_ended_in_time_is_given_back(delivery: Delivery) -> None:
 def test_what_cannot_even_be_given_back_is_left_to_its_lease(delivery: Delivery) -> None:
     async def play() -> None:
         threads = Watched(["settle", "give_back"], times=1000)
-        async with scene() as (receiver, _), running(courier(threads, timeout_seconds=0.3)) as stop:
+        async with scene() as (receiver, _), running(courier(threads, timeout_seconds=0.3)):
             await arrived(receiver)
-            stop.set()
 
     with capture_logs() as logs:
-        asyncio.run(play())
+        uvloop.run(play())
 
     assert claim_due(10, timedelta(seconds=30)) == []
     assert "deliveries_left_to_their_leases" in [entry["event"] for entry in logs]
@@ -448,7 +450,7 @@ def test_no_more_are_under_way_than_there_are_slots_and_a_free_slot_is_filled_at
         async with scene(otherwise=count) as (_, database), running(courier(slots=3, poll_seconds=60)):
             await database.until(ended)
 
-    asyncio.run(play())
+    uvloop.run(play())
 
     assert most == 3
     assert DeliveryAttempt.objects.count() == 12
@@ -465,7 +467,7 @@ def test_a_ring_is_heard_at_once_from_whatever_thread(endpoint: Endpoint, happen
             await arrived(receiver)
             await database.until(ended)
 
-    asyncio.run(play())
+    uvloop.run(play())
 
 
 def test_without_a_ring_it_is_found_within_the_poll(delivery: Delivery) -> None:
@@ -485,31 +487,24 @@ def test_the_message_of_the_bell_wakes_the_courier_of_this_process(delivery: Del
     assert rings == ["ring"]
 
 
-def test_a_courier_takes_the_bell_down_when_it_stops() -> None:
-    deliver()
-
-    assert not bell.wake()
-
-
-def test_a_ring_after_the_end_is_harmless() -> None:
+def test_it_can_be_woken_and_stopped_before_it_runs_and_after() -> None:
     courier_ = courier()
     courier_.wake()
+    courier_.stop()
 
-    async def play() -> None:
-        async with running(courier_):
-            courier_.wake()
+    uvloop.run(courier_.run())
 
-    asyncio.run(play())
     courier_.wake()
+    courier_.stop()
 
 
 def test_the_settings_make_a_courier(delivery: Delivery) -> None:
     async def play() -> Receiver:
-        async with scene() as (receiver, database), running(new_courier()):
+        async with scene() as (receiver, database), running(Courier()):
             await database.until(ended)
         return receiver
 
-    assert len(asyncio.run(play()).received) == 1
+    assert len(uvloop.run(play()).received) == 1
 
 
 def test_the_log_names_what_was_delivered_and_shows_no_secret(delivery: Delivery, secret: str) -> None:
