@@ -93,7 +93,7 @@ def play() -> int:
     """Play the demo on a fresh desk, leave nothing behind, and return the exit code."""
     stage = Stage()
     with tempfile.TemporaryDirectory(prefix="nightdesk-demo-") as folder, Ports() as ports:
-        wishes = Wishes(ports.choose(free_port() for _ in range(100)), own_servers=False)
+        wishes = Wishes(free_port(), own_servers=False)
         plan = make_plan(Path(folder), wishes, ports, durable=False, receives=False)
         try:
             code = asyncio.run(_play(stage, plan))

@@ -314,6 +314,8 @@ def _stop_when_told(supervisor: Supervisor) -> asyncio.Future[None]:
         elif loop.time() - first_at > 0.5:  # make passes a signal on: two at once are one
             supervisor.hurry()
 
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, on_signal)
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as nohup sets it
+        loop.add_signal_handler(signal.SIGHUP, on_signal)
     return told

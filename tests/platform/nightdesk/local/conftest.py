@@ -3,21 +3,12 @@
 import os
 import shutil
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from nightdesk.local import postgres_home
-
-
-def until(true: Callable[[], bool], seconds: float = 10) -> None:
-    """Wait for a state that must come within the time."""
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, "the awaited state did not come"
-        time.sleep(0.02)
 
 
 @pytest.fixture

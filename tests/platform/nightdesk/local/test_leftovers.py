@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from nightdesk.local.leftovers import birth, end_recorded, end_servers_in, record, servers_in
-from tests.platform.nightdesk.local.conftest import until
+from tests.polling import wait_for
 
 
 @contextmanager
@@ -34,7 +34,7 @@ def folder(tmp_path: Path) -> Path:
 
 def test_a_server_of_the_folder_is_found_and_ended(folder: Path) -> None:
     with sleeper(folder) as process:
-        until(lambda: list(servers_in(folder, "a-server")) == [process.pid])
+        wait_for(lambda: list(servers_in(folder, "a-server")) == [process.pid])
 
         end_servers_in(folder, "a-server", signal.SIGTERM)
 
@@ -45,7 +45,7 @@ def test_the_server_of_another_folder_is_left_alone(folder: Path, tmp_path: Path
     another = tmp_path / "another"
     another.mkdir()
     with sleeper(another) as process:
-        until(lambda: list(servers_in(another, "a-server")) == [process.pid])
+        wait_for(lambda: list(servers_in(another, "a-server")) == [process.pid])
 
         end_servers_in(folder, "a-server", signal.SIGTERM)
 
@@ -54,7 +54,7 @@ def test_the_server_of_another_folder_is_left_alone(folder: Path, tmp_path: Path
 
 def test_another_program_that_happens_to_be_in_the_folder_is_left_alone(folder: Path) -> None:
     with sleeper(folder, "a-shell") as process:
-        until(lambda: list(servers_in(folder, "a-shell")) == [process.pid])
+        wait_for(lambda: list(servers_in(folder, "a-shell")) == [process.pid])
 
         end_servers_in(folder, "a-server", signal.SIGTERM)
 
@@ -63,7 +63,7 @@ def test_another_program_that_happens_to_be_in_the_folder_is_left_alone(folder: 
 
 def test_a_server_is_recognized_after_its_program_was_replaced(folder: Path) -> None:
     with sleeper(folder) as process:
-        until(lambda: list(servers_in(folder, "a-server")) == [process.pid])
+        wait_for(lambda: list(servers_in(folder, "a-server")) == [process.pid])
         (folder / "a-server").unlink()
 
         assert list(servers_in(folder, "a-server")) == [process.pid]

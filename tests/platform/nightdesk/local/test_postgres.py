@@ -18,7 +18,7 @@ from nightdesk.local.ports import HOST, free_port
 from nightdesk.local.postgres import postgres_server, prepare_postgres
 from nightdesk.local.postgres_home import EXECUTABLE, leave_no_trace
 from nightdesk.local.program import Program, launch, stop
-from tests.platform.nightdesk.local.conftest import until
+from tests.polling import wait_for
 
 
 @pytest.fixture(scope="module")
@@ -222,14 +222,14 @@ with postgres_server(Path({str(data_dir)!r}), {free_port()}, durable=False):
         assert list(servers_in(cluster, EXECUTABLE))
         parent.kill()
 
-    until(lambda: not list(servers_in(cluster, EXECUTABLE)))
+    wait_for(lambda: not list(servers_in(cluster, EXECUTABLE)))
 
 
 def _start_and_forget(data_dir: Path) -> tuple[subprocess.Popen[bytes], Program]:
     embedded = prepare_postgres(data_dir, free_port(), durable=False)
     with (data_dir / "server.log").open("wb") as output:
         process = launch(embedded.program, output)
-    until(embedded.is_ready)
+    wait_for(embedded.is_ready)
     return process, embedded.program
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from nightdesk.local.leftovers import is_alive
 from nightdesk.local.program import CLEAN_ENVIRONMENT, Account, Program, command_line, launch, run_to_end, send, stop
-from tests.platform.nightdesk.local.conftest import until
+from tests.polling import wait_for
 
 #: Says that it is up, then does nothing; and one that will not be told to stop.
 PATIENT = "import time; print('up', flush=True); time.sleep(60)"
@@ -30,7 +30,7 @@ def start(dummy: Program, log: Path) -> subprocess.Popen[bytes]:
     """Start it and wait for its word."""
     with log.open("wb") as output:
         process = launch(dummy, output)
-    until(lambda: b"up\n" in log.read_bytes())
+    wait_for(lambda: b"up\n" in log.read_bytes())
     return process
 
 
@@ -58,12 +58,12 @@ def test_what_a_program_started_itself_ends_with_it(tmp_path: Path) -> None:
     )
     dummy = program(script, tmp_path)
     process = start(dummy, tmp_path / "log")
-    until(lambda: (tmp_path / "log").read_text().count("up\n") == 2)
+    wait_for(lambda: (tmp_path / "log").read_text().count("up\n") == 2)
     grandchild = next(int(line) for line in (tmp_path / "log").read_text().split() if line.isdigit())
 
     stop(process, dummy)
 
-    until(lambda: not is_alive(grandchild) or _is_zombie(grandchild))
+    wait_for(lambda: not is_alive(grandchild) or _is_zombie(grandchild))
 
 
 def _is_zombie(pid: int) -> bool:
@@ -116,10 +116,10 @@ process.wait()
         assert parent.stdout is not None
         child = int(next(line for line in parent.stdout if line.strip().isdigit()))
         assert is_alive(child)
-        until(lambda: "SIG_IGN" in Path(f"/proc/{child}/cmdline").read_text())
+        wait_for(lambda: "SIG_IGN" in Path(f"/proc/{child}/cmdline").read_text())
         parent.kill()
 
-    until(lambda: not is_alive(child) or _is_zombie(child))
+    wait_for(lambda: not is_alive(child) or _is_zombie(child))
 
 
 def test_a_program_whose_starter_is_gone_already_does_not_begin(tmp_path: Path) -> None:
@@ -133,7 +133,7 @@ def test_a_program_whose_starter_is_gone_already_does_not_begin(tmp_path: Path) 
         )
     from_shell.wait()
 
-    until(lambda: b"is gone" in (tmp_path / "log").read_bytes())
+    wait_for(lambda: b"is gone" in (tmp_path / "log").read_bytes())
     assert b"up\n" not in (tmp_path / "log").read_bytes()
 
 

@@ -2,7 +2,7 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from nightdesk.local.errors import ProgramFailed, ServerFailed
 from nightdesk.local.leftovers import birth
 from nightdesk.local.program import CLEAN_ENVIRONMENT, Program
 from nightdesk.local.supervisor import GiveUp, StartAgain, Supervisor, Verdict, attend, describe_end, judge
+from tests.polling import wait_until
 
 PATIENT = "print('up', flush=True); import time; time.sleep(60)"
 STUBBORN = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); " + PATIENT
@@ -57,12 +58,6 @@ async def desk() -> AsyncIterator[Desk]:
     assert not [pid for pid in desk.everyone() if birth(pid)], "no process is left"
 
 
-async def until(true: Callable[[], bool], seconds: float = 10) -> None:
-    async with asyncio.timeout(seconds):
-        while not true():  # noqa: ASYNC110 (what is awaited happens in other processes)
-            await asyncio.sleep(0.02)
-
-
 # Deciding
 
 
@@ -100,7 +95,7 @@ def test_ends_are_told_in_words(returncode: int, words: str) -> None:
 async def test_every_line_is_told_with_its_programs_name(desk: Desk) -> None:
     desk.supervisor.start(program("one", PATIENT.replace("up", "first\\nsecond")), program("two", PATIENT))
 
-    await until(lambda: desk.said("two") == ["up"] and desk.said("one") == ["first", "second"])
+    await wait_until(lambda: desk.said("two") == ["up"] and desk.said("one") == ["first", "second"])
 
 
 async def test_errors_bytes_that_are_no_text_and_a_last_line_without_an_end_are_told_too(desk: Desk) -> None:
@@ -161,12 +156,12 @@ async def test_what_a_step_was_asked_is_returned_and_not_told_but_its_errors_are
 
 async def test_a_program_that_dies_is_started_again_and_that_is_told(desk: Desk) -> None:
     desk.supervisor.start(program("web", PATIENT), program("worker", PATIENT))
-    await until(lambda: desk.said("web") == ["up"])
+    await wait_until(lambda: desk.said("web") == ["up"])
     before = dict(desk.pids)
 
     os.kill(before["web"], signal.SIGKILL)
 
-    await until(lambda: desk.said("web") == ["up", "up"])
+    await wait_until(lambda: desk.said("web") == ["up", "up"])
     assert desk.said("nightdesk") == ["web was ended by SIGKILL; it is started again."]
     assert desk.pids["web"] != before["web"]
     assert desk.pids["worker"] == before["worker"]
@@ -198,7 +193,7 @@ async def test_groups_are_stopped_last_in_first_out(desk: Desk, tmp_path: Path) 
 
     for name in ("postgres", "simulator", "web"):
         desk.supervisor.start(noted(name))
-    await until(lambda: len(desk.lines) == 3)
+    await wait_until(lambda: len(desk.lines) == 3)
 
     await desk.supervisor.stop()
 
@@ -217,7 +212,7 @@ async def test_a_program_gets_the_signal_it_wants_and_time_to_finish(desk: Desk)
         stop_signal=signal.SIGINT,
     )
     desk.supervisor.start(wants)
-    await until(lambda: desk.said("worker") == ["up"])
+    await wait_until(lambda: desk.said("worker") == ["up"])
 
     await desk.supervisor.stop()
 
@@ -226,7 +221,7 @@ async def test_a_program_gets_the_signal_it_wants_and_time_to_finish(desk: Desk)
 
 async def test_who_does_not_stop_in_time_is_killed(desk: Desk) -> None:
     desk.supervisor.start(program("worker", STUBBORN, grace_seconds=0.1))
-    await until(lambda: desk.said("worker") == ["up"])
+    await wait_until(lambda: desk.said("worker") == ["up"])
 
     async with asyncio.timeout(3):
         await desk.supervisor.stop()
@@ -234,7 +229,7 @@ async def test_who_does_not_stop_in_time_is_killed(desk: Desk) -> None:
 
 async def test_hurry_ends_the_patience_at_once(desk: Desk) -> None:
     desk.supervisor.start(program("postgres", STUBBORN, grace_seconds=60), program("web", STUBBORN, grace_seconds=60))
-    await until(lambda: len(desk.lines) == 2)
+    await wait_until(lambda: len(desk.lines) == 2)
     stopping = asyncio.create_task(desk.supervisor.stop())
     await asyncio.sleep(0.1)
     assert not stopping.done()
@@ -247,7 +242,7 @@ async def test_hurry_ends_the_patience_at_once(desk: Desk) -> None:
 async def test_a_program_about_to_be_started_again_is_not(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("nightdesk.local.supervisor.FIRST_DELAY_SECONDS", 60.0)
     desk.supervisor.start(program("web", "print('up')"))
-    await until(lambda: desk.said("nightdesk") != [])
+    await wait_until(lambda: desk.said("nightdesk") != [])
 
     async with asyncio.timeout(3):
         await desk.supervisor.stop()
@@ -294,7 +289,7 @@ async def test_a_program_given_up_ends_the_work_with_its_reason(desk: Desk, monk
 async def test_a_signal_stops_all_in_order(desk: Desk, number: signal.Signals) -> None:
     desk.supervisor.start(program("web", PATIENT))
     attending = asyncio.create_task(attend(desk.supervisor, forever(), code_when_told=130))
-    await until(lambda: desk.said("web") == ["up"])
+    await wait_until(lambda: desk.said("web") == ["up"])
 
     os.kill(os.getpid(), number)
 
@@ -304,7 +299,7 @@ async def test_a_signal_stops_all_in_order(desk: Desk, number: signal.Signals) -
 async def test_a_second_signal_kills_but_the_same_one_passed_on_twice_does_not(desk: Desk) -> None:
     desk.supervisor.start(program("web", STUBBORN, grace_seconds=60))
     attending = asyncio.create_task(attend(desk.supervisor, forever(), code_when_told=0))
-    await until(lambda: desk.said("web") == ["up"])
+    await wait_until(lambda: desk.said("web") == ["up"])
 
     for _ in range(2):
         os.kill(os.getpid(), signal.SIGINT)
@@ -314,3 +309,19 @@ async def test_a_second_signal_kills_but_the_same_one_passed_on_twice_does_not(d
     os.kill(os.getpid(), signal.SIGINT)
 
     assert await asyncio.wait_for(attending, 3) == 0
+
+
+async def test_under_nohup_a_closed_terminal_stops_nothing(desk: Desk) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        attending = asyncio.create_task(attend(desk.supervisor, forever(), code_when_told=0))
+        await asyncio.sleep(0.05)
+
+        os.kill(os.getpid(), signal.SIGHUP)
+        await asyncio.sleep(0.2)
+
+        assert not attending.done()
+        os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.wait_for(attending, 3)
+    finally:
+        signal.signal(signal.SIGHUP, before)
