@@ -1,5 +1,21 @@
 """The API's addresses."""
 
-from django.urls import URLPattern
+from django.urls import path, re_path
 
-urlpatterns: list[URLPattern] = []
+from api.views import jobs, operations, webhooks
+
+urlpatterns = [
+    path("v1/jobs", jobs.Jobs.as_view()),
+    path("v1/jobs/<str:job_id>", jobs.OneJob.as_view()),
+    path("v1/jobs/<str:job_id>/cancel", jobs.CancelJob.as_view()),
+    path("v1/jobs/<str:job_id>/retry", jobs.RetryJob.as_view()),
+    path("v1/webhook-endpoints", webhooks.Endpoints.as_view()),
+    path("v1/webhook-endpoints/<str:endpoint_id>", webhooks.OneEndpoint.as_view()),
+    path("v1/deliveries", webhooks.Deliveries.as_view()),
+    path("v1/openapi.json", operations.OpenAPIDocument.as_view()),
+    path("docs", operations.docs),
+    path("healthz", operations.Health.as_view()),
+    path("readyz", operations.Readiness.as_view()),
+    # Last: so that what is not there is told in the API's words, whatever DEBUG says.
+    re_path(r"^(?:v1|api)(?:/.*)?$", operations.Nowhere.as_view()),
+]

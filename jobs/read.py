@@ -1,9 +1,11 @@
 """Read jobs and their accounts, always within one site."""
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 import msgspec
 
@@ -73,6 +75,15 @@ def account_of(job: Job) -> JobAccount:
     attempts = Attempt.objects.filter(job=job).order_by("number")
     billed = next((event for events in calls.values() for event in events if event.billable), None)
     return JobAccount(tuple(AttemptAccount(a, tuple(calls[a.number])) for a in attempts), billed)
+
+
+def billed_of(jobs: Sequence[Job]) -> dict[UUID, UsageEvent]:
+    """Return the call that is billed for each of these jobs of one site, as far as there is one."""
+    if not jobs:
+        return {}
+    ids = [job.id for job in jobs]
+    events = UsageEvent.objects.filter(site_id=jobs[0].site_id, job_id__in=ids, billable=True)
+    return {event.job_id: event for event in events if event.job_id}
 
 
 def result_of(job: Job) -> dict[str, Any] | None:

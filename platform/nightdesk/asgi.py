@@ -1,9 +1,11 @@
 """What the web server serves."""
 
-from django.core.asgi import get_asgi_application
+import django
 
+from api.asgi import get_application
 from nightdesk import env
 
 env.use_settings("nightdesk.settings")
+django.setup(set_prefix=False)
 
-application = get_asgi_application()
+application = get_application()

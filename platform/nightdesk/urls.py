@@ -3,4 +3,14 @@
 from django.contrib import admin
 from django.urls import include, path
 
-urlpatterns = [path("admin/", admin.site.urls), path("", include("api.urls"))]
+from nightdesk.static_files import serve
+
+urlpatterns = [
+    path("admin/", admin.site.urls),
+    path("static/<path:name>", serve),
+    path("", include("api.urls")),
+]
+handler400 = "api.errors.bad_request"
+handler403 = "api.errors.forbidden"
+handler404 = "api.errors.not_found"
+handler500 = "api.errors.broken"

@@ -1,0 +1,60 @@
+"""Django as the web server sees it: each request's synchronous way runs in one thread out of a few."""
+
+import os
+import string
+from collections.abc import Mapping
+from typing import IO, Any
+from urllib.parse import quote_from_bytes
+
+from django.conf import settings
+from django.core.handlers.asgi import ASGIHandler, ASGIRequest
+from django.http import HttpRequest, HttpResponseBase
+
+from api.body_limit import App, BodyLimit, is_cut_off
+from core.threads import DatabaseThreads
+
+#: Answered on the event loop itself: it touches nothing, and is alive as long as the loop is.
+WITHOUT_THREAD = ("/healthz",)
+
+
+class Desk(ASGIHandler):
+    """Django's handler with a synchronous middleware chain.
+
+    Django's own way changes between loop and thread for every middleware, and starts a thread for every request that
+    is under way, each of which then wants a database connection.
+    """
+
+    def __init__(self, threads: DatabaseThreads) -> None:
+        super().__init__()
+        self._threads = threads
+
+    def load_middleware(self, is_async: bool = False) -> None:
+        super().load_middleware(is_async=False)
+
+    def create_request(
+        self, scope: Mapping[str, Any], body_file: IO[bytes]
+    ) -> tuple[ASGIRequest, None] | tuple[None, HttpResponseBase]:
+        # Bytes that a query should not hold are written as %XX, for Django would answer them in its own words.
+        query = quote_from_bytes(scope["query_string"], safe=string.printable)
+        found = super().create_request({**scope, "query_string": query.encode()}, body_file)
+        if found[0] is not None:
+            _take_in(found[0], body_file)
+        return found
+
+    async def get_response_async(self, request: HttpRequest) -> HttpResponseBase:
+        if request.path in WITHOUT_THREAD:
+            return self.get_response(request)
+        return await self._threads.run(self.get_response, request)
+
+
+def _take_in(request: ASGIRequest, body_file: IO[bytes]) -> None:
+    """Hold the body in memory: the file is closed under a thread whose client goes away. It is small (`BodyLimit`)."""
+    # The length that came is the truth: a chunked body announces none, which DRF takes for no body at all.
+    request.META["CONTENT_LENGTH"] = str(body_file.seek(0, os.SEEK_END))
+    body_file.seek(0)
+    if not is_cut_off(request):
+        len(request.body)
+
+
+def get_application() -> App:
+    return BodyLimit(Desk(DatabaseThreads("web", settings.DATABASE_POOL_SIZE)))

@@ -1,0 +1,71 @@
+"""Who asks, for DRF: the proofs and limits of `tenants`, put to a request."""
+
+from dataclasses import dataclass
+from typing import cast
+
+import structlog
+from django.conf import settings
+from django.http import HttpRequest
+from rest_framework.authentication import BaseAuthentication
+from rest_framework.request import Request
+
+from tenants.limits import check_address, check_origin, client_address
+from tenants.proof import Identity, Presented, prove
+
+
+@dataclass(frozen=True, slots=True)
+class SiteUser:
+    """What DRF takes for a user. Who it is says `request.auth`."""
+
+    name: str
+    is_authenticated: bool = True
+
+
+class SiteAuthentication(BaseAuthentication):
+    """Make `request.auth` the proven `Identity`; every request must have one."""
+
+    def authenticate(self, request: Request) -> tuple[SiteUser, Identity]:
+        identity = prove(to_presented(request._request))
+        structlog.contextvars.bind_contextvars(site=identity.site.slug)
+        check_address(identity.site, address_of(request._request))
+        check_origin(identity, foreign_origin_of(request._request))
+        return SiteUser(identity.site.slug), identity
+
+    def authenticate_header(self, request: Request) -> str:
+        return "Bearer"
+
+
+def identity_of(request: Request) -> Identity:
+    """Return who asks."""
+    return cast(Identity, request.auth)
+
+
+def to_presented(request: HttpRequest) -> Presented:
+    """Take from a request what can be proved with."""
+    headers = {name.lower(): value for name, value in request.headers.items()}
+    return Presented(request.method or "", target_of(request), headers, request.body)
+
+
+def target_of(request: HttpRequest) -> str:
+    """Return path and query as they were sent, before anything was decoded."""
+    scope = getattr(request, "scope", None)
+    if scope is None or "raw_path" not in scope:
+        return request.get_full_path()
+    query = scope["query_string"]
+    target: bytes = scope["raw_path"] + (b"?" + query if query else b"")
+    return target.decode("latin-1")
+
+
+def address_of(request: HttpRequest) -> str:
+    """Return the client's address, as far as our own proxies vouch for it."""
+    return client_address(
+        request.META.get("REMOTE_ADDR", ""),
+        request.headers.get("X-Forwarded-For", ""),
+        settings.TRUSTED_PROXY_COUNT,
+    )
+
+
+def foreign_origin_of(request: HttpRequest) -> str | None:
+    """Return the origin of the page that asks; None for servers, and for pages of this desk (the docs)."""
+    origin = request.headers.get("Origin")
+    return None if origin == f"{request.scheme}://{request.get_host()}" else origin

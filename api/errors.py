@@ -1,0 +1,270 @@
+"""What went wrong, as an answer. The only place that knows HTTP status codes of errors.
+
+Every error has one body: `{"error": {"type", "code", "message", "param", "request_id"}}`.
+"""
+
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+from django.core.exceptions import PermissionDenied, RequestDataTooBig, SuspiciousOperation
+from django.db import IntegrityError, InterfaceError, OperationalError
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
+from django.views import defaults
+from rest_framework import exceptions as drf
+
+from api.request_ids import id_of
+from inference.errors import NoProvider, UnknownModel
+from jobs.errors import IdempotencyConflict, InvalidBody, JobEnded, JobNotFound, NotReplayable
+from tenants.errors import Forbidden, Unauthenticated
+from webhooks.errors import TooManyEndpoints, UnknownEventType, UnsafeUrl
+
+log = structlog.get_logger(__name__)
+
+INVALID = "invalid_request_error"
+UNAUTHENTICATED = "authentication_error"
+FORBIDDEN = "permission_error"
+NOT_FOUND = "not_found_error"
+CONFLICT = "conflict_error"
+BROKEN = "server_error"
+UNAVAILABLE = "service_unavailable_error"
+
+#: When to come back, where we do not know better.
+RETRY_AFTER_SECONDS = 5
+API_PREFIXES = ("/v1/", "/api/")
+API_PATHS = ("/v1", "/api", "/healthz", "/readyz")
+
+
+class ApiError(Exception):
+    """What only the edge can find wrong.
+
+    * ApiError
+      + Malformed        the body is not JSON as we take it; carries `param`
+      + TooLarge         the body is larger than MAX_BODY_BYTES
+      + ResourceNotFound no such resource of this site, or no such address
+      + NotReady         something this desk needs does not answer
+    """
+
+
+class Malformed(ApiError):
+    def __init__(self, message: str, param: str | None = None) -> None:
+        super().__init__(message)
+        self.param = param
+
+
+class TooLarge(ApiError): ...
+
+
+class ResourceNotFound(ApiError): ...
+
+
+class NotReady(ApiError): ...
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of the table. An absent code is the error's own, and so is an absent message."""
+
+    status: int
+    type: str
+    code: str | None = None
+    message: str | None = None
+
+
+#: From exception class to answer; the closest ancestor of an error counts.
+TABLE: Mapping[type[BaseException], Row] = {
+    # The edge
+    Malformed: Row(400, INVALID, "malformed_body"),
+    TooLarge: Row(413, INVALID, "body_too_large"),
+    ResourceNotFound: Row(404, NOT_FOUND, "not_found"),
+    NotReady: Row(503, UNAVAILABLE, "not_ready"),
+    drf.ValidationError: Row(400, INVALID, "invalid_value"),
+    drf.ParseError: Row(400, INVALID, "malformed_body"),
+    drf.UnsupportedMediaType: Row(415, INVALID, "unsupported_media_type", "Send JSON: Content-Type: application/json."),
+    drf.MethodNotAllowed: Row(405, INVALID, "method_not_allowed"),
+    drf.NotFound: Row(404, NOT_FOUND, "not_found"),
+    drf.PermissionDenied: Row(403, FORBIDDEN, "forbidden"),
+    # Who asks
+    Unauthenticated: Row(401, UNAUTHENTICATED),
+    Forbidden: Row(403, FORBIDDEN),
+    # Jobs
+    InvalidBody: Row(400, INVALID, "invalid_value"),
+    UnknownModel: Row(404, INVALID, "model_not_found"),
+    NoProvider: Row(503, UNAVAILABLE, "no_provider"),
+    IdempotencyConflict: Row(422, INVALID, "idempotency_key_reused"),
+    JobNotFound: Row(404, NOT_FOUND, "not_found"),
+    JobEnded: Row(409, CONFLICT, "job_ended"),
+    NotReplayable: Row(409, CONFLICT, "job_not_replayable"),
+    # Webhooks
+    UnsafeUrl: Row(400, INVALID, "unsafe_url"),
+    UnknownEventType: Row(400, INVALID, "unknown_event_type"),
+    TooManyEndpoints: Row(409, CONFLICT, "too_many_endpoints"),
+    # Django and Postgres
+    Http404: Row(404, NOT_FOUND, "not_found", "There is nothing at this address."),
+    PermissionDenied: Row(403, FORBIDDEN, "forbidden", "This is not allowed."),
+    RequestDataTooBig: Row(413, INVALID, "body_too_large", "The body is too large."),
+    SuspiciousOperation: Row(400, INVALID, "bad_request", "The request cannot be served: check the Host header."),
+    OperationalError: Row(503, UNAVAILABLE, "database_unavailable", "The database does not answer; try again soon."),
+    InterfaceError: Row(503, UNAVAILABLE, "database_unavailable", "The database does not answer; try again soon."),
+    IntegrityError: Row(409, CONFLICT, "conflict", "Something this depends on was changed meanwhile; try again."),
+    Exception: Row(500, BROKEN, "internal_error", "Something broke here. The request id will find it in the logs."),
+}
+
+#: Which part of the request an error is about, where its class says so.
+PARAMS: Mapping[type[BaseException], str] = {
+    UnknownModel: "body.model",
+    IdempotencyConflict: "Idempotency-Key",
+    UnsafeUrl: "url",
+    UnknownEventType: "event_types",
+}
+#: DRF's words for a mistake, in ours.
+VALIDATION_CODES = {"required": "missing_required_parameter", "unknown": "unknown_parameter"}
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """An error as it is told."""
+
+    status: int
+    type: str
+    code: str
+    message: str
+    param: str | None = None
+
+    @property
+    def retry_after_seconds(self) -> int | None:
+        return RETRY_AFTER_SECONDS if self.status in (429, 503) else None
+
+
+# From exception to problem
+
+
+def problem_of(error: BaseException) -> Problem:
+    """Say what an error is to whoever asked."""
+    if isinstance(error, drf.ValidationError):
+        return _problem_of_validation(error)
+    row = row_of(type(error))
+    return Problem(row.status, row.type, code_of(type(error)), row.message or str(error), _param_of(error))
+
+
+def row_of(error: type[BaseException]) -> Row:
+    """Find the line of the table for a class: its own, or its closest ancestor's."""
+    return next((TABLE[ancestor] for ancestor in error.__mro__ if ancestor in TABLE), TABLE[Exception])
+
+
+def code_of(error: type[BaseException]) -> str:
+    """Find the code of a class: in the table, or else on the class itself."""
+    return row_of(error).code or str(getattr(error, "code", "error"))
+
+
+def _param_of(error: BaseException) -> str | None:
+    if isinstance(error, InvalidBody):
+        # Where in the wire body, which itself stands in the job's field `body`.
+        return f"body.{error.param}" if error.param else "body"
+    if isinstance(error, Malformed):
+        return error.param
+    return PARAMS.get(type(error))
+
+
+def _problem_of_validation(error: drf.ValidationError) -> Problem:
+    path, mistake = next(_mistakes(error.detail))
+    code = VALIDATION_CODES.get(str(mistake.code), "invalid_value")
+    return Problem(400, INVALID, code, str(mistake), ".".join(path) or None)
+
+
+def _mistakes(detail: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], drf.ErrorDetail]]:
+    """Yield every mistake in DRF's nested lists and dictionaries, with the way to it."""
+    if isinstance(detail, Mapping):
+        for key, inner in detail.items():
+            yield from _mistakes(inner, path if key == "non_field_errors" else (*path, str(key)))
+    elif isinstance(detail, list | tuple):
+        for inner in detail:
+            yield from _mistakes(inner, path)
+    else:
+        yield path, detail
+
+
+# From problem to answer
+
+
+def to_response(problem: Problem, request: HttpRequest) -> HttpResponse:
+    """Write the problem down: as JSON, or as plain words on the pages that people look at."""
+    response = JsonResponse(_body(problem, request)) if is_api(request.path) else _page(problem)
+    response.status_code = problem.status
+    if problem.status == 401:
+        response["WWW-Authenticate"] = "Bearer"
+    if problem.status == 413:
+        # The rest of the body is not read, so the connection cannot carry another request.
+        response["Connection"] = "close"
+    if problem.retry_after_seconds is not None:
+        response["Retry-After"] = str(problem.retry_after_seconds)
+    return response
+
+
+def is_api(path: str) -> bool:
+    """Are errors at this path told as JSON?"""
+    return path in API_PATHS or path.startswith(API_PREFIXES)
+
+
+def _body(problem: Problem, request: HttpRequest) -> dict[str, Any]:
+    return {
+        "error": {
+            "type": problem.type,
+            "code": problem.code,
+            "message": problem.message,
+            "param": problem.param,
+            "request_id": id_of(request),
+        }
+    }
+
+
+def _page(problem: Problem) -> HttpResponse:
+    return HttpResponse(f"{problem.message}\n", content_type="text/plain; charset=utf-8")
+
+
+# Where Django and DRF hand errors over
+
+
+def handle(error: Exception, context: Mapping[str, Any]) -> HttpResponse:
+    """Answer for an error in a view (DRF's EXCEPTION_HANDLER). Nothing passes."""
+    problem = problem_of(error)
+    if problem.status >= 500:
+        log.error("request_broke", error=type(error).__name__, exc_info=error)
+    request = context["request"]
+    response = to_response(problem, request._request)
+    if isinstance(error, drf.MethodNotAllowed):
+        response["Allow"] = ", ".join(context["view"].allowed_methods)
+    return response
+
+
+def bad_request(request: HttpRequest, exception: Exception) -> HttpResponseBase:
+    """Django's handler400."""
+    return (
+        to_response(problem_of(exception), request)
+        if is_api(request.path)
+        else defaults.bad_request(request, exception)
+    )
+
+
+def forbidden(request: HttpRequest, exception: Exception) -> HttpResponseBase:
+    """Django's handler403."""
+    if is_api(request.path):
+        return to_response(problem_of(exception), request)
+    return defaults.permission_denied(request, exception)
+
+
+def not_found(request: HttpRequest, exception: Exception) -> HttpResponseBase:
+    """Django's handler404."""
+    if is_api(request.path):
+        return to_response(problem_of(exception), request)
+    return defaults.page_not_found(request, exception)
+
+
+def broken(request: HttpRequest) -> HttpResponseBase:
+    """Django's handler500, which is called while the error is being handled."""
+    problem = problem_of(sys.exc_info()[1] or Exception())
+    if is_api(request.path) or problem.status != 500:
+        return to_response(problem, request)
+    return defaults.server_error(request)

@@ -1,0 +1,124 @@
+"""Bodies: one JSON object in UTF-8, and nothing that later steps would stumble over."""
+
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping
+from typing import IO, Any, NoReturn, TypeAlias
+
+from rest_framework.exceptions import UnsupportedMediaType
+from rest_framework.parsers import BaseParser
+
+from api.errors import Malformed
+
+#: Deeper than any request we know, and far from where Python's own recursion ends.
+DEEPEST = 100
+#: Digits of the largest whole number that fits 64 bits, with its sign.
+LONGEST_NUMBER = 20
+#: Half of a character in UTF-16: no text in UTF-8 can hold it.
+SURROGATE = re.compile("[\ud800-\udfff]")
+
+#: The way to a value, from the inside: its key or index, and the way to what holds it.
+Way: TypeAlias = "tuple[Way, str] | None"
+
+
+class StrictJSONParser(BaseParser):
+    """DRF's parser for every body of the API."""
+
+    media_type = "application/json"
+
+    def parse(
+        self, stream: IO[bytes], media_type: str | None = None, parser_context: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        if not re.fullmatch(r'(?i)application/json\s*(;\s*charset="?utf-8"?\s*)?', (media_type or "").strip()):
+            raise UnsupportedMediaType(media_type or "")
+        return parse_object(stream.read())
+
+
+def parse_object(data: bytes) -> dict[str, Any]:
+    """Return the object that the bytes spell. Raises `Malformed`."""
+    try:
+        found = json.loads(
+            data.decode("utf-8"),
+            object_pairs_hook=_to_dict,
+            parse_int=_to_int,
+            parse_float=_to_float,
+            parse_constant=_refuse_constant,
+        )
+    except UnicodeDecodeError as error:
+        raise Malformed("The body is not UTF-8.") from error
+    except json.JSONDecodeError as error:
+        raise Malformed(f"The body is not JSON: {error.msg} at line {error.lineno} column {error.colno}.") from error
+    except RecursionError as error:
+        raise Malformed(f"The body is nested deeper than {DEEPEST} levels.") from error
+    if not isinstance(found, dict):
+        raise Malformed("The body must be a JSON object.")
+    _check_inside(found)
+    return found
+
+
+def _to_dict(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise Malformed(f"The key {twice[:60]!r} stands in one object twice.", _printable(twice))
+    return found
+
+
+def _to_int(text: str) -> int:
+    number = int(text) if len(text) <= LONGEST_NUMBER else None
+    if number is None or not -(2**63) <= number < 2**64:
+        raise Malformed("The body holds a whole number of more than 64 bits.")
+    return number
+
+
+def _to_float(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise Malformed("The body holds a number that is too large.")
+    return number
+
+
+def _refuse_constant(text: str) -> NoReturn:
+    raise Malformed(f"The body holds {text}, which is not JSON.")
+
+
+def _check_inside(found: dict[str, Any]) -> None:
+    """Look at every key and text, without recursion: the depth is what is checked."""
+    todo: list[tuple[Any, Way, int]] = [(found, None, 1)]
+    while todo:
+        holder, way, depth = todo.pop()
+        if depth > DEEPEST:
+            raise Malformed(f"The body is nested deeper than {DEEPEST} levels.", _spell(way))
+        for key, inner in _items(holder):
+            if isinstance(inner, dict | list):
+                todo.append((inner, (way, str(key)), depth + 1))
+            elif isinstance(inner, str):
+                _check_text(inner, (way, str(key)))
+            if isinstance(key, str):
+                _check_text(key, (way, key))
+
+
+def _items(holder: dict[str, Any] | list[Any]) -> Iterable[tuple[str | int, Any]]:
+    return holder.items() if isinstance(holder, dict) else enumerate(holder)
+
+
+def _check_text(text: str, way: Way) -> None:
+    if "\0" in text:
+        raise Malformed("The body holds a NUL character (\\u0000), which cannot be stored.", _spell(way))
+    if SURROGATE.search(text):
+        raise Malformed("The body holds half a character (a lone \\ud800 to \\udfff).", _spell(way))
+
+
+def _spell(way: Way) -> str:
+    """Write a way as `body.messages.0.content`."""
+    steps: list[str] = []
+    while way is not None:
+        way, step = way
+        steps.append(_printable(step))
+    return ".".join(reversed(steps))[:200]
+
+
+def _printable(key: str) -> str:
+    return key[:60].encode("ascii", "backslashreplace").decode().replace("\0", "\\u0000")

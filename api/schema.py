@@ -1,0 +1,109 @@
+"""The OpenAPI document: who may ask, what may go wrong, and the wire bodies, which are msgspec structs."""
+
+from collections import defaultdict
+from functools import cache
+from typing import Any
+
+import msgspec
+from django.db import OperationalError
+from drf_spectacular.extensions import OpenApiAuthenticationExtension
+from drf_spectacular.generators import SchemaGenerator
+from drf_spectacular.utils import OpenApiResponse
+from rest_framework.exceptions import UnsupportedMediaType, ValidationError
+
+from api.errors import Malformed, TooLarge, code_of, row_of
+from api.serializers.errors import ErrorOut
+from providers.dialects import anthropic_wire, openai_wire
+from tenants.errors import Forbidden, Unauthenticated
+
+#: Every resource may answer with these.
+ALWAYS = (Unauthenticated, Forbidden, OperationalError)
+WITH_BODY = (ValidationError, Malformed, TooLarge, UnsupportedMediaType)
+WITH_QUERY = (ValidationError,)
+
+TITLES = {
+    400: "The request is malformed",
+    401: "No proof of identity, or a wrong one",
+    403: "Not allowed for this site or this token",
+    404: "Not found, or not this site's",
+    409: "Not possible in this state",
+    413: "The body is too large",
+    415: "The body is not JSON",
+    422: "The idempotency key was used for another request",
+    503: "Something needed does not answer; come back after `Retry-After` seconds",
+}
+
+#: The bodies of live requests, under names that tell the dialects apart.
+WIRE_BODIES = {
+    "OpenAI": (openai_wire.ChatBody, openai_wire.EmbeddingBody),
+    "Anthropic": (anthropic_wire.MessagesBody,),
+}
+
+
+def refusals(
+    *errors: type[BaseException], body: bool = False, query: bool = False, anybody: bool = False
+) -> dict[int, OpenApiResponse]:
+    """Describe the answers for these errors, and for those that come with a body, a query or a proof of identity."""
+    found = [*errors, *(() if anybody else ALWAYS), *(WITH_BODY if body else ()), *(WITH_QUERY if query else ())]
+    codes: dict[int, set[str]] = defaultdict(set)
+    for error in found:
+        codes[row_of(error).status].update({code_of(leaf) for leaf in (error.__subclasses__() or [error])})
+    return {status: OpenApiResponse(ErrorOut, _describe(status, codes[status])) for status in sorted(codes)}
+
+
+def _describe(status: int, codes: set[str]) -> str:
+    return TITLES[status] + (f" ({', '.join(sorted(codes))})" if codes else "")
+
+
+@cache
+def document() -> bytes:
+    """Return the document as JSON; it is the same for everybody, and made once."""
+    return msgspec.json.encode(_generate())
+
+
+def _generate() -> dict[str, Any]:
+    generator = SchemaGenerator()  # type: ignore[no-untyped-call] # its half-typed classes are all so
+    document: dict[str, Any] = generator.get_schema(request=None, public=True)  # type: ignore[no-untyped-call]
+    return document
+
+
+class SiteSecurity(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
+    """The three proofs of identity."""
+
+    target_class = "api.authentication.SiteAuthentication"
+    name = ["bearer", "apiKey", "siteId", "timestamp", "nonce", "signature"]  # noqa: RUF012 (drf-spectacular's way)
+
+    def get_security_definition(self, auto_schema: Any) -> list[dict[str, Any]]:
+        return [
+            {
+                "type": "http",
+                "scheme": "bearer",
+                "description": "An API key (`nd_…`), or a JWT: HS256 with the site's secret, `sub` = slug, "
+                "`exp` within an hour; optional `scope`, `model`, `max_tokens`, `origin`.",
+            },
+            _header("x-api-key", "An API key (`nd_…`)."),
+            _header("X-Site-ID", "Signed request: the site's id or slug."),
+            _header("X-Timestamp", "Signed request: unix seconds, at most 60 s from now."),
+            _header("X-Nonce", "Signed request: 8 to 128 printable characters, used once."),
+            _header(
+                "X-Signature",
+                "Signed request: `v1=` and the hex HMAC-SHA256, under the site's secret, of these six lines joined by "
+                "single line feeds: `v1`, timestamp, nonce, METHOD, path with query as sent, hex SHA-256 of the body.",
+            ),
+        ]
+
+    def get_security_requirement(self, auto_schema: Any) -> list[dict[str, list[Any]]]:
+        signed: dict[str, list[Any]] = {name: [] for name in ("siteId", "timestamp", "nonce", "signature")}
+        return [{"bearer": []}, {"apiKey": []}, signed]
+
+
+def _header(name: str, description: str) -> dict[str, str]:
+    return {"type": "apiKey", "in": "header", "name": name, "description": description}
+
+
+def add_wire_bodies(result: dict[str, Any], generator: Any, request: Any, public: bool) -> dict[str, Any]:
+    """Put the structs of the wire among the components (a postprocessing hook of drf-spectacular)."""
+    for dialect, structs in WIRE_BODIES.items():
+        _, components = msgspec.json.schema_components(structs, ref_template=f"#/components/schemas/{dialect}{{name}}")
+        result["components"]["schemas"].update({f"{dialect}{name}": schema for name, schema in components.items()})
+    return result

@@ -1,0 +1,1 @@
+"""What resources look like on the wire."""

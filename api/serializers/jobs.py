@@ -1,0 +1,241 @@
+"""Jobs on the wire."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from drf_spectacular.utils import extend_schema_field
+from rest_framework import serializers
+from rest_framework.exceptions import ErrorDetail, ValidationError
+
+from api.serializers.strict import (
+    Choice,
+    Constant,
+    JSONObject,
+    Metadata,
+    Moment,
+    StrictSerializer,
+    WholeNumber,
+    to_usd,
+)
+from core import clock
+from core.ids import to_public
+from jobs.models import Attempt, Job, JobKind, JobState
+from jobs.read import AttemptAccount, JobFilter
+from jobs.submit import NORMAL_PRIORITY, Submission
+from metering.models import UsageEvent
+from tenants.proof import Identity
+
+PRIORITIES = {"high": NORMAL_PRIORITY - 50, "normal": NORMAL_PRIORITY, "low": NORMAL_PRIORITY + 50}
+MOST_ATTEMPTS = 10
+MOST_LISTED = 100
+
+
+@dataclass(frozen=True, slots=True)
+class JobView:
+    """A job as it is shown: with the call that is billed, and in full also with attempts and result."""
+
+    job: Job
+    billed: UsageEvent | None
+    attempts: tuple[AttemptAccount, ...] = ()
+    result: dict[str, Any] | None = None
+
+
+# In
+
+
+@extend_schema_field(
+    {
+        "description": "The request in the wire of its kind: what you would post to OpenAI's `/v1/chat/completions` "
+        "(chat), Anthropic's `/v1/messages` (messages) or OpenAI's `/v1/embeddings` (embeddings), without `stream`.",
+        "anyOf": [
+            {"$ref": "#/components/schemas/OpenAIChatBody"},
+            {"$ref": "#/components/schemas/AnthropicMessagesBody"},
+            {"$ref": "#/components/schemas/OpenAIEmbeddingBody"},
+        ],
+    }
+)
+class WireBody(JSONObject):
+    """The body of a live request, which `jobs.submit` reads."""
+
+
+class JobIn(StrictSerializer[Any]):
+    """A task to do."""
+
+    kind = Choice(choices=JobKind.choices, help_text="The wire of `body`, and of the result.")
+    body = WireBody()
+    metadata = Metadata(required=False)
+    priority = Choice(choices=list(PRIORITIES), default="normal")
+    max_attempts = WholeNumber(required=False, allow_null=True, min_value=1, max_value=MOST_ATTEMPTS)
+    available_at = Moment(required=False, allow_null=True, help_text="Not to be started before.")
+    expires_at = Moment(required=False, allow_null=True, help_text="Not to be started any more; the job expires.")
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        earliest = max(filter(None, (clock.now(), attrs.get("available_at"))))
+        if attrs.get("expires_at") and attrs["expires_at"] <= earliest:
+            raise ValidationError({"expires_at": "Must be in the future, and after available_at."})
+        return attrs
+
+    def to_submission(self, identity: Identity, idempotency_key: str | None, request_id: str) -> Submission:
+        wanted: Mapping[str, Any] = self.validated_data
+        return Submission(
+            kind=JobKind(wanted["kind"]),
+            body=wanted["body"],
+            metadata=wanted.get("metadata", {}),
+            idempotency_key=idempotency_key,
+            priority=PRIORITIES[wanted["priority"]],
+            max_attempts=wanted.get("max_attempts"),
+            available_at=wanted.get("available_at"),
+            expires_at=wanted.get("expires_at"),
+            request_id=request_id,
+            only_model=identity.model,
+            max_tokens_cap=identity.max_tokens,
+        )
+
+
+def read_idempotency_key(headers: Mapping[str, str]) -> str | None:
+    """Return the header Idempotency-Key, or None where there is none."""
+    key = headers.get("Idempotency-Key")
+    if key is None or (1 <= len(key) <= 255 and key.isascii() and key.isprintable()):
+        return key
+    mistake = ErrorDetail("Must be 1 to 255 printable ASCII characters.", code="invalid")
+    raise ValidationError({"Idempotency-Key": [mistake]})
+
+
+class JobQuery(StrictSerializer[Any]):
+    """Which jobs to list."""
+
+    state = serializers.ChoiceField(choices=JobState.choices, required=False)
+    kind = serializers.ChoiceField(choices=JobKind.choices, required=False)
+    model = serializers.CharField(required=False, max_length=200)
+    idempotency_key = serializers.CharField(required=False, max_length=255)
+    created_after = serializers.DateTimeField(required=False)
+    created_before = serializers.DateTimeField(required=False)
+    after = serializers.CharField(required=False, max_length=64, help_text="`last_id` of the page before.")
+    limit = serializers.IntegerField(required=False, default=20, min_value=1, max_value=MOST_LISTED)
+
+    def to_filter(self) -> JobFilter:
+        wanted: dict[str, Any] = dict(self.validated_data)
+        return JobFilter(**{name: value for name, value in wanted.items() if name not in ("after", "limit")})
+
+
+# Out
+
+
+class ProblemOut(serializers.Serializer[Any]):
+    code = serializers.CharField()
+    message = serializers.CharField()
+
+
+class UsageOut(serializers.Serializer[UsageEvent]):
+    """Tokens of the call that is billed. Cached tokens are part of the input, reasoning is part of the output."""
+
+    input_tokens = serializers.IntegerField()
+    output_tokens = serializers.IntegerField()
+    total_tokens = serializers.SerializerMethodField()
+    cached_input_tokens = serializers.IntegerField()
+
+    def get_total_tokens(self, event: UsageEvent) -> int:
+        return event.input_tokens + event.output_tokens
+
+
+class CallOut(serializers.Serializer[UsageEvent]):
+    """One HTTP exchange with a provider."""
+
+    call = serializers.IntegerField()
+    provider = serializers.CharField()
+    upstream_model = serializers.CharField()
+    outcome = serializers.CharField()
+    http_status = serializers.IntegerField(allow_null=True)
+    error_kind = serializers.SerializerMethodField()
+    error_code = serializers.SerializerMethodField()
+    billable = serializers.BooleanField(help_text="True for the one call whose answer is the result.")
+    estimated = serializers.BooleanField(help_text="The provider said no usage; the tokens are our estimate.")
+    input_tokens = serializers.IntegerField()
+    output_tokens = serializers.IntegerField()
+    cost_usd = serializers.SerializerMethodField()
+    started_at = Moment()
+    duration_ms = serializers.IntegerField(allow_null=True)
+
+    def get_error_kind(self, event: UsageEvent) -> str | None:
+        return event.error_kind or None
+
+    def get_error_code(self, event: UsageEvent) -> str | None:
+        return event.error_code or None
+
+    def get_cost_usd(self, event: UsageEvent) -> str | None:
+        return cost_of(event)
+
+
+class AttemptOut(serializers.Serializer[AttemptAccount]):
+    """One worker's try at the job. Open while `ended_at` is null."""
+
+    number = serializers.IntegerField(source="attempt.number")
+    outcome = serializers.SerializerMethodField()
+    started_at = Moment(source="attempt.started_at")
+    ended_at = Moment(source="attempt.ended_at", allow_null=True)
+    error = serializers.SerializerMethodField()
+    calls = CallOut(many=True)
+
+    def get_outcome(self, account: AttemptAccount) -> str | None:
+        return account.attempt.outcome or None
+
+    @extend_schema_field(ProblemOut(allow_null=True))
+    def get_error(self, account: AttemptAccount) -> dict[str, str] | None:
+        return problem_of(account.attempt)
+
+
+class JobSummaryOut(serializers.Serializer[JobView]):
+    """A job, without what makes it long."""
+
+    id = serializers.CharField(source="job.public_id")
+    object = Constant("job")
+    kind = serializers.ChoiceField(source="job.kind", choices=JobKind.choices)
+    state = serializers.ChoiceField(source="job.state", choices=JobState.choices)
+    model = serializers.CharField(source="job.model")
+    queue = serializers.CharField(source="job.queue")
+    priority = serializers.SerializerMethodField()
+    metadata = Metadata(source="job.metadata")
+    idempotency_key = serializers.CharField(source="job.idempotency_key", allow_null=True)
+    created_at = Moment(source="job.created_at")
+    available_at = Moment(source="job.available_at")
+    expires_at = Moment(source="job.expires_at", allow_null=True)
+    finished_at = Moment(source="job.finished_at", allow_null=True)
+    attempt = serializers.IntegerField(source="job.attempt", help_text="Attempts begun.")
+    max_attempts = serializers.IntegerField(source="job.max_attempts")
+    replay_of = serializers.SerializerMethodField()
+    error = serializers.SerializerMethodField()
+    usage = UsageOut(source="billed", allow_null=True)
+    cost_usd = serializers.SerializerMethodField(
+        help_text="What is billed, as an exact decimal. Null where nothing was billed, or no price is known."
+    )
+
+    @extend_schema_field(serializers.ChoiceField(choices=list(PRIORITIES)))
+    def get_priority(self, view: JobView) -> str:
+        return next((name for name, value in PRIORITIES.items() if view.job.priority <= value), "low")
+
+    def get_replay_of(self, view: JobView) -> str | None:
+        return to_public(Job.ID_PREFIX, view.job.replay_of_id) if view.job.replay_of_id else None
+
+    @extend_schema_field(ProblemOut(allow_null=True))
+    def get_error(self, view: JobView) -> dict[str, str] | None:
+        return problem_of(view.job)
+
+    def get_cost_usd(self, view: JobView) -> str | None:
+        return cost_of(view.billed) if view.billed else None
+
+
+class JobOut(JobSummaryOut):
+    """A job with everything that was done for it."""
+
+    result = JSONObject(allow_null=True, help_text="The answer in the wire of the job's kind, once it succeeded.")
+    attempts = AttemptOut(many=True)
+
+
+def cost_of(event: UsageEvent) -> str | None:
+    """Write what a call cost; None where no price is known, for then the 0 in the row says nothing."""
+    return to_usd(event.cost_pico_usd) if event.price_version else None
+
+
+def problem_of(row: Job | Attempt) -> dict[str, str] | None:
+    return {"code": row.error_code, "message": row.error_message} if row.error_code else None

@@ -1,0 +1,119 @@
+"""Fields that take what they say and nothing else, and ways to write ids, money and constants."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, TypeVar
+
+from drf_spectacular.utils import extend_schema_field
+from rest_framework import serializers
+from rest_framework.exceptions import ErrorDetail, ValidationError
+
+PICO_PER_USD = 10**12
+
+I = TypeVar("I")  # noqa: E741 (the instance that is written)
+
+
+class StrictSerializer(serializers.Serializer[I]):
+    """A body or query whose unknown fields are mistakes, and not ignored."""
+
+    def to_internal_value(self, data: Any) -> Any:
+        unknown = sorted(set(data) - set(self.fields)) if isinstance(data, Mapping) else []
+        if unknown:
+            known = ", ".join(sorted(self.fields))
+            mistake = ErrorDetail(f"There is no such field. Known fields: {known}.", code="unknown")
+            raise ValidationError({str(unknown[0])[:60]: [mistake]})
+        return super().to_internal_value(data)
+
+
+class Text(serializers.CharField):
+    """A JSON string; numbers are not turned into one."""
+
+    def to_internal_value(self, data: Any) -> str:
+        if not isinstance(data, str):
+            raise ValidationError("Must be a string.")
+        return super().to_internal_value(data)
+
+
+class Choice(serializers.ChoiceField):
+    """One of a few strings."""
+
+    def to_internal_value(self, data: Any) -> Any:
+        if not isinstance(data, str):
+            raise ValidationError("Must be a string.")
+        return super().to_internal_value(data)
+
+
+class WholeNumber(serializers.IntegerField):
+    """A JSON number without a fraction; strings and booleans are not turned into one."""
+
+    def to_internal_value(self, data: Any) -> int:
+        if type(data) is not int:
+            raise ValidationError("Must be a whole number.")
+        return super().to_internal_value(data)
+
+
+class Moment(serializers.DateTimeField):
+    """A moment in ISO 8601. It is written in UTC, with a `Z`."""
+
+    def to_internal_value(self, value: Any) -> datetime:
+        if not isinstance(value, str):
+            raise ValidationError("Must be a moment in ISO 8601, like 2026-11-21T09:00:00Z.")
+        return super().to_internal_value(value)
+
+
+@extend_schema_field({"type": "object", "additionalProperties": True})
+class JSONObject(serializers.Field[dict[str, Any], Any, dict[str, Any], Any]):
+    """A JSON object that is not looked into here."""
+
+    def to_internal_value(self, data: Any) -> dict[str, Any]:
+        if not isinstance(data, dict):
+            raise ValidationError("Must be an object.")
+        return data
+
+    def to_representation(self, value: dict[str, Any]) -> dict[str, Any]:
+        return value
+
+
+METADATA_PAIRS, METADATA_KEY, METADATA_VALUE = 16, 64, 512
+
+
+@extend_schema_field(
+    {
+        "type": "object",
+        "maxProperties": METADATA_PAIRS,
+        "additionalProperties": {"type": "string", "maxLength": METADATA_VALUE},
+        "description": f"Your own words about the job, given back with it. Keys have 1 to {METADATA_KEY} characters.",
+    }
+)
+class Metadata(serializers.Field[dict[str, str], Any, dict[str, str], Any]):
+    """A few pairs of strings."""
+
+    def to_internal_value(self, data: Any) -> dict[str, str]:
+        if not isinstance(data, dict) or len(data) > METADATA_PAIRS:
+            raise ValidationError(f"Must be an object of at most {METADATA_PAIRS} strings.")
+        for key, value in data.items():
+            if not 1 <= len(key) <= METADATA_KEY:
+                raise ValidationError(f"Keys have 1 to {METADATA_KEY} characters.")
+            if not isinstance(value, str) or len(value) > METADATA_VALUE:
+                raise ValidationError({key: f"Must be a string of at most {METADATA_VALUE} characters."})
+        return data
+
+    def to_representation(self, value: dict[str, str]) -> dict[str, str]:
+        return value
+
+
+class Constant(serializers.ReadOnlyField):
+    """The same word in every answer, like `"object": "job"`."""
+
+    def __init__(self, value: str) -> None:
+        super().__init__(source="*")
+        self.value = value
+
+    def to_representation(self, value: object) -> str:
+        return self.value
+
+
+def to_usd(cost_pico_usd: int) -> str:
+    """Write pico-USD as USD, exactly: 123456789 is `0.000123456789`."""
+    sign, cost = ("-", -cost_pico_usd) if cost_pico_usd < 0 else ("", cost_pico_usd)
+    return f"{sign}{cost // PICO_PER_USD}.{cost % PICO_PER_USD:012d}"

@@ -1,0 +1,1 @@
+"""The resources of the API, and the pages around them."""

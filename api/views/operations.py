@@ -1,0 +1,104 @@
+"""Is it alive, is it ready, and what can it do: no proof of identity needed."""
+
+import redis
+import structlog
+from django.conf import settings
+from django.db import OperationalError
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+from drf_spectacular.utils import extend_schema
+from rest_framework import serializers
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from api.errors import ResourceNotFound
+from api.schema import document, refusals
+from api.views.resource import Resource
+from jobs.leases import count_live_workers
+
+log = structlog.get_logger(__name__)
+
+REDIS_SECONDS = 0.5
+#: The docs page runs Swagger UI from this desk, and reaches nothing else.
+DOCS_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+
+
+class Open(Resource):
+    """A resource for anybody."""
+
+    authentication_classes = []
+    permission_classes = []
+
+
+class HealthOut(serializers.Serializer[dict[str, str]]):
+    status = serializers.ChoiceField(choices=["ok"])
+
+
+class ReadinessOut(serializers.Serializer[dict[str, str]]):
+    status = serializers.ChoiceField(choices=["ok", "degraded"])
+    postgres = serializers.ChoiceField(choices=["ok"])
+    redis = serializers.ChoiceField(choices=["ok", "unreachable"])
+    workers = serializers.IntegerField(help_text="Worker processes that live. Without one, jobs wait.")
+
+
+class Health(Open):
+    @extend_schema(operation_id="healthz", summary="Is the process alive?", responses={200: HealthOut})
+    def get(self, request: Request) -> Response:
+        return Response({"status": "ok"})
+
+
+class Readiness(Open):
+    @extend_schema(
+        operation_id="readyz",
+        summary="Can it take work?",
+        description="Postgres must answer. Without Redis or workers jobs are still accepted, so that is `degraded`.",
+        responses={200: ReadinessOut, **refusals(OperationalError, anybody=True)},
+    )
+    def get(self, request: Request) -> Response:
+        workers = count_live_workers()
+        redis_answers = _redis_answers()
+        return Response(
+            {
+                "status": "ok" if workers and redis_answers else "degraded",
+                "postgres": "ok",
+                "redis": "ok" if redis_answers else "unreachable",
+                "workers": workers,
+            }
+        )
+
+
+class OpenAPIDocument(Open):
+    @extend_schema(exclude=True)
+    def get(self, request: Request) -> HttpResponse:
+        return HttpResponse(document(), content_type="application/json", headers={"Cache-Control": "max-age=60"})
+
+
+class Nowhere(Open):
+    """Every other address under the API's prefixes."""
+
+    @extend_schema(exclude=True)
+    def initial(self, request: Request, *args: object, **kwargs: object) -> None:
+        raise ResourceNotFound("There is nothing at this address. GET /v1/openapi.json lists what there is.")
+
+
+def docs(request: HttpRequest) -> HttpResponse:
+    """Show the OpenAPI document to people."""
+    page = render(request, "api/docs.html")
+    page["Content-Security-Policy"] = DOCS_POLICY
+    return page
+
+
+def _redis_answers() -> bool:
+    client = redis.Redis.from_url(
+        settings.REDIS_URL, socket_connect_timeout=REDIS_SECONDS, socket_timeout=REDIS_SECONDS
+    )
+    try:
+        return bool(client.ping())
+    except redis.RedisError as error:
+        log.warning("redis_unreachable", error=type(error).__name__)
+        return False
+    finally:
+        client.close()

@@ -1,0 +1,99 @@
+"""`/v1/webhook-endpoints` and `/v1/deliveries`."""
+
+from drf_spectacular.utils import OpenApiExample, extend_schema
+from rest_framework import status
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from api import examples
+from api.authentication import identity_of
+from api.errors import ResourceNotFound
+from api.pages import behind, page_of, page_schema, read_id
+from api.schema import refusals
+from api.serializers.webhooks import (
+    DeliveryOut,
+    DeliveryQuery,
+    EndpointIn,
+    EndpointOut,
+    NewEndpointOut,
+    PageQuery,
+)
+from api.views.resource import Resource
+from tenants.limits import Scope
+from webhooks.endpoints import create_endpoint, list_endpoints
+from webhooks.errors import TooManyEndpoints, UnknownEventType, UnsafeUrl
+from webhooks.models import Delivery, Endpoint
+
+
+class Endpoints(Resource):
+    scopes = {"POST": Scope.WEBHOOKS_WRITE, "GET": Scope.WEBHOOKS_READ}
+
+    @extend_schema(
+        operation_id="create_webhook_endpoint",
+        summary="Say where events go",
+        request=EndpointIn,
+        responses={201: NewEndpointOut, **refusals(UnsafeUrl, UnknownEventType, TooManyEndpoints, body=True)},
+        examples=[
+            OpenApiExample("all events", examples.ENDPOINT, request_only=True),
+            OpenApiExample("created", examples.NEW_ENDPOINT, response_only=True, status_codes=["201"]),
+        ],
+    )
+    def post(self, request: Request) -> Response:
+        wanted = EndpointIn(data=request.data)
+        wanted.is_valid(raise_exception=True)
+        endpoint, secret = create_endpoint(identity_of(request).site, **wanted.validated_data)
+        shown = NewEndpointOut(endpoint, context={"secret": secret}).data
+        return Response(shown, status.HTTP_201_CREATED, headers={"Cache-Control": "no-store"})
+
+    @extend_schema(
+        operation_id="list_webhook_endpoints",
+        summary="List endpoints, newest first",
+        parameters=[PageQuery],
+        responses={200: page_schema("EndpointPage", EndpointOut), **refusals(ResourceNotFound, query=True)},
+    )
+    def get(self, request: Request) -> Response:
+        wanted = PageQuery(data=request.query_params.dict())
+        wanted.is_valid(raise_exception=True)
+        rows = behind(list_endpoints(identity_of(request).site), Endpoint.ID_PREFIX, wanted.validated_data.get("after"))
+        page = page_of(lambda limit: list(rows[:limit]), wanted.validated_data["limit"])
+        return Response(page.to_wire(EndpointOut))
+
+
+class OneEndpoint(Resource):
+    scopes = {"GET": Scope.WEBHOOKS_READ}
+
+    @extend_schema(
+        operation_id="get_webhook_endpoint",
+        summary="Read an endpoint",
+        responses={200: EndpointOut, **refusals(ResourceNotFound)},
+    )
+    def get(self, request: Request, endpoint_id: str) -> Response:
+        wanted = read_id(Endpoint.ID_PREFIX, endpoint_id)
+        endpoint = list_endpoints(identity_of(request).site).filter(id=wanted).first()
+        if endpoint is None:
+            raise ResourceNotFound("There is no such resource.")
+        return Response(EndpointOut(endpoint).data)
+
+
+class Deliveries(Resource):
+    scopes = {"GET": Scope.WEBHOOKS_READ}
+
+    @extend_schema(
+        operation_id="list_deliveries",
+        summary="List deliveries, newest first",
+        parameters=[DeliveryQuery],
+        responses={200: page_schema("DeliveryPage", DeliveryOut), **refusals(ResourceNotFound, query=True)},
+    )
+    def get(self, request: Request) -> Response:
+        wanted = DeliveryQuery(data=request.query_params.dict())
+        wanted.is_valid(raise_exception=True)
+        given = wanted.validated_data
+        rows = behind(identity_of(request).site.deliveries.all(), Delivery.ID_PREFIX, given.get("after"))
+        if "state" in given:
+            rows = rows.filter(state=given["state"])
+        if "event_type" in given:
+            rows = rows.filter(event__type=given["event_type"])
+        if "endpoint" in given:
+            rows = rows.filter(endpoint_id=read_id(Endpoint.ID_PREFIX, given["endpoint"]))
+        page = page_of(lambda limit: list(rows.select_related("event", "endpoint")[:limit]), given["limit"])
+        return Response(page.to_wire(DeliveryOut))

@@ -1,0 +1,64 @@
+"""Calling the API as a site does."""
+
+import json
+from typing import Any, cast
+
+from django.http import HttpResponse
+from django.test import Client
+
+from core import clock
+from tenants.credentials import NewSite
+from tests.asking import bearer, signed
+
+CHAT: dict[str, Any] = {"model": "gpt-5-mini", "messages": [{"role": "user", "content": "Hello"}]}
+JOB: dict[str, Any] = {"kind": "chat", "body": CHAT}
+
+
+class Caller:
+    """Sends requests in a site's name, proven by its API key."""
+
+    def __init__(self, made: NewSite | None) -> None:
+        self.made = made
+        self.client = Client(raise_request_exception=False)
+
+    def get(self, path: str, **headers: str) -> HttpResponse:
+        return self.call("GET", path, **headers)
+
+    def post(self, path: str, body: Any = None, **headers: str) -> HttpResponse:
+        return self.call("POST", path, body, **headers)
+
+    def call(self, method: str, path: str, body: Any = None, **headers: str) -> HttpResponse:
+        """Send it. A body that is not bytes is sent as JSON. Headers are named with underscores."""
+        data = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
+        kind = headers.pop("content_type", "application/json")
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        proof = (
+            bearer(self.made.api_key.secret) if self.made and not {"x-signature", "authorization"} & set(named) else {}
+        )
+        return cast(HttpResponse, self.client.generic(method, path, data, kind, headers={**proof, **named}))
+
+    def post_signed(self, path: str, body: bytes, **changed: str) -> HttpResponse:
+        """Send a signed request; `changed` replaces headers after the signature was made."""
+        assert self.made is not None
+        headers = {**signed(self.made, "POST", path, body), **{k.replace("_", "-"): v for k, v in changed.items()}}
+        return cast(HttpResponse, self.client.generic("POST", path, body, "application/json", headers=headers))
+
+
+def job_body(**changes: Any) -> dict[str, Any]:
+    """A job's body with changes; a field given as `...` is left out."""
+    return {name: value for name, value in {**JOB, **changes}.items() if value is not ...}
+
+
+def error_of(response: HttpResponse) -> dict[str, Any]:
+    """Return the error, once its form is checked."""
+    assert response["Content-Type"] == "application/json", response.content[:200]
+    found: dict[str, Any] = json.loads(response.content)
+    assert set(found) == {"error"}
+    assert set(found["error"]) == {"type", "code", "message", "param", "request_id"}
+    assert found["error"]["request_id"] == response["X-Request-ID"]
+    assert found["error"]["message"]
+    return dict(found["error"])
+
+
+def in_a_minute() -> int:
+    return clock.unix_seconds() + 60

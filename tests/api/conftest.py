@@ -1,0 +1,35 @@
+"""Sites that call, and a model that can be asked for."""
+
+import pytest
+
+from inference.models import Route
+from tenants.credentials import NewSite, create_site
+from tests.api.calling import Caller
+from tests.factories import make_provider, make_route
+
+
+@pytest.fixture
+def bakery(db: None) -> NewSite:
+    return create_site("Corner Bakery", "bakery")
+
+
+@pytest.fixture
+def florist(db: None) -> NewSite:
+    return create_site("Florist", "florist")
+
+
+@pytest.fixture
+def route(db: None) -> Route:
+    return make_route("gpt-5-mini", (make_provider(), "gpt-5-mini"))
+
+
+@pytest.fixture
+def desk(bakery: NewSite, route: Route) -> Caller:
+    """The API as the bakery calls it."""
+    return Caller(bakery)
+
+
+@pytest.fixture
+def stranger(desk: Caller) -> Caller:
+    """The API as somebody without credentials calls it."""
+    return Caller(None)

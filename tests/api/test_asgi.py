@@ -1,0 +1,183 @@
+"""The application as a web server calls it: bodies of any size and form, many requests at once."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from api.asgi import get_application
+from api.body_limit import App
+from jobs.models import Job
+from jobs.tasks import bell
+from tenants.credentials import NewSite
+from tests.api.calling import job_body
+from tests.asking import bearer, signed, token
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture(scope="module")
+def app() -> App:
+    return get_application()
+
+
+@pytest.fixture(autouse=True)
+def _no_doorbell() -> Iterator[None]:
+    """The row is what these tests are about."""
+    bell.listen(lambda: None)
+    yield
+    bell.listen(None)
+
+
+@pytest.fixture
+async def http(app: App) -> AsyncIterator[httpx.AsyncClient]:
+    transport = httpx.ASGITransport(app=app)  # type: ignore[arg-type]
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+        yield client
+
+
+async def test_a_signed_request_is_checked_against_the_path_as_it_was_sent(
+    http: httpx.AsyncClient, bakery: NewSite
+) -> None:
+    target = "/v1/jobs?model=a%2Fb%20c&state=queued"
+
+    answer = await http.get(target, headers=signed(bakery, "GET", target))
+    other = await http.get("/v1/jobs?model=a/b%20c&state=queued", headers=signed(bakery, "GET", target))
+
+    assert (answer.status_code, other.status_code) == (200, 401)
+
+
+async def test_a_chunked_body_is_read(http: httpx.AsyncClient, bakery: NewSite, route: object) -> None:
+    async def chunks() -> AsyncIterator[bytes]:
+        for part in json.dumps(job_body()).partition("gpt"):
+            yield part.encode()
+
+    headers = {**bearer(bakery.api_key.secret), "Content-Type": "application/json"}
+    answer = await http.post("/v1/jobs", content=chunks(), headers=headers)
+
+    assert answer.status_code == 202, answer.text
+
+
+@pytest.mark.parametrize("announced", [True, False])
+async def test_an_endless_body_is_answered_413_and_not_read(app: App, bakery: NewSite, announced: bool) -> None:
+    read = 0
+
+    async def receive() -> dict[str, Any]:
+        nonlocal read
+        await asyncio.sleep(0)
+        read += 65_536
+        return {"type": "http.request", "body": b"x" * 65_536, "more_body": True}
+
+    answer = await call(app, receive, [(b"content-length", b"99999999999")] if announced else [])
+
+    assert (answer["status"], answer["body"]["error"]["code"]) == (413, "body_too_large")
+    assert answer["headers"][b"Connection"] == b"close"
+    assert answer["headers"][b"X-Request-ID"].decode() == answer["body"]["error"]["request_id"]
+    assert read <= (0 if announced else 2 * 262_144)
+
+
+async def call(app: App, receive: Any, headers: list[tuple[bytes, bytes]], **scope: Any) -> dict[str, Any]:
+    """Call the application by hand; return status, headers and body."""
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    path = scope.pop("path", "/v1/jobs")
+    asked = {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "method": "POST",
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": b"",
+        "root_path": "",
+        "scheme": "http",
+        "server": ("localhost", 80),
+        "client": ("127.0.0.1", 4711),
+        "headers": [(b"host", b"localhost"), (b"content-type", b"application/json"), *headers],
+        **scope,
+    }
+    await asyncio.wait_for(app(asked, receive, send), 10)
+    return {
+        "status": sent[0]["status"],
+        "headers": dict(sent[0]["headers"]),
+        "body": json.loads(b"".join(message.get("body", b"") for message in sent[1:])),
+    }
+
+
+async def test_many_requests_at_once_share_a_few_connections(
+    http: httpx.AsyncClient, bakery: NewSite, route: object
+) -> None:
+    async def submit(number: int) -> str:
+        body = json.dumps(job_body(metadata={"n": str(number)})).encode()
+        headers = {**signed(bakery, "POST", "/v1/jobs", body), "Content-Type": "application/json"}
+        answer = await http.post("/v1/jobs", content=body, headers=headers)
+        assert answer.status_code == 202, answer.text
+        return str(answer.json()["id"])
+
+    ids = await asyncio.gather(*(submit(number) for number in range(100)))
+
+    assert len(set(ids)) == 100
+    assert await asyncio.to_thread(Job.objects.count) == 100
+
+
+async def test_of_many_submits_with_one_key_one_makes_the_job(
+    http: httpx.AsyncClient, bakery: NewSite, route: object
+) -> None:
+    headers = {**bearer(token(bakery)), "Idempotency-Key": "order-4711"}
+
+    answers = await asyncio.gather(*(http.post("/v1/jobs", json=job_body(), headers=headers) for _ in range(20)))
+
+    assert sorted(answer.status_code for answer in answers) == [200] * 19 + [202]
+    assert len({answer.json()["id"] for answer in answers}) == 1
+
+
+async def test_of_many_replays_over_http_one_gets_in(http: httpx.AsyncClient, bakery: NewSite, route: object) -> None:
+    body = json.dumps(job_body()).encode()
+    headers = {**signed(bakery, "POST", "/v1/jobs", body), "Content-Type": "application/json"}
+
+    answers = await asyncio.gather(*(http.post("/v1/jobs", content=body, headers=headers) for _ in range(10)))
+
+    assert sorted(answer.status_code for answer in answers) == [202] + [401] * 9
+
+
+async def test_nonsense_in_query_and_headers_is_answered_and_not_a_crash(app: App, bakery: NewSite) -> None:
+    def receive() -> Any:
+        messages = iter([{"type": "http.request", "body": b"", "more_body": False}])
+
+        async def one() -> dict[str, Any]:
+            return next(messages, None) or await asyncio.get_running_loop().create_future()
+
+        return one
+
+    key = [(b"authorization", f"Bearer {bakery.api_key.secret}".encode())]
+
+    bad_query = await call(app, receive(), key, method="GET", query_string=b"model=\xff\xfe")
+    bad_header = await call(app, receive(), [*key, (b"idempotency-key", b"\xff\xfe")])
+    bad_length = await call(app, receive(), [*key, (b"content-length", b"many")])
+
+    assert (bad_query["status"], bad_header["status"], bad_length["status"]) == (200, 400, 400)
+
+
+async def test_a_client_that_goes_away_leaves_nothing_broken(
+    app: App, http: httpx.AsyncClient, bakery: NewSite
+) -> None:
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        raise AssertionError("Nobody is there to be told.")
+
+    await app(
+        {"type": "http", "method": "POST", "path": "/v1/jobs", "raw_path": b"/v1/jobs", "query_string": b"",
+         "headers": [(b"host", b"localhost")], "scheme": "http"},
+        receive,
+        send,
+    )  # fmt: skip
+
+    assert (await http.get("/healthz")).status_code == 200

@@ -1,0 +1,95 @@
+"""Alive, ready, and the pages around the API."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from django.contrib.staticfiles import finders
+from django.test import override_settings
+
+from jobs.leases import take_lease
+from tests.api.calling import Caller
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def anybody() -> Caller:
+    return Caller(None)
+
+
+def test_it_is_alive_without_any_credentials(anybody: Caller) -> None:
+    response = anybody.get("/healthz")
+
+    assert (response.status_code, json.loads(response.content)) == (200, {"status": "ok"})
+
+
+def test_with_a_worker_and_redis_it_is_ready(anybody: Caller) -> None:
+    take_lease()
+
+    assert json.loads(anybody.get("/readyz").content) == {
+        "status": "ok",
+        "postgres": "ok",
+        "redis": "ok",
+        "workers": 1,
+    }
+
+
+def test_without_a_worker_it_still_takes_work(anybody: Caller) -> None:
+    response = anybody.get("/readyz")
+
+    assert response.status_code == 200
+    assert json.loads(response.content)["status"] == "degraded"
+
+
+@override_settings(REDIS_URL="redis://127.0.0.1:1/0")
+def test_without_redis_it_still_takes_work(anybody: Caller) -> None:
+    take_lease()
+
+    response = anybody.get("/readyz")
+
+    assert response.status_code == 200
+    assert json.loads(response.content)["redis"] == "unreachable"
+    assert json.loads(response.content)["status"] == "degraded"
+
+
+def test_the_docs_page_and_what_it_loads_come_from_this_desk(anybody: Caller) -> None:
+    page = anybody.get("/docs")
+    html = page.content.decode()
+    linked = re.findall(r'(?:src|href|data-document)="([^"]+)"', html)
+
+    assert page.status_code == 200
+    assert len(linked) >= 6
+    assert all(link.startswith("/") and not link.startswith("//") for link in linked)
+    assert "://" not in html
+    for link in linked:
+        assert anybody.get(link).status_code == 200, link
+
+
+def test_the_docs_page_may_reach_no_other_host_and_runs_no_inline_script(anybody: Caller) -> None:
+    page = anybody.get("/docs")
+    policy = dict(part.strip().split(" ", 1) for part in page["Content-Security-Policy"].split(";"))
+
+    assert policy["default-src"] == "'none'"
+    assert policy["script-src"] == policy["connect-src"] == policy["style-src"] == "'self'"
+    assert "://" not in page["Content-Security-Policy"]
+    assert not re.search(rb"<script(?![^>]*\ssrc=)|\son\w+=|<style|\sstyle=", page.content)
+
+
+def test_style_sheets_of_the_docs_name_no_host() -> None:
+    for name in ("drf_spectacular_sidecar/swagger-ui-dist/swagger-ui.css", "api/docs.css"):
+        found = finders.find(name)
+        assert isinstance(found, str)
+        css = Path(found).read_text()
+        assert "@import" not in css
+        assert not re.search(r"url\(\s*[\"']?(https?:)?//", css)
+
+
+def test_the_docs_script_sends_the_document_to_no_validator() -> None:
+    found = finders.find("api/docs.js")
+    assert isinstance(found, str)
+    script = Path(found).read_text()
+
+    assert "validatorUrl: null" in script
+    assert "://" not in script

@@ -1,0 +1,132 @@
+"""Bodies that are JSON objects, and bodies that are not."""
+
+import json
+from contextlib import suppress
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from api.errors import Malformed
+from api.parsers import DEEPEST, parse_object
+from tests.api.calling import Caller, error_of, job_body
+
+
+def nested(levels: int, opening: bytes = b'{"a":', closing: bytes = b"}") -> bytes:
+    return opening * levels + b"1" + closing * levels
+
+
+def test_an_object_is_read() -> None:
+    assert parse_object('{"a": [1, -2.5e3, "ü😀", true, null], "b": {"c": "\\ud83d\\ude00"}}'.encode()) == {
+        "a": [1, -2500.0, "ü😀", True, None],
+        "b": {"c": "😀"},
+    }
+
+
+def test_numbers_may_use_all_of_64_bits() -> None:
+    assert parse_object(b'{"a": [-9223372036854775808, 18446744073709551615]}')["a"] == [-(2**63), 2**64 - 1]
+
+
+def test_nesting_is_read_up_to_the_limit() -> None:
+    parse_object(nested(DEEPEST))
+    with pytest.raises(Malformed, match="nested deeper"):
+        parse_object(nested(DEEPEST + 1))
+
+
+@pytest.mark.parametrize(
+    ("data", "words", "param"),
+    [
+        (b"", "not JSON", None),
+        (b"{", "line 1 column 2", None),
+        (b"{'a': 1}", "not JSON", None),
+        (b'{"a": 1} x', "Extra data", None),
+        (b'{"a": "\n"}', "control character", None),
+        (b'\xef\xbb\xbf{"a": 1}', "not JSON", None),
+        (b'{"a": "\xff"}', "not UTF-8", None),
+        ('{"a": 1}'.encode("utf-16"), "not UTF-8", None),
+        (b"[]", "must be a JSON object", None),
+        (b'"text"', "must be a JSON object", None),
+        (b"null", "must be a JSON object", None),
+        (b'{"a": NaN}', "NaN", None),
+        (b'{"a": -Infinity}', "-Infinity", None),
+        (b'{"a": 1e999}', "too large", None),
+        (b'{"a": 18446744073709551616}', "64 bits", None),
+        (b'{"a": -9223372036854775809}', "64 bits", None),
+        (b'{"a": ' + b"9" * 5000 + b"}", "64 bits", None),
+        (b'{"a": 1, "a": 2}', "twice", "a"),
+        (b'{"x": [{"a": 1, "b": 2, "a": 1}]}', "twice", "a"),
+        (b'{"a": {"b": ["x", "y\\u0000z"]}}', "NUL", "a.b.1"),
+        (b'{"a": {"b\\u0000": 1}}', "NUL", "a.b\\u0000"),
+        (b'{"a": "\\ud800"}', "half a character", "a"),
+        (b'{"\\udfff": 1}', "half a character", "\\udfff"),
+        (nested(10_000), "nested deeper", None),
+        (nested(10_000, b"[", b"]"), "nested deeper", None),
+        (nested(500), "nested deeper", ".".join(["a"] * 100)),
+    ],
+)
+def test_everything_else_is_refused_with_its_place(data: bytes, words: str, param: str | None) -> None:
+    with pytest.raises(Malformed, match=words) as caught:
+        parse_object(data)
+
+    assert caught.value.param == param
+
+
+@given(st.binary(max_size=200))
+def test_no_bytes_break_the_parser(data: bytes) -> None:
+    with suppress(Malformed):
+        parse_object(data)
+
+
+@given(
+    st.dictionaries(
+        st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])),
+        st.integers(-(2**63), 2**64 - 1) | st.booleans() | st.none() | st.floats(allow_nan=False, allow_infinity=False),
+    )
+)
+def test_what_json_can_say_is_read_as_it_was_said(wanted: dict[str, object]) -> None:
+    assert parse_object(json.dumps(wanted).encode()) == wanted
+
+
+@pytest.mark.parametrize(
+    "kind", ["application/json", "Application/JSON; charset=UTF-8", 'application/json;charset="utf-8"']
+)
+def test_json_is_accepted_however_it_is_announced(desk: Caller, kind: str) -> None:
+    assert desk.post("/v1/jobs", job_body(), content_type=kind).status_code == 202
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "",
+        "text/plain",
+        "application/x-www-form-urlencoded",
+        "multipart/form-data; boundary=x",
+        "application/json; charset=utf-16",
+        "application/json; charset=latin-1",
+        "application/jsonp",
+        "nonsense",
+    ],
+)
+def test_other_types_are_refused(desk: Caller, kind: str) -> None:
+    response = desk.post("/v1/jobs", job_body(), content_type=kind)
+
+    assert (response.status_code, error_of(response)["code"]) == (415, "unsupported_media_type")
+
+
+def test_malformed_json_is_answered_with_its_place(desk: Caller) -> None:
+    response = desk.post("/v1/jobs", b'{"kind": "chat", "body": {"model": "a\\u0000b"}}')
+
+    error = error_of(response)
+    assert (response.status_code, error["code"], error["param"]) == (400, "malformed_body", "body.model")
+
+
+def test_deep_nesting_is_an_answer_and_not_a_crash(desk: Caller) -> None:
+    assert desk.post("/v1/jobs", nested(10_000)).status_code == 400
+    assert desk.post("/v1/jobs", b'{"kind":"chat","body":' + nested(99) + b"}").status_code == 400
+
+
+def test_a_body_of_two_megabytes_is_refused(desk: Caller) -> None:
+    response = desk.post("/v1/jobs", b'{"a": "' + b"x" * 2_000_000 + b'"}')
+
+    assert (response.status_code, error_of(response)["code"]) == (413, "body_too_large")
+    assert response["Connection"] == "close"
