@@ -1,0 +1,17 @@
+"""Who acts in the admin, as the audit log names them."""
+
+from django.conf import settings
+from django.http import HttpRequest
+
+from tenants.audit import Actor
+from tenants.limits import client_address
+
+
+def actor_of(request: HttpRequest) -> Actor:
+    """Return the user who is signed in, and the address they came from."""
+    address = client_address(
+        request.META.get("REMOTE_ADDR", ""),
+        request.headers.get("X-Forwarded-For", ""),
+        settings.TRUSTED_PROXY_COUNT,
+    )
+    return Actor(request.user.get_username(), address or None)

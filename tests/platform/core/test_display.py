@@ -1,0 +1,46 @@
+"""Durations and ages as people read them."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from core.display import age, duration, moment
+
+NOW = datetime(2026, 11, 21, 9, 4, 5, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0 ms"),
+        (0.0004, "0 ms"),
+        (0.85, "850 ms"),
+        (0.9996, "1 s"),
+        (3.24, "3.2 s"),
+        (5, "5 s"),
+        (9.94, "9.9 s"),
+        (9.96, "10 s"),
+        (59.6, "1 min"),
+        (125, "2 min 5 s"),
+        (3600, "1 h"),
+        (3659, "1 h"),
+        (4320, "1 h 12 min"),
+        (86_400 * 4 + 3 * 3600, "4 d 3 h"),
+        (86_400 * 400, "400 d"),
+        (-2, "-2 s"),
+    ],
+)
+def test_a_duration_has_two_units_at_most(seconds: float, text: str) -> None:
+    assert duration(timedelta(seconds=seconds)) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0 s"), (59, "59 s"), (61, "1 min"), (7199, "1 h"), (86_400 * 3, "3 d"), (-5, "0 s")],
+)
+def test_an_age_has_one_unit_and_is_never_negative(seconds: int, text: str) -> None:
+    assert age(NOW - timedelta(seconds=seconds), NOW) == text
+
+
+def test_a_moment_says_its_zone() -> None:
+    assert moment(NOW) == "2026-11-21 09:04:05 UTC"
