@@ -109,7 +109,6 @@ class EndpointAdmin(DeskAdmin[Endpoint]):
     sortable_by = ("endpoint",)
     search_fields = ("url", "description", "site__slug")
     search_help_text = "ep_…, a part of the URL or the description, or a site"
-    autocomplete_fields = ("site",)
     actions = ("rotate_selected", "disable_selected", "enable_selected")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Endpoint]:
