@@ -32,6 +32,8 @@ FIRST_PAUSE_SECONDS = 1.0
 LONGEST_PAUSE_SECONDS = 5.0
 #: What a lease has beyond the attempt's deadline: time to write down what came of it.
 MARGIN_SECONDS = 15.0
+#: A worker is gone 30 s after it is told to stop, and its jobs come first; a slow receiver is asked again by another.
+WIND_DOWN_SECONDS = 5.0
 DATABASE_THREADS = 4
 
 
@@ -175,9 +177,9 @@ class Courier:
         self._outage_seconds = None
 
     async def _wind_down(self) -> None:
-        """Wait for what is under way, but no longer than an attempt may last; give the rest back."""
+        """Wait a little for what is under way; give the rest back."""
         if self._under_way:
-            await asyncio.wait(self._under_way, timeout=self._timeout_seconds)
+            await asyncio.wait(self._under_way, timeout=min(self._timeout_seconds, WIND_DOWN_SECONDS))
         late = dict(self._under_way)
         for task in late:
             task.cancel()

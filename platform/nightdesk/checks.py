@@ -1,7 +1,6 @@
 """System checks: settings that are missing, weak or contradict each other are named before anything is served."""
 
 from collections.abc import Iterator
-from ipaddress import ip_network
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -10,10 +9,12 @@ from django.core import checks
 from django.core.checks import CheckMessage, Error
 
 from core.crypto import CryptoError, parse_keyring
+from webhooks.reach import webhook_reach
 
 INSECURE_KEY = "insecure-development-key"
 #: The encryption key that stands in the settings, for laptops.
 INSECURE_KEY_ID = "dev"
+LONGEST_DRAIN_SECONDS = 18
 
 
 def check_settings(**_: Any) -> list[CheckMessage]:
@@ -26,11 +27,10 @@ def _always() -> Iterator[CheckMessage]:
         parse_keyring(settings.ENCRYPTION_KEYS)
     except CryptoError as error:
         yield Error(f"ENCRYPTION_KEYS cannot be used: {error}", id="nightdesk.E001")
-    for network in settings.WEBHOOK_ALLOWED_NETWORKS:
-        try:
-            ip_network(network)
-        except ValueError as error:
-            yield Error(f"WEBHOOK_ALLOWED_NETWORKS: {error}", id="nightdesk.E002")
+    try:
+        webhook_reach()
+    except ValueError as error:
+        yield Error(f"WEBHOOK_ALLOWED_NETWORKS: {error}", id="nightdesk.E002")
     if urlsplit(settings.BASE_URL).scheme not in ("http", "https"):
         yield Error("BASE_URL must be an http or https address.", id="nightdesk.E003")
     if bool(settings.AZURE_OPENAI_API_KEY) != bool(settings.AZURE_OPENAI_ENDPOINT):
@@ -39,9 +39,10 @@ def _always() -> Iterator[CheckMessage]:
         )
     if settings.JOB_RETRY_CAP_SECONDS < settings.JOB_RETRY_BASE_SECONDS:
         yield Error("JOB_RETRY_CAP_SECONDS is smaller than JOB_RETRY_BASE_SECONDS.", id="nightdesk.E005")
-    if settings.JOB_DRAIN_SECONDS > 24:
+    if settings.JOB_DRAIN_SECONDS > LONGEST_DRAIN_SECONDS:
         yield Error(
-            "JOB_DRAIN_SECONDS may be 24 at most: a worker must be gone 30 s after it is told to stop.",
+            f"JOB_DRAIN_SECONDS may be {LONGEST_DRAIN_SECONDS} at most: a worker must be gone 30 s after it is told to"
+            " stop, and giving back what is left takes up to 10 s.",
             id="nightdesk.E006",
         )
 

@@ -40,7 +40,7 @@ def test_good_settings_raise_nothing(production: Settings) -> None:
         ("AZURE_OPENAI_API_KEY", "key", "nightdesk.E004"),
         ("AZURE_OPENAI_ENDPOINT", "https://x.openai.azure.com", "nightdesk.E004"),
         ("JOB_RETRY_CAP_SECONDS", -1, "nightdesk.E005"),
-        ("JOB_DRAIN_SECONDS", 25, "nightdesk.E006"),
+        ("JOB_DRAIN_SECONDS", 19, "nightdesk.E006"),
         ("SECRET_KEY", INSECURE_KEY, "nightdesk.E010"),
         ("SECRET_KEY", "short", "nightdesk.E010"),
         ("ENCRYPTION_KEYS", DEV_KEYS, "nightdesk.E011"),
