@@ -20,6 +20,7 @@ from providers.errors import (
     Transient,
 )
 
+#: `api_error` is missing: it says no more than its status, which is 500 or 503.
 _BY_TYPE: dict[str, type[ProviderError]] = {
     "invalid_request_error": Rejected,
     "authentication_error": CredentialDead,
@@ -29,7 +30,6 @@ _BY_TYPE: dict[str, type[ProviderError]] = {
     "conflict_error": Transient,
     "request_too_large": Rejected,
     "rate_limit_error": RateLimited,
-    "api_error": Transient,
     "timeout_error": Transient,
     "overloaded_error": Overloaded,
 }

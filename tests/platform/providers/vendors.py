@@ -21,7 +21,7 @@ class Vendor:
     """One adapter against a server at a given address."""
 
     name: str
-    connect: Callable[[str], Provider]
+    make: Callable[[str, str], Provider]
     model: str
     path: str
     auth: tuple[str, str]
@@ -33,6 +33,9 @@ class Vendor:
     calls: tuple[ToolCall, ...]
     rate_error: bytes
     embeddings_path: str | None
+
+    def connect(self, url: str, key: str = KEY) -> Provider:
+        return self.make(url, key)
 
     def request(self, text: str = "How is the weather?") -> ChatRequest:
         return ChatRequest(self.model, (Message(Role.USER, (TextPart(text),)),))
@@ -52,10 +55,10 @@ def frames(name: str) -> list[bytes]:
     return [frame + b"\n\n" for frame in recorded(name).split(b"\n\n") if frame]
 
 
-def _openai(name: str, connect: Callable[[str], Provider], path: str, auth: tuple[str, str], stream: str) -> Vendor:
+def _openai(name: str, make: Callable[[str, str], Provider], path: str, auth: tuple[str, str], stream: str) -> Vendor:
     return Vendor(
         name=name,
-        connect=connect,
+        make=make,
         model="gpt-4o-mini",
         path=f"{path}/chat/completions",
         auth=auth,
@@ -75,35 +78,35 @@ BEARER = ("authorization", f"Bearer {KEY}")
 VENDORS = (
     _openai(
         "openai",
-        lambda url: OpenAI(api_key=KEY, base_url=f"{url}/v1", vendor="openai"),
+        lambda url, key: OpenAI(api_key=key, base_url=f"{url}/v1", vendor="openai"),
         "/v1",
         BEARER,
         "openai/chat_text.sse",
     ),
     _openai(
         "compatible",
-        lambda url: OpenAI("own-server", api_key=KEY, base_url=f"{url}/api/v1/"),
-        "/api/v1",
+        lambda url, key: OpenAI("own-server", api_key=key, base_url=f"{url}/v1/"),
+        "/v1",
         BEARER,
         "openai/chat_text.sse",
     ),
     _openai(
         "azure",
-        lambda url: AzureOpenAI(api_key=KEY, base_url=url),
+        lambda url, key: AzureOpenAI(api_key=key, base_url=url),
         "/openai/v1",
         ("api-key", KEY),
         "azure/chat_text.sse",
     ),
     _openai(
         "azure-dated",
-        lambda url: AzureOpenAI(api_key=KEY, base_url=url, api_version="2024-10-21"),
+        lambda url, key: AzureOpenAI(api_key=key, base_url=url, api_version="2024-10-21"),
         "/openai/deployments/gpt-4o-mini",
         ("api-key", KEY),
         "azure/chat_text.sse",
     ),
     Vendor(
         name="anthropic",
-        connect=lambda url: Anthropic(api_key=KEY, base_url=url),
+        make=lambda url, key: Anthropic(api_key=key, base_url=url),
         model="claude-sonnet-5-5",
         path="/v1/messages",
         auth=("x-api-key", KEY),

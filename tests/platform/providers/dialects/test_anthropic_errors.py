@@ -42,6 +42,7 @@ def error_of(status: int, kind: str, message: str = "", headers: dict[str, str] 
         (413, "request_too_large", "", Rejected),
         (429, "rate_limit_error", "", RateLimited),
         (500, "api_error", "", Transient),
+        (503, "api_error", "", Overloaded),
         (504, "timeout_error", "", Transient),
         (529, "overloaded_error", "Overloaded", Overloaded),
         (529, "something_new", "", Overloaded),

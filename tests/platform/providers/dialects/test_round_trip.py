@@ -26,7 +26,7 @@ from providers.types import (
 )
 
 #: The machine may be busy: no deadline for one example, and not too many of them.
-QUICK = settings(deadline=None, max_examples=60)
+QUICK = settings(deadline=None, max_examples=40)
 
 # What both wires can say. A line feed at most, for a NUL is refused at the edge.
 TEXTS = st.text(st.characters(exclude_characters="\0", codec="utf-8"), min_size=1, max_size=20)

@@ -62,6 +62,10 @@ def test_the_frames_are_the_same_however_the_bytes_are_cut(stream: bytes, places
     assert decoded(*cut(stream, places)) == decoded(stream)
 
 
+def test_an_empty_chunk_between_cr_and_lf_is_nothing() -> None:
+    assert decoded(b"data: a\r", b"", b"\ndata: b\n\n") == [Frame("", b"a\nb")]
+
+
 @pytest.mark.parametrize("name", ["openai/chat_text.sse", "anthropic/messages_text.sse", "azure/chat_text.sse"])
 def test_recorded_streams_are_the_same_byte_by_byte(name: str) -> None:
     stream = recorded(name)
