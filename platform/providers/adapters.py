@@ -76,11 +76,10 @@ class OpenAI:
         http: httpx.AsyncClient | None = None,
     ) -> None:
         self.name = name
-        is_openai = _checked_url(base_url) == OPENAI_URL
         self._base_url = _checked_url(base_url)
         self._api_key = _checked_key(api_key)
-        self._vendor = vendor or ("openai" if is_openai else None)
-        self._flavor = flavor or (OPENAI if is_openai else COMPATIBLE)
+        self._vendor = vendor or ("openai" if self._base_url == OPENAI_URL else None)
+        self._flavor = flavor or (OPENAI if self._vendor == "openai" else COMPATIBLE)
         self._http = http or provider_client()
 
     async def stream(self, request: ChatRequest, call: CallContext) -> AsyncGenerator[StreamEvent, None]:

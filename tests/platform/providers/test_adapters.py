@@ -30,6 +30,7 @@ REQUEST = ChatRequest("gpt-4o-mini", (Message(Role.USER, (TextPart("Hello"),)),)
     ("options", "path", "limit"),
     [
         ({"dialect": Dialect.OPENAI}, "/v1/chat/completions", "max_tokens"),
+        ({"dialect": Dialect.OPENAI, "vendor": "openai"}, "/v1/chat/completions", "max_completion_tokens"),
         (
             {"dialect": Dialect.OPENAI, "flavor": Flavor("max_completion_tokens")},
             "/v1/chat/completions",
@@ -141,6 +142,16 @@ async def test_what_cannot_be_written_is_refused(upstream: Upstream, call: CallC
     with pytest.raises(Rejected):
         await provider.embed(EmbeddingRequest("m", ("\ud800",)), call)
     await provider.close()
+
+
+async def test_a_key_of_any_shape_is_kept_out_of_errors(upstream: Upstream, call: CallContext) -> None:
+    upstream.plays(answers(b'{"error": {"message": "Who is hunter2?"}}', 401))
+    provider = OpenAI(api_key="hunter2", base_url=upstream.url)
+
+    _, error = await error_of(provider, REQUEST, call)
+    await provider.close()
+
+    assert error.message == "Who is [removed]?"
 
 
 @pytest.mark.parametrize("text", ["short one", "a text of some more characters than a window has"])

@@ -71,11 +71,14 @@ async def test_it_asks_at_the_right_address_with_its_key_and_our_id(
     assert seen.body["messages"] == [{"role": "user", "content": "How is the weather?"}]
 
 
-async def test_it_keeps_no_cookies(provider: Provider, vendor: Vendor, upstream: Upstream, call: CallContext) -> None:
+async def test_it_keeps_no_cookies(vendor: Vendor, upstream: Upstream, call: CallContext) -> None:
     upstream.plays(answers(recorded(vendor.text_body), set_cookie="tracked=1; Path=/"))
+    # A name: of bare addresses most jars take nothing anyway.
+    provider = vendor.connect(upstream.url.replace("127.0.0.1", "localhost"))
 
     await provider.complete(vendor.request(), call)
     await provider.complete(vendor.request(), call)
+    await provider.close()
 
     assert "cookie" not in upstream.seen[1].headers
 
@@ -184,6 +187,16 @@ async def test_it_embeds_or_says_that_it_cannot(
     assert upstream.seen[0].path.rpartition("/")[2].startswith("embeddings")
 
 
+async def test_what_comes_after_the_end_is_not_read(
+    provider: Provider, vendor: Vendor, upstream: Upstream, call: CallContext
+) -> None:
+    upstream.plays(streams(recorded(vendor.text_stream) + b"data: {nonsense}\n\n"))
+
+    events = await events_of(provider, vendor.request(), call)
+
+    assert events[-1] == Finished(FinishReason.STOP, vendor.usage)
+
+
 async def test_missing_usage_is_not_zero(
     provider: Provider, vendor: Vendor, upstream: Upstream, call: CallContext
 ) -> None:
@@ -284,16 +297,22 @@ async def test_neither_key_nor_prompt_gets_into_an_error(
 async def test_an_endless_error_body_ends(
     provider: Provider, vendor: Vendor, upstream: Upstream, call: CallContext
 ) -> None:
+    poured = 0
+
     async def pours(wire: Wire) -> None:
+        nonlocal poured
         await wire.send(b"HTTP/1.1 500 Whatever\r\ncontent-type: text/plain\r\n\r\n")
         while True:
             await wire.send(b"x" * 65536)
+            poured += 65536
 
     upstream.plays(pours)
 
     _, error = await error_of(provider, vendor.request(), call)
 
     assert isinstance(error, Transient)
+    # What the sockets hold, and not much more.
+    assert poured < 16 * 1024 * 1024
 
 
 # Silence
@@ -325,7 +344,8 @@ async def test_silence_after_the_first_token_is_an_interruption(
 ) -> None:
     upstream.plays(streams_then(falls_silent, *frames(vendor.text_stream)[:4]))
 
-    events, error = await error_of(provider, vendor.request(), replace(call, idle_seconds=0.1))
+    async with asyncio.timeout(3):
+        events, error = await error_of(provider, vendor.request(), replace(call, idle_seconds=0.1))
 
     assert any(isinstance(event, TextDelta) for event in events)
     assert isinstance(error, Interrupted)
@@ -373,7 +393,8 @@ async def test_a_connection_that_is_never_made_is_transient(
     # A TLS handshake that nobody answers: the server waits for an HTTP request.
     provider = vendor.connect(upstream.url.replace("http:", "https:"))
 
-    _, error = await error_of(provider, vendor.request(), replace(call, connect_seconds=0.1))
+    async with asyncio.timeout(3):
+        _, error = await error_of(provider, vendor.request(), replace(call, connect_seconds=0.1))
     await provider.close()
 
     assert type(error) is Transient
