@@ -1,15 +1,18 @@
 #!/usr/bin/env python3
-"""Run a management command, with `platform/` on the path (behind the standard library)."""
+"""Run a management command. While `make run` is up in this checkout, it talks to that desk."""
 
 import sys
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).resolve().parent / "platform"))
+ROOT = Path(__file__).resolve().parent
+# Behind the standard library, whose own `platform` must win.
+sys.path.append(str(ROOT / "platform"))
 
 from django.core.management import execute_from_command_line  # noqa: E402 (the path comes first)
 
 from nightdesk import env  # noqa: E402
 
 if __name__ == "__main__":
+    env.adopt(ROOT / ".nightdesk" / "environment.json")
     env.use_settings("nightdesk.settings")
     execute_from_command_line(sys.argv)

@@ -1,5 +1,6 @@
 """The only module that reads the environment: readers refuse nonsense at start-up."""
 
+import json
 import os
 import re
 from collections.abc import Mapping
@@ -64,6 +65,12 @@ def choice(name: str, default: str, among: tuple[str, ...]) -> str:
 def use_settings(module: str) -> None:
     """Name the settings module, unless the environment names one."""
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", module)
+
+
+def adopt(path: Path) -> None:
+    """Take over the variables that a local stack left there while it runs, unless a database was named."""
+    if path.exists() and not (os.environ.get("DATABASE_URL") or os.environ.get("DATABASE_URL_FILE")):
+        os.environ.update(json.loads(path.read_text()))
 
 
 def given(name: str) -> str | None:

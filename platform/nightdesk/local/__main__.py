@@ -59,6 +59,7 @@ async def _run(plan: Plan, began: float) -> int:
     try:
         return await attend(supervisor, _show_and_keep(supervisor, plan, began), code_when_told=0)
     finally:
+        (plan.folder / "environment.json").unlink(missing_ok=True)
         supervisor.say("stopped.")
 
 

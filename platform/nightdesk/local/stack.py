@@ -21,7 +21,7 @@ from nightdesk.local.postgres import prepare_postgres
 from nightdesk.local.program import Program
 from nightdesk.local.supervisor import Supervisor
 from nightdesk.local.valkey import prepare_valkey
-from nightdesk.local.wishes import Wishes, base_url, child_environment, keep_secrets
+from nightdesk.local.wishes import Wishes, base_url, child_environment, keep_secrets, shared
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -112,6 +112,7 @@ async def bring_up(supervisor: Supervisor, plan: Plan, inherited: Mapping[str, s
         supervisor.say(f"ended what an earlier start left behind: {', '.join(ended)}.")
     servers = [] if plan.own_servers else await asyncio.to_thread(_prepare_servers, plan)
     environment = _environment(plan, servers, inherited)
+    files.write_json(plan.folder / "environment.json", shared(environment))
     for server in servers:
         supervisor.start(server.program)
     supervisor.start(_simulator(plan, environment), _receiver(plan, environment))

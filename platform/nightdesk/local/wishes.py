@@ -20,6 +20,12 @@ LAPTOP = {
     "WEBHOOK_ALLOWED_PORTS": "0",
 }
 
+#: What `manage.py` takes over from the stack that runs in its checkout.
+SHARED = (
+    *("DATABASE_URL", "REDIS_URL", "SECRET_KEY", "ENCRYPTION_KEYS", "BASE_URL", "SIMULATOR_URL"),
+    *LAPTOP,
+)
+
 SYSTEM = ("PATH", "HOME", "USER", "LANG", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
 
 
@@ -59,6 +65,11 @@ def child_environment(
 def only_the_systems(inherited: Mapping[str, str]) -> dict[str, str]:
     """Return what programs need of the machine, without a word for Nightdesk in it."""
     return {name: value for name, value in inherited.items() if name in SYSTEM or name.startswith("LC_")}
+
+
+def shared(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return what a management command needs to talk to the same desk."""
+    return {name: environment[name] for name in SHARED if name in environment}
 
 
 def keep_secrets(path: Path) -> dict[str, str]:

@@ -105,3 +105,24 @@ def test_what_was_asked_is_remembered_with_its_default(monkeypatch: pytest.Monke
 
     wanted: dict[str, Any] = {"A_NUMBER": "5", "SOME_WORDS": "a,b"}
     assert wanted == env.ASKED
+
+
+def test_a_command_takes_over_the_variables_of_the_local_stack(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("os.environ", {})
+    (tmp_path / "environment.json").write_text('{"DATABASE_URL": "postgresql://local/desk", "BASE_URL": "http://x"}')
+
+    env.adopt(tmp_path / "environment.json")
+
+    assert (env.text("DATABASE_URL"), env.text("BASE_URL")) == ("postgresql://local/desk", "http://x")
+
+
+def test_a_database_that_was_named_goes_before_the_local_stack_s(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("os.environ", {"DATABASE_URL": "postgresql://mine/desk"})
+    (tmp_path / "environment.json").write_text('{"DATABASE_URL": "postgresql://local/desk"}')
+
+    env.adopt(tmp_path / "environment.json")
+    env.adopt(tmp_path / "nothing.json")
+
+    assert env.text("DATABASE_URL") == "postgresql://mine/desk"
