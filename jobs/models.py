@@ -171,6 +171,7 @@ class WorkerLease(models.Model):
 
     class Meta:
         ordering = ["started_at"]
+        verbose_name = "worker"
 
     def __str__(self) -> str:
         return f"{self.host}:{self.pid}"

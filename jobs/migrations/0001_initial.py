@@ -28,6 +28,7 @@ class Migration(migrations.Migration):
                 ('draining', models.BooleanField(default=False)),
             ],
             options={
+                'verbose_name': 'worker',
                 'ordering': ['started_at'],
             },
         ),
