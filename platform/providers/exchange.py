@@ -7,7 +7,7 @@ start ───────────▶ sent ──────────�
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TypeAlias
 
 import aiohttp
@@ -134,7 +134,9 @@ async def exchange(
             raise BadResponse("The provider compressed its answer, though it was asked not to.")
         yield Answer(response, call, started_at)
     finally:
-        await response.aclose()
+        # How the closing goes changes nothing any more, and must not hide what was raised above.
+        with suppress(*FOREIGN_ERRORS):
+            await response.aclose()
 
 
 async def _send(
