@@ -64,6 +64,7 @@ def configure(*, console: bool, level: str) -> dict[str, Any]:
                 "kombu",
                 "amqp",
                 "celery.worker.strategy",
+                "celery.app.trace",
                 "aiohttp",
             )
         },
