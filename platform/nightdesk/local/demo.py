@@ -30,6 +30,7 @@ from nightdesk.local.demo_report import (
     complaints,
     describe_call,
     describe_usage,
+    dollars,
     excerpt,
     to_job,
     to_journal,
@@ -48,7 +49,7 @@ JOB_WITHIN_SECONDS = 60.0
 WEBHOOK_WITHIN_SECONDS = 30.0
 POLL_SECONDS = 0.1
 LOG_LINES_KEPT = 60
-INTERRUPTED = 130
+STOPPED_BY_HAND = 130
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +70,7 @@ class Stage:
     def __init__(self) -> None:
         self._began = time.monotonic()
         self._kept: deque[str] = deque(maxlen=LOG_LINES_KEPT)
+        self._last = ""
         self.summary: Summary | None = None
 
     @property
@@ -80,13 +82,14 @@ class Stage:
 
     def say(self, name: str, line: str) -> None:
         if name == OWN_NAME:
+            self._last = line
             self.tell(line)
         else:
             self._kept.append(f"{name:<9} | {line}")
 
-    def show_kept(self) -> None:
-        for line in self._kept:
-            print(line, file=sys.stderr)
+    def show_failure(self) -> None:
+        """Show the programs' last lines, and the reason once more where it is seen."""
+        print(*self._kept, f"The demo failed: {self._last.removeprefix('cannot go on: ')}", sep="\n", file=sys.stderr)
 
 
 def play() -> int:
@@ -101,15 +104,14 @@ def play() -> int:
             leave_no_trace(plan.folder.resolve() / "postgres")
     if code == 0 and stage.summary:
         print(json.dumps(asdict(stage.summary)), flush=True)
-    elif code != INTERRUPTED:
-        stage.show_kept()
-        print("The demo failed; the reason is above the programs' last lines.", file=sys.stderr)
+    elif code != STOPPED_BY_HAND:
+        stage.show_failure()
     return code
 
 
 async def _play(stage: Stage, plan: Plan) -> int:
     supervisor = Supervisor(stage.say)
-    return await attend(supervisor, _scenes(stage, supervisor, plan), code_when_told=INTERRUPTED)
+    return await attend(supervisor, _scenes(stage, supervisor, plan), code_when_told=STOPPED_BY_HAND)
 
 
 async def _scenes(stage: Stage, supervisor: Supervisor, plan: Plan) -> int:
@@ -210,7 +212,7 @@ def _show_account(stage: Stage, job: JobSeen) -> None:
     stage.tell("usage events, equal to the simulator's journal:")
     for call in job.calls:
         stage.tell(f"  {describe_usage(call)}")
-    stage.tell(f"the job cost {job.cost_usd} USD for {job.tokens} tokens")
+    stage.tell(f"the job cost {dollars(job.cost_usd)} for {job.tokens} tokens")
     stage.tell(f"the answer begins: {excerpt(job.answer)}")
 
 

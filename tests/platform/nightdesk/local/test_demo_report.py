@@ -18,8 +18,8 @@ from nightdesk.local.demo_report import (
 )
 from nightdesk.local.demo_site import ROUTES
 
-REFUSED = Call("sim-openai", "gpt-4o-mini", "error", 503, "server_error", False, 0, 0, "0.000000", 4)
-CUT = replace(REFUSED, http_status=None, error_code="connection_lost", input_tokens=4000, output_tokens=12)
+REFUSED = Call("sim-openai", "gpt-4o-mini", "error", 503, "overloaded", False, 0, 0, "0.000000", 4)
+CUT = replace(REFUSED, http_status=None, error_kind="interrupted", input_tokens=4000, output_tokens=12)
 ANSWERED = Call("sim-anthropic", "claude-haiku-4-5", "ok", 200, "", True, 4100, 300, "0.005600", 31)
 JOB = JobSeen("job_1", "succeeded", "", (REFUSED, CUT, ANSWERED), "An answer.", 4400, "0.005600")
 JOURNAL = (
@@ -45,7 +45,7 @@ def test_a_job_that_went_as_it_should_is_nothing_to_complain_of() -> None:
         (job_with(REFUSED, CUT, replace(ANSWERED, provider="sim-openai")), "the calls went to"),
         (job_with(REFUSED, replace(ANSWERED, provider="sim-openai"), ANSWERED), "the calls went to"),
         (job_with(replace(REFUSED, http_status=500), CUT, ANSWERED), "the first call failed with 500, not 503"),
-        (job_with(REFUSED, REFUSED, ANSWERED), "the second call was refused too"),
+        (job_with(REFUSED, REFUSED, ANSWERED), "the second call failed as overloaded, where its connection"),
         (job_with(REFUSED, replace(CUT, billable=True), ANSWERED), "2 usage events are billable, not one"),
         (job_with(REFUSED, CUT, replace(ANSWERED, billable=False)), "0 usage events are billable, not one"),
         (
@@ -82,7 +82,7 @@ def test_a_job_is_read_from_the_api() -> None:
         "upstream_model": "claude-haiku-4-5",
         "outcome": "ok",
         "http_status": 200,
-        "error_code": None,
+        "error_kind": None,
         "billable": True,
         "input_tokens": 4100,
         "output_tokens": 300,
@@ -123,12 +123,12 @@ def test_the_journal_is_read_from_the_simulator() -> None:
 
 
 def test_calls_are_told_in_words() -> None:
-    assert describe_call(REFUSED) == "sim-openai / gpt-4o-mini: failed: server_error (HTTP 503) after 4 ms"
-    assert describe_call(CUT) == "sim-openai / gpt-4o-mini: failed: connection_lost after 4 ms"
+    assert describe_call(REFUSED) == "sim-openai / gpt-4o-mini: failed, overloaded (HTTP 503) after 4 ms"
+    assert describe_call(CUT) == "sim-openai / gpt-4o-mini: failed, interrupted after 4 ms"
     assert describe_call(ANSWERED) == "sim-anthropic / claude-haiku-4-5: answered (HTTP 200) after 31 ms"
     assert "4100 in, 300 out" in describe_usage(ANSWERED)
-    assert describe_usage(ANSWERED).endswith("0.005600 USD, billed")
-    assert describe_usage(CUT).endswith("USD, not billed")
+    assert describe_usage(ANSWERED).endswith("0.0056 USD     billed")
+    assert describe_usage(CUT).endswith("0 USD          not billed")
 
 
 @pytest.mark.parametrize(
