@@ -111,7 +111,7 @@ def place_cluster(data_dir: Path, account: Account | None, *, short_lived: bool)
     here = data_dir / "cluster"
     if here.is_symlink() and (not os.path.exists(here) or _belongs_to_another(here, data_dir)):
         here.unlink()
-    if not _is_empty(here):
+    if here.is_symlink() or not _is_empty(here):
         # Resolved: the account may be unable to follow the link itself.
         return _usable(here.resolve(), account)
     _give(here, account)

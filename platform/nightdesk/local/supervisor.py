@@ -5,6 +5,7 @@ where a worker needs half a minute to finish its calls.
 """
 
 import asyncio
+import itertools
 import os
 import signal
 import subprocess
@@ -216,11 +217,10 @@ class Supervisor:
 
     async def stop(self) -> None:
         """End all programs, the last group first, each in its own time. None is left, whatever they do."""
-        for group in reversed(self._groups):
-            for running in group:
-                # First all keepers: who is about to start a program again must not.
-                if running.keeper:
-                    running.keeper.cancel()
+        # First all keepers: who is about to start a program again must not.
+        for running in itertools.chain(*self._groups):
+            if running.keeper:
+                running.keeper.cancel()
         while self._groups:
             group = self._groups[-1]
             await asyncio.gather(*(self._end(running) for running in group))

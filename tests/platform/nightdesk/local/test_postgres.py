@@ -16,7 +16,7 @@ from nightdesk.local.errors import PortTaken, ServerFailed
 from nightdesk.local.leftovers import servers_in
 from nightdesk.local.ports import HOST, free_port
 from nightdesk.local.postgres import postgres_server, prepare_postgres
-from nightdesk.local.postgres_home import EXECUTABLE, leave_no_trace
+from nightdesk.local.postgres_home import EXECUTABLE, account_for, leave_no_trace, place_cluster
 from nightdesk.local.program import Program, launch, stop
 from tests.polling import wait_for
 
@@ -166,8 +166,10 @@ def test_after_a_power_cut_the_number_in_the_lock_may_be_another_programs(data_d
 
 
 def test_an_interrupted_first_start_leaves_no_half_made_data(data_dir: Path) -> None:
-    (data_dir / "cluster.new").mkdir()
-    (data_dir / "cluster.new" / "PG_VERSION").write_text("18")
+    cluster = place_cluster(data_dir, account_for(data_dir / "cluster"), short_lived=True)
+    draft = cluster.with_name("cluster.new")
+    draft.mkdir()
+    (draft / "PG_VERSION").write_text("18")
 
     with kept(data_dir) as server:
         assert ask(server, "SELECT 1") == 1

@@ -120,10 +120,10 @@ async def test_a_line_without_end_is_told_in_pieces(desk: Desk) -> None:
 
 
 async def test_a_grandchild_that_holds_the_output_open_holds_up_nothing(desk: Desk) -> None:
-    script = "import subprocess; subprocess.Popen(['/bin/sleep', '5']); print('up')"
+    script = "import subprocess; subprocess.Popen(['/bin/sh', '-c', 'sleep 0.3; echo late']); print('up')"
 
-    async with asyncio.timeout(3):
-        await desk.supervisor.run(program("one", script))
+    await desk.supervisor.run(program("one", script))
+    await asyncio.sleep(0.6)
 
     assert desk.said("one") == ["up"]
 
@@ -240,12 +240,12 @@ async def test_hurry_ends_the_patience_at_once(desk: Desk) -> None:
 
 
 async def test_a_program_about_to_be_started_again_is_not(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nightdesk.local.supervisor.FIRST_DELAY_SECONDS", 60.0)
+    monkeypatch.setattr("nightdesk.local.supervisor.FIRST_DELAY_SECONDS", 0.3)
     desk.supervisor.start(program("web", "print('up')"))
     await wait_until(lambda: desk.said("nightdesk") != [])
 
-    async with asyncio.timeout(3):
-        await desk.supervisor.stop()
+    await desk.supervisor.stop()
+    await asyncio.sleep(0.6)
 
     assert desk.said("web") == ["up"]
 
