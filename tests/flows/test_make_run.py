@@ -1,0 +1,171 @@
+"""`make run` and `make demo`, as a person at a terminal has them."""
+
+import json
+import os
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nightdesk import env
+from nightdesk.local.leftovers import birth, servers_in
+from nightdesk.local.ports import free_port
+from nightdesk.local.postgres_home import leave_no_trace
+from nightdesk.local.wishes import only_the_systems
+from tests.polling import wait_for
+
+ROOT = Path(__file__).resolve().parents[2]
+PROMISED = {
+    *("base_url", "site_id", "site_slug", "site_secret", "api_key", "webhook_secret"),
+    *("admin_url", "admin_user", "admin_password", "simulator_url"),
+}
+
+
+@pytest.fixture(autouse=True)
+def _the_books_are_checked() -> None:
+    """These desks have databases of their own; the demo checks its books itself."""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Path]:
+    yield tmp_path
+    leave_no_trace(tmp_path / "postgres")
+
+
+@dataclass(frozen=True)
+class Terminal:
+    """A desk that was started, and what it wrote."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+    folder: Path
+
+    @property
+    def said(self) -> str:
+        return self.log.read_text()
+
+    def card(self) -> dict[str, Any]:
+        """What it wrote for programs, once it is ready."""
+        wait_for(lambda: "Nightdesk is ready" in self.said or self.process.poll() is not None, seconds=60)
+        assert self.process.poll() is None, self.said
+        found: dict[str, Any] = json.loads((self.folder / "local.json").read_text())
+        return found
+
+    def commands(self) -> list[str]:
+        return [line.strip() for line in self.said.splitlines() if line.startswith("  curl ")]
+
+    def everyone(self) -> list[int]:
+        """Every process of the desk."""
+        recorded = json.loads((self.folder / "processes.json").read_text())
+        servers = [
+            *servers_in((self.folder / "postgres" / "cluster").resolve(), "postgres"),
+            *servers_in(self.folder / "valkey", "valkey-server"),
+        ]
+        return [self.process.pid, *servers, *(one["pid"] for one in recorded.values())]
+
+
+@contextmanager
+def started(folder: Path, **variables: str) -> Iterator[Terminal]:
+    command = [sys.executable, "-m", "nightdesk.local", "run", "--folder", str(folder)]
+    log = folder / "terminal.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command, cwd=ROOT, env=environment(**variables), stdout=output, stderr=subprocess.STDOUT
+        )
+    try:
+        yield Terminal(process, log, folder)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def environment(**variables: str) -> dict[str, str]:
+    """A fresh terminal's: nothing of the tests' own servers and settings."""
+    path = os.pathsep.join((str(ROOT), str(ROOT / "platform")))
+    return {**only_the_systems(env.merged({})), "PYTHONPATH": path, **variables}
+
+
+def paste(command: str) -> Any:
+    done = subprocess.run(["/bin/sh", "-c", command], capture_output=True, text=True, check=True, timeout=30)
+    return json.loads(done.stdout)
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
+def test_the_commands_on_the_card_work_as_pasted_and_ctrl_c_leaves_no_process(folder: Path) -> None:
+    port = free_port()
+    with started(folder, PORT=str(port)) as desk:
+        card = desk.card()
+        assert card.keys() >= PROMISED
+        assert card["base_url"] == f"http://127.0.0.1:{port}"
+        assert stat.S_IMODE((folder / "local.json").stat().st_mode) == 0o600
+        submit, show, webhooks = desk.commands()
+
+        job = paste(submit)
+        shown = wait_for(lambda: [one for one in paste(show)["data"] if one["state"] == "succeeded"], every=0.2)
+        received = wait_for(lambda: paste(webhooks), every=0.2)
+
+        assert shown[0]["id"] == job["id"]
+        assert (received[0]["type"], received[0]["verified"]) == ("job.succeeded", True)
+        everyone = desk.everyone()
+        assert len(everyone) > 7
+
+        desk.process.send_signal(signal.SIGINT)
+
+        assert desk.process.wait(30) == 0
+        assert desk.said.rstrip().endswith("nightdesk | stopped.")
+        assert [pid for pid in everyone if birth(pid)] == []
+
+
+def test_a_killed_desk_leaves_no_process_and_comes_back_the_same(folder: Path) -> None:
+    with started(folder, PORT=str(free_port())) as desk:
+        before = desk.card()
+        everyone = desk.everyone()
+        desk.process.kill()
+        desk.process.wait()
+        if sys.platform == "linux":
+            wait_for(lambda: not [pid for pid in everyone if birth(pid)], seconds=5)
+
+    with started(folder) as desk:
+        after = desk.card()
+
+        assert [pid for pid in everyone if birth(pid)] == []
+        moved = {"base_url", "docs_url", "admin_url", "redis_url"}
+        assert {k: v for k, v in after.items() if k not in moved} == {k: v for k, v in before.items() if k not in moved}
+
+
+def test_with_servers_of_ones_own_none_is_embedded(folder: Path) -> None:
+    database, broker = env.given("DATABASE_URL"), env.given("REDIS_URL")
+    assert database
+    assert broker
+    with started(folder, DATABASE_URL=database, REDIS_URL=broker, PORT=str(free_port())) as desk:
+        card = desk.card()
+
+        assert (card["database_url"], card["redis_url"]) == (database, broker)
+        assert not (folder / "postgres").exists()
+        assert not (folder / "valkey").exists()
+
+
+def test_the_demo_passes_and_its_last_line_says_so() -> None:
+    demo = subprocess.run(
+        [sys.executable, "-m", "nightdesk.local", "demo"],
+        cwd=ROOT,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+    assert demo.returncode == 0, demo.stdout + demo.stderr
+    summary = json.loads(demo.stdout.splitlines()[-1])
+    assert summary.keys() == {"job_state", "calls", "webhook_verified", "tokens", "cost_usd", "seconds"}
+    assert (summary["job_state"], summary["calls"], summary["webhook_verified"]) == ("succeeded", 3, True)
+    assert summary["tokens"] > 4000
+    assert float(summary["cost_usd"]) > 0
