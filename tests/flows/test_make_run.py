@@ -109,10 +109,11 @@ def test_the_commands_on_the_card_work_as_pasted_and_ctrl_c_leaves_no_process(fo
         submit, show, webhooks = desk.commands()
 
         job = paste(submit)
-        shown = wait_for(lambda: [one for one in paste(show)["data"] if one["state"] == "succeeded"], every=0.2)
+        wait_for(lambda: paste(show)["state"] == "succeeded", every=0.2)
         received = wait_for(lambda: paste(webhooks), every=0.2)
 
-        assert shown[0]["id"] == job["id"]
+        assert paste(show)["id"] == job["id"]
+        assert paste(show)["result"]["choices"][0]["message"]["content"]
         assert (received[0]["type"], received[0]["verified"]) == ("job.succeeded", True)
         everyone = desk.everyone()
         assert len(everyone) > 7

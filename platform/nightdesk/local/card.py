@@ -104,11 +104,13 @@ def commands_to_paste(card: Card) -> list[tuple[str, str]]:
         "kind": "chat",
         "body": {"model": DEMO_MODEL, "messages": [{"role": "user", "content": "Say hello to the night shift."}]},
     }
+    jobs = f"{card.base_url}/v1/jobs"
+    newest = f"$(curl -s '{jobs}?limit=1' {key} | grep -o 'job_[0-9a-z]*' | head -1)"
     return [
         (
             "submit a job",
-            f"curl -s {card.base_url}/v1/jobs {key} -H 'Content-Type: application/json' -d '{json.dumps(job)}'",
+            f"curl -s {jobs} {key} -H 'Content-Type: application/json' -d '{json.dumps(job)}'",
         ),
-        ("see the newest job, with its answer", f"curl -s '{card.base_url}/v1/jobs?limit=1' {key}"),
+        ("see the newest job: its answer, its calls, what it cost", f"curl -s {jobs}/{newest} {key}"),
         ("see the webhooks that arrived", f"curl -s {card.receiver_url}"),
     ]
