@@ -32,7 +32,7 @@ REPLAYED = OpenApiParameter(
     "Idempotent-Replayed",
     location=OpenApiParameter.HEADER,
     type=str,
-    response=[200],
+    response=[202],
     description="`true`: the job was there already.",
 )
 
@@ -48,14 +48,13 @@ class Jobs(Resource):
         parameters=[IDEMPOTENCY_KEY, REPLAYED],
         responses={
             202: JobOut,
-            200: JobOut,
             **refusals(InvalidBody, UnknownModel, ModelNotAllowed, IdempotencyConflict, body=True),
         },
         examples=[
             OpenApiExample("chat", examples.CHAT_JOB, request_only=True),
             OpenApiExample("messages", examples.MESSAGES_JOB, request_only=True),
             OpenApiExample("embeddings", examples.EMBEDDINGS_JOB, request_only=True),
-            OpenApiExample("queued", examples.QUEUED_JOB, response_only=True, status_codes=["200", "202"]),
+            OpenApiExample("queued", examples.QUEUED_JOB, response_only=True, status_codes=["202"]),
         ],
     )
     def post(self, request: Request) -> Response:
@@ -64,9 +63,9 @@ class Jobs(Resource):
         key = read_idempotency_key(request.headers)
         identity = identity_of(request)
         submitted = submit(identity.site, wanted.to_submission(identity, key, id_of(request._request)))
-        if submitted.created:
-            return _in_full(submitted.job, status.HTTP_202_ACCEPTED)
-        return _in_full(submitted.job, headers={"Idempotent-Replayed": "true"})
+        # The same answer both times: a caller that lost the first must not have to know.
+        headers = None if submitted.created else {"Idempotent-Replayed": "true"}
+        return _in_full(submitted.job, status.HTTP_202_ACCEPTED, headers)
 
     @extend_schema(
         operation_id="list_jobs",

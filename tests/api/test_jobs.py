@@ -89,10 +89,10 @@ def test_the_same_key_and_request_give_the_same_job(desk: Caller, key: str) -> N
     first = desk.post("/v1/jobs", job_body(), idempotency_key=key)
     again = desk.post("/v1/jobs", job_body(), idempotency_key=key)
 
-    assert read(again)["id"] == read(first, 202)["id"]
+    assert read(again, 202)["id"] == read(first, 202)["id"]
     assert again["Idempotent-Replayed"] == "true"
     assert "Idempotent-Replayed" not in first
-    assert read(again)["idempotency_key"] == key
+    assert read(again, 202)["idempotency_key"] == key
     assert Job.objects.count() == 1
 
 

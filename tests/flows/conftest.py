@@ -18,7 +18,8 @@ from core import clock, signing
 from metering.models import UsageEvent
 from nightdesk import env
 from nightdesk.celery import app
-from nightdesk.local.demo_site import DemoSite, seed
+from nightdesk.local.card import Seeded
+from nightdesk.local.demo_site import seed
 from nightdesk.local.ports import free_port
 from nightdesk.local.valkey import prepare_valkey
 from tests.flows.local_nodes import LocalBroker, LocalProcess, LocalWorker
@@ -93,7 +94,7 @@ def environment(transactional_db: None, celery_broker: RedisTestBroker, simulato
 
 @pytest.fixture
 def celery_worker_cluster(
-    environment: dict[str, str], tmp_path: Path, demo: DemoSite, celery_setup_app: Celery
+    environment: dict[str, str], tmp_path: Path, demo: Seeded, celery_setup_app: Celery
 ) -> Iterator[CeleryWorkerCluster]:
     containers = [start_worker(environment, tmp_path) for _ in range(WORKERS)]
     cluster = CeleryWorkerCluster(*[CeleryTestWorker(container, celery_setup_app) for container in containers])
@@ -119,7 +120,7 @@ class Web:
     """The API of a running web process, used as a site would."""
 
     url: str
-    demo: DemoSite
+    demo: Seeded
 
     def post(self, path: str, body: Any, **headers: str) -> httpx.Response:
         """Send a signed request."""
@@ -145,7 +146,7 @@ class Web:
         """Submit a chat job and return its id."""
         body = {"kind": "chat", "body": {"model": model, "messages": [{"role": "user", "content": content}]}}
         answer = self.post("/v1/jobs", body, **headers)
-        assert answer.status_code == (200 if "Idempotent-Replayed" in answer.headers else 202), answer.text
+        assert answer.status_code == 202, answer.text
         return str(answer.json()["id"])
 
     def job(self, job_id: str) -> dict[str, Any]:
@@ -175,9 +176,7 @@ class ReceiverProcess:
 
 
 @pytest.fixture
-def demo(
-    transactional_db: None, simulator: SimulatorProcess, receiver: ReceiverProcess, settings: Settings
-) -> DemoSite:
+def demo(transactional_db: None, simulator: SimulatorProcess, receiver: ReceiverProcess, settings: Settings) -> Seeded:
     """The demo site, its webhooks going to the receiver."""
     settings.SIMULATOR_URL = simulator.url
     return seed(receiver.url)
@@ -194,7 +193,7 @@ def receiver(tmp_path: Path) -> Iterator[ReceiverProcess]:
 
 
 @pytest.fixture
-def web(environment: dict[str, str], tmp_path: Path, demo: DemoSite, receiver: ReceiverProcess) -> Iterator[Web]:
+def web(environment: dict[str, str], tmp_path: Path, demo: Seeded, receiver: ReceiverProcess) -> Iterator[Web]:
     (tmp_path / "receiver-secrets.json").write_text(f'["{demo.webhook_secret}"]')
     port = free_port()
     command = [sys.executable, "-m", "uvicorn", "nightdesk.asgi:application", "--port", str(port), "--no-access-log"]
