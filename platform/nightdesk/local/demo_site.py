@@ -3,7 +3,6 @@
 import hashlib
 import hmac
 from base64 import b64encode
-from dataclasses import dataclass
 
 from django.conf import settings
 from django.contrib.auth.models import User
@@ -11,6 +10,7 @@ from django.db import transaction
 
 from core.signing import WEBHOOK_SECRET_PREFIX
 from inference.models import ProviderAccount, Route, Target
+from nightdesk.local.card import Seeded
 from providers.types import Dialect
 from tenants.credentials import BASE62, HINT_LENGTH, KEY_PREFIX_LENGTH, KEY_RANDOM_LENGTH, hash_key
 from tenants.models import Credential, CredentialKind, Site
@@ -27,27 +27,14 @@ ROUTES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class DemoSite:
-    """What a person needs to use the demo site. Its names are those of `.nightdesk/local.json`."""
-
-    site_id: str
-    site_slug: str
-    site_secret: str
-    api_key: str
-    webhook_secret: str
-    admin_user: str
-    admin_password: str
-
-
 @transaction.atomic
-def seed(receiver_url: str | None) -> DemoSite:
+def seed(receiver_url: str | None) -> Seeded:
     """Make the demo site with its credentials, the simulator's providers and routes, and an administrator.
 
     Its secrets are derived from SECRET_KEY: an API key is kept as a hash only, and could not be shown again.
     """
     site, _ = Site.objects.get_or_create(slug=SLUG, defaults={"name": "Demo site"})
-    demo = DemoSite(
+    demo = Seeded(
         site_id=site.public_id,
         site_slug=site.slug,
         site_secret=f"nd_sig_{_derive('signing secret', 43)}",
@@ -75,7 +62,7 @@ def _digest(purpose: str) -> bytes:
     return hmac.digest(settings.SECRET_KEY.encode(), f"demo site: {purpose}".encode(), hashlib.sha256)
 
 
-def _seed_credentials(site: Site, demo: DemoSite) -> None:
+def _seed_credentials(site: Site, demo: Seeded) -> None:
     secrets_now = [bytes(c.secret).decode() for c in site.credentials.filter(kind=CredentialKind.SIGNING_SECRET)]
     if demo.site_secret not in secrets_now:
         Credential.objects.create(
@@ -95,7 +82,7 @@ def _seed_credentials(site: Site, demo: DemoSite) -> None:
     )
 
 
-def _seed_admin(demo: DemoSite) -> None:
+def _seed_admin(demo: Seeded) -> None:
     user, _ = User.objects.get_or_create(username=ADMIN, defaults={"is_staff": True, "is_superuser": True})
     if not user.check_password(demo.admin_password):
         user.set_password(demo.admin_password)

@@ -10,18 +10,19 @@ from django.core.management import call_command
 from pytest_django import Settings
 
 from inference import routing
-from nightdesk.local.demo_site import DemoSite, seed
+from nightdesk.local.card import Seeded
+from nightdesk.local.demo_site import seed
 from tenants.models import Credential, Site
 from webhooks.models import Endpoint
 
 
 @pytest.fixture
-def demo(db: None, settings: Settings) -> DemoSite:
+def demo(db: None, settings: Settings) -> Seeded:
     settings.SIMULATOR_URL = "http://127.0.0.1:9000"
     return seed("http://127.0.0.1:9001/")
 
 
-def test_the_route_fails_over_from_one_dialect_to_the_other(demo: DemoSite) -> None:
+def test_the_route_fails_over_from_one_dialect_to_the_other(demo: Seeded) -> None:
     targets = routing.load().targets_for("nightdesk-demo")
 
     assert [(target.provider.name, target.provider.dialect) for target in targets] == [
@@ -30,14 +31,14 @@ def test_the_route_fails_over_from_one_dialect_to_the_other(demo: DemoSite) -> N
     ]
 
 
-def test_the_administrator_can_log_in(demo: DemoSite) -> None:
+def test_the_administrator_can_log_in(demo: Seeded) -> None:
     user = User.objects.get(username=demo.admin_user)
 
     assert user.is_superuser
     assert user.check_password(demo.admin_password)
 
 
-def test_seeding_again_changes_nothing_but_the_receiver_s_address(demo: DemoSite) -> None:
+def test_seeding_again_changes_nothing_but_the_receiver_s_address(demo: Seeded) -> None:
     again = seed("http://127.0.0.1:9002/")
 
     assert again == demo
@@ -47,7 +48,7 @@ def test_seeding_again_changes_nothing_but_the_receiver_s_address(demo: DemoSite
     assert endpoint.secrets.count() == 1
 
 
-def test_another_desk_has_other_secrets(demo: DemoSite, settings: Settings) -> None:
+def test_another_desk_has_other_secrets(demo: Seeded, settings: Settings) -> None:
     settings.SECRET_KEY = "another desk's key"
     other = asdict(seed(None))
 
@@ -55,7 +56,7 @@ def test_another_desk_has_other_secrets(demo: DemoSite, settings: Settings) -> N
     assert same == {"site_id", "site_slug", "admin_user"}
 
 
-def test_the_command_prints_one_json_object(demo: DemoSite) -> None:
+def test_the_command_prints_one_json_object(demo: Seeded) -> None:
     printed = io.StringIO()
 
     call_command("seed_demo", json=True, receiver_url=None, stdout=printed)
