@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, TypeVar
 
+from drf_spectacular.drainage import set_override
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 from rest_framework.exceptions import ErrorDetail, ValidationError
@@ -108,6 +109,7 @@ class Constant(serializers.ReadOnlyField):
     def __init__(self, value: str) -> None:
         super().__init__(source="*")
         self.value = value
+        set_override(self, "field", {"type": "string", "const": value})
 
     def to_representation(self, value: object) -> str:
         return self.value

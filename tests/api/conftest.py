@@ -1,10 +1,14 @@
 """Sites that call, and a model that can be asked for."""
 
+from collections.abc import Iterator
+
 import pytest
+from pytest_django import DjangoDbBlocker
 
 from inference.models import Route
 from tenants.credentials import NewSite, create_site
 from tests.api.calling import Caller
+from tests.api.serving import Gate, served
 from tests.factories import make_provider, make_route
 
 
@@ -33,3 +37,20 @@ def desk(bakery: NewSite, route: Route) -> Caller:
 def stranger(desk: Caller) -> Caller:
     """The API as somebody without credentials calls it."""
     return Caller(None)
+
+
+@pytest.fixture(scope="session")
+def gate(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> Iterator[Gate]:
+    """The way of the real server to Postgres."""
+    with django_db_blocker.unblock():
+        gate = Gate()
+    gate.open()
+    yield gate
+    gate.shut()
+
+
+@pytest.fixture(scope="session")
+def url(gate: Gate) -> Iterator[str]:
+    """Where a real server is, without Redis. Tests that use it need a database with transactions."""
+    with served(gate.url) as url:
+        yield url
