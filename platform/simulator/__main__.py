@@ -25,6 +25,7 @@ def main() -> None:
             log_level="warning",
             access_log=False,
             server_header=False,
+            proxy_headers=False,
             timeout_keep_alive=75,
             timeout_graceful_shutdown=SECONDS_TO_FINISH,
         )

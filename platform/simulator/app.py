@@ -29,8 +29,11 @@ class Simulator:
     async def _provide(self, call: Call, scope: Scope, send: Send) -> None:
         visit = self._provider.receive(call)
         plan = self._provider.plan(visit)
-        line = Line(connection_of(scope), send, self._provider.journal, visit.entry)
+        connection = connection_of(scope)
+        line = Line(connection, send, self._provider.journal, visit.entry)
         await deliver(plan.reply, plan.fault, plan.controls, line)
+        if connection.lost:
+            await connection.end()
 
     async def _show(self, call: Call, send: Send) -> None:
         page = show(call, self._provider)

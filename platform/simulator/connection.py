@@ -13,20 +13,25 @@ LINGER_ZERO = struct.pack("ii", 1, 0)
 class Connection:
     """One client's connection; it tells whether the client is still there."""
 
-    __slots__ = ("_transport", "_waiting", "lost")
+    __slots__ = ("_gone", "_transport", "_waiting")
 
     def __init__(self, transport: asyncio.Transport) -> None:
         self._transport = transport
         self._waiting: asyncio.Future[None] | None = None
-        self.lost = False
+        self._gone = False
 
     def drop(self) -> None:
-        self.lost = True
+        self._gone = True
         self._wake()
+
+    @property
+    def lost(self) -> bool:
+        """The client has left. The transport knows it a little earlier than the protocol is told."""
+        return self._gone or self._transport.is_closing()
 
     async def pause(self, seconds: float | None) -> bool:
         """Wait, for ever if `seconds` is None. True if the client is still there afterwards."""
-        if self.lost:
+        if self._gone:
             return False
         loop = asyncio.get_running_loop()
         self._waiting = loop.create_future()
@@ -42,8 +47,8 @@ class Connection:
         self._transport.write(data)
 
     async def flush(self) -> None:
-        """Let the event loop hand what was written to the kernel."""
-        while not self.lost:
+        """Let the event loop hand what was written to the kernel, or the client leave before it took it."""
+        while not self._gone:
             await asyncio.sleep(0)
             if self._transport.get_write_buffer_size() == 0:
                 return
@@ -52,15 +57,19 @@ class Connection:
     async def close(self) -> None:
         """End with FIN: everything written arrives, and then nothing more."""
         self._transport.close()
+        await self.end()
+
+    async def end(self) -> None:
+        """Wait until uvicorn knows too that it is over; an application which returns before is told off in the log."""
         await self.pause(None)
 
     async def reset(self) -> None:
         """End with RST, as a crashed process or a hasty proxy does."""
-        await self.flush()
-        raw: socket.socket = self._transport.get_extra_info("socket")
-        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_ZERO)
-        self._transport.abort()
-        await self.pause(None)
+        if not self.lost:
+            raw: socket.socket = self._transport.get_extra_info("socket")
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_ZERO)
+            self._transport.abort()
+        await self.end()
 
     def _wake(self) -> None:
         if self._waiting is not None and not self._waiting.done():

@@ -203,6 +203,10 @@ class _Stream:
 
 async def _survives(fault: Break, controls: Controls, line: Line) -> bool:
     """Let the fault happen. True if the answer goes on afterwards, as it may after a silence."""
+    await line.connection.flush()
+    if line.connection.lost:
+        line.lose(Outcome.DISCONNECTED)
+        return False
     match fault.how:
         case Ending.CUT:
             line.finish(Outcome.CUT)

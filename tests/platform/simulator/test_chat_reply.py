@@ -169,6 +169,15 @@ def test_a_stop_word_ends_the_answer_before_it(openai: OpenAI) -> None:
     assert stopped.choices[0].finish_reason == "stop"
 
 
+def test_of_several_stop_words_the_first_in_the_text_ends_it(openai: OpenAI) -> None:
+    whole = openai.chat.completions.create(model=MODEL, messages=says("Hello")).choices[0].message.content or ""
+    early, late = whole[10:14], whole[40:44]
+
+    for words in ([early, late], [late, early]):
+        stopped = openai.chat.completions.create(model=MODEL, messages=says("Hello"), stop=words)
+        assert stopped.choices[0].message.content == whole[: whole.index(early)]
+
+
 def test_a_long_text_is_answered_with_sentences_of_its_own(openai: OpenAI) -> None:
     sentences = [f"This is sentence number {number} of a rather long article." for number in range(40)]
     prompt = "Summarize the following article.\n\n" + " ".join(sentences)

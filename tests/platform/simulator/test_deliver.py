@@ -15,6 +15,7 @@ import pytest
 from anthropic import Anthropic, APIStatusError
 from openai import OpenAI
 
+from tests.polling import wait_for
 from tests.simulator_process import SimulatorProcess
 
 MODEL = "gpt-4o-mini"
@@ -146,6 +147,14 @@ def test_a_stall_with_an_end_goes_on(simulator: SimulatorProcess) -> None:
     assert simulator.journal()[0]["outcome"] == "ok"
 
 
+def test_after_a_silence_the_pace_is_the_old_one(simulator: SimulatorProcess) -> None:
+    with asking(simulator, stall_after_n=2, stall_ms=100, inter_token_ms=10, deltas=10) as plug:
+        receive_until(plug, b"0\r\n\r\n")
+
+    [entry] = simulator.finished()
+    assert entry["finished_at"] - entry["started_at"] >= 0.1 + 9 * 0.010 - TICKS
+
+
 def receive_until(plug: socket.socket, end: bytes) -> bytes:
     got = b""
     while not got.endswith(end):
@@ -260,6 +269,16 @@ def test_a_client_that_leaves_before_the_answer_is_noticed(simulator: SimulatorP
 
     [entry] = simulator.finished()
     assert (entry["outcome"], entry["status"], entry["input_tokens"]) == ("disconnected", None, 0)
+
+
+@pytest.mark.parametrize("how", ["fin", "rst"])
+def test_a_client_that_leaves_before_the_fault_is_the_one_who_left(simulator: SimulatorProcess, how: str) -> None:
+    """What cannot be sent holds up the fault: the line is longer than any buffer, and nobody reads it."""
+    with asking(simulator, huge_line=20_000_000, cut_after_n=1, cut=how):
+        wait_for(lambda: simulator.journal()[0]["status"] == 200)
+
+    [entry] = simulator.finished()
+    assert (entry["outcome"], entry["client_disconnected"]) == ("disconnected", True)
 
 
 def test_a_client_that_resets_a_stream_stops_it_too(simulator: SimulatorProcess) -> None:

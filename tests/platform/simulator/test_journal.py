@@ -96,10 +96,11 @@ def test_the_simulators_own_pages_are_not(http: httpx.Client, simulator: Simulat
 def test_the_file_has_a_line_for_the_start_and_one_for_the_end(tmp_path: Path) -> None:
     file = tmp_path / "journal.jsonl"
     with start_simulator(journal=file) as simulator, httpx.Client(base_url=simulator.url) as http:
-        post(http)
-        lines = [json.loads(line) for line in file.read_text().splitlines()]
-
-    assert [(line["seq"], line["outcome"]) for line in lines] == [(1, "running"), (1, "ok")]
+        for number in range(1, 31):
+            post(http)
+            lines = [json.loads(line) for line in file.read_text().splitlines()]
+            # Both are there before the client has its answer.
+            assert [(line["seq"], line["outcome"]) for line in lines[-2:]] == [(number, "running"), (number, "ok")]
 
 
 def test_a_kill_loses_nothing_that_was_answered_or_begun(tmp_path: Path) -> None:
@@ -153,6 +154,32 @@ def test_memory_keeps_the_newest_and_says_how_many_are_gone() -> None:
     assert journal.dropped == 2
     assert journal.attempt_of("a") == 1
     assert journal.attempt_of("b") == 2
+
+
+def test_a_line_torn_by_a_crash_spoils_only_itself(tmp_path: Path) -> None:
+    file = tmp_path / "journal.jsonl"
+    file.write_text('{"seq": 7, "half a li')
+    journal = Journal(file)
+    entry_of(journal, "a")
+    journal.close()
+
+    again = Journal(file)
+    again.close()
+
+    assert [(entry.body_sha256, entry.outcome) for entry in again.entries()] == [("a", Outcome.LOST)]
+
+
+def test_attempts_are_counted_on_after_a_restart(tmp_path: Path) -> None:
+    file = tmp_path / "journal.jsonl"
+    journal = Journal(file)
+    for _ in range(2):
+        journal.finish(entry_of(journal, "a"), Outcome.OK)
+    journal.close()
+
+    again = Journal(file)
+    again.close()
+
+    assert again.attempt_of("a") == 3
 
 
 def test_emptying_the_journal_empties_its_file(tmp_path: Path) -> None:
