@@ -89,12 +89,18 @@ def locked(folder: Path) -> Iterator[None]:
     except PermissionError as error:
         raise BadEnvironment(f"{folder} belongs to another user: start as that user, or remove it.") from error
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _lock(lock, folder)
         yield
-    except BlockingIOError as error:
-        raise AlreadyRunning(folder) from error
     finally:
         os.close(lock)
+
+
+def _lock(lock: int, folder: Path) -> None:
+    try:
+        # The kernel lets go of it when this process ends, however that happens.
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise AlreadyRunning(folder) from error
 
 
 def make_plan(folder: Path, wishes: Wishes, ports: Ports, *, durable: bool = True, receives: bool = True) -> Plan:
