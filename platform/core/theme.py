@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from django.contrib.admin import ModelAdmin, TabularInline
     from django.contrib.admin import SimpleListFilter as TextFilter
     from django.contrib.admin.views.main import ChangeList
-    from django.forms import NumberInput, PasswordInput, Select, TextInput
+    from django.contrib.auth.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
+    from django.forms import NumberInput, PasswordInput, Select, Textarea, TextInput
 
 else:
     from unfold.admin import ModelAdmin as _ModelAdmin
@@ -30,11 +31,13 @@ else:
     from unfold.contrib.filters.admin import MultipleChoicesDropdownFilter as ChoicesFilter
     from unfold.contrib.filters.admin import RangeDateFilter as DateRangeFilter
     from unfold.contrib.filters.admin import TextFilter
+    from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
     from unfold.sites import UnfoldAdminSite as ThemedSite
     from unfold.views import ChangeList
     from unfold.widgets import UnfoldAdminDecimalFieldWidget as NumberInput
     from unfold.widgets import UnfoldAdminPasswordWidget as PasswordInput
     from unfold.widgets import UnfoldAdminSelectWidget as Select
+    from unfold.widgets import UnfoldAdminTextareaWidget as Textarea
     from unfold.widgets import UnfoldAdminTextInputWidget as TextInput
 
     class ModelAdmin(_ModelAdmin, Generic[M]): ...
@@ -43,6 +46,7 @@ else:
 
 
 __all__ = [
+    "AdminPasswordChangeForm",
     "BooleanFilter",
     "ChangeList",
     "ChoiceFilter",
@@ -55,8 +59,11 @@ __all__ = [
     "Select",
     "TabularInline",
     "TextFilter",
+    "Textarea",
     "TextInput",
     "ThemedSite",
+    "UserChangeForm",
+    "UserCreationForm",
     "labeled",
 ]
 
@@ -69,7 +76,13 @@ def labeled(description: str, colors: Mapping[Any, str]) -> Callable[[Shown], Sh
 
     def mark(shown: Shown) -> Shown:
         shown.short_description = description  # type: ignore[attr-defined] # where Django looks for it
-        shown.label = dict(colors)  # type: ignore[attr-defined] # where the theme looks for it
+        shown.label = _Colors(colors)  # type: ignore[attr-defined] # where the theme looks for it
         return shown
 
     return mark
+
+
+class _Colors(dict[Any, str]):
+    def __missing__(self, value: Any) -> str:
+        # The theme would show the value instead of its text.
+        return ""

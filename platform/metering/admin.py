@@ -1,0 +1,323 @@
+"""Usage events and this desk's own prices, as operators see them."""
+
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+from django.contrib import admin
+from django.db import transaction
+from django.db.models import Exists, OuterRef, Q, QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.template.response import TemplateResponse
+from django.urls import reverse
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+
+from core import clock, theme
+from core.admin import DeskAdmin, PeriodFilter, ReadOnlyAdmin
+from core.display import duration, moment
+from core.ids import InvalidId, from_public, to_public
+from metering import prices
+from metering.models import Outcome, Price, UsageEvent
+from metering.price_form import RATES, PriceForm, to_usd_per_million
+from metering.rating import to_usd
+from metering.totals import add_up
+from tenants.audit import audit
+from tenants.models import Site
+from tenants.staff import actor_of
+
+NOTHING = "–"
+DAY = timedelta(days=1)
+#: A longer period is not added up.
+LONGEST = timedelta(days=31)
+
+OUTCOME_COLORS = {
+    Outcome.OPEN: "primary",
+    Outcome.OK: "success",
+    Outcome.ERROR: "danger",
+    Outcome.TIMEOUT: "warning",
+    Outcome.LOST: "warning",
+}
+
+
+class StartedFilter(PeriodFilter):
+    """The last 24 hours, unless a day is given, or a search says what is wanted."""
+
+    def period(self) -> tuple[datetime | None, datetime | None]:
+        begin, end = super().period()
+        if begin or end or self.request.GET.get("q"):
+            return begin, end
+        return clock.now() - DAY, None
+
+
+class ProviderFilter(theme.TextFilter):
+    """One provider by its whole name. A list of all names would have to be read from every event."""
+
+    title = "provider"
+    parameter_name = "provider"
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[UsageEvent]) -> QuerySet[UsageEvent]:
+        return queryset.filter(provider=self.value()) if self.value() else queryset
+
+
+@admin.register(UsageEvent)
+class UsageEventAdmin(ReadOnlyAdmin[UsageEvent]):
+    list_display = (
+        "started",
+        "site",
+        "asked",
+        "shown_outcome",
+        "status",
+        "tokens",
+        "cost",
+        "marks",
+        "took",
+        "job",
+    )
+    list_filter = (
+        ("started_at", StartedFilter),
+        ("site", theme.RelatedFilter),
+        ProviderFilter,
+        ("outcome", theme.ChoicesFilter),
+        ("billable", theme.BooleanFilter),
+        ("estimated", theme.BooleanFilter),
+    )
+    list_select_related = ("site",)
+    list_before_template = "admin/metering/usageevent/totals.html"
+    ordering = ("-id",)
+    # Any other order would read the whole table.
+    sortable_by = ()
+    search_fields = ("request_id",)
+    search_help_text = "job_…, site_…, or request id"
+    fieldsets = (
+        (None, {"fields": ("site", "job", "attempt", "call", "request_id", "dedupe_key")}),
+        ("Asked of", {"fields": ("provider", "model", "upstream_model", "price_list")}),
+        ("Became", {"fields": ("shown_outcome", "status", "error_kind", "error_code", "billable", "estimated")}),
+        (
+            "Tokens",
+            {
+                "fields": (
+                    "input_tokens",
+                    "cached_input_tokens",
+                    "cache_write_tokens",
+                    "cache_write_1h_tokens",
+                    "output_tokens",
+                    "reasoning_tokens",
+                )
+            },
+        ),
+        ("Cost", {"fields": ("cost", "price_version")}),
+        ("Time", {"fields": ("started", "took", "first_token_ms")}),
+    )
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[UsageEvent], search_term: str
+    ) -> tuple[QuerySet[UsageEvent], bool]:
+        wanted = search_term.strip()
+        return (queryset.filter(_meant_by(wanted)) if wanted else queryset), False
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        """Put above the list what it adds up to."""
+        response = super().changelist_view(request, extra_context)
+        changes = getattr(response, "context_data", {}) or {}
+        if isinstance(response, TemplateResponse) and (listed := changes.get("cl")):
+            begin, end = _period_of(listed)
+            changes["period"] = _in_words(begin, end)
+            changes["totals"] = _shown_totals(listed.queryset) if _is_short(begin, end) else None
+        return response
+
+    # The columns
+
+    @admin.display(description="Started")
+    def started(self, event: UsageEvent) -> SafeString:
+        text = f"{event.started_at:%b %d %H:%M:%S}"
+        return format_html('<span class="nd-short" title="{}">{}</span>', moment(event.started_at), text)
+
+    @admin.display(description="Asked of")
+    def asked(self, event: UsageEvent) -> SafeString:
+        return format_html("{}<br>{}", event.provider, _code(event.upstream_model))
+
+    @theme.labeled("Outcome", OUTCOME_COLORS)
+    def shown_outcome(self, event: UsageEvent) -> tuple[str, str]:
+        return event.outcome, event.get_outcome_display()
+
+    @admin.display(description="Tokens")
+    def tokens(self, event: UsageEvent) -> SafeString:
+        return _short(f"{event.input_tokens:,} → {event.output_tokens:,}")
+
+    @admin.display(description="Cost (USD)")
+    def cost(self, event: UsageEvent) -> str:
+        if not event.price_version and (event.input_tokens or event.output_tokens):
+            return "no price"
+        return to_usd(event.cost_pico_usd)
+
+    @theme.labeled("Marks", {"exact": "success", "estimated": "warning"})
+    def marks(self, event: UsageEvent) -> tuple[str, str]:
+        words = [*(["Billed"] if event.billable else []), *(["Estimated"] if event.estimated else [])]
+        return "estimated" if event.estimated else "exact", ", ".join(words)
+
+    @admin.display(description="Took")
+    def took(self, event: UsageEvent) -> SafeString:
+        return _short(NOTHING if event.duration_ms is None else duration(timedelta(milliseconds=event.duration_ms)))
+
+    @admin.display(description="HTTP")
+    def status(self, event: UsageEvent) -> str:
+        return NOTHING if event.http_status is None else str(event.http_status)
+
+    @admin.display(description="Job")
+    def job(self, event: UsageEvent) -> SafeString | str:
+        if event.job_id is None:
+            return NOTHING
+        public_id = to_public("job", event.job_id)
+        page = reverse("admin:jobs_job_change", args=(public_id,))
+        # The end is what tells ids apart; the beginning is the time.
+        return format_html('<a class="nd-link nd-id" href="{}" title="{}">…{}</a>', page, public_id, public_id[-8:])
+
+
+def _short(text: str) -> SafeString:
+    return format_html('<span class="nd-short">{}</span>', text)
+
+
+def _code(text: str) -> SafeString:
+    return format_html('<span class="nd-code">{}</span>', text)
+
+
+def _meant_by(word: str) -> Q:
+    for prefix, column in (("job", "job_id"), (Site.ID_PREFIX, "site")):
+        try:
+            return Q(**{column: from_public(prefix, word)})
+        except InvalidId:
+            continue
+    return Q(request_id=word)
+
+
+def _period_of(listed: theme.ChangeList) -> tuple[datetime | None, datetime | None]:
+    specs: Any = getattr(listed, "filter_specs", ())
+    return next((spec.period() for spec in specs if isinstance(spec, StartedFilter)), (None, None))
+
+
+def _is_short(begin: datetime | None, end: datetime | None) -> bool:
+    return begin is not None and (end or clock.now()) - begin <= LONGEST
+
+
+def _in_words(begin: datetime | None, end: datetime | None) -> str:
+    if begin is None:
+        return "Everything" if end is None else f"Before {moment(end)}"
+    return f"Since {moment(begin)}" + (f", before {moment(end)}" if end else "")
+
+
+def _shown_totals(events: QuerySet[UsageEvent]) -> dict[str, str] | None:
+    found = add_up(events)
+    if found is None:
+        return None
+    return {
+        "Calls": f"{found.calls:,}",
+        "Billed calls": f"{found.billed_calls:,}",
+        "Input tokens": f"{found.tokens_in:,}",
+        "Output tokens": f"{found.tokens_out:,}",
+        "Billed": f"${to_usd(found.billed)}",
+        "Cost of all": f"${to_usd(found.cost)}",
+    }
+
+
+# Prices
+
+
+@admin.register(Price)
+class PriceAdmin(DeskAdmin[Price]):
+    """A price that is in effect, or was, is history: events were rated with it, so it stays as it is."""
+
+    form = PriceForm
+    list_display = ("provider", "model", "shown_state", "effective", "input_usd", "output_usd")
+    list_display_links = ("provider", "model")
+    search_fields = ("provider", "model")
+    ordering = ("provider", "model", "-effective_at")
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Price]:
+        newer = Price.objects.filter(
+            provider=OuterRef("provider"),
+            model=OuterRef("model"),
+            effective_at__gt=OuterRef("effective_at"),
+            effective_at__lte=clock.now(),
+        )
+        return super().get_queryset(request).annotate(is_replaced=Exists(newer))
+
+    def get_fieldsets(self, request: HttpRequest, obj: Price | None = None) -> Any:
+        note = (
+            "This price is in effect, or was. Calls were rated with it, so it cannot be changed or deleted; "
+            "add another price that begins later."
+            if obj and _is_history(obj)
+            else "It goes before the price list of the provider, from its beginning until the next price of the same "
+            "provider and model begins. Once it is in effect it cannot be changed."
+        )
+        return (
+            (None, {"fields": ("provider", "model", "effective_at"), "description": note}),
+            ("Rates, in USD per million tokens", {"fields": tuple(RATES)}),
+        )
+
+    def has_change_permission(self, request: HttpRequest, obj: Price | None = None) -> bool:
+        return super().has_change_permission(request, obj) and not (obj and _is_history(obj))
+
+    def has_delete_permission(self, request: HttpRequest, obj: Price | None = None) -> bool:
+        return super().has_delete_permission(request, obj) and not (obj and _is_history(obj))
+
+    def save_model(self, request: HttpRequest, obj: Price, form: Any, change: bool) -> None:
+        super().save_model(request, obj, form, change)
+        self._note(request, "price.change" if change else "price.create", obj)
+
+    def delete_model(self, request: HttpRequest, obj: Price) -> None:
+        self._note(request, "price.delete", obj)
+        super().delete_model(request, obj)
+
+    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Price]) -> None:
+        for price in queryset:
+            self.delete_model(request, price)
+
+    def _note(self, request: HttpRequest, action: str, price: Price) -> None:
+        rates = {name: str(rate) for name in RATES if (rate := _rate(price, name)) is not None}
+        details = {"effective_at": moment(price.effective_at), **rates}
+        audit(actor_of(request), action, f"{price.provider}/{price.model}", details=details)
+        transaction.on_commit(prices.forget)
+
+    @theme.labeled("State", {"effect": "success", "future": "info"})
+    def shown_state(self, price: Price) -> tuple[str, str]:
+        if not _is_history(price):
+            return "future", "Not yet"
+        return ("past", "Past") if getattr(price, "is_replaced", False) else ("effect", "In effect")
+
+    @admin.display(description="From", ordering="effective_at")
+    def effective(self, price: Price) -> str:
+        return moment(price.effective_at)
+
+    @admin.display(description="Input (USD/M)")
+    def input_usd(self, price: Price) -> str:
+        return _shown_rate(price, "input_usd")
+
+    @admin.display(description="Cached input")
+    def cached_input_usd(self, price: Price) -> str:
+        return _shown_rate(price, "cached_input_usd")
+
+    @admin.display(description="Written to the cache")
+    def cache_write_usd(self, price: Price) -> str:
+        return _shown_rate(price, "cache_write_usd")
+
+    @admin.display(description="Written to the cache for an hour")
+    def cache_write_1h_usd(self, price: Price) -> str:
+        return _shown_rate(price, "cache_write_1h_usd")
+
+    @admin.display(description="Output (USD/M)")
+    def output_usd(self, price: Price) -> str:
+        return _shown_rate(price, "output_usd")
+
+
+def _is_history(price: Price) -> bool:
+    return price.effective_at <= clock.now()
+
+
+def _rate(price: Price, name: str) -> Decimal | None:
+    return to_usd_per_million(getattr(price, RATES[name]))
+
+
+def _shown_rate(price: Price, name: str) -> str:
+    rate = _rate(price, name)
+    return NOTHING if rate is None else f"{rate:f}"

@@ -1,0 +1,82 @@
+"""Entering a price the way price lists are printed: USD per million tokens, kept exactly."""
+
+from decimal import Decimal
+from typing import Any
+
+from django import forms
+
+from core import clock, theme
+from metering.models import Price
+
+MICRO_PER_USD = 1_000_000
+
+#: The fields of the form and the columns they stand for.
+RATES = {
+    "input_usd": "input_rate",
+    "cached_input_usd": "cached_input_rate",
+    "cache_write_usd": "cache_write_rate",
+    "cache_write_1h_usd": "cache_write_1h_rate",
+    "output_usd": "output_rate",
+}
+
+
+def to_micro(usd: Decimal) -> int:
+    """Return USD with at most six decimals as micro-USD: always whole, so nothing is rounded."""
+    return int(usd * MICRO_PER_USD)
+
+
+def to_usd_per_million(rate: int | None) -> Decimal | None:
+    """Return micro-USD as USD, without zeros at the end."""
+    if rate is None:
+        return None
+    usd = (Decimal(rate) / MICRO_PER_USD).normalize()
+    # `normalize` writes 100 as 1E+2.
+    return usd.quantize(Decimal(1)) if usd == usd.to_integral() else usd
+
+
+def _usd(label: str, help_text: str = "", *, required: bool = False) -> forms.DecimalField:
+    return forms.DecimalField(
+        label=label,
+        help_text=help_text,
+        required=required,
+        min_value=Decimal(0),
+        max_value=Decimal(100_000),
+        decimal_places=6,
+        widget=theme.NumberInput(attrs={"step": "any", "inputmode": "decimal"}),
+    )
+
+
+class PriceForm(forms.ModelForm):  # type: ignore[type-arg] # generic in the stubs only
+    input_usd = _usd("Input", required=True)
+    cached_input_usd = _usd("Cached input", "Empty: as input")
+    cache_write_usd = _usd("Written to the cache", "Empty: as input")
+    cache_write_1h_usd = _usd("Written to the cache for an hour", "Empty: as written to the cache")
+    output_usd = _usd("Output", "0 for embeddings", required=True)
+
+    class Meta:
+        model = Price
+        fields = ("provider", "model", "effective_at")
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if "effective_at" not in self.fields:
+            return  # Shown, not edited.
+        self.fields["effective_at"].required = False
+        self.fields["effective_at"].help_text = "In UTC. Empty: from now on."
+        for name, column in RATES.items():
+            self.initial.setdefault(name, to_usd_per_million(getattr(self.instance, column)))
+
+    def clean_effective_at(self) -> Any:
+        """A price begins now or later: what calls were rated with does not change behind them."""
+        given, now = self.cleaned_data["effective_at"], clock.now()
+        if given is not None and given <= now:
+            raise forms.ValidationError("A price cannot begin in the past. Leave this empty to begin now.")
+        return given or now
+
+    def clean(self) -> dict[str, Any]:
+        super().clean()
+        # On the instance before it is validated, so that the database's own rules are checked with them.
+        for name, column in RATES.items():
+            usd = self.cleaned_data.get(name)
+            setattr(self.instance, column, None if usd is None else to_micro(usd))
+        return self.cleaned_data

@@ -1,0 +1,42 @@
+"""What a list of usage events adds up to, if that is quickly known."""
+
+from dataclasses import dataclass
+
+from django.db import OperationalError, connection, transaction
+from django.db.models import Count, Q, QuerySet, Sum
+
+from metering.models import UsageEvent
+
+#: Adding up is a courtesy; it must not keep the list waiting.
+PATIENCE_MS = 1500
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    calls: int
+    billed_calls: int
+    tokens_in: int
+    tokens_out: int
+    #: In pico-USD: of all calls, and of those that sites pay for.
+    cost: int
+    billed: int
+
+
+def add_up(events: QuerySet[UsageEvent], patience_ms: int = PATIENCE_MS) -> Totals | None:
+    """Return the totals; None where there are too many events to add them up in time."""
+    is_billed = Q(billable=True)
+    try:
+        with transaction.atomic():
+            with connection.cursor() as cursor:
+                cursor.execute("SELECT set_config('statement_timeout', %s, true)", [str(patience_ms)])
+            found = events.order_by().aggregate(
+                calls=Count("id"),
+                billed_calls=Count("id", filter=is_billed),
+                tokens_in=Sum("input_tokens", default=0),
+                tokens_out=Sum("output_tokens", default=0),
+                cost=Sum("cost_pico_usd", default=0),
+                billed=Sum("cost_pico_usd", default=0, filter=is_billed),
+            )
+    except OperationalError:
+        return None
+    return Totals(**{name: int(value) for name, value in found.items()})
