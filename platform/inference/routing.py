@@ -108,7 +108,7 @@ def load() -> Routing:
     for row in rows.select_related("route", "provider").order_by("position", "-weight", "id"):
         target = Target(kept[row.provider.name], row.upstream_model, row.position, row.weight)
         routes.setdefault(row.route.model, []).append(target)
-    given = [spec for spec in _given_by_settings() if spec.name not in kept]
+    given = [spec for spec in given_by_settings() if spec.name not in kept]
     return Routing((*kept.values(), *given), {model: tuple(targets) for model, targets in routes.items()})
 
 
@@ -124,7 +124,8 @@ def _to_spec(row: ProviderAccount) -> ProviderSpec:
     )
 
 
-def _given_by_settings() -> list[ProviderSpec]:
+def given_by_settings() -> list[ProviderSpec]:
+    """Return the providers whose keys the settings give."""
     given = (
         ("openai", Dialect.OPENAI, settings.OPENAI_BASE_URL, settings.OPENAI_API_KEY),
         ("anthropic", Dialect.ANTHROPIC, settings.ANTHROPIC_BASE_URL, settings.ANTHROPIC_API_KEY),

@@ -1,0 +1,163 @@
+"""Providers with their keys, and routes with their targets, as operators set them."""
+
+from typing import Any
+
+from django.contrib import admin, messages
+from django.db import transaction
+from django.db.models import BooleanField, ExpressionWrapper, Q, QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.utils.html import format_html_join
+from django.utils.safestring import SafeString, mark_safe
+
+from core import clock, theme
+from core.admin import DeskAdmin
+from inference import routing
+from inference.models import ProviderAccount, Route, Target
+from inference.provider_form import ProviderForm, holds_key
+from metering.prices import price_for
+from tenants.audit import audit
+from tenants.staff import actor_of
+
+#: What the audit log says of a provider. The key is not among it.
+PROVIDER_FACTS = ("dialect", "base_url", "price_list", "serves_all_models", "api_version", "is_active")
+
+
+@admin.register(ProviderAccount)
+class ProviderAdmin(DeskAdmin[ProviderAccount]):
+    form = ProviderForm
+    list_display = ("name", "shown_state", "dialect", "base_url", "price_list", "shown_key", "shown_hint")
+    list_filter = (("dialect", theme.ChoiceFilter), ("is_active", theme.BooleanFilter))
+    search_fields = ("name", "base_url")
+    list_before_template = "admin/inference/provideraccount/given.html"
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[ProviderAccount]:
+        has_key = ExpressionWrapper(Q(api_key__isnull=False), BooleanField())
+        return super().get_queryset(request).defer("api_key").annotate(has_key=has_key)
+
+    def get_fieldsets(self, request: HttpRequest, obj: ProviderAccount | None = None) -> Any:
+        removable = ("remove_key",) if obj and holds_key(obj) else ()
+        key = ("new_key", *removable) if self._may_edit(request, obj) else ("shown_key", "shown_hint")
+        return (
+            (None, {"fields": ("name", "is_active", "dialect", "base_url", "api_version")}),
+            ("Key", {"fields": key}),
+            ("Models and prices", {"fields": ("price_list", "serves_all_models")}),
+        )
+
+    def get_readonly_fields(self, request: HttpRequest, obj: ProviderAccount | None = None) -> Any:
+        shown = () if self._may_edit(request, obj) else ("shown_key", "shown_hint")
+        # Usage events and prices know a provider by its name.
+        return ("name", *shown) if obj else shown
+
+    def _may_edit(self, request: HttpRequest, obj: ProviderAccount | None) -> bool:
+        return self.has_change_permission(request, obj) if obj else self.has_add_permission(request)
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        """Name above the list the providers that the settings add to it."""
+        kept = set(ProviderAccount.objects.filter(is_active=True).values_list("name", flat=True))
+        given = [spec.name for spec in routing.given_by_settings() if spec.name not in kept]
+        return super().changelist_view(request, {**(extra_context or {}), "given": given})
+
+    def save_model(self, request: HttpRequest, obj: ProviderAccount, form: Any, change: bool) -> None:
+        super().save_model(request, obj, form, change)
+        self._note(request, "provider.change" if change else "provider.create", obj, _changes(obj, form, change))
+        if obj.key_hint and obj.base_url.startswith("http://"):
+            self.message_user(request, "Requests and the key travel to this address unencrypted.", messages.WARNING)
+
+    def delete_model(self, request: HttpRequest, obj: ProviderAccount) -> None:
+        self._note(request, "provider.delete", obj, {})
+        super().delete_model(request, obj)
+
+    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[ProviderAccount]) -> None:
+        for provider in queryset:
+            self.delete_model(request, provider)
+
+    def _note(self, request: HttpRequest, action: str, provider: ProviderAccount, details: dict[str, Any]) -> None:
+        audit(actor_of(request), action, provider.name, details=details)
+        transaction.on_commit(routing.forget)
+
+    @theme.labeled("State", {True: "success"})
+    def shown_state(self, provider: ProviderAccount) -> tuple[bool, str]:
+        return provider.is_active, "Active" if provider.is_active else "Off"
+
+    @admin.display(description="Has a key", boolean=True)
+    def shown_key(self, provider: ProviderAccount) -> bool:
+        return holds_key(provider)
+
+    @admin.display(description="Key ends in")
+    def shown_hint(self, provider: ProviderAccount) -> str:
+        return f"…{provider.key_hint}" if provider.key_hint else "–"
+
+
+def _changes(provider: ProviderAccount, form: Any, change: bool) -> dict[str, Any]:
+    """Return what was set, before and after; of the key only that it was set or removed."""
+    names = [name for name in PROVIDER_FACTS if not change or name in form.changed_data]
+    if change:
+        facts: dict[str, Any] = {name: [form.initial.get(name), getattr(provider, name)] for name in names}
+    else:
+        facts = {name: getattr(provider, name) for name in names}
+    if form.cleaned_data.get("new_key"):
+        facts["key"] = "set"
+    elif form.cleaned_data.get("remove_key"):
+        facts["key"] = "removed"
+    return facts
+
+
+class TargetInline(theme.TabularInline[Target, Route]):
+    model = Target
+    fields = ("position", "weight", "provider", "upstream_model")
+    extra = 0
+    min_num = 1
+    verbose_name_plural = "Targets: lower positions are tried first; those of one position share the load by weight"
+
+    def get_formset(self, request: HttpRequest, obj: Route | None = None, **kwargs: Any) -> Any:
+        return super().get_formset(request, obj, validate_min=True, **kwargs)
+
+
+@admin.register(Route)
+class RouteAdmin(DeskAdmin[Route]):
+    list_display = ("model", "shown_state", "way")
+    list_filter = (("is_active", theme.BooleanFilter),)
+    search_fields = ("model",)
+    inlines = (TargetInline,)
+    fields = ("model", "is_active")
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Route]:
+        return super().get_queryset(request).prefetch_related("targets__provider")
+
+    def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
+        super().save_related(request, form, formsets, change)
+        # The targets as they now stand, not as they were when the page was asked for.
+        targets = list(Target.objects.filter(route=form.instance).select_related("provider"))
+        self._note(request, "route.change" if change else "route.create", form.instance, targets)
+        self._warn(request, targets)
+
+    def delete_model(self, request: HttpRequest, obj: Route) -> None:
+        self._note(request, "route.delete", obj, list(obj.targets.select_related("provider")))
+        super().delete_model(request, obj)
+
+    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Route]) -> None:
+        for route in queryset:
+            self.delete_model(request, route)
+
+    def _note(self, request: HttpRequest, action: str, route: Route, targets: list[Target]) -> None:
+        way = [f"{t.position}: {t} (weight {t.weight})" for t in targets]
+        audit(actor_of(request), action, route.model, details={"is_active": route.is_active, "targets": way})
+        transaction.on_commit(routing.forget)
+
+    def _warn(self, request: HttpRequest, targets: list[Target]) -> None:
+        """Say what will not work as it looks, while whoever can mend it is here."""
+        for target in targets:
+            provider = target.provider
+            if not provider.is_active:
+                self.message_user(request, f"{provider.name} is off, so {target} is not asked.", messages.WARNING)
+            if price_for(provider.name, provider.price_list, target.upstream_model, clock.now()) is None:
+                self.message_user(request, f"No price of {target} is known: it will cost 0.", messages.WARNING)
+
+    @theme.labeled("State", {True: "success"})
+    def shown_state(self, route: Route) -> tuple[bool, str]:
+        return route.is_active, "Active" if route.is_active else "Off"
+
+    @admin.display(description="Asked in this order")
+    def way(self, route: Route) -> SafeString:
+        targets = ((t.position, str(t)) for t in route.targets.all())
+        return format_html_join(mark_safe("<br>"), '{}. <span class="nd-code">{}</span>', targets)
