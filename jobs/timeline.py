@@ -120,7 +120,8 @@ def _call(call: UsageEvent, attempt_end: datetime, axis: Axis) -> Bar:
 
 def _marks(axis: Axis) -> Iterator[Mark]:
     step = _step(axis.seconds)
-    for number in range(int(axis.seconds // step) + 1):
+    # 0.03 // 0.01 is 2, in floats.
+    for number in range(int(axis.seconds / step + 1e-6) + 1):
         after = timedelta(seconds=number * step)
         yield Mark(round(number * step / axis.seconds * 100, 3), duration(after) if number else "0")
 

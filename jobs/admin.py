@@ -1,0 +1,335 @@
+"""Jobs and workers, as operators see them. Prompts and answers are shown on a deliberate click only."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import msgspec
+from django.contrib import admin, messages
+from django.core.exceptions import PermissionDenied
+from django.db.models import Count, Model, OuterRef, QuerySet, Subquery
+from django.db.models.functions import Now
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.template.response import TemplateResponse
+from django.urls import URLPattern, path, reverse
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString
+
+from core import clock, theme
+from core.admin import DeskList, PeriodFilter, ReadOnlyAdmin, link_to, may_view
+from core.crypto import CryptoError
+from core.display import age, moment
+from jobs.job_page import NOTHING, STATE_COLORS, Sight, read_page
+from jobs.leases import LEASE_SECONDS
+from jobs.models import Job, JobState, WorkerLease
+from jobs.operate import Verdict, cancel_jobs, note_reveal, retry_jobs
+from jobs.payload import body_of
+from jobs.periods import created_before, created_since
+from jobs.read import result_of
+from jobs.replay import REPLAYABLE
+from jobs.search import HELP, meant_by, read_id
+from metering.models import UsageEvent
+from metering.rating import to_usd
+from tenants.audit import Actor
+from tenants.staff import actor_of
+
+#: Acts are done one by one within a request; more than this would outlast it.
+MOST_AT_ONCE = 100
+
+#: What the list and the page read of a job: everything but what is sealed.
+SEALED = ("payload", "result")
+
+
+class JobList(DeskList):
+    def url_for_result(self, result: Model) -> str:
+        return _page_of(result) if isinstance(result, Job) else super().url_for_result(result)
+
+
+class CreatedFilter(PeriodFilter):
+    def since(self, queryset: QuerySet[Job], begin: datetime) -> QuerySet[Job]:
+        return created_since(queryset, begin)
+
+    def until(self, queryset: QuerySet[Job], end: datetime) -> QuerySet[Job]:
+        return created_before(queryset, end)
+
+
+class ModelFilter(theme.TextFilter):
+    """One model by its whole name. A list of all names would have to be read from every job."""
+
+    title = "model"
+    parameter_name = "model"
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Job]) -> QuerySet[Job]:
+        return queryset.filter(model=self.value()) if self.value() else queryset
+
+
+@admin.register(Job)
+class JobAdmin(ReadOnlyAdmin[Job]):
+    list_display = ("job", "shown_state", "site", "shown_kind", "model", "shown_age", "tries", "cost", "shown_error")
+    list_filter = (
+        ("state", theme.ChoicesFilter),
+        ("site", theme.RelatedFilter),
+        ("kind", theme.ChoiceFilter),
+        ModelFilter,
+        ("created_at", CreatedFilter),
+    )
+    list_select_related = ("site",)
+    # Any other order would read the whole table.
+    sortable_by = ("job",)
+    search_fields = ("idempotency_key",)
+    search_help_text = HELP
+    actions = ("cancel_selected", "retry_selected")
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[theme.ChangeList]:
+        return JobList
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Job]:
+        billed = UsageEvent.objects.filter(job_id=OuterRef("id"), billable=True).exclude(price_version="")
+        return super().get_queryset(request).defer(*SEALED).annotate(billed=Subquery(billed.values("cost_pico_usd")))
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Job], search_term: str
+    ) -> tuple[QuerySet[Job], bool]:
+        wanted = search_term.strip()
+        return (queryset.filter(meant_by(wanted)) if wanted else queryset), False
+
+    def get_list_display(self, request: HttpRequest) -> Any:
+        sees_cost = may_view(self.admin_site, request, UsageEvent)
+        return [name for name in self.list_display if name != "cost" or sees_cost]
+
+    # The columns
+
+    @admin.display(description="Job", ordering="id")
+    def job(self, job: Job) -> SafeString:
+        return format_html('<span class="nd-id">{}</span>', job.public_id)
+
+    @theme.labeled("State", STATE_COLORS)
+    def shown_state(self, job: Job) -> tuple[str, str]:
+        return job.state, job.get_state_display()
+
+    @admin.display(description="Kind")
+    def shown_kind(self, job: Job) -> SafeString:
+        return format_html('<span title="{}">{}</span>', job.get_kind_display(), job.kind)
+
+    @admin.display(description="Age")
+    def shown_age(self, job: Job) -> SafeString:
+        return _age(job.created_at, clock.now())
+
+    @admin.display(description="Attempts")
+    def tries(self, job: Job) -> str:
+        return f"{job.attempt}/{job.max_attempts}"
+
+    @admin.display(description="Cost (USD)")
+    def cost(self, job: Job) -> str:
+        billed: int | None = getattr(job, "billed", None)
+        return NOTHING if billed is None else to_usd(billed)
+
+    @admin.display(description="Error")
+    def shown_error(self, job: Job) -> str:
+        return job.error_code or NOTHING
+
+    # What can be done
+
+    def has_cancel_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perm("jobs.cancel_job")
+
+    def has_retry_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perm("jobs.retry_job")
+
+    def has_reveal_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perm("jobs.view_payload")
+
+    @admin.action(description="Cancel", permissions=["cancel"])
+    def cancel_selected(self, request: HttpRequest, queryset: QuerySet[Job]) -> None:
+        self._act_on(request, queryset, cancel_jobs)
+
+    @admin.action(description="Try again", permissions=["retry"])
+    def retry_selected(self, request: HttpRequest, queryset: QuerySet[Job]) -> None:
+        self._act_on(request, queryset, retry_jobs)
+
+    def _act_on(self, request: HttpRequest, queryset: QuerySet[Job], act: "Act") -> None:
+        jobs = list(queryset.select_related("site")[: MOST_AT_ONCE + 1])
+        if len(jobs) > MOST_AT_ONCE:
+            self.message_user(request, f"Nothing was done: select {MOST_AT_ONCE} jobs at most.", messages.ERROR)
+            return
+        self._tell(request, act(jobs, actor_of(request)))
+
+    def _tell(self, request: HttpRequest, verdicts: Iterable[Verdict]) -> None:
+        """Say what became of each job, those that fared alike together."""
+        alike: dict[tuple[str, bool], list[Verdict]] = defaultdict(list)
+        for verdict in verdicts:
+            alike[verdict.text, verdict.done].append(verdict)
+        for (text, done), told in alike.items():
+            jobs = format_html_join(", ", "{}", ((_link(each),) for each in told))
+            self.message_user(
+                request,
+                format_html("{}: {}.", text.removesuffix("."), jobs),
+                messages.SUCCESS if done else messages.WARNING,
+            )
+
+    # The page of one job
+
+    def get_urls(self) -> list[URLPattern]:
+        own = (("cancel", self.cancel_view), ("retry", self.retry_view), ("reveal", self.reveal_view))
+        return [
+            *(
+                path(f"<str:public_id>/{name}/", self.admin_site.admin_view(view), name=f"jobs_job_{name}")
+                for name, view in own
+            ),
+            *super().get_urls(),
+        ]
+
+    def change_view(
+        self,
+        request: HttpRequest,
+        object_id: str,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> HttpResponse:
+        """Show the page. It has no form, so whatever is posted here changes nothing."""
+        self._require(self.has_view_permission(request))
+        job = self._find_job(object_id)
+        if job is None:
+            return self._absent(request)
+        context = {
+            "page": read_page(job, self._sight(request), clock.now()),
+            "job": job,
+            "can_cancel": job.state in (JobState.QUEUED, JobState.RUNNING) and self.has_cancel_permission(request),
+            "can_retry": job.state in REPLAYABLE and self.has_retry_permission(request),
+            "can_reveal": self.has_reveal_permission(request),
+        }
+        return self._render(request, "page", job.public_id, {**context, **(extra_context or {})})
+
+    def cancel_view(self, request: HttpRequest, public_id: str) -> HttpResponse:
+        self._require(self.has_view_permission(request) and self.has_cancel_permission(request))
+        return self._act(request, public_id, cancel_jobs)
+
+    def retry_view(self, request: HttpRequest, public_id: str) -> HttpResponse:
+        self._require(self.has_view_permission(request) and self.has_retry_permission(request))
+        return self._act(request, public_id, retry_jobs)
+
+    def reveal_view(self, request: HttpRequest, public_id: str) -> HttpResponse:
+        """Show the prompt and the answer, and write down who read them."""
+        self._require(self.has_view_permission(request) and self.has_reveal_permission(request))
+        job = self._find_job(public_id)
+        if job is None:
+            return self._absent(request)
+        if request.method != "POST":
+            return HttpResponseRedirect(_page_of(job))
+        note_reveal(job, actor_of(request))
+        context = {"job": job, "back": _page_of(job), **_open(job.id)}
+        # No browser keeps it: the admin's views all answer with Cache-Control: no-store.
+        return self._render(request, "reveal", f"Prompt and answer of {job.public_id}", context)
+
+    def _act(self, request: HttpRequest, public_id: str, act: "Act") -> HttpResponse:
+        job = self._find_job(public_id)
+        if job is None:
+            return self._absent(request)
+        # Who had to sign in first comes back by GET, which does nothing.
+        if request.method == "POST":
+            self._tell(request, act([job], actor_of(request)))
+        return HttpResponseRedirect(_page_of(job))
+
+    def _absent(self, request: HttpRequest) -> HttpResponse:
+        self.message_user(request, "There is no such job.", messages.WARNING)
+        return HttpResponseRedirect(reverse("admin:jobs_job_changelist"))
+
+    def _find_job(self, object_id: str) -> Job | None:
+        wanted = read_id(object_id)
+        if wanted is None:
+            return None
+        jobs = Job.objects.select_related("site", "replay_of")
+        return jobs.defer(*SEALED, *(f"replay_of__{name}" for name in SEALED)).filter(id=wanted).first()
+
+    def _sight(self, request: HttpRequest) -> Sight:
+        return Sight(
+            usage=may_view(self.admin_site, request, UsageEvent),
+            webhooks=request.user.has_perms(["webhooks.view_event", "webhooks.view_delivery"]),
+            audit=request.user.has_perm("tenants.view_auditentry"),
+            link_to=lambda row: _page_of(row) if isinstance(row, Job) else link_to(self.admin_site, request, row),
+        )
+
+    def _render(self, request: HttpRequest, name: str, title: str, context: dict[str, Any]) -> TemplateResponse:
+        request.current_app = self.admin_site.name
+        common = {**self.admin_site.each_context(request), "opts": self.opts, "title": title}
+        return TemplateResponse(request, f"admin/jobs/job/{name}.html", {**common, **context})
+
+    @staticmethod
+    def _require(allowed: bool) -> None:
+        if not allowed:
+            raise PermissionDenied
+
+
+Act = Callable[[Sequence[Job], Actor], list[Verdict]]
+
+
+def _age(of: datetime, now: datetime) -> SafeString:
+    return format_html('<span class="nd-short" title="{}">{}</span>', moment(of), age(of, now))
+
+
+def _page_of(job: Job) -> str:
+    return reverse("admin:jobs_job_change", args=(job.public_id,))
+
+
+def _link(verdict: Verdict) -> SafeString | str:
+    if verdict.new is None:
+        return verdict.job.public_id
+    link = '{} as <a class="nd-link" href="{}">{}</a>'
+    return format_html(link, verdict.job.public_id, _page_of(verdict.new), verdict.new.public_id)
+
+
+def _open(job_id: UUID) -> dict[str, str]:
+    """Return the prompt and the answer as readable JSON, or why they cannot be read."""
+    try:
+        job = Job.objects.get(id=job_id)
+    except CryptoError as error:
+        return {"problem": str(error)}
+    result = result_of(job)
+    return {"body": _pretty(body_of(job)), "result": "" if result is None else _pretty(result)}
+
+
+def _pretty(value: Any) -> str:
+    return msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
+
+
+# Workers
+
+
+@admin.register(WorkerLease)
+class WorkerAdmin(ReadOnlyAdmin[WorkerLease]):
+    """Worker processes. A process that dies stays here, expired, for about a minute."""
+
+    list_display = ("host", "pid", "shown_state", "holds", "version", "shown_start", "shown_beat", "worker_id")
+    list_display_links = None
+    ordering = ("-started_at",)
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[WorkerLease]:
+        running = Job.objects.filter(state=JobState.RUNNING, worker_id=OuterRef("worker_id"))
+        counted = running.order_by().values("worker_id").annotate(count=Count("id")).values("count")
+        return super().get_queryset(request).annotate(jobs=Subquery(counted), now=Now())
+
+    @theme.labeled("State", {"live": "success", "draining": "warning", "expired": "danger"})
+    def shown_state(self, lease: WorkerLease) -> tuple[str, str]:
+        if lease.expires_at <= _now(lease):
+            return "expired", "Expired"
+        return ("draining", "Draining") if lease.draining else ("live", "Live")
+
+    @admin.display(description="Running jobs")
+    def holds(self, lease: WorkerLease) -> str:
+        return str(getattr(lease, "jobs", None) or 0)
+
+    @admin.display(description="Up for")
+    def shown_start(self, lease: WorkerLease) -> SafeString:
+        return _age(lease.started_at, _now(lease))
+
+    @admin.display(description="Last sign of life")
+    def shown_beat(self, lease: WorkerLease) -> str:
+        return f"{age(lease.expires_at - timedelta(seconds=LEASE_SECONDS), _now(lease))} ago"
+
+
+def _now(lease: WorkerLease) -> datetime:
+    """Return the time of the database that the lease was read from: leases run by its clock, not by ours."""
+    now: datetime = getattr(lease, "now")  # noqa: B009 (annotated by the list's query)
+    return now

@@ -1,0 +1,61 @@
+"""What an operator does to jobs by hand: each act is written to the audit log, and says what became of each job."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from django.db import transaction
+
+from jobs.cancel import cancel
+from jobs.errors import JobError
+from jobs.models import Job, JobState
+from jobs.replay import replay
+from tenants.audit import Actor, audit
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What became of one job. `job` is the one acted upon, `new` the one that tries it again."""
+
+    job: Job
+    #: In a few words; equal for all jobs that fared alike.
+    text: str
+    done: bool
+    new: Job | None = None
+
+
+def cancel_jobs(jobs: Iterable[Job], actor: Actor) -> list[Verdict]:
+    """Cancel these jobs, one by one: one that cannot be canceled holds up no other."""
+    return [_cancel(job, actor) for job in jobs]
+
+
+def retry_jobs(jobs: Iterable[Job], actor: Actor) -> list[Verdict]:
+    """Try these jobs again, one by one, as new jobs."""
+    return [_retry(job, actor) for job in jobs]
+
+
+def note_reveal(job: Job, actor: Actor) -> None:
+    """Write down that somebody reads a site's prompt and the answer to it."""
+    audit(actor, "job.reveal", job.public_id, job.site)
+
+
+def _cancel(job: Job, actor: Actor) -> Verdict:
+    if job.state == JobState.CANCELED:
+        return Verdict(job, "Nothing to do, canceled before", done=False)
+    try:
+        with transaction.atomic():
+            after = cancel(job.site, job.public_id)
+            audit(actor, "job.cancel", job.public_id, job.site, {"state": [job.state, after.state]})
+    except JobError as error:
+        return Verdict(job, f"Not canceled. {error}", done=False)
+    running = after.state == JobState.RUNNING
+    return Verdict(job, "Its worker was asked to stop" if running else "Canceled", done=True)
+
+
+def _retry(job: Job, actor: Actor) -> Verdict:
+    try:
+        with transaction.atomic():
+            new = replay(job.site, job.public_id)
+            audit(actor, "job.retry", job.public_id, job.site, {"state": job.state, "new_job": new.public_id})
+    except JobError as error:
+        return Verdict(job, f"Not tried again. {error}", done=False)
+    return Verdict(job, "Tried again", done=True, new=new)

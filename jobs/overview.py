@@ -1,0 +1,94 @@
+"""How the jobs of the whole desk fare: what operators see first. Cheap however many jobs there are."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from django.db.models import Count, Min, Q
+from django.db.models.functions import TruncHour
+
+from jobs.models import Job, JobState
+from jobs.periods import created_since
+
+HOURS = 24
+BUSIEST = 10
+
+#: Ends that the site did not want.
+BAD_ENDS = (JobState.FAILED, JobState.EXPIRED)
+
+
+@dataclass(frozen=True, slots=True)
+class UnderWay:
+    """What there is to do now. `due_since` is when the oldest queued job could have begun."""
+
+    queued: int
+    running: int
+    due_since: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Hour:
+    """The jobs that were created within one hour, by what has become of them."""
+
+    begins_at: datetime
+    succeeded: int = 0
+    bad: int = 0
+    #: Canceled, or not ended yet.
+    other: int = 0
+
+    @property
+    def total(self) -> int:
+        return self.succeeded + self.bad + self.other
+
+
+@dataclass(frozen=True, slots=True)
+class BusySite:
+    site_id: UUID
+    slug: str
+    name: str
+    jobs: int
+    succeeded: int
+    bad: int
+
+
+def under_way() -> UnderWay:
+    """Count what is queued and running. Both have an index of their own, so that ended jobs are not looked at."""
+    waiting = Job.objects.filter(state=JobState.QUEUED).aggregate(count=Count("id"), due=Min("available_at"))
+    return UnderWay(waiting["count"], Job.objects.filter(state=JobState.RUNNING).count(), waiting["due"])
+
+
+def begin_of_day(now: datetime) -> datetime:
+    """Return when the first of the last 24 hours began, the current one included."""
+    return now.replace(minute=0, second=0, microsecond=0) - timedelta(hours=HOURS - 1)
+
+
+def hours(now: datetime) -> list[Hour]:
+    """Return the last 24 hours, oldest first, those without jobs included."""
+    begin = begin_of_day(now)
+    grouped = created_since(Job.objects.all(), begin).annotate(hour=TruncHour("created_at")).values("hour")
+    counted = grouped.order_by("hour").annotate(
+        succeeded=Count("id", filter=Q(state=JobState.SUCCEEDED)),
+        bad=Count("id", filter=Q(state__in=BAD_ENDS)),
+        total=Count("id"),
+    )
+    found = {
+        row["hour"]: Hour(row["hour"], row["succeeded"], row["bad"], row["total"] - row["succeeded"] - row["bad"])
+        for row in counted
+    }
+    moments = (begin + timedelta(hours=number) for number in range(HOURS))
+    return [found.get(moment, Hour(moment)) for moment in moments]
+
+
+def busiest_sites(since: datetime) -> Sequence[BusySite]:
+    """Return the sites with most jobs created since then."""
+    grouped = created_since(Job.objects.all(), since).order_by().values("site_id", "site__slug", "site__name")
+    counted = grouped.annotate(
+        jobs=Count("id"),
+        succeeded=Count("id", filter=Q(state=JobState.SUCCEEDED)),
+        bad=Count("id", filter=Q(state__in=BAD_ENDS)),
+    )
+    return [
+        BusySite(row["site_id"], row["site__slug"], row["site__name"], row["jobs"], row["succeeded"], row["bad"])
+        for row in counted.order_by("-jobs", "site__slug")[:BUSIEST]
+    ]
