@@ -24,8 +24,9 @@ TRUSTED_PROXY_COUNT = env.number("TRUSTED_PROXY_COUNT", 0)
 # Applications
 
 INSTALLED_APPS = [
-    "unfold",
-    "django.contrib.admin",
+    "unfold.apps.BasicAppConfig",
+    "unfold.contrib.filters",
+    "nightdesk.admin_config.DeskAdminConfig",
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",
@@ -196,6 +197,37 @@ SPECTACULAR_SETTINGS = {
     "COMPONENT_SPLIT_REQUEST": True,
     "ENUM_NAME_OVERRIDES": {"JobState": "jobs.models.JobState", "DeliveryState": "webhooks.models.DeliveryState"},
     "POSTPROCESSING_HOOKS": ["drf_spectacular.hooks.postprocess_schema_enums", "api.schema.add_wire_bodies"],
+}
+
+# The admin
+
+UNFOLD = {
+    "SITE_TITLE": "Nightdesk",
+    "SITE_HEADER": "Nightdesk",
+    "SITE_SUBHEADER": "The AI desk behind your sites",
+    "SITE_URL": None,
+    "SITE_ICON": "nightdesk.admin_theme.icon",
+    "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": "nightdesk.admin_theme.icon"}],
+    "SHOW_VIEW_ON_SITE": False,
+    "ENVIRONMENT": "nightdesk.admin_theme.environment",
+    "DASHBOARD_CALLBACK": "nightdesk.home.fill",
+    "STYLES": ["nightdesk.admin_theme.stylesheet"],
+    "SIDEBAR": {"show_search": True, "navigation": "nightdesk.admin_theme.navigation"},
+    "COLORS": {
+        "primary": {
+            "50": "#eef2ff",
+            "100": "#e0e7ff",
+            "200": "#c7d2fe",
+            "300": "#a5b4fc",
+            "400": "#818cf8",
+            "500": "#6366f1",
+            "600": "#4f46e5",
+            "700": "#4338ca",
+            "800": "#3730a3",
+            "900": "#312e81",
+            "950": "#1e1b4b",
+        }
+    },
 }
 
 # Logs

@@ -1,0 +1,51 @@
+"""How the admin looks: its menu, its style sheet, its icon. `UNFOLD` in the settings names these functions."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from django.apps import apps
+from django.conf import settings
+from django.contrib import admin
+from django.http import HttpRequest
+from django.templatetags.static import static
+from django.urls import reverse
+
+from core.admin import may_view
+
+#: Headings of the menu with their models and symbols. What is not registered, or not for the reader, is left out.
+MENU = (
+    ("Work", (("jobs.Job", "task"), ("jobs.WorkerLease", "dns"))),
+    ("Webhooks", (("webhooks.Delivery", "send"), ("webhooks.Event", "bolt"), ("webhooks.Endpoint", "webhook"))),
+    ("Spend", (("metering.UsageEvent", "receipt_long"), ("metering.Price", "sell"))),
+    ("Routing", (("inference.Route", "route"), ("inference.ProviderAccount", "hub"))),
+    ("Sites", (("tenants.Site", "language"), ("tenants.Credential", "key"), ("tenants.AuditEntry", "history"))),
+    ("Operators", (("auth.User", "person"), ("auth.Group", "group"))),
+)
+
+
+def navigation(request: HttpRequest) -> list[dict[str, Any]]:
+    """Return the menu of this user."""
+    home = {"title": "Home", "icon": "home", "link": reverse("admin:index")}
+    groups = [{"title": heading, "items": list(_items(request, entries))} for heading, entries in MENU]
+    return [{"items": [home]}, *(group for group in groups if group["items"])]
+
+
+def _items(request: HttpRequest, entries: tuple[tuple[str, str], ...]) -> Iterator[dict[str, str]]:
+    for label, icon in entries:
+        model = apps.get_model(label)
+        if may_view(admin.site, request, model):
+            link = reverse(f"admin:{model._meta.app_label}_{model._meta.model_name}_changelist")
+            yield {"title": str(model._meta.verbose_name_plural).capitalize(), "icon": icon, "link": link}
+
+
+def stylesheet(_: HttpRequest) -> str:
+    return static("desk/admin.css")
+
+
+def icon(_: HttpRequest) -> str:
+    return static("desk/icon.svg")
+
+
+def environment(_: HttpRequest) -> list[str] | None:
+    """Say where this is not production, so that nobody mistakes one desk for the other."""
+    return ["Development", "warning"] if settings.DEBUG else None

@@ -1,0 +1,163 @@
+"""The admin's home page: how the desk fares, as far as the reader may know."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.contrib import admin
+from django.db.models import Count, Min
+from django.http import HttpRequest
+from django.urls import reverse
+
+from core import clock
+from core.admin import may_view
+from core.display import age
+from jobs import overview
+from jobs.leases import count_live_workers
+from jobs.models import Job, WorkerLease
+from jobs.overview import BusySite, Hour
+from jobs.periods import first_id_at
+from metering.models import UsageEvent
+from metering.overview import ProviderHealth, cost_of_sites, provider_health
+from metering.rating import to_usd
+from webhooks.models import Delivery, DeliveryState
+
+RECENT = timedelta(hours=1)
+#: A delivery is tried for days before it is given up, so the ones given up lately are looked for this far back.
+GIVEN_UP_WITHIN = timedelta(days=7)
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    name: str
+    value: str
+    note: str
+    url: str
+    is_bad: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One hour of the picture; heights in percent of the busiest hour."""
+
+    name: str
+    title: str
+    ok: float
+    bad: float
+    other: float
+
+
+@dataclass(frozen=True, slots=True)
+class SiteRow:
+    name: str
+    url: str
+    jobs: str
+    #: Of those that ended well or badly, in percent; None where none did.
+    success: float | None
+    cost: str
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderRow:
+    name: str
+    calls: str
+    failed: str
+    errors: str
+    is_bad: bool
+
+
+def fill(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
+    """Add what the home page shows. Each part is read only if the reader may see its rows."""
+    now = clock.now()
+    sees_jobs, sees_usage, sees_workers, sees_deliveries = (
+        may_view(admin.site, request, model) for model in (Job, UsageEvent, WorkerLease, Delivery)
+    )
+    tiles: list[Tile] = []
+    if sees_jobs:
+        tiles += _job_tiles(now)
+        context["columns"] = _columns(overview.hours(now))
+        context["sites"] = _site_rows(overview.busiest_sites(now - timedelta(days=1)), now, sees_usage)
+    if sees_workers:
+        tiles.append(_worker_tile())
+    if sees_deliveries:
+        tiles += _delivery_tiles(now)
+    if sees_usage:
+        context["providers"] = [_provider_row(each) for each in provider_health(now - RECENT)]
+    return {**context, "tiles": tiles, "sees_jobs": sees_jobs, "sees_usage": sees_usage}
+
+
+def _job_tiles(now: datetime) -> list[Tile]:
+    state = overview.under_way()
+    late = state.due_since is not None and state.due_since < now
+    note = f"the oldest waits {age(state.due_since, now)}" if late and state.due_since else "nothing waits"
+    jobs = reverse("admin:jobs_job_changelist")
+    return [
+        Tile("Queued", f"{state.queued:,}", note, f"{jobs}?state__exact=queued"),
+        Tile("Running", f"{state.running:,}", "jobs in a worker's hands", f"{jobs}?state__exact=running"),
+    ]
+
+
+def _worker_tile() -> Tile:
+    live = count_live_workers()
+    note = "taking jobs" if live else "jobs wait until one starts"
+    return Tile("Live workers", str(live), note, reverse("admin:jobs_workerlease_changelist"), is_bad=not live)
+
+
+def _delivery_tiles(now: datetime) -> list[Tile]:
+    pending = Delivery.objects.filter(state=DeliveryState.PENDING).aggregate(count=Count("id"), due=Min("due_at"))
+    late = pending["due"] is not None and pending["due"] < now
+    note = f"the oldest is {age(pending['due'], now)} overdue" if late else "none is overdue"
+    given_up = Delivery.objects.filter(
+        id__gte=first_id_at(now - GIVEN_UP_WITHIN), state=DeliveryState.EXHAUSTED
+    ).count()
+    return [
+        Tile("Deliveries pending", f"{pending['count']:,}", note, _deliveries("pending")),
+        Tile(
+            "Given up", f"{given_up:,}", "deliveries of the last 7 days", _deliveries("exhausted"), is_bad=given_up > 0
+        ),
+    ]
+
+
+def _deliveries(state: str) -> str:
+    return f"{reverse('admin:webhooks_delivery_changelist')}?state__exact={state}"
+
+
+def _columns(hours: Sequence[Hour]) -> list[Column]:
+    highest = max(1, *(hour.total for hour in hours))
+    return [
+        Column(
+            name=f"{hour.begins_at:%H}" if number % 4 == 0 else "",
+            title=f"{hour.begins_at:%H:%M}: {hour.total:,} jobs, {hour.succeeded:,} succeeded, {hour.bad:,} failed",
+            ok=hour.succeeded * 100 / highest,
+            bad=hour.bad * 100 / highest,
+            other=hour.other * 100 / highest,
+        )
+        for number, hour in enumerate(hours)
+    ]
+
+
+def _site_rows(sites: Sequence[BusySite], now: datetime, sees_usage: bool) -> list[SiteRow]:
+    ids = [site.site_id for site in sites]
+    costs = cost_of_sites(ids, now - timedelta(days=1)) if sees_usage and ids else {}
+    jobs = reverse("admin:jobs_job_changelist")
+    return [
+        SiteRow(
+            name=site.name,
+            url=f"{jobs}?site__id__exact={site.site_id}",
+            jobs=f"{site.jobs:,}",
+            success=site.succeeded * 100 / (site.succeeded + site.bad) if site.succeeded + site.bad else None,
+            cost=f"${to_usd(costs.get(site.site_id, 0))}",
+        )
+        for site in sites
+    ]
+
+
+def _provider_row(health: ProviderHealth) -> ProviderRow:
+    return ProviderRow(
+        name=health.provider,
+        calls=f"{health.calls:,}",
+        failed=f"{health.failed:,} ({health.failed * 100 / health.calls:.0f} %)" if health.failed else "0",
+        errors=", ".join(health.errors),
+        is_bad=health.failed * 2 > health.calls,
+    )

@@ -1,0 +1,107 @@
+"""The admin as a whole: nothing from outside hosts, a guard at the door, a menu of what one may see."""
+
+import re
+from pathlib import Path
+
+import pytest
+from django.contrib import admin
+from django.contrib.staticfiles import finders
+from django.test import Client
+
+from tenants.models import Site
+from tests.factories import make_job, make_provider, make_route
+from tests.operators import sign_in, words
+
+pytestmark = pytest.mark.django_db
+
+#: Where a page would load something from.
+LOADED = re.compile(
+    r"""(?:src|href|action|data-src|srcset)\s*=\s*["']([^"']*)|url\(\s*["']?([^"')]+)|@import\s+["']([^"']+)"""
+)
+
+
+def loaded_by(text: str) -> list[str]:
+    return ["".join(found).strip() for found in LOADED.findall(text)]
+
+
+def is_outside(address: str) -> bool:
+    return bool(re.match(r"(?i)\s*(?:[a-z][a-z0-9+.-]*:)?//", address))
+
+
+def pages() -> list[str]:
+    """Every list, every form to add, and the home page."""
+    registered = [model._meta for model in admin.site._registry]
+    lists = [f"/admin/{meta.app_label}/{meta.model_name}/" for meta in registered]
+    return ["/admin/", *lists, *(f"{address}add/" for address in lists)]
+
+
+def test_no_page_loads_anything_from_an_outside_host(site: Site) -> None:
+    job = make_job(site)
+    make_route("desk", (make_provider(), "gpt-4o-mini"))
+    browser = sign_in()
+
+    seen = 0
+    for address in (*pages(), f"/admin/jobs/job/{job.public_id}/change/", "/admin/password_change/"):
+        html = browser.get(address).content.decode()
+        assert [found for found in loaded_by(html) if is_outside(found)] == [], address
+        seen += len(loaded_by(html))
+    assert [found for found in loaded_by(Client().get("/admin/login/").content.decode()) if is_outside(found)] == []
+    assert seen > 100
+
+
+def test_no_style_sheet_or_script_of_ours_or_the_theme_does_either() -> None:
+    for name in (
+        "desk/admin.css",
+        "unfold/css/styles.css",
+        "unfold/fonts/inter/styles.css",
+        "unfold/fonts/material-symbols/styles.css",
+    ):
+        found = finders.find(name)
+        assert isinstance(found, str)
+        assert [each for each in loaded_by(Path(found).read_text()) if is_outside(each)] == []
+
+
+def test_every_page_opens_on_an_empty_desk() -> None:
+    browser = sign_in()
+
+    for address in pages():
+        assert browser.get(address).status_code in (200, 403), address
+
+
+def test_a_nul_is_turned_back_at_the_door() -> None:
+    browser = sign_in()
+
+    for address in ("/admin/", "/admin/jobs/job/", "/admin/autocomplete/", "/admin/search/", "/admin/auth/user/"):
+        assert browser.get(f"{address}?q=%00").headers["Location"] == address
+        assert browser.get(f"{address}?%00").headers["Location"] == address
+
+
+def test_who_has_not_signed_in_learns_nothing() -> None:
+    for address in pages():
+        assert Client().get(address).headers["Location"].startswith("/admin/login/?next="), address
+
+
+def test_the_menu_holds_what_one_may_see() -> None:
+    def menu(browser: Client) -> list[str]:
+        html = browser.get("/admin/").content.decode()
+        found = re.search(r'(?s)id="nav-sidebar-apps".*?</div>\s*<div class="border-t', html)
+        assert found
+        return re.findall(r'href="(/admin/[^"]*)"', found[0])
+
+    assert menu(sign_in("jobs.view_job", "metering.view_price")) == [
+        "/admin/",
+        "/admin/jobs/job/",
+        "/admin/metering/price/",
+    ]
+    everything = menu(sign_in(name="bob"))
+    assert {"/admin/jobs/workerlease/", "/admin/inference/route/", "/admin/auth/user/"} < set(everything)
+
+
+def test_operators_are_made_and_changed_in_the_same_dress() -> None:
+    browser = sign_in()
+
+    browser.post(
+        "/admin/auth/user/add/", {"username": "cleo", "password1": "long-enough-pw-1", "password2": "long-enough-pw-1"}
+    )
+
+    assert "cleo" in words(browser.get("/admin/auth/user/").content.decode())
