@@ -121,6 +121,7 @@ def test_the_commands_on_the_card_work_as_pasted_and_ctrl_c_leaves_no_process(fo
         desk.process.send_signal(signal.SIGINT)
 
         assert desk.process.wait(30) == 0
+        assert not (folder / "local.json").exists(), "it is there while the desk is ready"
         assert desk.said.rstrip().endswith("nightdesk | stopped.")
         assert [pid for pid in everyone if birth(pid)] == []
 

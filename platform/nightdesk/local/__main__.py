@@ -45,10 +45,14 @@ def run(folder: Path) -> int:
     began = time.monotonic()
     wishes = read_wishes(env.merged({}))
     with locked(folder), Ports() as ports:
-        # Whoever waits for the card must not find that of an earlier start.
-        (folder / "local.json").unlink(missing_ok=True)
         plan = make_plan(folder, wishes, ports)
-        return asyncio.run(_run(plan, began))
+        # The card is there while the desk is ready; whoever waits for it must not find that of an earlier start.
+        card = folder / "local.json"
+        card.unlink(missing_ok=True)
+        try:
+            return asyncio.run(_run(plan, began))
+        finally:
+            card.unlink(missing_ok=True)
 
 
 async def _run(plan: Plan, began: float) -> int:
