@@ -1,5 +1,6 @@
 """Claim queued jobs for a worker: one statement decides who runs what."""
 
+from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
 
@@ -9,6 +10,10 @@ from jobs.models import Job
 
 #: After its own deadline a worker needs this long to write the end; only then is the attempt taken from it.
 GRACE_SECONDS = 30
+
+#: Not read by a claim: one value that does not open must not keep a worker from all the others.
+SEALED = ("payload", "result")
+UNSEALED_COLUMNS = [field.column for field in Job._meta.concrete_fields if field.name not in SEALED]
 
 # SKIP LOCKED lets many workers claim at once without waiting for, or doubling, each other. The lease is locked
 # for share, so that it cannot be taken away between the check and the claim.
@@ -29,20 +34,29 @@ WITH live AS (
     UPDATE jobs_job SET state = 'running', attempt = attempt + 1, worker_id = %(worker_id)s,
                         deadline_at = clock_timestamp() + %(deadline)s
       FROM ready WHERE jobs_job.id = ready.id
-    RETURNING jobs_job.*
+    RETURNING {columns}, jobs_job.payload AS sealed_payload
 ), history AS (
     INSERT INTO jobs_attempt (job_id, number, worker_id, started_at, outcome, error_code, error_message)
     SELECT id, attempt, %(worker_id)s, clock_timestamp(), '', '', '' FROM claimed
 )
 SELECT * FROM claimed ORDER BY priority, available_at, id
-"""
+""".replace("{columns}", ", ".join(f"jobs_job.{column}" for column in UNSEALED_COLUMNS))
 
 
-def claim(worker_id: UUID, limit: int, queue: str = "default") -> list[Job]:
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """A job in the claimer's name, with its payload as it is stored."""
+
+    job: Job
+    sealed_payload: bytes
+
+
+def claim(worker_id: UUID, limit: int, queue: str = "default") -> list[Claimed]:
     """Move up to `limit` ready jobs to running, in this worker's name, and return them.
 
     Empty if none is ready, or if the worker's lease has expired or is draining.
+    Payloads are opened later, one by one.
     """
     deadline = timedelta(seconds=settings.JOB_ATTEMPT_SECONDS + GRACE_SECONDS)
     values = {"worker_id": worker_id, "queue": queue, "limit": limit, "deadline": deadline}
-    return list(Job.objects.raw(CLAIM, values))
+    return [Claimed(job, bytes(job.sealed_payload)) for job in Job.objects.raw(CLAIM, values)]  # type: ignore[attr-defined] # of CLAIM

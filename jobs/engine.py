@@ -22,7 +22,7 @@ from core.threads import DatabaseThreads
 from inference.clients import Clients
 from inference.routing import ProviderSpec
 from jobs import leases
-from jobs.claim import claim
+from jobs.claim import Claimed, claim
 from jobs.endings import Canceled, Ending, Failed, GivenBack, RetryIn
 from jobs.execute import Run, begin, execute
 from jobs.finish import Finish, finish
@@ -140,10 +140,10 @@ class Engine:
         worker_id, free = self._worker_id, settings.JOB_SLOTS - len(self._slots)
         if worker_id is None or free <= 0:
             return 0
-        jobs = await self._database.run(claim, worker_id, free)
-        for job in jobs:
-            self._start(job, worker_id)
-        return len(jobs)
+        claims = await self._database.run(claim, worker_id, free)
+        for claimed in claims:
+            self._start(claimed, worker_id)
+        return len(claims)
 
     async def _wait_for_bell(self) -> None:
         with suppress(TimeoutError):
@@ -152,8 +152,9 @@ class Engine:
 
     # One job
 
-    def _start(self, job: Job, worker_id: UUID) -> None:
-        slot = self._slots[job.id] = Slot(begin(job, worker_id))
+    def _start(self, claimed: Claimed, worker_id: UUID) -> None:
+        job = claimed.job
+        slot = self._slots[job.id] = Slot(begin(claimed, worker_id))
         slot.task = asyncio.create_task(self._work(slot), name=job.public_id)
         slot.task.add_done_callback(lambda task: self._free(slot, task))
         if worker_id != self._worker_id:

@@ -1,6 +1,7 @@
 """
 * JobError
   + InvalidBody           the body is not a valid request of its kind; carries `param`
+  + UnreadablePayload     the stored body cannot be opened or understood (a lost key, a broken row)
   + IdempotencyConflict   the key was used for another request
   + JobNotFound           no job of this site has that id
   + JobEnded              it is too late: the job has ended
@@ -15,6 +16,11 @@ class InvalidBody(JobError):
     def __init__(self, message: str, param: str | None = None) -> None:
         super().__init__(message)
         self.param = param
+
+
+class UnreadablePayload(JobError):
+    def __init__(self) -> None:
+        super().__init__("What was stored of this job cannot be read any more.")
 
 
 class IdempotencyConflict(JobError):

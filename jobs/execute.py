@@ -16,11 +16,12 @@ from inference.calls import CallClosed, CallOpened
 from inference.complete import Answered, Trace, complete
 from inference.errors import InferenceError
 from inference.routing import ProviderSpec
+from jobs.claim import Claimed
 from jobs.endings import Canceled, Ending, Failed, GivenBack, RetryRule, Succeeded, judge
-from jobs.errors import InvalidBody
+from jobs.errors import InvalidBody, UnreadablePayload
 from jobs.fence import Fence, lock_held
 from jobs.models import Job
-from jobs.payload import body_of, encode_answer, to_request
+from jobs.payload import encode_answer, open_body, to_request
 from metering import accounts
 from metering.accounts import Account
 from providers.types import Provider
@@ -39,6 +40,7 @@ class Run:
     """One attempt under way, and the trace of its calls, which outlives a cancellation."""
 
     job: Job
+    sealed_payload: bytes
     fence: Fence
     asker: Asker
     trace: Trace
@@ -72,10 +74,12 @@ def open_call(fence: Fence, rows: Sequence[Account]) -> None:
         accounts.write(rows)
 
 
-def begin(job: Job, worker_id: UUID) -> Run:
+def begin(claimed: Claimed, worker_id: UUID) -> Run:
     """Prepare the run of a job that this worker just claimed."""
+    job = claimed.job
     asker = Asker(job.site_id, job.model, job.request_id, job.id, job.attempt)
-    return Run(job, Fence(job.id, job.attempt, worker_id), asker, Trace(f"{job.public_id}:{job.attempt}"))
+    fence, trace = Fence(job.id, job.attempt, worker_id), Trace(f"{job.public_id}:{job.attempt}")
+    return Run(job, claimed.sealed_payload, fence, asker, trace)
 
 
 async def execute(
@@ -88,7 +92,8 @@ async def execute(
     """Make the calls and say how the attempt ends. Nothing is written but the accounts of calls begun."""
     job = run.job
     try:
-        request = to_request(job.kind, body_of(job))
+        body = open_body(run.sealed_payload, job.payload_version)
+        request = to_request(job.kind, body)
         targets = (await database.run(routing.current)).targets_for(job.model)
         result = await complete(
             request,
@@ -101,12 +106,12 @@ async def execute(
         )
     except AttemptStopped as stopped:
         return stopped.ending
-    except InvalidBody as error:
+    except (InvalidBody, UnreadablePayload) as error:
         return Failed("invalid_body", str(error))
     except InferenceError as error:
         return Failed("no_provider", str(error))
     if isinstance(result, Answered):
-        return Succeeded(encode_answer(job, result.answer, clock.unix_seconds()))
+        return Succeeded(encode_answer(job.kind, body, result.answer, clock.unix_seconds()))
     return judge(result, _retry_rule(job), chance)
 
 

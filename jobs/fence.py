@@ -17,7 +17,10 @@ class Fence:
 
 def lock_held(fence: Fence) -> Job | None:
     """Lock the job's row and return it; None if the attempt is no longer the worker's. In a transaction only."""
-    held = Job.objects.select_for_update().filter(
-        id=fence.job_id, state=JobState.RUNNING, attempt=fence.attempt, worker_id=fence.worker_id
+    # The sealed columns are not needed for an end, and one that does not open must not prevent it.
+    held = (
+        Job.objects.defer("payload", "result")
+        .select_for_update()
+        .filter(id=fence.job_id, state=JobState.RUNNING, attempt=fence.attempt, worker_id=fence.worker_id)
     )
     return held.first()

@@ -5,7 +5,8 @@ from typing import Any
 
 import msgspec
 
-from jobs.errors import InvalidBody
+from core.crypto import CryptoError
+from jobs.errors import InvalidBody, UnreadablePayload
 from jobs.models import Job, JobKind
 from providers.dialects import anthropic, openai
 from providers.dialects.errors import InvalidRequest
@@ -17,6 +18,8 @@ PAYLOAD_VERSION = 1
 
 #: Step n turns a payload of version n + 1 into one of version n + 2.
 UPCASTERS: Sequence[Callable[[dict[str, Any]], dict[str, Any]]] = ()
+
+PAYLOAD_FIELD = Job._meta.get_field("payload")
 
 #: How the body of each kind is read.
 DECODERS: Mapping[str, Callable[[Mapping[str, Any]], InferenceRequest]] = {
@@ -32,9 +35,28 @@ def encode(body: Mapping[str, Any]) -> bytes:
 
 
 def body_of(job: Job) -> dict[str, Any]:
-    """Return the job's body in today's shape, whichever version it was stored in."""
-    body = msgspec.json.decode(job.payload, type=dict[str, Any])
-    for upcast in UPCASTERS[job.payload_version - 1 :]:
+    """Return the job's body in today's shape, reading it from the database. Raises `UnreadablePayload`."""
+    try:
+        return decode(job.payload, job.payload_version)
+    except CryptoError as error:
+        raise UnreadablePayload from error
+
+
+def open_body(sealed: bytes, version: int) -> dict[str, Any]:
+    """Return a body from the sealed column's bytes. Raises `UnreadablePayload`."""
+    try:
+        return decode(PAYLOAD_FIELD.unseal(sealed), version)
+    except CryptoError as error:
+        raise UnreadablePayload from error
+
+
+def decode(clear: bytes, version: int) -> dict[str, Any]:
+    """Return a body in today's shape, whichever version it was stored in. Raises `UnreadablePayload`."""
+    try:
+        body = msgspec.json.decode(clear, type=dict[str, Any])
+    except msgspec.DecodeError as error:
+        raise UnreadablePayload from error
+    for upcast in UPCASTERS[version - 1 :]:
         body = upcast(body)
     return body
 
@@ -53,23 +75,23 @@ def to_request(kind: str, body: Mapping[str, Any]) -> InferenceRequest:
         raise InvalidBody(error.message, error.param) from error
 
 
-def encode_answer(job: Job, answer: Answer, created: int) -> bytes:
-    """Return the answer as JSON in the wire of the job's kind."""
-    return msgspec.json.encode(_to_wire(job, answer, created))
+def encode_answer(kind: str, body: Mapping[str, Any], answer: Answer, created: int) -> bytes:
+    """Return the answer as JSON in the wire of the job's kind, in the form its body asked for."""
+    return msgspec.json.encode(_to_wire(kind, body, answer, created))
 
 
-def _to_wire(job: Job, answer: Answer, created: int) -> dict[str, Any]:
+def _to_wire(kind: str, body: Mapping[str, Any], answer: Answer, created: int) -> dict[str, Any]:
     if isinstance(answer, Completion):
-        if job.kind == JobKind.MESSAGES:
+        if kind == JobKind.MESSAGES:
             return anthropic.encode_completion(answer)
         return openai.encode_completion(answer, created=created)
-    return openai.encode_embeddings(answer, body_of(job).get("encoding_format"))
+    return openai.encode_embeddings(answer, body.get("encoding_format"))
 
 
 def estimate_input_tokens(job: Job) -> int:
     """Return about how many tokens the job's prompt has, for calls whose usage was never said."""
     try:
         return estimate_tokens(to_request(job.kind, body_of(job)))
-    except InvalidBody:
-        # An older release took it; some number is still better than none.
-        return len(job.payload) // 4
+    except (InvalidBody, UnreadablePayload):
+        # It was taken once, so it had some; that its number is not known must not keep the job from being swept.
+        return 1

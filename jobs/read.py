@@ -50,8 +50,8 @@ def find_job(site: Site, public_id: str, *, lock: bool = False) -> Job:
         wanted = from_public(Job.ID_PREFIX, public_id)
     except InvalidId:
         raise JobNotFound from None
-    jobs = Job.objects.select_for_update() if lock else Job.objects
-    job = jobs.filter(site=site, id=wanted).first()
+    jobs = Job.objects.defer("payload")
+    job = (jobs.select_for_update() if lock else jobs).filter(site=site, id=wanted).first()
     if job is None:
         raise JobNotFound
     return job

@@ -7,6 +7,7 @@ import structlog
 from django.db import connection, transaction
 from django.db.models.functions import Now
 
+from jobs.claim import SEALED, UNSEALED_COLUMNS
 from jobs.events import record_end
 from jobs.leases import forget_dead_leases
 from jobs.models import Attempt, AttemptOutcome, Job, JobState
@@ -41,13 +42,13 @@ class Swept:
 # The job row is locked first and the lease is looked at again under that lock, so that a finish which came
 # just before wins, and one which comes after is fenced.
 ORPHANS = """
-SELECT job.*, (lease.worker_id IS NULL OR lease.expires_at <= clock_timestamp()) AS worker_is_lost
+SELECT {columns}, (lease.worker_id IS NULL OR lease.expires_at <= clock_timestamp()) AS worker_is_lost
   FROM jobs_job job LEFT JOIN jobs_workerlease lease USING (worker_id)
  WHERE job.state = 'running'
    AND (lease.worker_id IS NULL OR lease.expires_at <= clock_timestamp() OR job.deadline_at <= clock_timestamp())
  ORDER BY job.id LIMIT %s
    FOR UPDATE OF job SKIP LOCKED
-"""
+""".replace("{columns}", ", ".join(f"job.{column}" for column in UNSEALED_COLUMNS))
 
 
 def sweep() -> Swept | None:
@@ -121,7 +122,7 @@ def _requeue_or_end(job: Job, loss: Loss) -> None:
 
 
 def _overdue() -> list[Job]:
-    waiting = Job.objects.filter(state=JobState.QUEUED, expires_at__lte=Now()).order_by("id")
+    waiting = Job.objects.defer(*SEALED).filter(state=JobState.QUEUED, expires_at__lte=Now()).order_by("id")
     return list(waiting.select_for_update(skip_locked=True)[:BATCH])
 
 

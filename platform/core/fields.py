@@ -35,4 +35,8 @@ class SealedField(models.BinaryField):  # type: ignore[type-arg] # generic in th
         return super().get_db_prep_value(value, connection, prepared)
 
     def from_db_value(self, value: Any, expression: Any, connection: Any) -> bytes | None:
-        return None if value is None else keyring().open(bytes(value), purpose=self.purpose)
+        return None if value is None else self.unseal(bytes(value))
+
+    def unseal(self, sealed: bytes) -> bytes:
+        """Open a value that was read past the ORM. Raises `CryptoError`."""
+        return keyring().open(sealed, purpose=self.purpose)

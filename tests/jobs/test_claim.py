@@ -11,6 +11,7 @@ from django.utils import timezone
 from jobs.claim import claim
 from jobs.leases import start_draining, take_lease
 from jobs.models import Attempt, Job, JobState, WorkerLease
+from jobs.payload import open_body
 from tenants.models import Site
 from tests.factories import make_job
 
@@ -18,10 +19,11 @@ from tests.factories import make_job
 def test_a_claimed_job_runs_in_the_worker_s_name(site: Site, worker_id: UUID) -> None:
     job = make_job(site, payload=b'{"model":"desk","n":1}')
 
-    (claimed,) = claim(worker_id, 10)
+    (found,) = claim(worker_id, 10)
 
+    claimed = found.job
     assert (claimed.id, claimed.state, claimed.attempt, claimed.worker_id) == (job.id, "running", 1, worker_id)
-    assert bytes(claimed.payload) == b'{"model":"desk","n":1}'
+    assert open_body(found.sealed_payload, 1) == {"model": "desk", "n": 1}
     assert claimed.deadline_at is not None
     assert claimed.deadline_at > timezone.now()
     attempt = Attempt.objects.get()
@@ -41,7 +43,7 @@ def test_urgent_jobs_go_first_and_then_the_oldest(site: Site, worker_id: UUID) -
     normal = [make_job(site) for _ in range(2)]
     urgent = make_job(site, priority=10)
 
-    assert [job.id for job in claim(worker_id, 10)] == [urgent.id, normal[0].id, normal[1].id]
+    assert [claimed.job.id for claimed in claim(worker_id, 10)] == [urgent.id, normal[0].id, normal[1].id]
 
 
 def test_a_job_of_tomorrow_and_an_expired_one_are_left(site: Site, worker_id: UUID) -> None:
@@ -78,8 +80,8 @@ def test_workers_that_claim_at_once_never_get_the_same_job(site: Site) -> None:
 
     def go(worker: UUID) -> None:
         start.wait()
-        while jobs := claim(worker, 7):
-            claimed.extend(job.id for job in jobs)
+        while claims := claim(worker, 7):
+            claimed.extend(each.job.id for each in claims)
         connection.close()
 
     threads = [threading.Thread(target=go, args=[worker]) for worker in workers]

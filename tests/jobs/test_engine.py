@@ -170,6 +170,19 @@ def test_a_job_whose_route_is_gone_fails_with_a_reason(site: Site) -> None:
     assert "desk" in done.error_message
 
 
+def test_a_job_that_cannot_be_opened_fails_and_does_not_hold_up_the_others(site: Site, desk_route: None) -> None:
+    broken, good = queued(site), queued(site)
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE jobs_job SET payload = payload || 'x' WHERE id = %s", [broken.id])
+
+    with working(Scripted(HELLO)):
+        done = ended(good)
+        failed = wait_for(lambda: Job.objects.defer("payload").filter(id=broken.id, state="failed").first())
+
+    assert done.state == JobState.SUCCEEDED
+    assert failed.error_code == "invalid_body"
+
+
 def test_canceling_a_running_job_closes_its_call_and_bills_nothing(site: Site, desk_route: None) -> None:
     job, gate = queued(site), Gate()
 

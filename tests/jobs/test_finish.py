@@ -35,7 +35,7 @@ ENDINGS: list[tuple[Ending, str, str]] = [
 def running(site: Site, worker_id: UUID) -> Job:
     """A job that this worker runs."""
     make_job(site)
-    return claim(worker_id, 1)[0]
+    return claim(worker_id, 1)[0].job
 
 
 def fence_of(job: Job, **changes: Any) -> Fence:
@@ -121,7 +121,7 @@ def test_a_retry_waits_and_remembers_why(running: Job) -> None:
 def test_what_is_given_back_is_ready_at_once_and_no_error(running: Job, worker_id: UUID) -> None:
     finish(fence_of(running), GivenBack(), [])
 
-    (again,) = claim(worker_id, 1)
+    again = claim(worker_id, 1)[0].job
     assert (again.attempt, again.error_count, again.crash_count) == (2, 0, 0)
 
 
@@ -139,7 +139,7 @@ def test_who_does_not_hold_the_attempt_changes_nothing(running: Job, change: dic
 def test_a_late_worker_s_call_is_accounted_for_and_not_billed(running: Job, worker_id: UUID) -> None:
     late = fence_of(running)
     finish(late, GivenBack(), [])
-    (second,) = claim(worker_id, 1)
+    second = claim(worker_id, 1)[0].job
     finish(fence_of(second), Succeeded(ANSWER), [call(second)])
 
     assert finish(late, Succeeded(b"late"), [call(running)]) is Finish.FENCED
@@ -188,7 +188,7 @@ def test_an_answer_that_came_before_the_cancel_is_kept(running: Job) -> None:
 @pytest.mark.django_db(transaction=True)
 def test_when_the_event_cannot_be_written_nothing_is(site: Site) -> None:
     make_job(site)
-    running = claim(take_lease(), 1)[0]
+    running = claim(take_lease(), 1)[0].job
     Event.objects.create(site=site, type="job.failed", subject_id=running.id, is_terminal=True, payload=b"{}")
 
     with pytest.raises(IntegrityError):

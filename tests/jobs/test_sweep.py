@@ -22,11 +22,19 @@ BODY = b'{"model":"desk","messages":[{"role":"user","content":"one two three fou
 
 
 def run_with_a_new_worker() -> Job:
-    return claim(take_lease(), 1)[0]
+    return claim(take_lease(), 1)[0].job
 
 
 def let_leases_expire() -> None:
     WorkerLease.objects.update(expires_at=timezone.now() - timedelta(seconds=1))
+
+
+def open_call(job_id: UUID) -> UsageEvent:
+    """The account of a call that is under way."""
+    return UsageEvent(
+        dedupe_key=str(job_id), site=Site.objects.get(), job_id=job_id, attempt=1, call=1, provider="sim-openai",
+        price_list="openai", model="desk", upstream_model="gpt-4o-mini",
+    )  # fmt: skip
 
 
 @pytest.fixture
@@ -61,10 +69,7 @@ def test_a_lost_worker_s_job_is_ready_again_at_once(running: Job, row: str) -> N
 
 
 def test_a_call_that_was_under_way_is_accounted_for_as_lost_with_an_estimate(running: Job) -> None:
-    UsageEvent.objects.create(
-        dedupe_key="x", site=running.site, job_id=running.id, attempt=1, call=1, provider="sim-openai",
-        price_list="openai", model="desk", upstream_model="gpt-4o-mini",
-    )  # fmt: skip
+    open_call(running.id).save()
     let_leases_expire()
 
     sweep()
@@ -131,10 +136,15 @@ def test_a_queued_job_past_its_expiry_is_expired_and_the_site_is_told(site: Site
 
 def test_a_payload_that_cannot_be_read_does_not_keep_its_job_from_being_saved(site: Site) -> None:
     make_job(site, payload=b'{"model":"desk"}')
-    run_with_a_new_worker()
+    make_job(site)
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE jobs_job SET payload = 'x' WHERE id = (SELECT max(id::text)::uuid FROM jobs_job)")
+    claim(take_lease(), 2)
+    UsageEvent.objects.bulk_create(open_call(job_id) for job_id in Job.objects.values_list("id", flat=True))
     let_leases_expire()
 
-    assert sweep() == Swept(lost=1)
+    assert sweep() == Swept(lost=2)
+    assert set(UsageEvent.objects.values_list("outcome", "estimated")) == {("lost", True)}
 
 
 def test_an_expired_lease_is_never_revived(site: Site, worker_id: UUID) -> None:
