@@ -17,7 +17,7 @@ from nightdesk.local.wishes import Wishes, only_the_systems
 async def running_desk(settings: Mapping[str, str]) -> AsyncIterator[Card]:
     """Bring up a desk with these settings; its data is durable, as in production."""
     with tempfile.TemporaryDirectory(prefix="nightdesk-bench-") as folder, Ports() as ports:
-        wishes = Wishes(ports.choose(free_port() for _ in range(100)), own_servers=False)
+        wishes = Wishes(free_port(), own_servers=False)
         plan = make_plan(Path(folder), wishes, ports)
         supervisor = Supervisor(lambda name, line: None)
         try:
