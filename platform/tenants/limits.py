@@ -82,10 +82,10 @@ def _read_address(text: str) -> IPv4Address | IPv6Address | None:
 
 
 def _same_origin(one: str, other: str) -> bool:
-    return _origin(one) == _origin(other) != ""
+    return read_origin(one) == read_origin(other) != ""
 
 
-def _origin(text: str) -> str:
+def read_origin(text: str) -> str:
     """Write `https://Example.com:443/` as `https://example.com`; empty for what is no origin, like `null`."""
     try:
         url = urlsplit(text)

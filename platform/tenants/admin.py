@@ -1,0 +1,266 @@
+"""Sites, their credentials, and the audit log. A secret is shown once, to who made it; every act is written down."""
+
+from datetime import timedelta
+from typing import Any
+
+from django.contrib import admin, messages
+from django.db import transaction
+from django.db.models import Count, Q, QuerySet
+from django.http import HttpRequest
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+
+from core import clock, theme
+from core.admin import DeskAdmin, PeriodFilter, ReadOnlyAdmin
+from core.display import age, moment
+from core.ids import InvalidId, from_public
+from tenants import directory
+from tenants.audit import audit
+from tenants.credentials import Issued, create_site, issue, revoke, rotate
+from tenants.errors import Unissuable
+from tenants.models import AuditEntry, Credential, CredentialKind, Site
+from tenants.site_form import SiteForm
+from tenants.staff import actor_of
+
+#: How long the old ones work on when an operator rotates; `manage.py rotate_credential` takes any time.
+OVERLAP = timedelta(hours=24)
+STATE_COLORS = {"live": "success", "ending": "warning", "expired": "", "revoked": "danger"}
+
+
+def state_of(credential: Credential) -> tuple[str, str]:
+    """Return what a credential is worth now, and how that is said."""
+    if credential.revoked_at:
+        return "revoked", f"Revoked {moment(credential.revoked_at)}"
+    if credential.expires_at is None:
+        return "live", "Live"
+    if credential.expires_at <= clock.now():
+        return "expired", f"Expired {moment(credential.expires_at)}"
+    return "ending", f"Live until {moment(credential.expires_at)}"
+
+
+def shown_id(public_id: str) -> SafeString:
+    return format_html('<span class="nd-id">{}</span>', public_id)
+
+
+# Sites
+
+
+class CredentialInline(theme.TabularInline[Credential, Site]):
+    """What the site can prove itself with. The secrets themselves were shown once."""
+
+    model = Credential
+    verbose_name_plural = "Credentials: choose the site on the list of sites to issue or rotate one"
+    fields = readonly_fields = ("public_id", "kind", "shown_hint", "shown_state", "created_at")
+    extra = 0
+    can_delete = False
+    show_change_link = True
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Credential]:
+        return super().get_queryset(request).defer("secret", "key_hash")
+
+    def has_add_permission(self, request: HttpRequest, obj: Site | None = None) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Site | None = None) -> bool:
+        return False
+
+    @admin.display(description="Last characters")
+    def shown_hint(self, credential: Credential) -> str:
+        return f"…{credential.hint}"
+
+    @admin.display(description="State")
+    def shown_state(self, credential: Credential) -> str:
+        return state_of(credential)[1]
+
+
+@admin.register(Site)
+class SiteAdmin(DeskAdmin[Site]):
+    form = SiteForm
+    list_display = ("name", "slug", "shown_id", "shown_state", "secrets", "keys", "shown_age")
+    list_filter = (("is_active", theme.BooleanFilter),)
+    sortable_by = ("name", "slug")
+    search_fields = ("name", "slug")
+    search_help_text = "site_…, or a part of the name or slug"
+    actions = ("issue_secret", "issue_key", "rotate_secret", "rotate_key")
+    fieldsets = (
+        (None, {"fields": ("name", "slug", "is_active")}),
+        ("Who may ask", {"fields": ("ip_allowlist", "origins", "accepts_older_signature")}),
+        ("For what", {"fields": ("allowed_models",)}),
+    )
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Site]:
+        def live(kind: CredentialKind) -> Count:
+            revoked, expired = Q(credentials__revoked_at=None), Q(credentials__expires_at__lte=clock.now())
+            return Count("credentials", filter=Q(credentials__kind=kind) & revoked & ~expired)
+
+        counts = {"secrets": live(CredentialKind.SIGNING_SECRET), "keys": live(CredentialKind.API_KEY)}
+        return super().get_queryset(request).annotate(**counts)
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Site], search_term: str
+    ) -> tuple[QuerySet[Site], bool]:
+        try:
+            return queryset.filter(id=from_public(Site.ID_PREFIX, search_term.strip())), False
+        except InvalidId:
+            return super().get_search_results(request, queryset, search_term)
+
+    def get_fieldsets(self, request: HttpRequest, obj: Site | None = None) -> Any:
+        if obj is None:
+            return self.fieldsets
+        return ((None, {"fields": ("public_id", "created_at")}), *self.fieldsets)
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Site | None = None) -> tuple[str, ...]:
+        return () if obj is None else ("public_id", "created_at")
+
+    def get_inlines(self, request: HttpRequest, obj: Site | None) -> list[Any]:
+        return [] if obj is None else [CredentialInline]
+
+    def has_delete_permission(self, request: HttpRequest, obj: Site | None = None) -> bool:
+        # It would take jobs and accounts along; it is switched off instead.
+        return False
+
+    def save_model(self, request: HttpRequest, obj: Site, form: Any, change: bool) -> None:
+        """Store it; a new one's secret and key are shown now and never again. Django holds the transaction."""
+        if change:
+            super().save_model(request, obj, form, change)
+            facts = {name: [form.initial.get(name), getattr(obj, name)] for name in form.changed_data}
+            audit(actor_of(request), "site.change", obj.public_id, obj, facts)
+        else:
+            made = create_site(obj.name, obj.slug, actor=actor_of(request))
+            obj.pk, obj._state.adding = made.site.pk, False
+            obj.created_at = made.site.created_at
+            super().save_model(request, obj, form, change=True)
+            self._show(request, made.signing_secret)
+            self._show(request, made.api_key)
+        transaction.on_commit(directory.forget_all)
+
+    # The columns
+
+    @admin.display(description="Id", ordering="id")
+    def shown_id(self, site: Site) -> SafeString:
+        return shown_id(site.public_id)
+
+    @theme.labeled("State", {True: "success"})
+    def shown_state(self, site: Site) -> tuple[bool, str]:
+        return site.is_active, "Active" if site.is_active else "Off"
+
+    @admin.display(description="Live secrets")
+    def secrets(self, site: Site) -> int:
+        return int(getattr(site, "secrets", 0))
+
+    @admin.display(description="Live keys")
+    def keys(self, site: Site) -> int:
+        return int(getattr(site, "keys", 0))
+
+    @admin.display(description="Age")
+    def shown_age(self, site: Site) -> SafeString:
+        return format_html('<span title="{}">{}</span>', moment(site.created_at), age(site.created_at, clock.now()))
+
+    # What can be done
+
+    @admin.action(description="Issue one more signing secret", permissions=["change"])
+    def issue_secret(self, request: HttpRequest, queryset: QuerySet[Site]) -> None:
+        self._make_for_each(request, queryset, CredentialKind.SIGNING_SECRET, None)
+
+    @admin.action(description="Issue one more API key", permissions=["change"])
+    def issue_key(self, request: HttpRequest, queryset: QuerySet[Site]) -> None:
+        self._make_for_each(request, queryset, CredentialKind.API_KEY, None)
+
+    @admin.action(description="Rotate the signing secret (the old ones end in 24 hours)", permissions=["change"])
+    def rotate_secret(self, request: HttpRequest, queryset: QuerySet[Site]) -> None:
+        self._make_for_each(request, queryset, CredentialKind.SIGNING_SECRET, OVERLAP)
+
+    @admin.action(description="Rotate the API key (the old ones end in 24 hours)", permissions=["change"])
+    def rotate_key(self, request: HttpRequest, queryset: QuerySet[Site]) -> None:
+        self._make_for_each(request, queryset, CredentialKind.API_KEY, OVERLAP)
+
+    def _make_for_each(
+        self, request: HttpRequest, sites: QuerySet[Site], kind: CredentialKind, overlap: timedelta | None
+    ) -> None:
+        """Make a credential for each; with an overlap, the ones in use end when it is over."""
+        actor = actor_of(request)
+        for site in sites:
+            try:
+                made = issue(site, kind, actor=actor) if overlap is None else rotate(site, kind, overlap, actor=actor)
+            except Unissuable as error:
+                self.message_user(request, str(error), messages.ERROR)
+            else:
+                self._show(request, made)
+
+    def _show(self, request: HttpRequest, issued: Issued) -> None:
+        text = "{} of {}, shown this once: {}"
+        kind = issued.credential.get_kind_display()
+        shown = format_html(text, kind, issued.credential.site.slug, issued.secret)
+        self.message_user(request, shown, messages.WARNING)
+
+
+# Credentials
+
+
+@admin.register(Credential)
+class CredentialAdmin(ReadOnlyAdmin[Credential]):
+    list_display = ("credential", "kind", "site", "shown_hint", "shown_state", "shown_age")
+    list_filter = (("site", theme.RelatedFilter), ("kind", theme.ChoiceFilter))
+    list_select_related = ("site",)
+    sortable_by = ("credential",)
+    search_fields = ("hint", "site__slug")
+    search_help_text = "key_…, the last characters of a secret or key, or a site"
+    fields = ("public_id", "site", "kind", "shown_hint", "created_at", "expires_at", "revoked_at")
+    readonly_fields = ("public_id", "shown_hint")
+    actions = ("revoke_selected",)
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Credential]:
+        # A lost encryption key must not close the page from which its secrets are revoked.
+        return super().get_queryset(request).defer("secret", "key_hash")
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Credential], search_term: str
+    ) -> tuple[QuerySet[Credential], bool]:
+        try:
+            return queryset.filter(id=from_public(Credential.ID_PREFIX, search_term.strip())), False
+        except InvalidId:
+            return super().get_search_results(request, queryset, search_term)
+
+    def has_revoke_permission(self, request: HttpRequest) -> bool:
+        """Nobody edits a credential; who may change them may end them."""
+        return request.user.has_perm("tenants.change_credential")
+
+    @admin.display(description="Credential", ordering="id")
+    def credential(self, credential: Credential) -> SafeString:
+        return shown_id(credential.public_id)
+
+    @admin.display(description="Last characters")
+    def shown_hint(self, credential: Credential) -> str:
+        return f"…{credential.hint}"
+
+    @theme.labeled("State", STATE_COLORS)
+    def shown_state(self, credential: Credential) -> tuple[str, str]:
+        return state_of(credential)
+
+    @admin.display(description="Age")
+    def shown_age(self, credential: Credential) -> SafeString:
+        made = credential.created_at
+        return format_html('<span title="{}">{}</span>', moment(made), age(made, clock.now()))
+
+    @admin.action(description="Revoke: ends within a second, for good", permissions=["revoke"])
+    def revoke_selected(self, request: HttpRequest, queryset: QuerySet[Credential]) -> None:
+        ended = sum(revoke(credential, actor=actor_of(request)) for credential in queryset.select_related("site"))
+        self.message_user(request, f"Revoked: {ended} credential{'' if ended == 1 else 's'}.")
+
+
+# The audit log
+
+
+@admin.register(AuditEntry)
+class AuditAdmin(ReadOnlyAdmin[AuditEntry]):
+    list_display = ("shown_at", "actor", "action", "subject", "site", "address")
+    list_filter = (("at", PeriodFilter), ("site", theme.RelatedFilter))
+    list_select_related = ("site",)
+    sortable_by = ()
+    search_fields = ("actor", "action", "subject")
+    search_help_text = "who, what, or an id (site_…, key_…, job_…)"
+    fields = ("at", "actor", "address", "action", "subject", "site", "details")
+
+    @admin.display(description="At", ordering="id")
+    def shown_at(self, entry: AuditEntry) -> str:
+        return moment(entry.at)

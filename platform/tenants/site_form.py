@@ -1,0 +1,95 @@
+"""A site as operators type it: lists one entry a line, and networks and origins that can match something."""
+
+from ipaddress import ip_network
+from typing import Any
+
+from django import forms
+from django.core.exceptions import ValidationError
+
+from core import theme
+from tenants.credentials import SLUG_FORM
+from tenants.limits import read_origin
+from tenants.models import Site
+
+LONGEST_LIST = 100
+
+
+class Lines(forms.CharField):
+    """A list, one entry a line."""
+
+    def __init__(self, *, label: str, help_text: str) -> None:
+        super().__init__(label=label, help_text=help_text, required=False, widget=theme.Textarea({"rows": 4}))
+
+    def prepare_value(self, value: Any) -> Any:
+        return "\n".join(value) if isinstance(value, list) else value
+
+    def to_python(self, value: Any) -> Any:
+        text = super().to_python(value) or ""
+        found = list(dict.fromkeys(line.strip() for line in text.splitlines() if line.strip()))
+        if len(found) > LONGEST_LIST:
+            raise ValidationError(f"At most {LONGEST_LIST} entries.")
+        return found
+
+    def has_changed(self, initial: Any, data: Any) -> bool:
+        try:
+            return bool((initial or []) != self.to_python(data))
+        except ValidationError:
+            return True
+
+
+class SiteForm(forms.ModelForm):  # type: ignore[type-arg] # generic in the stubs only
+    ip_allowlist = Lines(
+        label="Networks", help_text="One a line, like 203.0.113.0/24. Empty: requests may come from anywhere."
+    )
+    origins = Lines(label="Origins", help_text="One a line, like https://example.com. Empty: no browser may ask.")
+    allowed_models = Lines(label="Models", help_text="One a line. Empty: every model that has a route.")
+
+    class Meta:
+        model = Site
+        fields = (
+            "name",
+            "slug",
+            "is_active",
+            "ip_allowlist",
+            "origins",
+            "allowed_models",
+            "accepts_older_signature",
+        )
+
+    def clean_slug(self) -> str:
+        slug: str = self.cleaned_data["slug"]
+        if not SLUG_FORM.fullmatch(slug):
+            raise ValidationError("Lower-case letters, digits and single hyphens, like corner-bakery.")
+        return slug
+
+    def clean_name(self) -> str:
+        name: str = self.cleaned_data["name"]
+        if not name.isprintable():
+            raise ValidationError("Printable characters only.")
+        return name
+
+    def clean_ip_allowlist(self) -> list[str]:
+        return [_to_network(entry) for entry in self.cleaned_data["ip_allowlist"]]
+
+    def clean_origins(self) -> list[str]:
+        return [_to_origin(entry) for entry in self.cleaned_data["origins"]]
+
+    def clean_allowed_models(self) -> list[str]:
+        models: list[str] = self.cleaned_data["allowed_models"]
+        if too_long := [model for model in models if len(model) > 200]:
+            raise ValidationError(f"Too long to be a model's name: {too_long[0][:40]}…")
+        return models
+
+
+def _to_network(entry: str) -> str:
+    try:
+        return str(ip_network(entry, strict=False))
+    except ValueError as error:
+        raise ValidationError(f"Not an address or network: {entry[:60]}") from error
+
+
+def _to_origin(entry: str) -> str:
+    origin = read_origin(entry)
+    if not origin or len(origin) > 255:
+        raise ValidationError(f"Not an origin like https://example.com: {entry[:60]}")
+    return origin
