@@ -37,6 +37,7 @@ REPLAYED = OpenApiParameter(
 )
 
 
+@extend_schema(tags=["Jobs"])
 class Jobs(Resource):
     scopes = {"POST": Scope.JOBS_WRITE, "GET": Scope.JOBS_READ}
 
@@ -85,6 +86,7 @@ class Jobs(Resource):
         return Response(page.to_wire(JobSummaryOut, views))
 
 
+@extend_schema(tags=["Jobs"])
 class OneJob(Resource):
     scopes = {"GET": Scope.JOBS_READ}
 
@@ -98,6 +100,7 @@ class OneJob(Resource):
         return _in_full(find_job(identity_of(request).site, job_id))
 
 
+@extend_schema(tags=["Jobs"])
 class CancelJob(Resource):
     scopes = {"POST": Scope.JOBS_WRITE}
 
@@ -112,6 +115,7 @@ class CancelJob(Resource):
         return _in_full(cancel(identity_of(request).site, job_id))
 
 
+@extend_schema(tags=["Jobs"])
 class RetryJob(Resource):
     scopes = {"POST": Scope.JOBS_WRITE}
 

@@ -44,12 +44,14 @@ class ReadinessOut(serializers.Serializer[dict[str, str]]):
     workers = serializers.IntegerField(help_text="Worker processes that live. Without one, jobs wait.")
 
 
+@extend_schema(tags=["Operations"])
 class Health(Open):
     @extend_schema(operation_id="healthz", summary="Is the process alive?", responses={200: HealthOut})
     def get(self, request: Request) -> Response:
         return Response({"status": "ok"})
 
 
+@extend_schema(tags=["Operations"])
 class Readiness(Open):
     @extend_schema(
         operation_id="readyz",

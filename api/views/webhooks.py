@@ -25,6 +25,7 @@ from webhooks.errors import TooManyEndpoints, UnknownEventType, UnsafeUrl
 from webhooks.models import Delivery, Endpoint
 
 
+@extend_schema(tags=["Webhooks"])
 class Endpoints(Resource):
     scopes = {"POST": Scope.WEBHOOKS_WRITE, "GET": Scope.WEBHOOKS_READ}
 
@@ -59,6 +60,7 @@ class Endpoints(Resource):
         return Response(page.to_wire(EndpointOut))
 
 
+@extend_schema(tags=["Webhooks"])
 class OneEndpoint(Resource):
     scopes = {"GET": Scope.WEBHOOKS_READ}
 
@@ -75,6 +77,7 @@ class OneEndpoint(Resource):
         return Response(EndpointOut(endpoint).data)
 
 
+@extend_schema(tags=["Webhooks"])
 class Deliveries(Resource):
     scopes = {"GET": Scope.WEBHOOKS_READ}
 
