@@ -11,7 +11,7 @@ DEMO_MODEL = "nightdesk-demo"
 
 @dataclass(frozen=True, slots=True)
 class Seeded:
-    """What `manage.py seed_demo --json` prints: the demo site and its keys."""
+    """What `nightdesk.local.prepare` prints: the demo site and its keys."""
 
     site_id: str
     site_slug: str

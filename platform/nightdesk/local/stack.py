@@ -40,7 +40,7 @@ WEB_GRACE_SECONDS = 25.0
 WORKER_GRACE_SECONDS = 30.0
 
 #: Every name that a line can carry.
-NAMES = ("nightdesk", "postgres", "valkey", "simulator", "receiver", "migrate", "seed", "web", "worker")
+NAMES = ("nightdesk", "postgres", "valkey", "simulator", "receiver", "prepare", "web", "worker")
 REMEMBERED = ("simulator", "receiver", "web", "worker")
 
 READY_WITHIN_SECONDS = 60.0
@@ -124,9 +124,8 @@ async def bring_up(supervisor: Supervisor, plan: Plan, inherited: Mapping[str, s
     supervisor.start(_simulator(plan, environment), _receiver(plan, environment))
     for server in servers:
         await _until(server.is_ready, f"{server.program.name} does not answer.")
-    await supervisor.run(_manage("migrate", environment, "migrate", "--no-input"))
+    seeded = await _prepare_database(supervisor, plan, environment)
     supervisor.start(_web(plan, environment), _worker(environment))
-    seeded = await _seed(supervisor, plan, environment)
     files.write_private(plan.receiver_secrets, json.dumps([seeded.webhook_secret]))
     await _until(lambda: _is_ready(plan.web_port), "The web server does not become ready.")
     return make_card(
@@ -181,8 +180,9 @@ def _worker(environment: Mapping[str, str]) -> Program:
     return _program("worker", environment, *WORKER, grace_seconds=WORKER_GRACE_SECONDS)
 
 
-def _manage(name: str, environment: Mapping[str, str], *arguments: str) -> Program:
-    return _program(name, environment, str(ROOT / "manage.py"), *arguments)
+def _preparation(plan: Plan, environment: Mapping[str, str]) -> Program:
+    receiver = ("--receiver-url", plan.receiver_url) if plan.receives else ()
+    return _program("prepare", environment, "-m", "nightdesk.local.prepare", *receiver)
 
 
 def _program(name: str, environment: Mapping[str, str], *arguments: str, grace_seconds: float = 10) -> Program:
@@ -198,13 +198,12 @@ def _program(name: str, environment: Mapping[str, str], *arguments: str, grace_s
 # Steps
 
 
-async def _seed(supervisor: Supervisor, plan: Plan, environment: Mapping[str, str]) -> Seeded:
-    receiver = ("--receiver-url", plan.receiver_url) if plan.receives else ()
-    printed = await supervisor.ask(_manage("seed", environment, "seed_demo", "--json", *receiver))
+async def _prepare_database(supervisor: Supervisor, plan: Plan, environment: Mapping[str, str]) -> Seeded:
+    printed = await supervisor.ask(_preparation(plan, environment))
     try:
         return parse_seeded(printed)
     except ValueError as error:
-        raise ProgramFailed(f"seed_demo did not print the demo site: {error}.") from error
+        raise ProgramFailed(f"What was printed is not the demo site: {error}.") from error
 
 
 async def _until(true: Callable[[], bool], complaint: str) -> None:
