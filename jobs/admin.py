@@ -4,7 +4,6 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
-from uuid import UUID
 
 import msgspec
 from django.contrib import admin, messages
@@ -21,6 +20,7 @@ from core import clock, theme
 from core.admin import DeskList, PeriodFilter, ReadOnlyAdmin, link_to, may_view
 from core.crypto import CryptoError
 from core.display import age, moment
+from jobs.errors import JobError
 from jobs.job_page import NOTHING, STATE_COLORS, Sight, read_page
 from jobs.leases import LEASE_SECONDS
 from jobs.models import Job, JobState, WorkerLease
@@ -67,7 +67,7 @@ class ModelFilter(theme.TextFilter):
 
 @admin.register(Job)
 class JobAdmin(ReadOnlyAdmin[Job]):
-    list_display = ("job", "shown_state", "site", "shown_kind", "model", "shown_age", "tries", "cost", "shown_error")
+    list_display = ("job", "shown_state", "shown_site", "asked", "shown_age", "tries", "cost", "shown_error")
     list_filter = (
         ("state", theme.ChoicesFilter),
         ("site", theme.RelatedFilter),
@@ -109,9 +109,13 @@ class JobAdmin(ReadOnlyAdmin[Job]):
     def shown_state(self, job: Job) -> tuple[str, str]:
         return job.state, job.get_state_display()
 
-    @admin.display(description="Kind")
-    def shown_kind(self, job: Job) -> SafeString:
-        return format_html('<span title="{}">{}</span>', job.get_kind_display(), job.kind)
+    @admin.display(description="Site")
+    def shown_site(self, job: Job) -> SafeString:
+        return format_html('<span class="nd-cut" title="{}">{}</span>', job.site.name, job.site.slug)
+
+    @admin.display(description="Asked for")
+    def asked(self, job: Job) -> SafeString:
+        return format_html('<span class="nd-cut">{}</span><br><span class="nd-faint">{}</span>', job.model, job.kind)
 
     @admin.display(description="Age")
     def shown_age(self, job: Job) -> SafeString:
@@ -127,8 +131,9 @@ class JobAdmin(ReadOnlyAdmin[Job]):
         return NOTHING if billed is None else to_usd(billed)
 
     @admin.display(description="Error")
-    def shown_error(self, job: Job) -> str:
-        return job.error_code or NOTHING
+    def shown_error(self, job: Job) -> SafeString:
+        text = job.error_code or NOTHING
+        return format_html('<span class="nd-cut" title="{}">{}</span>', text, text)
 
     # What can be done
 
@@ -219,7 +224,11 @@ class JobAdmin(ReadOnlyAdmin[Job]):
         if request.method != "POST":
             return HttpResponseRedirect(_page_of(job))
         note_reveal(job, actor_of(request))
-        context = {"job": job, "back": _page_of(job), **_open(job.id)}
+        parts = (
+            ("Prompt", f"{job.get_kind_display()}, as the site sent it", *_read(lambda: body_of(job))),
+            ("Answer", "", *_read(lambda: result_of(job))),
+        )
+        context = {"job": job, "back": _page_of(job), "parts": parts}
         # No browser keeps it: the admin's views all answer with Cache-Control: no-store.
         return self._render(request, "reveal", f"Prompt and answer of {job.public_id}", context)
 
@@ -280,18 +289,15 @@ def _link(verdict: Verdict) -> SafeString | str:
     return format_html(link, verdict.job.public_id, _page_of(verdict.new), verdict.new.public_id)
 
 
-def _open(job_id: UUID) -> dict[str, str]:
-    """Return the prompt and the answer as readable JSON, or why they cannot be read."""
+def _read(read: Callable[[], Any]) -> tuple[str, str]:
+    """Return what is read as readable JSON (empty where there is nothing), and why it cannot be."""
     try:
-        job = Job.objects.get(id=job_id)
-    except CryptoError as error:
-        return {"problem": str(error)}
-    result = result_of(job)
-    return {"body": _pretty(body_of(job)), "result": "" if result is None else _pretty(result)}
-
-
-def _pretty(value: Any) -> str:
-    return msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
+        value = read()
+    except (CryptoError, JobError, msgspec.DecodeError) as error:
+        return "", " ".join(str(each) for each in (error, error.__cause__) if each)
+    if value is None:
+        return "", ""
+    return msgspec.json.format(msgspec.json.encode(value), indent=2).decode(), ""
 
 
 # Workers

@@ -5,11 +5,16 @@ from dataclasses import dataclass
 
 from django.db import transaction
 
+from core.crypto import CryptoError
 from jobs.cancel import cancel
 from jobs.errors import JobError
 from jobs.models import Job, JobState
 from jobs.replay import replay
 from tenants.audit import Actor, audit
+from tenants.errors import TenantError
+
+#: What can stand against an act; the next job may have better luck.
+REFUSALS = (JobError, TenantError, CryptoError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +50,7 @@ def _cancel(job: Job, actor: Actor) -> Verdict:
         with transaction.atomic():
             after = cancel(job.site, job.public_id)
             audit(actor, "job.cancel", job.public_id, job.site, {"state": [job.state, after.state]})
-    except JobError as error:
+    except REFUSALS as error:
         return Verdict(job, f"Not canceled. {error}", done=False)
     running = after.state == JobState.RUNNING
     return Verdict(job, "Its worker was asked to stop" if running else "Canceled", done=True)
@@ -56,6 +61,6 @@ def _retry(job: Job, actor: Actor) -> Verdict:
         with transaction.atomic():
             new = replay(job.site, job.public_id)
             audit(actor, "job.retry", job.public_id, job.site, {"state": job.state, "new_job": new.public_id})
-    except JobError as error:
+    except REFUSALS as error:
         return Verdict(job, f"Not tried again. {error}", done=False)
     return Verdict(job, "Tried again", done=True, new=new)

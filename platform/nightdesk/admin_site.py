@@ -5,8 +5,10 @@ from functools import wraps
 from typing import Any, TypeVar, cast
 
 from django.contrib import messages
-from django.http import HttpRequest, HttpResponseRedirect
+from django.core.exceptions import PermissionDenied
+from django.http import Http404, HttpRequest, HttpResponseRedirect
 from django.http.response import HttpResponseBase
+from django.template.response import TemplateResponse
 
 from core import theme
 
@@ -18,17 +20,30 @@ class DeskSite(theme.ThemedSite):
     index_title = "How the desk fares"
 
     def admin_view(self, view: View, cacheable: bool = False) -> View:
-        return super().admin_view(_without_nul(view), cacheable)
+        return super().admin_view(self._guarded(view), cacheable)
+
+    def _guarded(self, view: View) -> View:
+        """Answer with pages what the project would answer with the API's errors, or with a 500."""
+
+        @wraps(view)
+        def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+            if _has_nul(request):
+                messages.error(request, "The address held a character that nothing can be searched for.")
+                return HttpResponseRedirect(request.path)
+            try:
+                return view(request, *args, **kwargs)
+            except PermissionDenied:
+                return self._refuse(request, 403, "You may not do this", "Ask somebody who manages operators.")
+            except Http404:
+                return self._refuse(request, 404, "There is nothing here", "The address leads nowhere, or no longer.")
+
+        return cast(View, guarded)
+
+    def _refuse(self, request: HttpRequest, status: int, title: str, text: str) -> HttpResponseBase:
+        context = {**self.each_context(request), "title": title, "text": text}
+        return TemplateResponse(request, "desk/refused.html", context, status=status)
 
 
-def _without_nul(view: View) -> View:
-    """Turn back addresses with a NUL in their query: Postgres has no such text, and Django would answer 500."""
-
-    @wraps(view)
-    def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
-        if any("\0" in text for name, values in request.GET.lists() for text in (name, *map(str, values))):
-            messages.error(request, "The address held a character that nothing can be searched for.")
-            return HttpResponseRedirect(request.path)
-        return view(request, *args, **kwargs)
-
-    return cast(View, guarded)
+def _has_nul(request: HttpRequest) -> bool:
+    """Whether the query holds a NUL: Postgres has no such text, and Django would answer 500."""
+    return any("\0" in text for name, values in request.GET.lists() for text in (name, *map(str, values)))

@@ -384,7 +384,18 @@ def test_the_page_opens_though_the_key_of_the_prompt_is_lost(browser: Client, st
 
     assert browser.get(LIST).status_code == 200
     assert browser.get(page_of(story)).status_code == 200
-    assert "ENCRYPTION_KEYS does not hold" in words(browser.post(f"{LIST}{story.public_id}/reveal/").content.decode())
+    revealed = words(browser.post(f"{LIST}{story.public_id}/reveal/").content.decode())
+    assert revealed.count("ENCRYPTION_KEYS does not hold") == 2
+
+
+def test_a_broken_prompt_does_not_hide_the_answer(browser: Client, site: Site) -> None:
+    job = make_ended(site, result=ANSWER)
+    Job.objects.filter(id=job.id).update(payload=b"{broken")
+
+    page = words(browser.post(f"{LIST}{job.public_id}/reveal/").content.decode())
+
+    assert "This cannot be opened." in page
+    assert "What the oven replied" in page
 
 
 def test_markup_in_a_prompt_stays_text(browser: Client, site: Site) -> None:
@@ -458,6 +469,20 @@ def test_many_are_tried_again_at_once_and_the_others_are_told_of(browser: Client
     assert Job.objects.get(replay_of=failed).state == "queued"
     assert "Only a failed, canceled or expired job can be tried again; this one is queued" in text
     assert AuditEntry.objects.count() == 1
+
+
+def test_a_job_that_its_site_may_not_ask_for_any_more_is_told_of(browser: Client, site: Site) -> None:
+    job, lost = make_ended(site, "failed"), make_ended(site, "failed")
+    Job.objects.filter(id=lost.id).update(payload=b"{broken")
+    Site.objects.update(allowed_models=["another"])
+
+    selected = [str(job.id), str(lost.id)]
+    page = browser.post(LIST, {"action": "retry_selected", "_selected_action": selected}, follow=True)
+
+    text = words(page.content.decode())
+    assert f"Not tried again. This site may not use the model 'desk': {job.public_id}." in text
+    assert f"cannot be read any more: {lost.public_id}." in text
+    assert not AuditEntry.objects.exists()
 
 
 def test_what_was_done_stands_on_the_jobs_page(browser: Client, site: Site) -> None:

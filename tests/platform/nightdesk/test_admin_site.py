@@ -76,6 +76,17 @@ def test_a_nul_is_turned_back_at_the_door() -> None:
         assert browser.get(f"{address}?%00").headers["Location"] == address
 
 
+@pytest.mark.parametrize(
+    ("address", "status", "title"),
+    [("/admin/jobs/job/", 403, "You may not do this"), ("/admin/nowhere/", 404, "There is nothing here")],
+)
+def test_a_refusal_is_a_page_for_people(address: str, status: int, title: str) -> None:
+    response = sign_in("tenants.view_site").get(address)
+
+    assert (response.status_code, title in words(response.content.decode())) == (status, True)
+    assert 'href="/admin/tenants/site/"' in response.content.decode()
+
+
 def test_who_has_not_signed_in_learns_nothing() -> None:
     for address in pages():
         assert Client().get(address).headers["Location"].startswith("/admin/login/?next="), address
