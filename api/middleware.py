@@ -10,7 +10,7 @@ from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest, HttpResponse
 
 from api.body_limit import is_cut_off
-from api.errors import TooLarge, problem_of, to_response
+from api.errors import TooLarge, is_api, problem_of, to_response
 from api.request_ids import give_id
 
 log = structlog.get_logger(__name__)
@@ -31,6 +31,9 @@ class RequestScope:
         structlog.contextvars.bind_contextvars(request_id=request_id)
         response = _refuse(request) or self.get_response(request)
         response["X-Request-ID"] = request_id
+        if is_api(request.path):
+            # What a site asked for is its own: no proxy keeps it for the next who asks.
+            response.headers.setdefault("Cache-Control", "no-store")
         client_id = request.headers.get("X-Client-Request-ID", "")
         if CLIENT_ID_FORM.fullmatch(client_id):
             response["X-Client-Request-ID"] = client_id

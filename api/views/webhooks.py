@@ -44,7 +44,7 @@ class Endpoints(Resource):
         wanted.is_valid(raise_exception=True)
         endpoint, secret = create_endpoint(identity_of(request).site, **wanted.validated_data)
         shown = NewEndpointOut(endpoint, context={"secret": secret}).data
-        return Response(shown, status.HTTP_201_CREATED, headers={"Cache-Control": "no-store"})
+        return Response(shown, status.HTTP_201_CREATED)
 
     @extend_schema(
         operation_id="list_webhook_endpoints",

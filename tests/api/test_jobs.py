@@ -438,7 +438,7 @@ def test_an_ended_job_cannot_be_canceled(desk: Caller, bakery: NewSite, state: J
 
 @pytest.mark.parametrize("state", [JobState.FAILED, JobState.CANCELED, JobState.EXPIRED])
 def test_a_job_that_ended_badly_is_tried_again_as_a_new_one(desk: Caller, bakery: NewSite, state: JobState) -> None:
-    job = make_job(bakery.site)
+    job = make_job(bakery.site, model="gpt-5-mini", payload=json.dumps(CHAT).encode())
     end(job, state)
 
     shown = read(desk.post(f"/v1/jobs/{job.public_id}/retry"), 202)

@@ -43,6 +43,11 @@ def test_an_unfit_id_of_the_client_is_not_echoed(stranger: Caller, given: str) -
     assert "X-Client-Request-ID" not in stranger.get("/healthz", x_client_request_id=given)
 
 
+@pytest.mark.parametrize("path", ["/v1/jobs", "/v1/nothing", "/healthz"])
+def test_no_proxy_keeps_an_answer_of_the_api(desk: Caller, path: str) -> None:
+    assert desk.get(path)["Cache-Control"] == "no-store"
+
+
 def test_a_client_cannot_choose_the_request_id(stranger: Caller) -> None:
     assert stranger.get("/healthz", x_request_id="mine")["X-Request-ID"] != "mine"
 
@@ -90,7 +95,7 @@ def test_a_database_that_is_away_is_answered_503_also_outside_the_api() -> None:
 def test_a_view_that_breaks_is_answered_500_in_json_and_logged(desk: Caller, bakery: NewSite, lines: Lines) -> None:
     job = make_job(bakery.site)
     with connection.cursor() as cursor:
-        cursor.execute("UPDATE jobs_job SET payload = %s", [b"not sealed: secret words"])
+        cursor.execute("UPDATE jobs_job SET result = %s", [b"not sealed: secret words"])
 
     response = desk.get(f"/v1/jobs/{job.public_id}")
 
