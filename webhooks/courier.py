@@ -17,7 +17,7 @@ from core.ids import to_public
 from core.threads import DatabaseThreads
 from tenants.models import Site
 from webhooks.claim import Claimed, claim_due
-from webhooks.judge import Canceled, Outcome, RetryIn, judge
+from webhooks.judge import Canceled, GaveUp, Outcome, RetryIn, judge
 from webhooks.models import Delivery, Event
 from webhooks.reach import webhook_reach
 from webhooks.send import Exchange, prepare, send
@@ -140,8 +140,15 @@ class Courier:
         except Exception:  # the outermost of this delivery: it must not take the others along
             log.exception("delivery_broke")
             exchange = Exchange(Interrupted("Nightdesk could not make this attempt; its operator has been told."), 0)
-        outcome = judge(exchange.answer, attempt=claimed.attempt, now=clock.now(), random=self._chance)
-        return outcome, exchange
+        return self._judge(claimed, exchange), exchange
+
+    def _judge(self, claimed: Claimed, exchange: Exchange) -> Outcome:
+        try:
+            return judge(exchange.answer, attempt=claimed.attempt, now=clock.now(), random=self._chance)
+        except Exception:
+            # Unjudged it would be sent again for ever, past the schedule, and leave no line in the delivery log.
+            log.exception("delivery_unjudged")
+            return GaveUp("Nightdesk could not make sense of the answer; its operator has been told.")
 
     async def _settle(self, claimed: Claimed, outcome: Outcome, exchange: Exchange | None) -> None:
         """Write it down, and keep trying while the database is away and the lease lasts."""

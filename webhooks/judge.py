@@ -99,6 +99,6 @@ def retry_after(value: str, now: datetime) -> timedelta:
         return timedelta(seconds=int(value[:10]))
     try:
         moment = email.utils.parsedate_to_datetime(value)
-    except ValueError:
+        return max(moment.replace(tzinfo=moment.tzinfo or UTC) - now, timedelta(0))
+    except (ValueError, OverflowError):
         return timedelta(0)
-    return max(moment.replace(tzinfo=moment.tzinfo or UTC) - now, timedelta(0))

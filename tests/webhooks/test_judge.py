@@ -114,3 +114,8 @@ def test_whatever_stands_in_retry_after_is_read_as_some_time(value: str) -> None
 @given(st.floats(0, 1), st.sampled_from(SCHEDULE))
 def test_the_spread_stays_within_its_bounds(chance: float, delay: timedelta) -> None:
     assert delay * 0.799 <= spread(delay, chance) <= delay * 1.201
+
+
+@pytest.mark.parametrize("value", ["Mon, 01 Jan 99999999999 00:00:00 GMT", "Mon, 31 Dec 9999 23:59:59 -2359", "9" * 40])
+def test_a_moment_beyond_all_calendars_does_not_break_the_schedule(value: str) -> None:
+    assert isinstance(judged(answer(503, retry_after=value)), RetryIn)

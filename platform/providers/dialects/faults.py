@@ -98,8 +98,8 @@ def _number(value: str | None) -> float | None:
 def _seconds_until(http_date: str) -> float | None:
     try:
         moment = parsedate_to_datetime(http_date)
-    except ValueError:
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=UTC)
+        return max(0.0, (moment - clock.now()).total_seconds())
+    except (ValueError, OverflowError):
         return None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    return max(0.0, (moment - clock.now()).total_seconds())
