@@ -17,7 +17,15 @@ from rest_framework import exceptions as drf
 
 from api.request_ids import id_of
 from inference.errors import NoProvider, UnknownModel
-from jobs.errors import IdempotencyConflict, InvalidBody, JobEnded, JobNotFound, NotReplayable
+from jobs.errors import (
+    IdempotencyConflict,
+    InvalidBody,
+    InvalidTime,
+    JobEnded,
+    JobNotFound,
+    NotReplayable,
+    UnreadablePayload,
+)
 from tenants.errors import Forbidden, Unauthenticated
 from webhooks.errors import TooManyEndpoints, UnknownEventType, UnsafeUrl
 
@@ -91,6 +99,8 @@ TABLE: Mapping[type[BaseException], Row] = {
     Forbidden: Row(403, FORBIDDEN),
     # Jobs
     InvalidBody: Row(400, INVALID, "invalid_value"),
+    InvalidTime: Row(400, INVALID, "invalid_value"),
+    UnreadablePayload: Row(409, CONFLICT, "job_unreadable"),
     UnknownModel: Row(404, INVALID, "model_not_found"),
     NoProvider: Row(503, UNAVAILABLE, "no_provider"),
     IdempotencyConflict: Row(422, INVALID, "idempotency_key_reused"),
@@ -163,7 +173,7 @@ def _param_of(error: BaseException) -> str | None:
     if isinstance(error, InvalidBody):
         # Where in the wire body, which itself stands in the job's field `body`.
         return f"body.{error.param}" if error.param else "body"
-    if isinstance(error, Malformed):
+    if isinstance(error, Malformed | InvalidTime):
         return error.param
     return PARAMS.get(type(error))
 

@@ -1,6 +1,7 @@
 """
 * JobError
   + InvalidBody           the body is not a valid request of its kind; carries `param`
+  + InvalidTime           a moment that cannot be; carries `param`
   + UnreadablePayload     the stored body cannot be opened or understood (a lost key, a broken row)
   + IdempotencyConflict   the key was used for another request
   + JobNotFound           no job of this site has that id
@@ -14,6 +15,12 @@ class JobError(Exception): ...
 
 class InvalidBody(JobError):
     def __init__(self, message: str, param: str | None = None) -> None:
+        super().__init__(message)
+        self.param = param
+
+
+class InvalidTime(JobError):
+    def __init__(self, message: str, param: str) -> None:
         super().__init__(message)
         self.param = param
 

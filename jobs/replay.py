@@ -4,23 +4,35 @@ from django.db import transaction
 
 from jobs.errors import NotReplayable
 from jobs.models import Job, JobState
+from jobs.payload import body_of, to_request
 from jobs.read import find_job
+from jobs.submit import check_allowed
 from jobs.tasks import bell
 from tenants.models import Site
 
 REPLAYABLE = (JobState.FAILED, JobState.CANCELED, JobState.EXPIRED)
 
 
-def replay(site: Site, public_id: str, request_id: str = "") -> Job:
+def replay(
+    site: Site,
+    public_id: str,
+    request_id: str = "",
+    *,
+    only_model: str | None = None,
+    max_tokens_cap: int | None = None,
+) -> Job:
     """Submit the same request as a new job, which names the old one as `replay_of`.
 
     Raises:
         JobNotFound: no job of this site has that id.
         NotReplayable: it is still under way, or succeeded.
+        UnreadablePayload: what was stored of it is broken.
+        InvalidBody, ModelNotAllowed: what was allowed then is not allowed now, or not to this caller.
     """
     old = find_job(site, public_id)
     if old.state not in REPLAYABLE:
         raise NotReplayable(old.state)
+    check_allowed(site, to_request(old.kind, body_of(old)), only_model, max_tokens_cap)
     with transaction.atomic():
         new = Job.objects.create(
             site_id=old.site_id,

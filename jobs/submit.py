@@ -9,8 +9,9 @@ import msgspec
 from django.conf import settings
 from django.db import IntegrityError, transaction
 
+from core import clock
 from inference import routing
-from jobs.errors import IdempotencyConflict, InvalidBody
+from jobs.errors import IdempotencyConflict, InvalidBody, InvalidTime
 from jobs.models import Job, JobKind
 from jobs.payload import PAYLOAD_VERSION, encode, to_request
 from jobs.tasks import bell
@@ -53,15 +54,36 @@ def submit(site: Site, wanted: Submission) -> Submitted:
 
     Raises:
         InvalidBody: the body is not a valid request of its kind.
+        InvalidTime: it would expire before it can begin.
         ModelNotAllowed: the site, or the token it came with, may not use the model.
         UnknownModel: nobody serves the model.
         IdempotencyConflict: the key was used for another request.
     """
+    # First of all: what was accepted once is not refused when it is repeated, whatever has changed since.
+    if found := _find_same(site, wanted):
+        return Submitted(found, created=False)
+    _check_times(wanted)
     request = to_request(wanted.kind, wanted.body)
-    _check_max_tokens(request, wanted.max_tokens_cap)
-    check_model(site, request.model, wanted.only_model)
+    check_allowed(site, request, wanted.only_model, wanted.max_tokens_cap)
     routing.current().targets_for(request.model)
-    return _store(_to_row(site, wanted, request.model))
+    return _store(site, wanted, _to_row(site, wanted, request.model))
+
+
+def check_allowed(site: Site, request: InferenceRequest, only_model: str | None, max_tokens_cap: int | None) -> None:
+    """Hold a request to the site's models and to the limits of the token it came with.
+
+    Raises:
+        InvalidBody: it asks for more tokens than the token allows.
+        ModelNotAllowed: the site, or the token, may not use the model.
+    """
+    _check_max_tokens(request, max_tokens_cap)
+    check_model(site, request.model, only_model)
+
+
+def _check_times(wanted: Submission) -> None:
+    earliest = max(filter(None, (clock.now(), wanted.available_at)))
+    if wanted.expires_at is not None and wanted.expires_at <= earliest:
+        raise InvalidTime("Must be in the future, and after available_at.", "expires_at")
 
 
 def _check_max_tokens(request: InferenceRequest, cap: int | None) -> None:
@@ -104,21 +126,25 @@ def request_hash(wanted: Submission) -> bytes:
     return hashlib.sha256(msgspec.json.encode(what, order="sorted")).digest()
 
 
-def _store(row: Job) -> Submitted:
+def _store(site: Site, wanted: Submission, row: Job) -> Submitted:
     try:
         with transaction.atomic():
             row.save(force_insert=True)
             transaction.on_commit(bell.ring)
     except IntegrityError as error:
         # The unique (site, key) decides between two submits at once; whoever came second finds the first.
-        if row.idempotency_key is None or IDEMPOTENCY_CONSTRAINT not in str(error):
+        found = _find_same(site, wanted) if IDEMPOTENCY_CONSTRAINT in str(error) else None
+        if found is None:
             raise
-        return Submitted(_find_same(row), created=False)
+        return Submitted(found, created=False)
     return Submitted(row, created=True)
 
 
-def _find_same(row: Job) -> Job:
-    found = Job.objects.get(site=row.site, idempotency_key=row.idempotency_key)
-    if bytes(found.request_hash) != row.request_hash:
+def _find_same(site: Site, wanted: Submission) -> Job | None:
+    """Return the job that was made under the key. Raises `IdempotencyConflict` if another one was asked for then."""
+    if wanted.idempotency_key is None:
+        return None
+    found = Job.objects.defer("payload").filter(site=site, idempotency_key=wanted.idempotency_key).first()
+    if found is not None and bytes(found.request_hash) != request_hash(wanted):
         raise IdempotencyConflict
     return found

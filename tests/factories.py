@@ -28,5 +28,6 @@ def make_route(model: str, *targets: tuple[ProviderAccount, str]) -> Route:
 
 def make_job(site: Site, **fields: Any) -> Job:
     """A queued chat job."""
-    wanted = {"kind": "chat", "model": "desk", "request_hash": b"h" * 32, "payload": b'{"model":"desk"}'}
+    payload = b'{"model":"desk","messages":[{"role":"user","content":"Say hello."}]}'
+    wanted = {"kind": "chat", "model": "desk", "request_hash": b"h" * 32, "payload": payload}
     return Job.objects.create(site=site, **{**wanted, **fields})

@@ -18,7 +18,6 @@ from api.serializers.strict import (
     WholeNumber,
     to_usd,
 )
-from core import clock
 from core.ids import to_public
 from jobs.models import Attempt, Job, JobKind, JobState
 from jobs.read import AttemptAccount, JobFilter
@@ -69,12 +68,6 @@ class JobIn(StrictSerializer[Any]):
     max_attempts = WholeNumber(required=False, allow_null=True, min_value=1, max_value=MOST_ATTEMPTS)
     available_at = Moment(required=False, allow_null=True, help_text="Not to be started before.")
     expires_at = Moment(required=False, allow_null=True, help_text="Not to be started any more; the job expires.")
-
-    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
-        earliest = max(filter(None, (clock.now(), attrs.get("available_at"))))
-        if attrs.get("expires_at") and attrs["expires_at"] <= earliest:
-            raise ValidationError({"expires_at": "Must be in the future, and after available_at."})
-        return attrs
 
     def to_submission(self, identity: Identity, idempotency_key: str | None, request_id: str) -> Submission:
         wanted: Mapping[str, Any] = self.validated_data

@@ -124,10 +124,17 @@ class RetryJob(Resource):
         summary="Try a job again that ended without success",
         description="Makes a new job with the same request; `replay_of` names the old one, which does not change.",
         request=None,
-        responses={202: JobOut, **refusals(JobNotFound, NotReplayable)},
+        responses={202: JobOut, **refusals(JobNotFound, NotReplayable, ModelNotAllowed)},
     )
     def post(self, request: Request, job_id: str) -> Response:
-        job = replay(identity_of(request).site, job_id, id_of(request._request))
+        identity = identity_of(request)
+        job = replay(
+            identity.site,
+            job_id,
+            id_of(request._request),
+            only_model=identity.model,
+            max_tokens_cap=identity.max_tokens,
+        )
         return _in_full(job, status.HTTP_202_ACCEPTED)
 
 

@@ -1,20 +1,24 @@
 """Canceling and trying again: what changes, what never does, and for whom."""
 
+from typing import Any
+
 import pytest
 from django.utils import timezone
 
 from core.ids import new_uuid, to_public
 from jobs.cancel import cancel
 from jobs.claim import claim
-from jobs.errors import JobEnded, JobNotFound, NotReplayable
+from jobs.errors import InvalidBody, JobEnded, JobNotFound, NotReplayable, UnreadablePayload
 from jobs.leases import take_lease
 from jobs.models import Job, JobState
 from jobs.replay import replay
+from tenants.errors import ModelNotAllowed
 from tenants.models import Site
 from tests.factories import make_job, make_site
 from webhooks.models import Event
 
 ENDED = {"finished_at": timezone.now()}
+BODY = b'{"model":"dear","messages":[{"role":"user","content":"x"}],"max_tokens":500}'
 
 
 def test_a_queued_job_is_canceled_at_once_and_never_claimed(site: Site) -> None:
@@ -62,12 +66,12 @@ def test_a_job_that_has_ended_cannot_be_canceled(site: Site, state: str) -> None
 
 @pytest.mark.parametrize("state", ["failed", "canceled", "expired"])
 def test_a_job_without_success_is_tried_again_as_a_new_job(site: Site, state: str) -> None:
-    old = make_job(site, state=state, payload=b'{"n":1}', metadata={"post": "7"}, idempotency_key="k", **ENDED)
+    old = make_job(site, state=state, payload=BODY, metadata={"post": "7"}, idempotency_key="k", **ENDED)
 
     new = replay(site, old.public_id, "req_2")
 
     assert (new.state, new.replay_of, new.idempotency_key, new.request_id) == ("queued", old, None, "req_2")
-    assert (bytes(Job.objects.get(id=new.id).payload), new.metadata) == (b'{"n":1}', {"post": "7"})
+    assert (bytes(Job.objects.get(id=new.id).payload), new.metadata) == (BODY, {"post": "7"})
     old.refresh_from_db()
     assert old.state == state
 
@@ -87,3 +91,31 @@ def test_another_site_s_job_an_unknown_one_and_nonsense_are_the_same(site: Site,
     for public_id in (other.public_id, to_public("job", new_uuid()), "job_x", "", "evt_" + "0" * 26):
         with pytest.raises(JobNotFound):
             act(site, public_id)  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(
+    ("limits", "refusal"),
+    [({"only_model": "cheap"}, ModelNotAllowed), ({"only_model": "dear", "max_tokens_cap": 10}, InvalidBody)],
+)
+def test_a_narrow_token_cannot_try_again_what_it_could_not_submit(
+    site: Site, limits: dict[str, Any], refusal: type[Exception]
+) -> None:
+    job = make_job(site, state="failed", model="dear", payload=BODY, **ENDED)
+
+    with pytest.raises(refusal):
+        replay(site, job.public_id, **limits)
+
+
+def test_a_model_that_the_site_may_no_longer_use_is_not_tried_again(site: Site) -> None:
+    job = make_job(site, state="failed", model="dear", payload=BODY, **ENDED)
+    site.allowed_models = ["cheap"]
+
+    with pytest.raises(ModelNotAllowed):
+        replay(site, job.public_id)
+
+
+def test_a_job_that_cannot_be_read_is_not_tried_again(site: Site) -> None:
+    job = make_job(site, state="failed", payload=b"not json", **ENDED)
+
+    with pytest.raises(UnreadablePayload):
+        replay(site, job.public_id)

@@ -1,13 +1,18 @@
 """Accepting a job: what is stored, what is refused, and what a key stands for."""
 
 import threading
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.db import connection
+from django.utils import timezone
 
+from core import clock
+from inference import routing
 from inference.errors import UnknownModel
-from jobs.errors import IdempotencyConflict, InvalidBody
+from inference.models import Route
+from jobs.errors import IdempotencyConflict, InvalidBody, InvalidTime
 from jobs.models import Job, JobKind, JobState
 from jobs.submit import Submission, Submitted, request_hash, submit
 from jobs.tasks import bell
@@ -162,3 +167,29 @@ def test_a_narrow_token_s_limits_hold(site: Site, desk_route: None) -> None:
 
 def test_the_hash_tells_kinds_apart() -> None:
     assert request_hash(wanted()) != request_hash(wanted(kind=JobKind.MESSAGES))
+
+
+def test_what_was_accepted_is_not_refused_when_it_is_repeated(site: Site, desk_route: None) -> None:
+    soon = timezone.now() + timedelta(seconds=60)
+    first = submit(site, wanted(idempotency_key="order-7", expires_at=soon))
+    site.allowed_models = ["another"]
+    Route.objects.all().delete()
+    routing.forget()
+
+    with clock.frozen(soon + timedelta(seconds=1)):
+        again = submit(site, wanted(idempotency_key="order-7", expires_at=soon))
+
+    assert again == Submitted(first.job, created=False)
+
+
+@pytest.mark.parametrize("available_in", [None, 120])
+def test_a_job_that_would_expire_before_it_can_begin_is_refused(
+    site: Site, desk_route: None, available_in: int | None
+) -> None:
+    now = timezone.now()
+    begins = now + timedelta(seconds=available_in) if available_in else None
+
+    with pytest.raises(InvalidTime) as refused:
+        submit(site, wanted(available_at=begins, expires_at=now + timedelta(seconds=available_in or 0)))
+
+    assert refused.value.param == "expires_at"
