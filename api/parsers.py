@@ -60,10 +60,18 @@ def parse_object(data: bytes) -> dict[str, Any]:
 def _to_dict(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
+        twice = _first_repeated(key for key, _ in pairs)
         raise Malformed(f"The key {twice[:60]!r} stands in one object twice.", _printable(twice))
     return found
+
+
+def _first_repeated(keys: Iterable[str]) -> str:
+    seen: set[str] = set()
+    for key in keys:
+        if key in seen:
+            return key
+        seen.add(key)
+    return ""
 
 
 def _to_int(text: str) -> int:
