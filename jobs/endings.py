@@ -40,7 +40,10 @@ class Canceled:
 
 @dataclass(frozen=True, slots=True)
 class GivenBack:
-    """The worker stops, or lost its lease: the job goes back to the queue at once."""
+    """The job goes back to the queue through no fault of its own: the worker stops, or lost its lease, or cannot
+    read it yet. It may be claimed again after this time."""
+
+    seconds: float = 0.0
 
 
 Ending: TypeAlias = Succeeded | RetryIn | Failed | Canceled | GivenBack

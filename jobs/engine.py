@@ -6,11 +6,15 @@ sweep, every second        ──▶ lost, hung and overdue jobs put right
 """
 
 import asyncio
+import math
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from enum import Enum, auto
+from functools import partial
+from typing import TypeVar
 from uuid import UUID
 
 import structlog
@@ -18,6 +22,8 @@ from django.conf import settings
 from django.db import InterfaceError, OperationalError
 from structlog.contextvars import bound_contextvars
 
+from core.crypto import UnknownKey
+from core.ids import to_public
 from core.threads import DatabaseThreads
 from inference.clients import Clients
 from inference.routing import ProviderSpec
@@ -25,10 +31,15 @@ from jobs import leases
 from jobs.claim import Claimed, claim
 from jobs.endings import Canceled, Ending, Failed, GivenBack, RetryIn
 from jobs.execute import Run, begin, execute
+from jobs.fence import Fence
 from jobs.finish import Finish, finish
+from jobs.leases import Held, Renewal
 from jobs.models import Job
 from jobs.sweep import sweep
+from metering.accounts import Account
 from providers.types import Provider
+
+R = TypeVar("R")
 
 log = structlog.get_logger(__name__)
 
@@ -37,24 +48,43 @@ POLL_SECONDS = 1.0
 FINISH_PATIENCE_SECONDS = 120.0
 #: How long the jobs that are given back at a stop may take to say so.
 GIVE_BACK_SECONDS = 5.0
+#: After an outage of Postgres, workers get this long to beat again before any is taken for lost.
+SETTLE_SECONDS = leases.LEASE_SECONDS + leases.HEARTBEAT_SECONDS
+#: How long a job waits that this worker cannot read yet, because it lacks a new encryption key.
+UNREADABLE_SECONDS = 10.0
 #: Threads for claims and finishes; the heartbeat has its own, so that it never waits behind them.
 DATABASE_THREADS = 6
+
+BROKEN = "The desk itself failed while it ran this attempt; its log has the details."
 
 #: Postgres is away, or the connection broke: worth another try, and nobody's fault here.
 DATABASE_AWAY = (OperationalError, InterfaceError)
 
 
+class Phase(Enum):
+    """How far a job under way has come."""
+
+    NOT_BEGUN = auto()
+    CALLING = auto()
+    #: Its end is being written, and nothing may cut that off.
+    ENDING = auto()
+
+
 @dataclass(slots=True)
 class Slot:
-    """One job under way. `stopped_by` says why its task was canceled, if it was."""
+    """One job under way. `stopped_by` says why it was stopped, if it was."""
 
     run: Run
     task: "asyncio.Task[None] | None" = None
+    phase: Phase = Phase.NOT_BEGUN
     stopped_by: Canceled | GivenBack | None = None
 
     def stop(self, why: Canceled | GivenBack) -> None:
-        if self.stopped_by is None and self.task is not None:
-            self.stopped_by = why
+        """Stop its calls. A task that has not begun must not be canceled: it would never write its end."""
+        if self.stopped_by is not None or self.phase is Phase.ENDING:
+            return
+        self.stopped_by = why
+        if self.phase is Phase.CALLING and self.task is not None:
             self.task.cancel()
 
 
@@ -71,6 +101,9 @@ class Engine:
         self._clients = Clients()
         self._provider_for = provider_for or self._clients
         self._worker_id: UUID | None = None
+        #: Jobs that the database says we hold, and we know nothing of, at the last heartbeat.
+        self._strays: frozenset[Held] = frozenset()
+        self._last_outage = -math.inf
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def wake(self) -> None:
@@ -86,8 +119,8 @@ class Engine:
     async def run(self) -> None:
         """Work until `stop`."""
         self._loop = asyncio.get_running_loop()
-        heart = asyncio.create_task(_forever(self._beat, leases.HEARTBEAT_SECONDS))
-        broom = asyncio.create_task(_forever(self._sweep, POLL_SECONDS))
+        heart = asyncio.create_task(self._forever(self._beat, leases.HEARTBEAT_SECONDS))
+        broom = asyncio.create_task(self._forever(self._sweep, POLL_SECONDS))
         try:
             await self._claim_until_stopped()
             await self._drain()
@@ -107,9 +140,21 @@ class Engine:
         if renewal is None:
             self._fence()
             return
-        for job_id in renewal.to_cancel:
-            if slot := self._slots.get(job_id):
+        for held in renewal.held:
+            if held.is_to_be_canceled and (slot := self._slots.get(held.job_id)):
                 slot.stop(Canceled())
+        await self._give_back_strays(self._worker_id, renewal)
+
+    async def _give_back_strays(self, worker_id: UUID, renewal: Renewal) -> None:
+        """Give back what we hold without knowing, such as a claim whose answer was lost on its way to us.
+
+        Seen twice, for a claim may be on its way at this moment. Should it come after all, its fence stops it.
+        """
+        strays = frozenset(held for held in renewal.held if held.job_id not in self._slots)
+        for held in strays & self._strays:
+            log.warning("stray_given_back", job=to_public(Job.ID_PREFIX, held.job_id), attempt=held.attempt)
+            await self._database.run(finish, Fence(held.job_id, held.attempt, worker_id), GivenBack(), [])
+        self._strays = strays
 
     def _fence(self) -> None:
         """The lease ran out (we were frozen, or Postgres was away): what we hold may be another's by now."""
@@ -119,7 +164,8 @@ class Engine:
             slot.stop(GivenBack())
 
     async def _sweep(self) -> None:
-        swept = await self._database.run(sweep)
+        could_beat = time.monotonic() - self._last_outage > SETTLE_SECONDS
+        swept = await self._database.run(sweep, workers_could_beat=could_beat, settle_seconds=SETTLE_SECONDS)
         if swept and (swept.lost or swept.expired):
             log.info("swept", lost=swept.lost, expired=swept.expired)
             self._bell.set()
@@ -129,10 +175,7 @@ class Engine:
         for what it had claimed would then be held by nobody."""
         while not self._stopping.is_set():
             self._bell.clear()
-            try:
-                claimed = await self._claim()
-            except DATABASE_AWAY:
-                claimed = 0
+            claimed = await self._survive(self._claim)
             if not claimed:
                 await self._wait_for_bell()
 
@@ -150,6 +193,28 @@ class Engine:
             async with asyncio.timeout(POLL_SECONDS):
                 await self._bell.wait()
 
+    async def _forever(self, step: Callable[[], Awaitable[None]], pause_seconds: float) -> None:
+        """Take one step after the other."""
+        while True:
+            await self._survive(step)
+            await asyncio.sleep(pause_seconds)
+
+    async def _survive(self, step: Callable[[], Awaitable[R]]) -> R | None:
+        """Take a step, and come back from it whatever happens: without its loops a worker is a shell.
+
+        An outage of Postgres is logged once, when it begins.
+        """
+        try:
+            return await step()
+        except DATABASE_AWAY as error:
+            now = time.monotonic()
+            if now - self._last_outage > SETTLE_SECONDS:
+                log.error("database_away", error=str(error).strip()[:200])
+            self._last_outage = now
+        except Exception:
+            log.exception("step_broke", step=getattr(step, "__name__", ""))
+        return None
+
     # One job
 
     def _start(self, claimed: Claimed, worker_id: UUID) -> None:
@@ -158,7 +223,8 @@ class Engine:
         slot.task = asyncio.create_task(self._work(slot), name=job.public_id)
         slot.task.add_done_callback(lambda task: self._free(slot, task))
         if worker_id != self._worker_id:
-            slot.stop(GivenBack())  # the lease was lost while the claim was under way
+            # The lease was lost while the claim was under way.
+            slot.stop(GivenBack())
 
     def _free(self, slot: Slot, task: "asyncio.Task[None]") -> None:
         if self._slots.get(slot.run.job.id) is slot:
@@ -171,7 +237,8 @@ class Engine:
         job = slot.run.job
         with bound_contextvars(job=job.public_id, attempt=job.attempt, request_id=job.request_id):
             started = time.monotonic()
-            ending = await self._execute(slot)
+            ending = slot.stopped_by or await self._execute(slot)
+            slot.phase = Phase.ENDING
             result = await self._finish(slot, ending)
             log.info(
                 "attempt_ended",
@@ -182,6 +249,7 @@ class Engine:
             )
 
     async def _execute(self, slot: Slot) -> Ending:
+        slot.phase = Phase.CALLING
         try:
             return await execute(
                 slot.run, database=self._database, provider_for=self._provider_for, chance=self._chance
@@ -193,19 +261,30 @@ class Engine:
         except DATABASE_AWAY:
             # Nothing was asked of a provider without its account being open, so nothing is lost.
             return GivenBack()
+        except UnknownKey:
+            # Another process seals with a newer key than this one was started with.
+            log.error("key_unknown", hint="restart this worker with the ENCRYPTION_KEYS of the others")
+            return GivenBack(UNREADABLE_SECONDS)
         except Exception:  # the outermost of a job: a fault of ours must not leave it running for ever
             log.exception("job_broke")
             return _broken(slot.run.job)
 
     async def _finish(self, slot: Slot, ending: Ending) -> Finish | None:
         """Write the end, waiting for Postgres if need be. None if it could not be written: the sweep will see to it."""
-        calls = slot.run.accounts()
+        calls: Sequence[Account] = slot.run.accounts()
         give_up_at = time.monotonic() + FINISH_PATIENCE_SECONDS
         while time.monotonic() < give_up_at:
             try:
                 return await self._database.run(finish, slot.run.fence, ending, calls)
             except DATABASE_AWAY:
+                self._last_outage = time.monotonic()
                 await asyncio.sleep(self._chance.uniform(0.2, POLL_SECONDS))
+            except Exception:
+                # What cannot be written would be tried, and paid, again and again.
+                log.exception("finish_broke")
+                if not calls and isinstance(ending, Failed):
+                    return None
+                ending, calls = Failed("internal_error", BROKEN), []
         log.error("finish_given_up")
         return None
 
@@ -218,8 +297,7 @@ class Engine:
     async def _drain(self) -> None:
         log.info("draining", jobs=len(self._slots))
         if self._worker_id is not None:
-            with suppress(*DATABASE_AWAY):
-                await self._database.run(leases.start_draining, self._worker_id)
+            await self._survive(partial(self._database.run, leases.start_draining, self._worker_id))
         await self._wait_for_slots(settings.JOB_DRAIN_SECONDS)
         for slot in self._slots.values():
             slot.stop(GivenBack())
@@ -234,24 +312,9 @@ class Engine:
         await _cancel(*(slot.task for slot in self._slots.values() if slot.task))
         await self._clients.close()
         if self._worker_id is not None:
-            with suppress(*DATABASE_AWAY):
-                await self._pulse.run(leases.drop_lease, self._worker_id)
+            await self._survive(partial(self._pulse.run, leases.drop_lease, self._worker_id))
         self._database.close()
         self._pulse.close()
-
-
-async def _forever(step: Callable[[], Awaitable[None]], pause_seconds: float) -> None:
-    """Take one step after the other, whatever becomes of Postgres in between. An outage is logged once."""
-    away = False
-    while True:
-        try:
-            await step()
-            away = False
-        except DATABASE_AWAY as error:
-            if not away:
-                log.error("database_away", error=str(error).strip()[:200])
-            away = True
-        await asyncio.sleep(pause_seconds)
 
 
 async def _cancel(*tasks: "asyncio.Task[None]") -> None:
@@ -261,7 +324,6 @@ async def _cancel(*tasks: "asyncio.Task[None]") -> None:
 
 
 def _broken(job: Job) -> RetryIn | Failed:
-    message = "The desk itself failed while it ran this attempt; its log has the details."
     if job.error_count + 1 >= job.max_attempts:
-        return Failed("internal_error", message)
-    return RetryIn(settings.JOB_RETRY_BASE_SECONDS, "internal_error", message)
+        return Failed("internal_error", BROKEN)
+    return RetryIn(settings.JOB_RETRY_BASE_SECONDS, "internal_error", BROKEN)

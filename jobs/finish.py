@@ -15,7 +15,11 @@ from jobs.fence import Fence, lock_held
 from jobs.models import Attempt, AttemptOutcome, Job, JobState
 from metering import accounts
 from metering.accounts import Account
+from metering.lost import close_open_calls
 from metering.models import Outcome
+
+#: What the columns take. A message that is too long must not keep a job from ending.
+CODE_LENGTH, MESSAGE_LENGTH = 60, 600
 
 
 class Finish(StrEnum):
@@ -39,6 +43,8 @@ def finish(fence: Fence, ending: Ending, calls: Sequence[Account]) -> Finish:
         _end_attempt(fence, ending)
         _change(job, _changes(job, ending))
         accounts.write(_bill(calls) if isinstance(ending, Succeeded) else calls)
+        # Opened and then not made: the attempt was stopped, or broke, in between.
+        close_open_calls(job.id, fence.attempt)
         if job.is_terminal:
             record_end(job)
     return Finish.WRITTEN
@@ -62,8 +68,8 @@ def _changes(job: Job, ending: Ending) -> dict[str, Any]:
                 "error_code": code,
                 "error_message": message,
             }
-        case GivenBack() if not canceled:
-            return {"state": JobState.QUEUED, "available_at": Now()}
+        case GivenBack(seconds) if not canceled:
+            return {"state": JobState.QUEUED, "available_at": Now() + timedelta(seconds=seconds)}
         case Canceled() | RetryIn() | GivenBack():
             return {"state": JobState.CANCELED, "error_code": "", "error_message": ""}
 
@@ -71,6 +77,7 @@ def _changes(job: Job, ending: Ending) -> dict[str, Any]:
 def _change(job: Job, changes: dict[str, Any]) -> None:
     for name, value in changes.items():
         setattr(job, name, value)
+    job.error_code, job.error_message = job.error_code[:CODE_LENGTH], job.error_message[:MESSAGE_LENGTH]
     job.worker_id = job.deadline_at = None
     if job.is_terminal:
         job.finished_at = Now()
@@ -80,7 +87,7 @@ def _change(job: Job, changes: dict[str, Any]) -> None:
 def _end_attempt(fence: Fence, ending: Ending) -> None:
     outcome, code, message = _outcome(ending)
     Attempt.objects.filter(job_id=fence.job_id, number=fence.attempt).update(
-        ended_at=Now(), outcome=outcome, error_code=code, error_message=message
+        ended_at=Now(), outcome=outcome, error_code=code[:CODE_LENGTH], error_message=message[:MESSAGE_LENGTH]
     )
 
 

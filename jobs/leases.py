@@ -23,10 +23,19 @@ LEASE_SECONDS = 6.0
 
 
 @dataclass(frozen=True, slots=True)
-class Renewal:
-    """What a heartbeat brings back: the jobs whose cancellation was asked for."""
+class Held:
+    """A job that runs in the worker's name, as the database says."""
 
-    to_cancel: tuple[UUID, ...]
+    job_id: UUID
+    attempt: int
+    is_to_be_canceled: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Renewal:
+    """What a heartbeat brings back."""
+
+    held: tuple[Held, ...]
 
 
 def take_lease() -> UUID:
@@ -53,8 +62,9 @@ def renew_lease(worker_id: UUID) -> Renewal | None:
     )
     if not renewed:
         return None
-    asked = Job.objects.filter(state=JobState.RUNNING, worker_id=worker_id, cancel_requested_at__isnull=False)
-    return Renewal(tuple(asked.values_list("id", flat=True)))
+    running = Job.objects.filter(state=JobState.RUNNING, worker_id=worker_id)
+    rows = running.values_list("id", "attempt", "cancel_requested_at")
+    return Renewal(tuple(Held(job_id, attempt, asked_at is not None) for job_id, attempt, asked_at in rows))
 
 
 def start_draining(worker_id: UUID) -> None:
@@ -67,9 +77,9 @@ def drop_lease(worker_id: UUID) -> None:
     WorkerLease.objects.filter(worker_id=worker_id).delete()
 
 
-def count_live_workers() -> int:
-    """Return how many workers have a lease that has not expired."""
-    return WorkerLease.objects.filter(expires_at__gt=Now()).count()
+def live_workers() -> set[UUID]:
+    """Return the workers whose lease has not expired."""
+    return set(WorkerLease.objects.filter(expires_at__gt=Now()).values_list("worker_id", flat=True))
 
 
 def forget_dead_leases() -> int:

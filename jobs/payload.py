@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from core.crypto import CryptoError
+from core.crypto import CryptoError, Tampered
 from jobs.errors import InvalidBody, UnreadablePayload
 from jobs.models import Job, JobKind
 from providers.dialects import anthropic, openai
@@ -43,10 +43,15 @@ def body_of(job: Job) -> dict[str, Any]:
 
 
 def open_body(sealed: bytes, version: int) -> dict[str, Any]:
-    """Return a body from the sealed column's bytes. Raises `UnreadablePayload`."""
+    """Return a body from the sealed column's bytes.
+
+    Raises:
+        UnreadablePayload: it is broken.
+        UnknownKey: it was sealed with a key that this process does not have, and another may.
+    """
     try:
         return decode(PAYLOAD_FIELD.unseal(sealed), version)
-    except CryptoError as error:
+    except Tampered as error:
         raise UnreadablePayload from error
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
+from uuid import UUID
 
 import structlog
 from django.db import connection, transaction
@@ -9,7 +10,7 @@ from django.db.models.functions import Now
 
 from jobs.claim import SEALED, UNSEALED_COLUMNS
 from jobs.events import record_end
-from jobs.leases import forget_dead_leases
+from jobs.leases import forget_dead_leases, live_workers
 from jobs.models import Attempt, AttemptOutcome, Job, JobState
 from jobs.payload import estimate_input_tokens
 from metering.lost import close_lost_calls
@@ -39,10 +40,10 @@ class Swept:
     expired: int = 0
 
 
-# The job row is locked first and the lease is looked at again under that lock, so that a finish which came
-# just before wins, and one which comes after is fenced.
+# The job row is locked, so that a finish which came just before wins, and one which comes after is fenced. While
+# this waited for the lock the job may have got a new worker, whose lease its snapshot cannot see: see `_loss_of`.
 ORPHANS = """
-SELECT {columns}, (lease.worker_id IS NULL OR lease.expires_at <= clock_timestamp()) AS worker_is_lost
+SELECT {columns}, (job.deadline_at <= clock_timestamp()) AS is_overdue
   FROM jobs_job job LEFT JOIN jobs_workerlease lease USING (worker_id)
  WHERE job.state = 'running'
    AND (lease.worker_id IS NULL OR lease.expires_at <= clock_timestamp() OR job.deadline_at <= clock_timestamp())
@@ -51,14 +52,22 @@ SELECT {columns}, (lease.worker_id IS NULL OR lease.expires_at <= clock_timestam
 """.replace("{columns}", ", ".join(f"job.{column}" for column in UNSEALED_COLUMNS))
 
 
-def sweep() -> Swept | None:
-    """Sweep once. None if another worker is sweeping at this moment."""
+def sweep(*, workers_could_beat: bool = True, settle_seconds: float = 0.0) -> Swept | None:
+    """Sweep once. None if another worker is sweeping at this moment.
+
+    Nobody is taken for lost unless workers could renew their leases, and Postgres has been up for `settle_seconds`:
+    after an outage every lease has run out, and that is nobody's crash.
+    """
     with transaction.atomic():
-        if not _try_lock():
+        is_mine, up_seconds = _try_lock()
+        if not is_mine:
             return None
-        lost, expired = list(Job.objects.raw(ORPHANS, [BATCH])), _overdue()
-        for job in lost:
-            _take_away(job)
+        may_be_lost = workers_could_beat and up_seconds >= settle_seconds
+        orphans, live = list(Job.objects.raw(ORPHANS, [BATCH])), live_workers()
+        lost = [(job, loss) for job in orphans if (loss := _loss_of(job, live, may_be_lost))]
+        expired = _overdue()
+        for job, loss in lost:
+            _take_away(job, loss)
         for job in expired:
             _expire(job)
         forget_dead_leases()
@@ -66,14 +75,26 @@ def sweep() -> Swept | None:
         return Swept(len(lost), len(expired))
 
 
-def _try_lock() -> bool:
+def _try_lock() -> tuple[bool, float]:
+    """Try to be the one who sweeps; also return for how long Postgres has been up, in seconds."""
     with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_try_advisory_xact_lock(%s)", [SWEEP_LOCK])
-        return bool(cursor.fetchone()[0])
+        cursor.execute(
+            "SELECT pg_try_advisory_xact_lock(%s),"
+            " extract(epoch FROM clock_timestamp() - pg_postmaster_start_time())::float",
+            [SWEEP_LOCK],
+        )
+        is_mine, up_seconds = cursor.fetchone()
+        return is_mine, up_seconds
 
 
-def _take_away(job: Job) -> None:
-    loss = Loss.WORKER_LOST if job.worker_is_lost else Loss.DEADLINE  # type: ignore[attr-defined] # of ORPHANS
+def _loss_of(job: Job, live: set[UUID], may_be_lost: bool) -> Loss | None:
+    """Say why the job is taken from its worker; None if it is not."""
+    if job.is_overdue:  # type: ignore[attr-defined] # of ORPHANS
+        return Loss.DEADLINE
+    return Loss.WORKER_LOST if may_be_lost and job.worker_id not in live else None
+
+
+def _take_away(job: Job, loss: Loss) -> None:
     _close_attempt(job, loss)
     close_lost_calls(job.id, job.attempt, estimate_input_tokens(job))
     _requeue_or_end(job, loss)

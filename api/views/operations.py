@@ -14,7 +14,7 @@ from rest_framework.response import Response
 from api.errors import ResourceNotFound
 from api.schema import document, refusals
 from api.views.resource import Resource
-from jobs.leases import count_live_workers
+from jobs.leases import live_workers
 
 log = structlog.get_logger(__name__)
 
@@ -60,7 +60,7 @@ class Readiness(Open):
         responses={200: ReadinessOut, **refusals(OperationalError, anybody=True)},
     )
     def get(self, request: Request) -> Response:
-        workers = count_live_workers()
+        workers = len(live_workers())
         redis_answers = _redis_answers()
         return Response(
             {

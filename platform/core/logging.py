@@ -56,6 +56,10 @@ def configure(*, console: bool, level: str) -> dict[str, Any]:
         "root": {"handlers": ["stderr"], "level": level},
         # Their own INFO lines tell of every request or message; ours say it with ids.
         "loggers": {
+            # It warns of every attempt to connect; we say once that the database is away.
+            "psycopg.pool": {"level": "ERROR"},
+        }
+        | {
             name: {"level": "WARNING"}
             for name in (
                 "django.request",

@@ -15,7 +15,7 @@ from inference.collect import Collector
 from inference.errors import NoProvider
 from inference.policy import AskAgain, AskNext, GiveUp, decide
 from inference.routing import ProviderSpec, Target, order
-from providers.errors import ProviderError, TimedOut
+from providers.errors import Ambiguous, ProviderError, TimedOut
 from providers.estimate import estimate_text, estimate_tokens
 from providers.types import Answer, CallContext, ChatRequest, InferenceRequest, Provider, StreamEvent, Usage
 
@@ -142,6 +142,10 @@ async def _call(
         return error
     except asyncio.CancelledError:
         trace.closed.append(watch.canceled())
+        raise
+    except Exception:
+        # A fault of ours; the call was made all the same, and its account must not stay open.
+        trace.closed.append(watch.failed(Ambiguous("The desk failed while it made this call.")))
         raise
     trace.closed.append(watch.answered(answer))
     return answer

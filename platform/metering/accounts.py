@@ -1,7 +1,7 @@
 """Write the account of calls: before they are made, and what became of them. Writing twice changes nothing."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from uuid import UUID
 
@@ -35,6 +35,8 @@ class Account:
     duration_ms: int | None = None
     first_token_ms: int | None = None
 
+
+LARGEST_COUNT = 2**31 - 1
 
 #: What the end of a call changes in the row that its beginning wrote.
 WRITTEN_AT_THE_END = [
@@ -81,7 +83,7 @@ def write_late(accounts: Sequence[Account]) -> None:
 
 def to_event(account: Account) -> UsageEvent:
     """Rate a call. Where no price is known the cost is 0, and the empty price version says why."""
-    usage = account.usage
+    usage = bounded(account.usage)
     cost_pico_usd, price_version = rate(
         account.provider, account.price_list, account.upstream_model, account.started_at, usage
     )
@@ -103,14 +105,14 @@ def to_event(account: Account) -> UsageEvent:
         http_status=account.http_status,
         billable=account.billable,
         estimated=account.estimated,
-        input_tokens=usage.input_tokens,
-        cached_input_tokens=usage.cached_input_tokens,
-        cache_write_tokens=usage.cache_write_tokens,
-        cache_write_1h_tokens=usage.cache_write_1h_tokens,
-        output_tokens=usage.output_tokens,
-        reasoning_tokens=usage.reasoning_tokens,
+        **asdict(usage),
         cost_pico_usd=cost_pico_usd,
         price_version=price_version,
         duration_ms=account.duration_ms,
         first_token_ms=account.first_token_ms,
     )
+
+
+def bounded(usage: Usage) -> Usage:
+    """Return the usage with every count in the range of its column: no provider's nonsense keeps a job from ending."""
+    return Usage(**{field.name: min(max(getattr(usage, field.name), 0), LARGEST_COUNT) for field in fields(Usage)})

@@ -14,7 +14,7 @@ from core import clock
 from core.admin import may_view
 from core.display import age
 from jobs import overview
-from jobs.leases import count_live_workers
+from jobs.leases import live_workers
 from jobs.models import Job, WorkerLease
 from jobs.overview import BusySite, Hour
 from jobs.periods import first_id_at
@@ -99,7 +99,7 @@ def _job_tiles(now: datetime) -> list[Tile]:
 
 
 def _worker_tile() -> Tile:
-    live = count_live_workers()
+    live = len(live_workers())
     note = "taking jobs" if live else "jobs wait until one starts"
     return Tile("Live workers", str(live), note, reverse("admin:jobs_workerlease_changelist"), is_bad=not live)
 

@@ -1,6 +1,7 @@
 """What a worker process runs beside Celery: one event loop in a thread, with the job engine and the courier."""
 
 import asyncio
+import os
 import threading
 from typing import Any
 
@@ -8,13 +9,16 @@ import structlog
 import uvloop
 from celery import bootsteps
 from django.core.exceptions import ImproperlyConfigured
-from webhooks.courier import Courier
-from webhooks.tasks import bell as webhooks_bell
 
 from jobs.engine import Engine
 from jobs.tasks import bell as jobs_bell
+from webhooks.courier import Courier
+from webhooks.tasks import bell as webhooks_bell
 
 log = structlog.get_logger(__name__)
+
+#: EX_SOFTWARE of sysexits.h.
+EXIT_CODE = 70
 
 #: Pools whose tasks run in the process that has the engine: there the doorbell can be heard.
 POOLS = ("celery.concurrency.thread", "celery.concurrency.solo")
@@ -46,6 +50,7 @@ class Desk:
     def __init__(self) -> None:
         self._engine_ready = threading.Event()
         self._engine: Engine | None = None
+        self._is_stopping = False
         self._thread = threading.Thread(target=self._main, name="desk")
 
     def start(self) -> None:
@@ -54,6 +59,7 @@ class Desk:
 
     def stop(self) -> None:
         """Drain, and wait for the end: the jobs first, for their ends make deliveries."""
+        self._is_stopping = True
         if self._engine is not None:
             self._engine.stop()
         self._thread.join()
@@ -62,8 +68,14 @@ class Desk:
         try:
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
                 runner.run(self._run())
+        except Exception:
+            log.exception("desk_broke")
         finally:
             self._engine_ready.set()
+            if not self._is_stopping:
+                # Celery would stay up as a shell that does nothing; who supervises us starts a whole worker.
+                log.critical("desk_gone")
+                os._exit(EXIT_CODE)
 
     async def _run(self) -> None:
         self._engine, courier = Engine(), Courier()

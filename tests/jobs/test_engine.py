@@ -2,20 +2,27 @@
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
 import pytest
-from django.db import connection
+from django.db import DataError, InternalError, OperationalError, connection
 from django.utils import timezone
 from pytest_django import Settings
 
+from core.crypto import new_key
 from jobs.cancel import cancel
+from jobs.claim import claim
+from jobs.endings import Ending, Succeeded
 from jobs.engine import Engine
+from jobs.fence import Fence
+from jobs.finish import finish
 from jobs.models import Attempt, Job, JobState, WorkerLease
+from jobs.sweep import sweep
+from metering.accounts import Account
 from metering.models import UsageEvent
 from providers import errors
 from providers.scripted import Scripted
@@ -253,6 +260,103 @@ def test_broken_connections_to_the_database_lose_no_answer(site: Site, desk_rout
     assert (done.state, done.attempt) == (JobState.SUCCEEDED, 1)
 
 
+def test_an_error_of_the_database_of_any_kind_does_not_end_the_engine(
+    site: Site, desk_route: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A failover makes Postgres read-only for a while, and that is no OperationalError."""
+    failures = iter([InternalError("read-only transaction")] * 3)
+
+    def stumbling(act: Callable[..., Any]) -> Callable[..., Any]:
+        def stumble(*args: Any, **kwargs: Any) -> Any:
+            for error in failures:
+                raise error
+            return act(*args, **kwargs)
+
+        return stumble
+
+    monkeypatch.setattr("jobs.engine.claim", stumbling(claim))
+    monkeypatch.setattr("jobs.engine.sweep", stumbling(sweep))
+    job = queued(site)
+
+    with working(Scripted(HELLO)):
+        assert ended(job).state == JobState.SUCCEEDED
+    assert next(failures, None) is None
+
+
+def test_an_answer_that_waits_for_the_database_is_written_although_the_lease_was_lost_meanwhile(
+    site: Site, desk_route: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    away, waiting = threading.Event(), threading.Event()
+    away.set()
+
+    def finish_later(*args: Any) -> Any:
+        if away.is_set():
+            waiting.set()
+            raise OperationalError("the database is away")
+        return finish(*args)
+
+    monkeypatch.setattr("jobs.engine.finish", finish_later)
+    job = queued(site)
+
+    with working(Scripted(HELLO)) as engine:
+        assert waiting.wait(10)
+        first = WorkerLease.objects.get().worker_id
+        monkeypatch.setattr(engine, "_last_outage", float("inf"))  # as if the outage had just ended: no sweep yet
+        WorkerLease.objects.update(expires_at=timezone.now() - timedelta(seconds=1))
+        wait_for(lambda: WorkerLease.objects.exclude(worker_id=first).exists())
+        away.clear()
+        done = ended(job)
+
+    assert (done.state, done.attempt, done.crash_count) == (JobState.SUCCEEDED, 1, 0)
+    assert UsageEvent.objects.get().billable
+
+
+def test_an_end_that_cannot_be_written_fails_the_job_instead_of_running_it_again(
+    site: Site, desk_route: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse_success(fence: Fence, ending: Ending, calls: Sequence[Account]) -> Any:
+        if isinstance(ending, Succeeded):
+            raise DataError("value too long")
+        return finish(fence, ending, calls)
+
+    monkeypatch.setattr("jobs.engine.finish", refuse_success)
+    job = queued(site)
+
+    with working(Scripted(HELLO)):
+        done = ended(job)
+
+    assert (done.state, done.error_code, done.attempt) == (JobState.FAILED, "internal_error", 1)
+    assert not UsageEvent.objects.filter(outcome="open").exists()
+
+
+def test_a_claim_whose_answer_never_came_is_given_back(site: Site, desk_route: None) -> None:
+    with working(Scripted(HELLO)):
+        worker_id = wait_for(lambda: WorkerLease.objects.first()).worker_id
+        job = queued(site, available_at=timezone.now() + timedelta(hours=1))
+        # What a claim writes whose acknowledgement is lost: the job runs in the worker's name, and it does not know.
+        Job.objects.update(state="running", attempt=1, worker_id=worker_id, deadline_at="2100-01-01T00:00Z")
+        Attempt.objects.create(job=job, number=1, worker_id=worker_id)
+        done = ended(job)
+
+    assert (done.state, done.attempt, done.crash_count, done.error_count) == (JobState.SUCCEEDED, 2, 0, 0)
+
+
+def test_a_job_sealed_with_a_key_that_this_worker_lacks_waits_for_it(
+    site: Site, desk_route: None, settings: Settings
+) -> None:
+    ours = settings.ENCRYPTION_KEYS
+    settings.ENCRYPTION_KEYS = f"newer:{new_key()}"
+    job = queued(site)
+    settings.ENCRYPTION_KEYS = ours
+
+    with working(Scripted(HELLO)):
+        wait_for(lambda: Attempt.objects.filter(outcome="drained").exists())
+
+    waiting = Job.objects.defer("payload").get(id=job.id)
+    assert (waiting.state, waiting.error_count, waiting.crash_count) == ("queued", 0, 0)
+    assert waiting.available_at > timezone.now() + timedelta(seconds=5)
+
+
 def test_a_fault_of_ours_is_tried_again_and_never_leaves_a_job_running(site: Site, desk_route: None) -> None:
     job = queued(site, max_attempts=2)
 
@@ -260,6 +364,7 @@ def test_a_fault_of_ours_is_tried_again_and_never_leaves_a_job_running(site: Sit
         done = ended(job)
 
     assert (done.state, done.error_code, done.attempt) == (JobState.FAILED, "internal_error", 2)
+    assert set(UsageEvent.objects.values_list("outcome", "estimated", "billable")) == {("error", True, False)}
 
 
 def break_all_other_connections() -> None:

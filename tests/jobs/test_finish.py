@@ -14,6 +14,7 @@ from jobs.fence import Fence
 from jobs.finish import Finish, finish
 from jobs.leases import take_lease
 from jobs.models import Attempt, Job, JobState
+from metering import accounts
 from metering.accounts import Account
 from metering.models import Outcome, UsageEvent
 from providers.types import Usage
@@ -213,3 +214,22 @@ def test_the_database_itself_refuses_states_that_cannot_be(site: Site, change: s
 
     with pytest.raises(IntegrityError), connection.cursor() as cursor:
         cursor.execute(f"UPDATE jobs_job SET {change}")  # noqa: S608 (a constant of this test)
+
+
+def test_a_message_or_a_count_out_of_range_does_not_keep_a_job_from_ending(running: Job) -> None:
+    absurd = call(running, usage=Usage(10**15, 10**12), outcome=Outcome.ERROR)
+
+    assert finish(fence_of(running), Failed("x" * 100, "words " * 500), [absurd]) is Finish.WRITTEN
+
+    running.refresh_from_db()
+    assert running.state == JobState.FAILED
+    assert UsageEvent.objects.get().input_tokens == 2**31 - 1
+
+
+def test_a_call_that_was_opened_and_not_made_does_not_stay_open(running: Job) -> None:
+    accounts.write([call(running, outcome=Outcome.OPEN, usage=Usage())])
+
+    finish(fence_of(running), Canceled(), [])
+
+    event = UsageEvent.objects.get()
+    assert (event.outcome, event.billable, event.input_tokens) == ("lost", False, 0)

@@ -10,7 +10,7 @@ from django.utils import timezone
 
 from jobs import sweep as sweep_module
 from jobs.claim import claim
-from jobs.leases import renew_lease, take_lease
+from jobs.leases import Held, renew_lease, take_lease
 from jobs.models import Attempt, Job, JobState, WorkerLease
 from jobs.sweep import Swept, sweep
 from metering.models import UsageEvent
@@ -161,7 +161,7 @@ def test_a_heartbeat_brings_back_what_is_to_be_canceled(running: Job) -> None:
     renewal = renew_lease(running.worker_id)
 
     assert renewal is not None
-    assert renewal.to_cancel == (running.id,)
+    assert renewal.held == (Held(running.id, 1, is_to_be_canceled=True),)
 
 
 @pytest.mark.django_db(transaction=True)
@@ -193,3 +193,38 @@ def test_dead_leases_are_forgotten_after_a_while(worker_id: UUID) -> None:
     sweep()
 
     assert not WorkerLease.objects.exists()
+
+
+def test_after_an_outage_nobody_is_taken_for_lost_before_workers_could_beat(running: Job) -> None:
+    let_leases_expire()
+
+    assert sweep(workers_could_beat=False) == Swept()
+    assert sweep(settle_seconds=10**9) == Swept()
+    running.refresh_from_db()
+    assert (running.state, running.crash_count) == ("running", 0)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_job_that_got_a_new_worker_while_the_sweep_waited_for_it_is_left_alone(site: Site) -> None:
+    make_job(site)
+    job, held, go_on = run_with_a_new_worker(), threading.Event(), threading.Event()
+    WorkerLease.objects.all().delete()
+
+    def claim_anew() -> None:
+        with transaction.atomic():
+            Job.objects.filter(id=job.id).update(worker_id=take_lease(), attempt=2)
+            held.set()
+            go_on.wait(10)
+        connection.close()
+
+    other = threading.Thread(target=claim_anew)
+    other.start()
+    assert held.wait(10)
+    threading.Timer(0.5, go_on.set).start()
+    with transaction.atomic():
+        Job.objects.select_for_update().get(id=job.id)
+        assert sweep() == Swept()
+    other.join()
+
+    job.refresh_from_db()
+    assert (job.state, job.attempt, job.crash_count) == ("running", 2, 0)
