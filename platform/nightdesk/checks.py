@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 from django.conf import settings
 from django.core import checks
 from django.core.checks import CheckMessage, Error
+from django.core.exceptions import ImproperlyConfigured
 
 from core.crypto import CryptoError, parse_keyring
 from webhooks.reach import webhook_reach
@@ -20,6 +21,13 @@ LONGEST_DRAIN_SECONDS = 18
 def check_settings(**_: Any) -> list[CheckMessage]:
     """Return what is wrong with the settings. Ids are stable; docs/reference/settings.md explains them."""
     return [*_always(), *([] if settings.DEBUG else _production())]
+
+
+def refuse_bad_settings() -> None:
+    """Raise `ImproperlyConfigured` with every error: a server starts without running Django's checks."""
+    errors = [str(message.msg) for message in check_settings() if message.is_serious()]
+    if errors:
+        raise ImproperlyConfigured(" ".join(errors))
 
 
 def _always() -> Iterator[CheckMessage]:
@@ -39,6 +47,8 @@ def _always() -> Iterator[CheckMessage]:
         )
     if settings.JOB_RETRY_CAP_SECONDS < settings.JOB_RETRY_BASE_SECONDS:
         yield Error("JOB_RETRY_CAP_SECONDS is smaller than JOB_RETRY_BASE_SECONDS.", id="nightdesk.E005")
+    if settings.DEBUG and settings.BASE_URL.startswith("https://"):
+        yield Error("DEBUG is true, and BASE_URL is an https address: set DEBUG=false.", id="nightdesk.E007")
     if settings.JOB_DRAIN_SECONDS > LONGEST_DRAIN_SECONDS:
         yield Error(
             f"JOB_DRAIN_SECONDS may be {LONGEST_DRAIN_SECONDS} at most: a worker must be gone 30 s after it is told to"

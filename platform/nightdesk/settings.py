@@ -97,11 +97,28 @@ DATABASE_POOL_SIZE = env.number("DATABASE_POOL_SIZE", 16, at_least=4)
 #: How long a request waits for a connection before it answers 503.
 DATABASE_WAIT_SECONDS = env.number("DATABASE_WAIT_SECONDS", 3, at_least=1)
 _database = env.database("DATABASE_URL", "postgresql://nightdesk:nightdesk@127.0.0.1:5432/nightdesk")
+#: The longest that one statement may take; 0 for a migration that takes its time.
+DATABASE_STATEMENT_SECONDS = env.number("DATABASE_STATEMENT_SECONDS", 30)
 _database["OPTIONS"] = {
     "connect_timeout": str(DATABASE_WAIT_SECONDS),
-    "pool": {"min_size": 1, "max_size": DATABASE_POOL_SIZE, "timeout": DATABASE_WAIT_SECONDS},
+    # A process that froze or vanished in a transaction must not hold its locks for ever, nor a server that fell
+    # silent its clients.
+    "options": f"-c idle_in_transaction_session_timeout=10s -c statement_timeout={DATABASE_STATEMENT_SECONDS}s",
+    "keepalives_idle": "5",
+    "keepalives_interval": "2",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "10000",
+    "pool": {
+        "min_size": 1,
+        "max_size": DATABASE_POOL_SIZE,
+        "timeout": DATABASE_WAIT_SECONDS,
+        # Its pauses between attempts double; so that they stay short, it gives up early and begins again.
+        "reconnect_timeout": DATABASE_WAIT_SECONDS,
+    },
     **_database["OPTIONS"],  # type: ignore[dict-item] # what the URL says wins
 }
+# A connection that broke while it was idle is replaced before it is used, not after it failed somebody.
+_database["CONN_HEALTH_CHECKS"] = True
 DATABASES = {"default": _database}
 REDIS_URL = env.secret("REDIS_URL", "redis://127.0.0.1:6379/0")
 
@@ -161,7 +178,7 @@ JOB_ATTEMPT_SECONDS = env.number("JOB_ATTEMPT_SECONDS", 600, at_least=1)
 JOB_RETRY_BASE_SECONDS = env.number("JOB_RETRY_BASE_SECONDS", 2)
 JOB_RETRY_CAP_SECONDS = env.number("JOB_RETRY_CAP_SECONDS", 300)
 #: How long a worker that is told to stop waits for its calls, before it gives the jobs back.
-JOB_DRAIN_SECONDS = env.number("JOB_DRAIN_SECONDS", 20)
+JOB_DRAIN_SECONDS = env.number("JOB_DRAIN_SECONDS", 18)
 
 # Webhooks
 

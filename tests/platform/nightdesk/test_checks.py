@@ -3,9 +3,10 @@
 from typing import Any
 
 import pytest
+from django.core.exceptions import ImproperlyConfigured
 from pytest_django import Settings
 
-from nightdesk.checks import INSECURE_KEY, check_settings
+from nightdesk.checks import INSECURE_KEY, check_settings, refuse_bad_settings
 
 DEV_KEYS = "dev:aW5zZWN1cmUtZGV2ZWxvcG1lbnQta2V5LTMyLWJ5dGU="
 PRODUCTION = {
@@ -57,6 +58,20 @@ def test_a_bad_setting_is_named(production: Settings, name: str, value: Any, mes
 
     assert len(found) == 1
     assert name.partition("_")[0] in found[0].msg
+
+
+def test_a_server_does_not_start_with_an_error(production: Settings) -> None:
+    refuse_bad_settings()
+    production.SECRET_KEY = "short"
+
+    with pytest.raises(ImproperlyConfigured, match="SECRET_KEY"):
+        refuse_bad_settings()
+
+
+def test_debug_does_not_go_with_an_address_of_the_world(production: Settings) -> None:
+    production.DEBUG = True
+
+    assert [message.id for message in check_settings()] == ["nightdesk.E007"]
 
 
 def test_a_laptop_may_use_its_defaults(production: Settings) -> None:
