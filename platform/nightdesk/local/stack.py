@@ -182,7 +182,9 @@ def _worker(environment: Mapping[str, str]) -> Program:
 
 def _preparation(plan: Plan, environment: Mapping[str, str]) -> Program:
     receiver = ("--receiver-url", plan.receiver_url) if plan.receives else ()
-    return _program("prepare", environment, "-m", "nightdesk.local.prepare", *receiver)
+    # At the first start the disk is busy, and nobody waits for an answer.
+    patient = {**environment, "DATABASE_WAIT_SECONDS": "30"}
+    return _program("prepare", patient, "-m", "nightdesk.local.prepare", *receiver)
 
 
 def _program(name: str, environment: Mapping[str, str], *arguments: str, grace_seconds: float = 10) -> Program:
