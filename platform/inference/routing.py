@@ -7,13 +7,19 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import groupby
 
+import structlog
 from django.conf import settings
+from django.db.models import BinaryField
+from django.db.models.functions import Cast
 
+from core.crypto import CryptoError
 from inference.errors import UnknownModel
 from inference.models import ProviderAccount
 from inference.models import Target as TargetRow
 from providers.catalogue import vendors_of
 from providers.types import Dialect
+
+log = structlog.get_logger(__name__)
 
 #: A changed route or key is in effect everywhere within a second.
 FRESH_SECONDS = 0.9
@@ -102,26 +108,41 @@ def forget() -> None:
 
 def load() -> Routing:
     """Read providers and routes from the database, and add the providers whose keys the settings give."""
-    kept = {row.name: _to_spec(row) for row in ProviderAccount.objects.filter(is_active=True)}
+    # The key comes as it is stored: one that does not open must not take the other providers' routes with it.
+    accounts = ProviderAccount.objects.defer("api_key").annotate(sealed_key=Cast("api_key", BinaryField()))
+    kept = {row.name: _to_spec(row, row.sealed_key) for row in accounts.filter(is_active=True)}
     rows = TargetRow.objects.filter(route__is_active=True, provider__is_active=True)
     routes: dict[str, list[Target]] = {}
-    for row in rows.select_related("route", "provider").order_by("position", "-weight", "id"):
-        target = Target(kept[row.provider.name], row.upstream_model, row.position, row.weight)
-        routes.setdefault(row.route.model, []).append(target)
+    for model, provider, upstream_model, position, weight in rows.order_by("position", "-weight", "id").values_list(
+        "route__model", "provider__name", "upstream_model", "position", "weight"
+    ):
+        if provider in kept:  # or else it was made between the two statements, and is seen next time
+            routes.setdefault(model, []).append(Target(kept[provider], upstream_model, position, weight))
     given = [spec for spec in given_by_settings() if spec.name not in kept]
     return Routing((*kept.values(), *given), {model: tuple(targets) for model, targets in routes.items()})
 
 
-def _to_spec(row: ProviderAccount) -> ProviderSpec:
+def _to_spec(row: ProviderAccount, sealed_key: bytes | None) -> ProviderSpec:
     return ProviderSpec(
         name=row.name,
         dialect=Dialect(row.dialect),
         base_url=row.base_url,
-        api_key=bytes(row.api_key).decode() if row.api_key else None,
+        api_key=_open_key(row.name, sealed_key),
         price_list=row.price_list,
         api_version=row.api_version,
         serves_all_models=row.serves_all_models,
     )
+
+
+def _open_key(provider: str, sealed_key: bytes | None) -> str | None:
+    """Return the key; None where there is none or it cannot be opened, which is the same to a request."""
+    if sealed_key is None:
+        return None
+    try:
+        return ProviderAccount._meta.get_field("api_key").unseal(bytes(sealed_key)).decode()
+    except CryptoError as error:
+        log.error("provider_key_unreadable", provider=provider, error=str(error))
+        return None
 
 
 def given_by_settings() -> list[ProviderSpec]:

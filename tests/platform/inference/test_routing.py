@@ -5,6 +5,7 @@ from collections import Counter
 from typing import Any
 
 import pytest
+from django.db import connection
 from pytest_django import Settings
 
 from inference import routing
@@ -104,6 +105,20 @@ def test_the_routing_is_read_once_and_again_when_it_is_old(
     make_route("desk", (make_provider("new"), "m"))
     now[0] += 0.02
     assert names(routing.current().targets_for("desk")) == ["new"]
+
+
+def test_a_key_that_does_not_open_stops_its_own_provider_only(db: None) -> None:
+    broken, good = make_provider("broken"), make_provider("good")
+    make_route("desk", (broken, "m"), (good, "m"))
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE inference_provideraccount SET api_key = 'x' WHERE name = 'broken'")
+
+    targets = routing.load().targets_for("desk")
+
+    assert [(target.provider.name, target.provider.api_key) for target in targets] == [
+        ("broken", None),
+        ("good", "sk-test"),
+    ]
 
 
 def test_a_spec_does_not_show_its_key() -> None:
