@@ -96,15 +96,16 @@ def test_without_the_old_key_the_rotation_says_which_one_is_missing(sealed_with_
         rotate()
 
 
-def test_a_new_key_is_put_in_front(settings: Settings) -> None:
+def test_a_new_key_is_first_known_and_then_used(settings: Settings) -> None:
     settings.ENCRYPTION_KEYS = OLD
     printed = io.StringIO()
 
     call_command("rotate_encryption_key", new_key="k2", stdout=printed)
 
-    keyring = parse_keyring(printed.getvalue())
-    assert keyring.active == "k2"
-    assert set(keyring.keys) == {"k2", "old"}
+    known, used = (parse_keyring(line) for line in printed.getvalue().splitlines())
+    assert (known.active, used.active) == ("old", "k2")
+    assert known.keys == used.keys
+    assert set(used.keys) == {"k2", "old"}
 
 
 @pytest.mark.parametrize("name", ["old", "a b", "k" * 33])

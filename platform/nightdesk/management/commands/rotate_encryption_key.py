@@ -19,18 +19,21 @@ BATCH = 500
 class Command(BaseCommand):
     help = (
         "Seal every secret, payload and result anew with the first key of ENCRYPTION_KEYS. "
-        "First put a new key in front (--new-key ID prints the value to set) and restart all processes; "
-        "when this command has ended, the old key can be taken out. It can be interrupted and repeated."
+        "First put a new key at the end of it and restart all processes, then put it in front and restart them again "
+        "(--new-key ID prints both values); when this command has ended, the old key can be taken out. It can be interrupted and repeated."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("--new-key", metavar="ID", help="print ENCRYPTION_KEYS with a fresh key in front, and stop")
+        parser.add_argument(
+            "--new-key", metavar="ID", help="print ENCRYPTION_KEYS with a fresh key at its end, then in front"
+        )
         parser.add_argument("--check", action="store_true", help="only count what still needs an older key")
         parser.add_argument("--json", action="store_true", help="print one JSON object at the end")
 
     def handle(self, *_: Any, new_key: str | None, check: bool, json: bool, **__: Any) -> None:
         if new_key:
-            self.stdout.write(_with_new_key(new_key))
+            for line in _with_new_key(new_key):
+                self.stdout.write(line)
             return
         counts = {}
         for model, field in sealed_fields():
@@ -60,13 +63,14 @@ def sealed_fields() -> Iterator[tuple[type[models.Model], SealedField]]:
                 yield model, field
 
 
-def _with_new_key(key_id: str) -> str:
-    value = f"{key_id}:{new_key()},{settings.ENCRYPTION_KEYS}"
+def _with_new_key(key_id: str) -> tuple[str, str]:
+    """Return the two values to set, one after the other: first all must be able to open, then one may seal."""
+    fresh = f"{key_id}:{new_key()}"
     try:
-        parse_keyring(value)
+        parse_keyring(f"{fresh},{settings.ENCRYPTION_KEYS}")
     except CryptoError as error:
         raise CommandError(str(error)) from error
-    return value
+    return f"{settings.ENCRYPTION_KEYS},{fresh}", f"{fresh},{settings.ENCRYPTION_KEYS}"
 
 
 def _keys_of_old(model: type[models.Model], field: SealedField, limit: int | None) -> list[Any]:
