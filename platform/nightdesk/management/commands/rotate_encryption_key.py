@@ -20,7 +20,8 @@ class Command(BaseCommand):
     help = (
         "Seal every secret, payload and result anew with the first key of ENCRYPTION_KEYS. "
         "First put a new key at the end of it and restart all processes, then put it in front and restart them again "
-        "(--new-key ID prints both values); when this command has ended, the old key can be taken out. It can be interrupted and repeated."
+        "(--new-key ID prints both values); when this command has ended, the old key can be taken out. "
+        "It can be interrupted and repeated."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
