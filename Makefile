@@ -24,12 +24,11 @@ demo: .venv/made-local  ## play the main job on a desk of its own, and stop
 test: .venv/made-dev  ## run all tests, on embedded servers
 	$(python) -m pytest
 
-check: .venv/made-dev  ## check style, types, layers and migrations, as CI does
+check: .venv/made-dev  ## check style, types and layers, as CI does
 	$(python) -m ruff check .
 	$(python) -m ruff format --check .
 	$(python) -m mypy
 	$(python) -c 'from importlinter.cli import lint_imports_command; lint_imports_command()'
-	$(python) manage.py makemigrations --check --dry-run
 
 bench: .venv/made-dev  ## measure speed, a table per suite (ONLY=suite for one)
 	$(python) -m tests.bench $(ONLY)

@@ -8,6 +8,7 @@ from pathlib import Path
 from nightdesk import env
 from nightdesk.local.card import Card
 from nightdesk.local.ports import Ports, free_port
+from nightdesk.local.postgres_home import leave_no_trace
 from nightdesk.local.stack import bring_up, make_plan
 from nightdesk.local.supervisor import Supervisor
 from nightdesk.local.wishes import Wishes, only_the_systems
@@ -24,3 +25,4 @@ async def running_desk(settings: Mapping[str, str]) -> AsyncIterator[Card]:
             yield await bring_up(supervisor, plan, {**only_the_systems(env.merged({})), **settings})
         finally:
             await supervisor.stop()
+            leave_no_trace(plan.folder / "postgres")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from nightdesk import env
 from nightdesk.local.ports import free_port
+from nightdesk.local.postgres_home import leave_no_trace
 from tests.bench.report import Goal, Report, Row
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -17,8 +18,11 @@ LATER_STARTS = 3
 async def run() -> Report:
     """Start and stop `make run`'s body in a folder of its own, several times."""
     with tempfile.TemporaryDirectory(prefix="nightdesk-bench-") as folder:
-        first = await _start(Path(folder))
-        later = [await _start(Path(folder)) for _ in range(LATER_STARTS)]
+        try:
+            first = await _start(Path(folder))
+            later = [await _start(Path(folder)) for _ in range(LATER_STARTS)]
+        finally:
+            leave_no_trace(Path(folder) / "postgres")
     worst = max(later)
     rows = [Row("first start, requirements installed", first, "s"), Row("later start, worst of three", worst, "s")]
     goals = [Goal("later start", "less than 8 s", worst, worst < 8)]
