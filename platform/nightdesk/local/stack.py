@@ -220,8 +220,9 @@ def _is_ready(port: int) -> bool:
     connection = http.client.HTTPConnection(HOST, port, timeout=5)
     try:
         connection.request("GET", "/readyz")
-        return connection.getresponse().status == 200
-    except (OSError, http.client.HTTPException):
+        # Not merely up: `degraded` would mean that no worker is there yet, and jobs would wait.
+        return bool(json.load(connection.getresponse())["status"] == "ok")
+    except (OSError, http.client.HTTPException, ValueError, KeyError):
         return False
     finally:
         connection.close()
