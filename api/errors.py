@@ -201,7 +201,7 @@ def _mistakes(detail: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[s
 
 def to_response(problem: Problem, request: HttpRequest) -> HttpResponse:
     """Write the problem down: as JSON, or as plain words on the pages that people look at."""
-    response = JsonResponse(_body(problem, request)) if is_api(request.path) else _page(problem)
+    response = _json(problem, request) if is_api(request.path) else _page(problem)
     response.status_code = problem.status
     if problem.status == 401:
         response["WWW-Authenticate"] = "Bearer"
@@ -216,6 +216,10 @@ def to_response(problem: Problem, request: HttpRequest) -> HttpResponse:
 def is_api(path: str) -> bool:
     """Are errors at this path told as JSON?"""
     return path in API_PATHS or path.startswith(API_PREFIXES)
+
+
+def _json(problem: Problem, request: HttpRequest) -> HttpResponse:
+    return JsonResponse(_body(problem, request), json_dumps_params={"ensure_ascii": False})
 
 
 def _body(problem: Problem, request: HttpRequest) -> dict[str, Any]:

@@ -41,6 +41,8 @@ class Choice(serializers.ChoiceField):
     def to_internal_value(self, data: Any) -> Any:
         if not isinstance(data, str):
             raise ValidationError("Must be a string.")
+        if data not in self.choices:
+            raise ValidationError(f"Must be one of {', '.join(map(str, self.choices))}.")
         return super().to_internal_value(data)
 
 

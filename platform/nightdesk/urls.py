@@ -10,6 +10,7 @@ urlpatterns = [
     path("admin/", admin.site.urls),
     path("admin", RedirectView.as_view(pattern_name="admin:index")),
     path("static/<path:name>", serve),
+    path("", RedirectView.as_view(url="/docs")),
     path("", include("api.urls")),
 ]
 handler400 = "api.errors.bad_request"
