@@ -172,11 +172,11 @@ SIMULATOR_URL = env.text("SIMULATOR_URL").rstrip("/")
 
 #: How many jobs one worker process runs at once.
 JOB_SLOTS = env.number("JOB_SLOTS", 100, at_least=1)
-JOB_MAX_ATTEMPTS = env.number("JOB_MAX_ATTEMPTS", 3, at_least=1)
+JOB_MAX_ATTEMPTS = env.number("JOB_MAX_ATTEMPTS", 8, at_least=1)
 #: One attempt's time, over all its calls.
 JOB_ATTEMPT_SECONDS = env.number("JOB_ATTEMPT_SECONDS", 600, at_least=1)
 #: The first wait between attempts; it doubles, with full jitter, up to the second figure.
-JOB_RETRY_BASE_SECONDS = env.number("JOB_RETRY_BASE_SECONDS", 2)
+JOB_RETRY_BASE_SECONDS = env.number("JOB_RETRY_BASE_SECONDS", 5)
 JOB_RETRY_CAP_SECONDS = env.number("JOB_RETRY_CAP_SECONDS", 300)
 #: How long a worker that is told to stop waits for its calls, before it gives the jobs back.
 JOB_DRAIN_SECONDS = env.number("JOB_DRAIN_SECONDS", 18)
@@ -213,6 +213,7 @@ SPECTACULAR_SETTINGS = {
     "OAS_VERSION": "3.1.1",
     "SERVE_INCLUDE_SCHEMA": False,
     "COMPONENT_SPLIT_REQUEST": True,
+    "TAGS": [{"name": name} for name in ("Jobs", "Webhooks", "Operations")],
     "ENUM_NAME_OVERRIDES": {"JobState": "jobs.models.JobState", "DeliveryState": "webhooks.models.DeliveryState"},
     "POSTPROCESSING_HOOKS": ["drf_spectacular.hooks.postprocess_schema_enums", "api.schema.add_wire_bodies"],
 }
