@@ -9,10 +9,14 @@ ROOT = Path(__file__).resolve().parent
 sys.path.append(str(ROOT / "platform"))
 
 from django.core.management import execute_from_command_line  # noqa: E402 (the path comes first)
+from django.db import OperationalError  # noqa: E402
 
 from nightdesk import env  # noqa: E402
 
 if __name__ == "__main__":
     env.adopt(ROOT / ".nightdesk" / "environment.json")
     env.use_settings("nightdesk.settings")
-    execute_from_command_line(sys.argv)
+    try:
+        execute_from_command_line(sys.argv)
+    except OperationalError as error:
+        sys.exit(f"The database does not answer ({error}). Start `make run` in this folder, or set DATABASE_URL.")

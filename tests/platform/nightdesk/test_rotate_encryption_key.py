@@ -100,7 +100,7 @@ def test_a_new_key_is_first_known_and_then_used(settings: Settings) -> None:
     settings.ENCRYPTION_KEYS = OLD
     printed = io.StringIO()
 
-    call_command("rotate_encryption_key", new_key="k2", stdout=printed)
+    call_command("rotate_encryption_key", new_key="k2", stdout=printed, stderr=io.StringIO())
 
     known, used = (parse_keyring(line) for line in printed.getvalue().splitlines())
     assert (known.active, used.active) == ("old", "k2")

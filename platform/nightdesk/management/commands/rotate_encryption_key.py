@@ -33,8 +33,9 @@ class Command(BaseCommand):
 
     def handle(self, *_: Any, new_key: str | None, check: bool, json: bool, **__: Any) -> None:
         if new_key:
-            for line in _with_new_key(new_key):
-                self.stdout.write(line)
+            for when, value in zip(("first", "then"), _with_new_key(new_key), strict=True):
+                self.stderr.write(f"{when} set ENCRYPTION_KEYS to this, and restart every process:")
+                self.stdout.write(value)
             return
         counts = {}
         for model, field in sealed_fields():
