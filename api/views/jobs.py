@@ -65,8 +65,10 @@ class Jobs(Resource):
         identity = identity_of(request)
         submitted = submit(identity.site, wanted.to_submission(identity, key, id_of(request._request)))
         # The same answer both times: a caller that lost the first must not have to know.
-        headers = None if submitted.created else {"Idempotent-Replayed": "true"}
-        return _in_full(submitted.job, status.HTTP_202_ACCEPTED, headers)
+        if submitted.created:
+            # Nothing was done for it yet, so there is nothing to look up.
+            return Response(JobOut(JobView(submitted.job, None)).data, status.HTTP_202_ACCEPTED)
+        return _in_full(submitted.job, status.HTTP_202_ACCEPTED, {"Idempotent-Replayed": "true"})
 
     @extend_schema(
         operation_id="list_jobs",
