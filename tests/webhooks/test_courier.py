@@ -72,7 +72,7 @@ class Database:
     async def run(self, function: Callable[[], R]) -> R:
         return await self._threads.run(function)
 
-    async def until(self, condition: Callable[[], object], seconds: float = 8) -> None:
+    async def until(self, condition: Callable[[], object], seconds: float = 40) -> None:
         """Wait until the condition is true."""
         async with asyncio.timeout(seconds):
             while not await self.run(condition):  # noqa: ASYNC110 (rows of Postgres raise no event)
