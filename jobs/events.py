@@ -3,9 +3,9 @@
 from typing import Any
 
 from django.conf import settings
-from webhooks.record import record_event
 
 from jobs.models import Job
+from webhooks.record import record_event
 
 
 def record_end(job: Job) -> None:
