@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import stat
 import subprocess
@@ -98,7 +97,6 @@ def paste(command: str) -> Any:
     return json.loads(done.stdout)
 
 
-@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
 def test_the_commands_on_the_card_work_as_pasted_and_ctrl_c_leaves_no_process(folder: Path) -> None:
     port = free_port()
     with started(folder, PORT=str(port)) as desk:
