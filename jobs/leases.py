@@ -43,8 +43,8 @@ def take_lease() -> UUID:
     worker_id = new_uuid()
     _execute(
         """
-        INSERT INTO jobs_workerlease (worker_id, host, pid, version, started_at, expires_at, draining)
-        VALUES (%s, %s, %s, %s, clock_timestamp(), clock_timestamp() + %s, false)
+        INSERT INTO jobs_workerlease (worker_id, host, pid, version, started_at, expires_at, draining, report)
+        VALUES (%s, %s, %s, %s, clock_timestamp(), clock_timestamp() + %s, false, '{}')
         """,
         [worker_id, socket.gethostname()[:255], os.getpid(), settings.VERSION, timedelta(seconds=LEASE_SECONDS)],
     )

@@ -25,6 +25,8 @@ class ProviderAccount(models.Model):
     key_hint = models.CharField(max_length=8, blank=True, editable=False)
     #: For Azure's dated surface; empty for its v1 surface and for everybody else.
     api_version = models.CharField(max_length=40, blank=True)
+    #: How many jobs whose first choice it is may run at once; None: as many as there is room for.
+    max_running_jobs = models.PositiveIntegerField(null=True, blank=True)
     is_active = models.BooleanField(default=True)
     created_at = models.DateTimeField(db_default=Now(), editable=False)
 

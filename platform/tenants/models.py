@@ -26,6 +26,10 @@ class Site(models.Model):
     allowed_models = ArrayField(models.CharField(max_length=200), default=list, blank=True)
     #: The older signature binds neither path nor nonce; off unless a site's plugin needs it.
     accepts_older_signature = models.BooleanField(default=False)
+    #: How many of its jobs may run at once; None: as many as there is room for.
+    max_running_jobs = models.PositiveIntegerField(null=True, blank=True)
+    #: Days after which prompts and answers of ended jobs are erased; None: as JOB_RETENTION_DAYS says, 0: never.
+    retention_days = models.PositiveIntegerField(null=True, blank=True)
     created_at = models.DateTimeField(db_default=Now(), editable=False)
 
     class Meta:

@@ -1,4 +1,4 @@
-"""Jobs, the attempts at them, and the workers that hold them.
+"""Jobs and the attempts at them.
 
     queued ──claim──▶ running ──finish──▶ succeeded | failed | canceled
       │ ▲                │
@@ -8,13 +8,21 @@
 Terminal rows never change. (job, attempt) is the fencing token: who does not hold it cannot write the end.
 """
 
+from uuid import UUID
+
 from django.db import models
-from django.db.models import Q
-from django.db.models.functions import Now
+from django.db.models import F, Q, Value
+from django.db.models.functions import Coalesce, Now
 
 from core.fields import SealedField
 from core.ids import new_uuid, to_public
 from tenants.models import Site
+
+#: Stands for "no batch" where an index or a comparison needs a value.
+NO_BATCH = UUID(int=0)
+
+#: The queue of jobs that come one by one, and the one of batch members.
+DEFAULT_QUEUE, BATCH_QUEUE = "default", "batch"
 
 
 class JobState(models.TextChoices):
@@ -47,7 +55,9 @@ class Job(models.Model):
     kind = models.CharField(max_length=20, choices=JobKind.choices)
     #: The name the site asked for; it selects the route.
     model = models.CharField(max_length=200)
-    queue = models.CharField(max_length=40, default="default")
+    #: The provider in the first place of the model's route at the submit: whose cap it counts against.
+    provider = models.CharField(max_length=60, blank=True)
+    queue = models.CharField(max_length=40, default=DEFAULT_QUEUE)
     #: Lower is sooner.
     priority = models.SmallIntegerField(default=100)
     state = models.CharField(max_length=10, choices=JobState.choices, default=JobState.QUEUED)
@@ -56,7 +66,8 @@ class Job(models.Model):
     #: SHA-256 of the canonical request; tells a repeated submit from a different one under the same key.
     request_hash = models.BinaryField(max_length=32)
     #: JSON, sealed. `payload_version` says which shape it has (`jobs.payload`).
-    payload = SealedField(editable=False)
+    #: Empty once it was erased.
+    payload = SealedField(null=True, editable=False)
     payload_version = models.PositiveSmallIntegerField(default=1)
     #: The site's own words about the job; given back, never read.
     metadata = models.JSONField(default=dict)
@@ -80,6 +91,12 @@ class Job(models.Model):
     created_at = models.DateTimeField(db_default=Now())
     finished_at = models.DateTimeField(null=True)
     replay_of = models.ForeignKey("self", models.SET_NULL, null=True, related_name="replays")
+    #: When payload and result were erased, at the end of the site's retention.
+    erased_at = models.DateTimeField(null=True)
+
+    #: The batch it is a member of, and its name there. Members are told of by their batch's events alone.
+    batch = models.ForeignKey("jobs.Batch", models.CASCADE, null=True, related_name="members")
+    custom_id = models.CharField(max_length=200, blank=True)
 
     class Meta:
         ordering = ["-id"]
@@ -90,19 +107,36 @@ class Job(models.Model):
             ("view_payload", "Can read prompts and answers"),
         ]
         indexes = [
-            # What claims look through: jobs.claim.claim
+            # What claims look through, lane by lane: jobs.claim.claim
             models.Index(
-                fields=["queue", "priority", "available_at", "id"], condition=Q(state="queued"), name="job_ready"
+                F("queue"),
+                F("priority"),
+                F("site"),
+                F("provider"),
+                Coalesce("batch", Value(NO_BATCH)),
+                F("available_at"),
+                F("id"),
+                condition=Q(state="queued"),
+                name="job_ready_in_lanes",
             ),
             # What the sweep and the heartbeat look through
             models.Index(fields=["worker_id"], condition=Q(state="running"), name="job_running"),
             models.Index(fields=["site", "-id"], name="jobs_of_a_site"),
+            # Progress, and results in the order of the input
+            models.Index(fields=["batch", "state"], condition=Q(batch__isnull=False), name="progress_of_a_batch"),
+            models.Index(fields=["batch", "id"], condition=Q(batch__isnull=False), name="members_of_a_batch"),
+            # What the sweep and the retention look through
+            models.Index(fields=["expires_at"], condition=Q(state="queued"), name="job_expiring"),
+            models.Index(fields=["site", "finished_at"], condition=Q(erased_at__isnull=True), name="job_not_erased"),
         ]
         constraints = [
             models.UniqueConstraint(
                 fields=["site", "idempotency_key"],
                 condition=Q(idempotency_key__isnull=False),
                 name="one_job_per_site_and_idempotency_key",
+            ),
+            models.UniqueConstraint(
+                fields=["batch", "custom_id"], condition=Q(batch__isnull=False), name="one_member_per_custom_id"
             ),
             models.CheckConstraint(
                 name="running_jobs_have_a_worker",
@@ -155,23 +189,3 @@ class Attempt(models.Model):
 
     def __str__(self) -> str:
         return f"{self.job_id} #{self.number}"
-
-
-class WorkerLease(models.Model):
-    """One row per worker process: its sign of life. An expired lease is never revived."""
-
-    worker_id = models.UUIDField(primary_key=True)
-    host = models.CharField(max_length=255)
-    pid = models.PositiveIntegerField()
-    version = models.CharField(max_length=40)
-    started_at = models.DateTimeField(db_default=Now())
-    expires_at = models.DateTimeField()
-    #: True once the worker was told to stop; it claims nothing more.
-    draining = models.BooleanField(default=False)
-
-    class Meta:
-        ordering = ["started_at"]
-        verbose_name = "worker"
-
-    def __str__(self) -> str:
-        return f"{self.host}:{self.pid}"
