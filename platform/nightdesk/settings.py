@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from core import logging
+from core.crash import read_crash_at
 from nightdesk import env
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -217,6 +218,11 @@ SPECTACULAR_SETTINGS = {
     "ENUM_NAME_OVERRIDES": {"JobState": "jobs.models.JobState", "DeliveryState": "webhooks.models.DeliveryState"},
     "POSTPROCESSING_HOOKS": ["drf_spectacular.hooks.postprocess_schema_enums", "api.schema.add_wire_bodies"],
 }
+
+# Proof: with both set, workers and web die at a named point (docs/how-to/prove-it-yourself.md)
+
+_crash_at = env.text("NIGHTDESK_CRASH_AT")
+CRASH_AT = read_crash_at(_crash_at) if env.choice("NIGHTDESK_CHAOS", "0", ("0", "1")) == "1" else None
 
 # The admin
 

@@ -8,8 +8,10 @@ from typing import Any
 import structlog
 import uvloop
 from celery import bootsteps
+from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
+from core import crash
 from jobs.engine import Engine
 from jobs.tasks import bell as jobs_bell
 from webhooks.courier import Courier
@@ -36,6 +38,7 @@ class DeskStep(bootsteps.StartStopStep):  # type: ignore[misc] # Celery ships no
     def start(self, worker: Any) -> None:
         if worker.pool_cls.__module__ not in POOLS:
             raise ImproperlyConfigured("Run the Nightdesk worker with --pool=threads.")
+        crash.arm(settings.CRASH_AT)
         self.desk = Desk()
         self.desk.start()
 

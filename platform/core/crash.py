@@ -1,0 +1,88 @@
+"""Points at which this process can be made to die, to prove that nothing is lost then. Inert unless armed."""
+
+import os
+import signal
+import threading
+from dataclasses import dataclass
+from enum import StrEnum
+
+from django.core.exceptions import ImproperlyConfigured
+
+
+class CrashPoint(StrEnum):
+    """Where a process can be made to die, in the order in which a job passes."""
+
+    #: Jobs are claimed, and nothing has been done for them.
+    AFTER_CLAIM = "after_claim"
+    #: A call's account is open, and the call has not been made.
+    BEFORE_CALL = "before_call"
+    #: The provider has answered in part.
+    IN_CALL = "in_call"
+    #: Ends are written, and not committed.
+    BEFORE_COMMIT = "before_commit"
+    #: They are committed, and nobody has been told.
+    AFTER_COMMIT = "after_commit"
+    #: The lease is renewed, and not committed.
+    IN_HEARTBEAT = "in_heartbeat"
+    #: Lost jobs are taken from their workers, and that is not committed.
+    IN_SWEEP = "in_sweep"
+    #: A delivery is claimed, and has not been sent.
+    BEFORE_WEBHOOK = "before_webhook"
+    #: The receiver has answered, and that is not written down.
+    AFTER_WEBHOOK = "after_webhook"
+    #: Some of a batch's members are inserted, and that is not committed.
+    IN_EXPAND = "in_expand"
+    #: The end of a batch is written, and not committed.
+    IN_CONCLUDE = "in_conclude"
+
+
+@dataclass(frozen=True, slots=True)
+class CrashAt:
+    """The point, and at which passing of it, counted from 1."""
+
+    point: CrashPoint
+    passing: int
+
+
+class _Charge:
+    """An armed point. Many threads pass it."""
+
+    def __init__(self, at: CrashAt) -> None:
+        self._at, self._passed, self._lock = at, 0, threading.Lock()
+
+    def touch(self, point: CrashPoint) -> None:
+        if point is not self._at.point:
+            return
+        with self._lock:
+            self._passed += 1
+            if self._passed == self._at.passing:
+                # No handler, no `finally`, no flush: as when the machine goes.
+                os.kill(os.getpid(), signal.SIGKILL)
+
+
+_charge: _Charge | None = None
+
+
+def crash_point(point: CrashPoint) -> None:
+    """Die here, if this process was armed for it."""
+    if _charge is not None:
+        _charge.touch(point)
+
+
+def arm(at: CrashAt | None) -> None:
+    """Make this process die at a point; None disarms it."""
+    global _charge
+    _charge = _Charge(at) if at else None
+
+
+def read_crash_at(text: str) -> CrashAt | None:
+    """Read `point:n`; None for nothing. Raises `ImproperlyConfigured` for anything else."""
+    if not text:
+        return None
+    name, _, passing = text.partition(":")
+    if name not in set(CrashPoint) or not (passing.isascii() and passing.isdigit() and 0 < int(passing) < 10**9):
+        raise ImproperlyConfigured(
+            f"NIGHTDESK_CRASH_AT must be point:n, such as after_claim:1; got {text!r}. "
+            f"Points are {', '.join(CrashPoint)}; n counts the passings from 1."
+        )
+    return CrashAt(CrashPoint(name), int(passing))
