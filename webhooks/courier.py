@@ -12,6 +12,7 @@ import structlog
 from django.conf import settings
 
 from core import clock
+from core.crash import CrashPoint, crash_point
 from core.guarded_http import Interrupted, guarded_client
 from core.ids import to_public
 from core.threads import DatabaseThreads
@@ -136,7 +137,9 @@ class Courier:
             return Canceled("The endpoint was disabled."), None
         try:
             prepared = prepare(claimed, clock.unix_seconds())
+            crash_point(CrashPoint.BEFORE_WEBHOOK)
             exchange = await send(prepared, self._client, self._timeout_seconds)
+            crash_point(CrashPoint.AFTER_WEBHOOK)
         except Exception:  # the outermost of this delivery: it must not take the others along
             log.exception("delivery_broke")
             exchange = Exchange(Interrupted("Nightdesk could not make this attempt; its operator has been told."), 0)

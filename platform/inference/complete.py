@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 import structlog
 
 from core import clock
+from core.crash import CrashPoint, crash_point
 from inference.calls import CallClosed, CallOpened, CallOutcome, Ledger
 from inference.collect import Collector
 from inference.errors import NoProvider
@@ -123,6 +124,7 @@ async def _call(
     number = len(trace.closed) + 1
     opened = CallOpened(number, f"{trace.prefix}:{number}", target, clock.now())
     await ledger.open(opened, trace.closed[-1] if trace.closed else None)
+    crash_point(CrashPoint.BEFORE_CALL)
     watch = _Watch(opened, request)
     upstream = replace(request, model=target.upstream_model)
     context = CallContext(call_id=opened.call_id, total_seconds=remaining_seconds)
@@ -158,7 +160,9 @@ async def _ask(provider: Provider, request: InferenceRequest, context: CallConte
             async for event in events:
                 watch.add(event)
         return watch.collector.completion()
-    return await provider.embed(request, context)
+    answer = await provider.embed(request, context)
+    crash_point(CrashPoint.IN_CALL)
+    return answer
 
 
 class _Watch:
@@ -174,6 +178,7 @@ class _Watch:
     def add(self, event: StreamEvent) -> None:
         if self._first_event_ms is None:
             self._first_event_ms = self._elapsed_ms()
+            crash_point(CrashPoint.IN_CALL)
         self.collector.add(event)
 
     def answered(self, answer: Answer) -> CallClosed:
