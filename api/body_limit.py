@@ -15,9 +15,15 @@ App: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 CUT_OFF = "nightdesk.body_cut_off"
 
+#: Where a body may be larger than MAX_BODY_BYTES, and the setting that says how large.
+ROOMY: Mapping[tuple[str, str], str] = {
+    ("POST", "/v1/batches"): "MAX_BATCH_BODY_BYTES",
+    ("POST", "/v1/files"): "MAX_UPLOAD_BYTES",
+}
+
 
 class BodyLimit:
-    """Cut off a body that is larger than MAX_BODY_BYTES, announced or not, and say so in the scope.
+    """Cut off a body that is larger than its address allows, announced or not, and say so in the scope.
 
     The application then sees an empty body and answers (`is_cut_off`); what is left of the body is never read.
     """
@@ -27,8 +33,14 @@ class BodyLimit:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            receive = limited(scope, receive, settings.MAX_BODY_BYTES)
+            receive = limited(scope, receive, limit_of(scope["method"], scope["path"]))
         await self._app(scope, receive, send)
+
+
+def limit_of(method: str, path: str) -> int:
+    """Return how many bytes a body may have that comes in at this address."""
+    limit: int = getattr(settings, ROOMY.get((method, path), "MAX_BODY_BYTES"))
+    return limit
 
 
 def limited(scope: Scope, receive: Receive, limit: int) -> Receive:
@@ -61,5 +73,7 @@ def _announced(scope: Scope) -> int:
 
 
 def is_cut_off(request: HttpRequest) -> bool:
-    """Was the body larger than the limit?"""
-    return bool(getattr(request, "scope", {}).get(CUT_OFF))
+    """Was the body larger than the limit? Another server than ASGI's tells by the length that was announced."""
+    announced = str(request.META.get("CONTENT_LENGTH") or "")
+    too_long = announced.isdigit() and int(announced) > limit_of(request.method or "", request.path)
+    return too_long or bool(getattr(request, "scope", {}).get(CUT_OFF))

@@ -50,7 +50,7 @@ class ApiError(Exception):
 
     * ApiError
       + Malformed        the body is not JSON as we take it; carries `param`
-      + TooLarge         the body is larger than MAX_BODY_BYTES
+      + TooLarge         the body is larger than its address allows (`api.body_limit`)
       + ResourceNotFound no such resource of this site, or no such address
       + NotReady         something this desk needs does not answer
     """

@@ -196,7 +196,14 @@ WEBHOOK_SLOTS = env.number("WEBHOOK_SLOTS", 32, at_least=1)
 # The API
 
 MAX_BODY_BYTES = env.number("MAX_BODY_BYTES", 262_144, at_least=1024)
-DATA_UPLOAD_MAX_MEMORY_SIZE = MAX_BODY_BYTES
+#: A batch whose members come in the request itself. The body is held in memory while it is read.
+MAX_BATCH_BODY_BYTES = env.number("MAX_BATCH_BODY_BYTES", 33_554_432, at_least=1024)
+#: A file, as OpenAI's batches allow. It goes through the disk, and is never whole in memory.
+MAX_FILE_BYTES = env.number("MAX_FILE_BYTES", 209_715_200, at_least=1024)
+#: The file, and around it the form it comes in.
+MAX_UPLOAD_BYTES = MAX_FILE_BYTES + 65_536
+#: Django's own bound, which knows no addresses. `api.body_limit` watches each.
+DATA_UPLOAD_MAX_MEMORY_SIZE = max(MAX_BODY_BYTES, MAX_BATCH_BODY_BYTES)
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": ["api.authentication.SiteAuthentication"],
     "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],

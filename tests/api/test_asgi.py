@@ -7,9 +7,10 @@ from typing import Any
 
 import httpx
 import pytest
+from pytest_django import Settings
 
 from api.asgi import get_application
-from api.body_limit import App
+from api.body_limit import App, limit_of
 from jobs.models import Job
 from jobs.tasks import bell
 from tenants.credentials import NewSite
@@ -77,6 +78,20 @@ async def test_an_endless_body_is_answered_413_and_not_read(app: App, bakery: Ne
     assert answer["headers"][b"Connection"] == b"close"
     assert answer["headers"][b"X-Request-ID"].decode() == answer["body"]["error"]["request_id"]
     assert read <= (0 if announced else 2 * 262_144)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "setting"),
+    [
+        ("POST", "/v1/jobs", "MAX_BODY_BYTES"),
+        ("POST", "/v1/batches", "MAX_BATCH_BODY_BYTES"),
+        ("POST", "/v1/files", "MAX_UPLOAD_BYTES"),
+        ("PUT", "/v1/files", "MAX_BODY_BYTES"),
+        ("POST", "/v1/files/", "MAX_BODY_BYTES"),
+    ],
+)
+def test_each_address_has_its_limit(settings: Settings, method: str, path: str, setting: str) -> None:
+    assert limit_of(method, path) == getattr(settings, setting)
 
 
 async def call(app: App, receive: Any, headers: list[tuple[bytes, bytes]], **scope: Any) -> dict[str, Any]:
