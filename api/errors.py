@@ -18,12 +18,17 @@ from rest_framework import exceptions as drf
 from api.request_ids import id_of
 from inference.errors import NoProvider, UnknownModel
 from jobs.errors import (
+    FileInUse,
+    FileMissing,
     IdempotencyConflict,
     InvalidBody,
     InvalidTime,
     JobEnded,
     JobNotFound,
+    LineTooLong,
     NotReplayable,
+    UnfitFile,
+    UnreadableFile,
     UnreadablePayload,
 )
 from tenants.errors import Forbidden, Unauthenticated
@@ -107,6 +112,12 @@ TABLE: Mapping[type[BaseException], Row] = {
     JobNotFound: Row(404, NOT_FOUND, "not_found"),
     JobEnded: Row(409, CONFLICT, "job_ended"),
     NotReplayable: Row(409, CONFLICT, "job_not_replayable"),
+    # Files
+    FileMissing: Row(404, NOT_FOUND, "not_found"),
+    FileInUse: Row(409, CONFLICT, "file_in_use"),
+    UnreadableFile: Row(409, CONFLICT, "file_unreadable"),
+    LineTooLong: Row(400, INVALID, "line_too_long"),
+    UnfitFile: Row(400, INVALID, "invalid_value"),
     # Webhooks
     UnsafeUrl: Row(400, INVALID, "unsafe_url"),
     UnknownEventType: Row(400, INVALID, "unknown_event_type"),
@@ -173,7 +184,7 @@ def _param_of(error: BaseException) -> str | None:
     if isinstance(error, InvalidBody):
         # Where in the wire body, which itself stands in the job's field `body`.
         return f"body.{error.param}" if error.param else "body"
-    if isinstance(error, Malformed | InvalidTime):
+    if isinstance(error, Malformed | InvalidTime | UnfitFile):
         return error.param
     return PARAMS.get(type(error))
 

@@ -7,6 +7,12 @@
   + JobNotFound           no job of this site has that id
   + JobEnded              it is too late: the job has ended
   + NotReplayable         only a job that ended without success can be tried again
+  + FileError
+    - FileMissing         no file of this site has that id, or it expired
+    - FileInUse           a batch is about to read it
+    - UnreadableFile      a piece of it is gone or cannot be opened
+    - LineTooLong         no line of a batch is that long; carries `line`
+    - UnfitFile           it cannot be taken; carries `param`
 """
 
 
@@ -50,3 +56,33 @@ class JobEnded(JobError):
 class NotReplayable(JobError):
     def __init__(self, state: str) -> None:
         super().__init__(f"Only a failed, canceled or expired job can be tried again; this one is {state}.")
+
+
+class FileError(JobError): ...
+
+
+class FileMissing(FileError):
+    def __init__(self) -> None:
+        super().__init__("There is no such file.")
+
+
+class FileInUse(FileError):
+    def __init__(self, batch_id: str) -> None:
+        super().__init__(f"The batch {batch_id} is about to read this file; try again when it is under way.")
+
+
+class UnreadableFile(FileError):
+    def __init__(self, file_id: str) -> None:
+        super().__init__(f"What was stored of the file {file_id} cannot be read any more. Upload it again.")
+
+
+class LineTooLong(FileError):
+    def __init__(self, line: int, longest: int) -> None:
+        super().__init__(f"Line {line} is longer than {longest:,} bytes.")
+        self.line = line
+
+
+class UnfitFile(FileError):
+    def __init__(self, message: str, param: str = "file") -> None:
+        super().__init__(message)
+        self.param = param

@@ -3,7 +3,7 @@
 from typing import Any
 
 from inference.models import ProviderAccount, Route, Target
-from jobs.models import Job
+from jobs.models import File, FileChunk, Job
 from tenants.models import Site
 
 
@@ -31,3 +31,11 @@ def make_job(site: Site, **fields: Any) -> Job:
     payload = b'{"model":"desk","messages":[{"role":"user","content":"Say hello."}]}'
     wanted = {"kind": "chat", "model": "desk", "request_hash": b"h" * 32, "payload": payload}
     return Job.objects.create(site=site, **{**wanted, **fields})
+
+
+def make_file(site: Site, *parts: bytes, **fields: Any) -> File:
+    """An uploaded file, stored in these pieces."""
+    wanted = {"purpose": "batch", "filename": "requests.jsonl", "bytes": sum(map(len, parts))}
+    file = File.objects.create(site=site, **{**wanted, **fields})
+    FileChunk.objects.bulk_create(FileChunk(file=file, number=n, content=part) for n, part in enumerate(parts))
+    return file

@@ -1,0 +1,101 @@
+"""Files as they are read: whole lines out of pieces, and nobody else's."""
+
+from datetime import timedelta
+
+import pytest
+from django.db import connection
+from pytest_django import Settings
+
+from core import clock
+from jobs.errors import FileMissing, LineTooLong, UnreadableFile
+from jobs.files.read import AROUND_A_BODY, find_file, lines, pieces
+from jobs.models import FileChunk
+from tenants.models import Site
+from tests.factories import make_file, make_site
+
+
+def read_lines(site: Site, *parts: bytes) -> list[bytes]:
+    return list(lines(make_file(site, *parts)))
+
+
+@pytest.mark.parametrize(
+    ("parts", "found"),
+    [
+        ((b"one\ntwo\n",), [b"one", b"two"]),
+        ((b"one\ntwo",), [b"one", b"two"]),
+        ((b"one\r\ntwo\r\n",), [b"one", b"two"]),
+        ((b"one\r", b"\ntwo\r"), [b"one", b"two"]),
+        ((b"on", b"e", b"\nt", b"wo"), [b"one", b"two"]),
+        ((b"one\n", b"two\n"), [b"one", b"two"]),
+        ((b"one\n\n\ntwo\n\n",), [b"one", b"", b"", b"two", b""]),
+        ((b"\xef\xbb\xbfone\n\xef\xbb\xbftwo",), [b"one", b"\xef\xbb\xbftwo"]),
+        ((b"\xef\xbb", b"\xbfone"), [b"one"]),
+        (("ü".encode()[:1], "ü\n".encode()[1:]), ["ü".encode()]),
+        ((b"\n",), [b""]),
+        ((), []),
+    ],
+)
+def test_lines_are_whole_wherever_the_pieces_end(site: Site, parts: tuple[bytes, ...], found: list[bytes]) -> None:
+    assert read_lines(site, *parts) == found
+
+
+@pytest.mark.parametrize("end", [b"", b"\n", b"\r\n"])
+def test_a_line_may_be_as_long_as_a_jobs_body_and_what_is_around_it(site: Site, settings: Settings, end: bytes) -> None:
+    settings.MAX_BODY_BYTES = 1024
+    longest = b"x" * (1024 + AROUND_A_BODY)
+
+    assert read_lines(site, longest[:1000], longest[1000:] + end) == [longest]
+    with pytest.raises(LineTooLong, match=r"Line 2 is longer than 3,072 bytes\."):
+        read_lines(site, b"short\n", longest[:1000], longest[1000:] + b"x" + end)
+
+
+def test_of_a_line_without_end_no_more_is_read_than_tells_so(site: Site, settings: Settings) -> None:
+    settings.MAX_BODY_BYTES = 1024
+    file = make_file(site, *(b"x" * 1000 for _ in range(50)))
+    # Whoever reads on finds this piece broken.
+    FileChunk.objects.filter(file=file, number=10).delete()
+
+    with pytest.raises(LineTooLong):
+        list(lines(file))
+
+
+def test_a_file_of_another_site_is_missing_and_so_is_an_expired_one(site: Site) -> None:
+    now = clock.now()
+    own, theirs = make_file(site, b"own"), make_file(make_site("florist"), b"theirs")
+    expired = make_file(site, b"old", expires_at=now - timedelta(seconds=1))
+    kept = make_file(site, b"new", expires_at=now + timedelta(minutes=1))
+
+    assert find_file(site, own.public_id) == own
+    assert find_file(site, kept.public_id) == kept
+    for missing in (theirs.public_id, expired.public_id, own.public_id[:-1], "file-abc", ""):
+        with pytest.raises(FileMissing):
+            find_file(site, missing)
+
+
+def test_a_file_whose_piece_is_gone_does_not_end_as_if_it_were_whole(site: Site) -> None:
+    file = make_file(site, b"one\n", b"two\n", b"three\n")
+    FileChunk.objects.filter(file=file, number=2).delete()
+
+    found = pieces(file)
+    assert (next(found), next(found)) == (b"one\n", b"two\n")
+    with pytest.raises(UnreadableFile):
+        next(found)
+
+
+def test_a_piece_that_does_not_open_is_said_to_be_unreadable(site: Site) -> None:
+    file = make_file(site, b"one\n")
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE jobs_filechunk SET content = %s", [b"not sealed"])
+
+    with pytest.raises(UnreadableFile):
+        list(lines(file))
+
+
+def test_content_is_sealed_in_the_database(site: Site) -> None:
+    make_file(site, b"a product description")
+
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT content FROM jobs_filechunk")
+        (sealed,) = cursor.fetchone()
+
+    assert b"product" not in bytes(sealed)
