@@ -8,9 +8,10 @@ from urllib.parse import quote_from_bytes
 
 from django.conf import settings
 from django.core.handlers.asgi import ASGIHandler, ASGIRequest
-from django.http import HttpRequest, HttpResponseBase
+from django.http import HttpRequest, HttpResponseBase, StreamingHttpResponse
 
-from api.body_limit import App, BodyLimit, is_cut_off
+from api.body_limit import App, BodyLimit, Send, is_cut_off
+from api.streaming import pull
 from core.threads import DatabaseThreads
 
 #: Answered on the event loop itself: it touches nothing, and is alive as long as the loop is.
@@ -24,9 +25,11 @@ class Desk(ASGIHandler):
     is under way, each of which then wants a database connection.
     """
 
-    def __init__(self, threads: DatabaseThreads) -> None:
+    def __init__(self, threads: DatabaseThreads, slow: DatabaseThreads) -> None:
+        """`slow` are for what takes its time, so that it leaves the others to everybody else."""
         super().__init__()
         self._threads = threads
+        self._slow = slow
 
     def load_middleware(self, is_async: bool = False) -> None:
         super().load_middleware(is_async=False)
@@ -46,6 +49,11 @@ class Desk(ASGIHandler):
             return self.get_response(request)
         return await self._threads.run(self.get_response, request)
 
+    async def send_response(self, response: HttpResponseBase, send: Send) -> None:
+        if isinstance(response, StreamingHttpResponse) and not response.is_async:
+            response.streaming_content = pull(self._slow, iter(response))
+        await super().send_response(response, send)
+
 
 def _take_in(request: ASGIRequest, body_file: IO[bytes]) -> None:
     """Hold the body in memory: the file is closed under a thread whose client goes away. It is small (`BodyLimit`)."""
@@ -57,4 +65,8 @@ def _take_in(request: ASGIRequest, body_file: IO[bytes]) -> None:
 
 
 def get_application() -> App:
-    return BodyLimit(Desk(DatabaseThreads("web", settings.DATABASE_POOL_SIZE)))
+    # Together as many as there are connections, so that no thread waits for one.
+    slow = settings.DATABASE_POOL_SIZE // 4
+    return BodyLimit(
+        Desk(DatabaseThreads("web", settings.DATABASE_POOL_SIZE - slow), slow=DatabaseThreads("slow", slow))
+    )
