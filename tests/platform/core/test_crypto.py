@@ -71,6 +71,8 @@ def test_what_is_not_sealed_is_refused(sealed: bytes) -> None:
         f"{'k' * 33}:{OLD}",
         f"é:{OLD}",
     ],
+    # Every process that collects the tests must find the same names.
+    ids=lambda text: text.replace(OLD, "OLD").replace(NEW, "NEW"),
 )
 def test_a_keyring_that_cannot_be_used_is_refused_and_not_repeated_in_full(text: str) -> None:
     with pytest.raises(InvalidKeyring) as caught:

@@ -30,9 +30,10 @@ HTTPX_ERRORS = sorted(
     },
     key=lambda kind: kind.__name__,
 )
-AIOHTTP_ERRORS = [
-    kind for kind in {aiohttp.ClientError, *all_below(aiohttp.ClientError)} if kind.__module__.startswith("aiohttp")
-]
+AIOHTTP_ERRORS = sorted(
+    {kind for kind in (aiohttp.ClientError, *all_below(aiohttp.ClientError)) if kind.__module__.startswith("aiohttp")},
+    key=lambda kind: kind.__name__,
+)
 
 
 def made(kind: type[BaseException]) -> Exception:
