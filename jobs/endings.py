@@ -41,9 +41,11 @@ class Canceled:
 @dataclass(frozen=True, slots=True)
 class GivenBack:
     """The job goes back to the queue through no fault of its own: the worker stops, or lost its lease, or cannot
-    read it yet. It may be claimed again after this time."""
+    read it yet, or the retry budget is spent. It may be claimed again after this time."""
 
     seconds: float = 0.0
+    #: A code that the attempt and the waiting job bear; empty where there is nothing to say.
+    why: str = ""
 
 
 Ending: TypeAlias = Succeeded | RetryIn | Failed | Canceled | GivenBack

@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum, auto
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 from uuid import UUID
 
 import structlog
@@ -23,22 +23,26 @@ from django.db import InterfaceError, OperationalError
 from structlog.contextvars import bound_contextvars
 
 from core.crypto import UnknownKey
+from core.grouping import Grouped
 from core.ids import to_public
 from core.threads import DatabaseThreads
+from inference import routing
 from inference.clients import Clients
-from inference.routing import ProviderSpec
+from inference.retry_budget import RetryBudgets, to_report
+from inference.routing import ProviderSpec, Routing
 from jobs import leases
 from jobs.claim import Claimed, claim
 from jobs.endings import Canceled, Ending, Failed, GivenBack, RetryIn
-from jobs.execute import Run, begin, execute
+from jobs.execute import Opening, Run, begin, execute, open_calls
 from jobs.fence import Fence
-from jobs.finish import Finish, finish
+from jobs.finish import End, Finish, finish_all
 from jobs.leases import Held, Renewal
 from jobs.models import Job
 from jobs.sweep import sweep
 from metering.accounts import Account
 from providers.types import Provider
 
+Item = TypeVar("Item")
 R = TypeVar("R")
 
 log = structlog.get_logger(__name__)
@@ -54,6 +58,8 @@ SETTLE_SECONDS = leases.LEASE_SECONDS + leases.HEARTBEAT_SECONDS
 UNREADABLE_SECONDS = 10.0
 #: Threads for claims and finishes; the heartbeat has its own, so that it never waits behind them.
 DATABASE_THREADS = 6
+#: Calls are opened, and attempts ended, in groups of at most so many, so many groups at a time.
+LARGEST_GROUP, GROUPS_AT_ONCE = 200, 2
 
 BROKEN = "The desk itself failed while it ran this attempt; its log has the details."
 
@@ -98,13 +104,22 @@ class Engine:
         self._stopping = asyncio.Event()
         self._database = DatabaseThreads("jobs", DATABASE_THREADS)
         self._pulse = DatabaseThreads("pulse", 1)
+        self._opener: Grouped[Opening, Canceled | GivenBack | None] = self._grouped(open_calls)
+        self._ender: Grouped[End, Finish] = self._grouped(finish_all)
         self._clients = Clients()
+        self._budgets = RetryBudgets(settings.RETRY_BUDGET_PERCENT / 100, settings.RETRY_BUDGET_FLOOR)
         self._provider_for = provider_for or self._clients
         self._worker_id: UUID | None = None
         #: Jobs that the database says we hold, and we know nothing of, at the last heartbeat.
         self._strays: frozenset[Held] = frozenset()
         self._last_outage = -math.inf
         self._loop: asyncio.AbstractEventLoop | None = None
+
+    def _grouped(self, work: Callable[[Sequence[Item]], Sequence[R]]) -> Grouped[Item, R]:
+        async def do(items: Sequence[Item]) -> Sequence[R]:
+            return await self._database.run(work, items)
+
+        return Grouped(do, largest=LARGEST_GROUP, at_once=GROUPS_AT_ONCE, shared=DATABASE_AWAY)
 
     def wake(self) -> None:
         """Look for work now."""
@@ -136,7 +151,7 @@ class Engine:
             log.info("lease_taken", worker=str(self._worker_id))
             self._bell.set()
             return
-        renewal = await self._pulse.run(leases.renew_lease, self._worker_id)
+        renewal = await self._pulse.run(leases.renew_lease, self._worker_id, self._report())
         if renewal is None:
             self._fence()
             return
@@ -153,8 +168,12 @@ class Engine:
         strays = frozenset(held for held in renewal.held if held.job_id not in self._slots)
         for held in strays & self._strays:
             log.warning("stray_given_back", job=to_public(Job.ID_PREFIX, held.job_id), attempt=held.attempt)
-            await self._database.run(finish, Fence(held.job_id, held.attempt, worker_id), GivenBack(), [])
+            await self._ender.do(End(Fence(held.job_id, held.attempt, worker_id), GivenBack()))
         self._strays = strays
+
+    def _report(self) -> dict[str, Any]:
+        """What this worker says of itself, for people to look at."""
+        return {"slots": settings.JOB_SLOTS, "jobs": len(self._slots), "retry_budgets": to_report(self._budgets)}
 
     def _fence(self) -> None:
         """The lease ran out (we were frozen, or Postgres was away): what we hold may be another's by now."""
@@ -183,7 +202,7 @@ class Engine:
         worker_id, free = self._worker_id, settings.JOB_SLOTS - len(self._slots)
         if worker_id is None or free <= 0:
             return 0
-        claims = await self._database.run(claim, worker_id, free)
+        claims = await self._database.run(claim, worker_id, free, settings.JOB_QUEUES)
         for claimed in claims:
             self._start(claimed, worker_id)
         return len(claims)
@@ -218,17 +237,16 @@ class Engine:
     # One job
 
     def _start(self, claimed: Claimed, worker_id: UUID) -> None:
-        job = claimed.job
-        slot = self._slots[job.id] = Slot(begin(claimed, worker_id))
-        slot.task = asyncio.create_task(self._work(slot), name=job.public_id)
+        slot = self._slots[claimed.job_id] = Slot(begin(claimed, worker_id))
+        slot.task = asyncio.create_task(self._work(slot), name=claimed.public_id)
         slot.task.add_done_callback(lambda task: self._free(slot, task))
         if worker_id != self._worker_id:
             # The lease was lost while the claim was under way.
             slot.stop(GivenBack())
 
     def _free(self, slot: Slot, task: "asyncio.Task[None]") -> None:
-        if self._slots.get(slot.run.job.id) is slot:
-            del self._slots[slot.run.job.id]
+        if self._slots.get(slot.run.job.job_id) is slot:
+            del self._slots[slot.run.job.job_id]
         if not task.cancelled() and (error := task.exception()):
             log.error("job_task_broke", job=slot.run.job.public_id, exc_info=error)
         self._bell.set()
@@ -252,7 +270,12 @@ class Engine:
         slot.phase = Phase.CALLING
         try:
             return await execute(
-                slot.run, database=self._database, provider_for=self._provider_for, chance=self._chance
+                slot.run,
+                routing=await self._routing(),
+                opener=self._opener.do,
+                retries=self._budgets.of_site(slot.run.job.site_id),
+                provider_for=self._provider_for,
+                chance=self._chance,
             )
         except asyncio.CancelledError:
             if slot.stopped_by is None:
@@ -269,13 +292,18 @@ class Engine:
             log.exception("job_broke")
             return _broken(slot.run.job)
 
+    async def _routing(self) -> Routing:
+        if kept := routing.kept():
+            return kept
+        return await self._database.run(routing.current)
+
     async def _finish(self, slot: Slot, ending: Ending) -> Finish | None:
         """Write the end, waiting for Postgres if need be. None if it could not be written: the sweep will see to it."""
         calls: Sequence[Account] = slot.run.accounts()
         give_up_at = time.monotonic() + FINISH_PATIENCE_SECONDS
         while time.monotonic() < give_up_at:
             try:
-                return await self._database.run(finish, slot.run.fence, ending, calls)
+                return await self._ender.do(End(slot.run.fence, ending, calls))
             except DATABASE_AWAY:
                 self._last_outage = time.monotonic()
                 await asyncio.sleep(self._chance.uniform(0.2, POLL_SECONDS))
@@ -323,7 +351,7 @@ async def _cancel(*tasks: "asyncio.Task[None]") -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _broken(job: Job) -> RetryIn | Failed:
+def _broken(job: Claimed) -> RetryIn | Failed:
     if job.error_count + 1 >= job.max_attempts:
         return Failed("internal_error", BROKEN)
     return RetryIn(settings.JOB_RETRY_BASE_SECONDS, "internal_error", BROKEN)

@@ -1,16 +1,31 @@
-"""Tell the site that a job ended: the webhook event, in the transaction that ends the job."""
+"""Tell the sites that jobs ended: the webhook events, in the transaction that ends the jobs."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from django.conf import settings
 
 from jobs.models import Job
-from webhooks.record import record_event
+from webhooks.record import Happening, record_events
 
 
 def record_end(job: Job) -> None:
-    """Record `job.<state>` for a job whose end is being written. Deliveries leave after commit."""
-    record_event(job.site_id, f"job.{job.state}", job.id, to_data(job), terminal=True)
+    """Record `job.<state>` for a job whose end is being written; see `record_ends`."""
+    record_ends([job])
+
+
+def record_ends(jobs: Iterable[Job]) -> None:
+    """Record `job.<state>` for each job whose end is being written. Deliveries leave after commit.
+
+    Members of a batch are told of by the batch's own events: ten thousand of them would be an attack on the site.
+    """
+    record_events(
+        [
+            Happening(job.site_id, f"job.{job.state}", job.id, to_data(job), terminal=True)
+            for job in jobs
+            if job.batch_id is None
+        ]
+    )
 
 
 def to_data(job: Job) -> dict[str, Any]:

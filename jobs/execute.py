@@ -1,21 +1,21 @@
 """Run one claimed job on the worker's event loop: body to request, inference, answer to result."""
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 from uuid import UUID
 
 from django.conf import settings
 from django.db import transaction
 
 from core import clock
-from core.threads import DatabaseThreads
-from inference import routing
 from inference.accounts import Asker, to_account, to_open_account
 from inference.calls import CallClosed, CallOpened
-from inference.complete import Answered, Trace, complete
+from inference.complete import Answered, PutOff, Trace, Unanswered, complete
 from inference.errors import InferenceError
-from inference.routing import ProviderSpec
+from inference.retry_budget import Retries
+from inference.routing import ProviderSpec, Routing
 from jobs.claim import Claimed
 from jobs.endings import Canceled, Ending, Failed, GivenBack, RetryRule, Succeeded, judge
 from jobs.errors import InvalidBody, UnreadablePayload
@@ -25,6 +25,9 @@ from jobs.payload import encode_answer, open_body, to_request
 from metering import accounts
 from metering.accounts import Account
 from providers.types import Provider
+
+#: A retry for which there is no budget waits between so and so many seconds for its next chance.
+PUT_OFF_SECONDS = (5.0, 30.0)
 
 
 class AttemptStopped(Exception):
@@ -39,8 +42,7 @@ class AttemptStopped(Exception):
 class Run:
     """One attempt under way, and the trace of its calls, which outlives a cancellation."""
 
-    job: Job
-    sealed_payload: bytes
+    job: Claimed
     fence: Fence
     asker: Asker
     trace: Trace
@@ -50,59 +52,78 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
+class Opening:
+    """A call about to be made: its account, and that of the call before it."""
+
+    fence: Fence
+    rows: Sequence[Account]
+
+
+#: Writes an opening; returns what stops the attempt instead, if something does.
+Opener: TypeAlias = Callable[[Opening], Awaitable[Canceled | GivenBack | None]]
+
+
+@dataclass(frozen=True, slots=True)
 class JobLedger:
     """Writes a job's calls into Postgres before they are made, so that a killed worker leaves their trace."""
 
     run: Run
-    database: DatabaseThreads
+    opener: Opener
 
     async def open(self, call: CallOpened, closed_before: CallClosed | None) -> None:
         rows = [to_open_account(self.run.asker, call)]
         if closed_before is not None:
             rows.append(to_account(self.run.asker, closed_before))
-        await self.database.run(open_call, self.run.fence, rows)
+        if stopped := await self.opener(Opening(self.run.fence, rows)):
+            raise AttemptStopped(stopped)
 
 
-def open_call(fence: Fence, rows: Sequence[Account]) -> None:
-    """Write that a call begins. Raises `AttemptStopped` if the attempt was taken away, or is to be canceled."""
-    with transaction.atomic():
-        job = lock_held(fence)
-        if job is None:
-            raise AttemptStopped(GivenBack())
-        if job.cancel_requested_at is not None:
-            raise AttemptStopped(Canceled())
-        accounts.write(rows)
+@transaction.atomic
+def open_calls(openings: Sequence[Opening]) -> list[Canceled | GivenBack | None]:
+    """Write that calls begin; for each, return how its attempt ends instead if it was taken away, or canceled."""
+    jobs = lock_held(opening.fence for opening in openings)
+    stopped = [_stopped(jobs.get(opening.fence)) for opening in openings]
+    accounts.write([row for opening, stop in zip(openings, stopped, strict=True) if not stop for row in opening.rows])
+    return stopped
+
+
+def _stopped(job: Job | None) -> Canceled | GivenBack | None:
+    if job is None:
+        return GivenBack()
+    return None if job.cancel_requested_at is None else Canceled()
 
 
 def begin(claimed: Claimed, worker_id: UUID) -> Run:
     """Prepare the run of a job that this worker just claimed."""
-    job = claimed.job
-    asker = Asker(job.site_id, job.model, job.request_id, job.id, job.attempt)
-    fence, trace = Fence(job.id, job.attempt, worker_id), Trace(f"{job.public_id}:{job.attempt}")
-    return Run(job, claimed.sealed_payload, fence, asker, trace)
+    asker = Asker(claimed.site_id, claimed.model, claimed.request_id, claimed.job_id, claimed.attempt)
+    fence = Fence(claimed.job_id, claimed.attempt, worker_id)
+    return Run(claimed, fence, asker, Trace(f"{claimed.public_id}:{claimed.attempt}"))
 
 
 async def execute(
     run: Run,
     *,
-    database: DatabaseThreads,
+    routing: Routing,
+    opener: Opener,
+    retries: Retries,
     provider_for: Callable[[ProviderSpec], Provider],
     chance: random.Random,
 ) -> Ending:
     """Make the calls and say how the attempt ends. Nothing is written but the accounts of calls begun."""
     job = run.job
     try:
-        body = open_body(run.sealed_payload, job.payload_version)
+        body = open_body(job.sealed_payload, job.payload_version)
         request = to_request(job.kind, body)
-        targets = (await database.run(routing.current)).targets_for(job.model)
         result = await complete(
             request,
-            targets,
+            routing.targets_for(job.model),
             trace=run.trace,
-            ledger=JobLedger(run, database),
+            ledger=JobLedger(run, opener),
+            retries=retries,
             deadline_seconds=settings.JOB_ATTEMPT_SECONDS,
             provider_for=provider_for,
             chance=chance,
+            asked_before=job.error_count > 0,
         )
     except AttemptStopped as stopped:
         return stopped.ending
@@ -110,12 +131,16 @@ async def execute(
         return Failed("invalid_body", str(error))
     except InferenceError as error:
         return Failed("no_provider", str(error))
-    if isinstance(result, Answered):
-        return Succeeded(encode_answer(job.kind, body, result.answer, clock.unix_seconds()))
-    return judge(result, _retry_rule(job), chance)
+    match result:
+        case Answered(answer):
+            return Succeeded(encode_answer(job.kind, body, answer, clock.unix_seconds()))
+        case Unanswered():
+            return judge(result, _retry_rule(job), chance)
+        case PutOff():
+            return GivenBack(chance.uniform(*PUT_OFF_SECONDS), "retry_budget")
 
 
-def _retry_rule(job: Job) -> RetryRule:
+def _retry_rule(job: Claimed) -> RetryRule:
     return RetryRule(
         errors=job.error_count,
         max_attempts=job.max_attempts,

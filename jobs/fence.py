@@ -1,5 +1,6 @@
 """The fence: whether an attempt is still its worker's own."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -15,12 +16,19 @@ class Fence:
     worker_id: UUID
 
 
-def lock_held(fence: Fence) -> Job | None:
-    """Lock the job's row and return it; None if the attempt is no longer the worker's. In a transaction only."""
+def lock_held(fences: Iterable[Fence]) -> dict[Fence, Job]:
+    """Lock the jobs' rows, and return those whose attempt is still the worker's. In a transaction only.
+
+    The rows are locked in the order of their ids, so that two groups never wait for each other.
+    """
+    wanted = set(fences)
     # The sealed columns are not needed for an end, and one that does not open must not prevent it.
-    held = (
-        Job.objects.defer("payload", "result")
-        .select_for_update()
-        .filter(id=fence.job_id, state=JobState.RUNNING, attempt=fence.attempt, worker_id=fence.worker_id)
+    jobs = Job.objects.defer("payload", "result").filter(
+        id__in=[fence.job_id for fence in wanted], state=JobState.RUNNING
     )
-    return held.first()
+    found = ((_fence_of(job), job) for job in jobs.order_by("id").select_for_update(no_key=True))
+    return {fence: job for fence, job in found if fence in wanted}
+
+
+def _fence_of(job: Job) -> Fence | None:
+    return Fence(job.id, job.attempt, job.worker_id) if job.worker_id else None

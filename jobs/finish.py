@@ -1,29 +1,32 @@
-"""End an attempt: one transaction writes state, attempt, accounts and the event, or nothing."""
+"""End attempts: one transaction writes states, attempts, accounts and events, or nothing."""
 
 from collections.abc import Sequence
-from dataclasses import replace
-from datetime import timedelta
+from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Any
 
 from django.db import transaction
-from django.db.models.functions import Now
 
 from jobs.endings import Canceled, Ending, Failed, GivenBack, RetryIn, Succeeded
-from jobs.events import record_end
 from jobs.fence import Fence, lock_held
-from jobs.models import Attempt, AttemptOutcome, Job, JobState
+from jobs.models import AttemptOutcome, Job, JobState
+from jobs.transitions import FINE, Problem, Transition, apply
 from metering import accounts
 from metering.accounts import Account
 from metering.lost import close_open_calls
 from metering.models import Outcome
 
-#: What the columns take. A message that is too long must not keep a job from ending.
-CODE_LENGTH, MESSAGE_LENGTH = 60, 600
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """A worker's wish to end an attempt, with the calls that were made in it."""
+
+    fence: Fence
+    ending: Ending
+    calls: Sequence[Account] = ()
 
 
 class Finish(StrEnum):
-    """What became of a worker's wish to end an attempt."""
+    """What became of the wish."""
 
     WRITTEN = "written"
     #: The attempt is no longer the worker's; its result is discarded, its calls are accounted for, unbilled.
@@ -31,76 +34,56 @@ class Finish(StrEnum):
 
 
 def finish(fence: Fence, ending: Ending, calls: Sequence[Account]) -> Finish:
-    """Write the end of an attempt, if it is still the worker's.
+    """End one attempt; see `finish_all`."""
+    return finish_all([End(fence, ending, calls)])[0]
 
-    Killed before the commit, nothing has happened and the sweep finds the attempt; killed after, all has.
+
+@transaction.atomic
+def finish_all(ends: Sequence[End]) -> list[Finish]:
+    """Write the ends of the attempts that are still the worker's, each fenced by itself; return what became of each.
+
+    Killed before the commit, nothing has happened and the sweep finds the attempts; killed after, all has.
     """
-    with transaction.atomic():
-        job = lock_held(fence)
-        if job is None:
-            accounts.write_late(calls)
-            return Finish.FENCED
-        _end_attempt(fence, ending)
-        _change(job, _changes(job, ending))
-        accounts.write(_bill(calls) if isinstance(ending, Succeeded) else calls)
-        # Opened and then not made: the attempt was stopped, or broke, in between.
-        close_open_calls(job.id, fence.attempt)
-        if job.is_terminal:
-            record_end(job)
-    return Finish.WRITTEN
+    jobs = lock_held(end.fence for end in ends)
+    held = [end for end in ends if end.fence in jobs]
+    late = [call for end in ends if end.fence not in jobs for call in end.calls]
+    accounts.write_late(late)
+    accounts.write([call for end in held for call in _calls_of(end)])
+    # Opened and then not made: the attempt was stopped, or broke, in between.
+    close_open_calls([(end.fence.job_id, end.fence.attempt) for end in held])
+    apply([transition(jobs[end.fence], end.ending) for end in held])
+    return [Finish.WRITTEN if end.fence in jobs else Finish.FENCED for end in ends]
 
 
-def _changes(job: Job, ending: Ending) -> dict[str, Any]:
-    """Return what the ending changes in the job's row."""
+def transition(job: Job, ending: Ending) -> Transition:
+    """Say what an ending makes of a running job."""
     canceled = job.cancel_requested_at is not None
     match ending:
         case Succeeded(result):
             # It was answered before the cancel could reach it: the site has paid, and gets what it paid for.
-            return {"state": JobState.SUCCEEDED, "result": result, "error_code": "", "error_message": ""}
+            return Transition(job, JobState.SUCCEEDED, AttemptOutcome.OK, problem=FINE, result=result)
         case Failed(code, message):
-            errors = job.error_count + 1
-            return {"state": JobState.FAILED, "error_code": code, "error_message": message, "error_count": errors}
+            problem = Problem(code, message)
+            return Transition(job, JobState.FAILED, AttemptOutcome.ERROR, problem, problem, is_error=True)
         case RetryIn(seconds, code, message) if not canceled:
-            return {
-                "state": JobState.QUEUED,
-                "available_at": Now() + timedelta(seconds=seconds),
-                "error_count": job.error_count + 1,
-                "error_code": code,
-                "error_message": message,
-            }
-        case GivenBack(seconds) if not canceled:
-            return {"state": JobState.QUEUED, "available_at": Now() + timedelta(seconds=seconds)}
-        case Canceled() | RetryIn() | GivenBack():
-            return {"state": JobState.CANCELED, "error_code": "", "error_message": ""}
-
-
-def _change(job: Job, changes: dict[str, Any]) -> None:
-    for name, value in changes.items():
-        setattr(job, name, value)
-    job.error_code, job.error_message = job.error_code[:CODE_LENGTH], job.error_message[:MESSAGE_LENGTH]
-    job.worker_id = job.deadline_at = None
-    if job.is_terminal:
-        job.finished_at = Now()
-    job.save(update_fields=[*changes, "worker_id", "deadline_at", "finished_at"])
-
-
-def _end_attempt(fence: Fence, ending: Ending) -> None:
-    outcome, code, message = _outcome(ending)
-    Attempt.objects.filter(job_id=fence.job_id, number=fence.attempt).update(
-        ended_at=Now(), outcome=outcome, error_code=code[:CODE_LENGTH], error_message=message[:MESSAGE_LENGTH]
-    )
-
-
-def _outcome(ending: Ending) -> tuple[AttemptOutcome, str, str]:
-    match ending:
-        case Succeeded():
-            return AttemptOutcome.OK, "", ""
-        case RetryIn(_, code, message) | Failed(code, message):
-            return AttemptOutcome.ERROR, code, message
-        case Canceled():
-            return AttemptOutcome.CANCELED, "", ""
+            problem = Problem(code, message)
+            return Transition(
+                job, JobState.QUEUED, AttemptOutcome.ERROR, problem, problem, is_error=True, delay_seconds=seconds
+            )
+        case RetryIn(_, code, message):
+            return Transition(job, JobState.CANCELED, AttemptOutcome.ERROR, Problem(code, message), FINE)
+        case GivenBack(seconds, why) if not canceled:
+            problem = Problem(why)
+            kept = problem if why else None
+            return Transition(job, JobState.QUEUED, AttemptOutcome.DRAINED, problem, kept, delay_seconds=seconds)
         case GivenBack():
-            return AttemptOutcome.DRAINED, "", ""
+            return Transition(job, JobState.CANCELED, AttemptOutcome.DRAINED, problem=FINE)
+        case Canceled():
+            return Transition(job, JobState.CANCELED, AttemptOutcome.CANCELED, problem=FINE)
+
+
+def _calls_of(end: End) -> Sequence[Account]:
+    return _bill(end.calls) if isinstance(end.ending, Succeeded) else end.calls
 
 
 def _bill(calls: Sequence[Account]) -> list[Account]:

@@ -6,11 +6,13 @@ is then somebody else's.
 
 import os
 import socket
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
+import msgspec
 from django.conf import settings
 from django.db import connection
 from django.db.models.functions import Now
@@ -20,6 +22,7 @@ from jobs.models import Job, JobState, WorkerLease
 
 HEARTBEAT_SECONDS = 2.0
 LEASE_SECONDS = 6.0
+NOTHING: Mapping[str, Any] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +54,17 @@ def take_lease() -> UUID:
     return worker_id
 
 
-def renew_lease(worker_id: UUID) -> Renewal | None:
-    """Extend the lease. None if it has expired: the worker must stop what it does and take a new one."""
+def renew_lease(worker_id: UUID, report: Mapping[str, Any] = NOTHING) -> Renewal | None:
+    """Extend the lease, and note what the worker says of itself.
+
+    None if it has expired: the worker must stop what it does and take a new one.
+    """
     renewed = _execute(
         """
-        UPDATE jobs_workerlease SET expires_at = clock_timestamp() + %s
+        UPDATE jobs_workerlease SET expires_at = clock_timestamp() + %s, report = %s::jsonb
          WHERE worker_id = %s AND expires_at > clock_timestamp()
         """,
-        [timedelta(seconds=LEASE_SECONDS), worker_id],
+        [timedelta(seconds=LEASE_SECONDS), msgspec.json.encode(report).decode(), worker_id],
     )
     if not renewed:
         return None

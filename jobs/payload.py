@@ -2,10 +2,13 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+from uuid import UUID
 
 import msgspec
+from django.db.models import BinaryField
+from django.db.models.functions import Cast
 
-from core.crypto import CryptoError, Tampered
+from core.crypto import CryptoError, Tampered, UnknownKey
 from jobs.errors import InvalidBody, UnreadablePayload
 from jobs.models import Job, JobKind
 from providers.dialects import anthropic, openai
@@ -42,13 +45,15 @@ def body_of(job: Job) -> dict[str, Any]:
         raise UnreadablePayload from error
 
 
-def open_body(sealed: bytes, version: int) -> dict[str, Any]:
+def open_body(sealed: bytes | None, version: int) -> dict[str, Any]:
     """Return a body from the sealed column's bytes.
 
     Raises:
         UnreadablePayload: it is broken.
         UnknownKey: it was sealed with a key that this process does not have, and another may.
     """
+    if sealed is None:
+        raise UnreadablePayload
     try:
         return decode(PAYLOAD_FIELD.unseal(sealed), version)
     except Tampered as error:
@@ -93,10 +98,16 @@ def _to_wire(kind: str, body: Mapping[str, Any], answer: Answer, created: int) -
     return openai.encode_embeddings(answer, body.get("encoding_format"))
 
 
-def estimate_input_tokens(job: Job) -> int:
-    """Return about how many tokens the job's prompt has, for calls whose usage was never said."""
+def estimate_input_tokens(job_ids: Sequence[UUID]) -> dict[UUID, int]:
+    """Return about how many tokens these jobs' prompts have, for calls whose usage was never said."""
+    jobs = Job.objects.filter(id__in=job_ids).annotate(sealed=Cast("payload", BinaryField()))
+    rows = jobs.values_list("id", "kind", "payload_version", "sealed")
+    return {job_id: _estimate(kind, sealed, version) for job_id, kind, version, sealed in rows}
+
+
+def _estimate(kind: str, sealed: memoryview | None, version: int) -> int:
     try:
-        return estimate_tokens(to_request(job.kind, body_of(job)))
-    except (InvalidBody, UnreadablePayload):
+        return estimate_tokens(to_request(kind, open_body(None if sealed is None else bytes(sealed), version)))
+    except (InvalidBody, UnreadablePayload, UnknownKey):
         # It was taken once, so it had some; that its number is not known must not keep the job from being swept.
         return 1

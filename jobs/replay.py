@@ -3,7 +3,7 @@
 from django.db import transaction
 
 from jobs.errors import NotReplayable
-from jobs.models import Job, JobState
+from jobs.models import DEFAULT_QUEUE, Job, JobState
 from jobs.payload import body_of, to_request
 from jobs.read import find_job
 from jobs.submit import check_allowed
@@ -38,7 +38,9 @@ def replay(
             site_id=old.site_id,
             kind=old.kind,
             model=old.model,
-            queue=old.queue,
+            provider=old.provider,
+            # A member that is tried again by itself is a job like any other.
+            queue=DEFAULT_QUEUE if old.batch_id else old.queue,
             priority=old.priority,
             request_hash=old.request_hash,
             payload=old.payload,

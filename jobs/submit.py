@@ -11,6 +11,7 @@ from django.db import IntegrityError, transaction
 
 from core import clock
 from inference import routing
+from inference.routing import first_provider
 from jobs.errors import IdempotencyConflict, InvalidBody, InvalidTime
 from jobs.models import Job, JobKind
 from jobs.payload import PAYLOAD_VERSION, encode, to_request
@@ -65,8 +66,8 @@ def submit(site: Site, wanted: Submission) -> Submitted:
     _check_times(wanted)
     request = to_request(wanted.kind, wanted.body)
     check_allowed(site, request, wanted.only_model, wanted.max_tokens_cap)
-    routing.current().targets_for(request.model)
-    return _store(site, wanted, _to_row(site, wanted, request.model))
+    provider = first_provider(routing.current().targets_for(request.model))
+    return _store(site, wanted, _to_row(site, wanted, request.model, provider))
 
 
 def check_allowed(site: Site, request: InferenceRequest, only_model: str | None, max_tokens_cap: int | None) -> None:
@@ -93,12 +94,13 @@ def _check_max_tokens(request: InferenceRequest, cap: int | None) -> None:
         raise InvalidBody(f"Your token allows at most {cap} tokens; ask for that many or fewer.", "max_tokens")
 
 
-def _to_row(site: Site, wanted: Submission, model: str) -> Job:
+def _to_row(site: Site, wanted: Submission, model: str, provider: str) -> Job:
     given = {"available_at": wanted.available_at} if wanted.available_at else {}
     return Job(
         site=site,
         kind=wanted.kind,
         model=model,
+        provider=provider,
         priority=wanted.priority,
         idempotency_key=wanted.idempotency_key,
         request_hash=request_hash(wanted),

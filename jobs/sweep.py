@@ -9,10 +9,10 @@ from django.db import connection, transaction
 from django.db.models.functions import Now
 
 from jobs.claim import SEALED, UNSEALED_COLUMNS
-from jobs.events import record_end
 from jobs.leases import forget_dead_leases, live_workers
-from jobs.models import Attempt, AttemptOutcome, Job, JobState
+from jobs.models import AttemptOutcome, Job, JobState
 from jobs.payload import estimate_input_tokens
+from jobs.transitions import Problem, Transition, apply
 from metering.lost import close_lost_calls
 from tenants.proof import forget_nonces
 
@@ -22,7 +22,9 @@ log = structlog.get_logger(__name__)
 MAX_CRASHES = 2
 #: Any number that no other advisory lock of this database uses.
 SWEEP_LOCK = 0x4E49_4748
-BATCH = 200
+#: So many at once: what a whole worker held is back in one sweep.
+BATCH = 1000
+EXPIRED = Problem("expired", "The job was not begun before its expiry.")
 
 
 class Loss(StrEnum):
@@ -48,7 +50,7 @@ SELECT {columns}, (job.deadline_at <= clock_timestamp()) AS is_overdue
  WHERE job.state = 'running'
    AND (lease.worker_id IS NULL OR lease.expires_at <= clock_timestamp() OR job.deadline_at <= clock_timestamp())
  ORDER BY job.id LIMIT %s
-   FOR UPDATE OF job SKIP LOCKED
+   FOR NO KEY UPDATE OF job SKIP LOCKED
 """.replace("{columns}", ", ".join(f"job.{column}" for column in UNSEALED_COLUMNS))
 
 
@@ -63,13 +65,12 @@ def sweep(*, workers_could_beat: bool = True, settle_seconds: float = 0.0) -> Sw
         if not is_mine:
             return None
         may_be_lost = workers_could_beat and up_seconds >= settle_seconds
-        orphans, live = list(Job.objects.raw(ORPHANS, [BATCH])), live_workers()
-        lost = [(job, loss) for job in orphans if (loss := _loss_of(job, live, may_be_lost))]
+        lost = _lost(may_be_lost)
         expired = _overdue()
-        for job, loss in lost:
-            _take_away(job, loss)
-        for job in expired:
-            _expire(job)
+        close_lost_calls([(move.job.id, move.job.attempt) for move in lost], estimate_input_tokens)
+        apply([*lost, *(Transition(job, JobState.EXPIRED, problem=EXPIRED) for job in expired)])
+        for move in lost:
+            _log(move)
         forget_dead_leases()
         forget_nonces()
         return Swept(len(lost), len(expired))
@@ -87,6 +88,11 @@ def _try_lock() -> tuple[bool, float]:
         return is_mine, up_seconds
 
 
+def _lost(may_be_lost: bool) -> list[Transition]:
+    orphans, live = list(Job.objects.raw(ORPHANS, [BATCH])), live_workers()
+    return [_taken_away(job, loss) for job in orphans if (loss := _loss_of(job, live, may_be_lost))]
+
+
 def _loss_of(job: Job, live: set[UUID], may_be_lost: bool) -> Loss | None:
     """Say why the job is taken from its worker; None if it is not."""
     if job.is_overdue:  # type: ignore[attr-defined] # of ORPHANS
@@ -94,61 +100,41 @@ def _loss_of(job: Job, live: set[UUID], may_be_lost: bool) -> Loss | None:
     return Loss.WORKER_LOST if may_be_lost and job.worker_id not in live else None
 
 
-def _take_away(job: Job, loss: Loss) -> None:
-    _close_attempt(job, loss)
-    close_lost_calls(job.id, job.attempt, estimate_input_tokens(job))
-    _requeue_or_end(job, loss)
-    job.worker_id = job.deadline_at = None
-    if job.is_terminal:
-        job.finished_at = Now()
-    job.save(
-        update_fields=[
-            "state",
-            "worker_id",
-            "deadline_at",
-            "finished_at",
-            "available_at",
-            "crash_count",
-            "error_count",
-            "error_code",
-            "error_message",
-        ]
-    )
-    if job.is_terminal:
-        record_end(job)
-    log.warning("attempt_lost", job=job.public_id, attempt=job.attempt, why=loss.value, state=str(job.state))
-
-
-def _close_attempt(job: Job, loss: Loss) -> None:
-    Attempt.objects.filter(job=job, number=job.attempt, ended_at__isnull=True).update(
-        ended_at=Now(), outcome=AttemptOutcome.LOST, error_code=loss.value
-    )
-
-
-def _requeue_or_end(job: Job, loss: Loss) -> None:
-    if loss is Loss.WORKER_LOST:
-        job.crash_count += 1
-    else:
-        job.error_count += 1
+def _taken_away(job: Job, loss: Loss) -> Transition:
+    """Say what the loss makes of a running job: back to the queue, or its end."""
+    is_crash = loss is Loss.WORKER_LOST
+    crashes, errors = job.crash_count + is_crash, job.error_count + (not is_crash)
+    state, problem = JobState.QUEUED, None
     if job.cancel_requested_at is not None:
-        job.state = JobState.CANCELED
-    elif job.crash_count >= MAX_CRASHES:
-        job.state, job.error_code = JobState.FAILED, "poison"
-        job.error_message = f"{job.crash_count} workers were lost while they ran this job."
-    elif job.error_count >= job.max_attempts:
-        job.state, job.error_code = JobState.FAILED, "deadline"
-        job.error_message = "The attempts took longer than they may."
-    else:
-        job.state, job.available_at = JobState.QUEUED, Now()
+        state = JobState.CANCELED
+    elif crashes >= MAX_CRASHES:
+        state = JobState.FAILED
+        problem = Problem("poison", f"{crashes} workers were lost while they ran this job.")
+    elif errors >= job.max_attempts:
+        state, problem = JobState.FAILED, Problem("deadline", "The attempts took longer than they may.")
+    return Transition(
+        job,
+        state,
+        AttemptOutcome.LOST,
+        Problem(loss.value),
+        problem,
+        is_error=not is_crash,
+        is_crash=is_crash,
+    )
 
 
 def _overdue() -> list[Job]:
-    waiting = Job.objects.defer(*SEALED).filter(state=JobState.QUEUED, expires_at__lte=Now()).order_by("id")
-    return list(waiting.select_for_update(skip_locked=True)[:BATCH])
+    """Lock the jobs that were not begun in time. Members of a batch expire with it (`jobs.batches`)."""
+    waiting = Job.objects.defer(*SEALED).filter(state=JobState.QUEUED, expires_at__lte=Now(), batch=None)
+    return list(waiting.order_by("id").select_for_update(skip_locked=True, no_key=True)[:BATCH])
 
 
-def _expire(job: Job) -> None:
-    job.state, job.finished_at, job.error_code = JobState.EXPIRED, Now(), "expired"
-    job.error_message = "The job was not begun before its expiry."
-    job.save(update_fields=["state", "finished_at", "error_code", "error_message"])
-    record_end(job)
+def _log(move: Transition) -> None:
+    job = move.job
+    log.warning(
+        "attempt_lost",
+        job=job.public_id,
+        attempt=job.attempt,
+        why=move.attempt_problem.code,
+        state=str(move.state),
+    )

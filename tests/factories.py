@@ -1,9 +1,12 @@
 """Rows for tests, with sensible defaults."""
 
+from datetime import timedelta
 from typing import Any
 
+from django.db.models.functions import Now
+
 from inference.models import ProviderAccount, Route, Target
-from jobs.models import File, FileChunk, Job
+from jobs.models import Batch, File, FileChunk, Job
 from tenants.models import Site
 
 
@@ -39,3 +42,10 @@ def make_file(site: Site, *parts: bytes, **fields: Any) -> File:
     file = File.objects.create(site=site, **{**wanted, **fields})
     FileChunk.objects.bulk_create(FileChunk(file=file, number=n, content=part) for n, part in enumerate(parts))
     return file
+
+
+def make_batch(site: Site, **fields: Any) -> Batch:
+    """A batch under way."""
+    wanted = {"kind": "chat", "state": "in_progress", "request_hash": b"h" * 32, "max_attempts": 3}
+    expiry = {"expires_at": Now() + timedelta(days=1), "in_progress_at": Now()}
+    return Batch.objects.create(site=site, **{**wanted, **expiry, **fields})

@@ -48,6 +48,8 @@ def record_events(happenings: Sequence[Happening]) -> list[Event]:
     """
     if not transaction.get_connection().in_atomic_block:
         raise TransactionManagementError("Events are recorded in the transaction that makes them happen.")
+    if not happenings:
+        return []
     at = clock.now()
     events = Event.objects.bulk_create([_to_event(happening, at) for happening in happenings])
     deliveries = Delivery.objects.bulk_create(_deliveries_of(events))

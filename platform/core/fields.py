@@ -31,11 +31,15 @@ class SealedField(models.BinaryField):  # type: ignore[type-arg] # generic in th
 
     def get_db_prep_value(self, value: Any, connection: Any, prepared: bool = False) -> Any:
         if value is not None:
-            value = keyring().seal(bytes(value), purpose=self.purpose)
+            value = self.seal(bytes(value))
         return super().get_db_prep_value(value, connection, prepared)
 
     def from_db_value(self, value: Any, expression: Any, connection: Any) -> bytes | None:
         return None if value is None else self.unseal(bytes(value))
+
+    def seal(self, clear: bytes) -> bytes:
+        """Seal a value that is written past the ORM."""
+        return keyring().seal(clear, purpose=self.purpose)
 
     def unseal(self, sealed: bytes) -> bytes:
         """Open a value that was read past the ORM. Raises `CryptoError`."""

@@ -15,6 +15,7 @@ from inference.calls import CallClosed, CallOpened, CallOutcome, Ledger
 from inference.collect import Collector
 from inference.errors import NoProvider
 from inference.policy import AskAgain, AskNext, GiveUp, decide
+from inference.retry_budget import Retries
 from inference.routing import ProviderSpec, Target, order
 from providers.errors import Ambiguous, ProviderError, TimedOut
 from providers.estimate import estimate_text, estimate_tokens
@@ -50,17 +51,26 @@ class Unanswered:
     retry_after_seconds: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class PutOff:
+    """Nobody was asked: this would be a retry, and the retry budget is spent."""
+
+
 async def complete(
     request: InferenceRequest,
     targets: tuple[Target, ...],
     *,
     trace: Trace,
     ledger: Ledger,
+    retries: Retries,
     deadline_seconds: float,
     provider_for: Callable[[ProviderSpec], Provider],
     chance: random.Random,
-) -> Answered | Unanswered:
+    asked_before: bool = False,
+) -> Answered | Unanswered | PutOff:
     """Ask the targets until one answers, or nothing more may be asked.
+
+    `asked_before` says that an earlier attempt at the same request has failed.
 
     Raises:
         NoProvider: no target has a key.
@@ -76,6 +86,11 @@ async def complete(
             failed.append(TimedOut(f"No answer within {deadline_seconds:g} s, over all tries."))
             return _unanswered(failed)
         tries += 1
+        if not _may_ask(target, retries, is_again=asked_before or tries > 1):
+            if not waiting:
+                return _unanswered(failed) if failed else PutOff()
+            target, tries = waiting.pop(0), 0
+            continue
         result = await _call(request, target, trace, ledger, remaining_seconds, provider_for)
         if not isinstance(result, ProviderError):
             return Answered(result, target)
@@ -102,6 +117,13 @@ def _with_key(model: str, targets: list[Target]) -> list[Target]:
     if not usable:
         raise NoProvider(model, [target.provider.name for target in targets])
     return usable
+
+
+def _may_ask(target: Target, retries: Retries, *, is_again: bool) -> bool:
+    if is_again:
+        return retries.take(target.provider.name)
+    retries.first(target.provider.name)
+    return True
 
 
 def _unanswered(failed: list[ProviderError]) -> Unanswered:

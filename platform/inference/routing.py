@@ -82,17 +82,29 @@ def order(targets: Iterable[Target], chance: random.Random) -> list[Target]:
     return ordered
 
 
+def first_provider(targets: Iterable[Target]) -> str:
+    """Name the provider in the first place: whose cap on running jobs counts. Empty where none has a key."""
+    usable = [target for target in targets if target.provider.api_key]
+    first = min(usable, key=lambda target: (target.position, -target.weight), default=None)
+    return first.provider.name if first else ""
+
+
 _lock = threading.Lock()
 _kept: tuple[float, Routing] | None = None
+
+
+def kept() -> Routing | None:
+    """Return the routing if this process read it within `FRESH_SECONDS`; nothing is read here."""
+    found = _kept
+    return found[1] if found and time.monotonic() - found[0] < FRESH_SECONDS else None
 
 
 def current() -> Routing:
     """Return the routing, at most `FRESH_SECONDS` old."""
     global _kept
-    kept, started = _kept, time.monotonic()
-    if kept and started - kept[0] < FRESH_SECONDS:
-        return kept[1]
-    routing = load()
+    if found := kept():
+        return found
+    started, routing = time.monotonic(), load()
     with _lock:
         # The age counts from before the query: what changed while it ran must not be missed for longer.
         _kept = (started, routing)

@@ -75,6 +75,8 @@ def write_late(accounts: Sequence[Account]) -> None:
     What was closed stays as it is: a writer who does not know that its first try was committed tries again,
     and must not take the bill back. What was taken for lost is corrected: now its usage is known.
     """
+    if not accounts:
+        return
     keys = [account.dedupe_key for account in accounts]
     found = UsageEvent.objects.select_for_update().filter(dedupe_key__in=keys)
     closed = set(found.exclude(outcome__in=[Outcome.OPEN, Outcome.LOST]).values_list("dedupe_key", flat=True))

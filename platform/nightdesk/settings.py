@@ -172,13 +172,19 @@ SIMULATOR_URL = env.text("SIMULATOR_URL").rstrip("/")
 # Jobs
 
 #: How many jobs one worker process runs at once.
-JOB_SLOTS = env.number("JOB_SLOTS", 100, at_least=1)
+JOB_SLOTS = env.number("JOB_SLOTS", 500, at_least=1)
+#: The queues that this worker serves (`default`, `batch`); empty: all there are.
+JOB_QUEUES = env.words("JOB_QUEUES")
 JOB_MAX_ATTEMPTS = env.number("JOB_MAX_ATTEMPTS", 8, at_least=1)
 #: One attempt's time, over all its calls.
 JOB_ATTEMPT_SECONDS = env.number("JOB_ATTEMPT_SECONDS", 600, at_least=1)
 #: The first wait between attempts; it doubles, with full jitter, up to the second figure.
 JOB_RETRY_BASE_SECONDS = env.number("JOB_RETRY_BASE_SECONDS", 5)
 JOB_RETRY_CAP_SECONDS = env.number("JOB_RETRY_CAP_SECONDS", 300)
+#: Retries of a site, and of a provider, may be so many in a hundred of their first tries in a minute …
+RETRY_BUDGET_PERCENT = env.number("RETRY_BUDGET_PERCENT", 20)
+#: … but so many a minute and worker process are always allowed.
+RETRY_BUDGET_FLOOR = env.number("RETRY_BUDGET_FLOOR", 60)
 #: How long a worker that is told to stop waits for its calls, before it gives the jobs back.
 JOB_DRAIN_SECONDS = env.number("JOB_DRAIN_SECONDS", 18)
 

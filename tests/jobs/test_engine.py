@@ -16,13 +16,11 @@ from pytest_django import Settings
 from core.crypto import new_key
 from jobs.cancel import cancel
 from jobs.claim import claim
-from jobs.endings import Ending, Succeeded
+from jobs.endings import Succeeded
 from jobs.engine import Engine
-from jobs.fence import Fence
-from jobs.finish import finish
+from jobs.finish import End, finish_all
 from jobs.models import Attempt, Job, JobState, WorkerLease
 from jobs.sweep import sweep
-from metering.accounts import Account
 from metering.models import UsageEvent
 from providers import errors
 from providers.scripted import Scripted
@@ -293,9 +291,9 @@ def test_an_answer_that_waits_for_the_database_is_written_although_the_lease_was
         if away.is_set():
             waiting.set()
             raise OperationalError("the database is away")
-        return finish(*args)
+        return finish_all(*args)
 
-    monkeypatch.setattr("jobs.engine.finish", finish_later)
+    monkeypatch.setattr("jobs.engine.finish_all", finish_later)
     job = queued(site)
 
     with working(Scripted(HELLO)) as engine:
@@ -314,12 +312,12 @@ def test_an_answer_that_waits_for_the_database_is_written_although_the_lease_was
 def test_an_end_that_cannot_be_written_fails_the_job_instead_of_running_it_again(
     site: Site, desk_route: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse_success(fence: Fence, ending: Ending, calls: Sequence[Account]) -> Any:
-        if isinstance(ending, Succeeded):
+    def refuse_success(ends: Sequence[End]) -> Any:
+        if any(isinstance(end.ending, Succeeded) for end in ends):
             raise DataError("value too long")
-        return finish(fence, ending, calls)
+        return finish_all(ends)
 
-    monkeypatch.setattr("jobs.engine.finish", refuse_success)
+    monkeypatch.setattr("jobs.engine.finish_all", refuse_success)
     job = queued(site)
 
     with working(Scripted(HELLO)):

@@ -5,13 +5,12 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from django.db import IntegrityError, connection
+from django.db import IntegrityError, connection, transaction
 from django.utils import timezone
 
-from jobs.claim import claim
 from jobs.endings import Canceled, Ending, Failed, GivenBack, RetryIn, Succeeded
 from jobs.fence import Fence
-from jobs.finish import Finish, finish
+from jobs.finish import End, Finish, finish, finish_all
 from jobs.leases import take_lease
 from jobs.models import Attempt, Job, JobState
 from metering import accounts
@@ -19,7 +18,8 @@ from metering.accounts import Account
 from metering.models import Outcome, UsageEvent
 from providers.types import Usage
 from tenants.models import Site
-from tests.factories import make_job
+from tests.factories import make_batch, make_job
+from tests.jobs.running import claim_one
 from webhooks.models import Delivery, Endpoint, Event
 
 ANSWER = b'{"choices":[]}'
@@ -36,7 +36,7 @@ ENDINGS: list[tuple[Ending, str, str]] = [
 def running(site: Site, worker_id: UUID) -> Job:
     """A job that this worker runs."""
     make_job(site)
-    return claim(worker_id, 1)[0].job
+    return claim_one(worker_id)
 
 
 def fence_of(job: Job, **changes: Any) -> Fence:
@@ -122,7 +122,7 @@ def test_a_retry_waits_and_remembers_why(running: Job) -> None:
 def test_what_is_given_back_is_ready_at_once_and_no_error(running: Job, worker_id: UUID) -> None:
     finish(fence_of(running), GivenBack(), [])
 
-    again = claim(worker_id, 1)[0].job
+    again = claim_one(worker_id)
     assert (again.attempt, again.error_count, again.crash_count) == (2, 0, 0)
 
 
@@ -140,7 +140,7 @@ def test_who_does_not_hold_the_attempt_changes_nothing(running: Job, change: dic
 def test_a_late_worker_s_call_is_accounted_for_and_not_billed(running: Job, worker_id: UUID) -> None:
     late = fence_of(running)
     finish(late, GivenBack(), [])
-    second = claim(worker_id, 1)[0].job
+    second = claim_one(worker_id)
     finish(fence_of(second), Succeeded(ANSWER), [call(second)])
 
     assert finish(late, Succeeded(b"late"), [call(running)]) is Finish.FENCED
@@ -189,7 +189,7 @@ def test_an_answer_that_came_before_the_cancel_is_kept(running: Job) -> None:
 @pytest.mark.django_db(transaction=True)
 def test_when_the_event_cannot_be_written_nothing_is(site: Site) -> None:
     make_job(site)
-    running = claim(take_lease(), 1)[0].job
+    running = claim_one(take_lease())
     Event.objects.create(site=site, type="job.failed", subject_id=running.id, is_terminal=True, payload=b"{}")
 
     with pytest.raises(IntegrityError):
@@ -233,3 +233,47 @@ def test_a_call_that_was_opened_and_not_made_does_not_stay_open(running: Job) ->
 
     event = UsageEvent.objects.get()
     assert (event.outcome, event.billable, event.input_tokens) == ("lost", False, 0)
+
+
+def test_many_attempts_end_in_one_go_each_fenced_by_itself(site: Site, worker_id: UUID) -> None:
+    for _ in range(4):
+        make_job(site)
+    answered, late, failed, again = (claim_one(worker_id) for _ in range(4))
+    lost = fence_of(late)
+    finish(lost, GivenBack(), [])
+
+    results = finish_all(
+        [
+            End(fence_of(answered), Succeeded(ANSWER), [call(answered)]),
+            End(lost, Succeeded(b"late"), [call(late)]),
+            End(fence_of(failed), Failed("rejected", "no"), [call(failed, outcome=Outcome.ERROR)]),
+            End(fence_of(again), RetryIn(5, "overloaded", "busy")),
+        ]
+    )
+
+    assert results == [Finish.WRITTEN, Finish.FENCED, Finish.WRITTEN, Finish.WRITTEN]
+    states = dict(Job.objects.values_list("id", "state"))
+    assert [states[job.id] for job in (answered, late, failed, again)] == ["succeeded", "queued", "failed", "queued"]
+    assert set(UsageEvent.objects.filter(billable=True).values_list("job_id", flat=True)) == {answered.id}
+    assert UsageEvent.objects.count() == 3
+    assert sorted(Event.objects.values_list("type", flat=True)) == ["job.failed", "job.succeeded"]
+
+
+def test_a_group_in_which_one_cannot_end_changes_nothing(site: Site, worker_id: UUID) -> None:
+    make_job(site), make_job(site)
+    good, bad = claim_one(worker_id), claim_one(worker_id)
+    Event.objects.create(site=site, type="job.failed", subject_id=bad.id, is_terminal=True, payload=b"{}")
+
+    with pytest.raises(IntegrityError), transaction.atomic():
+        finish_all([End(fence_of(good), Succeeded(ANSWER)), End(fence_of(bad), Succeeded(ANSWER))])
+
+    assert Job.objects.filter(state=JobState.RUNNING).count() == 2
+
+
+def test_the_end_of_a_batch_s_member_is_not_told_by_itself(site: Site, worker_id: UUID) -> None:
+    make_job(site, batch=make_batch(site), custom_id="a")
+
+    finish(fence_of(claim_one(worker_id)), Succeeded(ANSWER), [])
+
+    assert Job.objects.get().state == JobState.SUCCEEDED
+    assert not Event.objects.exists()

@@ -16,13 +16,14 @@ from jobs.sweep import Swept, sweep
 from metering.models import UsageEvent
 from tenants.models import Site
 from tests.factories import make_job
+from tests.jobs.running import claim_one
 from webhooks.models import Event
 
 BODY = b'{"model":"desk","messages":[{"role":"user","content":"one two three four five six seven eight"}]}'
 
 
 def run_with_a_new_worker() -> Job:
-    return claim(take_lease(), 1)[0].job
+    return claim_one(take_lease())
 
 
 def let_leases_expire() -> None:

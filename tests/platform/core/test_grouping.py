@@ -115,5 +115,5 @@ async def test_who_is_canceled_before_its_group_begins_is_left_out() -> None:
     second.cancel()
     await asyncio.sleep(0)
     till.open()
-    assert await asyncio.gather(first, third) == [10, 30]
+    assert (await first, await third) == (10, 30)
     assert till.groups == [[1], [3]]

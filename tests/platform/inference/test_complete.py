@@ -3,12 +3,14 @@
 import asyncio
 import random
 from dataclasses import dataclass, field
+from uuid import UUID
 
 import pytest
 
 from inference.calls import CallClosed, CallOpened, CallOutcome
-from inference.complete import Answered, Trace, Unanswered, complete
+from inference.complete import Answered, PutOff, Trace, Unanswered, complete
 from inference.errors import NoProvider
+from inference.retry_budget import RetryBudgets
 from inference.routing import ProviderSpec, Target
 from providers import errors
 from providers.scripted import Scripted
@@ -29,6 +31,7 @@ from providers.types import (
 
 REQUEST = ChatRequest("desk", (Message(Role.USER, (TextPart("Hello, desk. " * 40),)),))
 HELLO = (TextDelta("Hello"), Finished(FinishReason.STOP, Usage(9, 1)))
+SITE_ID = UUID(int=1)
 BUSY = errors.Overloaded("busy", 503)
 
 
@@ -52,8 +55,11 @@ class Desk:
         self.scripts = scripts
         self.ledger = Written()
         self.trace = Trace("job_1:1")
+        self.budgets = RetryBudgets(share=0.2, floor=1000)
 
-    async def ask(self, *, deadline_seconds: float = 30, keys: bool = True) -> Answered | Unanswered:
+    async def ask(
+        self, *, deadline_seconds: float = 30, keys: bool = True, asked_before: bool = False
+    ) -> Answered | Unanswered | PutOff:
         targets = tuple(
             Target(ProviderSpec(name, Dialect.OPENAI, "http://x", "sk" if keys else None), f"{name}-model", position)
             for position, name in enumerate(self.scripts, 1)
@@ -63,6 +69,8 @@ class Desk:
             targets,
             trace=self.trace,
             ledger=self.ledger,
+            retries=self.budgets.of_site(SITE_ID),
+            asked_before=asked_before,
             deadline_seconds=deadline_seconds,
             provider_for=self.provider_for,
             chance=random.Random(2),
@@ -211,3 +219,49 @@ async def test_one_deadline_covers_all_calls() -> None:
     assert isinstance(result, Unanswered)
     assert isinstance(result.error, errors.TimedOut)
     assert desk.ledger.opened == []
+
+
+# The retry budget
+
+
+def spent_budget() -> RetryBudgets:
+    """A budget that allows no retry at all."""
+    return RetryBudgets(share=0.2, floor=0)
+
+
+async def test_without_budget_a_fault_is_not_asked_again_but_the_next_target_is() -> None:
+    desk = Desk(first=Scripted(BUSY, name="first"), second=Scripted(HELLO, name="second"))
+    desk.budgets = spent_budget()
+
+    assert isinstance(await desk.ask(), Answered)
+    assert desk.calls() == [("first", CallOutcome.ERROR), ("second", CallOutcome.OK)]
+
+
+async def test_without_budget_and_next_target_the_request_ends_for_now() -> None:
+    desk = Desk(only=Scripted(BUSY, name="only"))
+    desk.budgets = spent_budget()
+
+    result = await desk.ask()
+
+    assert isinstance(result, Unanswered)
+    assert result.retryable
+    assert desk.calls() == [("only", CallOutcome.ERROR)]
+
+
+async def test_a_later_attempt_without_budget_asks_nobody() -> None:
+    desk = Desk(first=Scripted(name="first"), second=Scripted(name="second"))
+    desk.budgets = spent_budget()
+
+    assert await desk.ask(asked_before=True) == PutOff()
+    assert desk.calls() == []
+    assert desk.ledger.opened == []
+
+
+async def test_a_later_attempt_counts_as_a_retry() -> None:
+    desk = Desk(only=Scripted(HELLO, name="only"))
+
+    assert isinstance(await desk.ask(asked_before=True), Answered)
+    assert {(spent.key.scope, spent.first_tries, spent.retries) for spent in desk.budgets.spent()} == {
+        ("site", 0, 1),
+        ("provider", 0, 1),
+    }

@@ -1,0 +1,12 @@
+"""Jobs in a worker's hands, as rows."""
+
+from uuid import UUID
+
+from jobs.claim import claim
+from jobs.models import Job
+
+
+def claim_one(worker_id: UUID) -> Job:
+    """Claim the next job, and return its row."""
+    (claimed,) = claim(worker_id, 1)
+    return Job.objects.get(id=claimed.job_id)
