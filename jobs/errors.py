@@ -13,7 +13,17 @@
     - UnreadableFile      a piece of it is gone or cannot be opened
     - LineTooLong         no line of a batch is that long; carries `line`
     - UnfitFile           it cannot be taken; carries `param`
+    - FileTooLarge        it is larger than MAX_FILE_BYTES
+  + BatchError
+    - InvalidBatch        its requests cannot be taken; carries `mistakes`
+    - BatchMissing        no batch of this site has that id
+    - BatchEnded          it is too late: the batch has ended
+    - BatchNotRetryable   nothing in it can be tried again
 """
+
+from collections.abc import Sequence
+
+from jobs.batches.mistakes import Mistake
 
 
 class JobError(Exception): ...
@@ -86,3 +96,30 @@ class UnfitFile(FileError):
     def __init__(self, message: str, param: str = "file") -> None:
         super().__init__(message)
         self.param = param
+
+
+class FileTooLarge(FileError):
+    def __init__(self, most: int) -> None:
+        super().__init__(f"The file is larger than {most:,} bytes. Split it.")
+
+
+class BatchError(JobError): ...
+
+
+class InvalidBatch(BatchError):
+    def __init__(self, mistakes: Sequence[Mistake]) -> None:
+        super().__init__(mistakes[0].message)
+        self.mistakes = tuple(mistakes)
+
+
+class BatchMissing(BatchError):
+    def __init__(self) -> None:
+        super().__init__("There is no such batch.")
+
+
+class BatchEnded(BatchError):
+    def __init__(self, state: str) -> None:
+        super().__init__(f"The batch has no request under way any more: it is {state}.")
+
+
+class BatchNotRetryable(BatchError): ...

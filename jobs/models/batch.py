@@ -73,7 +73,10 @@ class Batch(models.Model):
     total = models.PositiveIntegerField(default=0)
     #: Frozen when the batch ends; until then they are counted (`jobs.batches.progress`).
     completed = models.PositiveIntegerField(null=True)
+    #: All that ended without an answer; canceled and expired ones are part of them.
     failed = models.PositiveIntegerField(null=True)
+    canceled = models.PositiveIntegerField(null=True)
+    expired = models.PositiveIntegerField(null=True)
     cost_pico_usd = models.BigIntegerField(null=True)
     #: Tokens of all members' billed calls.
     input_tokens = models.PositiveBigIntegerField(null=True)

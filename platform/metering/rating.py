@@ -33,3 +33,9 @@ def to_usd(pico_usd: int) -> str:
     """Write pico-USD as USD, exactly, without an exponent or trailing zeros."""
     text = f"{Decimal(pico_usd) / PICO_PER_USD:f}"
     return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def to_decimal_usd(pico_usd: int) -> str:
+    """Write pico-USD as USD, exactly and to the last digit, as the API does: 123456789 is `0.000123456789`."""
+    sign, cost = ("-", -pico_usd) if pico_usd < 0 else ("", pico_usd)
+    return f"{sign}{cost // PICO_PER_USD}.{cost % PICO_PER_USD:012d}"

@@ -1,0 +1,105 @@
+"""Read the file of a batch, and make its members: all of them in one transaction, or none."""
+
+import structlog
+from django.db import transaction
+from django.db.models import F
+from django.db.models.functions import Now
+
+from core.crypto import UnknownKey
+from jobs.batches.create import only_one
+from jobs.batches.events import record_end
+from jobs.batches.insert import insert_members
+from jobs.batches.locks import held
+from jobs.batches.mistakes import Mistake
+from jobs.batches.progress import Account, Counts
+from jobs.batches.requests import Reader, Rules
+from jobs.errors import InvalidBatch, UnreadableFile
+from jobs.files.read import lines
+from jobs.models import Batch, BatchState, JobKind
+from jobs.tasks import bell
+
+log = structlog.get_logger(__name__)
+
+#: So many workers may begin to read a file. One that kills its readers is not given to a fourth.
+MOST_READINGS = 3
+#: How many waiting batches are looked at for one that nobody else reads.
+LOOKED_AT = 20
+
+KILLS_ITS_READERS = Mistake(
+    "unreadable_file", f"{MOST_READINGS} workers were lost while they read the file. Split it, or look for odd lines."
+)
+GONE = Mistake("file_not_found", "The file was deleted before it was read.")
+
+
+class Overtaken(Exception):
+    """The batch was canceled while its file was read; nothing of it is kept."""
+
+
+def expand_one() -> bool:
+    """Read the file of the batch that waits longest and that nobody reads; False if there is none."""
+    waiting = Batch.objects.filter(state=BatchState.VALIDATING).order_by("id").values_list("id", flat=True)
+    for batch_id in waiting[:LOOKED_AT]:
+        with held(batch_id) as is_mine:
+            if is_mine and (batch := _begin_reading(Batch(id=batch_id))):
+                _expand(batch)
+                return True
+    return False
+
+
+def _begin_reading(batch: Batch) -> Batch | None:
+    """Count the reading, so that it shows if the reader dies of it; None if there is nothing to read any more."""
+    waiting = Batch.objects.filter(id=batch.id, state=BatchState.VALIDATING)
+    if not waiting.update(read_count=F("read_count") + 1):
+        return None
+    return Batch.objects.select_related("site", "input_file").get(id=batch.id)
+
+
+def _expand(batch: Batch) -> None:
+    if batch.read_count > MOST_READINGS:
+        fail(batch, [KILLS_ITS_READERS])
+        return
+    try:
+        total = _read_and_insert(batch)
+        log.info("batch_expanded", batch=batch.public_id, members=total)
+    except InvalidBatch as error:
+        fail(batch, error.mistakes)
+    except UnreadableFile as error:
+        fail(batch, [Mistake("unreadable_file", str(error))])
+    except Overtaken:
+        log.info("batch_overtaken", batch=batch.public_id)
+    except UnknownKey:
+        # Another process seals with a newer key than this one was started with, and can read it.
+        Batch.objects.filter(id=batch.id).update(read_count=F("read_count") - 1)
+        log.error("key_unknown", hint="restart this worker with the ENCRYPTION_KEYS of the others")
+
+
+def _read_and_insert(batch: Batch) -> int:
+    if batch.input_file is None:
+        raise InvalidBatch([GONE])
+    reader = Reader(Rules(batch.site, JobKind(batch.kind), batch.only_model or None, batch.max_tokens_cap))
+    with transaction.atomic():
+        total = insert_members(batch, reader.read_lines(lines(batch.input_file)))
+        reader.check()
+        begun = Batch.objects.filter(id=batch.id, state=BatchState.VALIDATING).update(
+            state=BatchState.IN_PROGRESS, in_progress_at=Now(), total=total, model=only_one(reader.providers)
+        )
+        if not begun:
+            raise Overtaken
+        transaction.on_commit(bell.ring)
+    return total
+
+
+def fail(batch: Batch, mistakes: "tuple[Mistake, ...] | list[Mistake]") -> None:
+    """Refuse the batch, and tell the site why."""
+    with transaction.atomic():
+        waiting = Batch.objects.select_for_update(no_key=True).filter(id=batch.id, state=BatchState.VALIDATING)
+        found = waiting.first()
+        if found is None:
+            return
+        found.state, found.failed_at = BatchState.FAILED, Now()
+        found.errors = [mistake.to_wire() for mistake in mistakes]
+        found.completed = found.failed = found.canceled = found.expired = 0
+        found.cost_pico_usd = 0
+        found.save()
+        record_end(found, Counts(), Account())
+    log.info("batch_refused", batch=batch.public_id, mistakes=len(mistakes), first=mistakes[0].code)

@@ -1,0 +1,113 @@
+"""How far batches have come, and what they have cost so far."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from django.db import connection
+from django.db.models import Count
+
+from jobs.models import Batch, Job
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """The members of a batch by their states."""
+
+    queued: int = 0
+    running: int = 0
+    succeeded: int = 0
+    failed: int = 0
+    canceled: int = 0
+    expired: int = 0
+
+    @property
+    def unsuccessful(self) -> int:
+        """All that ended without an answer: what stands in the error file."""
+        return self.failed + self.canceled + self.expired
+
+    @property
+    def ended(self) -> int:
+        return self.succeeded + self.unsuccessful
+
+    @property
+    def total(self) -> int:
+        return self.queued + self.running + self.ended
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """What the members' billed calls used. `cost_pico_usd` is None where no price is known for any of them."""
+
+    cost_pico_usd: int | None = 0
+    input_tokens: int = 0
+    cached_input_tokens: int = 0
+    output_tokens: int = 0
+    reasoning_tokens: int = 0
+
+
+# One index, which holds nothing but batch and state, answers this.
+ACCOUNTS = """
+SELECT job.batch_id,
+       CASE WHEN bool_or(used.price_version <> '') THEN sum(used.cost_pico_usd) END,
+       sum(used.input_tokens), sum(used.cached_input_tokens), sum(used.output_tokens), sum(used.reasoning_tokens)
+  FROM jobs_job job JOIN metering_usageevent used ON used.job_id = job.id AND used.billable
+ WHERE job.batch_id = ANY(%s) AND job.state = 'succeeded'
+ GROUP BY job.batch_id
+"""
+
+
+def counts_of(batches: Sequence[Batch]) -> dict[UUID, Counts]:
+    """Return the counts of each batch: as they were frozen when it ended, counted before that."""
+    frozen = {batch.id: _frozen(batch) for batch in batches if batch.completed is not None}
+    under_way = [batch.id for batch in batches if batch.completed is None]
+    return {**frozen, **count_members(under_way)}
+
+
+def count_members(batch_ids: Iterable[UUID]) -> dict[UUID, Counts]:
+    """Count the members of these batches."""
+    found: dict[UUID, dict[str, int]] = {batch_id: {} for batch_id in batch_ids}
+    if found:
+        rows = Job.objects.filter(batch__in=list(found)).values_list("batch_id", "state").order_by()
+        for batch_id, state, count in rows.annotate(Count("id")):
+            found[batch_id][state] = count
+    return {batch_id: Counts(**states) for batch_id, states in found.items()}
+
+
+def accounts_of(batches: Sequence[Batch]) -> dict[UUID, Account]:
+    """Return the account of each batch: as it was frozen when it ended, added up before that."""
+    frozen = {batch.id: _frozen_account(batch) for batch in batches if batch.completed is not None}
+    under_way = [batch.id for batch in batches if batch.completed is None]
+    return {**frozen, **add_up(under_way)}
+
+
+def add_up(batch_ids: Sequence[UUID]) -> dict[UUID, Account]:
+    """Add up the billed calls of these batches' members."""
+    found: dict[UUID, Account] = {batch_id: Account() for batch_id in batch_ids}
+    if found:
+        with connection.cursor() as cursor:
+            cursor.execute(ACCOUNTS, [list(batch_ids)])
+            found.update({batch_id: _to_account(sums) for batch_id, *sums in cursor.fetchall()})
+    return found
+
+
+def _to_account(sums: list[Any]) -> Account:
+    # Postgres adds large whole numbers up to a decimal.
+    return Account(*(None if each is None else int(each) for each in sums))  # type: ignore[arg-type] # only the first
+
+
+def _frozen(batch: Batch) -> Counts:
+    canceled, expired = batch.canceled or 0, batch.expired or 0
+    failed = (batch.failed or 0) - canceled - expired
+    return Counts(succeeded=batch.completed or 0, failed=failed, canceled=canceled, expired=expired)
+
+
+def _frozen_account(batch: Batch) -> Account:
+    return Account(
+        cost_pico_usd=batch.cost_pico_usd,
+        input_tokens=batch.input_tokens or 0,
+        cached_input_tokens=batch.cached_input_tokens or 0,
+        output_tokens=batch.output_tokens or 0,
+        reasoning_tokens=batch.reasoning_tokens or 0,
+    )

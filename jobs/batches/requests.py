@@ -1,0 +1,218 @@
+"""Read the requests of a batch: one line of a file, or one item of a posted list, becomes one member.
+
+Read fast, for there may be fifty thousand: what is the same for all of them is looked up once.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from django.conf import settings
+
+from inference import routing
+from inference.errors import UnknownModel
+from inference.routing import first_provider
+from jobs.batches.mistakes import MOST_TOLD, Mistake
+from jobs.errors import InvalidBatch, InvalidBody, LineTooLong
+from jobs.files.read import AROUND_A_BODY
+from jobs.models import JobKind
+from jobs.payload import encode, to_request
+from jobs.submit import check_allowed
+from providers.types import InferenceRequest
+from tenants.errors import ModelNotAllowed
+from tenants.models import Site
+
+MOST_MEMBERS = 50_000
+LONGEST_CUSTOM_ID = 200
+
+#: The addresses that a batch may be for, and what its members are.
+ENDPOINTS = {
+    "/v1/chat/completions": JobKind.CHAT,
+    "/v1/embeddings": JobKind.EMBEDDINGS,
+    "/v1/messages": JobKind.MESSAGES,
+}
+ENDPOINT_OF = {kind: endpoint for endpoint, kind in ENDPOINTS.items()}
+
+REQUIRED = ("custom_id", "method", "url", "body")
+
+
+class Line(msgspec.Struct, forbid_unknown_fields=True):
+    """One request as it is handed in. A posted one may leave out what the batch says already."""
+
+    custom_id: str
+    body: msgspec.Raw
+    method: str | None = None
+    url: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What the requests of one batch are held to."""
+
+    site: Site
+    kind: JobKind
+    #: A narrow token's own limits, if the batch came with one.
+    only_model: str | None = None
+    max_tokens_cap: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One request that can be done. `payload` is the clear text of the sealed column."""
+
+    custom_id: str
+    model: str
+    #: Of the first target, see `Job.provider`.
+    provider: str
+    payload: bytes
+    request: InferenceRequest
+
+
+class Refused(Exception):
+    """This request cannot be done; the reading goes on behind it."""
+
+    def __init__(self, code: str, message: str, param: str | None = None) -> None:
+        super().__init__(message)
+        self.mistake = Mistake(code, message, param)
+
+
+class Reader:
+    """Reads the requests of one batch, one after the other, and keeps what is wrong with them."""
+
+    def __init__(self, rules: Rules) -> None:
+        self.mistakes: list[Mistake] = []
+        #: The models asked for, each with its provider.
+        self.providers: dict[str, str] = {}
+        self._rules = rules
+        self._url = ENDPOINT_OF[rules.kind]
+        self._seen: set[str] = set()
+
+    def read_lines(self, lines: Iterable[bytes]) -> Iterator[Member]:
+        """Yield the members that the lines of a file ask for, up to the first mistake.
+
+        Then it reads on only to find more of them. Blank lines are counted, and not read.
+        """
+        try:
+            for number, line in enumerate(lines, 1):
+                if line.strip():
+                    yield from self._take(line, is_line=True, prefix="", line=number)
+                if self._has_enough():
+                    return
+        except LineTooLong as error:
+            self.mistakes.append(Mistake("line_too_long", str(error), line=error.line))
+
+    def read_list(self, items: Iterable[msgspec.Raw]) -> Iterator[Member]:
+        """Yield the members that a posted list asks for, up to the first mistake; see `read_lines`."""
+        for index, item in enumerate(items):
+            yield from self._take(item, is_line=False, prefix=f"requests.{index}", line=None)
+            if self._has_enough():
+                return
+
+    def check(self) -> None:
+        """Raise `InvalidBatch` if anything was wrong, or there was nothing to read."""
+        if not self.mistakes and not self._seen:
+            self.mistakes.append(Mistake("empty_batch", "There is no request in it; a batch has at least one."))
+        if self.mistakes:
+            raise InvalidBatch(self.mistakes)
+
+    def _take(self, data: bytes | msgspec.Raw, *, is_line: bool, prefix: str, line: int | None) -> Iterator[Member]:
+        try:
+            member = self._read(data, is_line)
+        except Refused as refused:
+            found = refused.mistake
+            param = ".".join(filter(None, (prefix, found.param))) or None
+            self.mistakes.append(Mistake(found.code, found.message, param, line))
+            return
+        if not self.mistakes:
+            yield member
+
+    def _has_enough(self) -> bool:
+        return len(self.mistakes) >= MOST_TOLD or len(self._seen) > MOST_MEMBERS
+
+    def _read(self, data: bytes | msgspec.Raw, is_line: bool) -> Member:
+        found = _parse(data)
+        self._check_custom_id(found.custom_id)
+        self._check_address(found, is_line)
+        body = _parse_body(found.body)
+        try:
+            request = to_request(self._rules.kind, body)
+            check_allowed(self._rules.site, request, self._rules.only_model, self._rules.max_tokens_cap)
+            provider = self._provider_of(request.model)
+        except InvalidBody as error:
+            raise Refused("invalid_value", str(error), f"body.{error.param}" if error.param else "body") from error
+        except ModelNotAllowed as error:
+            raise Refused(error.code, str(error), "body.model") from error
+        except UnknownModel as error:
+            raise Refused("model_not_found", str(error), "body.model") from error
+        return Member(found.custom_id, request.model, provider, encode(body), request)
+
+    def _check_custom_id(self, custom_id: str) -> None:
+        if not 1 <= len(custom_id) <= LONGEST_CUSTOM_ID or not custom_id.isprintable():
+            raise Refused("invalid_value", f"Must be 1 to {LONGEST_CUSTOM_ID} printable characters.", "custom_id")
+        if custom_id in self._seen:
+            raise Refused("duplicate_custom_id", f"The custom_id {custom_id[:60]!r} was used before.", "custom_id")
+        self._seen.add(custom_id)
+        if len(self._seen) > MOST_MEMBERS:
+            raise Refused("too_many_requests", f"A batch has at most {MOST_MEMBERS:,} requests.")
+
+    def _check_address(self, found: Line, is_line: bool) -> None:
+        for name, given, wanted, code in (
+            ("method", found.method, "POST", "invalid_method"),
+            ("url", found.url, self._url, "invalid_url"),
+        ):
+            if given is None and is_line:
+                raise _missing(name)
+            if given is not None and given != wanted:
+                raise Refused(code, f"Must be {wanted!r}, as the batch's endpoint says; got {given[:60]!r}.", name)
+
+    def _provider_of(self, model: str) -> str:
+        if model not in self.providers:
+            self.providers[model] = first_provider(routing.current().targets_for(model))
+        return self.providers[model]
+
+
+def _parse(data: bytes | msgspec.Raw) -> Line:
+    longest = settings.MAX_BODY_BYTES + AROUND_A_BODY
+    if len(memoryview(data)) > longest:
+        raise Refused("line_too_long", f"A request has at most {longest:,} bytes.")
+    try:
+        return msgspec.json.decode(data, type=Line)
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        raise _mistake_in(data, error) from error
+
+
+def _mistake_in(data: bytes | msgspec.Raw, error: Exception) -> Refused:
+    """Say what is wrong with a request that is no `Line`."""
+    try:
+        found = msgspec.json.decode(data)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return Refused("invalid_json_line", "This is not JSON in UTF-8.")
+    if not isinstance(found, dict):
+        return Refused("invalid_json_line", "Must be a JSON object with custom_id, method, url and body.")
+    for name in ("custom_id", "body"):
+        if name not in found:
+            return _missing(name)
+    if unknown := sorted(set(found) - set(REQUIRED)):
+        known = ", ".join(REQUIRED)
+        return Refused(
+            "unknown_parameter", f"There is no such field. Known fields: {known}.", repr(unknown[0][:60])[1:-1]
+        )
+    return Refused("invalid_value", "custom_id, method and url must be strings.", _first_not_text(found))
+
+
+def _first_not_text(found: dict[str, Any]) -> str | None:
+    return next((name for name in ("custom_id", "method", "url") if not isinstance(found.get(name, ""), str)), None)
+
+
+def _missing(name: str) -> Refused:
+    return Refused("missing_required_parameter", f"Missing required parameter: {name!r}.", name)
+
+
+def _parse_body(raw: msgspec.Raw) -> dict[str, Any]:
+    try:
+        return msgspec.json.decode(raw, type=dict[str, Any])
+    except msgspec.ValidationError as error:
+        raise Refused("invalid_value", "Must be an object: the request as the endpoint takes it.", "body") from error
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        raise Refused("invalid_json_line", "This is not JSON in UTF-8.", "body") from error

@@ -1,0 +1,124 @@
+"""The answers of a batch's members as lines of JSON, in OpenAI's form and in the order of the input.
+
+They are made from the members whenever they are read, a page at a time: nothing is held in the database between two
+pages, and no more than a page in memory.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+import msgspec
+from django.db.models import BinaryField
+from django.db.models.functions import Cast
+
+from core.crypto import CryptoError
+from core.ids import to_public
+from jobs.models import TERMINAL_STATES, Batch, Job, JobState
+
+#: A page of embeddings may be some megabytes.
+PAGE_ROWS = 50
+RESULT_FIELD = Job._meta.get_field("result")
+UNSUCCESSFUL = (JobState.FAILED, JobState.CANCELED, JobState.EXPIRED)
+
+BATCH_EXPIRED = ("batch_expired", "This request could not be executed before the completion window expired.")
+BATCH_CANCELLED = ("batch_cancelled", "This request was not executed, because the batch was cancelled.")
+REQUEST_CANCELED = ("request_canceled", "This request was canceled by itself.")
+ERASED = ("result_erased", "The answer was erased at the end of the time that this site keeps answers.")
+UNREADABLE = ("result_unreadable", "What was stored of the answer cannot be read any more.")
+
+
+class ErrorOut(msgspec.Struct):
+    code: str
+    message: str
+
+
+class ResponseOut(msgspec.Struct):
+    status_code: int
+    request_id: str
+    body: msgspec.Raw
+
+
+class LineOut(msgspec.Struct):
+    """One line; either `response` or `error` is null."""
+
+    id: str
+    custom_id: str
+    response: ResponseOut | None
+    error: ErrorOut | None
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """What a line says of a member. The result is as it is stored."""
+
+    job_id: UUID
+    custom_id: str
+    state: str
+    sealed_result: bytes | None
+    error_code: str
+    error_message: str
+    cancel_requested_at: datetime | None
+
+
+def output_lines(batch: Batch) -> Iterator[bytes]:
+    """Yield the lines of the output file: what succeeded."""
+    return _lines(batch, [JobState.SUCCEEDED])
+
+
+def error_lines(batch: Batch) -> Iterator[bytes]:
+    """Yield the lines of the error file: what ended otherwise."""
+    return _lines(batch, UNSUCCESSFUL)
+
+
+def result_lines(batch: Batch) -> Iterator[bytes]:
+    """Yield a line for each member that ended; for all of them, once the batch has ended."""
+    return _lines(batch, TERMINAL_STATES)
+
+
+def is_expired_by_batch(state: str, cancel_requested_at: datetime | None, batch: Batch) -> bool:
+    """Did the member end because the time of its batch was over, while it waited or while it ran?"""
+    if state == JobState.CANCELED and batch.cancelling_at is None:
+        return cancel_requested_at is not None and cancel_requested_at >= batch.expires_at
+    return state == JobState.EXPIRED
+
+
+def _lines(batch: Batch, states: Sequence[str]) -> Iterator[bytes]:
+    for page in _pages(batch, states):
+        for ended in page:
+            yield msgspec.json.encode(_to_line(ended, batch)) + b"\n"
+
+
+def _pages(batch: Batch, states: Sequence[str]) -> Iterator[list[Ended]]:
+    members = Job.objects.filter(batch=batch, state__in=states).order_by("id")
+    # As it is stored: one that does not open must not keep the site from all the others.
+    rows = members.annotate(sealed=Cast("result", BinaryField())).values_list(
+        "id", "custom_id", "state", "sealed", "error_code", "error_message", "cancel_requested_at"
+    )
+    after = UUID(int=0)
+    while page := [Ended(*row) for row in rows.filter(id__gt=after)[:PAGE_ROWS]]:
+        yield page
+        after = page[-1].job_id
+
+
+def _to_line(ended: Ended, batch: Batch) -> LineOut:
+    # The request's id is the job's: GET /v1/jobs/{id} has all that was done for it.
+    line_id, request_id = to_public("batch_req", ended.job_id), to_public(Job.ID_PREFIX, ended.job_id)
+    if ended.state != JobState.SUCCEEDED:
+        return LineOut(line_id, ended.custom_id, None, ErrorOut(*_problem_of(ended, batch)))
+    if ended.sealed_result is None:
+        return LineOut(line_id, ended.custom_id, None, ErrorOut(*ERASED))
+    try:
+        body = msgspec.Raw(RESULT_FIELD.unseal(bytes(ended.sealed_result)))
+    except CryptoError:
+        return LineOut(line_id, ended.custom_id, None, ErrorOut(*UNREADABLE))
+    return LineOut(line_id, ended.custom_id, ResponseOut(200, request_id, body), None)
+
+
+def _problem_of(ended: Ended, batch: Batch) -> tuple[str, str]:
+    if is_expired_by_batch(ended.state, ended.cancel_requested_at, batch):
+        return BATCH_EXPIRED
+    if ended.state == JobState.CANCELED:
+        return REQUEST_CANCELED if batch.cancelling_at is None else BATCH_CANCELLED
+    return ended.error_code or "failed", ended.error_message

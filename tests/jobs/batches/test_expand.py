@@ -1,0 +1,226 @@
+"""Reading the file of a batch: all of its members or none, once, whoever dies of it."""
+
+import threading
+from typing import Any
+
+import pytest
+from django.db import OperationalError, connection
+
+from core.crypto import UnknownKey
+from jobs.batches import expand, insert
+from jobs.batches.create import create
+from jobs.batches.expand import expand_one
+from jobs.batches.locks import held
+from jobs.batches.stop import cancel
+from jobs.errors import FileMissing, UnfitFile
+from jobs.models import Batch, BatchState, File, FileChunk, Job
+from tenants.models import Site
+from tests.factories import make_file, make_site
+from tests.jobs.batches.conftest import BODY, line, states_of, to_file, wanted
+from webhooks.models import Event
+
+
+def make_waiting(site: Site, lines: list[Any], **changes: Any) -> Batch:
+    """A batch whose file nobody has read yet."""
+    file = make_file(site, to_file(lines))
+    return create(site, wanted([], input_file_id=file.public_id, **changes)).batch
+
+
+def read(batch: Batch) -> Batch:
+    """Let a worker read the file, and return what became of the batch."""
+    assert expand_one()
+    return Batch.objects.get(id=batch.id)
+
+
+def test_a_batch_with_a_file_waits_to_be_read(site: Site, desk_route: None) -> None:
+    batch = make_waiting(site, [line("r1")])
+
+    assert (batch.state, batch.total, batch.in_progress_at) == (BatchState.VALIDATING, 0, None)
+    assert batch.input_file is not None
+    assert not Job.objects.exists()
+
+
+def test_its_lines_become_members_in_their_order(site: Site, desk_route: None) -> None:
+    batch = read(make_waiting(site, [line("z"), b"", line("a"), line("m")], only_model="desk"))
+
+    assert (batch.state, batch.total, batch.model) == (BatchState.IN_PROGRESS, 3, "desk")
+    assert batch.in_progress_at is not None
+    assert list(states_of(batch)) == ["z", "a", "m"]
+    assert not Event.objects.exists()
+    assert not expand_one()
+
+
+@pytest.mark.parametrize(
+    ("second", "code", "param"),
+    [
+        (b"not JSON", "invalid_json_line", None),
+        (line(...), "missing_required_parameter", "custom_id"),
+        (line("r2", method=...), "missing_required_parameter", "method"),
+        (line("r2", url=...), "missing_required_parameter", "url"),
+        (line("r1"), "duplicate_custom_id", "custom_id"),
+        (line("r2", method="GET"), "invalid_method", "method"),
+        (line("r2", url="/v1/embeddings"), "invalid_url", "url"),
+        (line("r2", body={**BODY, "stream": True}), "invalid_value", "body.stream"),
+        (line("r2", body={**BODY, "model": "nobody"}), "model_not_found", "body.model"),
+        (b'{"custom_id":"' + b"x" * 300_000, "line_too_long", None),
+    ],
+)
+def test_a_line_that_cannot_be_done_fails_the_batch_with_its_number(
+    site: Site, desk_route: None, second: Any, code: str, param: str | None
+) -> None:
+    batch = read(make_waiting(site, [line("r1"), second]))
+
+    assert batch.state == BatchState.FAILED
+    assert [(each["code"], each["param"], each["line"]) for each in batch.errors] == [(code, param, 2)]
+    assert batch.failed_at is not None
+    assert not Job.objects.exists()
+    assert list(Event.objects.values_list("type", "is_terminal")) == [("batch.failed", True)]
+
+
+def test_an_empty_file_fails_the_batch(site: Site, desk_route: None) -> None:
+    batch = read(make_waiting(site, [b"", b"  "]))
+
+    assert [each["code"] for each in batch.errors] == ["empty_batch"]
+
+
+def test_the_limits_of_the_token_hold_when_the_file_is_read(site: Site, desk_route: None) -> None:
+    batch = read(make_waiting(site, [line("r1")], only_model="another", max_tokens_cap=5))
+
+    assert [each["param"] for each in batch.errors] == ["body.max_tokens"]
+
+
+def test_only_the_site_s_own_files_for_batches_will_do(site: Site) -> None:
+    other = make_file(make_site("florist"), b"{}\n")
+    output = File.objects.create(site=site, purpose="batch_output", filename="o", bytes=0)
+
+    for file, refusal in ((other, FileMissing), (output, UnfitFile)):
+        with pytest.raises(refusal):
+            create(site, wanted([], input_file_id=file.public_id))
+    assert not Batch.objects.exists()
+
+
+def test_a_file_that_is_gone_or_broken_fails_the_batch(site: Site, desk_route: None) -> None:
+    gone, broken = make_waiting(site, [line("r1")]), make_waiting(site, [line("r1")])
+    File.objects.filter(batches=gone).delete()
+    FileChunk.objects.filter(file__batches=broken).delete()
+
+    assert [each["code"] for each in read(gone).errors] == ["file_not_found"]
+    assert [each["code"] for each in read(broken).errors] == ["unreadable_file"]
+
+
+def test_a_file_that_kills_its_readers_is_given_to_three_of_them(site: Site, desk_route: None) -> None:
+    batch = make_waiting(site, [line("r1")])
+    Batch.objects.update(read_count=3)
+
+    assert [each["code"] for each in read(batch).errors] == ["unreadable_file"]
+    assert not Job.objects.exists()
+
+
+def test_a_reader_without_the_key_leaves_it_to_another(
+    site: Site, desk_route: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lines(file: File) -> Any:
+        raise UnknownKey
+
+    batch = make_waiting(site, [line("r1")])
+    monkeypatch.setattr(expand, "lines", lines)
+
+    found = read(batch)
+
+    assert (found.state, found.read_count) == (BatchState.VALIDATING, 0)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_reader_whose_connection_breaks_leaves_nothing_and_another_does_it_again(
+    site: Site, desk_route: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = make_waiting(site, [line(f"r{n}") for n in range(5)])
+    monkeypatch.setattr(insert, "CHUNK_ROWS", 2)
+    copy = insert._copy
+
+    def break_second(rows: list[tuple[Any, ...]]) -> None:
+        if Job.objects.exists():
+            with connection.cursor() as cursor:
+                cursor.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+        copy(rows)
+
+    monkeypatch.setattr(insert, "_copy", break_second)
+    with pytest.raises(OperationalError):
+        expand_one()
+    connection.close()
+    assert not Job.objects.exists()
+
+    monkeypatch.setattr(insert, "_copy", copy)
+    assert read(batch).state == BatchState.IN_PROGRESS
+    assert Job.objects.filter(batch=batch).count() == 5
+
+
+@pytest.mark.django_db(transaction=True)
+def test_two_readers_at_once_make_the_members_once(site: Site, desk_route: None, rung: list[int]) -> None:
+    batch = make_waiting(site, [line(f"r{n}") for n in range(50)])
+    start, did = threading.Barrier(4), list[bool]()
+
+    def go() -> None:
+        start.wait()
+        did.append(expand_one())
+        connection.close()
+
+    threads = [threading.Thread(target=go) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    batch.refresh_from_db()
+    assert (batch.state, batch.total, batch.read_count) == (BatchState.IN_PROGRESS, 50, 1)
+    assert did.count(True) == 1
+    assert Job.objects.count() == 50
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_batch_that_somebody_reads_is_passed_over(site: Site, desk_route: None) -> None:
+    first, second = make_waiting(site, [line("r1")]), make_waiting(site, [line("r1")])
+    reading, done = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with held(first.id) as is_mine:
+            assert is_mine
+            reading.set()
+            done.wait(20)
+        connection.close()
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    reading.wait(20)
+    assert expand_one()
+    done.set()
+    thread.join()
+
+    assert (states_of(first), states_of(second)) == ({}, {"r1": "queued"})
+
+
+def test_a_batch_canceled_while_its_file_is_read_keeps_nothing(
+    site: Site, desk_route: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = make_waiting(site, [line("r1")])
+    copy = insert._copy
+
+    def cancel_first(rows: list[tuple[Any, ...]]) -> None:
+        copy(rows)
+        Batch.objects.filter(id=batch.id).update(state=BatchState.CANCELLED)
+
+    monkeypatch.setattr(insert, "_copy", cancel_first)
+    expand_one()
+
+    # The cancel was a part of the reading's own transaction here, and went with it; the members did so, too.
+    assert not Job.objects.exists()
+
+
+def test_a_batch_canceled_before_its_file_is_read_has_ended(site: Site, desk_route: None) -> None:
+    batch = make_waiting(site, [line("r1")])
+
+    canceled = cancel(site, batch.public_id)
+
+    assert (canceled.state, canceled.completed, canceled.failed) == (BatchState.CANCELLED, 0, 0)
+    assert not expand_one()
+    assert list(Event.objects.values_list("type", flat=True)) == ["batch.cancelled"]
