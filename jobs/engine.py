@@ -22,6 +22,7 @@ from django.conf import settings
 from django.db import InterfaceError, OperationalError
 from structlog.contextvars import bound_contextvars
 
+from core.crash import CrashPoint, crash_point
 from core.crypto import UnknownKey
 from core.grouping import Grouped
 from core.ids import to_public
@@ -203,6 +204,8 @@ class Engine:
         if worker_id is None or free <= 0:
             return 0
         claims = await self._database.run(claim, worker_id, free, settings.JOB_QUEUES)
+        if claims:
+            crash_point(CrashPoint.AFTER_CLAIM)
         for claimed in claims:
             self._start(claimed, worker_id)
         return len(claims)

@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import partial
 
 from django.db import transaction
 
+from core.crash import CrashPoint, crash_point
 from jobs.endings import Canceled, Ending, Failed, GivenBack, RetryIn, Succeeded
 from jobs.fence import Fence, lock_held
 from jobs.models import AttemptOutcome, Job, JobState
@@ -44,6 +46,8 @@ def finish_all(ends: Sequence[End]) -> list[Finish]:
 
     Killed before the commit, nothing has happened and the sweep finds the attempts; killed after, all has.
     """
+    # Before the doorbell, which is rung after commit too.
+    transaction.on_commit(partial(crash_point, CrashPoint.AFTER_COMMIT))
     jobs = lock_held(end.fence for end in ends)
     held = [end for end in ends if end.fence in jobs]
     late = [call for end in ends if end.fence not in jobs for call in end.calls]
@@ -52,6 +56,7 @@ def finish_all(ends: Sequence[End]) -> list[Finish]:
     # Opened and then not made: the attempt was stopped, or broke, in between.
     close_open_calls([(end.fence.job_id, end.fence.attempt) for end in held])
     apply([transition(jobs[end.fence], end.ending) for end in held])
+    crash_point(CrashPoint.BEFORE_COMMIT)
     return [Finish.WRITTEN if end.fence in jobs else Finish.FENCED for end in ends]
 
 

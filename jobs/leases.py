@@ -17,6 +17,7 @@ from django.conf import settings
 from django.db import connection
 from django.db.models.functions import Now
 
+from core.crash import CrashPoint, crash_point
 from core.ids import new_uuid
 from jobs.models import Job, JobState, WorkerLease
 
@@ -66,6 +67,7 @@ def renew_lease(worker_id: UUID, report: Mapping[str, Any] = NOTHING) -> Renewal
         """,
         [timedelta(seconds=LEASE_SECONDS), msgspec.json.encode(report).decode(), worker_id],
     )
+    crash_point(CrashPoint.IN_HEARTBEAT)
     if not renewed:
         return None
     running = Job.objects.filter(state=JobState.RUNNING, worker_id=worker_id)

@@ -3,6 +3,7 @@
 import hashlib
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -10,6 +11,7 @@ from django.conf import settings
 from django.db import IntegrityError, transaction
 
 from core import clock
+from core.crash import CrashPoint, crash_point
 from inference import routing
 from inference.routing import first_provider
 from jobs.errors import IdempotencyConflict, InvalidBody, InvalidTime
@@ -132,7 +134,9 @@ def _store(site: Site, wanted: Submission, row: Job) -> Submitted:
     try:
         with transaction.atomic():
             row.save(force_insert=True)
+            transaction.on_commit(partial(crash_point, CrashPoint.AFTER_COMMIT))
             transaction.on_commit(bell.ring)
+            crash_point(CrashPoint.BEFORE_COMMIT)
     except IntegrityError as error:
         # The unique (site, key) decides between two submits at once; whoever came second finds the first.
         found = _find_same(site, wanted) if IDEMPOTENCY_CONSTRAINT in str(error) else None

@@ -8,6 +8,7 @@ import structlog
 from django.db import connection, transaction
 from django.db.models.functions import Now
 
+from core.crash import CrashPoint, crash_point
 from jobs.claim import SEALED, UNSEALED_COLUMNS
 from jobs.leases import forget_dead_leases, live_workers
 from jobs.models import AttemptOutcome, Job, JobState
@@ -73,6 +74,7 @@ def sweep(*, workers_could_beat: bool = True, settle_seconds: float = 0.0) -> Sw
             _log(move)
         forget_dead_leases()
         forget_nonces()
+        crash_point(CrashPoint.IN_SWEEP)
         return Swept(len(lost), len(expired))
 
 

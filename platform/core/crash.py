@@ -18,13 +18,13 @@ class CrashPoint(StrEnum):
     BEFORE_CALL = "before_call"
     #: The provider has answered in part.
     IN_CALL = "in_call"
-    #: Ends are written, and not committed.
+    #: Ends, or a new job, are written, and not committed.
     BEFORE_COMMIT = "before_commit"
     #: They are committed, and nobody has been told.
     AFTER_COMMIT = "after_commit"
-    #: The lease is renewed, and not committed.
+    #: The lease is renewed, and what the heartbeat brings back has not been heard.
     IN_HEARTBEAT = "in_heartbeat"
-    #: Lost jobs are taken from their workers, and that is not committed.
+    #: What is lost or overdue is put right, and that is not committed.
     IN_SWEEP = "in_sweep"
     #: A delivery is claimed, and has not been sent.
     BEFORE_WEBHOOK = "before_webhook"
