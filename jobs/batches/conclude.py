@@ -10,6 +10,7 @@ from django.db import connection, transaction
 from django.db.models.functions import Now
 
 from core import clock
+from core.crash import CrashPoint, crash_point
 from jobs.batches.events import record_end
 from jobs.batches.locks import held
 from jobs.batches.progress import Account, Counts, add_up, count_members
@@ -90,6 +91,7 @@ def write_end(batch_id: UUID, found: Conclusion) -> bool:
         batch.save()
         Pause.objects.filter(batch=batch).delete()
         record_end(batch, found.counts, found.account)
+        crash_point(CrashPoint.IN_CONCLUDE)
     log.info("batch_ended", batch=batch.public_id, state=str(batch.state), members=batch.total)
     return True
 

@@ -5,6 +5,7 @@ from django.db import transaction
 from django.db.models import F
 from django.db.models.functions import Now
 
+from core.crash import CrashPoint, crash_point
 from core.crypto import UnknownKey
 from jobs.batches.create import only_one
 from jobs.batches.events import record_end
@@ -86,6 +87,7 @@ def _read_and_insert(batch: Batch) -> int:
         if not begun:
             raise Overtaken
         transaction.on_commit(bell.ring)
+        crash_point(CrashPoint.IN_EXPAND)
     return total
 
 

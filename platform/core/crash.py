@@ -30,7 +30,7 @@ class CrashPoint(StrEnum):
     BEFORE_WEBHOOK = "before_webhook"
     #: The receiver has answered, and that is not written down.
     AFTER_WEBHOOK = "after_webhook"
-    #: Some of a batch's members are inserted, and that is not committed.
+    #: A batch's members are inserted, and that is not committed.
     IN_EXPAND = "in_expand"
     #: The end of a batch is written, and not committed.
     IN_CONCLUDE = "in_conclude"
