@@ -1,8 +1,9 @@
 """The job engine of a worker process: it claims, runs many jobs on one event loop, and ends them.
 
-doorbell, or a second gone ──▶ claim as many as there are free slots ──▶ a task per job ──▶ finish
+doorbell, or a second gone ──▶ claim as many as there are free slots ──▶ a task per job ──▶ finish, in groups
 heartbeat, every 2 s       ──▶ lease renewed, cancels heard; lease lost ──▶ all dropped, a new lease
 sweep, every second        ──▶ lost, hung and overdue jobs put right
+upkeep, every second, or when members of a batch ended ──▶ batches expanded, told of, concluded
 """
 
 import asyncio
@@ -32,6 +33,7 @@ from inference.clients import Clients
 from inference.retry_budget import RetryBudgets, to_report
 from inference.routing import ProviderSpec, Routing
 from jobs import leases
+from jobs.batches.upkeep import tend
 from jobs.claim import Claimed, claim
 from jobs.endings import Canceled, Ending, Failed, GivenBack, RetryIn
 from jobs.execute import Opening, Run, begin, execute, open_calls
@@ -49,6 +51,8 @@ R = TypeVar("R")
 log = structlog.get_logger(__name__)
 
 POLL_SECONDS = 1.0
+#: While members of a batch end all the time, it is looked after this often.
+TEND_GAP_SECONDS = 0.2
 #: How long the end of an attempt waits for Postgres to come back, before it is left to the sweep.
 FINISH_PATIENCE_SECONDS = 120.0
 #: How long the jobs that are given back at a stop may take to say so.
@@ -103,8 +107,11 @@ class Engine:
         self._slots: dict[UUID, Slot] = {}
         self._bell = asyncio.Event()
         self._stopping = asyncio.Event()
+        self._members_ended = asyncio.Event()
         self._database = DatabaseThreads("jobs", DATABASE_THREADS)
         self._pulse = DatabaseThreads("pulse", 1)
+        #: Reading a large file takes a while, and nothing else should wait for it.
+        self._upkeep = DatabaseThreads("upkeep", 1)
         self._opener: Grouped[Opening, Canceled | GivenBack | None] = self._grouped(open_calls)
         self._ender: Grouped[End, Finish] = self._grouped(finish_all)
         self._clients = Clients()
@@ -137,14 +144,15 @@ class Engine:
         self._loop = asyncio.get_running_loop()
         heart = asyncio.create_task(self._forever(self._beat, leases.HEARTBEAT_SECONDS))
         broom = asyncio.create_task(self._forever(self._sweep, POLL_SECONDS))
+        upkeep = asyncio.create_task(self._tend_forever())
         try:
             await self._claim_until_stopped()
             await self._drain()
         finally:
-            await _cancel(heart, broom)
+            await _cancel(heart, broom, upkeep)
             await self._leave()
 
-    # The three loops
+    # The loops
 
     async def _beat(self) -> None:
         if self._worker_id is None:
@@ -190,6 +198,14 @@ class Engine:
             log.info("swept", lost=swept.lost, expired=swept.expired)
             self._bell.set()
 
+    async def _tend_forever(self) -> None:
+        """Look after batches each second; sooner when members of one ended, for they may have been the last."""
+        while True:
+            self._members_ended.clear()
+            await self._survive(partial(self._upkeep.run, tend))
+            await asyncio.sleep(TEND_GAP_SECONDS)
+            await _wait(self._members_ended, POLL_SECONDS)
+
     async def _claim_until_stopped(self) -> None:
         """Claim whenever the bell rings, or a second has passed. Ends by itself: a claim is never cut off,
         for what it had claimed would then be held by nobody."""
@@ -197,7 +213,7 @@ class Engine:
             self._bell.clear()
             claimed = await self._survive(self._claim)
             if not claimed:
-                await self._wait_for_bell()
+                await _wait(self._bell, POLL_SECONDS)
 
     async def _claim(self) -> int:
         worker_id, free = self._worker_id, settings.JOB_SLOTS - len(self._slots)
@@ -209,11 +225,6 @@ class Engine:
         for claimed in claims:
             self._start(claimed, worker_id)
         return len(claims)
-
-    async def _wait_for_bell(self) -> None:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(POLL_SECONDS):
-                await self._bell.wait()
 
     async def _forever(self, step: Callable[[], Awaitable[None]], pause_seconds: float) -> None:
         """Take one step after the other."""
@@ -261,6 +272,8 @@ class Engine:
             ending = slot.stopped_by or await self._execute(slot)
             slot.phase = Phase.ENDING
             result = await self._finish(slot, ending)
+            if job.batch_id is not None:
+                self._members_ended.set()
             log.info(
                 "attempt_ended",
                 ending=type(ending).__name__,
@@ -344,8 +357,14 @@ class Engine:
         await self._clients.close()
         if self._worker_id is not None:
             await self._survive(partial(self._pulse.run, leases.drop_lease, self._worker_id))
-        self._database.close()
-        self._pulse.close()
+        for threads in (self._database, self._pulse, self._upkeep):
+            threads.close()
+
+
+async def _wait(event: asyncio.Event, seconds: float) -> None:
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()
 
 
 async def _cancel(*tasks: "asyncio.Task[None]") -> None:
