@@ -33,8 +33,8 @@ check: .venv/made-dev  ## check style, types and layers, as CI does
 bench: .venv/made-dev  ## measure speed, a table per suite (ONLY=suite for one)
 	$(python) -m tests.bench $(ONLY)
 
-chaos:  ## kill processes at every point and count what is lost (not built yet)
-	echo "make chaos is not built yet: it comes with the job engine's proof." >&2; exit 1
+chaos: .venv/made-dev  ## kill, freeze and cut off a desk at work, and count what is lost (SEED=n plays one again, JOBS=n)
+	$(python) -m tests.chaos $(if $(SEED),--seed $(SEED)) $(if $(JOBS),--jobs $(JOBS))
 
 lock: .venv/made-dev  ## write requirements/*.txt anew from pyproject.toml (UPGRADE=1 for newer versions)
 	$(lock) pyproject.toml -o requirements/base.txt

@@ -1,0 +1,208 @@
+"""The sites of a campaign: they post, repeat, cancel and read as planned, and write down what they were told."""
+
+import asyncio
+import hashlib
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import aiohttp
+import msgspec
+
+from tests.chaos.desk import SeededSite
+from tests.chaos.plan import Order, Plan, model_of
+
+#: How long a client that may ask again does so.
+PATIENCE_SECONDS = 45.0
+PAUSE_SECONDS = 0.4
+TIMEOUT = aiohttp.ClientTimeout(total=12)
+#: A site's own server has only so many connections, too.
+AT_ONCE = 24
+#: Stands for the code of an answer where there was nobody to give one.
+NOBODY_THERE = "nobody_there"
+READ_AT_ONCE = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """One question of a client, and what it was told. `status` is None where no answer came."""
+
+    order: int
+    #: submit, repeat, abuse, cancel, read or final
+    question: str
+    at: float
+    status: int | None
+    code: str = ""
+    job_id: str = ""
+    state: str = ""
+    result_sha256: str = ""
+
+    @property
+    def is_clear(self) -> bool:
+        """The client knows what became of its question."""
+        return (self.status is not None and self.status < 500) or self.was_not_asked
+
+    @property
+    def was_not_asked(self) -> bool:
+        """Nobody took the connection, so nothing can have come of it."""
+        return self.code == NOBODY_THERE
+
+
+class Clients:
+    """Everything the sites do. `told` is their ledger."""
+
+    def __init__(self, plan: Plan, url: str, sites: Sequence[SeededSite]) -> None:
+        self.told: list[Told] = []
+        #: Orders whose posting is over, whatever came of it.
+        self.posted: set[int] = set()
+        self._plan, self._url, self._sites = plan, url, sites
+        self._jobs: dict[int, str] = {}
+        self._places = asyncio.Semaphore(AT_ONCE)
+
+    async def run(self, begin: float) -> None:
+        """Do all that is planned; `begin` is a reading of `time.monotonic`."""
+        async with self._session() as http:
+            await asyncio.gather(*(self._keep(order, http, begin) for order in self._plan.orders))
+
+    async def read_all(self) -> None:
+        """Read every job that was accepted, once more."""
+        async with self._session() as http:
+            places = asyncio.Semaphore(READ_AT_ONCE)
+
+            async def read(order: Order) -> None:
+                async with places:
+                    await self._persist(lambda: self._read(order, http, "final"))
+
+            await asyncio.gather(*(read(order) for order in self._plan.orders if order.number in self._jobs))
+
+    @property
+    def accepted(self) -> int:
+        return len(self._jobs)
+
+    def _session(self) -> aiohttp.ClientSession:
+        # A connection of its own for each request: one to a web process that was killed must not spoil the next.
+        return aiohttp.ClientSession(self._url, timeout=TIMEOUT, connector=aiohttp.TCPConnector(force_close=True))
+
+    async def _keep(self, order: Order, http: aiohttp.ClientSession, begin: float) -> None:
+        await _until(begin + order.at)
+        body = _body(order, self._plan.seed)
+        others: list[tuple[float, Callable[[], Awaitable[Told]]]] = [
+            *((at, lambda: self._post(order, http, "repeat", body)) for at in order.repeats)
+        ]
+        if order.abuse_at is not None:
+            others.append((order.abuse_at, lambda: self._abuse(order, http, body)))
+        if order.cancel_at is not None:
+            others.append((order.cancel_at, lambda: self._cancel(order, http)))
+        if order.read_at is not None:
+            others.append((order.read_at, lambda: self._read(order, http, "read")))
+        first = self._persist(lambda: self._post(order, http, "submit", body), again=order.key is not None)
+        await asyncio.gather(first, *(self._later(begin + at, ask) for at, ask in others))
+        self.posted.add(order.number)
+
+    async def _later(self, at: float, ask: Callable[[], Awaitable[Told]]) -> None:
+        await _until(at)
+        await self._persist(ask)
+
+    async def _persist(self, ask: Callable[[], Awaitable[Told]], *, again: bool = True) -> None:
+        """Ask until the answer is clear, where asking again is safe."""
+        give_up_at = time.monotonic() + PATIENCE_SECONDS
+        while time.monotonic() < give_up_at:
+            told = await ask()
+            if not told.was_not_asked and (told.is_clear or not again):
+                return
+            await asyncio.sleep(PAUSE_SECONDS)
+
+    async def _post(self, order: Order, http: aiohttp.ClientSession, question: str, body: Mapping[str, Any]) -> Told:
+        headers = {"Idempotency-Key": order.key} if order.key else {}
+        told = await self._ask(order, http, question, "POST", "/v1/jobs", body, headers)
+        if told.status == 202:
+            self._jobs.setdefault(order.number, told.job_id)
+        return told
+
+    async def _abuse(self, order: Order, http: aiohttp.ClientSession, body: Mapping[str, Any]) -> Told:
+        """Post something else under the same key. Nothing is asked where the first has no answer yet."""
+        if order.number not in self._jobs:
+            return Told(order.number, "abuse", time.time(), 0)
+        return await self._post(order, http, "abuse", {**body, "metadata": {"order": "another"}})
+
+    async def _cancel(self, order: Order, http: aiohttp.ClientSession) -> Told:
+        if (job_id := self._jobs.get(order.number)) is None:
+            return Told(order.number, "cancel", time.time(), 0)
+        return await self._ask(order, http, "cancel", "POST", f"/v1/jobs/{job_id}/cancel", {})
+
+    async def _read(self, order: Order, http: aiohttp.ClientSession, question: str) -> Told:
+        if (job_id := self._jobs.get(order.number)) is None:
+            return Told(order.number, question, time.time(), 0)
+        return await self._ask(order, http, question, "GET", f"/v1/jobs/{job_id}")
+
+    async def _ask(
+        self,
+        order: Order,
+        http: aiohttp.ClientSession,
+        question: str,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Told:
+        proof = {"Authorization": f"Bearer {self._sites[order.site].api_key}"}
+        async with self._places:
+            at = time.time()
+            try:
+                async with http.request(method, path, json=body, headers={**proof, **(headers or {})}) as answer:
+                    told = _read_answer(order.number, question, at, answer.status, await answer.read())
+            except aiohttp.ClientConnectorError:
+                told = Told(order.number, question, at, None, NOBODY_THERE)
+            except (aiohttp.ClientError, TimeoutError):
+                told = Told(order.number, question, at, None)
+        self.told.append(told)
+        return told
+
+
+def _read_answer(order: int, question: str, at: float, status: int, content: bytes) -> Told:
+    try:
+        found = msgspec.json.decode(content)
+    except msgspec.DecodeError:
+        # Half an answer says nothing.
+        return Told(order, question, at, None)
+    if status >= 400:
+        return Told(order, question, at, status, code=str(found.get("error", {}).get("code")))
+    result = found.get("result")
+    return Told(
+        order,
+        question,
+        at,
+        status,
+        job_id=found["id"],
+        state=found["state"],
+        result_sha256=hashlib.sha256(msgspec.json.encode(result, order="sorted")).hexdigest() if result else "",
+    )
+
+
+def _body(order: Order, seed: int) -> dict[str, Any]:
+    """Return what is posted. No two orders are alike, for the simulator counts attempts by the body."""
+    text = f"Order {order.number} of night {seed}: describe what is in the window of a bakery."
+    wire: dict[str, Any] = {"model": model_of(order.kind, order.temper)}
+    if order.kind == "embeddings":
+        wire["input"] = [text, "rye bread"]
+    else:
+        wire |= {"messages": [{"role": "user", "content": text}], "max_tokens": 60}
+    body: dict[str, Any] = {
+        "kind": order.kind,
+        "body": wire,
+        "priority": order.priority,
+        "max_attempts": order.max_attempts,
+        "metadata": {"order": str(order.number)},
+    }
+    now = datetime.now(UTC)
+    if order.delay_seconds is not None:
+        body["available_at"] = (now + timedelta(seconds=order.delay_seconds)).isoformat()
+    if order.expiry_seconds is not None:
+        body["expires_at"] = (now + timedelta(seconds=order.expiry_seconds)).isoformat()
+    return body
+
+
+async def _until(at: float) -> None:
+    await asyncio.sleep(max(0.0, at - time.monotonic()))

@@ -1,0 +1,88 @@
+"""Worker processes that die where they are told to, many at once: one process loads everything, and forks them.
+
+    python -m tests.chaos.doomed RECRUITS.json
+
+Prints a line of JSON for each that has ended. Whoever is healthy begins when the others are dead, and works on.
+"""
+
+import asyncio
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import django
+import uvloop
+from django.conf import settings
+
+from nightdesk import env
+
+env.use_settings("nightdesk.settings")
+django.setup()
+
+from core import crash  # noqa: E402 (the models need the setup)
+from core.crash import read_crash_at  # noqa: E402
+from jobs.engine import Engine  # noqa: E402
+from jobs.tasks import bell as jobs_bell  # noqa: E402
+from tests.chaos.recruits import Recruit  # noqa: E402
+from webhooks.courier import Courier  # noqa: E402
+from webhooks.tasks import bell as webhooks_bell  # noqa: E402
+
+#: So many of them share one Postgres.
+CONNECTIONS = 3
+#: More would keep each other from the processor, and lose their leases.
+AT_ONCE = 8
+
+
+def main() -> int:
+    recruits = [Recruit(**found) for found in json.loads(Path(sys.argv[1]).read_text())]
+    _live([recruit for recruit in recruits if recruit.crash_at])
+    _live([recruit for recruit in recruits if not recruit.crash_at])
+    return 0
+
+
+def _live(waiting: list[Recruit]) -> None:
+    """Fork one after the other, a few at a time, and tell of each that ends, until all have."""
+    children: dict[int, Recruit] = {}
+    while waiting or children:
+        while waiting and len(children) < AT_ONCE:
+            recruit = waiting.pop(0)
+            children[_fork(recruit)] = recruit
+        pid, status = os.wait()
+        end = {"name": children.pop(pid).name, "code": os.waitstatus_to_exitcode(status)}
+        print(json.dumps(end), flush=True)
+
+
+def _fork(recruit: Recruit) -> int:
+    if pid := os.fork():
+        return pid
+    # Its log must not come between the lines of its parent.
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    settings.JOB_QUEUES = list(recruit.queues)
+    options: Any = settings.DATABASES["default"]["OPTIONS"]
+    options["pool"]["max_size"] = CONNECTIONS
+    crash.arm(read_crash_at(recruit.crash_at))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_work(recruit))
+    os._exit(0)
+
+
+async def _work(recruit: Recruit) -> None:
+    engine = Engine()
+    working = asyncio.create_task(engine.run())
+    await asyncio.sleep(0)
+    jobs_bell.listen(engine.wake)
+    if recruit.deliveries:
+        courier = Courier(slots=recruit.deliveries)
+        delivering = asyncio.create_task(courier.run())
+        await asyncio.sleep(0)
+        webhooks_bell.listen(courier.wake)
+        await asyncio.gather(working, delivering)
+    else:
+        webhooks_bell.listen(lambda: None)
+        await working
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,53 @@
+"""Worker processes for a test, forked from one that has loaded everything, and how each of them ended."""
+
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO
+
+from nightdesk.local.program import Program, launch, stop
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True, slots=True)
+class Recruit:
+    """One worker process. Without a crash point it is healthy, and begins when all the others are dead."""
+
+    name: str
+    #: Those it serves; none are all.
+    queues: tuple[str, ...] = ()
+    crash_at: str = ""
+    #: How many webhooks it carries at once; 0: it carries none.
+    deliveries: int = 0
+
+
+@contextmanager
+def recruited(recruits: Sequence[Recruit], environment: Mapping[str, str], folder: Path) -> Iterator[dict[str, int]]:
+    """Let them work until the block ends. The dictionary fills with the exit code of each that has ended."""
+    orders = folder / "recruits.json"
+    orders.write_text(json.dumps([asdict(recruit) for recruit in recruits]))
+    program = Program("recruits", (sys.executable, "-m", "tests.chaos.doomed", str(orders)), environment, ROOT)
+    with (folder / "recruits.log").open("ab") as log:
+        process = launch(program, subprocess.PIPE, log)
+    ends: dict[str, int] = {}
+    assert process.stdout is not None
+    reader = threading.Thread(target=_read_ends, args=(process.stdout, ends), daemon=True)
+    reader.start()
+    try:
+        yield ends
+    finally:
+        stop(process, program)
+        reader.join(10)
+        process.stdout.close()
+
+
+def _read_ends(lines: IO[bytes], ends: dict[str, int]) -> None:
+    for line in lines:
+        end = json.loads(line)
+        ends[end["name"]] = end["code"]
