@@ -1,32 +1,49 @@
-"""`make bench`: run the suites named, or all, print a table each, and write their figures."""
+"""`make bench`: run the suites named, or all, print a table each, and write their figures. `--json` prints those."""
 
-import asyncio
+import argparse
+import json
 import sys
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from tests.bench import jobs, start
-from tests.bench.report import Report, render, write
+from tests.bench import against_celery, jobs, start
+from tests.bench.report import Report, render, to_json, write
 
 FOLDER = Path(__file__).resolve().parents[2] / ".nightdesk" / "bench"
 
-SUITES: Mapping[str, Callable[[], Awaitable[Report]]] = {"start": start.run, "jobs": jobs.run}
+SUITES: Mapping[str, Callable[[], Report]] = {
+    "start": start.run,
+    jobs.SUITE: jobs.run,
+    against_celery.SUITE: against_celery.run,
+}
 
 
-def main(names: list[str]) -> int:
-    unknown = [name for name in names if name not in SUITES]
-    if unknown:
-        print(f"There is no suite {unknown[0]!r}; there are: {', '.join(SUITES)}.", file=sys.stderr)
-        return 1
-    for name in names or SUITES:
-        print(f"measuring {name} …", file=sys.stderr)
-        report = asyncio.run(_collect(SUITES[name]))
-        print(render(report), f"  written to {write(report, FOLDER).relative_to(FOLDER.parents[1])}", sep="\n")
+def main(arguments: Sequence[str]) -> int:
+    options = _read_options(arguments)
+    reports = []
+    for name in options.suites or SUITES:
+        print(f"measuring {name}", file=sys.stderr, flush=True)
+        report = SUITES[name]()
+        path = write(report, FOLDER)
+        reports.append(report)
+        if not options.json:
+            print(render(report), f"  written to {path.relative_to(FOLDER.parents[1])}", sep="\n", flush=True)
+    if options.json:
+        print(json.dumps([to_json(report) for report in reports], indent=2))
     return 0
 
 
-async def _collect(suite: Callable[[], Awaitable[Report]]) -> Report:
-    return await suite()
+def _read_options(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="tests.bench", description="Measure how fast the desk is on this machine.")
+    parser.add_argument("suites", nargs="*", type=_suite, metavar="SUITE", help=f"{', '.join(SUITES)}; all if none")
+    parser.add_argument("--json", action="store_true", help="print only the figures, as JSON")
+    return parser.parse_args(arguments)
+
+
+def _suite(name: str) -> str:
+    if name not in SUITES:
+        raise argparse.ArgumentTypeError(f"there is no suite {name!r}; there are: {', '.join(SUITES)}")
+    return name
 
 
 if __name__ == "__main__":

@@ -1,28 +1,117 @@
-"""A whole desk for a bench: real processes on free ports, with data that nobody misses."""
+"""A desk for a bench: real processes as in production, whose workers come and go as the measure asks for them."""
 
+import json
+import os
+import signal
+import subprocess
+import sys
 import tempfile
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from nightdesk import env
-from nightdesk.local.card import Card
-from nightdesk.local.ports import Ports, free_port
+from nightdesk.local.card import Card, Seeded, make_card, parse_seeded
+from nightdesk.local.ports import free_port
+from nightdesk.local.postgres import postgres_server
 from nightdesk.local.postgres_home import leave_no_trace
-from nightdesk.local.stack import bring_up, make_plan
-from nightdesk.local.supervisor import Supervisor
-from nightdesk.local.wishes import Wishes, only_the_systems
+from nightdesk.local.program import Program, launch, stop
+from nightdesk.local.stack import ROOT, WEB, WORKER
+from nightdesk.local.valkey import valkey_server
+from nightdesk.local.wishes import base_url, child_environment, keep_secrets, only_the_systems
+from tests.polling import wait_for
+from tests.simulator_process import start_simulator
+
+#: As in production: with DEBUG, Django keeps every statement that it sends.
+PRODUCTION = {"DEBUG": "false", "LOG_FORMAT": "json", "LOG_LEVEL": "WARNING"}
 
 
-@asynccontextmanager
-async def running_desk(settings: Mapping[str, str]) -> AsyncIterator[Card]:
-    """Bring up a desk with these settings; its data is durable, as in production."""
-    with tempfile.TemporaryDirectory(prefix="nightdesk-bench-") as folder, Ports() as ports:
-        wishes = Wishes(free_port(), own_servers=False)
-        plan = make_plan(Path(folder), wishes, ports)
-        supervisor = Supervisor(lambda name, line: None)
-        try:
-            yield await bring_up(supervisor, plan, {**only_the_systems(env.merged({})), **settings})
-        finally:
-            await supervisor.stop()
-            leave_no_trace(plan.folder / "postgres")
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """Servers, simulator, web process and a site that takes webhooks. Workers are started by the measure."""
+
+    card: Card
+    database_url: str
+    broker_url: str
+    journal: Path
+    web_pid: int
+    folder: Path
+    environment: Mapping[str, str]
+
+    @contextmanager
+    def worker(self, **settings: str) -> Iterator["Process"]:
+        """Run one worker process until the block ends."""
+        with running("worker", self.folder, {**self.environment, **settings}, *WORKER) as process:
+            yield process
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    pid: int
+
+    def kill(self) -> None:
+        """End it without any chance to tidy up."""
+        os.kill(self.pid, signal.SIGKILL)
+
+
+@contextmanager
+def running_desk() -> Iterator[Desk]:
+    """Bring up a desk without a worker; its data is durable, as in production. Nothing of it is left afterwards."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="nightdesk-bench-")))
+        stack.callback(leave_no_trace, folder / "postgres")
+        journal, sink_port, web_port = folder / "journal.jsonl", free_port(), free_port()
+        database = stack.enter_context(postgres_server(folder / "postgres", free_port()))
+        broker = stack.enter_context(valkey_server(folder / "valkey", free_port()))
+        simulator = stack.enter_context(start_simulator(journal=journal))
+        facts = {
+            "DATABASE_URL": database.url,
+            "REDIS_URL": broker.url,
+            "BASE_URL": base_url(web_port),
+            "SIMULATOR_URL": simulator.url,
+            "DJANGO_SETTINGS_MODULE": "nightdesk.settings",
+            "PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "platform"))),
+        }
+        inherited = {**only_the_systems(env.merged({})), **PRODUCTION}
+        environment = child_environment(inherited, keep_secrets(folder / "secrets.json"), facts)
+        seeded = _prepare(environment, f"{base_url(sink_port)}/")
+        stack.enter_context(running("sink", folder, environment, "-m", "tests.bench.sink", str(sink_port)))
+        web = stack.enter_context(running("web", folder, environment, *WEB, "--port", str(web_port)))
+        wait_for(lambda: _answers(f"{base_url(web_port)}/healthz"), seconds=60)
+        card = make_card(
+            seeded,
+            base_url=base_url(web_port),
+            simulator_url=simulator.url,
+            receiver_url=f"{base_url(sink_port)}/",
+            database_url=database.url,
+            redis_url=broker.url,
+        )
+        yield Desk(card, database.url, broker.url, journal, web.pid, folder, environment)
+
+
+@contextmanager
+def running(name: str, folder: Path, environment: Mapping[str, str], *arguments: str) -> Iterator[Process]:
+    """Run a Python program until the block ends; what it writes goes to a file."""
+    program = Program(name, (sys.executable, *arguments), environment, ROOT, grace_seconds=30)
+    with (folder / f"{name}.log").open("ab") as log:
+        process = launch(program, log)
+    try:
+        yield Process(process.pid)
+    finally:
+        stop(process, program)
+
+
+def _prepare(environment: Mapping[str, str], receiver_url: str) -> Seeded:
+    command = [sys.executable, "-m", "nightdesk.local.prepare", "--receiver-url", receiver_url]
+    made = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
+    if made.returncode != 0:
+        raise RuntimeError(f"The database could not be prepared:\n{made.stderr}")
+    return parse_seeded(made.stdout)
+
+
+def _answers(url: str) -> bool:
+    with suppress(OSError), urllib.request.urlopen(url, timeout=2) as answer:
+        return bool(json.load(answer))
+    return False

@@ -1,145 +1,143 @@
-"""Jobs from post to webhook: an upstream that answers at once, and one that takes three seconds."""
+"""Jobs on a desk of one web and one worker process: post, end to end, webhooks, and many slow calls in flight.
 
-import asyncio
-import time
+End to end is from the moment the worker could claim (its lease) until the last job's end, account and event are
+committed. All jobs were posted before, so that the API takes no part in it.
+"""
+
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
 
-import aiohttp
-import psycopg
+from tests.bench.books import Books, opened
+from tests.bench.desk import Desk, running_desk
+from tests.bench.figures import mean_at_once, most_at_once, percentile, rate, steady_rate
+from tests.bench.journal import tail
+from tests.bench.load import Posted, post_jobs
+from tests.bench.memory import memory_of, watched
+from tests.bench.progress import tell
+from tests.bench.report import Goal, Report, Row
 
-from core.ids import new_uuid
-from nightdesk.local.card import Card
-from tests.bench.desk import running_desk
-from tests.bench.report import Goal, Report, Row, percentile
-from tests.polling import wait_until
-
-JOBS = 2000
+SUITE = "jobs"
+JOBS = 1500
 CALM_JOBS = 200
-CALM_GAP_SECONDS = 0.02
-SLOW_CALLS = 500
-SLOW_SECONDS = 3.0
-CONNECTIONS = 16
+CALM_GAP_SECONDS = 0.05
 SLOTS = 500
-PATIENCE_SECONDS = 300
+SLOW_SECONDS = 3.0
+SLOW_JOBS = 3 * SLOTS
+IDEAL = SLOTS / SLOW_SECONDS
+
+FAST, SLOW = "bench-fast", "bench-slow"
+UPSTREAM = "gpt-4o-mini"
 
 
-async def run() -> Report:
-    """Measure submit, end to end, webhook delay, and many slow calls in flight."""
-    async with running_desk({"JOB_SLOTS": str(SLOTS)}) as card:
-        _add_slow_route(card)
-        async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {card.api_key}"}) as http:
-            await _submit(http, card, "nightdesk-demo", 50)
-            await _until_all_ended(card)
-            calm = await _webhook_delays(http, card)
-            latencies, submit_seconds, all_seconds = await _flood(http, card)
-            slow_seconds = await _slow(http, card)
-    return _report(calm, latencies, submit_seconds, all_seconds, slow_seconds)
+@dataclass(frozen=True, slots=True)
+class Slow:
+    """What one worker process made of slow calls."""
+
+    jobs_per_second: float
+    steady_jobs_per_second: float
+    most_in_flight: int
+    mean_in_flight: float
+    resident_mb: float
+    proportional_mb: float
+
+
+def run() -> Report:
+    with running_desk() as desk, opened(desk.database_url) as books:
+        books.add_route(FAST, UPSTREAM)
+        books.add_route(SLOW, f"{UPSTREAM}@ttft_ms={SLOW_SECONDS * 1000:.0f}")
+        tell(f"posting {JOBS:,} jobs")
+        posted = post_jobs(desk.card, FAST, JOBS)
+        tell("end to end, with a webhook for each")
+        with_webhooks = _end_to_end(desk, books, JOBS)
+        tell("webhooks, at a gentle pace")
+        delays = _webhook_delays(desk, books)
+        books.take_webhooks(False)
+        tell("end to end, without webhooks")
+        post_jobs(desk.card, FAST, JOBS)
+        without_webhooks = _end_to_end(desk, books, JOBS)
+        tell(f"{SLOW_JOBS:,} calls of {SLOW_SECONDS:g} s")
+        slow = _slow(desk, books)
+        books.check_all_paid(FAST, 2 * JOBS + CALM_JOBS)
+        books.check_all_paid(SLOW, SLOW_JOBS)
+    return _report(posted, with_webhooks, without_webhooks, delays, slow)
+
+
+def _end_to_end(desk: Desk, books: Books, count: int) -> float:
+    """Start a worker for the jobs that wait; return jobs a second."""
+    with desk.worker(JOB_SLOTS=str(SLOTS)):
+        began_at = books.first_lease_at()
+        ended_at = books.until_all_ended()
+        books.until("NOT EXISTS (SELECT FROM webhooks_delivery WHERE state = 'pending')")
+    return count / (ended_at - began_at)
+
+
+def _webhook_delays(desk: Desk, books: Books) -> Sequence[float]:
+    """Return the seconds from each job's end to its webhook's sending."""
+    with desk.worker():
+        books.first_lease_at()
+        post_jobs(desk.card, FAST, CALM_JOBS, gap_seconds=CALM_GAP_SECONDS, connections=1)
+        books.until_all_ended()
+        books.until("NOT EXISTS (SELECT FROM webhooks_delivery WHERE state = 'pending')")
+    rows = books.connection.execute(
+        "SELECT extract(epoch FROM log.started_at - job.finished_at) FROM webhooks_deliveryattempt log"
+        " JOIN webhooks_delivery delivery ON delivery.id = log.delivery_id"
+        " JOIN webhooks_event event ON event.id = delivery.event_id"
+        " JOIN jobs_job job ON job.id = event.subject_id WHERE log.number = 1"
+        " ORDER BY job.id DESC LIMIT %s",
+        [CALM_JOBS],
+    )
+    return [float(row[0]) for row in rows]
+
+
+def _slow(desk: Desk, books: Books) -> Slow:
+    post_jobs(desk.card, SLOW, SLOW_JOBS)
+    calls = tail(desk.journal)
+    with desk.worker(JOB_SLOTS=str(SLOTS)) as process, watched(process.pid) as peak:
+        books.first_lease_at()
+        books.until_all_ended()
+        peak.see(memory_of(process.pid))
+    calls.read()
+    spans = calls.spans()
+    return Slow(
+        rate(spans),
+        steady_rate(spans, SLOTS),
+        most_at_once(spans),
+        mean_at_once(spans),
+        peak.memory.resident,
+        peak.memory.proportional,
+    )
 
 
 def _report(
-    calm: Sequence[float], latencies: Sequence[float], submit_seconds: float, all_seconds: float, slow_seconds: float
+    posted: Posted, with_webhooks: float, without_webhooks: float, delays: Sequence[float], slow: Slow
 ) -> Report:
-    webhook_p95 = percentile(calm, 0.95)
-    share = SLOW_SECONDS / slow_seconds
+    webhook_p95 = percentile(delays, 0.95) * 1000
+    share = slow.steady_jobs_per_second / IDEAL
+    many = f"{SLOTS} calls of {SLOW_SECONDS:g} s in flight"
     rows = [
-        Row("submit through the API", JOBS / submit_seconds, "jobs/s"),
-        Row("submit, p50", percentile(latencies, 0.5) * 1000, "ms"),
-        Row("submit, p99", percentile(latencies, 0.99) * 1000, "ms"),
-        Row("post to done, upstream at once", JOBS / all_seconds, "jobs/s"),
-        Row("webhook sent after the job's end, p50", percentile(calm, 0.5) * 1000, "ms"),
-        Row("webhook sent after the job's end, p95", webhook_p95 * 1000, "ms"),
-        Row(f"{SLOW_CALLS} calls of {SLOW_SECONDS:g} s, all done after", slow_seconds, "s"),
+        Row("submit through the API", posted.rate, "jobs/s, each a durable commit"),
+        Row("submit, p50", percentile(posted.latencies, 0.5) * 1000, "ms"),
+        Row("submit, p99", percentile(posted.latencies, 0.99) * 1000, "ms"),
+        Row("end to end, upstream at once, no webhooks", without_webhooks, "jobs/s"),
+        Row("end to end, upstream at once, webhooks", with_webhooks, "jobs/s"),
+        Row("webhook sent after the job's end, p50", percentile(delays, 0.5) * 1000, "ms"),
+        Row("webhook sent after the job's end, p95", webhook_p95, "ms"),
+        Row(f"{many}: at most", slow.most_in_flight, "calls"),
+        Row(f"{many}: once it runs", slow.steady_jobs_per_second, f"jobs/s of an ideal {IDEAL:.1f}"),
+        Row(f"{many}: with start and end", slow.jobs_per_second, "jobs/s"),
+        Row(f"{many}: with start and end", slow.mean_in_flight, "calls on average"),
+        Row(f"{many}: memory", slow.resident_mb, "MB resident"),
+        Row(f"{many}: memory", slow.proportional_mb, "MB proportional"),
     ]
     goals = [
-        Goal("webhook p95", "sent less than 500 ms after the job's end", webhook_p95 * 1000, webhook_p95 < 0.5),
-        Goal("slow calls in flight", "at least 0.9 of the ideal rate, one worker process", share, share >= 0.9),
+        Goal("submit", "at least 200 jobs/s through one web process", posted.rate, posted.rate >= 200),
+        Goal("end to end, no webhooks", "at least 300 jobs/s, durable", without_webhooks, without_webhooks >= 300),
+        Goal("end to end, webhooks", "at least 300 jobs/s, durable", with_webhooks, with_webhooks >= 300),
+        Goal("webhook p95", "sent less than 500 ms after the job's end", webhook_p95, webhook_p95 < 500),
+        Goal("slow calls, share of the ideal rate", "at least 0.9, one worker process", share, share >= 0.9),
+        Goal(
+            "slow calls, in flight", f"{SLOTS} in one worker process", slow.most_in_flight, slow.most_in_flight >= SLOTS
+        ),
+        Goal("slow calls, memory", "less than 300 MB", slow.resident_mb, slow.resident_mb < 300),
     ]
-    return Report("jobs", rows, goals)
-
-
-async def _flood(http: aiohttp.ClientSession, card: Card) -> tuple[list[float], float, float]:
-    began = time.monotonic()
-    latencies = await _submit(http, card, "nightdesk-demo", JOBS)
-    submitted = time.monotonic()
-    await _until_all_ended(card)
-    return latencies, submitted - began, time.monotonic() - began
-
-
-async def _slow(http: aiohttp.ClientSession, card: Card) -> float:
-    """Return how long all slow calls took from the first one's start to the last one's end."""
-    await _submit(http, card, "bench-slow", SLOW_CALLS)
-    await _until_all_ended(card)
-    (seconds,) = _ask(
-        card,
-        "SELECT extract(epoch FROM max(started_at + duration_ms * interval '1 ms') - min(started_at))"
-        " FROM metering_usageevent WHERE model = 'bench-slow'",
-    )
-    return float(seconds)
-
-
-async def _webhook_delays(http: aiohttp.ClientSession, card: Card) -> list[float]:
-    """Submit at a gentle pace; return the seconds from each job's end to its webhook's sending."""
-    for _ in range(CALM_JOBS):
-        await _submit(http, card, "nightdesk-demo", 1)
-        await asyncio.sleep(CALM_GAP_SECONDS)
-    await _until_all_ended(card)
-    await _until_all_delivered(card)
-    with psycopg.connect(card.database_url or "") as connection:
-        rows = connection.execute(
-            "SELECT extract(epoch FROM log.started_at - job.finished_at) FROM webhooks_deliveryattempt log"
-            " JOIN webhooks_delivery delivery ON delivery.id = log.delivery_id"
-            " JOIN webhooks_event event ON event.id = delivery.event_id"
-            " JOIN jobs_job job ON job.id = event.subject_id WHERE log.number = 1"
-            " ORDER BY job.id DESC LIMIT %s",
-            [CALM_JOBS],
-        )
-        return [float(row[0]) for row in rows]
-
-
-async def _submit(http: aiohttp.ClientSession, card: Card, model: str, count: int) -> list[float]:
-    """Post so many jobs over a few connections; return each post's seconds."""
-    body = {"kind": "chat", "body": {"model": model, "messages": [{"role": "user", "content": "Say hello."}]}}
-    left, latencies = iter(range(count)), []
-
-    async def post() -> None:
-        for _ in left:
-            began = time.monotonic()
-            async with http.post(f"{card.base_url}/v1/jobs", json=body) as answer:
-                if answer.status != 202:
-                    raise RuntimeError(f"{answer.status}: {await answer.text()}")
-            latencies.append(time.monotonic() - began)
-
-    await asyncio.gather(*(post() for _ in range(min(CONNECTIONS, count))))
-    return latencies
-
-
-async def _until_all_ended(card: Card) -> None:
-    await _until_none(card, "SELECT count(*) FROM jobs_job WHERE finished_at IS NULL")
-
-
-async def _until_all_delivered(card: Card) -> None:
-    await _until_none(card, "SELECT count(*) FROM webhooks_delivery WHERE state = 'pending'")
-
-
-async def _until_none(card: Card, count: str) -> None:
-    await wait_until(lambda: _ask(card, count) == (0,), seconds=PATIENCE_SECONDS, every=0.05)
-
-
-def _ask(card: Card, statement: str) -> tuple[Any, ...]:
-    with psycopg.connect(card.database_url or "") as connection:
-        return connection.execute(statement.encode()).fetchone() or ()
-
-
-def _add_slow_route(card: Card) -> None:
-    """A model whose answer begins after three seconds."""
-    route_id = new_uuid()
-    with psycopg.connect(card.database_url or "") as connection:
-        connection.execute(
-            "INSERT INTO inference_route (id, model, is_active) VALUES (%s, 'bench-slow', true)", [route_id]
-        )
-        connection.execute(
-            "INSERT INTO inference_target (route_id, provider_id, upstream_model, position, weight)"
-            " SELECT %s, id, %s, 1, 1 FROM inference_provideraccount WHERE name = 'sim-openai'",
-            [route_id, f"gpt-4o-mini@ttft_ms={SLOW_SECONDS * 1000:.0f}"],
-        )
+    return Report(SUITE, rows, goals)

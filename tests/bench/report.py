@@ -1,9 +1,13 @@
-"""What a bench reports: rows, goals, a table for people and a file for programs."""
+"""What a bench reports: figures of one system or of several, goals, a table for people and a file for programs."""
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
+
+#: Where a system has no such figure.
+NOTHING = "-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,6 +17,15 @@ class Row:
     name: str
     value: float
     unit: str
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """One figure of several systems, measured in the same run. A system without it is not named."""
+
+    name: str
+    unit: str
+    values: Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,28 +43,52 @@ class Report:
     suite: str
     rows: Sequence[Row]
     goals: Sequence[Goal]
+    comparisons: Sequence[Comparison] = ()
+    #: What a reader must know to read the figures right.
+    notes: Sequence[str] = field(default=())
 
 
 def render(report: Report) -> str:
     """Return the table of a suite."""
-    width = max(len(name) for name in (*(row.name for row in report.rows), *(goal.name for goal in report.goals)))
+    named: list[Row | Comparison | Goal] = [*report.rows, *report.comparisons, *report.goals]
+    width = max(len(each.name) for each in named)
     rows = [f"  {row.name:<{width}}  {row.value:>12,.3f}  {row.unit}" for row in report.rows]
     goals = [
         f"  {goal.name:<{width}}  {goal.value:>12,.3f}  {'met' if goal.met else 'MISSED'}: {goal.goal}"
         for goal in report.goals
     ]
-    return "\n".join([report.suite, *rows, "  goals", *goals])
+    notes = [f"  * {note}" for note in report.notes]
+    return "\n".join([report.suite, *rows, *_compared(report.comparisons, width), "  goals", *goals, *notes])
+
+
+def to_json(report: Report) -> dict[str, Any]:
+    """Return the suite's figures for programs."""
+    return asdict(report)
 
 
 def write(report: Report, folder: Path) -> Path:
     """Write the suite's figures as JSON, and return where."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{report.suite}.json"
-    path.write_text(json.dumps(asdict(report), indent=2) + "\n")
+    path.write_text(json.dumps(to_json(report), indent=2) + "\n")
     return path
 
 
-def percentile(values: Sequence[float], share: float) -> float:
-    """Return the value below which this share of them lies."""
-    ordered = sorted(values)
-    return ordered[min(int(len(ordered) * share), len(ordered) - 1)]
+def _compared(comparisons: Sequence[Comparison], width: int) -> list[str]:
+    """Return a line of systems' names, and a line for each comparison."""
+    systems = list(dict.fromkeys(name for each in comparisons for name in each.values))
+    if not systems:
+        return []
+    columns = [max(len(name), 10) for name in systems]
+    head = "  ".join(f"{name:>{column}}" for name, column in zip(systems, columns, strict=True))
+    lines = [f"  {'':<{width}}  {head}"]
+    for each in comparisons:
+        cells = "  ".join(
+            f"{_cell(each.values.get(name)):>{column}}" for name, column in zip(systems, columns, strict=True)
+        )
+        lines.append(f"  {each.name:<{width}}  {cells}  {each.unit}")
+    return lines
+
+
+def _cell(value: float | None) -> str:
+    return NOTHING if value is None else f"{value:,.1f}"

@@ -1,10 +1,11 @@
 """How long a desk takes to come up: into an empty folder, and into one that it was in before."""
 
-import asyncio
+import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+from subprocess import DEVNULL
 
 from nightdesk import env
 from nightdesk.local.ports import free_port
@@ -15,12 +16,12 @@ ROOT = Path(__file__).resolve().parents[2]
 LATER_STARTS = 3
 
 
-async def run() -> Report:
+def run() -> Report:
     """Start and stop `make run`'s body in a folder of its own, several times."""
     with tempfile.TemporaryDirectory(prefix="nightdesk-bench-") as folder:
         try:
-            first = await _start(Path(folder))
-            later = [await _start(Path(folder)) for _ in range(LATER_STARTS)]
+            first = _start(Path(folder))
+            later = [_start(Path(folder)) for _ in range(LATER_STARTS)]
         finally:
             leave_no_trace(Path(folder) / "postgres")
     worst = max(later)
@@ -29,26 +30,16 @@ async def run() -> Report:
     return Report("start", rows, goals)
 
 
-async def _start(folder: Path) -> float:
+def _start(folder: Path) -> float:
     """Bring a desk up until its card is written, take it down, and return how long the way up took."""
     began = time.monotonic()
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "nightdesk.local",
-        "run",
-        "--folder",
-        str(folder),
-        cwd=ROOT,
-        env=env.merged({"PORT": str(free_port())}),
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.DEVNULL,
-    )
-    while not (folder / "local.json").exists():
-        if process.returncode is not None:
-            raise RuntimeError("The desk did not come up.")
-        await asyncio.sleep(0.02)
-    seconds = time.monotonic() - began
-    process.terminate()
-    await process.wait()
+    command = [sys.executable, "-m", "nightdesk.local", "run", "--folder", str(folder)]
+    environment = env.merged({"PORT": str(free_port())})
+    with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=DEVNULL, stderr=DEVNULL) as process:
+        while not (folder / "local.json").exists():
+            if process.poll() is not None:
+                raise RuntimeError("The desk did not come up.")
+            time.sleep(0.02)
+        seconds = time.monotonic() - began
+        process.terminate()
     return seconds
