@@ -1,0 +1,80 @@
+"""What a batch would take and cost, before anything is stored or called."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from core import clock
+from inference import routing
+from inference.routing import Target
+from jobs.batches.create import BatchSubmission, find_input, rules_of
+from jobs.batches.requests import Member, Reader
+from jobs.files.read import lines
+from metering.prices import price_for
+from metering.rating import cost_of
+from providers.catalogue import PriceEntry
+from providers.estimate import estimate_tokens
+from providers.types import ChatRequest, Usage
+from tenants.models import Site
+
+
+@dataclass(slots=True)
+class ModelEstimate:
+    """What the requests for one model would take. Money is in pico-USD."""
+
+    model: str
+    #: Of the first target of the model's route; None where nobody knows it.
+    price: PriceEntry | None = field(repr=False)
+    requests: int = 0
+    input_tokens: int = 0
+    #: As far as the requests bound their answers.
+    max_output_tokens: int = 0
+    #: Requests that do not.
+    unbounded: int = 0
+    #: For the input alone, and with answers as long as they may be.
+    low_pico_usd: int = 0
+    high_pico_usd: int = 0
+
+    def add(self, member: Member) -> None:
+        request = member.request
+        input_tokens = estimate_tokens(request)
+        longest = request.max_tokens if isinstance(request, ChatRequest) else 0
+        self.requests += 1
+        self.input_tokens += input_tokens
+        self.max_output_tokens += longest or 0
+        self.unbounded += longest is None
+        if self.price is not None:
+            self.low_pico_usd += cost_of(Usage(input_tokens), self.price.rates)
+            self.high_pico_usd += cost_of(Usage(input_tokens, longest or 0), self.price.rates)
+
+
+def estimate(site: Site, wanted: BatchSubmission) -> list[ModelEstimate]:
+    """Read all requests as if the batch were made, and return what they would take, model by model.
+
+    Raises:
+        InvalidBatch: they cannot be taken, whether they are here or in the file.
+        FileMissing, UnfitFile, UnreadableFile: the file is not there, or not for batches.
+    """
+    reader = Reader(rules_of(site, wanted))
+    found: dict[str, ModelEstimate] = {}
+    for member in _members(reader, site, wanted):
+        if member.model not in found:
+            found[member.model] = ModelEstimate(member.model, _price_of(member.model))
+        found[member.model].add(member)
+    reader.check()
+    return list(found.values())
+
+
+def _members(reader: Reader, site: Site, wanted: BatchSubmission) -> Iterable[Member]:
+    if wanted.input_file_id is None:
+        return reader.read_list(wanted.requests)
+    return reader.read_lines(lines(find_input(site, wanted.input_file_id)))
+
+
+def _price_of(model: str) -> PriceEntry | None:
+    target = min(routing.current().targets_for(model), key=_place)
+    provider = target.provider
+    return price_for(provider.name, provider.price_list, target.upstream_model, clock.now())
+
+
+def _place(target: Target) -> tuple[bool, int, int]:
+    return not target.provider.api_key, target.position, -target.weight

@@ -1,0 +1,101 @@
+"""Trying again what failed in a batch, and holding batches back."""
+
+import pytest
+
+from inference import routing
+from inference.models import Route
+from jobs.batches.conclude import conclude_ended
+from jobs.batches.pause import pause, resume
+from jobs.batches.retry import retry_failed
+from jobs.claim import claim
+from jobs.errors import BatchEnded, BatchNotRetryable
+from jobs.leases import take_lease
+from jobs.models import BATCH_QUEUE, Batch, BatchState, Job, JobState, Pause
+from tenants.errors import ModelNotAllowed
+from tenants.models import Site
+from tests.jobs.batches.conftest import end, make_batch, states_of
+
+
+@pytest.fixture
+def ended(site: Site, desk_route: None) -> Batch:
+    """A batch of which r1 succeeded, and the others did not."""
+    batch = make_batch(site, 4, priority=50, max_attempts=2, metadata={"night": "1"}, progress_seconds=60)
+    end(batch, "r1")
+    end(batch, "r2", JobState.FAILED)
+    end(batch, "r3", JobState.EXPIRED)
+    end(batch, "r4", JobState.CANCELED)
+    conclude_ended()
+    return Batch.objects.get(id=batch.id)
+
+
+def test_what_did_not_succeed_is_a_new_batch(site: Site, ended: Batch) -> None:
+    again = retry_failed(site, ended.public_id, "req_2")
+
+    assert (again.state, again.total, again.replay_of, again.model) == (BatchState.IN_PROGRESS, 3, ended, "desk")
+    assert (again.priority, again.max_attempts, again.metadata) == (50, 2, {"night": "1"})
+    assert states_of(again) == {"r2": "queued", "r3": "queued", "r4": "queued"}
+    for job in Job.objects.filter(batch=again):
+        old = Job.objects.get(batch=ended, custom_id=job.custom_id)
+        assert (job.replay_of, job.payload, job.request_hash) == (old, old.payload, old.request_hash)
+        assert (job.queue, job.provider, job.expires_at) == (BATCH_QUEUE, "sim-openai", again.expires_at)
+        assert (job.request_id, job.max_attempts, job.attempt, job.error_code) == ("req_2", 2, 0, "")
+    ended.refresh_from_db()
+    assert ended.failed == 3
+
+
+def test_the_new_one_is_claimed_and_its_prompts_can_be_read(site: Site, ended: Batch) -> None:
+    retry_failed(site, ended.public_id)
+
+    claimed = claim(take_lease(), 10)
+
+    assert len(claimed) == 3
+    assert all(b"rosebud" in (Job.objects.get(id=each.job_id).payload or b"") for each in claimed)
+
+
+def test_a_batch_under_way_or_without_failures_cannot_be_tried_again(site: Site, desk_route: None) -> None:
+    batch = make_batch(site, 1)
+    with pytest.raises(BatchNotRetryable, match="under way"):
+        retry_failed(site, batch.public_id)
+
+    end(batch, "r1")
+    conclude_ended()
+    with pytest.raises(BatchNotRetryable, match="succeeded"):
+        retry_failed(site, batch.public_id)
+
+
+def test_what_is_not_possible_any_more_is_not_tried_again(site: Site, ended: Batch) -> None:
+    with pytest.raises(ModelNotAllowed):
+        retry_failed(site, ended.public_id, only_model="another")
+    with pytest.raises(BatchNotRetryable, match="token"):
+        retry_failed(site, ended.public_id, max_tokens_cap=10)
+    Job.objects.filter(custom_id="r3").update(payload=None)
+    with pytest.raises(BatchNotRetryable, match="erased"):
+        retry_failed(site, ended.public_id)
+    Job.objects.filter(custom_id="r3").delete()
+    Route.objects.all().delete()
+    routing.forget()
+    with pytest.raises(BatchNotRetryable, match="does not exist"):
+        retry_failed(site, ended.public_id)
+    assert Batch.objects.count() == 1
+
+
+# Holding back
+
+
+def test_nothing_is_claimed_of_a_paused_batch_until_it_is_resumed(site: Site, desk_route: None) -> None:
+    batch = make_batch(site, 1)
+    worker_id = take_lease()
+
+    pause(site, batch.public_id, actor="bakery")
+    pause(site, batch.public_id, actor="somebody else")
+    assert Pause.objects.get().actor == "bakery"
+    assert claim(worker_id, 10) == []
+
+    resume(site, batch.public_id)
+    resume(site, batch.public_id)
+    assert len(claim(worker_id, 10)) == 1
+
+
+def test_an_ended_batch_cannot_be_paused(site: Site, ended: Batch) -> None:
+    with pytest.raises(BatchEnded):
+        pause(site, ended.public_id, actor="bakery")

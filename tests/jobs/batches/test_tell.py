@@ -1,0 +1,70 @@
+"""Telling progress: as often as was asked for, and only when there is something new."""
+
+import json
+import threading
+from datetime import timedelta
+
+import pytest
+from django.db import connection
+from django.db.models.functions import Now
+
+from jobs.batches.tell import tell_progress
+from jobs.models import Batch
+from tenants.models import Site
+from tests.jobs.batches.conftest import end, make_batch
+from webhooks.models import Event
+
+
+def later(batch: Batch, seconds: int) -> None:
+    """Let some seconds have passed since it began, or since it was last told of."""
+    earlier = Now() - timedelta(seconds=seconds)
+    Batch.objects.filter(id=batch.id).update(in_progress_at=earlier)
+    Batch.objects.filter(id=batch.id, progress_told_at__isnull=False).update(progress_told_at=earlier)
+
+
+def test_progress_is_told_when_it_is_due_and_new(site: Site, desk_route: None) -> None:
+    batch = make_batch(site, 3, progress_seconds=10)
+    end(batch, "r1")
+    assert tell_progress() == 0
+
+    later(batch, 11)
+    assert tell_progress() == 1
+    assert tell_progress() == 0
+    later(batch, 11)
+    assert tell_progress() == 0
+    end(batch, "r2")
+    assert tell_progress() == 1
+
+    first, second = Event.objects.order_by("id")
+    assert (first.type, first.subject_id, first.is_terminal) == ("batch.progress", batch.id, False)
+    assert json.loads(first.payload)["data"]["request_counts"] == {"total": 3, "completed": 1, "failed": 0}
+    assert json.loads(second.payload)["data"]["request_counts"]["completed"] == 2
+
+
+def test_a_batch_that_did_not_ask_for_it_is_not_told_of(site: Site, desk_route: None) -> None:
+    batch = make_batch(site, 2)
+    end(batch, "r1")
+    later(batch, 1000)
+
+    assert tell_progress() == 0
+
+
+@pytest.mark.django_db(transaction=True)
+def test_many_workers_at_once_tell_it_once(site: Site, desk_route: None) -> None:
+    batch = make_batch(site, 2, progress_seconds=10)
+    end(batch, "r1")
+    later(batch, 11)
+    start = threading.Barrier(4)
+
+    def go() -> None:
+        start.wait()
+        tell_progress()
+        connection.close()
+
+    threads = [threading.Thread(target=go) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert Event.objects.count() == 1
