@@ -5,6 +5,15 @@ from typing import Any
 from rest_framework import serializers
 
 
+class MistakeOut(serializers.Serializer[Any]):
+    """One of many."""
+
+    code = serializers.CharField()
+    message = serializers.CharField()
+    param = serializers.CharField(allow_null=True)
+    line = serializers.IntegerField(allow_null=True, help_text="In the file, counted from 1.")
+
+
 class ErrorDetailOut(serializers.Serializer[Any]):
     """What is wrong."""
 
@@ -13,6 +22,9 @@ class ErrorDetailOut(serializers.Serializer[Any]):
     message = serializers.CharField(help_text="For people; the wording may change.")
     param = serializers.CharField(allow_null=True, help_text="Which part of the request it is about.")
     request_id = serializers.CharField(help_text="Also in the header X-Request-ID, and on every log line.")
+    errors = MistakeOut(  # type: ignore[assignment] # DRF takes fields off the class
+        many=True, required=False, help_text="Of a batch: everything that is wrong, up to a hundred."
+    )
 
 
 class ErrorOut(serializers.Serializer[Any]):

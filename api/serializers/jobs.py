@@ -16,13 +16,13 @@ from api.serializers.strict import (
     Moment,
     StrictSerializer,
     WholeNumber,
-    to_usd,
 )
 from core.ids import to_public
 from jobs.models import Attempt, Job, JobKind, JobState
 from jobs.read import AttemptAccount, JobFilter
 from jobs.submit import NORMAL_PRIORITY, Submission
 from metering.models import UsageEvent
+from metering.rating import to_decimal_usd
 from tenants.proof import Identity
 
 PRIORITIES = {"high": NORMAL_PRIORITY - 50, "normal": NORMAL_PRIORITY, "low": NORMAL_PRIORITY + 50}
@@ -205,7 +205,7 @@ class JobSummaryOut(serializers.Serializer[JobView]):
 
     @extend_schema_field(serializers.ChoiceField(choices=list(PRIORITIES)))
     def get_priority(self, view: JobView) -> str:
-        return next((name for name, value in PRIORITIES.items() if view.job.priority <= value), "low")
+        return priority_name(view.job.priority)
 
     def get_replay_of(self, view: JobView) -> str | None:
         return to_public(Job.ID_PREFIX, view.job.replay_of_id) if view.job.replay_of_id else None
@@ -225,9 +225,13 @@ class JobOut(JobSummaryOut):
     attempts = AttemptOut(many=True)
 
 
+def priority_name(priority: int) -> str:
+    return next((name for name, value in PRIORITIES.items() if priority <= value), "low")
+
+
 def cost_of(event: UsageEvent) -> str | None:
     """Write what a call cost; None where no price is known, for then the 0 in the row says nothing."""
-    return to_usd(event.cost_pico_usd) if event.price_version else None
+    return to_decimal_usd(event.cost_pico_usd) if event.price_version else None
 
 
 def problem_of(row: Job | Attempt) -> dict[str, str] | None:

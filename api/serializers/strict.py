@@ -9,8 +9,6 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 from rest_framework.exceptions import ErrorDetail, ValidationError
 
-PICO_PER_USD = 10**12
-
 I = TypeVar("I")  # noqa: E741 (the instance that is written)
 
 
@@ -53,6 +51,15 @@ class WholeNumber(serializers.IntegerField):
         if type(data) is not int:
             raise ValidationError("Must be a whole number.")
         return super().to_internal_value(data)
+
+
+class Flag(serializers.BooleanField):
+    """true or false; no word or number stands for them."""
+
+    def to_internal_value(self, data: Any) -> bool:
+        if not isinstance(data, bool):
+            raise ValidationError("Must be true or false.")
+        return data
 
 
 class Moment(serializers.DateTimeField):
@@ -115,9 +122,3 @@ class Constant(serializers.ReadOnlyField):
 
     def to_representation(self, value: object) -> str:
         return self.value
-
-
-def to_usd(cost_pico_usd: int) -> str:
-    """Write pico-USD as USD, exactly: 123456789 is `0.000123456789`."""
-    sign, cost = ("-", -cost_pico_usd) if cost_pico_usd < 0 else ("", cost_pico_usd)
-    return f"{sign}{cost // PICO_PER_USD}.{cost % PICO_PER_USD:012d}"
