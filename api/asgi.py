@@ -1,16 +1,21 @@
 """Django as the web server sees it: each request's synchronous way runs in one thread out of a few."""
 
+import asyncio
 import os
 import string
 from collections.abc import Mapping
+from io import BytesIO
+from tempfile import SpooledTemporaryFile
 from typing import IO, Any
 from urllib.parse import quote_from_bytes
 
 from django.conf import settings
+from django.core.exceptions import RequestAborted
 from django.core.handlers.asgi import ASGIHandler, ASGIRequest
 from django.http import HttpRequest, HttpResponseBase, StreamingHttpResponse
 
-from api.body_limit import App, BodyLimit, Send, is_cut_off
+from api.announced import ANNOUNCED, PROVEN, is_askable, is_upload, proven_before
+from api.body_limit import App, BodyLimit, Receive, Scope, Send, is_cut_off
 from api.streaming import pull
 from core.threads import DatabaseThreads
 
@@ -34,6 +39,36 @@ class Desk(ASGIHandler):
     def load_middleware(self, is_async: bool = False) -> None:
         super().load_middleware(is_async=False)
 
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if not is_askable(scope) or await self._is_welcome(scope, send):
+            await super().handle(scope, receive, send)
+
+    async def _is_welcome(self, scope: Scope, send: Send) -> bool:
+        """Ask the view for its opinion on the headers alone, and send it if it is a refusal."""
+        request, _ = self.create_request({**scope, ANNOUNCED: True}, BytesIO())
+        if request is None:
+            return True
+        response = await self._threads.run(self.get_response, request)
+        scope[PROVEN] = proven_before(request)
+        if response.status_code < 400:
+            return True
+        await self.send_response(response, send)
+        return False
+
+    async def read_body(self, receive: Receive) -> IO[bytes]:
+        """Return the body in a file that is on the disk once it is large, and nowhere when it is closed."""
+        body_file = SpooledTemporaryFile(settings.FILE_UPLOAD_MAX_MEMORY_SIZE)  # noqa: SIM115 (the caller closes it)
+        more = True
+        while more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                body_file.close()
+                raise RequestAborted
+            more = message.get("more_body", False)
+            await _write(body_file, message.get("body", b""))
+        body_file.seek(0)
+        return body_file
+
     def create_request(
         self, scope: Mapping[str, Any], body_file: IO[bytes]
     ) -> tuple[ASGIRequest, None] | tuple[None, HttpResponseBase]:
@@ -47,7 +82,8 @@ class Desk(ASGIHandler):
     async def get_response_async(self, request: HttpRequest) -> HttpResponseBase:
         if request.path in WITHOUT_THREAD:
             return self.get_response(request)
-        return await self._threads.run(self.get_response, request)
+        threads = self._slow if is_upload(request.method, request.path) else self._threads
+        return await threads.run(self.get_response, request)
 
     async def send_response(self, response: HttpResponseBase, send: Send) -> None:
         if isinstance(response, StreamingHttpResponse) and not response.is_async:
@@ -55,12 +91,22 @@ class Desk(ASGIHandler):
         await super().send_response(response, send)
 
 
+async def _write(body_file: SpooledTemporaryFile[bytes], data: bytes) -> None:
+    if body_file.tell() + len(data) > settings.FILE_UPLOAD_MAX_MEMORY_SIZE:
+        await asyncio.to_thread(body_file.write, data)
+    else:
+        body_file.write(data)
+
+
 def _take_in(request: ASGIRequest, body_file: IO[bytes]) -> None:
-    """Hold the body in memory: the file is closed under a thread whose client goes away. It is small (`BodyLimit`)."""
+    """Hold the body in memory: the file is closed under a thread whose client goes away. It is small (`BodyLimit`).
+
+    Not so a file that is uploaded: who reads it is told that it is closed.
+    """
     # The length that came is the truth: a chunked body announces none, which DRF takes for no body at all.
     request.META["CONTENT_LENGTH"] = str(body_file.seek(0, os.SEEK_END))
     body_file.seek(0)
-    if not is_cut_off(request):
+    if not is_cut_off(request) and not is_upload(request.method, request.path):
         len(request.body)
 
 

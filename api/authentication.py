@@ -9,6 +9,7 @@ from django.http import HttpRequest
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.request import Request
 
+from api.announced import note_proven, proven_before, signed_body
 from tenants.limits import check_address, check_origin, client_address
 from tenants.proof import Identity, Presented, prove
 
@@ -25,7 +26,8 @@ class SiteAuthentication(BaseAuthentication):
     """Make `request.auth` the proven `Identity`; every request must have one."""
 
     def authenticate(self, request: Request) -> tuple[SiteUser, Identity]:
-        identity = prove(to_presented(request._request))
+        identity = proven_before(request._request) or prove(to_presented(request._request))
+        note_proven(request._request, identity)
         structlog.contextvars.bind_contextvars(site=identity.site.slug)
         check_address(identity.site, address_of(request._request))
         check_origin(identity, foreign_origin_of(request._request))
@@ -43,7 +45,7 @@ def identity_of(request: Request) -> Identity:
 def to_presented(request: HttpRequest) -> Presented:
     """Take from a request what can be proved with."""
     headers = {name.lower(): value for name, value in request.headers.items()}
-    return Presented(request.method or "", target_of(request), headers, request.body)
+    return Presented(request.method or "", target_of(request), headers, signed_body(request))
 
 
 def target_of(request: HttpRequest) -> str:

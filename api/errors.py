@@ -20,6 +20,7 @@ from inference.errors import NoProvider, UnknownModel
 from jobs.errors import (
     FileInUse,
     FileMissing,
+    FileTooLarge,
     IdempotencyConflict,
     InvalidBody,
     InvalidTime,
@@ -55,6 +56,7 @@ class ApiError(Exception):
 
     * ApiError
       + Malformed        the body is not JSON as we take it; carries `param`
+      + NotAForm         the body should be a form, with a file in it
       + TooLarge         the body is larger than its address allows (`api.body_limit`)
       + ResourceNotFound no such resource of this site, or no such address
       + NotReady         something this desk needs does not answer
@@ -65,6 +67,9 @@ class Malformed(ApiError):
     def __init__(self, message: str, param: str | None = None) -> None:
         super().__init__(message)
         self.param = param
+
+
+class NotAForm(ApiError): ...
 
 
 class TooLarge(ApiError): ...
@@ -90,6 +95,7 @@ class Row:
 TABLE: Mapping[type[BaseException], Row] = {
     # The edge
     Malformed: Row(400, INVALID, "malformed_body"),
+    NotAForm: Row(415, INVALID, "unsupported_media_type"),
     TooLarge: Row(413, INVALID, "body_too_large"),
     ResourceNotFound: Row(404, NOT_FOUND, "not_found"),
     NotReady: Row(503, UNAVAILABLE, "not_ready"),
@@ -118,6 +124,7 @@ TABLE: Mapping[type[BaseException], Row] = {
     UnreadableFile: Row(409, CONFLICT, "file_unreadable"),
     LineTooLong: Row(400, INVALID, "line_too_long"),
     UnfitFile: Row(400, INVALID, "invalid_value"),
+    FileTooLarge: Row(413, INVALID, "file_too_large"),
     # Webhooks
     UnsafeUrl: Row(400, INVALID, "unsafe_url"),
     UnknownEventType: Row(400, INVALID, "unknown_event_type"),

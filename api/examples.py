@@ -102,3 +102,14 @@ NEW_ENDPOINT: dict[str, Any] = {
     "created_at": "2026-11-21T09:00:00.123456Z",
     "secret": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
 }
+FILE: dict[str, Any] = {
+    "id": "file_01ka2m7v5xf3v8k0q9r6t4w2ye",
+    "object": "file",
+    "bytes": 7_340_032,
+    "created_at": 1795251600,
+    "expires_at": 1797843600,
+    "filename": "descriptions.jsonl",
+    "purpose": "batch",
+    "status": "processed",
+}
+DELETED_FILE: dict[str, Any] = {"id": "file_01ka2m7v5xf3v8k0q9r6t4w2ye", "object": "file", "deleted": True}

@@ -9,7 +9,7 @@ from django.core.exceptions import DisallowedHost
 from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest, HttpResponse
 
-from api.body_limit import is_cut_off
+from api.body_limit import is_cut_off, limit_of
 from api.errors import TooLarge, is_api, problem_of, to_response
 from api.request_ids import give_id
 
@@ -57,7 +57,8 @@ def _refuse(request: HttpRequest) -> HttpResponse | None:
     except DisallowedHost as error:
         return to_response(problem_of(error), request)
     if is_cut_off(request):
-        return to_response(problem_of(TooLarge("The body is too large.")), request)
+        limit = limit_of(request.method or "", request.path)
+        return to_response(problem_of(TooLarge(f"The body is larger than {limit:,} bytes.")), request)
     return None
 
 

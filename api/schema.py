@@ -28,7 +28,7 @@ TITLES = {
     404: "Not found, or not this site's",
     409: "Not possible in this state",
     413: "The body is too large",
-    415: "The body is not JSON",
+    415: "The body is of another type than asked for",
     422: "The idempotency key was used for another request",
     503: "Something needed does not answer; come back after `Retry-After` seconds",
 }

@@ -2,13 +2,16 @@
 
 from django.urls import path, re_path
 
-from api.views import jobs, operations, webhooks
+from api.views import files, jobs, operations, webhooks
 
 urlpatterns = [
     path("v1/jobs", jobs.Jobs.as_view()),
     path("v1/jobs/<str:job_id>", jobs.OneJob.as_view()),
     path("v1/jobs/<str:job_id>/cancel", jobs.CancelJob.as_view()),
     path("v1/jobs/<str:job_id>/retry", jobs.RetryJob.as_view()),
+    path("v1/files", files.Files.as_view()),
+    path("v1/files/<str:file_id>", files.OneFile.as_view()),
+    path("v1/files/<str:file_id>/content", files.FileContent.as_view()),
     path("v1/webhook-endpoints", webhooks.Endpoints.as_view()),
     path("v1/webhook-endpoints/<str:endpoint_id>", webhooks.OneEndpoint.as_view()),
     path("v1/deliveries", webhooks.Deliveries.as_view()),

@@ -1,0 +1,101 @@
+"""Files on the wire, which is OpenAI's."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from drf_spectacular.utils import extend_schema_field
+from rest_framework import serializers
+
+from api.serializers.strict import Constant, StrictSerializer
+from jobs.files.store import KEPT_SECONDS
+from jobs.models import File, FilePurpose
+
+ANCHOR, SECONDS = "expires_after[anchor]", "expires_after[seconds]"
+SHORTEST_SECONDS = 3600
+MOST_LISTED = 10_000
+
+#: The form, for the OpenAPI document: a field whose name has brackets cannot be declared.
+FILE_FORM: dict[str, Any] = {
+    "type": "object",
+    "required": ["file", "purpose"],
+    "properties": {
+        "file": {
+            "type": "string",
+            "contentMediaType": "application/octet-stream",
+            "description": "JSON lines: a request each, with `custom_id`, `method`, `url` and `body`.",
+        },
+        "purpose": {"type": "string", "enum": [FilePurpose.BATCH.value]},
+        ANCHOR: {"type": "string", "enum": ["created_at"]},
+        SECONDS: {
+            "type": "integer",
+            "minimum": SHORTEST_SECONDS,
+            "maximum": KEPT_SECONDS,
+            "description": "How long the file is kept: 30 days, where nothing is said.",
+        },
+    },
+}
+
+
+class FileIn(StrictSerializer[Any]):
+    """What stands in the form beside the file."""
+
+    purpose = serializers.CharField()
+
+    def get_fields(self) -> dict[str, Any]:
+        fields: dict[str, Any] = super().get_fields()
+        fields[ANCHOR] = serializers.ChoiceField(choices=["created_at"], required=False)
+        fields[SECONDS] = serializers.IntegerField(min_value=SHORTEST_SECONDS, max_value=KEPT_SECONDS, required=False)
+        return fields
+
+    def validate_purpose(self, purpose: str) -> str:
+        if purpose != FilePurpose.BATCH:
+            raise serializers.ValidationError("Must be 'batch': files are kept here for batches only.")
+        return purpose
+
+    def validate(self, attrs: Mapping[str, Any]) -> Mapping[str, Any]:
+        for given, missing in ((ANCHOR, SECONDS), (SECONDS, ANCHOR)):
+            if given in attrs and missing not in attrs:
+                raise serializers.ValidationError({missing: f"Needed beside {given}."}, code="required")
+        return attrs
+
+    @property
+    def kept_seconds(self) -> int | None:
+        seconds: int | None = self.validated_data.get(SECONDS)
+        return seconds
+
+
+class FileQuery(StrictSerializer[Any]):
+    """Which files to list."""
+
+    purpose = serializers.ChoiceField(choices=FilePurpose.choices, required=False)
+    after = serializers.CharField(required=False, max_length=64, help_text="`last_id` of the page before.")
+    limit = serializers.IntegerField(required=False, default=MOST_LISTED, min_value=1, max_value=MOST_LISTED)
+    order = serializers.ChoiceField(choices=["desc", "asc"], default="desc", help_text="By time: newest first.")
+
+
+@extend_schema_field({"type": "integer"})
+class UnixSeconds(serializers.Field[datetime, Any, int, Any]):
+    """A moment as OpenAI writes it."""
+
+    def to_representation(self, value: datetime) -> int:
+        return int(value.timestamp())
+
+
+class FileOut(serializers.Serializer[File]):
+    """A file, without its content."""
+
+    id = serializers.CharField(source="public_id")
+    object = Constant("file")
+    bytes = serializers.IntegerField()
+    created_at = UnixSeconds()
+    expires_at = UnixSeconds(allow_null=True)
+    filename = serializers.CharField()
+    purpose = serializers.ChoiceField(choices=FilePurpose.choices)
+    status = Constant("processed")
+
+
+class FileDeletedOut(serializers.Serializer[Any]):
+    id = serializers.CharField()
+    object = Constant("file")
+    deleted = serializers.BooleanField()

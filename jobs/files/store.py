@@ -1,0 +1,69 @@
+"""Keep files and remove them: sealed pieces in one transaction, so that half a file is never seen."""
+
+from datetime import timedelta
+from uuid import UUID
+
+from django.conf import settings
+from django.db import transaction
+from django.db.models.functions import Now
+
+from core.ids import new_uuid
+from jobs.errors import FileInUse, FileTooLarge, UnfitFile
+from jobs.files.read import find_file
+from jobs.models import Batch, BatchState, File, FileChunk, FilePurpose
+from tenants.models import Site
+
+#: A piece is sealed and opened at once, so this is what a file takes in memory.
+PIECE_BYTES = 512 * 1024
+KEPT_SECONDS = 30 * 24 * 3600
+LONGEST_NAME = 255
+
+
+class Draft:
+    """A file whose content is still coming in. It lives in the caller's transaction, and ends with it."""
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+        self._id: UUID = new_uuid()
+        self._pieces = 0
+        self.bytes = 0
+
+    def write(self, piece: bytes) -> None:
+        """Store the next piece. Raises `FileTooLarge`."""
+        self.bytes += len(piece)
+        if self.bytes > settings.MAX_FILE_BYTES:
+            raise FileTooLarge(settings.MAX_FILE_BYTES)
+        # One statement each: together they may take longer than one statement may.
+        FileChunk.objects.bulk_create([FileChunk(file_id=self._id, number=self._pieces, content=piece)])
+        self._pieces += 1
+
+    def finish(self, filename: str, *, kept_seconds: int | None = None) -> File:
+        """Make the input file of a batch out of what was written. Raises `UnfitFile` if that was nothing."""
+        if not self.bytes:
+            raise UnfitFile("The file is empty.")
+        file = File.objects.create(
+            id=self._id,
+            site=self._site,
+            purpose=FilePurpose.BATCH,
+            filename=filename[:LONGEST_NAME],
+            bytes=self.bytes,
+            expires_at=Now() + timedelta(seconds=kept_seconds or KEPT_SECONDS),
+        )
+        file.refresh_from_db()
+        return file
+
+
+def delete_file(site: Site, public_id: str) -> None:
+    """Remove a file with its content.
+
+    Raises:
+        FileMissing: no file of this site has that id.
+        FileInUse: a batch has not read it yet.
+    """
+    with transaction.atomic():
+        # Whoever makes a batch of it meanwhile waits for this lock, and then finds no file.
+        file = find_file(site, public_id, lock=True)
+        waiting = Batch.objects.filter(input_file=file, state=BatchState.VALIDATING).first()
+        if waiting is not None:
+            raise FileInUse(waiting.public_id)
+        file.delete()

@@ -1,0 +1,155 @@
+"""Uploads and downloads as a web server makes them: who sends is asked first, and nothing is held in memory."""
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack
+from datetime import timedelta
+from typing import Any
+
+import httpx
+import pytest
+
+from api.asgi import get_application
+from api.body_limit import App
+from core import clock
+from core.threads import DatabaseThreads
+from jobs.files.store import KEPT_SECONDS, PIECE_BYTES
+from jobs.models import FileChunk
+from tenants.credentials import NewSite
+from tenants.models import Site
+from tests.api.forms import FORM, LINE, PURPOSE, WHOLE, form, is_empty, part
+from tests.asking import bearer, signed, signed_older, token
+from tests.factories import make_file
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+#: A thread that gives its connection back, for what these tests do themselves.
+DATABASE = DatabaseThreads("tests", 1)
+
+
+@pytest.fixture(scope="module")
+def app() -> App:
+    return get_application()
+
+
+@pytest.fixture
+async def http(app: App) -> AsyncIterator[httpx.AsyncClient]:
+    transport = httpx.ASGITransport(app=app)  # type: ignore[arg-type]
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+        yield client
+
+
+@pytest.fixture
+def key(bakery: NewSite) -> dict[str, str]:
+    return bearer(bakery.api_key.secret)
+
+
+async def post(http: httpx.AsyncClient, body: bytes, headers: dict[str, str]) -> httpx.Response:
+    return await http.post("/v1/files", content=body, headers={"Content-Type": FORM, **headers})
+
+
+async def test_a_file_is_kept_and_given_back_as_it_came(http: httpx.AsyncClient, key: dict[str, str]) -> None:
+    # Longer than a piece, and than what stays in memory; with line ends that a form must not take for its own.
+    content = b"\r\n--a-bound\r\n\x00\xff" * 200_000
+
+    made = await post(http, form(part("file", content, "requests.jsonl"), PURPOSE), key)
+    read = await http.get(f"/v1/files/{made.json()['id']}/content", headers=key)
+
+    assert made.status_code == 200, made.text
+    assert (made.json()["bytes"], made.json()["filename"]) == (len(content), "requests.jsonl")
+    assert made.json()["expires_at"] - made.json()["created_at"] == KEPT_SECONDS
+    assert read.content == content
+    assert read.headers["Content-Length"] == str(len(content))
+    chunks = await DATABASE.run(lambda: [len(chunk.content) for chunk in FileChunk.objects.all()])
+    assert max(chunks) <= PIECE_BYTES
+    assert len(chunks) < 2 * len(content) / PIECE_BYTES + 2
+
+
+class Watched:
+    """A body that notes whether it was asked for."""
+
+    def __init__(self, body: bytes) -> None:
+        self.body, self.asked = body, False
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        self.asked = True
+        yield self.body
+
+
+async def test_who_cannot_prove_it_is_refused_before_the_body_is_read(http: httpx.AsyncClient, bakery: NewSite) -> None:
+    wrong = bakery.api_key.secret[:-4] + "0000"
+    narrow = token(bakery, scope="jobs:read")
+
+    for headers, status in (({}, 401), (bearer(wrong), 401), (bearer(narrow), 403)):
+        body = Watched(WHOLE)
+        answer = await http.post("/v1/files", content=body, headers={"Content-Type": FORM, **headers})
+        assert (answer.status_code, body.asked) == (status, False)
+        assert answer.json()["error"]["request_id"] == answer.headers["X-Request-ID"]
+    assert await DATABASE.run(is_empty)
+
+
+async def test_a_token_that_ends_during_the_upload_was_good_enough(http: httpx.AsyncClient, bakery: NewSite) -> None:
+    now = clock.now()
+
+    async def body() -> AsyncIterator[bytes]:
+        yield WHOLE[:100]
+        frozen.enter_context(clock.frozen(now + timedelta(hours=2)))
+        yield WHOLE[100:]
+
+    with ExitStack() as frozen:
+        headers = {"Content-Type": FORM, **bearer(token(bakery))}
+        answer = await http.post("/v1/files", content=body(), headers=headers)
+
+    assert answer.status_code == 200, answer.text
+
+
+async def test_a_signature_covers_the_file(http: httpx.AsyncClient, bakery: NewSite) -> None:
+    large = form(PURPOSE, part("file", LINE * 50_000, "requests.jsonl"))
+
+    right = await post(http, large, signed(bakery, "POST", "/v1/files", large))
+    wrong = await post(http, large[:-3] + b"x\r\n", signed(bakery, "POST", "/v1/files", large))
+    again = signed(bakery, "POST", "/v1/files", WHOLE)
+    twice = [(await post(http, WHOLE, again)).status_code for _ in range(2)]
+
+    assert (right.status_code, wrong.status_code, twice) == (200, 401, [200, 401])
+
+
+async def test_the_older_signature_cannot_cover_a_file(http: httpx.AsyncClient, bakery: NewSite) -> None:
+    await DATABASE.run(Site.objects.update, accepts_older_signature=True)
+
+    # Neither of the body, nor of the empty one, which a GET may have been signed with.
+    for body in (WHOLE, b""):
+        answer = await post(http, WHOLE, signed_older(bakery, body))
+        assert (answer.status_code, answer.json()["error"]["code"]) == (401, "invalid_credentials")
+
+
+async def test_a_client_that_goes_away_leaves_nothing(app: App, http: httpx.AsyncClient, key: dict[str, str]) -> None:
+    begun = {"type": "http.request", "body": WHOLE[:-40], "more_body": True}
+    messages: Iterator[Any] = iter([begun, {"type": "http.disconnect"}])
+
+    async def receive() -> Any:
+        return next(messages)
+
+    async def send(message: object) -> None:
+        raise AssertionError("Nobody is there to be told.")
+
+    headers = [(b"host", b"localhost"), (b"content-type", FORM.encode())]
+    headers += [(name.lower().encode(), value.encode()) for name, value in key.items()]
+    scope = {"type": "http", "method": "POST", "path": "/v1/files", "raw_path": b"/v1/files", "query_string": b"",
+             "headers": headers, "scheme": "http", "client": ("127.0.0.1", 4711)}  # fmt: skip
+    await app(scope, receive, send)
+
+    assert next(messages, None) is None
+    assert await DATABASE.run(is_empty)
+
+
+async def test_what_breaks_in_the_middle_is_no_clean_end(
+    http: httpx.AsyncClient, bakery: NewSite, key: dict[str, str]
+) -> None:
+    def make() -> str:
+        file = make_file(bakery.site, *[b"x" * 70_000] * 3)
+        FileChunk.objects.filter(number=2).delete()
+        return file.public_id
+
+    file_id = await DATABASE.run(make)
+    with pytest.raises(Exception, match="cannot be read"):
+        await http.get(f"/v1/files/{file_id}/content", headers=key)
