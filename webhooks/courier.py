@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from uuid import UUID
@@ -10,9 +10,11 @@ from uuid import UUID
 import httpx
 import structlog
 from django.conf import settings
+from django.db import InterfaceError, OperationalError
 
 from core import clock
 from core.crash import CrashPoint, crash_point
+from core.grouping import Grouped
 from core.guarded_http import Interrupted, guarded_client
 from core.ids import to_public
 from core.threads import DatabaseThreads
@@ -22,7 +24,7 @@ from webhooks.judge import Canceled, GaveUp, Outcome, RetryIn, judge
 from webhooks.models import Delivery, Event
 from webhooks.reach import webhook_reach
 from webhooks.send import Exchange, prepare, send
-from webhooks.settle import give_back, settle
+from webhooks.settle import Settlement, give_back, settle_all
 
 log = structlog.get_logger(__name__)
 
@@ -36,6 +38,8 @@ MARGIN_SECONDS = 15.0
 #: A worker is gone 30 s after it is told to stop, and its jobs come first; a slow receiver is asked again by another.
 WIND_DOWN_SECONDS = 5.0
 DATABASE_THREADS = 4
+#: So many attempts are written down in one transaction at most.
+LARGEST_GROUP = 100
 
 
 class Courier:
@@ -56,6 +60,7 @@ class Courier:
     ) -> None:
         self._client = client or guarded_client(webhook_reach())
         self._threads = threads or DatabaseThreads("courier", DATABASE_THREADS)
+        self._settling = Grouped(self._settle_group, largest=LARGEST_GROUP, shared=(OperationalError, InterfaceError))
         self._slots = slots or settings.WEBHOOK_SLOTS
         self._timeout_seconds = timeout_seconds or settings.WEBHOOK_TIMEOUT_SECONDS
         self._lease = timedelta(seconds=self._timeout_seconds + MARGIN_SECONDS)
@@ -160,7 +165,7 @@ class Courier:
         give_up_at = loop.time() + self._lease.total_seconds()
         while True:
             try:
-                await self._threads.run(settle, claimed, outcome, exchange)
+                await self._settling.do(Settlement(claimed, outcome, exchange))
             except Exception as error:
                 pause_seconds = self._note_outage(error)
                 if loop.time() > give_up_at:
@@ -169,6 +174,9 @@ class Courier:
                 await asyncio.sleep(pause_seconds)
             else:
                 return
+
+    async def _settle_group(self, settlements: Sequence[Settlement]) -> Sequence[bool]:
+        return await self._threads.run(settle_all, settlements)
 
     # Bad times
 

@@ -1,15 +1,17 @@
-"""Write down what an attempt has come to, unless another attempt has taken the delivery over."""
+"""Write down what attempts have come to, unless another attempt has taken the delivery over."""
 
-from collections.abc import Iterable
-from datetime import timedelta
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
 import structlog
-from django.db import transaction
+from django.db import connection, transaction
 from django.db.models import QuerySet
 from django.db.models.functions import Now
 
 from core.guarded_http import Answer, NoAnswer
+from core.ids import to_public
 from webhooks.claim import Claimed
 from webhooks.judge import Canceled, Delivered, GaveUp, Gone, Outcome, RetryIn
 from webhooks.models import Delivery, DeliveryAttempt, DeliveryState, Endpoint
@@ -20,24 +22,83 @@ log = structlog.get_logger(__name__)
 GONE = "gone"
 
 
-@transaction.atomic
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """What an attempt has come to. There is no exchange where nothing was sent."""
+
+    claimed: Claimed
+    outcome: Outcome
+    exchange: Exchange | None = None
+
+    @property
+    def token(self) -> tuple[UUID, int]:
+        """The fencing token."""
+        return self.claimed.delivery_id, self.claimed.attempt
+
+
+# The fence: only the delivery's latest attempt may write, and only while it is pending.
+SETTLE = """
+UPDATE webhooks_delivery delivery
+   SET state = settled.state,
+       due_at = CASE WHEN settled.state = 'pending' THEN clock_timestamp() + make_interval(secs => settled.delay) END,
+       finished_at = CASE WHEN settled.state = 'pending' THEN NULL ELSE clock_timestamp() END,
+       last_status = CASE WHEN settled.was_sent THEN settled.status ELSE delivery.last_status END,
+       last_error = settled.error
+  FROM unnest(%s::uuid[], %s::int[], %s::text[], %s::float8[], %s::bool[], %s::int[], %s::text[])
+       AS settled (id, attempt, state, delay, was_sent, status, error)
+ WHERE delivery.id = settled.id AND delivery.attempts = settled.attempt AND delivery.state = 'pending'
+RETURNING settled.id, settled.attempt
+"""
+
+
 def settle(claimed: Claimed, outcome: Outcome, exchange: Exchange | None) -> bool:
-    """End the attempt. False, and nothing is written, if it is no longer the delivery's current one.
+    """End one attempt; see `settle_all`."""
+    return settle_all([Settlement(claimed, outcome, exchange)])[0]
+
+
+def settle_all(settlements: Sequence[Settlement]) -> list[bool]:
+    """End these attempts. False, and nothing is written, for each that is no longer its delivery's current one.
 
     A process that dies between the receiver's 2xx and this commit leaves the delivery pending, and it is sent again
     when its lease is over: at least once, always with the same event id.
     """
-    if isinstance(outcome, Gone):
-        # Always the endpoint before its deliveries, as in `disable`: two that are gone at once must not wait in a ring.
-        Endpoint.objects.select_for_update(no_key=True).filter(id=claimed.endpoint_id).first()
-    if not _current(claimed).update(**_changes(outcome, exchange)):
-        log.warning("attempt_superseded", attempt=claimed.attempt)
-        return False
-    if exchange is not None:
-        _write_log(claimed, outcome, exchange)
-    if isinstance(outcome, Gone):
-        disable(claimed.endpoint_id, GONE, outcome.reason)
-    return True
+    gone = [settlement for settlement in settlements if isinstance(settlement.outcome, Gone)]
+    others = [settlement for settlement in settlements if not isinstance(settlement.outcome, Gone)]
+    current = _write(others).union(*(_write_gone(settlement) for settlement in gone))
+    for settlement in settlements:
+        if settlement.token not in current:
+            log.warning(
+                "attempt_superseded",
+                delivery=to_public(Delivery.ID_PREFIX, settlement.token[0]),
+                attempt=settlement.token[1],
+            )
+    return [settlement.token in current for settlement in settlements]
+
+
+@transaction.atomic
+def _write_gone(settlement: Settlement) -> set[tuple[UUID, int]]:
+    endpoint_id, outcome = settlement.claimed.endpoint_id, settlement.outcome
+    # Always the endpoint before its deliveries, as in `disable`: two that are gone at once must not wait in a ring.
+    Endpoint.objects.select_for_update(no_key=True).filter(id=endpoint_id).first()
+    current = _write([settlement])
+    if current and isinstance(outcome, Gone):
+        disable(endpoint_id, GONE, outcome.reason)
+    return current
+
+
+@transaction.atomic
+def _write(settlements: Sequence[Settlement]) -> set[tuple[UUID, int]]:
+    """Write the ends and the log, and return which deliveries they were current for."""
+    if not settlements:
+        return set()
+    columns = zip(*(_values(settlement) for settlement in settlements), strict=True)
+    with connection.cursor() as cursor:
+        cursor.execute(SETTLE, [list(column) for column in columns])
+        current = set(cursor.fetchall())
+    DeliveryAttempt.objects.bulk_create(
+        [_to_log(s.claimed, s.outcome, s.exchange) for s in settlements if s.exchange and s.token in current]
+    )
+    return current
 
 
 @transaction.atomic
@@ -59,33 +120,33 @@ def _current(claimed: Claimed) -> QuerySet[Delivery]:
     return Delivery.objects.filter(id=claimed.delivery_id, attempts=claimed.attempt, state=DeliveryState.PENDING)
 
 
-def _changes(outcome: Outcome, exchange: Exchange | None) -> dict[str, Any]:
-    seen = {"last_status": _status(exchange)} if exchange else {}
+def _values(settlement: Settlement) -> tuple[Any, ...]:
+    """The row of SETTLE."""
+    exchange = settlement.exchange
+    state, delay, reason = _end_of(settlement.outcome)
+    status = _status(exchange) if exchange else None
+    return *settlement.token, str(state), delay, exchange is not None, status, reason[:200]
+
+
+def _end_of(outcome: Outcome) -> tuple[DeliveryState, float, str]:
+    """Return the state that an outcome leads to, the seconds until the next attempt if there is one, and why."""
     match outcome:
         case Delivered():
-            return {**seen, **_ended(DeliveryState.DELIVERED, "")}
+            return DeliveryState.DELIVERED, 0.0, ""
         case RetryIn(delay, reason):
-            return {**seen, "due_at": _from_now(delay), "last_error": reason[:200]}
+            return DeliveryState.PENDING, delay.total_seconds(), reason
         case GaveUp(reason):
-            return {**seen, **_ended(DeliveryState.EXHAUSTED, reason)}
+            return DeliveryState.EXHAUSTED, 0.0, reason
         case Gone(reason) | Canceled(reason):
-            return {**seen, **_ended(DeliveryState.CANCELED, reason)}
-
-
-def _ended(state: DeliveryState, reason: str) -> dict[str, Any]:
-    return {"state": state, "due_at": None, "finished_at": Now(), "last_error": reason[:200]}
-
-
-def _from_now(delay: timedelta) -> Any:
-    return Now() + delay
+            return DeliveryState.CANCELED, 0.0, reason
 
 
 def _status(exchange: Exchange) -> int | None:
     return exchange.answer.status if isinstance(exchange.answer, Answer) else None
 
 
-def _write_log(claimed: Claimed, outcome: Outcome, exchange: Exchange) -> None:
-    DeliveryAttempt.objects.create(
+def _to_log(claimed: Claimed, outcome: Outcome, exchange: Exchange) -> DeliveryAttempt:
+    return DeliveryAttempt(
         delivery_id=claimed.delivery_id,
         number=claimed.attempt,
         started_at=claimed.claimed_at,

@@ -356,7 +356,7 @@ def test_connections_that_the_database_cuts_are_replaced(delivery: Delivery) -> 
 
 
 def test_an_answer_is_written_down_once_the_database_is_back(delivery: Delivery) -> None:
-    receiver = deliver(threads=Watched(["settle"], times=1), until=ended)
+    receiver = deliver(threads=Watched(["settle_all"], times=1), until=ended)
 
     delivery.refresh_from_db()
     assert (delivery.state, delivery.attempts, len(receiver.received)) == (DeliveryState.DELIVERED, 1, 1)
@@ -402,7 +402,7 @@ def test_stopping_waits_for_what_is_under_way_and_claims_nothing_more(endpoint: 
 
 def test_what_cannot_be_ended_in_time_is_given_back(delivery: Delivery) -> None:
     async def play() -> None:
-        threads = Watched(["settle"], times=1000)
+        threads = Watched(["settle_all"], times=1000)
         async with scene() as (receiver, _), running(courier(threads, timeout_seconds=0.3)):
             await arrived(receiver)
 
@@ -416,7 +416,7 @@ def test_what_cannot_be_ended_in_time_is_given_back(delivery: Delivery) -> None:
 
 def test_what_cannot_even_be_given_back_is_left_to_its_lease(delivery: Delivery) -> None:
     async def play() -> None:
-        threads = Watched(["settle", "give_back"], times=1000)
+        threads = Watched(["settle_all", "give_back"], times=1000)
         async with scene() as (receiver, _), running(courier(threads, timeout_seconds=0.3)):
             await arrived(receiver)
 

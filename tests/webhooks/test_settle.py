@@ -3,7 +3,9 @@
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
+from typing import Any
 
 import httpx
 import pytest
@@ -17,7 +19,7 @@ from webhooks.endpoints import create_endpoint, disable_endpoint
 from webhooks.judge import Canceled, Delivered, GaveUp, Gone, Outcome, RetryIn
 from webhooks.models import Delivery, DeliveryAttempt, DeliveryState, Endpoint, Event
 from webhooks.send import Exchange
-from webhooks.settle import give_back, settle
+from webhooks.settle import Settlement, give_back, settle, settle_all
 
 LEASE = timedelta(seconds=30)
 OK = Exchange(Answer(200, httpx.Headers(), b"thank you"), 12)
@@ -155,6 +157,31 @@ def test_an_attempt_ends_once(delivery: Delivery) -> None:
 
     assert Delivery.objects.get().state == DeliveryState.DELIVERED
     assert DeliveryAttempt.objects.count() == 1
+
+
+def test_many_attempts_are_written_down_in_one_go_each_fenced_by_itself(
+    delivery: Delivery, happens: Happens, django_assert_max_num_queries: Callable[[int], AbstractContextManager[Any]]
+) -> None:
+    (stale,) = claim()
+    Delivery.objects.update(due_at=Now())  # the lease is over
+    for _ in range(2):
+        happens()
+    current, second, third = sorted(claim(), key=lambda claimed: claimed.event_id)
+
+    with django_assert_max_num_queries(4):  # the two statements, and the savepoint around them
+        results = settle_all(
+            [
+                Settlement(stale, Delivered(), OK),
+                Settlement(current, Delivered(), OK),
+                Settlement(second, RetryIn(timedelta(minutes=5), "Busy."), BUSY),
+                Settlement(third, Canceled("Disabled.")),
+            ]
+        )
+
+    assert results == [False, True, True, True]
+    states = list(Delivery.objects.order_by("id").values_list("state", flat=True))
+    assert states == [DeliveryState.DELIVERED, DeliveryState.PENDING, DeliveryState.CANCELED]
+    assert sorted(DeliveryAttempt.objects.values_list("number", "status")) == [(1, 503), (2, 200)]
 
 
 # Endpoints that want nothing more
