@@ -1,6 +1,7 @@
 """What went wrong, as an answer. The only place that knows HTTP status codes of errors.
 
-Every error has one body: `{"error": {"type", "code", "message", "param", "request_id"}}`.
+Every error has one body: `{"error": {"type", "code", "message", "param", "request_id"}}`; where there may be many
+mistakes, `errors` lists them beside these.
 """
 
 import sys
@@ -17,6 +18,7 @@ from rest_framework import exceptions as drf
 
 from api.request_ids import id_of
 from inference.errors import NoProvider, UnknownModel
+from jobs.batches.mistakes import Mistake
 from jobs.errors import (
     FileInUse,
     FileMissing,
@@ -26,6 +28,7 @@ from jobs.errors import (
     InvalidTime,
     JobEnded,
     JobNotFound,
+    InvalidBatch,
     LineTooLong,
     NotReplayable,
     UnfitFile,
@@ -130,6 +133,11 @@ TABLE: Mapping[type[BaseException], Row] = {
     UnknownEventType: Row(400, INVALID, "unknown_event_type"),
     TooManyEndpoints: Row(409, CONFLICT, "too_many_endpoints"),
     # Django and Postgres
+    # Batches
+    InvalidBatch: Row(400, INVALID, "invalid_value"),
+    BatchMissing: Row(404, NOT_FOUND, "not_found"),
+    BatchEnded: Row(409, CONFLICT, "batch_ended"),
+    BatchNotRetryable: Row(409, CONFLICT, "batch_not_retryable"),
     Http404: Row(404, NOT_FOUND, "not_found", "There is nothing at this address."),
     PermissionDenied: Row(403, FORBIDDEN, "forbidden", "This is not allowed."),
     RequestDataTooBig: Row(413, INVALID, "body_too_large", "The body is too large."),
@@ -165,6 +173,8 @@ class Problem:
     def retry_after_seconds(self) -> int | None:
         return RETRY_AFTER_SECONDS if self.status in (429, 503) else None
 
+    #: Where there may be many mistakes (in a batch): the first hundred, this one among them.
+    errors: tuple[Mistake, ...] = ()
 
 # From exception to problem
 
@@ -178,6 +188,9 @@ def problem_of(error: BaseException) -> Problem:
 
 
 def row_of(error: type[BaseException]) -> Row:
+    if isinstance(error, InvalidBatch):
+        first = error.mistakes[0]
+        return Problem(400, INVALID, first.code, first.message, first.param, error.mistakes)
     """Find the line of the table for a class: its own, or its closest ancestor's."""
     return next((TABLE[ancestor] for ancestor in error.__mro__ if ancestor in TABLE), TABLE[Exception])
 
@@ -241,20 +254,19 @@ def _json(problem: Problem, request: HttpRequest) -> HttpResponse:
 
 
 def _body(problem: Problem, request: HttpRequest) -> dict[str, Any]:
-    return {
-        "error": {
-            "type": problem.type,
-            "code": problem.code,
-            "message": problem.message,
-            "param": problem.param,
-            "request_id": id_of(request),
-        }
+    error = {
+        "type": problem.type,
+        "code": problem.code,
+        "message": problem.message,
+        "param": problem.param,
+        "request_id": id_of(request),
     }
 
 
 def _page(problem: Problem) -> HttpResponse:
     return HttpResponse(f"{problem.message}\n", content_type="text/plain; charset=utf-8")
 
+    return {"error": {**error, "errors": [each.to_wire() for each in problem.errors]} if problem.errors else error}
 
 # Where Django and DRF hand errors over
 

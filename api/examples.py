@@ -113,3 +113,103 @@ FILE: dict[str, Any] = {
     "status": "processed",
 }
 DELETED_FILE: dict[str, Any] = {"id": "file_01ka2m7v5xf3v8k0q9r6t4w2ye", "object": "file", "deleted": True}
+POSTED_BATCH: dict[str, Any] = {
+    "endpoint": "/v1/chat/completions",
+    "requests": [
+        {
+            "custom_id": "product-4711",
+            "body": {
+                "model": "gpt-5-mini",
+                "messages": [{"role": "user", "content": "Rewrite this description in three sentences: …"}],
+                "max_completion_tokens": 300,
+            },
+        }
+    ],
+    "metadata": {"night": "2026-11-21"},
+    "progress_seconds": 60,
+}
+FILE_BATCH: dict[str, Any] = {
+    "input_file_id": "file_01ka2m7v5xf3v8k0q9r6t4w2ye",
+    "endpoint": "/v1/chat/completions",
+    "completion_window": "24h",
+}
+DRY_BATCH: dict[str, Any] = {**FILE_BATCH, "dry_run": True}
+BATCH: dict[str, Any] = {
+    "id": "batch_01ka2m7v5xf3v8k0q9r6t4w2ye",
+    "object": "batch",
+    "endpoint": "/v1/chat/completions",
+    "errors": None,
+    "input_file_id": None,
+    "completion_window": "24h",
+    "status": "in_progress",
+    "output_file_id": None,
+    "error_file_id": None,
+    "created_at": 1795251600,
+    "in_progress_at": 1795251600,
+    "expires_at": 1795338000,
+    "finalizing_at": None,
+    "completed_at": None,
+    "failed_at": None,
+    "expired_at": None,
+    "cancelling_at": None,
+    "cancelled_at": None,
+    "request_counts": {"total": 1, "completed": 0, "failed": 0},
+    "metadata": {"night": "2026-11-21"},
+    "model": "gpt-5-mini",
+    "usage": {
+        "input_tokens": 0,
+        "input_tokens_details": {"cached_tokens": 0},
+        "output_tokens": 0,
+        "output_tokens_details": {"reasoning_tokens": 0},
+        "total_tokens": 0,
+    },
+    "counts": {"queued": 1, "running": 0, "succeeded": 0, "failed": 0, "canceled": 0, "expired": 0},
+    "cost_usd": "0.000000000000",
+    "priority": "normal",
+    "max_attempts": 8,
+    "progress_seconds": 60,
+    "paused": False,
+    "replay_of": None,
+    "results_url": "https://desk.example/v1/batches/batch_01ka2m7v5xf3v8k0q9r6t4w2ye/results",
+}
+COMPLETED_BATCH: dict[str, Any] = {
+    **BATCH,
+    "status": "completed",
+    "output_file_id": "file_01ka2n8w6yg4w9m1r0s7v5x3zf",
+    "finalizing_at": 1795251612,
+    "completed_at": 1795251612,
+    "request_counts": {"total": 1, "completed": 1, "failed": 0},
+    "usage": {
+        "input_tokens": 412,
+        "input_tokens_details": {"cached_tokens": 0},
+        "output_tokens": 96,
+        "output_tokens_details": {"reasoning_tokens": 0},
+        "total_tokens": 508,
+    },
+    "counts": {"queued": 0, "running": 0, "succeeded": 1, "failed": 0, "canceled": 0, "expired": 0},
+    "cost_usd": "0.000295000000",
+}
+ESTIMATE: dict[str, Any] = {
+    "object": "batch.estimate",
+    "endpoint": "/v1/chat/completions",
+    "requests": 5000,
+    "input_tokens": 2_060_000,
+    "max_output_tokens": 1_500_000,
+    "unbounded_requests": 0,
+    "cost_usd": {"low": "0.515000000000", "high": "3.515000000000"},
+    "unpriced_models": [],
+    "models": [
+        {
+            "model": "gpt-5-mini",
+            "requests": 5000,
+            "input_tokens": 2_060_000,
+            "max_output_tokens": 1_500_000,
+            "cost_usd": {"low": "0.515000000000", "high": "3.515000000000"},
+        }
+    ],
+}
+RESULT_LINE = (
+    '{"id":"batch_req_01ka2m7v5xf3v8k0q9r6t4w2yf","custom_id":"product-4711","response":{"status_code":200,'
+    '"request_id":"job_01ka2m7v5xf3v8k0q9r6t4w2yf","body":{"id":"chatcmpl-1","object":"chat.completion"}},'
+    '"error":null}'
+)

@@ -2,13 +2,20 @@
 
 from django.urls import path, re_path
 
-from api.views import files, jobs, operations, webhooks
+from api.views import batches, files, jobs, operations, webhooks
 
 urlpatterns = [
     path("v1/jobs", jobs.Jobs.as_view()),
     path("v1/jobs/<str:job_id>", jobs.OneJob.as_view()),
     path("v1/jobs/<str:job_id>/cancel", jobs.CancelJob.as_view()),
     path("v1/jobs/<str:job_id>/retry", jobs.RetryJob.as_view()),
+    path("v1/batches", batches.Batches.as_view()),
+    path("v1/batches/<str:batch_id>", batches.OneBatch.as_view()),
+    path("v1/batches/<str:batch_id>/results", batches.BatchResults.as_view()),
+    path("v1/batches/<str:batch_id>/cancel", batches.CancelBatch.as_view()),
+    path("v1/batches/<str:batch_id>/pause", batches.PauseBatch.as_view()),
+    path("v1/batches/<str:batch_id>/resume", batches.ResumeBatch.as_view()),
+    path("v1/batches/<str:batch_id>/retry", batches.RetryBatch.as_view()),
     path("v1/files", files.Files.as_view()),
     path("v1/files/<str:file_id>", files.OneFile.as_view()),
     path("v1/files/<str:file_id>/content", files.FileContent.as_view()),

@@ -83,7 +83,7 @@ def create(site: Site, wanted: BatchSubmission) -> Created:
         return _store(site, wanted, _to_row(site, wanted, digest, file=file), [])
     reader = Reader(rules_of(site, wanted))
     # All of them are read before the transaction begins.
-    members = list(reader.read_list(wanted.requests))
+    members = [read.member for read in reader.read_list(wanted.requests)]
     reader.check()
     row = _to_row(site, wanted, digest, model=only_one(reader.providers), total=len(members))
     return _store(site, wanted, row, members)

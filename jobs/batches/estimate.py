@@ -7,13 +7,13 @@ from core import clock
 from inference import routing
 from inference.routing import Target
 from jobs.batches.create import BatchSubmission, find_input, rules_of
-from jobs.batches.requests import Member, Reader
+from jobs.batches.requests import Read, Reader
 from jobs.files.read import lines
 from metering.prices import price_for
 from metering.rating import cost_of
 from providers.catalogue import PriceEntry
 from providers.estimate import estimate_tokens
-from providers.types import ChatRequest, Usage
+from providers.types import ChatRequest, InferenceRequest, Usage
 from tenants.models import Site
 
 
@@ -34,8 +34,7 @@ class ModelEstimate:
     low_pico_usd: int = 0
     high_pico_usd: int = 0
 
-    def add(self, member: Member) -> None:
-        request = member.request
+    def add(self, request: InferenceRequest) -> None:
         input_tokens = estimate_tokens(request)
         longest = request.max_tokens if isinstance(request, ChatRequest) else 0
         self.requests += 1
@@ -56,15 +55,16 @@ def estimate(site: Site, wanted: BatchSubmission) -> list[ModelEstimate]:
     """
     reader = Reader(rules_of(site, wanted))
     found: dict[str, ModelEstimate] = {}
-    for member in _members(reader, site, wanted):
-        if member.model not in found:
-            found[member.model] = ModelEstimate(member.model, _price_of(member.model))
-        found[member.model].add(member)
+    for read in _read(reader, site, wanted):
+        model = read.member.model
+        if model not in found:
+            found[model] = ModelEstimate(model, _price_of(model))
+        found[model].add(read.request)
     reader.check()
     return list(found.values())
 
 
-def _members(reader: Reader, site: Site, wanted: BatchSubmission) -> Iterable[Member]:
+def _read(reader: Reader, site: Site, wanted: BatchSubmission) -> Iterable[Read]:
     if wanted.input_file_id is None:
         return reader.read_list(wanted.requests)
     return reader.read_lines(lines(find_input(site, wanted.input_file_id)))

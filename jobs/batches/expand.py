@@ -79,7 +79,8 @@ def _read_and_insert(batch: Batch) -> int:
         raise InvalidBatch([GONE])
     reader = Reader(Rules(batch.site, JobKind(batch.kind), batch.only_model or None, batch.max_tokens_cap))
     with transaction.atomic():
-        total = insert_members(batch, reader.read_lines(lines(batch.input_file)))
+        members = (read.member for read in reader.read_lines(lines(batch.input_file)))
+        total = insert_members(batch, members)
         reader.check()
         begun = Batch.objects.filter(id=batch.id, state=BatchState.VALIDATING).update(
             state=BatchState.IN_PROGRESS, in_progress_at=Now(), total=total, model=only_one(reader.providers)

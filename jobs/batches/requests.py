@@ -66,6 +66,13 @@ class Member:
     #: Of the first target, see `Job.provider`.
     provider: str
     payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """A member, and its request in neutral form, which is not kept: there may be fifty thousand of them."""
+
+    member: Member
     request: InferenceRequest
 
 
@@ -88,7 +95,7 @@ class Reader:
         self._url = ENDPOINT_OF[rules.kind]
         self._seen: set[str] = set()
 
-    def read_lines(self, lines: Iterable[bytes]) -> Iterator[Member]:
+    def read_lines(self, lines: Iterable[bytes]) -> Iterator[Read]:
         """Yield the members that the lines of a file ask for, up to the first mistake.
 
         Then it reads on only to find more of them. Blank lines are counted, and not read.
@@ -102,7 +109,7 @@ class Reader:
         except LineTooLong as error:
             self.mistakes.append(Mistake("line_too_long", str(error), line=error.line))
 
-    def read_list(self, items: Iterable[msgspec.Raw]) -> Iterator[Member]:
+    def read_list(self, items: Iterable[msgspec.Raw]) -> Iterator[Read]:
         """Yield the members that a posted list asks for, up to the first mistake; see `read_lines`."""
         for index, item in enumerate(items):
             yield from self._take(item, is_line=False, prefix=f"requests.{index}", line=None)
@@ -116,21 +123,21 @@ class Reader:
         if self.mistakes:
             raise InvalidBatch(self.mistakes)
 
-    def _take(self, data: bytes | msgspec.Raw, *, is_line: bool, prefix: str, line: int | None) -> Iterator[Member]:
+    def _take(self, data: bytes | msgspec.Raw, *, is_line: bool, prefix: str, line: int | None) -> Iterator[Read]:
         try:
-            member = self._read(data, is_line)
+            found = self._read(data, is_line)
         except Refused as refused:
-            found = refused.mistake
-            param = ".".join(filter(None, (prefix, found.param))) or None
-            self.mistakes.append(Mistake(found.code, found.message, param, line))
+            mistake = refused.mistake
+            param = ".".join(filter(None, (prefix, mistake.param))) or None
+            self.mistakes.append(Mistake(mistake.code, mistake.message, param, line))
             return
         if not self.mistakes:
-            yield member
+            yield found
 
     def _has_enough(self) -> bool:
         return len(self.mistakes) >= MOST_TOLD or len(self._seen) > MOST_MEMBERS
 
-    def _read(self, data: bytes | msgspec.Raw, is_line: bool) -> Member:
+    def _read(self, data: bytes | msgspec.Raw, is_line: bool) -> Read:
         found = _parse(data)
         self._check_custom_id(found.custom_id)
         self._check_address(found, is_line)
@@ -145,7 +152,7 @@ class Reader:
             raise Refused(error.code, str(error), "body.model") from error
         except UnknownModel as error:
             raise Refused("model_not_found", str(error), "body.model") from error
-        return Member(found.custom_id, request.model, provider, encode(body), request)
+        return Read(Member(found.custom_id, request.model, provider, encode(body)), request)
 
     def _check_custom_id(self, custom_id: str) -> None:
         if not 1 <= len(custom_id) <= LONGEST_CUSTOM_ID or not custom_id.isprintable():

@@ -227,8 +227,12 @@ SPECTACULAR_SETTINGS = {
     "OAS_VERSION": "3.1.1",
     "SERVE_INCLUDE_SCHEMA": False,
     "COMPONENT_SPLIT_REQUEST": True,
-    "TAGS": [{"name": name} for name in ("Jobs", "Files", "Webhooks", "Operations")],
-    "ENUM_NAME_OVERRIDES": {"JobState": "jobs.models.JobState", "DeliveryState": "webhooks.models.DeliveryState"},
+    "TAGS": [{"name": name} for name in ("Jobs", "Batches", "Files", "Webhooks", "Operations")],
+    "ENUM_NAME_OVERRIDES": {
+        "JobState": "jobs.models.JobState",
+        "BatchState": "jobs.models.BatchState",
+        "DeliveryState": "webhooks.models.DeliveryState",
+    },
     "POSTPROCESSING_HOOKS": ["drf_spectacular.hooks.postprocess_schema_enums", "api.schema.add_wire_bodies"],
 }
 

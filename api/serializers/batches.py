@@ -1,0 +1,335 @@
+"""Batches on the wire: OpenAI's, and what we have beside it."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+from django.conf import settings
+from drf_spectacular.utils import extend_schema_field
+from rest_framework import serializers
+from rest_framework.exceptions import ErrorDetail, ValidationError
+
+from api.serializers.errors import MistakeOut
+from api.serializers.files import UnixSeconds
+from api.serializers.jobs import MOST_ATTEMPTS, PRIORITIES, priority_name
+from api.serializers.strict import Choice, Constant, Flag, Metadata, StrictSerializer, Text, WholeNumber
+from core.ids import to_public
+from jobs.batches.create import BatchSubmission, window_of
+from jobs.batches.estimate import ModelEstimate
+from jobs.batches.read import BatchView
+from jobs.batches.requests import ENDPOINT_OF, ENDPOINTS, MOST_MEMBERS
+from jobs.models import Batch, BatchState, File
+from metering.rating import to_decimal_usd
+from tenants.proof import Identity
+
+MOST_LISTED = 100
+OFTENEST_SECONDS, SELDOMEST_SECONDS = 5, 86_400
+SHORTEST_KEPT_SECONDS, LONGEST_KEPT_SECONDS = 3600, 2_592_000
+
+
+# In
+
+
+@extend_schema_field(
+    {
+        "type": "array",
+        "minItems": 1,
+        "description": f"The requests themselves, instead of a file: at most {MOST_MEMBERS:,}, and as many as fit into "
+        "a body of MAX_BATCH_BODY_BYTES (32 MiB).",
+        "items": {
+            "type": "object",
+            "required": ["custom_id", "body"],
+            "additionalProperties": False,
+            "properties": {
+                "custom_id": {
+                    "type": "string",
+                    "minLength": 1,
+                    "maxLength": 200,
+                    "description": "Yours, and of its own in the batch: the results come with it.",
+                },
+                # The same as of a job, where it is described in full; once is enough to be tried with every value.
+                "body": {
+                    "type": "object",
+                    "description": "What you would post to the endpoint, without `stream`: an OpenAIChatBody, an "
+                    "OpenAIEmbeddingBody or an AnthropicMessagesBody.",
+                },
+                "method": {"type": "string", "const": "POST"},
+                "url": {"type": "string", "enum": list(ENDPOINTS)},
+            },
+        },
+    }
+)
+class Requests(serializers.Field[list[msgspec.Raw], Any, list[msgspec.Raw], Any]):
+    """A list that `jobs.batches.requests` reads."""
+
+    def to_internal_value(self, data: Any) -> list[msgspec.Raw]:
+        if not isinstance(data, list) or not all(isinstance(each, msgspec.Raw) for each in data):
+            raise ValidationError("Must be an array of requests.")
+        return data
+
+
+@extend_schema_field({"type": "string", "pattern": "^[1-9][0-9]{0,2}[hd]$", "default": "24h", "examples": ["24h"]})
+class Window(Text):
+    """How long the batch may take."""
+
+    def to_internal_value(self, data: Any) -> str:
+        text = super().to_internal_value(data)
+        if window_of(text) is None:
+            raise ValidationError("Must be from '1h' to '7d'; '24h' is usual.")
+        return text
+
+
+class OutputExpiryIn(StrictSerializer[Any]):
+    """How long the output files are kept."""
+
+    anchor = Choice(choices=["created_at"])
+    seconds = WholeNumber(min_value=SHORTEST_KEPT_SECONDS, max_value=LONGEST_KEPT_SECONDS)
+
+
+class BatchIn(StrictSerializer[Any]):
+    """Many requests to do. Give `input_file_id`, as OpenAI's SDKs do, or the `requests` themselves."""
+
+    endpoint = Choice(choices=list(ENDPOINTS), help_text="What each request is posted to, in effect.")
+    input_file_id = Text(max_length=64, required=False, allow_null=True, help_text="A file of purpose `batch`.")
+    requests = Requests(required=False)
+    completion_window = Window(required=False, default="24h")
+    metadata = Metadata(required=False, allow_null=True)
+    output_expires_after = OutputExpiryIn(required=False, allow_null=True)
+    priority = Choice(choices=list(PRIORITIES), default="normal")
+    max_attempts = WholeNumber(required=False, allow_null=True, min_value=1, max_value=MOST_ATTEMPTS)
+    progress_seconds = WholeNumber(
+        required=False,
+        allow_null=True,
+        min_value=OFTENEST_SECONDS,
+        max_value=SELDOMEST_SECONDS,
+        help_text="Send `batch.progress` webhooks, at most one in so many seconds.",
+    )
+    dry_run = Flag(default=False, help_text="Store nothing; say what it would take and cost.")
+
+    def validate(self, attrs: Mapping[str, Any]) -> Mapping[str, Any]:
+        if (attrs.get("input_file_id") is None) == ("requests" not in attrs):
+            mistake = ErrorDetail("Give either input_file_id or requests.", code="required")
+            raise ValidationError({"input_file_id": [mistake]})
+        return attrs
+
+    @property
+    def is_dry(self) -> bool:
+        return bool(self.validated_data["dry_run"])
+
+    def to_submission(self, identity: Identity, idempotency_key: str | None, request_id: str) -> BatchSubmission:
+        wanted: Mapping[str, Any] = self.validated_data
+        return BatchSubmission(
+            kind=ENDPOINTS[wanted["endpoint"]],
+            input_file_id=wanted.get("input_file_id"),
+            requests=wanted.get("requests", ()),
+            completion_window=wanted["completion_window"],
+            metadata=wanted.get("metadata") or {},
+            priority=PRIORITIES[wanted["priority"]],
+            max_attempts=wanted.get("max_attempts"),
+            progress_seconds=wanted.get("progress_seconds"),
+            output_expires_seconds=(wanted.get("output_expires_after") or {}).get("seconds"),
+            idempotency_key=idempotency_key,
+            request_id=request_id,
+            only_model=identity.model,
+            max_tokens_cap=identity.max_tokens,
+        )
+
+
+class BatchQuery(StrictSerializer[Any]):
+    """Which part of the list."""
+
+    after = serializers.CharField(required=False, max_length=64, help_text="`last_id` of the page before.")
+    limit = serializers.IntegerField(required=False, default=20, min_value=1, max_value=MOST_LISTED)
+
+
+# Out
+
+
+class MistakesOut(serializers.Serializer[Any]):
+    object = Constant("list")
+    data = MistakeOut(many=True)  # type: ignore[assignment] # DRF takes fields off the class
+
+
+class RequestCountsOut(serializers.Serializer[Any]):
+    """As OpenAI counts. `failed` are all that ended without an answer, the lines of the error file."""
+
+    total = serializers.IntegerField(source="batch.total")
+    completed = serializers.IntegerField(source="counts.succeeded")
+    failed = serializers.IntegerField(source="counts.unsuccessful")
+
+
+class CountsOut(serializers.Serializer[Any]):
+    """The requests by the states of their jobs."""
+
+    queued = serializers.IntegerField()
+    running = serializers.IntegerField()
+    succeeded = serializers.IntegerField()
+    failed = serializers.IntegerField()
+    canceled = serializers.IntegerField()
+    expired = serializers.IntegerField()
+
+
+class InputDetailsOut(serializers.Serializer[Any]):
+    cached_tokens = serializers.IntegerField(source="cached_input_tokens")
+
+
+class OutputDetailsOut(serializers.Serializer[Any]):
+    reasoning_tokens = serializers.IntegerField()
+
+
+class BatchUsageOut(serializers.Serializer[Any]):
+    """Tokens of the calls that are billed, so far."""
+
+    input_tokens = serializers.IntegerField()
+    input_tokens_details = InputDetailsOut(source="*")
+    output_tokens = serializers.IntegerField()
+    output_tokens_details = OutputDetailsOut(source="*")
+    total_tokens = serializers.SerializerMethodField()
+
+    def get_total_tokens(self, account: Any) -> int:
+        return int(account.input_tokens + account.output_tokens)
+
+
+class BatchOut(serializers.Serializer[BatchView]):
+    """A batch: OpenAI's fields first, then ours."""
+
+    id = serializers.CharField(source="batch.public_id")
+    object = Constant("batch")
+    endpoint = serializers.SerializerMethodField()
+    errors = serializers.SerializerMethodField(  # type: ignore[assignment] # DRF takes fields off the class
+        help_text="Why it failed when its file was read: the first hundred."
+    )
+    input_file_id = serializers.SerializerMethodField(help_text="Null where the requests were posted themselves.")
+    completion_window = serializers.CharField(source="batch.completion_window")
+    status = serializers.ChoiceField(source="batch.state", choices=BatchState.choices)
+    output_file_id = serializers.SerializerMethodField(help_text="What succeeded. Null before the end, or if nothing.")
+    error_file_id = serializers.SerializerMethodField(help_text="What did not. Null before the end, or if nothing.")
+    created_at = UnixSeconds(source="batch.created_at")
+    in_progress_at = UnixSeconds(source="batch.in_progress_at", allow_null=True)
+    expires_at = UnixSeconds(source="batch.expires_at")
+    finalizing_at = UnixSeconds(source="batch.finalizing_at", allow_null=True)
+    completed_at = UnixSeconds(source="batch.completed_at", allow_null=True)
+    failed_at = UnixSeconds(source="batch.failed_at", allow_null=True)
+    expired_at = UnixSeconds(source="batch.expired_at", allow_null=True)
+    cancelling_at = UnixSeconds(source="batch.cancelling_at", allow_null=True)
+    cancelled_at = UnixSeconds(source="batch.cancelled_at", allow_null=True)
+    request_counts = RequestCountsOut(source="*")
+    metadata = Metadata(source="batch.metadata")
+    model = serializers.SerializerMethodField(help_text="Null where the requests are for several models.")
+    usage = BatchUsageOut(source="account")
+
+    counts = CountsOut()
+    cost_usd = serializers.SerializerMethodField(
+        help_text="What is billed so far, as an exact decimal. Null where no price is known."
+    )
+    priority = serializers.SerializerMethodField()
+    max_attempts = serializers.IntegerField(source="batch.max_attempts")
+    progress_seconds = serializers.IntegerField(source="batch.progress_seconds", allow_null=True)
+    paused = serializers.BooleanField(source="is_paused")
+    replay_of = serializers.SerializerMethodField()
+    results_url = serializers.SerializerMethodField()
+
+    @extend_schema_field(serializers.ChoiceField(choices=list(ENDPOINTS)))
+    def get_endpoint(self, view: BatchView) -> str:
+        return ENDPOINT_OF[view.batch.kind]  # type: ignore[index] # the column holds no other
+
+    @extend_schema_field(MistakesOut(allow_null=True))
+    def get_errors(self, view: BatchView) -> dict[str, Any] | None:
+        return {"object": "list", "data": view.batch.errors} if view.batch.errors else None
+
+    def get_input_file_id(self, view: BatchView) -> str | None:
+        return _file_id(view.batch.input_file_id)
+
+    def get_output_file_id(self, view: BatchView) -> str | None:
+        return _file_id(view.batch.output_file_id)
+
+    def get_error_file_id(self, view: BatchView) -> str | None:
+        return _file_id(view.batch.error_file_id)
+
+    def get_model(self, view: BatchView) -> str | None:
+        return view.batch.model or None
+
+    def get_cost_usd(self, view: BatchView) -> str | None:
+        return _usd(view.account.cost_pico_usd)
+
+    @extend_schema_field(serializers.ChoiceField(choices=list(PRIORITIES)))
+    def get_priority(self, view: BatchView) -> str:
+        return priority_name(view.batch.priority)
+
+    def get_replay_of(self, view: BatchView) -> str | None:
+        return to_public(Batch.ID_PREFIX, view.batch.replay_of_id) if view.batch.replay_of_id else None
+
+    def get_results_url(self, view: BatchView) -> str:
+        return f"{settings.BASE_URL}/v1/batches/{view.batch.public_id}/results"
+
+
+class CostRangeOut(serializers.Serializer[Any]):
+    """Exact decimals: with answers of no length, and with answers as long as they may be."""
+
+    low = serializers.CharField(allow_null=True)
+    high = serializers.CharField(allow_null=True, help_text="Null where a request does not bound its answer.")
+
+
+class ModelEstimateOut(serializers.Serializer[Any]):
+    model = serializers.CharField()
+    requests = serializers.IntegerField()
+    input_tokens = serializers.IntegerField()
+    max_output_tokens = serializers.IntegerField(allow_null=True)
+    cost_usd = CostRangeOut()
+
+
+class EstimateOut(serializers.Serializer[Any]):
+    """What a batch would take and cost. Tokens are estimated, rather too many."""
+
+    object = Constant("batch.estimate")
+    endpoint = serializers.ChoiceField(choices=list(ENDPOINTS))
+    requests = serializers.IntegerField()
+    input_tokens = serializers.IntegerField()
+    max_output_tokens = serializers.IntegerField(
+        allow_null=True, help_text="All that the answers may have. Null where a request does not bound its answer."
+    )
+    unbounded_requests = serializers.IntegerField(help_text="Requests without `max_tokens` or its like.")
+    cost_usd = CostRangeOut()
+    unpriced_models = serializers.ListField(child=serializers.CharField(), help_text="Not part of the cost.")
+    models = ModelEstimateOut(many=True)
+
+
+def estimate_to_wire(endpoint: str, found: Sequence[ModelEstimate]) -> dict[str, Any]:
+    """Add the models up."""
+    unbounded = sum(each.unbounded for each in found)
+    priced = [each for each in found if each.price is not None]
+    low, high = sum(each.low_pico_usd for each in priced), sum(each.high_pico_usd for each in priced)
+    is_bounded = not unbounded and len(priced) == len(found)
+    return {
+        "object": "batch.estimate",
+        "endpoint": endpoint,
+        "requests": sum(each.requests for each in found),
+        "input_tokens": sum(each.input_tokens for each in found),
+        "max_output_tokens": None if unbounded else sum(each.max_output_tokens for each in found),
+        "unbounded_requests": unbounded,
+        "cost_usd": {"low": _usd(low) if priced else None, "high": _usd(high) if is_bounded else None},
+        "unpriced_models": [each.model for each in found if each.price is None],
+        "models": [_model_to_wire(each) for each in found],
+    }
+
+
+def _model_to_wire(found: ModelEstimate) -> dict[str, Any]:
+    is_priced = found.price is not None
+    return {
+        "model": found.model,
+        "requests": found.requests,
+        "input_tokens": found.input_tokens,
+        "max_output_tokens": None if found.unbounded else found.max_output_tokens,
+        "cost_usd": {
+            "low": _usd(found.low_pico_usd) if is_priced else None,
+            "high": _usd(found.high_pico_usd) if is_priced and not found.unbounded else None,
+        },
+    }
+
+
+def _usd(pico_usd: int | None) -> str | None:
+    return None if pico_usd is None else to_decimal_usd(pico_usd)
+
+
+def _file_id(file_id: Any) -> str | None:
+    return to_public(File.ID_PREFIX, file_id) if file_id else None
