@@ -1,31 +1,20 @@
 """What the admin shows of one job: read in a fixed number of queries, and written the way people read it."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
-
-from django.db.models import Model
 
 from core.display import age, duration, moment
 from jobs.models import TERMINAL_STATES, Attempt, AttemptOutcome, Job, JobState, WorkerLease
 from jobs.read import AttemptAccount, JobAccount, account_of
+from jobs.shown import NOTHING, STATE_COLORS, Badge, Fact, Sight, error_text, when
 from jobs.timeline import Timeline, draw
+from jobs.told import AuditRow, EventRow, audit_rows, deliveries_of, event_rows
 from metering.models import Outcome, UsageEvent
 from metering.rating import to_usd
-from tenants.models import AuditEntry
-from webhooks.models import Delivery, DeliveryAttempt, DeliveryState, Event
+from webhooks.models import Delivery, DeliveryState, Event
 
-NOTHING = "–"
-
-STATE_COLORS = {
-    JobState.QUEUED: "info",
-    JobState.RUNNING: "primary",
-    JobState.SUCCEEDED: "success",
-    JobState.FAILED: "danger",
-    JobState.EXPIRED: "warning",
-}
 ATTEMPT_COLORS = {
     AttemptOutcome.OK: "success",
     AttemptOutcome.ERROR: "danger",
@@ -39,40 +28,6 @@ CALL_COLORS = {
     Outcome.TIMEOUT: "warning",
     Outcome.LOST: "warning",
 }
-DELIVERY_COLORS = {
-    DeliveryState.PENDING: "info",
-    DeliveryState.DELIVERED: "success",
-    DeliveryState.EXHAUSTED: "danger",
-}
-
-#: Returns the address of a row's page in the admin, or None where the reader may not see it.
-LinkTo = Callable[[Model], str | None]
-
-
-@dataclass(frozen=True, slots=True)
-class Sight:
-    """What the reader may see beside the job itself."""
-
-    usage: bool
-    webhooks: bool
-    audit: bool
-    link_to: LinkTo
-
-
-@dataclass(frozen=True, slots=True)
-class Badge:
-    text: str
-    color: str
-
-
-@dataclass(frozen=True, slots=True)
-class Fact:
-    name: str
-    value: str
-    #: The same more exactly.
-    title: str = ""
-    url: str | None = None
-    is_code: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,42 +69,6 @@ class AttemptRow:
 
 
 @dataclass(frozen=True, slots=True)
-class TryRow:
-    number: int
-    started: str
-    answer: str
-    duration: str
-
-
-@dataclass(frozen=True, slots=True)
-class DeliveryRow:
-    public_id: str
-    badge: Badge
-    endpoint: str
-    said: str
-    next_at: str
-    tries: tuple[TryRow, ...]
-    url: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class EventRow:
-    public_id: str
-    type: str
-    at: str
-    deliveries: tuple[DeliveryRow, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class AuditRow:
-    at: str
-    actor: str
-    action: str
-    address: str
-    details: str
-
-
-@dataclass(frozen=True, slots=True)
 class JobPage:
     public_id: str
     badge: Badge
@@ -169,11 +88,11 @@ class JobPage:
 def read_page(job: Job, sight: Sight, now: datetime) -> JobPage:
     """Read what belongs to the job. The prompt and the answer are not among it."""
     account = account_of(job) if sight.usage else _without_calls(job)
-    deliveries = _deliveries_of(job) if sight.webhooks else {}
+    deliveries = deliveries_of(job.id) if sight.webhooks else {}
     return JobPage(
         public_id=job.public_id,
         badge=Badge(JobState(job.state).label, STATE_COLORS.get(JobState(job.state), "")),
-        error=_error(job.error_code, job.error_message),
+        error=error_text(job.error_code, job.error_message),
         steps=tuple(_steps(job, account, deliveries, sight, now)),
         tiles=tuple(_tiles(job, account, sight, now)),
         facts=tuple(_facts(job, sight, now)),
@@ -181,8 +100,8 @@ def read_page(job: Job, sight: Sight, now: datetime) -> JobPage:
         timeline=draw(job, account.attempts, now),
         attempts=tuple(_attempt_rows(account, sight, now)),
         usage=tuple(_usage(account)) if sight.usage else (),
-        events=tuple(_event_row(event, found, sight, now) for event, found in deliveries.items()),
-        audit=tuple(_audit_rows(job)) if sight.audit else (),
+        events=tuple(event_rows(deliveries, sight, now)),
+        audit=tuple(audit_rows(job.public_id)) if sight.audit else (),
         sight=sight,
     )
 
@@ -190,18 +109,6 @@ def read_page(job: Job, sight: Sight, now: datetime) -> JobPage:
 def _without_calls(job: Job) -> JobAccount:
     attempts = Attempt.objects.filter(job=job).order_by("number")
     return JobAccount(tuple(AttemptAccount(attempt, ()) for attempt in attempts), None)
-
-
-def _deliveries_of(job: Job) -> dict[Event, list[Delivery]]:
-    """Return the job's events, each with its deliveries and their log. The sealed payloads stay sealed."""
-    found: dict[Event, list[Delivery]] = {
-        event: [] for event in Event.objects.filter(subject_id=job.id).defer("payload").order_by("id")
-    }
-    deliveries = Delivery.objects.filter(event__in=list(found)).select_related("endpoint").prefetch_related("log")
-    by_id = {event.id: event for event in found}
-    for delivery in deliveries.order_by("id"):
-        found[by_id[delivery.event_id]].append(delivery)
-    return found
 
 
 # The head of the page
@@ -221,7 +128,7 @@ def _steps(
         yield Step("Started", "never" if ended else "waiting for a worker", "ahead" if ended else "now")
     if job.finished_at is None:
         waits = bool(account.attempts) and job.state == JobState.QUEUED
-        yield Step("Ended", f"next attempt {_when(job.available_at, now)}" if waits else "", "ahead")
+        yield Step("Ended", f"next attempt {when(job.available_at, now)}" if waits else "", "ahead")
     else:
         kind = "bad" if job.state in (JobState.FAILED, JobState.EXPIRED) else "done"
         yield Step(JobState(job.state).label, f"{job.finished_at:%H:%M:%S}", kind)
@@ -274,6 +181,8 @@ def _facts(job: Job, sight: Sight, now: datetime) -> Iterator[Fact]:
         yield Fact("Cancel asked for", moment(job.cancel_requested_at))
     if job.finished_at:
         yield Fact("Finished", moment(job.finished_at), f"{age(job.finished_at, now)} ago")
+    if job.erased_at:
+        yield Fact("Prompt and answer", f"erased {moment(job.erased_at)}", "At the end of the time that the site keeps them")
     yield Fact("Queue", f"{job.queue}, priority {job.priority}")
     if job.crash_count:
         yield Fact("Workers lost with it", str(job.crash_count))
@@ -302,7 +211,7 @@ def _attempt_rows(account: JobAccount, sight: Sight, now: datetime) -> Iterator[
             started=moment(attempt.started_at),
             duration=duration((attempt.ended_at or now) - attempt.started_at),
             worker=worker,
-            error=_error(attempt.error_code, attempt.error_message),
+            error=error_text(attempt.error_code, attempt.error_message),
             calls=tuple(_call_row(call, sight) for call in each.calls),
         )
 
@@ -322,7 +231,7 @@ def _call_row(call: UsageEvent, sight: Sight) -> CallRow:
         upstream_model=call.upstream_model,
         badge=Badge(outcome.label, CALL_COLORS.get(outcome, "")),
         status="" if call.http_status is None else str(call.http_status),
-        error=_error(call.error_kind, call.error_code),
+        error=error_text(call.error_kind, call.error_code),
         tokens_in=f"{call.input_tokens:,}",
         cached=f"{call.cached_input_tokens:,}" if call.cached_input_tokens else "",
         tokens_out=f"{call.output_tokens:,}",
@@ -358,54 +267,3 @@ def _usage(account: JobAccount) -> Iterator[Fact]:
     yield Fact("Billed to the site", f"${to_usd(sum(call.cost_pico_usd for call in calls if call.billable))}")
     whole = to_usd(sum(call.cost_pico_usd for call in calls))
     yield Fact("All calls together", f"${whole}" + (", some without a price" if unpriced else ""))
-
-
-# Webhooks and the audit log
-
-
-def _event_row(event: Event, deliveries: Sequence[Delivery], sight: Sight, now: datetime) -> EventRow:
-    rows = tuple(_delivery_row(delivery, sight, now) for delivery in deliveries)
-    return EventRow(event.public_id, event.type, moment(event.created_at), rows)
-
-
-def _delivery_row(delivery: Delivery, sight: Sight, now: datetime) -> DeliveryRow:
-    state = DeliveryState(delivery.state)
-    said = f"HTTP {delivery.last_status}" if delivery.last_status else ""
-    return DeliveryRow(
-        public_id=delivery.public_id,
-        badge=Badge(state.label, DELIVERY_COLORS.get(state, "")),
-        endpoint=delivery.endpoint.url,
-        said=": ".join(filter(None, (said, delivery.last_error))),
-        next_at=_when(delivery.due_at, now) if delivery.due_at else "",
-        tries=tuple(_try_row(each) for each in delivery.log.all()),
-        url=sight.link_to(delivery),
-    )
-
-
-def _when(due_at: datetime, now: datetime) -> str:
-    return f"in {age(now, due_at)}" if due_at > now else "now"
-
-
-def _try_row(log: DeliveryAttempt) -> TryRow:
-    answer = f"HTTP {log.status}" if log.status else ""
-    return TryRow(
-        number=log.number,
-        started=moment(log.started_at),
-        answer=": ".join(filter(None, (answer, log.error))) or NOTHING,
-        duration=NOTHING if log.duration_ms is None else duration(timedelta(milliseconds=log.duration_ms)),
-    )
-
-
-def _audit_rows(job: Job) -> Iterator[AuditRow]:
-    for entry in AuditEntry.objects.filter(subject=job.public_id).order_by("-id")[:20]:
-        yield AuditRow(moment(entry.at), entry.actor, entry.action, entry.address or "", _details(entry.details))
-
-
-def _details(details: dict[str, Any]) -> str:
-    return ", ".join(
-        f"{name}: {' → '.join(value) if isinstance(value, list) else value}" for name, value in details.items()
-    )
-
-
-def _error(code: str, message: str) -> str:
-    return ": ".join(filter(None, (code, message)))

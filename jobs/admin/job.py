@@ -1,15 +1,14 @@
-"""Jobs and workers, as operators see them. Prompts and answers are shown on a deliberate click only."""
+"""Jobs, as operators see them. Prompts and answers are shown on a deliberate click only."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 import msgspec
 from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied
-from django.db.models import Count, Model, OuterRef, QuerySet, Subquery
-from django.db.models.functions import Now
+from django.db.models import Model, OuterRef, QuerySet, Subquery
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
@@ -19,17 +18,17 @@ from django.utils.safestring import SafeString
 from core import clock, theme
 from core.admin import DeskList, PeriodFilter, ReadOnlyAdmin, link_to, may_view
 from core.crypto import CryptoError
-from core.display import age, moment
+from jobs.admin.columns import age_of
 from jobs.errors import JobError
-from jobs.job_page import NOTHING, STATE_COLORS, Sight, read_page
-from jobs.leases import LEASE_SECONDS
-from jobs.models import Job, JobState, WorkerLease
+from jobs.job_page import read_page
+from jobs.models import Job, JobState
 from jobs.operate import Verdict, cancel_jobs, note_reveal, retry_jobs
 from jobs.payload import body_of
 from jobs.periods import created_before, created_since
 from jobs.read import result_of
 from jobs.replay import REPLAYABLE
 from jobs.search import HELP, meant_by, read_id
+from jobs.shown import NOTHING, STATE_COLORS, Sight
 from metering.models import UsageEvent
 from metering.rating import to_usd
 from tenants.audit import Actor
@@ -119,7 +118,7 @@ class JobAdmin(ReadOnlyAdmin[Job]):
 
     @admin.display(description="Age")
     def shown_age(self, job: Job) -> SafeString:
-        return _age(job.created_at, clock.now())
+        return age_of(job.created_at, clock.now())
 
     @admin.display(description="Attempts")
     def tries(self, job: Job) -> str:
@@ -274,10 +273,6 @@ class JobAdmin(ReadOnlyAdmin[Job]):
 Act = Callable[[Sequence[Job], Actor], list[Verdict]]
 
 
-def _age(of: datetime, now: datetime) -> SafeString:
-    return format_html('<span class="nd-short" title="{}">{}</span>', moment(of), age(of, now))
-
-
 def _page_of(job: Job) -> str:
     return reverse("admin:jobs_job_change", args=(job.public_id,))
 
@@ -298,44 +293,3 @@ def _read(read: Callable[[], Any]) -> tuple[str, str]:
     if value is None:
         return "", ""
     return msgspec.json.format(msgspec.json.encode(value), indent=2).decode(), ""
-
-
-# Workers
-
-
-@admin.register(WorkerLease)
-class WorkerAdmin(ReadOnlyAdmin[WorkerLease]):
-    """Worker processes. A process that dies stays here, expired, for about a minute."""
-
-    list_display = ("host", "pid", "shown_state", "holds", "version", "shown_start", "shown_beat", "worker_id")
-    list_display_links = None
-    ordering = ("-started_at",)
-
-    def get_queryset(self, request: HttpRequest) -> QuerySet[WorkerLease]:
-        running = Job.objects.filter(state=JobState.RUNNING, worker_id=OuterRef("worker_id"))
-        counted = running.order_by().values("worker_id").annotate(count=Count("id")).values("count")
-        return super().get_queryset(request).annotate(jobs=Subquery(counted), now=Now())
-
-    @theme.labeled("State", {"live": "success", "draining": "warning", "expired": "danger"})
-    def shown_state(self, lease: WorkerLease) -> tuple[str, str]:
-        if lease.expires_at <= _now(lease):
-            return "expired", "Expired"
-        return ("draining", "Draining") if lease.draining else ("live", "Live")
-
-    @admin.display(description="Running jobs")
-    def holds(self, lease: WorkerLease) -> str:
-        return str(getattr(lease, "jobs", None) or 0)
-
-    @admin.display(description="Up for")
-    def shown_start(self, lease: WorkerLease) -> SafeString:
-        return _age(lease.started_at, _now(lease))
-
-    @admin.display(description="Last sign of life")
-    def shown_beat(self, lease: WorkerLease) -> str:
-        return f"{age(lease.expires_at - timedelta(seconds=LEASE_SECONDS), _now(lease))} ago"
-
-
-def _now(lease: WorkerLease) -> datetime:
-    """Return the time of the database that the lease was read from: leases run by its clock, not by ours."""
-    now: datetime = getattr(lease, "now")  # noqa: B009 (annotated by the list's query)
-    return now

@@ -1,0 +1,13 @@
+"""Columns that several lists share."""
+
+from datetime import datetime
+
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+
+from core.display import age, moment
+
+
+def age_of(of: datetime, now: datetime) -> SafeString:
+    """Show how old something is, and its moment to who points at it."""
+    return format_html('<span class="nd-short" title="{}">{}</span>', moment(of), age(of, now))

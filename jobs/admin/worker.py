@@ -1,0 +1,54 @@
+"""Worker processes, as operators see them."""
+
+from datetime import datetime, timedelta
+
+from django.contrib import admin
+from django.db.models import Count, OuterRef, QuerySet, Subquery
+from django.db.models.functions import Now
+from django.http import HttpRequest
+from django.utils.safestring import SafeString
+
+from core import theme
+from core.admin import ReadOnlyAdmin
+from core.display import age
+from jobs.admin.columns import age_of
+from jobs.leases import LEASE_SECONDS
+from jobs.models import Job, JobState, WorkerLease
+
+
+@admin.register(WorkerLease)
+class WorkerAdmin(ReadOnlyAdmin[WorkerLease]):
+    """Worker processes. A process that dies stays here, expired, for about a minute."""
+
+    list_display = ("host", "pid", "shown_state", "holds", "version", "shown_start", "shown_beat", "worker_id")
+    list_display_links = None
+    ordering = ("-started_at",)
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[WorkerLease]:
+        running = Job.objects.filter(state=JobState.RUNNING, worker_id=OuterRef("worker_id"))
+        counted = running.order_by().values("worker_id").annotate(count=Count("id")).values("count")
+        return super().get_queryset(request).annotate(jobs=Subquery(counted), now=Now())
+
+    @theme.labeled("State", {"live": "success", "draining": "warning", "expired": "danger"})
+    def shown_state(self, lease: WorkerLease) -> tuple[str, str]:
+        if lease.expires_at <= _now(lease):
+            return "expired", "Expired"
+        return ("draining", "Draining") if lease.draining else ("live", "Live")
+
+    @admin.display(description="Running jobs")
+    def holds(self, lease: WorkerLease) -> str:
+        return str(getattr(lease, "jobs", None) or 0)
+
+    @admin.display(description="Up for")
+    def shown_start(self, lease: WorkerLease) -> SafeString:
+        return age_of(lease.started_at, _now(lease))
+
+    @admin.display(description="Last sign of life")
+    def shown_beat(self, lease: WorkerLease) -> str:
+        return f"{age(lease.expires_at - timedelta(seconds=LEASE_SECONDS), _now(lease))} ago"
+
+
+def _now(lease: WorkerLease) -> datetime:
+    """Return the time of the database that the lease was read from: leases run by its clock, not by ours."""
+    now: datetime = getattr(lease, "now")  # noqa: B009 (annotated by the list's query)
+    return now

@@ -1,0 +1,73 @@
+"""The words and values that the admin's pages about jobs and batches are made of."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+from django.db.models import Model
+
+from core.display import age
+from jobs.models import BatchState, JobState
+from metering.rating import to_usd
+
+NOTHING = "–"
+
+STATE_COLORS = {
+    JobState.QUEUED: "info",
+    JobState.RUNNING: "primary",
+    JobState.SUCCEEDED: "success",
+    JobState.FAILED: "danger",
+    JobState.EXPIRED: "warning",
+}
+BATCH_COLORS = {
+    BatchState.VALIDATING: "info",
+    BatchState.IN_PROGRESS: "primary",
+    BatchState.FINALIZING: "primary",
+    BatchState.COMPLETED: "success",
+    BatchState.FAILED: "danger",
+    BatchState.EXPIRED: "warning",
+    BatchState.CANCELLING: "warning",
+}
+
+#: Returns the address of a row's page in the admin, or None where the reader may not see it.
+LinkTo = Callable[[Model], str | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What the reader may see beside the job or the batch itself."""
+
+    usage: bool
+    webhooks: bool
+    audit: bool
+    link_to: LinkTo
+
+
+@dataclass(frozen=True, slots=True)
+class Badge:
+    text: str
+    color: str
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    name: str
+    value: str
+    #: The same more exactly.
+    title: str = ""
+    url: str | None = None
+    is_code: bool = False
+
+
+def when(due_at: datetime, now: datetime) -> str:
+    """Write when something is due: `in 5 s`, or `now`."""
+    return f"in {age(now, due_at)}" if due_at > now else "now"
+
+
+def error_text(code: str, message: str) -> str:
+    return ": ".join(filter(None, (code, message)))
+
+
+def usd(pico_usd: int | None) -> str:
+    """Write money; None is what no price is known for."""
+    return "no price" if pico_usd is None else f"${to_usd(pico_usd)}"
