@@ -20,15 +20,18 @@ from api.request_ids import id_of
 from inference.errors import NoProvider, UnknownModel
 from jobs.batches.mistakes import Mistake
 from jobs.errors import (
+    BatchEnded,
+    BatchMissing,
+    BatchNotRetryable,
     FileInUse,
     FileMissing,
     FileTooLarge,
     IdempotencyConflict,
+    InvalidBatch,
     InvalidBody,
     InvalidTime,
     JobEnded,
     JobNotFound,
-    InvalidBatch,
     LineTooLong,
     NotReplayable,
     UnfitFile,
@@ -128,16 +131,16 @@ TABLE: Mapping[type[BaseException], Row] = {
     LineTooLong: Row(400, INVALID, "line_too_long"),
     UnfitFile: Row(400, INVALID, "invalid_value"),
     FileTooLarge: Row(413, INVALID, "file_too_large"),
-    # Webhooks
-    UnsafeUrl: Row(400, INVALID, "unsafe_url"),
-    UnknownEventType: Row(400, INVALID, "unknown_event_type"),
-    TooManyEndpoints: Row(409, CONFLICT, "too_many_endpoints"),
-    # Django and Postgres
     # Batches
     InvalidBatch: Row(400, INVALID, "invalid_value"),
     BatchMissing: Row(404, NOT_FOUND, "not_found"),
     BatchEnded: Row(409, CONFLICT, "batch_ended"),
     BatchNotRetryable: Row(409, CONFLICT, "batch_not_retryable"),
+    # Webhooks
+    UnsafeUrl: Row(400, INVALID, "unsafe_url"),
+    UnknownEventType: Row(400, INVALID, "unknown_event_type"),
+    TooManyEndpoints: Row(409, CONFLICT, "too_many_endpoints"),
+    # Django and Postgres
     Http404: Row(404, NOT_FOUND, "not_found", "There is nothing at this address."),
     PermissionDenied: Row(403, FORBIDDEN, "forbidden", "This is not allowed."),
     RequestDataTooBig: Row(413, INVALID, "body_too_large", "The body is too large."),
@@ -168,13 +171,13 @@ class Problem:
     code: str
     message: str
     param: str | None = None
+    #: Where there may be many mistakes (in a batch): the first hundred, this one among them.
+    errors: tuple[Mistake, ...] = ()
 
     @property
     def retry_after_seconds(self) -> int | None:
         return RETRY_AFTER_SECONDS if self.status in (429, 503) else None
 
-    #: Where there may be many mistakes (in a batch): the first hundred, this one among them.
-    errors: tuple[Mistake, ...] = ()
 
 # From exception to problem
 
@@ -183,14 +186,14 @@ def problem_of(error: BaseException) -> Problem:
     """Say what an error is to whoever asked."""
     if isinstance(error, drf.ValidationError):
         return _problem_of_validation(error)
+    if isinstance(error, InvalidBatch):
+        first = error.mistakes[0]
+        return Problem(400, INVALID, first.code, first.message, first.param, error.mistakes)
     row = row_of(type(error))
     return Problem(row.status, row.type, code_of(type(error)), row.message or str(error), _param_of(error))
 
 
 def row_of(error: type[BaseException]) -> Row:
-    if isinstance(error, InvalidBatch):
-        first = error.mistakes[0]
-        return Problem(400, INVALID, first.code, first.message, first.param, error.mistakes)
     """Find the line of the table for a class: its own, or its closest ancestor's."""
     return next((TABLE[ancestor] for ancestor in error.__mro__ if ancestor in TABLE), TABLE[Exception])
 
@@ -261,12 +264,12 @@ def _body(problem: Problem, request: HttpRequest) -> dict[str, Any]:
         "param": problem.param,
         "request_id": id_of(request),
     }
+    return {"error": {**error, "errors": [each.to_wire() for each in problem.errors]} if problem.errors else error}
 
 
 def _page(problem: Problem) -> HttpResponse:
     return HttpResponse(f"{problem.message}\n", content_type="text/plain; charset=utf-8")
 
-    return {"error": {**error, "errors": [each.to_wire() for each in problem.errors]} if problem.errors else error}
 
 # Where Django and DRF hand errors over
 
