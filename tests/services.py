@@ -1,6 +1,7 @@
 """A pytest plugin that starts PostgreSQL and Valkey before Django reads its settings.
 
-With DATABASE_URL and REDIS_URL set, those servers are used instead.
+With DATABASE_URL and REDIS_URL set, those servers are used instead. With `-n`, each of pytest-xdist's processes runs
+this, and so has servers of its own: nothing that a test does to one can reach another test.
 """
 
 import base64
@@ -24,7 +25,7 @@ _servers = ExitStack()
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_load_initial_conftests() -> None:
+def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
     """Start what is not given, and tell the settings where it is."""
     env.put(
         {
@@ -37,12 +38,17 @@ def pytest_load_initial_conftests() -> None:
             **dict.fromkeys(("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "AZURE_OPENAI_API_KEY"), ""),
         }
     )
-    if env.given("DATABASE_URL") and env.given("REDIS_URL"):
+    if env.given("DATABASE_URL") and env.given("REDIS_URL") or _only_hands_out(early_config):
         return
     folder = Path(_servers.enter_context(tempfile.TemporaryDirectory(prefix="nightdesk-tests-")))
     postgres = _servers.enter_context(postgres_server(folder / "postgres", free_port(), durable=False))
     valkey = _servers.enter_context(valkey_server(folder / "valkey", free_port(), durable=False))
     env.put({"DATABASE_URL": postgres.url, "REDIS_URL": valkey.url})
+
+
+def _only_hands_out(config: pytest.Config) -> bool:
+    """Say whether this is the process of pytest-xdist that runs no test itself."""
+    return bool(getattr(config.known_args_namespace, "numprocesses", None)) and not env.given("PYTEST_XDIST_WORKER")
 
 
 @pytest.hookimpl(trylast=True)
