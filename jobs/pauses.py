@@ -1,0 +1,129 @@
+"""Hold back a site, a queue or a batch, and let it go on. What runs already goes on, and nothing is lost meanwhile.
+
+Operators and commands `pause` and `resume`, which the audit log tells; sites hold back their own batches
+(`jobs.batches.pause`).
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, TypeAlias
+from uuid import UUID
+
+from django.db import transaction
+from django.db.models import Q, QuerySet
+
+from jobs.errors import BatchEnded
+from jobs.models import BATCH_QUEUE, DEFAULT_QUEUE, Batch, BatchState, Job, Pause
+from jobs.tasks import bell
+from tenants.audit import Actor, audit
+from tenants.models import Site
+
+#: There is something left to hold back.
+PAUSABLE = (BatchState.VALIDATING, BatchState.IN_PROGRESS)
+LONGEST_REASON = 200
+
+
+class Queue(StrEnum):
+    """The queues there are."""
+
+    DEFAULT = DEFAULT_QUEUE
+    BATCH = BATCH_QUEUE
+
+
+Scope: TypeAlias = Site | Queue | Batch
+
+
+@dataclass(frozen=True, slots=True)
+class Paused:
+    """A pause that holds. `is_new` is False if it held before, for the reason given then."""
+
+    pause: Pause
+    is_new: bool
+
+
+def pause(scope: Scope, actor: Actor, reason: str = "") -> Paused:
+    """Claim nothing more of it. Pausing twice is once. Raises `BatchEnded` for a batch of which nothing is left."""
+    with transaction.atomic():
+        held = hold(scope, actor.name, reason)
+        if held.is_new:
+            kind, subject = describe(scope)
+            audit(actor, f"{kind}.pause", subject, _site_of(scope), {"reason": reason} if reason else {})
+    return held
+
+
+def resume(scope: Scope, actor: Actor) -> bool:
+    """Let it go on; False if it was not paused."""
+    with transaction.atomic():
+        released = release(scope)
+        if released:
+            kind, subject = describe(scope)
+            audit(actor, f"{kind}.resume", subject, _site_of(scope))
+    return released
+
+
+def hold(scope: Scope, by: str, reason: str = "") -> Paused:
+    """Pause it without a word in the audit log. Raises `BatchEnded`."""
+    with transaction.atomic():
+        if isinstance(scope, Batch):
+            _check_not_over(scope.id)
+        wanted = {"actor": by[:150], "reason": reason[:LONGEST_REASON]}
+        row, is_new = Pause.objects.get_or_create(**_key(scope), defaults=wanted)
+        if is_new:
+            # The moment is the database's.
+            row.refresh_from_db(fields=["created_at"])
+    return Paused(row, is_new)
+
+
+def release(scope: Scope) -> bool:
+    """Let it go on without a word in the audit log; False if it was not paused."""
+    with transaction.atomic():
+        released, _ = Pause.objects.filter(**_key(scope)).delete()
+        transaction.on_commit(bell.ring)
+    return bool(released)
+
+
+def scope_of(row: Pause) -> Scope:
+    """Return what a pause covers."""
+    return row.site or row.batch or Queue(row.queue or "")
+
+
+def describe(scope: Scope) -> tuple[str, str]:
+    """Return what kind of thing it is, and its id."""
+    match scope:
+        case Site():
+            return "site", scope.public_id
+        case Batch():
+            return "batch", scope.public_id
+        case _:
+            return "queue", scope.value
+
+
+def over_job(job: Job) -> QuerySet[Pause]:
+    """Return the pauses that hold back a queued job."""
+    return Pause.objects.filter(Q(site=job.site_id) | Q(queue=job.queue) | Q(batch=job.batch_id, batch__isnull=False))
+
+
+def over_batches(batch_ids: list[UUID], site_ids: list[UUID]) -> QuerySet[Pause]:
+    """Return the pauses that hold back one of these batches or sites, or all batches."""
+    return Pause.objects.filter(Q(batch__in=batch_ids) | Q(site__in=site_ids) | Q(queue=BATCH_QUEUE))
+
+
+def _check_not_over(batch_id: UUID) -> None:
+    # Its end takes the pause away; whoever comes first of the two, none is left behind.
+    state = Batch.objects.select_for_update(no_key=True).filter(id=batch_id).values_list("state", flat=True).get()
+    if state not in PAUSABLE:
+        raise BatchEnded(state)
+
+
+def _key(scope: Scope) -> dict[str, Any]:
+    match scope:
+        case Site():
+            return {"site_id": scope.id}
+        case Batch():
+            return {"batch_id": scope.id}
+        case _:
+            return {"queue": scope.value}
+
+
+def _site_of(scope: Scope) -> Site | None:
+    return scope.site if isinstance(scope, Batch) else scope if isinstance(scope, Site) else None

@@ -1,0 +1,144 @@
+"""Sites, queues and batches are held back, and go on."""
+
+from datetime import timedelta
+from uuid import UUID
+
+import pytest
+from django.db.models.functions import Now
+from pytest_django import DjangoCaptureOnCommitCallbacks
+
+from jobs import pauses
+from jobs.batches import pause as of_a_site
+from jobs.claim import claim
+from jobs.errors import BatchEnded, BatchMissing
+from jobs.models import Batch, Pause
+from jobs.pauses import Queue, Scope, over_batches, over_job, scope_of
+from jobs.tasks import bell
+from tenants.audit import Actor
+from tenants.models import AuditEntry, Site
+from tests.factories import make_batch, make_job, make_site
+
+pytestmark = pytest.mark.django_db
+
+ADA = Actor("ada", "192.0.2.7")
+
+
+@pytest.fixture
+def batch(site: Site) -> Batch:
+    return make_batch(site)
+
+
+@pytest.fixture(params=["site", "queue", "batch"])
+def scope(request: pytest.FixtureRequest, site: Site, batch: Batch) -> Scope:
+    scopes: dict[str, Scope] = {"site": site, "queue": Queue.BATCH, "batch": batch}
+    return scopes[request.param]
+
+
+def test_nothing_is_claimed_of_what_is_paused_until_it_goes_on(
+    scope: Scope, site: Site, batch: Batch, worker_id: UUID
+) -> None:
+    member = make_job(site, batch=batch, queue="batch", custom_id="a")
+    pauses.pause(scope, ADA)
+
+    assert claim(worker_id, 9) == []
+    pauses.resume(scope, ADA)
+    assert [claimed.job_id for claimed in claim(worker_id, 9)] == [member.id]
+
+
+def test_what_is_not_covered_goes_on(site: Site, batch: Batch, worker_id: UUID) -> None:
+    for scope in (make_site("florist"), Queue.BATCH, batch):
+        pauses.pause(scope, ADA)
+    job = make_job(site)
+
+    assert [claimed.job_id for claimed in claim(worker_id, 9)] == [job.id]
+
+
+def test_who_paused_it_and_why_is_kept_and_written_down(scope: Scope, site: Site) -> None:
+    paused = pauses.pause(scope, ADA, "The invoice is open.")
+
+    row = Pause.objects.get()
+    assert paused.is_new
+    assert (row.actor, row.reason, scope_of(row)) == ("ada", "The invoice is open.", scope)
+    kind, subject = pauses.describe(scope)
+    entry = AuditEntry.objects.get()
+    assert (entry.actor, entry.address, entry.action) == ("ada", "192.0.2.7", f"{kind}.pause")
+    assert (entry.subject, entry.details) == (subject, {"reason": "The invoice is open."})
+    assert entry.site == (None if kind == "queue" else site)
+
+
+def test_pausing_twice_is_once_and_keeps_the_first_reason(scope: Scope) -> None:
+    pauses.pause(scope, ADA, "first")
+    again = pauses.pause(scope, Actor("ben"), "second")
+
+    assert (again.is_new, again.pause.actor, again.pause.reason) == (False, "ada", "first")
+    assert AuditEntry.objects.count() == 1
+
+
+def test_going_on_is_written_down_once_and_rings(
+    scope: Scope, django_capture_on_commit_callbacks: DjangoCaptureOnCommitCallbacks
+) -> None:
+    pauses.pause(scope, ADA)
+    rings: list[bool] = []
+    bell.listen(lambda: rings.append(True))
+    try:
+        with django_capture_on_commit_callbacks(execute=True):
+            assert pauses.resume(scope, ADA)
+            assert rings == []
+    finally:
+        bell.listen(None)
+
+    assert rings == [True]
+    assert not pauses.resume(scope, ADA)
+    kind, _ = pauses.describe(scope)
+    assert list(AuditEntry.objects.order_by("id").values_list("action", flat=True)) == [
+        f"{kind}.pause",
+        f"{kind}.resume",
+    ]
+
+
+@pytest.mark.parametrize("state", ["finalizing", "completed", "failed", "expired", "cancelling", "cancelled"])
+def test_a_batch_that_is_over_is_not_paused(batch: Batch, state: str) -> None:
+    Batch.objects.filter(id=batch.id).update(state=state)
+
+    with pytest.raises(BatchEnded, match=state):
+        pauses.pause(batch, ADA)
+    assert not Pause.objects.exists()
+    assert not AuditEntry.objects.exists()
+
+
+def test_a_long_reason_is_cut(site: Site) -> None:
+    assert len(pauses.pause(site, Actor("a" * 300), "r" * 300).pause.reason) == 200
+
+
+def test_a_site_holds_back_its_own_batches_and_no_others(batch: Batch, site: Site) -> None:
+    of_a_site.pause(site, batch.public_id, actor="bakery", reason="later")
+
+    assert (Pause.objects.get().batch, Pause.objects.get().actor) == (batch, "bakery")
+    with pytest.raises(BatchMissing):
+        of_a_site.resume(make_site("florist"), batch.public_id)
+    of_a_site.resume(site, batch.public_id)
+    of_a_site.resume(site, batch.public_id)
+    assert not Pause.objects.exists()
+    assert not AuditEntry.objects.exists()
+
+
+def test_the_pauses_over_a_job_are_those_of_its_site_its_queue_and_its_batch(site: Site, batch: Batch) -> None:
+    single = make_job(site)
+    member = make_job(site, batch=batch, queue="batch", custom_id="a")
+    scopes: list[Scope] = [site, Queue.BATCH, Queue.DEFAULT, batch, make_site("florist"), make_batch(site)]
+    for scope in scopes:
+        pauses.pause(scope, ADA)
+
+    assert {pauses.describe(scope_of(row)) for row in over_job(single)} == {
+        pauses.describe(scope) for scope in (site, Queue.DEFAULT)
+    }
+    assert {scope_of(row) for row in over_job(member)} == {site, Queue.BATCH, batch}
+    assert {scope_of(row) for row in over_batches([batch.id], [site.id])} == {site, Queue.BATCH, batch}
+
+
+def test_the_window_of_a_paused_batch_runs_on(site: Site) -> None:
+    batch = make_batch(site, expires_at=Now() + timedelta(hours=1))
+
+    before = Batch.objects.get(id=batch.id).expires_at
+    pauses.pause(batch, ADA)
+    assert Batch.objects.get(id=batch.id).expires_at == before

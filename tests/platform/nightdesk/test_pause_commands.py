@@ -1,0 +1,93 @@
+"""Pausing and resuming from the command line."""
+
+import json
+from io import StringIO
+from typing import Any
+
+import pytest
+from django.core.management import CommandError, call_command
+
+from jobs.models import Pause
+from tenants.models import AuditEntry, Site
+from tests.factories import make_batch
+
+pytestmark = pytest.mark.django_db
+
+
+def run(*arguments: str) -> str:
+    out = StringIO()
+    call_command(*arguments, stdout=out)
+    return out.getvalue()
+
+
+def run_json(*arguments: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(run(*arguments, "--json"))
+    return found
+
+
+@pytest.fixture(params=["site", "queue", "batch"])
+def named(request: pytest.FixtureRequest, site: Site) -> tuple[str, str]:
+    """What to pause: its kind and its name."""
+    names = {"site": "bakery", "queue": "batch", "batch": make_batch(site).public_id}
+    return request.param, names[request.param]
+
+
+def test_what_is_named_is_paused_and_goes_on(named: tuple[str, str]) -> None:
+    kind, name = named
+
+    said = run("pause", f"--{kind}", name, "--reason", "too dear")
+
+    assert f"Paused the {kind} {name}: what runs goes on" in said
+    assert f"manage.py resume --{kind} {name}" in said
+    assert (Pause.objects.get().actor, Pause.objects.get().reason) == ("command line", "too dear")
+    assert run("resume", f"--{kind}", name) == f"The {kind} {name} goes on.\n"
+    assert not Pause.objects.exists()
+    actions = AuditEntry.objects.order_by("id").values_list("action", flat=True)
+    assert list(actions) == [f"{kind}.pause", f"{kind}.resume"]
+
+
+def test_scripts_read_json(named: tuple[str, str]) -> None:
+    kind, name = named
+
+    first, second = (run_json("pause", f"--{kind}", name, "--reason", reason) for reason in ("one", "two"))
+    assert (first["scope"], first["name"], first["by"], first["paused_now"]) == (kind, name, "command line", True)
+    assert (second["reason"], second["since"], second["paused_now"]) == ("one", first["since"], False)
+    assert run_json("resume", f"--{kind}", name) == {"scope": kind, "name": name, "resumed_now": True}
+    assert run_json("resume", f"--{kind}", name)["resumed_now"] is False
+
+
+def test_doing_it_twice_says_what_was_there_before(site: Site) -> None:
+    run("pause", "--site", site.public_id, "--reason", "unpaid")
+
+    assert "The site bakery is paused since 20" in run("pause", "--site", "bakery")
+    assert "by command line (unpaid)" in run("pause", "--site", "bakery")
+    run("resume", "--site", "bakery")
+    assert run("resume", "--site", "bakery") == "The site bakery was not paused.\n"
+
+
+@pytest.mark.parametrize("command", ["pause", "resume"])
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--site", "nobody"], "no site 'nobody'; give its slug, or its id"),
+        (["--queue", "fast"], "no queue 'fast'; give default or batch"),
+        (["--batch", "batch_1"], "no batch 'batch_1'; give its id"),
+        ([], "one of the arguments --site --queue --batch is required"),
+        (["--site", "bakery", "--queue", "batch"], "not allowed with argument --site"),
+    ],
+)
+def test_what_does_not_exist_is_refused_with_a_way_out(
+    site: Site, command: str, arguments: list[str], said: str
+) -> None:
+    with pytest.raises(CommandError, match=said):
+        run(command, *arguments)
+
+
+def test_a_batch_that_is_over_and_a_reason_that_is_too_long_are_refused(site: Site) -> None:
+    over = make_batch(site, state="completed")
+
+    with pytest.raises(CommandError, match="it is completed"):
+        run("pause", "--batch", over.public_id)
+    with pytest.raises(CommandError, match="at most 200 characters; this one has 201"):
+        run("pause", "--site", "bakery", "--reason", "r" * 201)
+    assert not Pause.objects.exists()
