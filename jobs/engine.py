@@ -202,7 +202,7 @@ class Engine:
         """Look after batches each second; sooner when members of one ended, for they may have been the last."""
         while True:
             self._members_ended.clear()
-            await self._survive(partial(self._upkeep.run, tend))
+            await self._survive(partial(self._upkeep.run, tend, self._stopping.is_set))
             await asyncio.sleep(TEND_GAP_SECONDS)
             await _wait(self._members_ended, POLL_SECONDS)
 

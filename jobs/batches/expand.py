@@ -1,5 +1,7 @@
 """Read the file of a batch, and make its members: all of them in one transaction, or none."""
 
+from collections.abc import Callable, Iterator
+
 import structlog
 from django.db import transaction
 from django.db.models import F
@@ -36,13 +38,17 @@ class Overtaken(Exception):
     """The batch was canceled while its file was read; nothing of it is kept."""
 
 
-def expand_one() -> bool:
+class Stopped(Exception):
+    """This worker is told to stop, and reading on would take too long; another one begins anew."""
+
+
+def expand_one(is_stopping: Callable[[], bool] = lambda: False) -> bool:
     """Read the file of the batch that waits longest and that nobody reads; False if there is none."""
     waiting = Batch.objects.filter(state=BatchState.VALIDATING).order_by("id").values_list("id", flat=True)
     for batch_id in waiting[:LOOKED_AT]:
         with held(batch_id) as is_mine:
             if is_mine and (batch := _begin_reading(Batch(id=batch_id))):
-                _expand(batch)
+                _expand(batch, is_stopping)
                 return True
     return False
 
@@ -55,12 +61,12 @@ def _begin_reading(batch: Batch) -> Batch | None:
     return Batch.objects.select_related("site", "input_file").get(id=batch.id)
 
 
-def _expand(batch: Batch) -> None:
+def _expand(batch: Batch, is_stopping: Callable[[], bool]) -> None:
     if batch.read_count > MOST_READINGS:
         fail(batch, [KILLS_ITS_READERS])
         return
     try:
-        total = _read_and_insert(batch)
+        total = _read_and_insert(batch, is_stopping)
         log.info("batch_expanded", batch=batch.public_id, members=total)
     except InvalidBatch as error:
         fail(batch, error.mistakes)
@@ -68,18 +74,25 @@ def _expand(batch: Batch) -> None:
         fail(batch, [Mistake("unreadable_file", str(error))])
     except Overtaken:
         log.info("batch_overtaken", batch=batch.public_id)
+    except Stopped:
+        _leave_to_another(batch)
     except UnknownKey:
         # Another process seals with a newer key than this one was started with, and can read it.
-        Batch.objects.filter(id=batch.id).update(read_count=F("read_count") - 1)
+        _leave_to_another(batch)
         log.error("key_unknown", hint="restart this worker with the ENCRYPTION_KEYS of the others")
 
 
-def _read_and_insert(batch: Batch) -> int:
+def _leave_to_another(batch: Batch) -> None:
+    """Take the count of this reading back: it did not end for a fault of the file."""
+    Batch.objects.filter(id=batch.id).update(read_count=F("read_count") - 1)
+
+
+def _read_and_insert(batch: Batch, is_stopping: Callable[[], bool]) -> int:
     if batch.input_file is None:
         raise InvalidBatch([GONE])
     reader = Reader(Rules(batch.site, JobKind(batch.kind), batch.only_model or None, batch.max_tokens_cap))
     with transaction.atomic():
-        members = (read.member for read in reader.read_lines(lines(batch.input_file)))
+        members = (read.member for read in reader.read_lines(_until(is_stopping, lines(batch.input_file))))
         total = insert_members(batch, members)
         reader.check()
         begun = Batch.objects.filter(id=batch.id, state=BatchState.VALIDATING).update(
@@ -90,6 +103,13 @@ def _read_and_insert(batch: Batch) -> int:
         transaction.on_commit(bell.ring)
         crash_point(CrashPoint.IN_EXPAND)
     return total
+
+
+def _until(is_stopping: Callable[[], bool], read: Iterator[bytes]) -> Iterator[bytes]:
+    for line in read:
+        if is_stopping():
+            raise Stopped
+        yield line
 
 
 def fail(batch: Batch, mistakes: "tuple[Mistake, ...] | list[Mistake]") -> None:

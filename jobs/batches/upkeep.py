@@ -1,5 +1,6 @@
 """What has to be done about batches again and again, by every worker: each part is safe to be done by many at once."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from jobs.batches.conclude import conclude_ended
@@ -22,9 +23,12 @@ class Tended:
     expanded: bool
 
 
-def tend() -> Tended:
+def tend(is_stopping: Callable[[], bool] = lambda: False) -> Tended:
     """Do everything that is due. Cheap where nothing is.
 
-    Reading a file of 50,000 lines takes seconds, so it comes last.
+    Reading a file of 50,000 lines takes seconds, so it comes last, and is left to another worker if this one
+    `is_stopping`.
     """
-    return Tended(stopped=stop_members(), concluded=conclude_ended(), told=tell_progress(), expanded=expand_one())
+    return Tended(
+        stopped=stop_members(), concluded=conclude_ended(), told=tell_progress(), expanded=expand_one(is_stopping)
+    )

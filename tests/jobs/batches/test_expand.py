@@ -224,3 +224,15 @@ def test_a_batch_canceled_before_its_file_is_read_has_ended(site: Site, desk_rou
     assert (canceled.state, canceled.completed, canceled.failed) == (BatchState.CANCELLED, 0, 0)
     assert not expand_one()
     assert list(Event.objects.values_list("type", flat=True)) == ["batch.cancelled"]
+
+
+def test_a_worker_that_is_told_to_stop_leaves_the_file_to_another(site: Site, desk_route: None) -> None:
+    batch = make_waiting(site, [line(f"r{n}") for n in range(5)])
+    looks = iter([False, False])
+
+    assert expand_one(lambda: next(looks, True))
+
+    batch.refresh_from_db()
+    assert (batch.state, batch.read_count) == (BatchState.VALIDATING, 0)
+    assert not Job.objects.exists()
+    assert read(batch).total == 5
