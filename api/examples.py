@@ -38,6 +38,7 @@ QUEUED_JOB: dict[str, Any] = {
     "available_at": "2026-11-21T09:00:00.123456Z",
     "expires_at": None,
     "finished_at": None,
+    "erased_at": None,
     "attempt": 0,
     "max_attempts": 3,
     "replay_of": None,

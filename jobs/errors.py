@@ -3,6 +3,7 @@
   + InvalidBody           the body is not a valid request of its kind; carries `param`
   + InvalidTime           a moment that cannot be; carries `param`
   + UnreadablePayload     the stored body cannot be opened or understood (a lost key, a broken row)
+  + ErasedPayload         the stored body was erased at the end of the site's retention
   + IdempotencyConflict   the key was used for another request
   + JobNotFound           no job of this site has that id
   + JobEnded              it is too late: the job has ended
@@ -22,6 +23,7 @@
 """
 
 from collections.abc import Sequence
+from datetime import datetime
 
 from jobs.batches.mistakes import Mistake
 
@@ -44,6 +46,11 @@ class InvalidTime(JobError):
 class UnreadablePayload(JobError):
     def __init__(self) -> None:
         super().__init__("What was stored of this job cannot be read any more.")
+
+
+class ErasedPayload(JobError):
+    def __init__(self, erased_at: datetime) -> None:
+        super().__init__(f"What was asked for was erased at {erased_at:%Y-%m-%d %H:%M} UTC. Submit it anew.")
 
 
 class IdempotencyConflict(JobError):

@@ -182,7 +182,7 @@ def _facts(job: Job, sight: Sight, now: datetime) -> Iterator[Fact]:
     if job.finished_at:
         yield Fact("Finished", moment(job.finished_at), f"{age(job.finished_at, now)} ago")
     if job.erased_at:
-        yield Fact("Prompt and answer", f"erased {moment(job.erased_at)}", "At the end of the time that the site keeps them")
+        yield Fact("Prompt and answer", f"erased {moment(job.erased_at)}", "They were kept as long as the site wants")
     yield Fact("Queue", f"{job.queue}, priority {job.priority}")
     if job.crash_count:
         yield Fact("Workers lost with it", str(job.crash_count))

@@ -9,7 +9,7 @@ from django.db.models import BinaryField
 from django.db.models.functions import Cast
 
 from core.crypto import CryptoError, Tampered, UnknownKey
-from jobs.errors import InvalidBody, UnreadablePayload
+from jobs.errors import ErasedPayload, InvalidBody, UnreadablePayload
 from jobs.models import Job, JobKind
 from providers.dialects import anthropic, openai
 from providers.dialects.errors import InvalidRequest
@@ -38,7 +38,14 @@ def encode(body: Mapping[str, Any]) -> bytes:
 
 
 def body_of(job: Job) -> dict[str, Any]:
-    """Return the job's body in today's shape, reading it from the database. Raises `UnreadablePayload`."""
+    """Return the job's body in today's shape, reading it from the database.
+
+    Raises:
+        UnreadablePayload: it is broken.
+        ErasedPayload: it was erased.
+    """
+    if job.erased_at is not None:
+        raise ErasedPayload(job.erased_at)
     try:
         return decode(job.payload, job.payload_version)
     except CryptoError as error:

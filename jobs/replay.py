@@ -27,6 +27,7 @@ def replay(
         JobNotFound: no job of this site has that id.
         NotReplayable: it is still under way, or succeeded.
         UnreadablePayload: what was stored of it is broken.
+        ErasedPayload: it was erased.
         InvalidBody, ModelNotAllowed: what was allowed then is not allowed now, or not to this caller.
     """
     old = find_job(site, public_id)

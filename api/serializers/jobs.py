@@ -194,6 +194,11 @@ class JobSummaryOut(serializers.Serializer[JobView]):
     available_at = Moment(source="job.available_at")
     expires_at = Moment(source="job.expires_at", allow_null=True)
     finished_at = Moment(source="job.finished_at", allow_null=True)
+    erased_at = Moment(
+        source="job.erased_at",
+        allow_null=True,
+        help_text="When body and result were erased, at the end of the time that they are kept.",
+    )
     attempt = serializers.IntegerField(source="job.attempt", help_text="Attempts begun.")
     max_attempts = serializers.IntegerField(source="job.max_attempts")
     replay_of = serializers.SerializerMethodField()
@@ -221,7 +226,9 @@ class JobSummaryOut(serializers.Serializer[JobView]):
 class JobOut(JobSummaryOut):
     """A job with everything that was done for it."""
 
-    result = JSONObject(allow_null=True, help_text="The answer in the wire of the job's kind, once it succeeded.")
+    result = JSONObject(
+        allow_null=True, help_text="The answer in the wire of the job's kind: once it succeeded, until it is erased."
+    )
     attempts = AttemptOut(many=True)
 
 

@@ -14,7 +14,7 @@ from api.serializers.jobs import JobIn, JobOut, JobQuery, JobSummaryOut, JobView
 from api.views.resource import Resource
 from inference.errors import UnknownModel
 from jobs.cancel import cancel
-from jobs.errors import IdempotencyConflict, InvalidBody, JobEnded, JobNotFound, NotReplayable
+from jobs.errors import ErasedPayload, IdempotencyConflict, InvalidBody, JobEnded, JobNotFound, NotReplayable
 from jobs.models import Job
 from jobs.read import account_of, billed_of, find_job, list_jobs, result_of
 from jobs.replay import replay
@@ -126,7 +126,7 @@ class RetryJob(Resource):
         summary="Try a job again that ended without success",
         description="Makes a new job with the same request; `replay_of` names the old one, which does not change.",
         request=None,
-        responses={202: JobOut, **refusals(JobNotFound, NotReplayable, ModelNotAllowed)},
+        responses={202: JobOut, **refusals(JobNotFound, NotReplayable, ErasedPayload, ModelNotAllowed)},
     )
     def post(self, request: Request, job_id: str) -> Response:
         identity = identity_of(request)

@@ -188,6 +188,9 @@ RETRY_BUDGET_FLOOR = env.number("RETRY_BUDGET_FLOOR", 60)
 #: How long a worker that is told to stop waits for its calls, before it gives the jobs back.
 JOB_DRAIN_SECONDS = env.number("JOB_DRAIN_SECONDS", 18)
 
+#: Days after which prompts and answers of ended jobs are erased, unless a site has its own figure; 0: never.
+JOB_RETENTION_DAYS = env.number("JOB_RETENTION_DAYS", 30)
+
 # Webhooks
 
 #: Networks that webhooks may reach although they are not public, e.g. 127.0.0.0/8 on a laptop.

@@ -49,6 +49,7 @@ def test_a_task_is_accepted_and_shown_as_a_queued_job(desk: Caller) -> None:
         "idempotency_key": None,
         "expires_at": None,
         "finished_at": None,
+        "erased_at": None,
         "attempt": 0,
         "max_attempts": 5,
         "replay_of": None,
@@ -464,3 +465,16 @@ def test_times_are_in_utc_whatever_was_given(desk: Caller) -> None:
 
     assert shown["available_at"] == "2100-01-01T00:00:00Z"
     assert Job.objects.get().available_at == datetime(2100, 1, 1, tzinfo=UTC)
+
+
+def test_an_erased_job_is_shown_without_its_result_and_not_tried_again(desk: Caller, bakery: NewSite) -> None:
+    job = make_job(bakery.site)
+    end(job, JobState.FAILED)
+    Job.objects.update(payload=None, result=None, erased_at=datetime(2026, 11, 21, 9, tzinfo=UTC))
+
+    shown = read(desk.get(f"/v1/jobs/{job.public_id}"))
+    refused = desk.post(f"/v1/jobs/{job.public_id}/retry")
+
+    assert (shown["result"], shown["erased_at"]) == (None, "2026-11-21T09:00:00Z")
+    assert (refused.status_code, error_of(refused)["code"]) == (409, "job_erased")
+    assert "2026-11-21 09:00 UTC" in error_of(refused)["message"]

@@ -371,6 +371,16 @@ def test_looking_at_the_address_reads_nothing(browser: Client, story: Job) -> No
     assert not AuditEntry.objects.exists()
 
 
+def test_of_an_erased_job_the_page_says_when(browser: Client, story: Job) -> None:
+    Job.objects.filter(id=story.id).update(payload=None, result=None, erased_at=datetime(2026, 11, 21, 9, tzinfo=UTC))
+
+    shown = words(browser.get(page_of(story)).content.decode())
+    revealed = words(browser.post(f"{LIST}{story.public_id}/reveal/").content.decode())
+
+    assert "Prompt and answer erased 2026-11-21 09:00" in shown
+    assert "This cannot be opened. What was asked for was erased at 2026-11-21 09:00 UTC" in revealed
+
+
 def test_reading_needs_a_permission_of_its_own(story: Job) -> None:
     browser = sign_in("jobs.view_job", "jobs.cancel_job", "jobs.retry_job")
 

@@ -1,0 +1,155 @@
+"""What is kept long enough is erased, and nothing else."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.db import connection
+from django.db.models.functions import Now
+from pytest_django import Settings
+
+from core import clock
+from jobs import retention
+from jobs.errors import ErasedPayload
+from jobs.models import Attempt, File, FileChunk, Job
+from jobs.replay import replay
+from jobs.retention import Erased, erase, tend
+from tenants.models import Site
+from tests.factories import make_batch, make_file, make_job, make_site
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture(autouse=True)
+def _thirty_days(settings: Settings) -> None:
+    settings.JOB_RETENTION_DAYS = 30
+
+
+def ended(site: Site, days_ago: float, **fields: Any) -> Job:
+    wanted = {"state": "succeeded", "result": b'{"id":"1"}', "finished_at": clock.now() - timedelta(days=days_ago)}
+    return make_job(site, **{**wanted, **fields})
+
+
+def is_erased(job: Job) -> bool:
+    job.refresh_from_db()
+    return (job.payload, job.result, job.error_message) == (None, None, "") and job.erased_at is not None
+
+
+def test_prompt_answer_and_what_quotes_them_go_and_the_account_stays(site: Site) -> None:
+    job = ended(site, 31, state="failed", error_code="rejected", error_message="'secret' is bad", attempt=1)
+    Attempt.objects.create(job=job, number=1, worker_id=job.id, error_code="rejected", error_message="'secret' is bad")
+    before = Job.objects.values("state", "error_code", "attempt", "finished_at", "request_hash").get()
+
+    assert erase() == Erased(jobs=1)
+
+    assert is_erased(job)
+    assert Job.objects.values("state", "error_code", "attempt", "finished_at", "request_hash").get() == before
+    assert Attempt.objects.values_list("error_code", "error_message").get() == ("rejected", "")
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT payload, result FROM jobs_job")
+        assert cursor.fetchone() == (None, None)
+
+
+def test_only_ended_jobs_that_are_old_enough_are_erased(site: Site) -> None:
+    old, young = ended(site, 30.01), ended(site, 29.99)
+    waiting = make_job(site, created_at=clock.now() - timedelta(days=90))
+
+    assert erase() == Erased(jobs=1)
+
+    assert [is_erased(job) for job in (old, young, waiting)] == [True, False, False]
+    assert erase() == Erased()
+
+
+@pytest.mark.parametrize(
+    ("setting", "own", "days_ago", "erased"),
+    [
+        (30, None, 31, True),
+        (30, 7, 8, True),
+        (30, 7, 6, False),
+        (30, 90, 31, False),
+        (30, 0, 9_999, False),
+        (0, None, 9_999, False),
+        (0, 7, 8, True),
+        (10**12, None, 9_999, False),
+    ],
+)
+def test_a_sites_own_time_comes_before_the_desks(
+    settings: Settings, setting: int, own: int | None, days_ago: int, erased: bool
+) -> None:
+    settings.JOB_RETENTION_DAYS = setting
+    job = ended(make_site(retention_days=own), days_ago)
+
+    erase()
+
+    assert is_erased(job) is erased
+
+
+def test_many_jobs_are_erased_in_several_transactions_and_no_more_than_a_rounds(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retention, "ROWS", 2)
+    monkeypatch.setattr(retention, "MOST_TRANSACTIONS", 3)
+    for _ in range(5):
+        ended(site, 31)
+    for _ in range(5):
+        ended(make_site(f"site{Site.objects.count()}"), 31)
+
+    assert [erase().jobs for _ in range(4)] == [5, 3, 2, 0]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_while_another_erases_nothing_is_done(site: Site) -> None:
+    ended(site, 31)
+    other = connection.copy()
+    try:
+        other.set_autocommit(False)
+        with other.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_xact_lock(%s)", [retention.RETENTION_LOCK])
+        assert tend() == Erased()
+    finally:
+        other.rollback()
+        other.close()
+    assert tend() == Erased(jobs=1)
+
+
+def test_an_erased_job_cannot_be_tried_again(site: Site) -> None:
+    job = ended(site, 31, state="failed")
+    erase()
+
+    with pytest.raises(ErasedPayload, match="Submit it anew"):
+        replay(site, job.public_id)
+    assert Job.objects.count() == 1
+
+
+# Files
+
+
+def test_expired_files_go_with_their_content(site: Site) -> None:
+    make_file(site, b"one", b"two", expires_at=clock.now() - timedelta(seconds=1))
+    kept = make_file(site, b"three", expires_at=clock.now() + timedelta(hours=1))
+
+    assert tend() == Erased(files=1)
+
+    assert File.objects.get() == kept
+    assert [bytes(chunk.content) for chunk in FileChunk.objects.all()] == [b"three"]
+
+
+def test_a_file_that_a_batch_waits_for_stays_until_it_was_read(site: Site) -> None:
+    file = make_file(site, b"one", expires_at=clock.now() - timedelta(seconds=1))
+    batch = make_batch(site, state="validating", input_file=file)
+
+    assert erase() == Erased()
+    batch.state = "in_progress"
+    batch.save()
+    assert erase() == Erased(files=1)
+
+    batch.refresh_from_db()
+    assert batch.input_file is None
+
+
+@pytest.mark.parametrize(("own", "days_ago", "removed"), [(None, 31, True), (None, 29, False), (0, 999, False)])
+def test_what_a_batch_put_out_is_kept_as_long_as_its_answers(own: int | None, days_ago: int, removed: bool) -> None:
+    made = Now() - timedelta(days=days_ago)
+    make_file(make_site(retention_days=own), purpose="batch_output", bytes=9, created_at=made)
+
+    assert erase().files == int(removed)
