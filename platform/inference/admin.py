@@ -19,7 +19,15 @@ from tenants.audit import audit
 from tenants.staff import actor_of
 
 #: What the audit log says of a provider. The key is not among it.
-PROVIDER_FACTS = ("dialect", "base_url", "price_list", "serves_all_models", "api_version", "is_active")
+PROVIDER_FACTS = (
+    "dialect",
+    "base_url",
+    "price_list",
+    "serves_all_models",
+    "api_version",
+    "max_running_jobs",
+    "is_active",
+)
 
 
 @admin.register(ProviderAccount)
@@ -41,6 +49,7 @@ class ProviderAdmin(DeskAdmin[ProviderAccount]):
             (None, {"fields": ("name", "is_active", "dialect", "base_url", "api_version")}),
             ("Key", {"fields": key}),
             ("Models and prices", {"fields": ("price_list", "serves_all_models")}),
+            ("Jobs", {"fields": ("max_running_jobs",)}),
         )
 
     def get_readonly_fields(self, request: HttpRequest, obj: ProviderAccount | None = None) -> Any:

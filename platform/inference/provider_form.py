@@ -46,11 +46,27 @@ class ProviderForm(forms.ModelForm):  # type: ignore[type-arg] # generic in the 
         max_length=500,
         widget=theme.PasswordInput(attrs={"autocomplete": "off"}),
     )
+    max_running_jobs = forms.IntegerField(
+        label="Jobs at once",
+        required=False,
+        min_value=1,
+        widget=theme.NumberInput(),
+        help_text="How many jobs that ask it first may run at the same time. Empty: as many as there is room for.",
+    )
     remove_key = forms.BooleanField(label="Remove the key", required=False)
 
     class Meta:
         model = ProviderAccount
-        fields = ("name", "dialect", "base_url", "price_list", "serves_all_models", "api_version", "is_active")
+        fields = (
+            "name",
+            "dialect",
+            "base_url",
+            "price_list",
+            "serves_all_models",
+            "api_version",
+            "max_running_jobs",
+            "is_active",
+        )
         labels = {"api_version": "API version"}
         help_texts = {
             "name": "Usage events and prices know the provider by it, so it cannot be changed later.",

@@ -86,6 +86,7 @@ class SiteAdmin(DeskAdmin[Site]):
         (None, {"fields": ("name", "slug", "is_active")}),
         ("Who may ask", {"fields": ("ip_allowlist", "origins", "accepts_older_signature")}),
         ("For what", {"fields": ("allowed_models",)}),
+        ("Jobs", {"fields": ("max_running_jobs", "retention_days")}),
     )
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Site]:

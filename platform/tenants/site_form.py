@@ -12,6 +12,8 @@ from tenants.limits import read_origin
 from tenants.models import Site
 
 LONGEST_LIST = 100
+#: A century of keeping.
+MOST_DAYS = 36_500
 
 
 class Lines(forms.CharField):
@@ -44,6 +46,23 @@ class SiteForm(forms.ModelForm):  # type: ignore[type-arg] # generic in the stub
     origins = Lines(label="Origins", help_text="One a line, like https://example.com. Empty: no browser may ask.")
     allowed_models = Lines(label="Models", help_text="One a line. Empty: every model that has a route.")
 
+    max_running_jobs = forms.IntegerField(
+        label="Jobs at once",
+        required=False,
+        min_value=1,
+        widget=theme.NumberInput(),
+        help_text="How many of its jobs may run at the same time. Empty: as many as there is room for.",
+    )
+    retention_days = forms.IntegerField(
+        label="Days that prompts and answers are kept",
+        required=False,
+        min_value=0,
+        max_value=MOST_DAYS,
+        widget=theme.NumberInput(),
+        help_text="Counted from a job's end; then they are erased for good, and the accounts stay. 0: never. "
+        "Empty: as JOB_RETENTION_DAYS says.",
+    )
+
     class Meta:
         model = Site
         fields = (
@@ -54,6 +73,8 @@ class SiteForm(forms.ModelForm):  # type: ignore[type-arg] # generic in the stub
             "origins",
             "allowed_models",
             "accepts_older_signature",
+            "max_running_jobs",
+            "retention_days",
         )
 
     def clean_slug(self) -> str:

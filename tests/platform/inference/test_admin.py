@@ -88,6 +88,16 @@ def test_the_audit_log_says_that_a_key_was_set_and_not_which(browser: Client) ->
     assert "9876" not in str(entry.details)
 
 
+def test_a_cap_on_its_jobs_is_set_and_written_down(browser: Client) -> None:
+    provider = make_keyed()
+
+    change(browser, provider, max_running_jobs="20")
+    change(browser, provider, max_running_jobs="0")
+
+    assert ProviderAccount.objects.get().max_running_jobs == 20
+    assert AuditEntry.objects.get(action="provider.change").details == {"max_running_jobs": [None, 20]}
+
+
 def test_a_key_left_empty_stays(browser: Client) -> None:
     provider = make_keyed()
 

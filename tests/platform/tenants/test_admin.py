@@ -84,6 +84,9 @@ def test_a_new_site_shows_its_secret_and_key_once_and_they_work(staff: Client) -
         ({"ip_allowlist": "203.0.113.0/64"}, "Not an address or network"),
         ({"origins": "bakery.test"}, "Not an origin like https://example.com: bakery.test"),
         ({"origins": "https://" + "x" * 300}, "Not an origin"),
+        ({"max_running_jobs": "0"}, "greater than or equal to 1"),
+        ({"retention_days": "-1"}, "greater than or equal to 0"),
+        ({"retention_days": "36501"}, "less than or equal to 36500"),
         ({"allowed_models": "x" * 201}, "Too long to be a model's name"),
         ({"allowed_models": "\n".join(str(n) for n in range(101))}, "At most 100 entries"),
     ],
@@ -114,6 +117,19 @@ def test_changes_are_stored_and_written_down_with_what_was_before(staff: Client,
         "ip_allowlist": [[], ["203.0.113.0/24", "2001:db8::1/128"]],
         "allowed_models": [[], ["gpt-5", "gpt-5-mini"]],
     }
+
+
+def test_caps_and_retention_are_set_and_written_down(staff: Client, bakery: NewSite) -> None:
+    Site.objects.update(name="Bakery")
+
+    save(staff, page_of(bakery.site), max_running_jobs="5", retention_days="0")
+    save(staff, page_of(bakery.site), max_running_jobs="", retention_days="7")
+
+    site = Site.objects.get()
+    assert (site.max_running_jobs, site.retention_days) == (None, 7)
+    later, earlier = (entry.details for entry in AuditEntry.objects.filter(action="site.change").order_by("-id"))
+    assert earlier == {"max_running_jobs": [None, 5], "retention_days": [None, 0]}
+    assert later == {"max_running_jobs": [5, None], "retention_days": [0, 7]}
 
 
 def test_saving_without_a_change_leaves_the_lists_as_they_are(staff: Client, bakery: NewSite) -> None:
