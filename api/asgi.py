@@ -11,11 +11,12 @@ from urllib.parse import quote_from_bytes
 
 from django.conf import settings
 from django.core.exceptions import RequestAborted
-from django.core.handlers.asgi import ASGIHandler, ASGIRequest
+from django.core.handlers.asgi import ASGIRequest
 from django.http import HttpRequest, HttpResponseBase, StreamingHttpResponse
 
 from api.announced import ANNOUNCED, PROVEN, is_askable, is_upload, proven_before
 from api.body_limit import App, BodyLimit, Receive, Scope, Send, is_cut_off
+from api.handler import SyncHandler
 from api.streaming import pull
 from core.threads import DatabaseThreads
 
@@ -23,21 +24,14 @@ from core.threads import DatabaseThreads
 WITHOUT_THREAD = ("/healthz",)
 
 
-class Desk(ASGIHandler):
-    """Django's handler with a synchronous middleware chain.
-
-    Django's own way changes between loop and thread for every middleware, and starts a thread for every request that
-    is under way, each of which then wants a database connection.
-    """
+class Desk(SyncHandler):
+    """Gives each request a thread with a database connection, and an opinion before a long body is read."""
 
     def __init__(self, threads: DatabaseThreads, slow: DatabaseThreads) -> None:
         """`slow` are for what takes its time, so that it leaves the others to everybody else."""
         super().__init__()
         self._threads = threads
         self._slow = slow
-
-    def load_middleware(self, is_async: bool = False) -> None:
-        super().load_middleware(is_async=False)
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         if not is_askable(scope) or await self._is_welcome(scope, send):
