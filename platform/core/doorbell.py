@@ -7,6 +7,8 @@ import structlog
 
 log = structlog.get_logger(__name__)
 
+#: How long the bell rests after each ring that is published; those that come meanwhile become one.
+REST_SECONDS = 0.05
 #: How long the bell stays silent after the broker did not answer.
 PAUSE_SECONDS = 1.0
 
@@ -15,8 +17,9 @@ class Doorbell:
     """One kind of work's bell.
 
     Where a listener is hung up in this process (a worker), a ring wakes it directly. Elsewhere a ring is published by
-    a thread of its own, so that no request ever waits for a broker; rings that come while one is being published
-    are one ring.
+    a thread of its own, so that no request ever waits for a broker. The first is published at once; rings that come
+    while it is, and for a moment after, are one ring: a message costs whoever sends and whoever hears it more than a
+    row costs that is claimed together with others.
     """
 
     def __init__(self, name: str, publish: Callable[[], object]) -> None:
@@ -53,6 +56,7 @@ class Doorbell:
         while self._pressed.wait():
             self._pressed.clear()
             self._publish_once()
+            threading.Event().wait(REST_SECONDS)
 
     def _publish_once(self) -> None:
         try:

@@ -1,6 +1,7 @@
 """A doorbell wakes who listens, publishes where nobody does, and never makes a caller wait."""
 
 import threading
+import time
 
 from core import doorbell
 from core.doorbell import Doorbell
@@ -43,6 +44,19 @@ def test_a_broker_that_does_not_answer_keeps_nobody_waiting() -> None:
 
     may_go_on.set()
     wait_for(lambda: len(rings) == 2)
+
+
+def test_after_a_ring_the_bell_rests_and_then_tells_of_all_that_came_meanwhile() -> None:
+    published: list[float] = []
+    bell = Doorbell("jobs", publish=lambda: published.append(time.monotonic()))
+    bell.ring()
+    wait_for(lambda: published)
+
+    for _ in range(100):
+        bell.ring()
+    wait_for(lambda: len(published) == 2)
+
+    assert published[1] - published[0] >= doorbell.REST_SECONDS
 
 
 def test_a_ring_that_cannot_be_published_is_no_error_and_the_next_one_is() -> None:
