@@ -4,6 +4,7 @@ doorbell, or a second gone ──▶ claim as many as there are free slots ─�
 heartbeat, every 2 s       ──▶ lease renewed, cancels heard; lease lost ──▶ all dropped, a new lease
 sweep, every second        ──▶ lost, hung and overdue jobs put right
 upkeep, every second, or when members of a batch ended ──▶ batches expanded, told of, concluded
+retention, every minute    ──▶ prompts and answers erased that were kept long enough
 """
 
 import asyncio
@@ -32,7 +33,7 @@ from inference import routing
 from inference.clients import Clients
 from inference.retry_budget import RetryBudgets, to_report
 from inference.routing import ProviderSpec, Routing
-from jobs import leases
+from jobs import leases, retention
 from jobs.batches.upkeep import tend
 from jobs.claim import Claimed, claim
 from jobs.endings import Canceled, Ending, Failed, GivenBack, RetryIn
@@ -53,6 +54,8 @@ log = structlog.get_logger(__name__)
 POLL_SECONDS = 1.0
 #: While members of a batch end all the time, it is looked after this often.
 TEND_GAP_SECONDS = 0.2
+#: How often what was kept long enough is erased.
+RETENTION_SECONDS = 60.0
 #: How long the end of an attempt waits for Postgres to come back, before it is left to the sweep.
 FINISH_PATIENCE_SECONDS = 120.0
 #: How long the jobs that are given back at a stop may take to say so.
@@ -145,11 +148,12 @@ class Engine:
         heart = asyncio.create_task(self._forever(self._beat, leases.HEARTBEAT_SECONDS))
         broom = asyncio.create_task(self._forever(self._sweep, POLL_SECONDS))
         upkeep = asyncio.create_task(self._tend_forever())
+        eraser = asyncio.create_task(self._forever(partial(self._upkeep.run, retention.tend), RETENTION_SECONDS))
         try:
             await self._claim_until_stopped()
             await self._drain()
         finally:
-            await _cancel(heart, broom, upkeep)
+            await _cancel(heart, broom, upkeep, eraser)
             await self._leave()
 
     # The loops
@@ -226,7 +230,7 @@ class Engine:
             self._start(claimed, worker_id)
         return len(claims)
 
-    async def _forever(self, step: Callable[[], Awaitable[None]], pause_seconds: float) -> None:
+    async def _forever(self, step: Callable[[], Awaitable[object]], pause_seconds: float) -> None:
         """Take one step after the other."""
         while True:
             await self._survive(step)

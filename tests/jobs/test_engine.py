@@ -19,14 +19,14 @@ from jobs.claim import claim
 from jobs.endings import Succeeded
 from jobs.engine import Engine
 from jobs.finish import End, finish_all
-from jobs.models import Attempt, Job, JobState, WorkerLease
+from jobs.models import Attempt, Batch, Job, JobState, WorkerLease
 from jobs.sweep import sweep
 from metering.models import UsageEvent
 from providers import errors
 from providers.scripted import Scripted
 from providers.types import Finished, FinishReason, InferenceRequest, TextDelta, Usage
 from tenants.models import Site
-from tests.factories import make_job
+from tests.factories import make_batch, make_job
 from tests.polling import wait_for
 from webhooks.models import Event
 
@@ -371,3 +371,22 @@ def break_all_other_connections() -> None:
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
             " WHERE datname = current_database() AND pid <> pg_backend_pid()"
         )
+
+
+def test_a_worker_erases_what_was_kept_long_enough(site: Site, desk_route: None) -> None:
+    old = make_job(site, state=JobState.FAILED, finished_at=timezone.now() - timedelta(days=400))
+
+    with working(Scripted(HELLO)):
+        wait_for(lambda: Job.objects.filter(id=old.id, erased_at__isnull=False).exists())
+
+
+def test_a_batch_is_told_of_soon_after_its_last_member_ended(site: Site, desk_route: None) -> None:
+    batch = make_batch(site, total=2)
+    for number in range(2):
+        make_job(site, queue="batch", batch=batch, custom_id=str(number))
+
+    with working(Scripted(HELLO, HELLO)):
+        done = wait_for(lambda: Batch.objects.filter(id=batch.id, state="completed").first())
+
+    assert (done.completed, done.failed) == (2, 0)
+    assert list(Event.objects.values_list("type", flat=True)) == ["batch.completed"]
