@@ -1,6 +1,5 @@
 """Try again what failed in a batch: a new batch of these requests, for terminal rows never change."""
 
-from collections.abc import Iterator
 from typing import Any
 from uuid import UUID
 
@@ -15,7 +14,7 @@ from inference.routing import first_provider
 from jobs.batches.create import LONGEST, window_of
 from jobs.batches.insert import CHUNK_ROWS
 from jobs.batches.read import find_batch
-from jobs.batches.results import UNSUCCESSFUL
+from jobs.batches.results import UNSUCCESSFUL, member_ids
 from jobs.errors import BatchNotRetryable
 from jobs.models import Batch, BatchState, Job
 from jobs.tasks import bell
@@ -78,7 +77,7 @@ def retry_failed(
             expires_at=clock.now() + (window_of(old.completion_window) or LONGEST),
             replay_of=old,
         )
-        for ids in _pages(old):
+        for ids in member_ids(old, UNSUCCESSFUL, CHUNK_ROWS):
             _copy(ids, new, providers)
         transaction.on_commit(bell.ring)
     return Batch.objects.get(id=new.id)
@@ -101,15 +100,6 @@ def _provider_of(site: Site, model: str, only_model: str | None) -> str:
         return first_provider(routing.current().targets_for(model))
     except UnknownModel as error:
         raise BatchNotRetryable(str(error)) from error
-
-
-def _pages(old: Batch) -> Iterator[list[UUID]]:
-    """Yield the ids of the members to try again, in the order of the input."""
-    rows = Job.objects.filter(batch=old, state__in=UNSUCCESSFUL).order_by("id").values_list("id", flat=True)
-    after = UUID(int=0)
-    while page := list(rows.filter(id__gt=after)[:CHUNK_ROWS]):
-        yield page
-        after = page[-1]
 
 
 def _copy(old_ids: list[UUID], new: Batch, providers: dict[str, str]) -> None:
