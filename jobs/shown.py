@@ -8,7 +8,7 @@ from django.db.models import Model
 
 from core.display import age
 from jobs.models import BatchState, JobState
-from metering.rating import to_usd
+from metering.rating import PICO_PER_USD, to_usd
 
 NOTHING = "–"
 
@@ -41,6 +41,8 @@ class Sight:
     webhooks: bool
     audit: bool
     link_to: LinkTo
+    #: Where the page is not a job's own.
+    jobs: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,3 +73,13 @@ def error_text(code: str, message: str) -> str:
 def usd(pico_usd: int | None) -> str:
     """Write money; None is what no price is known for."""
     return "no price" if pico_usd is None else f"${to_usd(pico_usd)}"
+
+
+def about_usd(pico_usd: int | None) -> str:
+    """Write money as exactly as it matters: the smaller it is, the more digits."""
+    if pico_usd is None:
+        return usd(None)
+    amount = pico_usd / PICO_PER_USD
+    places = 2 if amount >= 100 else 4 if amount >= 0.1 else 6
+    text = f"${amount:,.{places}f}"
+    return text if places == 2 else text.rstrip("0").rstrip(".")

@@ -7,18 +7,16 @@ from typing import Any
 
 import msgspec
 from django.contrib import admin, messages
-from django.core.exceptions import PermissionDenied
-from django.db.models import Model, OuterRef, QuerySet, Subquery
+from django.db.models import OuterRef, QuerySet, Subquery
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
-from django.template.response import TemplateResponse
-from django.urls import URLPattern, path, reverse
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
 from core import clock, theme
-from core.admin import DeskList, PeriodFilter, ReadOnlyAdmin, link_to, may_view
+from core.admin import PeriodFilter, may_view
 from core.crypto import CryptoError
 from jobs.admin.columns import age_of
+from jobs.admin.page import PageAdmin, page_of
 from jobs.errors import JobError
 from jobs.job_page import read_page
 from jobs.models import Job, JobState
@@ -28,7 +26,7 @@ from jobs.periods import created_before, created_since
 from jobs.read import result_of
 from jobs.replay import REPLAYABLE
 from jobs.search import HELP, meant_by, read_id
-from jobs.shown import NOTHING, STATE_COLORS, Sight
+from jobs.shown import NOTHING, STATE_COLORS
 from metering.models import UsageEvent
 from metering.rating import to_usd
 from tenants.audit import Actor
@@ -39,11 +37,6 @@ MOST_AT_ONCE = 100
 
 #: What the list and the page read of a job: everything but what is sealed.
 SEALED = ("payload", "result")
-
-
-class JobList(DeskList):
-    def url_for_result(self, result: Model) -> str:
-        return _page_of(result) if isinstance(result, Job) else super().url_for_result(result)
 
 
 class CreatedFilter(PeriodFilter):
@@ -65,7 +58,7 @@ class ModelFilter(theme.TextFilter):
 
 
 @admin.register(Job)
-class JobAdmin(ReadOnlyAdmin[Job]):
+class JobAdmin(PageAdmin[Job]):
     list_display = ("job", "shown_state", "shown_site", "asked", "shown_age", "tries", "cost", "shown_error")
     list_filter = (
         ("state", theme.ChoicesFilter),
@@ -80,9 +73,6 @@ class JobAdmin(ReadOnlyAdmin[Job]):
     search_fields = ("idempotency_key",)
     search_help_text = HELP
     actions = ("cancel_selected", "retry_selected")
-
-    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[theme.ChangeList]:
-        return JobList
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Job]:
         billed = UsageEvent.objects.filter(job_id=OuterRef("id"), billable=True).exclude(price_version="")
@@ -175,15 +165,8 @@ class JobAdmin(ReadOnlyAdmin[Job]):
 
     # The page of one job
 
-    def get_urls(self) -> list[URLPattern]:
-        own = (("cancel", self.cancel_view), ("retry", self.retry_view), ("reveal", self.reveal_view))
-        return [
-            *(
-                path(f"<str:public_id>/{name}/", self.admin_site.admin_view(view), name=f"jobs_job_{name}")
-                for name, view in own
-            ),
-            *super().get_urls(),
-        ]
+    def own_views(self) -> dict[str, Callable[..., HttpResponse]]:
+        return {"cancel": self.cancel_view, "retry": self.retry_view, "reveal": self.reveal_view}
 
     def change_view(
         self,
@@ -193,56 +176,52 @@ class JobAdmin(ReadOnlyAdmin[Job]):
         extra_context: dict[str, Any] | None = None,
     ) -> HttpResponse:
         """Show the page. It has no form, so whatever is posted here changes nothing."""
-        self._require(self.has_view_permission(request))
+        self.require(request)
         job = self._find_job(object_id)
         if job is None:
-            return self._absent(request)
+            return self.absent(request)
         context = {
-            "page": read_page(job, self._sight(request), clock.now()),
+            "page": read_page(job, self.sight(request), clock.now()),
             "job": job,
             "can_cancel": job.state in (JobState.QUEUED, JobState.RUNNING) and self.has_cancel_permission(request),
             "can_retry": job.state in REPLAYABLE and self.has_retry_permission(request),
             "can_reveal": self.has_reveal_permission(request),
         }
-        return self._render(request, "page", job.public_id, {**context, **(extra_context or {})})
+        return self.render(request, "page", job.public_id, {**context, **(extra_context or {})})
 
     def cancel_view(self, request: HttpRequest, public_id: str) -> HttpResponse:
-        self._require(self.has_view_permission(request) and self.has_cancel_permission(request))
+        self.require(request, self.has_cancel_permission(request))
         return self._act(request, public_id, cancel_jobs)
 
     def retry_view(self, request: HttpRequest, public_id: str) -> HttpResponse:
-        self._require(self.has_view_permission(request) and self.has_retry_permission(request))
+        self.require(request, self.has_retry_permission(request))
         return self._act(request, public_id, retry_jobs)
 
     def reveal_view(self, request: HttpRequest, public_id: str) -> HttpResponse:
         """Show the prompt and the answer, and write down who read them."""
-        self._require(self.has_view_permission(request) and self.has_reveal_permission(request))
+        self.require(request, self.has_reveal_permission(request))
         job = self._find_job(public_id)
         if job is None:
-            return self._absent(request)
+            return self.absent(request)
         if request.method != "POST":
-            return HttpResponseRedirect(_page_of(job))
+            return HttpResponseRedirect(page_of(job))
         note_reveal(job, actor_of(request))
         parts = (
             ("Prompt", f"{job.get_kind_display()}, as the site sent it", *_read(lambda: body_of(job))),
             ("Answer", "", *_read(lambda: result_of(job))),
         )
-        context = {"job": job, "back": _page_of(job), "parts": parts}
+        context = {"job": job, "back": page_of(job), "parts": parts}
         # No browser keeps it: the admin's views all answer with Cache-Control: no-store.
-        return self._render(request, "reveal", f"Prompt and answer of {job.public_id}", context)
+        return self.render(request, "reveal", f"Prompt and answer of {job.public_id}", context)
 
     def _act(self, request: HttpRequest, public_id: str, act: "Act") -> HttpResponse:
         job = self._find_job(public_id)
         if job is None:
-            return self._absent(request)
+            return self.absent(request)
         # Who had to sign in first comes back by GET, which does nothing.
         if request.method == "POST":
             self._tell(request, act([job], actor_of(request)))
-        return HttpResponseRedirect(_page_of(job))
-
-    def _absent(self, request: HttpRequest) -> HttpResponse:
-        self.message_user(request, "There is no such job.", messages.WARNING)
-        return HttpResponseRedirect(reverse("admin:jobs_job_changelist"))
+        return HttpResponseRedirect(page_of(job))
 
     def _find_job(self, object_id: str) -> Job | None:
         wanted = read_id(object_id)
@@ -251,37 +230,15 @@ class JobAdmin(ReadOnlyAdmin[Job]):
         jobs = Job.objects.select_related("site", "replay_of")
         return jobs.defer(*SEALED, *(f"replay_of__{name}" for name in SEALED)).filter(id=wanted).first()
 
-    def _sight(self, request: HttpRequest) -> Sight:
-        return Sight(
-            usage=may_view(self.admin_site, request, UsageEvent),
-            webhooks=request.user.has_perms(["webhooks.view_event", "webhooks.view_delivery"]),
-            audit=request.user.has_perm("tenants.view_auditentry"),
-            link_to=lambda row: _page_of(row) if isinstance(row, Job) else link_to(self.admin_site, request, row),
-        )
-
-    def _render(self, request: HttpRequest, name: str, title: str, context: dict[str, Any]) -> TemplateResponse:
-        request.current_app = self.admin_site.name
-        common = {**self.admin_site.each_context(request), "opts": self.opts, "title": title}
-        return TemplateResponse(request, f"admin/jobs/job/{name}.html", {**common, **context})
-
-    @staticmethod
-    def _require(allowed: bool) -> None:
-        if not allowed:
-            raise PermissionDenied
-
 
 Act = Callable[[Sequence[Job], Actor], list[Verdict]]
-
-
-def _page_of(job: Job) -> str:
-    return reverse("admin:jobs_job_change", args=(job.public_id,))
 
 
 def _link(verdict: Verdict) -> SafeString | str:
     if verdict.new is None:
         return verdict.job.public_id
     link = '{} as <a class="nd-link" href="{}">{}</a>'
-    return format_html(link, verdict.job.public_id, _page_of(verdict.new), verdict.new.public_id)
+    return format_html(link, verdict.job.public_id, page_of(verdict.new), verdict.new.public_id)
 
 
 def _read(read: Callable[[], Any]) -> tuple[str, str]:
