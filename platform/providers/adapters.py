@@ -1,5 +1,6 @@
 """The providers: each one endpoint with one key, speaking its dialect through one client."""
 
+import functools
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing, contextmanager
 from dataclasses import replace
@@ -9,7 +10,7 @@ from urllib.parse import quote, urlsplit
 import httpx
 import msgspec
 
-from core.http import provider_client
+from core.http import ProviderClient, provider_client
 from providers.catalogue import Model, find_model
 from providers.dialects import anthropic_errors, anthropic_upstream, openai_errors, openai_upstream
 from providers.dialects.faults import MASK
@@ -26,7 +27,7 @@ from providers.errors import (
     Transient,
     Unsupported,
 )
-from providers.exchange import Answer, ToError, exchange
+from providers.exchange import Answer, Post, ToError, exchange
 from providers.types import (
     CallContext,
     ChatRequest,
@@ -73,7 +74,7 @@ class OpenAI:
         base_url: str = OPENAI_URL,
         vendor: str | None = None,
         flavor: Flavor | None = None,
-        http: httpx.AsyncClient | None = None,
+        http: ProviderClient | None = None,
     ) -> None:
         self.name = name
         self._base_url = _checked_url(base_url)
@@ -109,8 +110,8 @@ class OpenAI:
     async def close(self) -> None:
         await self._http.aclose()
 
-    def _request(self, path: str, model: str, payload: JSONObject, call: CallContext) -> httpx.Request:
-        return _post(self._http, self._url(path, model), self._headers(), payload, call)
+    def _request(self, path: str, model: str, payload: JSONObject, call: CallContext) -> Post:
+        return _post(self._url(path, model), self._headers(), payload, call)
 
     def _url(self, path: str, model: str) -> str:
         return f"{self._base_url}/{path}"
@@ -136,7 +137,7 @@ class AzureOpenAI(OpenAI):
         api_key: str,
         base_url: str,
         api_version: str | None = None,
-        http: httpx.AsyncClient | None = None,
+        http: ProviderClient | None = None,
     ) -> None:
         # On dated surfaces only reasoning models know `max_completion_tokens`.
         flavor = COMPATIBLE if api_version else OPENAI
@@ -163,7 +164,7 @@ class Anthropic:
         *,
         api_key: str,
         base_url: str = ANTHROPIC_URL,
-        http: httpx.AsyncClient | None = None,
+        http: ProviderClient | None = None,
     ) -> None:
         self.name = name
         self._base_url = _checked_url(base_url).removesuffix("/v1")
@@ -189,11 +190,11 @@ class Anthropic:
     async def close(self) -> None:
         await self._http.aclose()
 
-    def _request(self, request: ChatRequest, call: CallContext, *, stream: bool) -> httpx.Request:
+    def _request(self, request: ChatRequest, call: CallContext, *, stream: bool) -> Post:
         model = find_model("anthropic", request.model)
         payload = anthropic_upstream.to_payload(request, stream=stream, model=model)
         headers = {"x-api-key": self._api_key, "anthropic-version": anthropic_upstream.API_VERSION}
-        return _post(self._http, f"{self._base_url}/v1/messages", headers, payload, call)
+        return _post(f"{self._base_url}/v1/messages", headers, payload, call)
 
 
 def connect(
@@ -205,7 +206,7 @@ def connect(
     vendor: str | None = None,
     api_version: str | None = None,
     flavor: Flavor | None = None,
-    http: httpx.AsyncClient | None = None,
+    http: ProviderClient | None = None,
 ) -> Provider:
     """Return the provider of a dialect. Raises ValueError where the address or the key cannot be right.
 
@@ -225,7 +226,7 @@ def connect(
 
 
 async def _stream(
-    http: httpx.AsyncClient, request: httpx.Request, call: CallContext, to_error: ToError, reader: EventReader
+    http: ProviderClient, request: Post, call: CallContext, to_error: ToError, reader: EventReader
 ) -> AsyncGenerator[StreamEvent, None]:
     """Yield a stream's events; the last is Finished, or this raises."""
     async with exchange(http, request, call, to_error) as answer:
@@ -271,20 +272,23 @@ def _cut(answer: Answer) -> ProviderError:
     return Ambiguous("The provider's stream ended before the answer began.")
 
 
-async def _fetch(http: httpx.AsyncClient, request: httpx.Request, call: CallContext, to_error: ToError) -> bytes:
+async def _fetch(http: ProviderClient, request: Post, call: CallContext, to_error: ToError) -> bytes:
     async with exchange(http, request, call, to_error) as answer:
         return await answer.read()
 
 
-def _post(
-    http: httpx.AsyncClient, url: str, headers: dict[str, str], payload: JSONObject, call: CallContext
-) -> httpx.Request:
+def _post(url: str, headers: dict[str, str], payload: JSONObject, call: CallContext) -> Post:
     try:
         body = msgspec.json.encode(payload)
     except (UnicodeError, RecursionError) as error:
         raise Rejected(f"The request cannot be written as JSON: {error}") from error
     headers = {**headers, "content-type": "application/json", "x-client-request-id": call.call_id}
-    return http.build_request("POST", url, headers=headers, content=body)
+    return Post(_parsed(url), headers, body)
+
+
+@functools.lru_cache(maxsize=1000)
+def _parsed(url: str) -> httpx.URL:
+    return httpx.URL(url)
 
 
 @contextmanager

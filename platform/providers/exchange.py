@@ -8,13 +8,14 @@ start ───────────▶ sent ──────────�
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import aiohttp
 import httpx
 from aiohttp.http_exceptions import HttpProcessingError
 
-from core.http import watched_progress
+from core.http import ClientClosed, ProviderClient, watched_progress
 from providers.errors import Ambiguous, BadResponse, Interrupted, ProviderError, TimedOut, Transient
 from providers.types import CallContext
 
@@ -120,10 +121,17 @@ class Answer:
         return min(byte_due, self._started_at + self._call.total_seconds)
 
 
+@dataclass(frozen=True, slots=True)
+class Post:
+    """What is sent to a provider."""
+
+    url: httpx.URL
+    headers: Mapping[str, str] = field(repr=False)
+    body: bytes = field(repr=False)
+
+
 @asynccontextmanager
-async def exchange(
-    http: httpx.AsyncClient, request: httpx.Request, call: CallContext, to_error: ToError
-) -> AsyncIterator[Answer]:
+async def exchange(http: ProviderClient, request: Post, call: CallContext, to_error: ToError) -> AsyncIterator[Answer]:
     """Send a request and give its answer. The connection is free, or closed, when the block is left, however it is."""
     started_at = asyncio.get_running_loop().time()
     response = await _send(http, request, call, started_at)
@@ -139,19 +147,17 @@ async def exchange(
             await response.aclose()
 
 
-async def _send(
-    http: httpx.AsyncClient, request: httpx.Request, call: CallContext, started_at: float
-) -> httpx.Response:
-    if http.is_closed:
-        raise Transient("This provider's client is closed; it was replaced or the process ends.")
+async def _send(http: ProviderClient, request: Post, call: CallContext, started_at: float) -> httpx.Response:
     # `pool` bounds all of connecting, DNS and the wait for a free connection too; `connect` bounds the socket only.
     connect = min(call.connect_seconds, call.total_seconds)
-    request.extensions["timeout"] = httpx.Timeout(None, connect=connect, pool=connect).as_dict()
+    timeouts = httpx.Timeout(None, connect=connect, pool=connect)
     due = started_at + min(call.first_byte_seconds, call.total_seconds)
     with watched_progress() as progress:
         try:
             async with asyncio.timeout_at(due):
-                return await http.send(request, stream=True)
+                return await http.send(request.url, request.headers, request.body, timeouts)
+        except ClientClosed as error:
+            raise Transient("This provider's client is closed; it was replaced or the process ends.") from error
         except FOREIGN_ERRORS as error:
             raise to_provider_error(error, sent=progress.connected, answered=False) from error
 

@@ -4,12 +4,12 @@ import asyncio
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 
 import httpx
 import pytest
 
-from core.http import provider_client, watched_progress
+from core.http import ClientClosed, ProviderClient, provider_client, watched_progress
 
 ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 
@@ -53,13 +53,22 @@ def short_lived() -> Iterator[ShortLived]:
         server.close_kept()
 
 
+async def ask(http: ProviderClient, url: str) -> str:
+    """Post something, and return the whole answer."""
+    response = await http.send(httpx.URL(url), {}, b"x", httpx.Timeout(5))
+    try:
+        return (await response.aread()).decode()
+    finally:
+        await response.aclose()
+
+
 async def test_a_connection_that_the_server_closed_is_not_used_again() -> None:
     with short_lived() as server:
-        async with provider_client() as http:
+        async with aclosing(provider_client()) as http:
             for count in range(1, 4):
                 # No await between the close and the next request: the event loop has not seen it yet.
                 server.close_kept()
-                assert (await http.post(server.url, content=b"x")).text == "ok"
+                assert await ask(http, server.url) == "ok"
                 assert server.requests == count
 
 
@@ -75,22 +84,22 @@ async def test_a_live_connection_is_used_again() -> None:
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    async with server, provider_client() as http:
+    async with server, aclosing(provider_client()) as http:
         for _ in range(5):
-            await http.post(url, content=b"x")
+            await ask(http, url)
 
     assert connections == 1
 
 
 async def test_progress_tells_whether_anything_can_have_been_sent(unused_tcp_port: int) -> None:
-    async with provider_client() as http:
+    async with aclosing(provider_client()) as http:
         with short_lived() as server:
             with watched_progress() as progress:
-                await http.post(server.url, content=b"x")
+                await ask(http, server.url)
             assert progress.connected
 
         with watched_progress() as progress, pytest.raises(httpx.HTTPError):
-            await http.post(f"http://127.0.0.1:{unused_tcp_port}", content=b"x")
+            await ask(http, f"http://127.0.0.1:{unused_tcp_port}")
         assert not progress.connected
 
 
@@ -98,12 +107,40 @@ async def test_of_an_unknown_transport_the_worst_is_thought() -> None:
     def fails(request: httpx.Request) -> httpx.Response:
         raise httpx.ConnectError("no")
 
-    async with httpx.AsyncClient(transport=httpx.MockTransport(fails)) as http:
+    async with aclosing(ProviderClient(httpx.MockTransport(fails))) as http:
         with watched_progress() as progress, pytest.raises(httpx.ConnectError):
-            await http.post("http://x.test")
+            await ask(http, "http://x.test")
 
     assert progress.connected
 
 
 async def test_a_client_that_was_never_used_can_be_closed() -> None:
     await provider_client().aclose()
+
+
+async def test_nothing_is_sent_by_a_closed_client() -> None:
+    http = provider_client()
+    await http.aclose()
+
+    with pytest.raises(ClientClosed):
+        await ask(http, "http://x.test")
+
+
+async def test_only_the_headers_that_are_meant_are_sent() -> None:
+    seen: list[httpx.Request] = []
+
+    def answers(request: httpx.Request) -> httpx.Response:
+        seen.append(request)
+        return httpx.Response(200, headers={"set-cookie": "a=b"}, content=b"ok")
+
+    async with aclosing(ProviderClient(httpx.MockTransport(answers))) as http:
+        await ask(http, "http://x.test/path")
+        await ask(http, "http://x.test/path")
+
+    assert dict(seen[1].headers) == {
+        "host": "x.test",
+        "user-agent": "nightdesk",
+        "accept": "*/*",
+        "accept-encoding": "identity",
+        "content-length": "1",
+    }

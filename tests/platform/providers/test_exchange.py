@@ -8,6 +8,7 @@ import httpx
 import pytest
 from aiohttp import http_exceptions
 
+from core.http import ProviderClient
 from providers.adapters import OpenAI
 from providers.errors import Ambiguous, BadResponse, Interrupted, ProviderError, TimedOut, Transient
 from providers.exchange import FOREIGN_ERRORS, to_provider_error
@@ -28,11 +29,11 @@ HTTPX_ERRORS = sorted(
         for value in vars(httpx).values()
         if isinstance(value, type) and issubclass(value, Exception) and value.__module__.startswith("httpx")
     },
-    key=lambda kind: kind.__name__,
+    key=repr,
 )
 AIOHTTP_ERRORS = sorted(
     {kind for kind in (aiohttp.ClientError, *all_below(aiohttp.ClientError)) if kind.__module__.startswith("aiohttp")},
-    key=lambda kind: kind.__name__,
+    key=repr,
 )
 
 
@@ -54,7 +55,7 @@ async def test_no_foreign_exception_escapes(kind: type[Exception], call: CallCon
     def fails(request: httpx.Request) -> httpx.Response:
         raise made(kind)
 
-    provider = OpenAI(api_key="k", http=httpx.AsyncClient(transport=httpx.MockTransport(fails)))
+    provider = OpenAI(api_key="k", http=ProviderClient(httpx.MockTransport(fails)))
 
     with pytest.raises(ProviderError) as caught:
         await provider.complete(REQUEST, call)
