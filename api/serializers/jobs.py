@@ -69,21 +69,24 @@ class JobIn(StrictSerializer[Any]):
     available_at = Moment(required=False, allow_null=True, help_text="Not to be started before.")
     expires_at = Moment(required=False, allow_null=True, help_text="Not to be started any more; the job expires.")
 
-    def to_submission(self, identity: Identity, idempotency_key: str | None, request_id: str) -> Submission:
-        wanted: Mapping[str, Any] = self.validated_data
-        return Submission(
-            kind=JobKind(wanted["kind"]),
-            body=wanted["body"],
-            metadata=wanted.get("metadata", {}),
-            idempotency_key=idempotency_key,
-            priority=PRIORITIES[wanted["priority"]],
-            max_attempts=wanted.get("max_attempts"),
-            available_at=wanted.get("available_at"),
-            expires_at=wanted.get("expires_at"),
-            request_id=request_id,
-            only_model=identity.model,
-            max_tokens_cap=identity.max_tokens,
-        )
+
+def to_submission(
+    wanted: Mapping[str, Any], identity: Identity, idempotency_key: str | None, request_id: str
+) -> Submission:
+    """Return what is wanted, as `JobIn` read it, in the words of `jobs.submit`."""
+    return Submission(
+        kind=JobKind(wanted["kind"]),
+        body=wanted["body"],
+        metadata=wanted.get("metadata", {}),
+        idempotency_key=idempotency_key,
+        priority=PRIORITIES[wanted["priority"]],
+        max_attempts=wanted.get("max_attempts"),
+        available_at=wanted.get("available_at"),
+        expires_at=wanted.get("expires_at"),
+        request_id=request_id,
+        only_model=identity.model,
+        max_tokens_cap=identity.max_tokens,
+    )
 
 
 def read_idempotency_key(headers: Mapping[str, str]) -> str | None:

@@ -10,7 +10,16 @@ from api.authentication import identity_of
 from api.pages import page_of, page_schema
 from api.request_ids import id_of
 from api.schema import refusals
-from api.serializers.jobs import JobIn, JobOut, JobQuery, JobSummaryOut, JobView, read_idempotency_key
+from api.serializers.jobs import (
+    JobIn,
+    JobOut,
+    JobQuery,
+    JobSummaryOut,
+    JobView,
+    read_idempotency_key,
+    to_submission,
+)
+from api.serializers.shared import read, write
 from api.views.resource import Resource
 from inference.errors import UnknownModel
 from jobs.cancel import cancel
@@ -59,15 +68,14 @@ class Jobs(Resource):
         ],
     )
     def post(self, request: Request) -> Response:
-        wanted = JobIn(data=request.data)
-        wanted.is_valid(raise_exception=True)
+        wanted = read(JobIn, request.data)
         key = read_idempotency_key(request.headers)
         identity = identity_of(request)
-        submitted = submit(identity.site, wanted.to_submission(identity, key, id_of(request._request)))
+        submitted = submit(identity.site, to_submission(wanted, identity, key, id_of(request._request)))
         # The same answer both times: a caller that lost the first must not have to know.
         if submitted.created:
             # Nothing was done for it yet, so there is nothing to look up.
-            return Response(JobOut(JobView(submitted.job, None)).data, status.HTTP_202_ACCEPTED)
+            return Response(write(JobOut, JobView(submitted.job, None)), status.HTTP_202_ACCEPTED)
         return _in_full(submitted.job, status.HTTP_202_ACCEPTED, {"Idempotent-Replayed": "true"})
 
     @extend_schema(
@@ -143,4 +151,4 @@ class RetryJob(Resource):
 def _in_full(job: Job, status_code: int = status.HTTP_200_OK, headers: dict[str, str] | None = None) -> Response:
     account = account_of(job)
     view = JobView(job, account.billed, account.attempts, result_of(job))
-    return Response(JobOut(view).data, status_code, headers=headers)
+    return Response(write(JobOut, view), status_code, headers=headers)
