@@ -22,6 +22,8 @@ from core.threads import DatabaseThreads
 
 #: Answered on the event loop itself: it touches nothing, and is alive as long as the loop is.
 WITHOUT_THREAD = ("/healthz",)
+#: How much of a large body is gathered, before a thread writes it to the disk.
+WRITTEN_AT_ONCE = 1_048_576
 
 
 class Desk(SyncHandler):
@@ -52,14 +54,18 @@ class Desk(SyncHandler):
     async def read_body(self, receive: Receive) -> IO[bytes]:
         """Return the body in a file that is on the disk once it is large, and nowhere when it is closed."""
         body_file = SpooledTemporaryFile(settings.FILE_UPLOAD_MAX_MEMORY_SIZE)  # noqa: SIM115 (the caller closes it)
-        more = True
+        more, waiting = True, bytearray()
         while more:
             message = await receive()
             if message["type"] == "http.disconnect":
                 body_file.close()
                 raise RequestAborted
             more = message.get("more_body", False)
-            await _write(body_file, message.get("body", b""))
+            waiting += message.get("body", b"")
+            if len(waiting) >= WRITTEN_AT_ONCE:
+                await asyncio.to_thread(body_file.write, waiting)
+                waiting = bytearray()
+        body_file.write(waiting)
         body_file.seek(0)
         return body_file
 
@@ -83,13 +89,6 @@ class Desk(SyncHandler):
         if isinstance(response, StreamingHttpResponse) and not response.is_async:
             response.streaming_content = pull(self._slow, iter(response))
         await super().send_response(response, send)
-
-
-async def _write(body_file: SpooledTemporaryFile[bytes], data: bytes) -> None:
-    if body_file.tell() + len(data) > settings.FILE_UPLOAD_MAX_MEMORY_SIZE:
-        await asyncio.to_thread(body_file.write, data)
-    else:
-        body_file.write(data)
 
 
 def _take_in(request: ASGIRequest, body_file: IO[bytes]) -> None:
