@@ -14,7 +14,7 @@ from jobs.models import Job
 from nightdesk.management.commands.rotate_encryption_key import sealed_fields
 from tenants.credentials import create_site
 from tenants.models import Credential
-from tests.factories import make_job, make_provider
+from tests.factories import make_file, make_job, make_provider
 from webhooks.models import Endpoint, EndpointSecret, Event
 
 OLD, NEW = f"old:{new_key()}", f"new:{new_key()}"
@@ -34,6 +34,7 @@ def sealed_with_the_old_key(db: None, settings: Settings) -> Settings:
     site = create_site("Bakery").site
     make_job(site, payload=b"prompt", result=b"answer")
     make_job(site, payload=b"another")
+    make_file(site, b"requests")
     make_provider(api_key=b"sk-vendor")
     endpoint = Endpoint.objects.create(site=site, url="https://bakery.test/hook")
     EndpointSecret.objects.create(endpoint=endpoint, secret=b"whsec_x")
@@ -60,6 +61,7 @@ def test_every_sealed_column_is_known() -> None:
         "webhooks.Event.payload",
         "jobs.Job.payload",
         "jobs.Job.result",
+        "jobs.FileChunk.content",
     }
 
 
@@ -68,7 +70,7 @@ def test_after_the_rotation_the_old_key_is_not_needed(sealed_with_the_old_key: S
 
     report = rotate()
 
-    assert (report["active_key"], report["sealed_anew"]) == ("new", 7)
+    assert (report["active_key"], report["sealed_anew"]) == ("new", 8)
     assert key_ids() == {"new"}
     sealed_with_the_old_key.ENCRYPTION_KEYS = NEW
     assert {bytes(job.payload) for job in Job.objects.all()} == {b"prompt", b"another"}
@@ -85,7 +87,7 @@ def test_rotating_twice_changes_nothing(sealed_with_the_old_key: Settings) -> No
 def test_a_check_counts_and_changes_nothing(sealed_with_the_old_key: Settings) -> None:
     report = rotate(check=True)
 
-    assert (sum(report["rows"].values()), report["sealed_anew"]) == (7, 0)
+    assert (sum(report["rows"].values()), report["sealed_anew"]) == (8, 0)
     assert key_ids() == {"old"}
 
 

@@ -12,8 +12,11 @@ from psycopg import sql
 
 from core.crypto import VERSION, CryptoError, new_key, parse_keyring
 from core.fields import SealedField, keyring
+from jobs.models import FileChunk
 
 BATCH = 500
+#: The same of files' pieces, half a megabyte each.
+BATCH_OF_PIECES = 10
 
 
 class Command(BaseCommand):
@@ -51,7 +54,8 @@ class Command(BaseCommand):
 
     def _count_or_rotate(self, model: type[models.Model], field: SealedField, name: str, check: bool) -> int:
         total, done = len(_keys_of_old(model, field, limit=None)), 0
-        while not check and (keys := _keys_of_old(model, field, limit=BATCH)):
+        batch = BATCH_OF_PIECES if model is FileChunk else BATCH
+        while not check and (keys := _keys_of_old(model, field, limit=batch)):
             done += _seal_anew(model, field, keys)
             self.stderr.write(f"\r{name}: {done} of {total}", ending="" if done < total else "\n")
         return total if check else done
