@@ -14,7 +14,7 @@ from tenants.credentials import NewSite
 from tests.api.calling import CHAT, Caller, error_of
 from tests.asking import token
 from tests.factories import make_file
-from tests.jobs.batches.conftest import end, to_file
+from tests.jobs.batches.making import end, to_file
 
 URL = "/v1/chat/completions"
 

@@ -14,7 +14,7 @@ from jobs.batches.expand import expand_one
 from jobs.models import Batch, JobState
 from tenants.credentials import NewSite
 from tests.api.calling import CHAT
-from tests.jobs.batches.conftest import end, to_file
+from tests.jobs.batches.making import end, to_file
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

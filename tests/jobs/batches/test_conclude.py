@@ -16,7 +16,7 @@ from jobs.batches.results import error_lines, output_lines, result_lines
 from jobs.models import Batch, BatchState, File, Job, JobState, Pause
 from metering.models import Outcome, UsageEvent
 from tenants.models import Site
-from tests.jobs.batches.conftest import ANSWER, end, make_batch
+from tests.jobs.batches.making import ANSWER, end, make_batch
 from webhooks.models import Event
 
 

@@ -17,7 +17,7 @@ from jobs.errors import IdempotencyConflict, InvalidBatch
 from jobs.models import BATCH_QUEUE, Batch, BatchState, Job, JobKind, JobState
 from tenants.models import Site
 from tests.factories import make_provider, make_route
-from tests.jobs.batches.conftest import BODY, item, states_of, wanted
+from tests.jobs.batches.making import BODY, item, states_of, wanted
 
 
 @pytest.mark.django_db(transaction=True)

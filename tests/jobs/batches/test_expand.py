@@ -16,7 +16,7 @@ from jobs.errors import FileMissing, UnfitFile
 from jobs.models import Batch, BatchState, File, FileChunk, Job
 from tenants.models import Site
 from tests.factories import make_file, make_site
-from tests.jobs.batches.conftest import BODY, line, states_of, to_file, wanted
+from tests.jobs.batches.making import BODY, line, states_of, to_file, wanted
 from webhooks.models import Event
 
 
@@ -199,21 +199,29 @@ def test_a_batch_that_somebody_reads_is_passed_over(site: Site, desk_route: None
     assert (states_of(first), states_of(second)) == ({}, {"r1": "queued"})
 
 
-def test_a_batch_canceled_while_its_file_is_read_keeps_nothing(
+@pytest.mark.django_db(transaction=True)
+def test_a_cancel_does_not_wait_for_whoever_reads_the_file_and_nothing_of_it_is_kept(
     site: Site, desk_route: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     batch = make_waiting(site, [line("r1")])
     copy = insert._copy
 
-    def cancel_first(rows: list[tuple[Any, ...]]) -> None:
+    def cancel_meanwhile() -> None:
+        cancel(site, batch.public_id)
+        connection.close()
+
+    def be_canceled(rows: list[tuple[Any, ...]]) -> None:
         copy(rows)
-        Batch.objects.filter(id=batch.id).update(state=BatchState.CANCELLED)
+        thread = threading.Thread(target=cancel_meanwhile)
+        thread.start()
+        thread.join(20)
+        assert not thread.is_alive()
 
-    monkeypatch.setattr(insert, "_copy", cancel_first)
-    expand_one()
+    monkeypatch.setattr(insert, "_copy", be_canceled)
 
-    # The cancel was a part of the reading's own transaction here, and went with it; the members did so, too.
+    assert read(batch).state == BatchState.CANCELLED
     assert not Job.objects.exists()
+    assert list(Event.objects.values_list("type", flat=True)) == ["batch.cancelled"]
 
 
 def test_a_batch_canceled_before_its_file_is_read_has_ended(site: Site, desk_route: None) -> None:

@@ -13,7 +13,7 @@ from jobs.leases import take_lease
 from jobs.models import BATCH_QUEUE, Batch, BatchState, Job, JobState, Pause
 from tenants.errors import ModelNotAllowed
 from tenants.models import Site
-from tests.jobs.batches.conftest import end, make_batch, states_of
+from tests.jobs.batches.making import end, make_batch, states_of
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from jobs.leases import take_lease
 from jobs.models import Batch, BatchState, Job, JobState
 from tenants.models import Site
 from tests.factories import make_site
-from tests.jobs.batches.conftest import end, make_batch, states_of
+from tests.jobs.batches.making import end, make_batch, states_of
 from webhooks.models import Event
 
 

@@ -11,7 +11,7 @@ from django.db.models.functions import Now
 from jobs.batches.tell import tell_progress
 from jobs.models import Batch
 from tenants.models import Site
-from tests.jobs.batches.conftest import end, make_batch
+from tests.jobs.batches.making import end, make_batch
 from webhooks.models import Event
 
 
