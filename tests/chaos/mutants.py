@@ -1,0 +1,135 @@
+"""What the desk would be without one of its safeguards: each mutant changes one thing, and the proof must see it."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import pytest
+
+from jobs import cancel, claim, execute, finish, sweep, transitions
+from jobs.fence import Fence
+from jobs.models import Job
+from jobs.sweep import Loss
+from jobs.transitions import Transition
+from metering import accounts
+
+
+def fence_by_state_alone(patch: pytest.MonkeyPatch) -> None:
+    """Whoever comes may end a job that runs, as some queues have it."""
+
+    def lock_held(fences: Iterable[Fence]) -> dict[Fence, Job]:
+        wanted = list(fences)
+        jobs = {job.id: job for job in Job.objects.filter(id__in=[fence.job_id for fence in wanted], state="running")}
+        return {fence: jobs[fence.job_id] for fence in wanted if fence.job_id in jobs}
+
+    patch.setattr(finish, "lock_held", lock_held)
+
+
+def fence_by_id_alone(patch: pytest.MonkeyPatch) -> None:
+    """Whoever comes may end a job, whatever it has become."""
+
+    def lock_held(fences: Iterable[Fence]) -> dict[Fence, Job]:
+        wanted = list(fences)
+        jobs = {job.id: job for job in Job.objects.filter(id__in=[fence.job_id for fence in wanted])}
+        return {fence: jobs[fence.job_id] for fence in wanted}
+
+    patch.setattr(finish, "lock_held", lock_held)
+
+
+def no_fence_before_calls(patch: pytest.MonkeyPatch) -> None:
+    """A call is opened without a look at whose attempt it is."""
+
+    def lock_held(fences: Iterable[Fence]) -> dict[Fence, Job]:
+        wanted = list(fences)
+        jobs = {job.id: job for job in Job.objects.filter(id__in=[fence.job_id for fence in wanted])}
+        return {fence: jobs[fence.job_id] for fence in wanted}
+
+    patch.setattr(execute, "lock_held", lock_held)
+
+
+def no_crash_cap(patch: pytest.MonkeyPatch) -> None:
+    """A job may kill as many workers as it likes."""
+    patch.setattr(sweep, "MAX_CRASHES", 5)
+
+
+def crashes_are_not_counted(patch: pytest.MonkeyPatch) -> None:
+    """A lost worker costs its jobs nothing."""
+
+    def taken_away(job: Job, loss: Loss) -> Transition:
+        found = original(job, loss)
+        return Transition(
+            found.job, found.state, found.outcome, found.attempt_problem, found.problem, is_error=found.is_error
+        )
+
+    original = sweep._taken_away
+    patch.setattr(sweep, "_taken_away", taken_away)
+
+
+def ends_are_not_told(patch: pytest.MonkeyPatch) -> None:
+    """The transaction that ends a job writes no event."""
+    patch.setattr(transitions, "record_ends", lambda _: None)
+
+
+def cancels_are_not_told(patch: pytest.MonkeyPatch) -> None:
+    """The transaction that cancels a queued job writes no event."""
+    patch.setattr(cancel, "record_end", lambda _: None)
+
+
+def only_swept_ends_are_not_told(patch: pytest.MonkeyPatch) -> None:
+    """Where a sweep ends a job, the event is forgotten."""
+    told = vars(transitions)["record_ends"]
+
+    def apply(moves: Sequence[Transition]) -> None:
+        patch.setattr(transitions, "record_ends", lambda _: None)
+        original(moves)
+        patch.setattr(transitions, "record_ends", told)
+
+    original = transitions.apply
+    patch.setattr(sweep, "apply", apply)
+
+
+def oldest_first(patch: pytest.MonkeyPatch) -> None:
+    """Claims go by age: who posts ten thousand jobs is served before whoever comes after."""
+    _change_claim(patch, "priority, turn, available_at, id", "priority, available_at, id")
+
+
+def urgency_is_ignored(patch: pytest.MonkeyPatch) -> None:
+    """Claims take turns, and nothing is urgent."""
+    _change_claim(patch, "ORDER BY priority, turn, available_at, id", "ORDER BY turn, available_at, id")
+
+
+def caps_are_ignored(patch: pytest.MonkeyPatch) -> None:
+    """A site may have as many jobs running as there is room for."""
+    _change_claim(patch, "WHERE site_place <= site_room", "")
+    _change_claim(patch, "site_room.room > 0 AND", "")
+
+
+def late_accounts_overwrite(patch: pytest.MonkeyPatch) -> None:
+    """An end that comes too late writes its calls' accounts as if it came in time."""
+    patch.setattr(accounts, "write_late", accounts.write)
+
+
+def lost_calls_stay_open(patch: pytest.MonkeyPatch) -> None:
+    """The sweep takes an attempt away and forgets the call that was under way."""
+    patch.setattr(sweep, "close_lost_calls", lambda *_: 0)
+
+
+#: Each with the promises that it must be seen to break.
+MUTANTS: Mapping[Callable[[pytest.MonkeyPatch], None], set[str]] = {
+    fence_by_state_alone: {"fence", "billing"},
+    fence_by_id_alone: {"fence", "billing", "broke"},
+    no_fence_before_calls: {"accounts"},
+    no_crash_cap: {"crash_cap"},
+    crashes_are_not_counted: {"crash_cap"},
+    ends_are_not_told: {"terminal_events_missing"},
+    cancels_are_not_told: {"terminal_events_missing"},
+    only_swept_ends_are_not_told: {"terminal_events_missing"},
+    oldest_first: {"fairness"},
+    urgency_is_ignored: {"priority"},
+    caps_are_ignored: {"caps"},
+    late_accounts_overwrite: {"billing"},
+    lost_calls_stay_open: {"accounts"},
+}
+
+
+def _change_claim(patch: pytest.MonkeyPatch, old: str, new: str) -> None:
+    assert old in claim.CLAIM
+    patch.setattr(claim, "CLAIM", claim.CLAIM.replace(old, new))

@@ -1,0 +1,372 @@
+"""The campaign's little sister: many workers in one process, in an order that a seed decides, on a real Postgres.
+
+Nothing of the desk is replaced: workers claim, open calls, end attempts and sweep through the desk's own functions.
+Only they are made up: they die and are frozen at any point, and come back with ends that nobody waits for any more.
+"""
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from uuid import UUID
+
+from django.db import DatabaseError, connection, transaction
+from django.db.models.functions import Now
+
+from core.ids import to_public
+from inference.accounts import Asker
+from jobs.cancel import cancel
+from jobs.claim import claim
+from jobs.endings import Canceled, Ending, Failed, GivenBack, RetryIn, Succeeded
+from jobs.errors import JobEnded
+from jobs.execute import Opening, Run, begin, open_calls
+from jobs.finish import End, Finish, finish_all
+from jobs.leases import renew_lease, take_lease
+from jobs.models import Job, JobKind, JobState, WorkerLease
+from jobs.submit import NORMAL_PRIORITY, Submission, submit
+from jobs.sweep import sweep
+from metering.accounts import Account
+from metering.models import Outcome
+from providers.types import Usage
+from tenants.models import Site
+from tests.chaos.books import read_books
+from tests.chaos.invariants import Violation, check
+from tests.chaos.turns import Turns, unfair_turns
+from tests.factories import make_provider, make_route, make_site
+from webhooks.models import Endpoint
+
+STEPS = 120
+#: At the end a story needs about ten to come to rest; one that never does is stopped.
+ROUNDS = 25
+WORKERS = 4
+SITE_CAP = 2
+#: Jobs whose site has this word for them kill every worker that makes a call for them.
+DEADLY = "deadly"
+PRIORITIES = (NORMAL_PRIORITY - 50, NORMAL_PRIORITY, NORMAL_PRIORITY)
+
+
+@dataclass(slots=True)
+class Hand:
+    """One job in a worker's hands, as the worker knows it."""
+
+    run: Run
+    is_deadly: bool
+    accounts: list[Account] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Worker:
+    id: UUID
+    hands: list[Hand] = field(default_factory=list)
+
+
+class Simulation:
+    """One seed's story."""
+
+    def __init__(self, seed: int) -> None:
+        self.fenced = 0
+        self._chance = random.Random(seed)
+        self._sites = _make_desk()
+        self._capped = self._sites[-1].id
+        self._workers = [_recruit() for _ in range(WORKERS)]
+        #: Attempts whose worker was frozen, and which it will try to end when it is back.
+        self._zombies: list[Hand] = []
+        #: Ends that were written, and whose answer may have been lost on its way.
+        self._written: list[End] = []
+        self._ended: dict[UUID, tuple[str, str | None]] = {}
+        self._keys: list[tuple[Site, Submission]] = []
+        self._violations: list[Violation] = []
+
+    def run(self) -> list[Violation]:
+        """Play the story to its end; return the promises that were broken in it."""
+        steps: Mapping[Callable[[], None], float] = {
+            self._submit: 8,
+            self._claim: 9,
+            self._open_call: 8,
+            self._end: 8,
+            self._return_of_a_zombie: 3,
+            self._end_once_more: 1,
+            self._kill: 1.2,
+            self._freeze: 1.2,
+            self._sweep: 4,
+            self._cancel: 1.5,
+            self._hang: 0.5,
+            self._let_time_pass: 3,
+        }
+        names, weights = list(steps), list(steps.values())
+        for _ in range(STEPS):
+            self._take(self._chance.choices(names, weights)[0])
+            self._look_back()
+            if self._violations:
+                return self._violations
+        self._come_to_rest()
+        with connection.cursor() as cursor:
+            return [*self._violations, *check(read_books(cursor))]
+
+    def _take(self, step: Callable[[], None]) -> None:
+        try:
+            with transaction.atomic():
+                step()
+        except DatabaseError as error:
+            # The last line of defense held: but nothing should ever come so far.
+            self._violations.append(Violation("broke", step.__name__, f"{type(error).__name__}: {error}"))
+
+    # What sites do
+
+    def _submit(self) -> None:
+        site = self._chance.choices(self._sites, (6, 1, 3))[0]
+        if self._keys and self._chance.random() < 0.15:
+            site, wanted = self._chance.choice(self._keys)
+            if submit(site, wanted).created:
+                self._violations.append(Violation("idempotency", str(wanted.idempotency_key), "two jobs were made"))
+            return
+        for _ in range(self._chance.choice((1, 2, 6))):
+            self._submit_one(site)
+
+    def _submit_one(self, site: Site) -> None:
+        number = self._chance.randrange(10**9)
+        wanted = Submission(
+            JobKind.CHAT,
+            {"model": "desk", "messages": [{"role": "user", "content": str(number)}]},
+            metadata={DEADLY: "yes"} if self._chance.random() < 0.04 else {},
+            idempotency_key=str(number) if self._chance.random() < 0.3 else None,
+            priority=self._chance.choice(PRIORITIES),
+            max_attempts=3,
+        )
+        submit(site, wanted)
+        if wanted.idempotency_key:
+            self._keys.append((site, wanted))
+
+    def _cancel(self) -> None:
+        job = self._any_job(JobState.QUEUED, JobState.RUNNING)
+        if job is not None:
+            with suppress(JobEnded):
+                cancel(job.site, job.public_id)
+
+    # What workers do
+
+    def _claim(self) -> None:
+        """A doorbell, heard once or twice, or a look for work without one."""
+        worker = self._chance.choice(self._workers)
+        for _ in range(self._chance.choice((1, 1, 2))):
+            self._claim_for(worker, self._chance.randint(1, 4))
+
+    def _claim_for(self, worker: Worker, limit: int) -> None:
+        before = _standing()
+        claims = claim(worker.id, limit)
+        if not claims:
+            return
+        rows = Job.objects.filter(id__in=[each.job_id for each in claims]).values_list("id", "priority", "metadata")
+        known = {job_id: (priority, metadata) for job_id, priority, metadata in rows}
+        taken = tuple((each.site_id, known[each.job_id][0]) for each in claims)
+        self._violations += unfair_turns(Turns(before, _standing(), taken), self._capped)
+        worker.hands += [Hand(begin(each, worker.id), DEADLY in known[each.job_id][1]) for each in claims]
+
+    def _open_call(self) -> None:
+        if (worker := self._busy()) is None:
+            return
+        hands = self._chance.sample(worker.hands, self._chance.randint(1, len(worker.hands)))
+        accounts = [_account(hand) for hand in hands]
+        stops = open_calls(
+            [
+                Opening(hand.run.fence, [*hand.accounts[-1:], opened])
+                for hand, opened in zip(hands, accounts, strict=True)
+            ]
+        )
+        for hand, opened, stop in zip(hands, accounts, stops, strict=True):
+            if stop is not None:
+                self._end_all(worker, [(hand, stop)])
+            elif hand.is_deadly:
+                self._lose(worker)
+                return
+            else:
+                hand.accounts.append(_closed(opened, self._chance))
+
+    def _end(self) -> None:
+        if (worker := self._busy()) is None:
+            return
+        ready = [hand for hand in worker.hands if hand.accounts]
+        hands = self._chance.sample(ready, min(len(ready), self._chance.randint(1, 3)))
+        self._end_all(worker, [(hand, self._ending(hand)) for hand in hands])
+
+    def _ending(self, hand: Hand) -> Ending:
+        if hand.accounts and hand.accounts[-1].outcome == Outcome.OK and self._chance.random() < 0.8:
+            return Succeeded(b'{"by": "%s"}' % str(hand.run.fence.worker_id).encode())
+        return self._chance.choice(
+            (RetryIn(5, "overloaded", "busy"), Failed("rejected", "no"), GivenBack(), Canceled())
+        )
+
+    def _end_all(self, worker: Worker, endings: Sequence[tuple[Hand, Ending]]) -> None:
+        ends = [End(hand.run.fence, ending, tuple(hand.accounts)) for hand, ending in endings]
+        self._written += ends
+        self._count(finish_all(ends))
+        for hand, _ in endings:
+            worker.hands.remove(hand)
+
+    def _end_once_more(self) -> None:
+        """The commit was made and its answer lost, so the worker writes the same again."""
+        if self._written:
+            self._count(finish_all([self._chance.choice(self._written)]))
+
+    def _return_of_a_zombie(self) -> None:
+        """A worker is back from a freeze, and ends what it held as if nothing had happened."""
+        if not self._zombies:
+            return
+        hand = self._zombies.pop(self._chance.randrange(len(self._zombies)))
+        if self._chance.random() < 0.4:
+            # It was about to make another call, and dies in it if it may.
+            (stop,) = open_calls([Opening(hand.run.fence, [_account(hand)])])
+            if stop is None:
+                return
+        if not hand.accounts:
+            hand.accounts.append(_closed(_account(hand), self._chance))
+        self._count(finish_all([End(hand.run.fence, self._ending(hand), tuple(hand.accounts))]))
+
+    def _sweep(self) -> None:
+        sweep()
+
+    def _count(self, results: Sequence[Finish]) -> None:
+        self.fenced += results.count(Finish.FENCED)
+
+    # What becomes of workers
+
+    def _kill(self) -> None:
+        self._lose(self._chance.choice(self._workers))
+
+    def _freeze(self) -> None:
+        worker = self._chance.choice(self._workers)
+        self._zombies += worker.hands
+        self._lose(worker)
+
+    def _lose(self, worker: Worker) -> None:
+        """Let its lease run out. In its place comes another, which knows nothing."""
+        WorkerLease.objects.filter(worker_id=worker.id).update(expires_at=_seconds_ago())
+        assert renew_lease(worker.id) is None
+        self._workers.remove(worker)
+        self._workers.append(_recruit())
+
+    def _hang(self) -> None:
+        job = self._any_job(JobState.RUNNING)
+        if job is not None:
+            Job.objects.filter(id=job.id).update(deadline_at=_seconds_ago())
+
+    def _let_time_pass(self) -> None:
+        Job.objects.filter(state=JobState.QUEUED).update(available_at=Now())
+
+    # The end
+
+    def _come_to_rest(self) -> None:
+        """All that can still come back does, and one worker does the rest."""
+        for _ in range(ROUNDS):
+            is_over = not Job.objects.filter(state__in=[JobState.QUEUED, JobState.RUNNING]).exists()
+            if is_over or self._violations:
+                break
+            for step in (self._return_of_a_zombie, self._sweep, self._let_time_pass, self._work_off):
+                self._take(step)
+            self._look_back()
+        while self._zombies:
+            self._take(self._return_of_a_zombie)
+        self._look_back()
+
+    def _work_off(self) -> None:
+        for worker in list(self._workers):
+            self._claim_for(worker, 20)
+            # Who shares a worker with two that kill it is taken for a killer too.
+            innocent = [hand for hand in worker.hands if not hand.is_deadly]
+            openings = [(hand, _account(hand)) for hand in innocent]
+            stops = open_calls([Opening(hand.run.fence, [*hand.accounts[-1:], opened]) for hand, opened in openings])
+            for hand, opened in openings:
+                hand.accounts.append(_closed(opened, None))
+            ending = zip(innocent, (stop or Succeeded(b"{}") for stop in stops), strict=True)
+            self._end_all(worker, list(ending))
+            if worker.hands:
+                self._lose(worker)
+
+    def _look_back(self) -> None:
+        """What has ended must stay as it ended."""
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT id, state, md5(result) FROM jobs_job WHERE finished_at IS NOT NULL")
+            ended = {job_id: (state, digest) for job_id, state, digest in cursor.fetchall()}
+        for job_id, before in self._ended.items():
+            if ended.get(job_id) != before:
+                self._violations.append(Violation("fence", str(job_id), "it had ended, and has changed since"))
+        self._ended = ended
+
+    def _busy(self) -> Worker | None:
+        busy = [worker for worker in self._workers if worker.hands]
+        return self._chance.choice(busy) if busy else None
+
+    def _any_job(self, *states: JobState) -> Job | None:
+        jobs = list(
+            Job.objects.filter(state__in=states).select_related("site").defer("payload", "result").order_by("id")
+        )
+        return self._chance.choice(jobs) if jobs else None
+
+
+def simulate(seed: int) -> list[Violation]:
+    """Play one story, and leave nothing of it in the database."""
+    with transaction.atomic():
+        found = Simulation(seed).run()
+        transaction.set_rollback(True)
+    return found
+
+
+def _recruit() -> Worker:
+    """A worker whose lease runs out when the story says so, however slow the machine is."""
+    worker = Worker(take_lease())
+    WorkerLease.objects.filter(worker_id=worker.id).update(expires_at=Now() + timedelta(hours=1))
+    return worker
+
+
+def _make_desk() -> list[Site]:
+    """One site has most of the work, one little, and one may have few jobs running."""
+    make_route("desk", (make_provider(), "gpt-4o-mini"))
+    sites = [make_site("many"), make_site("few"), make_site("capped", max_running_jobs=SITE_CAP)]
+    for site in sites:
+        Endpoint.objects.create(site=site, url="https://bakery.test/hook")
+    return sites
+
+
+def _standing() -> Mapping[tuple[UUID, int], tuple[int, int]]:
+    """How many jobs are ready and how many run, of each site and priority."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT site_id, priority, count(*) FILTER (WHERE state = 'queued' AND available_at <= clock_timestamp()),"
+            " count(*) FILTER (WHERE state = 'running') FROM jobs_job GROUP BY site_id, priority"
+        )
+        return {(site_id, priority): (ready, running) for site_id, priority, ready, running in cursor.fetchall()}
+
+
+def _seconds_ago() -> object:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT clock_timestamp() - interval '1 second'")
+        return cursor.fetchone()[0]
+
+
+def _account(hand: Hand) -> Account:
+    """The account of the next call, which is about to be made."""
+    job, number = hand.run.job, len(hand.accounts) + 1
+    asker: Asker = hand.run.asker
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT clock_timestamp()")
+        started_at = cursor.fetchone()[0]
+    return Account(
+        dedupe_key=f"{to_public(Job.ID_PREFIX, job.job_id)}:{job.attempt}:{number}",
+        site_id=job.site_id,
+        job_id=job.job_id,
+        attempt=job.attempt,
+        call=number,
+        request_id=asker.request_id,
+        provider="sim-openai",
+        price_list="openai",
+        model=job.model,
+        upstream_model="gpt-4o-mini",
+        started_at=started_at,
+    )
+
+
+def _closed(opened: Account, chance: random.Random | None) -> Account:
+    outcome = Outcome.OK if chance is None or chance.random() < 0.7 else Outcome.ERROR
+    usage = Usage(10, 5) if outcome == Outcome.OK else Usage()
+    return replace(opened, outcome=outcome, usage=usage)
