@@ -11,6 +11,7 @@ from jobs.read import AttemptAccount, JobAccount, account_of
 from jobs.shown import NOTHING, STATE_COLORS, Badge, Fact, Sight, error_text, when
 from jobs.timeline import Timeline, draw
 from jobs.told import AuditRow, EventRow, audit_rows, deliveries_of, event_rows
+from jobs.waiting import PUT_OFF, why_waits
 from metering.models import Outcome, UsageEvent
 from metering.rating import to_usd
 from webhooks.models import Delivery, DeliveryState, Event
@@ -71,8 +72,12 @@ class AttemptRow:
 @dataclass(frozen=True, slots=True)
 class JobPage:
     public_id: str
+    #: None for a job that came by itself, and for who may not see batches.
+    batch_url: str | None
     badge: Badge
     error: str
+    #: What a queued job waits for; empty for all others.
+    waits_for: str
     steps: tuple[Step, ...]
     tiles: tuple[Fact, ...]
     facts: tuple[Fact, ...]
@@ -81,6 +86,8 @@ class JobPage:
     attempts: tuple[AttemptRow, ...]
     usage: tuple[Fact, ...]
     events: tuple[EventRow, ...]
+    #: Why there are none.
+    untold: str
     audit: tuple[AuditRow, ...]
     sight: Sight
 
@@ -91,8 +98,10 @@ def read_page(job: Job, sight: Sight, now: datetime) -> JobPage:
     deliveries = deliveries_of(job.id) if sight.webhooks else {}
     return JobPage(
         public_id=job.public_id,
+        batch_url=sight.link_to(job.batch) if job.batch else None,
         badge=Badge(JobState(job.state).label, STATE_COLORS.get(JobState(job.state), "")),
-        error=error_text(job.error_code, job.error_message),
+        error="" if _is_put_off(job) else error_text(job.error_code, job.error_message),
+        waits_for=why_waits(job, now) if job.state == JobState.QUEUED else "",
         steps=tuple(_steps(job, account, deliveries, sight, now)),
         tiles=tuple(_tiles(job, account, sight, now)),
         facts=tuple(_facts(job, sight, now)),
@@ -101,9 +110,15 @@ def read_page(job: Job, sight: Sight, now: datetime) -> JobPage:
         attempts=tuple(_attempt_rows(account, sight, now)),
         usage=tuple(_usage(account)) if sight.usage else (),
         events=tuple(event_rows(deliveries, sight, now)),
+        untold="Its batch tells the site." if job.batch_id else "Nothing has been told to the site yet.",
         audit=tuple(audit_rows(job.public_id)) if sight.audit else (),
         sight=sight,
     )
+
+
+def _is_put_off(job: Job) -> bool:
+    """Its code says what it waits for, not what went wrong."""
+    return job.state == JobState.QUEUED and job.error_code == PUT_OFF
 
 
 def _without_calls(job: Job) -> JobAccount:
@@ -132,7 +147,7 @@ def _steps(
     else:
         kind = "bad" if job.state in (JobState.FAILED, JobState.EXPIRED) else "done"
         yield Step(JobState(job.state).label, f"{job.finished_at:%H:%M:%S}", kind)
-    if sight.webhooks:
+    if sight.webhooks and not job.batch_id:
         yield _told([delivery for each in deliveries.values() for delivery in each], ended=ended)
 
 
@@ -168,6 +183,9 @@ def _tokens(call: UsageEvent) -> str:
 
 def _facts(job: Job, sight: Sight, now: datetime) -> Iterator[Fact]:
     yield Fact("Site", job.site.name, f"{job.site.slug}, {job.site.public_id}", sight.link_to(job.site))
+    if job.batch:
+        yield Fact("Batch", job.batch.public_id, "", sight.link_to(job.batch), is_code=True)
+        yield Fact("Its custom_id", job.custom_id, is_code=True)
     yield Fact("Kind", job.get_kind_display())
     yield Fact("Model", job.model, is_code=True)
     yield Fact("Created", moment(job.created_at), f"{age(job.created_at, now)} ago")
@@ -184,6 +202,8 @@ def _facts(job: Job, sight: Sight, now: datetime) -> Iterator[Fact]:
     if job.erased_at:
         yield Fact("Prompt and answer", f"erased {moment(job.erased_at)}", "They were kept as long as the site wants")
     yield Fact("Queue", f"{job.queue}, priority {job.priority}")
+    if job.provider:
+        yield Fact("Counts against", job.provider, "The first provider of its model's route, whose cap it is under")
     if job.crash_count:
         yield Fact("Workers lost with it", str(job.crash_count))
     if job.idempotency_key is not None:

@@ -8,11 +8,13 @@ from uuid import UUID
 from django.db.models import Count, Min, Q
 from django.db.models.functions import TruncHour
 
-from jobs.models import Job, JobState
+from jobs.batches.progress import Counts, counts_of
+from jobs.models import TERMINAL_BATCH_STATES, Batch, Job, JobState
 from jobs.periods import created_since
 
 HOURS = 24
 BUSIEST = 10
+MOST_BATCHES = 8
 
 #: Ends that the site did not want.
 BAD_ENDS = (JobState.FAILED, JobState.EXPIRED)
@@ -52,6 +54,12 @@ class BusySite:
     bad: int
 
 
+@dataclass(frozen=True, slots=True)
+class BatchUnderWay:
+    batch: Batch
+    counts: Counts
+
+
 def under_way() -> UnderWay:
     """Count what is queued and running. Both have an index of their own, so that ended jobs are not looked at."""
     waiting = Job.objects.filter(state=JobState.QUEUED).aggregate(count=Count("id"), due=Min("available_at"))
@@ -78,6 +86,14 @@ def hours(now: datetime) -> list[Hour]:
     }
     moments = (begin + timedelta(hours=number) for number in range(HOURS))
     return [found.get(moment, Hour(moment)) for moment in moments]
+
+
+def batches_under_way() -> list[BatchUnderWay]:
+    """Return the newest batches that have not ended, with what has become of their members."""
+    newest = Batch.objects.exclude(state__in=TERMINAL_BATCH_STATES).select_related("site").order_by("-id")
+    batches = list(newest[:MOST_BATCHES])
+    counts = counts_of(batches)
+    return [BatchUnderWay(batch, counts[batch.id]) for batch in batches]
 
 
 def busiest_sites(since: datetime) -> Sequence[BusySite]:

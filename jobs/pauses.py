@@ -82,6 +82,11 @@ def release(scope: Scope) -> bool:
     return bool(released)
 
 
+def is_paused(scope: Scope) -> bool:
+    """Whether this very thing is paused; it may be held back by another pause all the same."""
+    return Pause.objects.filter(**_key(scope)).exists()
+
+
 def scope_of(row: Pause) -> Scope:
     """Return what a pause covers."""
     return row.site or row.batch or Queue(row.queue or "")
@@ -96,6 +101,11 @@ def describe(scope: Scope) -> tuple[str, str]:
             return "batch", scope.public_id
         case _:
             return "queue", scope.value
+
+
+def in_force() -> QuerySet[Pause]:
+    """Return all pauses, the latest first."""
+    return Pause.objects.select_related("site", "batch__site").order_by("-created_at", "-id")
 
 
 def over_job(job: Job) -> QuerySet[Pause]:

@@ -7,7 +7,7 @@ from datetime import datetime
 from django.db.models import Model
 
 from core.display import age
-from jobs.models import BatchState, JobState
+from jobs.models import BatchState, JobState, Pause
 from metering.rating import PICO_PER_USD, to_usd
 
 NOTHING = "–"
@@ -83,3 +83,14 @@ def about_usd(pico_usd: int | None) -> str:
     places = 2 if amount >= 100 else 4 if amount >= 0.1 else 6
     text = f"${amount:,.{places}f}"
     return text if places == 2 else text.rstrip("0").rstrip(".")
+
+
+def pause_text(pause: Pause, now: datetime) -> str:
+    """Say what is paused, by whom, since when and why."""
+    if pause.site:
+        what = f"The site {pause.site.slug}"
+    else:
+        what = f"The queue {pause.queue}" if pause.queue else f"The batch {pause.batch}"
+    by = f" by {pause.actor}" if pause.actor else ""
+    why = f" ({pause.reason})" if pause.reason else ""
+    return f"{what} was paused{by} {age(pause.created_at, now)} ago{why}."

@@ -2,7 +2,6 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -13,8 +12,9 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
 from core import clock, theme
-from core.admin import PeriodFilter, may_view
+from core.admin import may_view
 from core.crypto import CryptoError
+from jobs.admin import filters
 from jobs.admin.columns import age_of
 from jobs.admin.page import PageAdmin, page_of
 from jobs.errors import JobError
@@ -22,7 +22,6 @@ from jobs.job_page import read_page
 from jobs.models import Job, JobState
 from jobs.operate import Verdict, cancel_jobs, note_reveal, retry_jobs
 from jobs.payload import body_of
-from jobs.periods import created_before, created_since
 from jobs.read import result_of
 from jobs.replay import REPLAYABLE
 from jobs.search import HELP, meant_by, read_id
@@ -39,24 +38,6 @@ MOST_AT_ONCE = 100
 SEALED = ("payload", "result")
 
 
-class CreatedFilter(PeriodFilter):
-    def since(self, queryset: QuerySet[Job], begin: datetime) -> QuerySet[Job]:
-        return created_since(queryset, begin)
-
-    def until(self, queryset: QuerySet[Job], end: datetime) -> QuerySet[Job]:
-        return created_before(queryset, end)
-
-
-class ModelFilter(theme.TextFilter):
-    """One model by its whole name. A list of all names would have to be read from every job."""
-
-    title = "model"
-    parameter_name = "model"
-
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Job]) -> QuerySet[Job]:
-        return queryset.filter(model=self.value()) if self.value() else queryset
-
-
 @admin.register(Job)
 class JobAdmin(PageAdmin[Job]):
     list_display = ("job", "shown_state", "shown_site", "asked", "shown_age", "tries", "cost", "shown_error")
@@ -64,8 +45,13 @@ class JobAdmin(PageAdmin[Job]):
         ("state", theme.ChoicesFilter),
         ("site", theme.RelatedFilter),
         ("kind", theme.ChoiceFilter),
-        ModelFilter,
-        ("created_at", CreatedFilter),
+        filters.Model,
+        filters.Batch,
+        filters.CustomId,
+        filters.ErrorCode,
+        filters.Queue,
+        filters.Provider,
+        ("created_at", filters.Created),
     )
     list_select_related = ("site",)
     # Any other order would read the whole table.
@@ -227,7 +213,7 @@ class JobAdmin(PageAdmin[Job]):
         wanted = read_id(object_id)
         if wanted is None:
             return None
-        jobs = Job.objects.select_related("site", "replay_of")
+        jobs = Job.objects.select_related("site", "replay_of", "batch")
         return jobs.defer(*SEALED, *(f"replay_of__{name}" for name in SEALED)).filter(id=wanted).first()
 
 

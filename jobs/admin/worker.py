@@ -1,17 +1,19 @@
 """Worker processes, as operators see them."""
 
 from datetime import datetime, timedelta
+from typing import Any
 
 from django.contrib import admin
 from django.db.models import Count, OuterRef, QuerySet, Subquery
 from django.db.models.functions import Now
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from django.utils.safestring import SafeString
 
 from core import theme
 from core.admin import ReadOnlyAdmin
 from core.display import age
 from jobs.admin.columns import age_of
+from jobs.fleet import live_budgets, slots_of
 from jobs.leases import LEASE_SECONDS
 from jobs.models import Job, JobState, WorkerLease
 
@@ -22,7 +24,12 @@ class WorkerAdmin(ReadOnlyAdmin[WorkerLease]):
 
     list_display = ("host", "pid", "shown_state", "holds", "version", "shown_start", "shown_beat", "worker_id")
     list_display_links = None
+    list_after_template = "admin/jobs/workerlease/budgets.html"
     ordering = ("-started_at",)
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        """Show below the list what its workers may still try again."""
+        return super().changelist_view(request, {**(extra_context or {}), "budgets": live_budgets()})
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[WorkerLease]:
         running = Job.objects.filter(state=JobState.RUNNING, worker_id=OuterRef("worker_id"))
@@ -37,7 +44,8 @@ class WorkerAdmin(ReadOnlyAdmin[WorkerLease]):
 
     @admin.display(description="Running jobs")
     def holds(self, lease: WorkerLease) -> str:
-        return str(getattr(lease, "jobs", None) or 0)
+        jobs, slots = getattr(lease, "jobs", None) or 0, slots_of(lease)
+        return f"{jobs}" if slots is None else f"{jobs} of {slots}"
 
     @admin.display(description="Up for")
     def shown_start(self, lease: WorkerLease) -> SafeString:

@@ -36,3 +36,19 @@ def age(moment: datetime, now: datetime) -> str:
 def moment(at: datetime) -> str:
     """Write a moment in full, in UTC: `2026-11-21 09:04:05 UTC`."""
     return f"{at:%Y-%m-%d %H:%M:%S} UTC"
+
+
+def about(span: timedelta) -> str:
+    """Write a span that is a guess: `under a minute`, `about 12 min`, `about 3.5 h`, `about 4 d`."""
+    minutes = span.total_seconds() / 60
+    if minutes < 1:
+        return "under a minute"
+    if minutes < 90:
+        return f"about {minutes:.0f} min"
+    if minutes < 36 * 60:
+        return f"about {_roughly(minutes / 60)} h"
+    return f"about {_roughly(minutes / 1440)} d"
+
+
+def _roughly(number: float) -> str:
+    return f"{number:.1f}".removesuffix(".0") if number < 10 else f"{number:.0f}"

@@ -14,7 +14,15 @@ from core.admin import may_view
 
 #: Headings of the menu with their models and symbols. What is not registered, or not for the reader, is left out.
 MENU = (
-    ("Work", (("jobs.Job", "task"), ("jobs.WorkerLease", "dns"))),
+    (
+        "Work",
+        (
+            ("jobs.Job", "task"),
+            ("jobs.Batch", "stacks"),
+            ("jobs.Pause", "pause_circle"),
+            ("jobs.WorkerLease", "dns"),
+        ),
+    ),
     ("Webhooks", (("webhooks.Delivery", "send"), ("webhooks.Event", "bolt"), ("webhooks.Endpoint", "webhook"))),
     ("Spend", (("metering.UsageEvent", "receipt_long"), ("metering.Price", "sell"))),
     ("Routing", (("inference.Route", "route"), ("inference.ProviderAccount", "hub"))),

@@ -14,10 +14,14 @@ from core import clock
 from core.admin import may_view
 from core.display import age
 from jobs import overview
+from jobs.batch_progress import Bar, draw_bar
+from jobs.fleet import live_budgets, put_off
 from jobs.leases import live_workers
-from jobs.models import Job, WorkerLease
-from jobs.overview import BusySite, Hour
+from jobs.models import Batch, Job, Pause, WorkerLease
+from jobs.overview import BatchUnderWay, BusySite, Hour
+from jobs.pauses import in_force
 from jobs.periods import first_id_at
+from jobs.shown import pause_text
 from metering.models import UsageEvent
 from metering.overview import ProviderHealth, cost_of_sites, provider_health
 from metering.rating import to_usd
@@ -26,6 +30,7 @@ from webhooks.models import Delivery, DeliveryState
 RECENT = timedelta(hours=1)
 #: A delivery is tried for days before it is given up, so the ones given up lately are looked for this far back.
 GIVEN_UP_WITHIN = timedelta(days=7)
+MOST_PAUSES = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +72,22 @@ class ProviderRow:
     is_bad: bool
 
 
+@dataclass(frozen=True, slots=True)
+class BatchRow:
+    name: str
+    url: str
+    site: str
+    state: str
+    #: None while its file is read.
+    bar: Bar | None
+    age: str
+
+
 def fill(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
     """Add what the home page shows. Each part is read only if the reader may see its rows."""
     now = clock.now()
-    sees_jobs, sees_usage, sees_workers, sees_deliveries = (
-        may_view(admin.site, request, model) for model in (Job, UsageEvent, WorkerLease, Delivery)
+    sees_jobs, sees_usage, sees_workers, sees_deliveries, sees_batches, sees_pauses = (
+        may_view(admin.site, request, model) for model in (Job, UsageEvent, WorkerLease, Delivery, Batch, Pause)
     )
     tiles: list[Tile] = []
     if sees_jobs:
@@ -79,7 +95,11 @@ def fill(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
         context["columns"] = _columns(overview.hours(now))
         context["sites"] = _site_rows(overview.busiest_sites(now - timedelta(days=1)), now, sees_usage)
     if sees_workers:
-        tiles.append(_worker_tile())
+        tiles += _worker_tiles()
+    if sees_batches:
+        context["batches"] = [_batch_row(each, now) for each in overview.batches_under_way()]
+    if sees_pauses:
+        context["pauses"] = [pause_text(pause, now) for pause in in_force()[:MOST_PAUSES]]
     if sees_deliveries:
         tiles += _delivery_tiles(now)
     if sees_usage:
@@ -98,10 +118,26 @@ def _job_tiles(now: datetime) -> list[Tile]:
     ]
 
 
-def _worker_tile() -> Tile:
+def _worker_tiles() -> list[Tile]:
     live = len(live_workers())
     note = "taking jobs" if live else "jobs wait until one starts"
-    return Tile("Live workers", str(live), note, reverse("admin:jobs_workerlease_changelist"), is_bad=not live)
+    workers = reverse("admin:jobs_workerlease_changelist")
+    tiles = [Tile("Live workers", str(live), note, workers, is_bad=not live)]
+    if refused := put_off(live_budgets()):
+        tiles.append(Tile("Retries put off", f"{refused:,}", "within the last minute", workers, is_bad=True))
+    return tiles
+
+
+def _batch_row(each: BatchUnderWay, now: datetime) -> BatchRow:
+    batch = each.batch
+    return BatchRow(
+        name=batch.public_id,
+        url=reverse("admin:jobs_batch_change", args=(batch.public_id,)),
+        site=batch.site.name,
+        state=batch.get_state_display(),
+        bar=draw_bar(each.counts) if each.counts.total else None,
+        age=age(batch.created_at, now),
+    )
 
 
 def _delivery_tiles(now: datetime) -> list[Tile]:

@@ -1,0 +1,232 @@
+"""Batches, as operators see them: how far they have come, and what can be done about them."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from django.contrib import admin, messages
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.template.loader import render_to_string
+from django.template.response import TemplateResponse
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+
+from core import clock, theme
+from core.admin import DeskList, PeriodFilter, may_view
+from jobs.admin.columns import age_of
+from jobs.admin.page import PageAdmin, PageList, page_of
+from jobs.batch_operate import Act, BatchVerdict, cancel_batch, pause_batch, resume_batch, retry_batch
+from jobs.batch_page import consequences, read_page
+from jobs.batch_progress import draw_bar, read_live
+from jobs.batches.read import BatchView, views_of
+from jobs.models import BATCH_QUEUE, Batch, BatchState, Pause
+from jobs.pauses import PAUSABLE, over_batches
+from jobs.search import BATCH_HELP, batches_meant_by, read_batch_id
+from jobs.shown import BATCH_COLORS, NOTHING, about_usd
+from metering.models import UsageEvent
+from tenants.staff import actor_of
+
+CANCELABLE = (BatchState.VALIDATING, BatchState.IN_PROGRESS)
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How a batch on the list stands."""
+
+    view: BatchView
+    #: Nothing of it is begun, whether it is paused itself, or its site, or all batches.
+    is_held_back: bool
+
+
+class BatchList(PageList):
+    """A list whose rows know how they stand: counted for all of a page at once."""
+
+    def get_results(self, request: HttpRequest) -> None:
+        super().get_results(request)
+        batches = list(self.result_list)
+        held_back = _held_back([batch for batch in batches if not batch.is_terminal])
+        for view in views_of(batches):
+            setattr(view.batch, "standing", Standing(view, view.batch.id in held_back))  # noqa: B010 (for the columns)
+        self.result_list = batches
+
+
+def _held_back(batches: Sequence[Batch]) -> set[UUID]:
+    if not batches:
+        return set()
+    rows = over_batches([batch.id for batch in batches], [batch.site_id for batch in batches])
+    covered = {each for row in rows for each in (row.site_id, row.batch_id, row.queue)}
+    return {batch.id for batch in batches if {batch.id, batch.site_id, BATCH_QUEUE} & covered}
+
+
+@admin.register(Batch)
+class BatchAdmin(PageAdmin[Batch]):
+    list_display = ("batch", "shown_state", "shown_site", "asked", "progress", "cost", "shown_age")
+    list_filter = (
+        ("state", theme.ChoicesFilter),
+        ("site", theme.RelatedFilter),
+        ("kind", theme.ChoiceFilter),
+        ("created_at", PeriodFilter),
+    )
+    list_select_related = ("site",)
+    list_per_page = 25
+    sortable_by = ("batch",)
+    search_fields = ("idempotency_key",)
+    search_help_text = BATCH_HELP
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[DeskList]:
+        return BatchList
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Batch], search_term: str
+    ) -> tuple[QuerySet[Batch], bool]:
+        wanted = search_term.strip()
+        return (queryset.filter(batches_meant_by(wanted)) if wanted else queryset), False
+
+    def get_list_display(self, request: HttpRequest) -> Any:
+        sees_cost = may_view(self.admin_site, request, UsageEvent)
+        return [name for name in self.list_display if name != "cost" or sees_cost]
+
+    # The columns
+
+    @admin.display(description="Batch", ordering="id")
+    def batch(self, batch: Batch) -> SafeString:
+        return format_html('<span class="nd-id">{}</span>', batch.public_id)
+
+    @theme.labeled("State", {**BATCH_COLORS, "paused": "warning"})
+    def shown_state(self, batch: Batch) -> tuple[str, str]:
+        if _standing(batch).is_held_back and batch.state in PAUSABLE:
+            return "paused", "Paused"
+        return batch.state, batch.get_state_display()
+
+    @admin.display(description="Site")
+    def shown_site(self, batch: Batch) -> SafeString:
+        return format_html('<span class="nd-cut" title="{}">{}</span>', batch.site.name, batch.site.slug)
+
+    @admin.display(description="Asked for")
+    def asked(self, batch: Batch) -> SafeString:
+        shown = '<span class="nd-cut">{}</span><br><span class="nd-faint">{}</span>'
+        return format_html(shown, batch.model or NOTHING, batch.get_kind_display())
+
+    @admin.display(description="Progress")
+    def progress(self, batch: Batch) -> SafeString:
+        counts = _standing(batch).view.counts
+        context = {"bar": draw_bar(counts) if counts.total else None, "batch": batch}
+        return render_to_string("admin/jobs/batch/progress_column.html", context)
+
+    @admin.display(description="Cost")
+    def cost(self, batch: Batch) -> str:
+        return about_usd(_standing(batch).view.account.cost_pico_usd)
+
+    @admin.display(description="Age")
+    def shown_age(self, batch: Batch) -> SafeString:
+        return age_of(batch.created_at, clock.now())
+
+    # What can be done
+
+    def has_cancel_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perm("jobs.cancel_batch")
+
+    def has_pause_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perm("jobs.pause_batch")
+
+    def has_retry_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perm("jobs.retry_batch")
+
+    # The page of one batch
+
+    def own_views(self) -> dict[str, Callable[..., HttpResponse]]:
+        return {
+            "progress": self.progress_view,
+            "pause": self.pause_view,
+            "resume": self.resume_view,
+            "cancel": self.cancel_view,
+            "retry": self.retry_view,
+        }
+
+    def change_view(
+        self,
+        request: HttpRequest,
+        object_id: str,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> HttpResponse:
+        """Show the page. It has no form, so whatever is posted here changes nothing."""
+        self.require(request)
+        batch = _find(object_id)
+        if batch is None:
+            return self.absent(request)
+        page = read_page(batch, self.sight(request), clock.now())
+        context = {"page": page, "live": page.live, "batch": batch, **self._ways(request, batch)}
+        return self.render(request, "page", batch.public_id, {**context, **(extra_context or {})})
+
+    def progress_view(self, request: HttpRequest, public_id: str) -> HttpResponse:
+        """Show the part of the page that changes by itself."""
+        self.require(request)
+        batch = _find(public_id)
+        if batch is None:
+            return self.absent(request)
+        live = read_live(batch, self.sight(request), clock.now())
+        return TemplateResponse(request, "admin/jobs/batch/live.html", {"live": live})
+
+    def pause_view(self, request: HttpRequest, public_id: str) -> HttpResponse:
+        self.require(request, self.has_pause_permission(request))
+        return self._act(request, public_id, pause_batch)
+
+    def resume_view(self, request: HttpRequest, public_id: str) -> HttpResponse:
+        self.require(request, self.has_pause_permission(request))
+        return self._act(request, public_id, resume_batch)
+
+    def retry_view(self, request: HttpRequest, public_id: str) -> HttpResponse:
+        self.require(request, self.has_retry_permission(request))
+        return self._act(request, public_id, retry_batch)
+
+    def cancel_view(self, request: HttpRequest, public_id: str) -> HttpResponse:
+        """Ask whether it is meant; cancel when that is answered."""
+        self.require(request, self.has_cancel_permission(request))
+        batch = _find(public_id)
+        if request.method == "POST" or batch is None or batch.state not in CANCELABLE:
+            return self._act(request, public_id, cancel_batch)
+        context = {"batch": batch, "sentences": consequences(batch), "back": page_of(batch)}
+        return self.render(request, "cancel", f"Cancel {batch.public_id}?", context)
+
+    def _ways(self, request: HttpRequest, batch: Batch) -> dict[str, bool]:
+        """Return which buttons there are."""
+        may_pause = self.has_pause_permission(request)
+        is_paused = may_pause and Pause.objects.filter(batch=batch).exists()
+        return {
+            "can_pause": may_pause and batch.state in PAUSABLE and not is_paused,
+            "can_resume": is_paused,
+            "can_cancel": batch.state in CANCELABLE and self.has_cancel_permission(request),
+            "can_retry": batch.is_terminal and bool(batch.failed) and self.has_retry_permission(request),
+        }
+
+    def _act(self, request: HttpRequest, public_id: str, act: Act) -> HttpResponse:
+        batch = _find(public_id)
+        if batch is None:
+            return self.absent(request)
+        # Who had to sign in first comes back by GET, which does nothing.
+        if request.method == "POST":
+            self._tell(request, act(batch, actor_of(request)))
+        return HttpResponseRedirect(page_of(batch))
+
+    def _tell(self, request: HttpRequest, verdict: BatchVerdict) -> None:
+        text: SafeString | str = f"{verdict.text.removesuffix('.')}."
+        if verdict.new is not None:
+            link = '{} as <a class="nd-link" href="{}">{}</a>.'
+            text = format_html(link, verdict.text, page_of(verdict.new), verdict.new.public_id)
+        self.message_user(request, text, messages.SUCCESS if verdict.done else messages.WARNING)
+
+
+def _standing(batch: Batch) -> Standing:
+    standing: Standing = getattr(batch, "standing")  # noqa: B009 (set by the list)
+    return standing
+
+
+def _find(object_id: str) -> Batch | None:
+    wanted = read_batch_id(object_id)
+    if wanted is None:
+        return None
+    related = ("site", "input_file", "output_file", "error_file", "replay_of")
+    return Batch.objects.select_related(*related).filter(id=wanted).first()

@@ -1,0 +1,105 @@
+"""What is paused: by whom, since when and why. Operators pause here, and let go on."""
+
+from typing import Any
+from urllib.parse import urlencode
+
+from django.contrib import admin, messages
+from django.db.models import QuerySet
+from django.http import HttpRequest
+from django.urls import reverse
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+
+from core import clock, theme
+from core.admin import DeskAdmin
+from jobs.admin.columns import age_of
+from jobs.batch_progress import members_of
+from jobs.models import Batch, JobState, Pause
+from jobs.pause_form import PauseForm
+from jobs.pauses import pause, resume, scope_of
+from jobs.shown import NOTHING
+from tenants.models import Site
+from tenants.staff import actor_of
+
+
+@admin.register(Pause)
+class PauseAdmin(DeskAdmin[Pause]):
+    """Nobody edits a pause: it is made, and it is ended."""
+
+    form = PauseForm
+    list_display = ("kind", "what", "shown_since", "actor", "shown_reason", "held_back")
+    list_display_links = None
+    list_select_related = ("site", "batch__site")
+    sortable_by = ()
+    search_fields = ("site__slug", "site__name", "actor", "reason")
+    search_help_text = "a part of a site's name, of who paused it, or of why"
+    autocomplete_fields = ("site",)
+    actions = ("resume_selected",)
+
+    def get_fields(self, request: HttpRequest, obj: Pause | None = None) -> Any:
+        if obj is None:
+            return ("site", "queue", "batch_id", "reason")
+        return ("kind", "what", "shown_since", "actor", "reason")
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Pause | None = None) -> Any:
+        return () if obj is None else self.get_fields(request, obj)
+
+    def has_change_permission(self, request: HttpRequest, obj: Pause | None = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Pause | None = None) -> bool:
+        # It is ended by the action, which tells the audit log and wakes the workers.
+        return False
+
+    def has_resume_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perm("jobs.delete_pause")
+
+    def save_model(self, request: HttpRequest, obj: Pause, form: Any, change: bool) -> None:
+        made = pause(form.scope, actor_of(request), form.cleaned_data["reason"]).pause
+        # What Django says of it, and writes down, is of the row that was made.
+        obj.pk, obj.site, obj.queue, obj.batch = made.pk, made.site, made.queue, made.batch
+        obj._state.adding = False
+
+    @admin.action(description="Resume", permissions=["resume"])
+    def resume_selected(self, request: HttpRequest, queryset: QuerySet[Pause]) -> None:
+        actor = actor_of(request)
+        resumed = sum(resume(scope_of(row), actor) for row in queryset.select_related("site", "batch__site"))
+        self.message_user(request, f"Resumed: {resumed}.", messages.SUCCESS if resumed else messages.WARNING)
+
+    # The columns
+
+    @theme.labeled("Kind", {"site": "info", "queue": "danger", "batch": "primary"})
+    def kind(self, row: Pause) -> tuple[str, str]:
+        kind = "site" if row.site_id else "batch" if row.batch_id else "queue"
+        return kind, kind.title()
+
+    @admin.display(description="What")
+    def what(self, row: Pause) -> SafeString:
+        match scope_of(row):
+            case Site() as site:
+                return format_html('{} <span class="nd-faint">{}</span>', site.name, site.slug)
+            case Batch() as batch:
+                url = reverse("admin:jobs_batch_change", args=(batch.public_id,))
+                shown = '<a class="nd-link nd-id" href="{}">{}</a> <span class="nd-faint">of {}</span>'
+                return format_html(shown, url, batch.public_id, batch.site.slug)
+            case queue:
+                return format_html('<span class="nd-code">{}</span>', queue.value)
+
+    @admin.display(description="Since", ordering="created_at")
+    def shown_since(self, row: Pause) -> SafeString:
+        return age_of(row.created_at, clock.now())
+
+    @admin.display(description="Why")
+    def shown_reason(self, row: Pause) -> str:
+        return row.reason or NOTHING
+
+    @admin.display(description="Holds back")
+    def held_back(self, row: Pause) -> SafeString:
+        return format_html('<a class="nd-link" href="{}">queued jobs</a>', _held_back(row))
+
+
+def _held_back(row: Pause) -> str:
+    if row.batch:
+        return members_of(row.batch, state__exact=JobState.QUEUED)
+    covered = {"site__id__exact": row.site_id} if row.site_id else {"queue": row.queue}
+    return f"{reverse('admin:jobs_job_changelist')}?{urlencode({**covered, 'state__exact': JobState.QUEUED})}"

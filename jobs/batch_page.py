@@ -1,0 +1,137 @@
+"""What the admin shows of one batch: read in a fixed number of queries, however many members it has."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+
+from django.template.defaultfilters import filesizeformat
+
+from core.display import age, moment
+from jobs.batch_progress import Live, ended_of, read_live
+from jobs.batches.mistakes import MOST_TOLD
+from jobs.batches.progress import counts_of
+from jobs.models import Batch, BatchState, File
+from jobs.shown import Fact, Sight
+from jobs.told import AuditRow, EventRow, audit_rows, deliveries_of, event_rows
+
+
+@dataclass(frozen=True, slots=True)
+class FileRow:
+    what: str
+    name: str
+    public_id: str
+    size: str
+    url: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class MistakeRow:
+    """Why the batch was refused. `place` is a line of the file, or a place in the request."""
+
+    place: str
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class BatchPage:
+    live: Live
+    facts: tuple[Fact, ...]
+    files: tuple[FileRow, ...]
+    mistakes: tuple[MistakeRow, ...]
+    #: There may be more than are kept.
+    has_more_mistakes: bool
+    metadata: str
+    events: tuple[EventRow, ...]
+    audit: tuple[AuditRow, ...]
+    sight: Sight
+
+
+def read_page(batch: Batch, sight: Sight, now: datetime) -> BatchPage:
+    """Read what belongs to the batch. Neither requests nor answers are among it."""
+    deliveries = deliveries_of(batch.id) if sight.webhooks else {}
+    return BatchPage(
+        live=read_live(batch, sight, now),
+        facts=tuple(_facts(batch, sight, now)),
+        files=tuple(_files(batch, sight)),
+        mistakes=tuple(_mistakes(batch)),
+        has_more_mistakes=len(batch.errors) >= MOST_TOLD,
+        metadata=json.dumps(batch.metadata, indent=2, ensure_ascii=False) if batch.metadata else "",
+        events=tuple(event_rows(deliveries, sight, now)),
+        audit=tuple(audit_rows(batch.public_id)) if sight.audit else (),
+        sight=sight,
+    )
+
+
+def consequences(batch: Batch) -> tuple[str, ...]:
+    """Say what canceling the batch now would do."""
+    counts = counts_of([batch])[batch.id]
+    if not counts.total:
+        return ("Its file is not read any further, and no request of it is begun.",)
+    return (
+        f"{counts.queued:,} queued: canceled, and never sent.",
+        f"{counts.running:,} running: their workers are told to stop.",
+        f"{counts.ended:,} ended: they stay as they are, and what was used is billed.",
+    )
+
+
+def _facts(batch: Batch, sight: Sight, now: datetime) -> Iterator[Fact]:
+    site = batch.site
+    yield Fact("Submitted by", site.name, f"{site.slug}, {site.public_id}", sight.link_to(site))
+    yield Fact("Kind", batch.get_kind_display())
+    if batch.model:
+        yield Fact("Model", batch.model, is_code=True)
+    else:
+        yield Fact("Model", "not known yet" if batch.state == BatchState.VALIDATING else "several, or none")
+    yield from _moments(batch, now)
+    yield Fact("Priority", str(batch.priority), "Lower is sooner")
+    yield Fact("Attempts", f"{batch.max_attempts} for each request")
+    if batch.progress_seconds is not None:
+        yield Fact("Tells its progress", f"at most every {batch.progress_seconds} s")
+    if batch.only_model:
+        yield Fact("Its token's model", batch.only_model, is_code=True)
+    if batch.max_tokens_cap is not None:
+        yield Fact("Its token's most tokens", f"{batch.max_tokens_cap:,}")
+    if batch.idempotency_key is not None:
+        yield Fact("Idempotency key", batch.idempotency_key, is_code=True)
+    if batch.request_id:
+        yield Fact("Request id", batch.request_id, is_code=True)
+    if batch.replay_of:
+        old = batch.replay_of
+        yield Fact("Tries again what failed in", old.public_id, url=sight.link_to(old), is_code=True)
+    for new in batch.replays.only("id").order_by("id"):
+        yield Fact("What failed is tried in", new.public_id, url=sight.link_to(new), is_code=True)
+
+
+def _moments(batch: Batch, now: datetime) -> Iterator[Fact]:
+    ended_at = ended_of(batch)
+    named = (
+        ("Created", batch.created_at),
+        ("Begun", batch.in_progress_at),
+        ("Cancel asked for", batch.cancelling_at),
+        ("Ended", ended_at),
+    )
+    for name, at in named:
+        if at is not None:
+            yield Fact(name, moment(at), f"{age(at, now)} ago")
+    if ended_at is None:
+        left = f"in {age(now, batch.expires_at)}" if batch.expires_at > now else "now"
+        yield Fact("Expires", moment(batch.expires_at), f"{left}: what has not ended by then expires")
+
+
+def _files(batch: Batch, sight: Sight) -> Iterator[FileRow]:
+    for what, file in (("Requests", batch.input_file), ("Answers", batch.output_file), ("Errors", batch.error_file)):
+        if file is not None:
+            yield FileRow(what, file.filename, file.public_id, _size(file), sight.link_to(file))
+
+
+def _size(file: File) -> str:
+    return filesizeformat(file.bytes).replace("\N{NO-BREAK SPACE}", " ")
+
+
+def _mistakes(batch: Batch) -> Iterator[MistakeRow]:
+    for each in batch.errors:
+        line, param = each.get("line"), each.get("param")
+        place = ", ".join(filter(None, (f"line {line:,}" if line is not None else "", param)))
+        yield MistakeRow(place, each.get("code", ""), each.get("message", ""))
