@@ -131,11 +131,14 @@ def request_hash(wanted: Submission) -> bytes:
 
 
 def _store(site: Site, wanted: Submission, row: Job) -> Submitted:
+    if wanted.idempotency_key is None:
+        # Nothing can clash, and one statement is a transaction of its own: two round trips to Postgres fewer.
+        crash_point(CrashPoint.BEFORE_COMMIT)
+        _insert(row)
+        return Submitted(row, created=True)
     try:
         with transaction.atomic():
-            row.save(force_insert=True)
-            transaction.on_commit(partial(crash_point, CrashPoint.AFTER_COMMIT))
-            transaction.on_commit(bell.ring)
+            _insert(row)
             crash_point(CrashPoint.BEFORE_COMMIT)
     except IntegrityError as error:
         # The unique (site, key) decides between two submits at once; whoever came second finds the first.
@@ -144,6 +147,12 @@ def _store(site: Site, wanted: Submission, row: Job) -> Submitted:
             raise
         return Submitted(found, created=False)
     return Submitted(row, created=True)
+
+
+def _insert(row: Job) -> None:
+    row.save(force_insert=True)
+    transaction.on_commit(partial(crash_point, CrashPoint.AFTER_COMMIT))
+    transaction.on_commit(bell.ring)
 
 
 def _find_same(site: Site, wanted: Submission) -> Job | None:
