@@ -26,7 +26,8 @@ def sent_by(pieces: Iterator[bytes], request: HttpRequest = GET) -> list[dict[st
 
     threads = DatabaseThreads("test", 1)
     try:
-        asyncio.run(Desk(threads, slow=threads).send_response(stream(request, pieces, "text/plain"), send))
+        desk = Desk(DatabaseThreads("web", 1), slow=threads)
+        asyncio.run(desk.send_response(stream(request, pieces, "text/plain"), send))
     finally:
         threads.close()
     return messages
