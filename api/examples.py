@@ -42,6 +42,8 @@ QUEUED_JOB: dict[str, Any] = {
     "attempt": 0,
     "max_attempts": 3,
     "replay_of": None,
+    "batch_id": None,
+    "custom_id": None,
     "error": None,
     "usage": None,
     "cost_usd": None,

@@ -18,7 +18,7 @@ from api.serializers.strict import (
     WholeNumber,
 )
 from core.ids import to_public
-from jobs.models import Attempt, Job, JobKind, JobState
+from jobs.models import Attempt, Batch, Job, JobKind, JobState
 from jobs.read import AttemptAccount, JobFilter
 from jobs.submit import NORMAL_PRIORITY, Submission
 from metering.models import UsageEvent
@@ -205,6 +205,8 @@ class JobSummaryOut(serializers.Serializer[JobView]):
     attempt = serializers.IntegerField(source="job.attempt", help_text="Attempts begun.")
     max_attempts = serializers.IntegerField(source="job.max_attempts")
     replay_of = serializers.SerializerMethodField()
+    batch_id = serializers.SerializerMethodField(help_text="The batch it is a request of, and its name there.")
+    custom_id = serializers.SerializerMethodField()
     error = serializers.SerializerMethodField()
     usage = UsageOut(source="billed", allow_null=True)
     cost_usd = serializers.SerializerMethodField(
@@ -217,6 +219,12 @@ class JobSummaryOut(serializers.Serializer[JobView]):
 
     def get_replay_of(self, view: JobView) -> str | None:
         return to_public(Job.ID_PREFIX, view.job.replay_of_id) if view.job.replay_of_id else None
+
+    def get_batch_id(self, view: JobView) -> str | None:
+        return to_public(Batch.ID_PREFIX, view.job.batch_id) if view.job.batch_id else None
+
+    def get_custom_id(self, view: JobView) -> str | None:
+        return view.job.custom_id or None
 
     @extend_schema_field(ProblemOut(allow_null=True))
     def get_error(self, view: JobView) -> dict[str, str] | None:

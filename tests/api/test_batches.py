@@ -204,6 +204,16 @@ def test_results_can_be_read_at_any_time(desk: Caller) -> None:
     assert [each["custom_id"] for each in lines_of(whole)] == ["r1", "r2", "r3"]
 
 
+def test_a_request_is_a_job_that_names_its_batch(desk: Caller) -> None:
+    made = read(desk.post("/v1/batches", batch_body(1)))
+    end(Batch.objects.get(), "r1")
+
+    (line,) = lines_of(desk.get(f"/v1/batches/{made['id']}/results"))
+    job = read(desk.get(f"/v1/jobs/{line['response']['request_id']}"))
+
+    assert (job["batch_id"], job["custom_id"], job["state"]) == (made["id"], "r1", "succeeded")
+
+
 def test_a_batch_can_be_paused_and_resumed(desk: Caller) -> None:
     path = f"/v1/batches/{read(desk.post('/v1/batches', batch_body()))['id']}"
 

@@ -53,6 +53,8 @@ def test_a_task_is_accepted_and_shown_as_a_queued_job(desk: Caller) -> None:
         "attempt": 0,
         "max_attempts": 5,
         "replay_of": None,
+        "batch_id": None,
+        "custom_id": None,
         "error": None,
         "usage": None,
         "cost_usd": None,
