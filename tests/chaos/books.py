@@ -81,6 +81,15 @@ class DeliveryRow:
 
 
 @dataclass(frozen=True, slots=True)
+class BatchRow:
+    id: UUID
+    state: str
+    total: int
+    completed: int | None
+    failed: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class Caps:
     """How many jobs may run at once, of a site and at a provider."""
 
@@ -95,6 +104,7 @@ class Books:
     usage: Sequence[UsageRow]
     events: Sequence[EventRow]
     deliveries: Sequence[DeliveryRow]
+    batches: Sequence[BatchRow]
     caps: Caps
     #: Endpoints that take every event, of each site.
     endpoints: Mapping[UUID, int]
@@ -116,6 +126,10 @@ class Books:
         return _grouped((row.event_id, row) for row in self.deliveries)
 
     @cached_property
+    def members_of(self) -> Mapping[UUID | None, Sequence[JobRow]]:
+        return _grouped((job.batch_id, job) for job in self.jobs)
+
+    @cached_property
     def capped(self) -> frozenset[UUID]:
         """Jobs of sites with a cap."""
         return frozenset(job.id for job in self.jobs if job.site_id in self.caps.sites)
@@ -135,6 +149,7 @@ def read_books(cursor: Cursor) -> Books:
         usage=[UsageRow(*row) for row in _rows(cursor, USAGE)],
         events=[EventRow(*row) for row in _rows(cursor, EVENTS)],
         deliveries=[DeliveryRow(*row) for row in _rows(cursor, DELIVERIES)],
+        batches=[BatchRow(*row) for row in _rows(cursor, BATCHES)],
         caps=Caps(dict(_rows(cursor, SITE_CAPS)), dict(_rows(cursor, PROVIDER_CAPS))),  # type: ignore[arg-type]
         endpoints=dict(_rows(cursor, ENDPOINTS)),  # type: ignore[arg-type]
     )
@@ -152,6 +167,7 @@ SELECT dedupe_key, job_id, attempt, outcome, billable, estimated, input_tokens, 
 """
 EVENTS = "SELECT id, site_id, type, subject_id, is_terminal FROM webhooks_event"
 DELIVERIES = "SELECT id, event_id, state, attempts FROM webhooks_delivery"
+BATCHES = "SELECT id, state, total, completed, failed FROM jobs_batch"
 SITE_CAPS = "SELECT id, max_running_jobs FROM tenants_site WHERE max_running_jobs IS NOT NULL"
 PROVIDER_CAPS = "SELECT name, max_running_jobs FROM inference_provideraccount WHERE max_running_jobs IS NOT NULL"
 ENDPOINTS = "SELECT site_id, count(*) FROM webhooks_endpoint WHERE is_enabled AND event_types = '{}' GROUP BY 1"

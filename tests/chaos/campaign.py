@@ -236,6 +236,7 @@ UPDATE webhooks_delivery SET due_at = clock_timestamp()
 """
 UNFINISHED = """
 SELECT (SELECT count(*) FROM jobs_job WHERE finished_at IS NULL)
+     + (SELECT count(*) FROM jobs_batch WHERE state NOT IN ('completed', 'failed', 'expired', 'cancelled'))
      + (SELECT count(*) FROM webhooks_delivery WHERE state = 'pending')
 """
 
@@ -272,6 +273,9 @@ async def _play(plan: Plan, folder: Path, say: Say, in_haste: bool) -> Verdict:
                 journal=read_journal(desk.journal),
                 books=books,
                 received=receiver.received,
+                batch_orders=plan.batches,
+                batches=clients.batches,
+                results=clients.results,
                 sightings=list(watcher.sightings.values()),
                 ended=ended,
             )
@@ -316,7 +320,8 @@ def _keep(folder: Path, plan: Plan, ledgers: Ledgers, verdict: Verdict, desk: De
         "told": ledgers.told,
         "journal": ledgers.journal,
         "database": {
-            name: getattr(ledgers.books, name) for name in ("jobs", "attempts", "usage", "events", "deliveries")
+            name: getattr(ledgers.books, name)
+            for name in ("jobs", "attempts", "usage", "events", "deliveries", "batches")
         },
         "received": ledgers.received,
     }

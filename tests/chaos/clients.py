@@ -12,7 +12,7 @@ import aiohttp
 import msgspec
 
 from tests.chaos.desk import SeededSite
-from tests.chaos.plan import Order, Plan, model_of
+from tests.chaos.plan import BatchOrder, Order, Plan, model_of
 
 #: How long a client that may ask again does so.
 PATIENCE_SECONDS = 45.0
@@ -55,6 +55,10 @@ class Clients:
 
     def __init__(self, plan: Plan, url: str, sites: Sequence[SeededSite]) -> None:
         self.told: list[Told] = []
+        #: The same of batches: each batch's number, and its id.
+        self.batches: list[tuple[int, str]] = []
+        #: The `custom_id` of every line of results, by the batch's id.
+        self.results: dict[str, list[str]] = {}
         #: Orders whose posting is over, whatever came of it.
         self.posted: set[int] = set()
         self._plan, self._url, self._sites = plan, url, sites
@@ -64,7 +68,10 @@ class Clients:
     async def run(self, begin: float) -> None:
         """Do all that is planned; `begin` is a reading of `time.monotonic`."""
         async with self._session() as http:
-            await asyncio.gather(*(self._keep(order, http, begin) for order in self._plan.orders))
+            await asyncio.gather(
+                *(self._keep(order, http, begin) for order in self._plan.orders),
+                *(self._keep_batch(order, http, begin) for order in self._plan.batches),
+            )
 
     async def read_all(self) -> None:
         """Read every job that was accepted, once more."""
@@ -76,6 +83,9 @@ class Clients:
                     await self._persist(lambda: self._read(order, http, "final"))
 
             await asyncio.gather(*(read(order) for order in self._plan.orders if order.number in self._jobs))
+            sites = {order.number: order.site for order in self._plan.batches}
+            for number, batch_id in self.batches:
+                self.results[batch_id] = await self._read_results(sites[number], http, batch_id)
 
     @property
     def accepted(self) -> int:
@@ -100,6 +110,42 @@ class Clients:
         first = self._persist(lambda: self._post(order, http, "submit", body), again=order.key is not None)
         await asyncio.gather(first, *(self._later(begin + at, ask) for at, ask in others))
         self.posted.add(order.number)
+
+    async def _keep_batch(self, order: BatchOrder, http: aiohttp.ClientSession, begin: float) -> None:
+        """Post a batch until it is taken, once more, and cancel it if that is planned."""
+        await _until(begin + order.at)
+        headers = {"Idempotency-Key": f"batch-{order.number}"}
+        body = _batch_body(order, self._plan.seed)
+        for _ in range(2):
+            found = await self._insist(order.site, http, "/v1/batches", body, headers)
+            if found is not None:
+                self.batches.append((order.number, str(found["id"])))
+        if order.cancel_at is not None and self.batches and found is not None:
+            await _until(begin + order.cancel_at)
+            await self._insist(order.site, http, f"/v1/batches/{found['id']}/cancel", {}, {})
+
+    async def _insist(
+        self, site: int, http: aiohttp.ClientSession, path: str, body: Mapping[str, Any], headers: Mapping[str, str]
+    ) -> dict[str, Any] | None:
+        """Post until there is a clear answer, and return it if it is a good one."""
+        proof = {"Authorization": f"Bearer {self._sites[site].api_key}"}
+        give_up_at = time.monotonic() + PATIENCE_SECONDS
+        while time.monotonic() < give_up_at:
+            try:
+                async with http.post(path, json=body, headers={**proof, **headers}) as answer:
+                    if answer.status < 500:
+                        found: dict[str, Any] = await answer.json()
+                        return found if answer.status < 300 else None
+            except (aiohttp.ClientError, TimeoutError, ValueError):
+                pass
+            await asyncio.sleep(PAUSE_SECONDS)
+        return None
+
+    async def _read_results(self, site: int, http: aiohttp.ClientSession, batch_id: str) -> list[str]:
+        proof = {"Authorization": f"Bearer {self._sites[site].api_key}"}
+        async with http.get(f"/v1/batches/{batch_id}/results", headers=proof) as answer:
+            answer.raise_for_status()
+            return [msgspec.json.decode(line)["custom_id"] for line in (await answer.read()).splitlines()]
 
     async def _later(self, at: float, ask: Callable[[], Awaitable[Told]]) -> None:
         await _until(at)
@@ -202,6 +248,23 @@ def _body(order: Order, seed: int) -> dict[str, Any]:
     if order.expiry_seconds is not None:
         body["expires_at"] = (now + timedelta(seconds=order.expiry_seconds)).isoformat()
     return body
+
+
+PATHS = {"chat": "/v1/chat/completions", "messages": "/v1/messages", "embeddings": "/v1/embeddings"}
+
+
+def _batch_body(order: BatchOrder, seed: int) -> dict[str, Any]:
+    wire = "input" if order.kind == "embeddings" else "messages"
+    requests = []
+    for number, temper in enumerate(order.tempers):
+        text = f"Member {number} of batch {order.number} of night {seed}."
+        body: dict[str, Any] = {"model": model_of(order.kind, temper)}
+        if wire == "input":
+            body["input"] = [text]
+        else:
+            body |= {"messages": [{"role": "user", "content": text}], "max_tokens": 40}
+        requests.append({"custom_id": f"member-{number}", "body": body})
+    return {"endpoint": PATHS[order.kind], "requests": requests}
 
 
 async def _until(at: float) -> None:

@@ -11,6 +11,7 @@ from typing import TypeAlias
 from tests.chaos.books import AttemptRow, Books
 
 TERMINAL = ("succeeded", "failed", "canceled", "expired")
+TERMINAL_OF_BATCHES = ("completed", "failed", "expired", "cancelled")
 #: jobs.sweep.MAX_CRASHES, written anew: a test that reads the constant would follow it anywhere.
 MOST_CRASHES = 2
 
@@ -125,6 +126,21 @@ def every_end_is_told_once(books: Books) -> Iterator[Violation]:
             yield Violation("terminal_events_wrong", str(job.id), f"{job.state}, told: {types}")
 
 
+def every_batch_ends_and_counts_its_members(books: Books) -> Iterator[Violation]:
+    for batch in books.batches:
+        members = books.members_of[batch.id]
+        completed = sum(member.state == "succeeded" for member in members)
+        if batch.state not in TERMINAL_OF_BATCHES:
+            yield Violation("lost", f"batch {batch.id}", f"still {batch.state}")
+        elif (batch.total, batch.completed) != (len(members), completed):
+            yield Violation("lost", f"batch {batch.id}", f"{batch}, with {len(members)} members, {completed} succeeded")
+        types = [event.type for event in books.terminal_events_of[batch.id]]
+        if len(types) > 1:
+            yield Violation("terminal_events_double", f"batch {batch.id}", f"{batch.state}, told: {types}")
+        elif types != [f"batch.{batch.state}"]:
+            yield Violation("terminal_events_missing", f"batch {batch.id}", f"{batch.state}, told: {types}")
+
+
 def every_event_is_on_its_way_to_every_endpoint(books: Books) -> Iterator[Violation]:
     for event in books.events:
         ways = len(books.deliveries_of[event.id])
@@ -175,6 +191,7 @@ INVARIANTS: tuple[Invariant, ...] = (
     every_call_s_account_is_closed,
     calls_belong_to_attempts,
     every_end_is_told_once,
+    every_batch_ends_and_counts_its_members,
     every_event_is_on_its_way_to_every_endpoint,
     a_key_stands_for_one_job,
     caps_hold,

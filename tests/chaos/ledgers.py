@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 from uuid import UUID
@@ -12,7 +12,7 @@ from simulator.journal import Entry
 from tests.chaos.books import Books, JobRow
 from tests.chaos.clients import Told
 from tests.chaos.invariants import TERMINAL, Violation, check
-from tests.chaos.plan import Order
+from tests.chaos.plan import BatchOrder, Order
 from tests.chaos.receiver import Received
 
 JOB, EVENT = "job", "evt"
@@ -36,9 +36,14 @@ class Ledgers:
     journal: Sequence[Entry]
     books: Books
     received: Sequence[Received]
+    batch_orders: Sequence[BatchOrder] = ()
+    #: The number and id of each batch that was taken, as often as that was said.
+    batches: Sequence[tuple[int, str]] = ()
+    #: The `custom_id` of every line of a batch's results, by its id.
+    results: Mapping[str, Sequence[str]] = field(default_factory=dict)
     #: What was seen of ended jobs on the way, and what is there now.
-    sightings: Sequence[Sighting]
-    ended: Mapping[UUID, Sighting]
+    sightings: Sequence[Sighting] = ()
+    ended: Mapping[UUID, Sighting] = field(default_factory=dict)
 
     @cached_property
     def jobs(self) -> Mapping[UUID, JobRow]:
@@ -66,6 +71,7 @@ def compare(ledgers: Ledgers) -> list[Violation]:
     comparisons = (
         accepted_is_kept,
         nothing_is_made_up,
+        batches_are_kept,
         a_wrong_key_is_refused,
         canceled_stays_canceled,
         what_was_read_stays_true,
@@ -103,6 +109,21 @@ def nothing_is_made_up(ledgers: Ledgers) -> Iterator[Violation]:
             yield Violation(
                 "idempotency", f"order {order.number}", f"{made} jobs; {accepted} accepted, {unheard} unheard"
             )
+
+
+def batches_are_kept(ledgers: Ledgers) -> Iterator[Violation]:
+    """A batch that was taken is there once, and its results have one line for each member."""
+    known = {batch.id for batch in ledgers.books.batches}
+    for order in ledgers.batch_orders:
+        ids = {batch_id for number, batch_id in ledgers.batches if number == order.number}
+        if len(ids) > 1:
+            yield Violation("idempotency", f"batch order {order.number}", f"taken as {sorted(ids)}")
+        for batch_id in ids:
+            if from_public("batch", batch_id) not in known:
+                yield Violation("lost", batch_id, "was taken, and is not there")
+            lines = sorted(ledgers.results.get(batch_id, ()))
+            if lines != sorted(f"member-{number}" for number in range(len(order.tempers))):
+                yield Violation("lost", batch_id, f"{len(order.tempers)} members, and the results are {lines}")
 
 
 def a_wrong_key_is_refused(ledgers: Ledgers) -> Iterator[Violation]:

@@ -113,6 +113,18 @@ class Order:
 
 
 @dataclass(frozen=True, slots=True)
+class BatchOrder:
+    """A batch that a client posts with all its members."""
+
+    number: int
+    at: float
+    site: int
+    kind: str
+    tempers: tuple[Temper, ...]
+    cancel_at: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Blow:
     """One thing that is done to the desk. `seconds` is how long it lasts."""
 
@@ -128,6 +140,7 @@ class Plan:
     seconds: float
     workers: int
     orders: tuple[Order, ...]
+    batches: tuple[BatchOrder, ...]
     blows: tuple[Blow, ...]
     #: For each worker the crash point of its first start, its second, and so on.
     starts: tuple[tuple[CrashAt | None, ...], ...]
@@ -145,6 +158,7 @@ def make_plan(seed: int, jobs: int, *, workers: int = 3, seconds: float | None =
         seconds=length,
         workers=workers,
         orders=orders,
+        batches=tuple(_batch_order(chance, number, length) for number in range(1 + jobs // 100)),
         blows=tuple(_blows(chance, length, workers)),
         starts=tuple(tuple(_crash_at(chance, tuple(CrashPoint)) for _ in range(STARTS)) for _ in range(workers)),
         web_starts=tuple(_crash_at(chance, IN_WEB) for _ in range(STARTS)),
@@ -173,6 +187,19 @@ def _order(chance: random.Random, number: int, seconds: float) -> Order:
         expiry_seconds=chance.uniform(6, 9) if chance.random() < 0.04 else None,
         max_attempts=2 if temper == Temper.NEVER_WORKS else 8,
         webhook_stumbles=chance.random() < 0.06,
+    )
+
+
+def _batch_order(chance: random.Random, number: int, seconds: float) -> BatchOrder:
+    at = chance.uniform(0, seconds * 0.7)
+    tempers = (Temper.FINE, Temper.FINE, Temper.SLOW, Temper.PACED, Temper.BUSY_ONCE, Temper.CUT_ONCE, Temper.REFUSES)
+    return BatchOrder(
+        number=number,
+        at=at,
+        site=chance.randrange(SITES),
+        kind=chance.choice(KINDS),
+        tempers=tuple(chance.choices(tempers, k=chance.randint(8, 20))),
+        cancel_at=at + chance.uniform(0.5, 5) if chance.random() < 0.25 else None,
     )
 
 

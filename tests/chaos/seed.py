@@ -5,9 +5,11 @@ python -m tests.chaos.seed RECEIVER_URL     prints the sites as one JSON list
 
 import json
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict
 
 import django
+from django.conf import settings
 from django.core.management import call_command
 
 from nightdesk import env
@@ -16,7 +18,6 @@ env.use_settings("nightdesk.settings")
 django.setup()
 
 from inference.models import ProviderAccount, Route, Target  # noqa: E402 (the models need the setup)
-from nightdesk.local.demo_site import seed as seed_demo  # noqa: E402
 from tenants.credentials import create_site  # noqa: E402
 from tests.chaos import plan  # noqa: E402
 from tests.chaos.desk import SeededSite  # noqa: E402
@@ -25,8 +26,7 @@ from webhooks.endpoints import create_endpoint  # noqa: E402
 
 def main(receiver_url: str) -> int:
     call_command("migrate", interactive=False, stdout=sys.stderr)
-    seed_demo(None)
-    _seed_routes()
+    _seed_routes(_seed_providers())
     print(json.dumps([asdict(_seed_site(number, receiver_url)) for number in range(plan.SITES)]))
     return 0
 
@@ -40,8 +40,17 @@ def _seed_site(number: int, receiver_url: str) -> SeededSite:
     return SeededSite(str(made.site.id), made.api_key.secret, secret)
 
 
-def _seed_routes() -> None:
-    providers = {provider.name: provider for provider in ProviderAccount.objects.all()}
+def _seed_providers() -> Mapping[str, ProviderAccount]:
+    url, key = settings.SIMULATOR_URL, b"sk-simulator"
+    openai = ProviderAccount(name="sim-openai", dialect="openai", base_url=f"{url}/v1", price_list="openai")
+    anthropic = ProviderAccount(name="sim-anthropic", dialect="anthropic", base_url=url, price_list="anthropic")
+    for provider in (openai, anthropic):
+        provider.api_key = key
+        provider.save()
+    return {provider.name: provider for provider in (openai, anthropic)}
+
+
+def _seed_routes(providers: Mapping[str, ProviderAccount]) -> None:
     for kind in plan.KINDS:
         for temper in plan.Temper:
             route = Route.objects.create(model=plan.model_of(kind, temper))

@@ -85,7 +85,7 @@ def test_a_worker_killed_at_any_point_costs_no_job_of_any_kind(tmp_path: Path, e
     }
     tried_once = {case.name for case, job_id in jobs.items() if ended[job_id].attempt == 1}
     assert tried_once <= {case.name for case in CASES if case.point in MAY_HAVE_ENDED}
-    assert compare(Ledgers((), (), read_journal(journal), books, receiver.received, (), {})) == []
+    assert compare(Ledgers((), (), read_journal(journal), books, receiver.received)) == []
     assert len(receiver.received) > len({one.event_id for one in receiver.received}) == len(CASES)
 
 

@@ -63,6 +63,7 @@ def judge(
                 name: done.get(name, 0)
                 for name in ("web_kills", "postgres_restarts", "valkey_restarts", "doorbells_lost", "doorbells_doubled")
             },
+            "batches": dict(Counter(batch.state for batch in ledgers.books.batches)),
             "calls": len(ledgers.journal),
             "webhooks": len(ledgers.received),
             "states": dict(sorted(states.items())),
