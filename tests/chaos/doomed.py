@@ -9,6 +9,7 @@ import asyncio
 import json
 import os
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -46,12 +47,18 @@ def _live(waiting: list[Recruit]) -> None:
     """Fork one after the other, a few at a time, and tell of each that ends, until all have."""
     children: dict[int, Recruit] = {}
     while waiting or children:
-        while waiting and len(children) < AT_ONCE:
+        while waiting and _has_room(waiting[0], children.values()):
             recruit = waiting.pop(0)
             children[_fork(recruit)] = recruit
         pid, status = os.wait()
         end = {"name": children.pop(pid).name, "code": os.waitstatus_to_exitcode(status)}
         print(json.dumps(end), flush=True)
+
+
+def _has_room(recruit: Recruit, others: Collection[Recruit]) -> bool:
+    if recruit.is_alone or any(other.is_alone for other in others):
+        return not others
+    return len(others) < AT_ONCE
 
 
 def _fork(recruit: Recruit) -> int:

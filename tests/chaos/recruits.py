@@ -25,6 +25,8 @@ class Recruit:
     crash_at: str = ""
     #: How many webhooks it carries at once; 0: it carries none.
     deliveries: int = 0
+    #: It begins when those before it are dead, and those after it when it is.
+    is_alone: bool = False
 
 
 @contextmanager

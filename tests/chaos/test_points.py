@@ -1,15 +1,18 @@
 """Every crash point is tried with every kind of job, all at the same time on one desk."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 from django.db import connection, transaction
 from django.db.models.functions import Now
 
 from core.crash import CrashPoint
-from jobs.models import Job, JobKind
+from jobs.batches.create import BatchSubmission, create
+from jobs.models import BATCH_QUEUE, Batch, Job, JobKind
 from jobs.submit import Submission, submit
 from tenants.models import Site
 from tests.chaos.books import read_books
@@ -17,7 +20,7 @@ from tests.chaos.campaign import read_journal
 from tests.chaos.ledgers import Ledgers, compare
 from tests.chaos.receiver import Receiver, received_by
 from tests.chaos.recruits import Recruit, recruited
-from tests.factories import make_provider, make_route, make_site
+from tests.factories import make_file, make_provider, make_route, make_site
 from tests.polling import wait_for
 from tests.simulator_process import start_simulator
 from webhooks.endpoints import create_endpoint
@@ -30,7 +33,11 @@ WEBHOOK_POINTS = (CrashPoint.BEFORE_WEBHOOK, CrashPoint.AFTER_WEBHOOK)
 #: The end is committed already, or may be: a sweep that finds another one at work comes later. All others need a
 #: second attempt.
 MAY_HAVE_ENDED = (CrashPoint.AFTER_COMMIT, CrashPoint.IN_SWEEP, *WEBHOOK_POINTS)
+#: They look after one batch, one after the other.
+READER = Recruit(CrashPoint.IN_EXPAND, ("nobody",), f"{CrashPoint.IN_EXPAND}:1", is_alone=True)
+FINISHER = Recruit(CrashPoint.IN_CONCLUDE, (BATCH_QUEUE,), f"{CrashPoint.IN_CONCLUDE}:1", is_alone=True)
 BATCH_POINTS = (CrashPoint.IN_EXPAND, CrashPoint.IN_CONCLUDE)
+MEMBERS = 5
 POINTS = [point for point in CrashPoint if point not in BATCH_POINTS]
 HEALTHY = Recruit("healthy", deliveries=8)
 
@@ -69,16 +76,22 @@ def test_a_worker_killed_at_any_point_costs_no_job_of_any_kind(tmp_path: Path, e
         receiver.trust([create_endpoint(site, url)[1]])
         jobs = {case: _submitted(site, case) for case in CASES}
 
-        with recruited([*(case.recruit for case in CASES), HEALTHY], environment, tmp_path) as ends:
-            wait_for(lambda: len(ends) >= len(CASES), seconds=60)
+        recruits = [*(case.recruit for case in CASES), READER, FINISHER, HEALTHY]
+        with recruited(recruits, environment, tmp_path) as ends:
+            wait_for(lambda: len(ends) >= len(CASES), seconds=90)
+            batch_id = _batch(site)
+            wait_for(lambda: len(ends) >= len(CASES) + len(BATCH_POINTS), seconds=60)
             # What a courier had under way is sent again when its lease is over; nobody waits that long here.
             Delivery.objects.filter(state="pending").update(due_at=Now())
             wait_for(lambda: not Job.objects.filter(finished_at=None).exists(), seconds=60, every=0.1)
+            wait_for(lambda: Batch.objects.get().is_terminal, seconds=60, every=0.1)
             wait_for(lambda: not Delivery.objects.filter(state="pending").exists(), seconds=60, every=0.1)
         with connection.cursor() as cursor:
             books = read_books(cursor)
 
-    assert ends == {case.name: KILLED for case in CASES}
+    assert ends == dict.fromkeys([*(case.name for case in CASES), *BATCH_POINTS], KILLED)
+    (batch,) = books.batches
+    assert (batch.id, batch.state, batch.total, batch.completed) == (batch_id, "completed", MEMBERS, MEMBERS)
     ended = {job.id: job for job in books.jobs}
     assert {case.name: ended[job_id].state for case, job_id in jobs.items()} == {
         case.name: "succeeded" for case in CASES
@@ -86,7 +99,7 @@ def test_a_worker_killed_at_any_point_costs_no_job_of_any_kind(tmp_path: Path, e
     tried_once = {case.name for case, job_id in jobs.items() if ended[job_id].attempt == 1}
     assert tried_once <= {case.name for case in CASES if case.point in MAY_HAVE_ENDED}
     assert compare(Ledgers((), (), read_journal(journal), books, receiver.received)) == []
-    assert len(receiver.received) > len({one.event_id for one in receiver.received}) == len(CASES)
+    assert len(receiver.received) > len({one.event_id for one in receiver.received}) == len(CASES) + 1
 
 
 def _desk(simulator_url: str) -> Site:
@@ -101,6 +114,17 @@ def _desk(simulator_url: str) -> Site:
         make_route(f"quick-{kind}", (provider, model))
         make_route(f"long-{kind}", (provider, f"{model}@ttft_ms=4000"))
     return make_site()
+
+
+def _batch(site: Site) -> UUID:
+    """A batch whose file a worker has to read."""
+    body = {"model": "quick-chat", "messages": [{"role": "user", "content": "Say hello."}]}
+    lines = [
+        {"custom_id": f"member-{number}", "method": "POST", "url": "/v1/chat/completions", "body": body}
+        for number in range(MEMBERS)
+    ]
+    file = make_file(site, b"".join(json.dumps(line).encode() + b"\n" for line in lines))
+    return create(site, BatchSubmission(JobKind.CHAT, input_file_id=file.public_id)).batch.id
 
 
 def _submitted(site: Site, case: Case) -> Any:
