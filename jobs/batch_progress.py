@@ -13,8 +13,8 @@ from jobs.batches.pace import WINDOW, Pace, cost_in_all, pace_of, time_left
 from jobs.batches.progress import Account, Counts, accounts_of, counts_of
 from jobs.leases import live_workers
 from jobs.models import Batch, BatchState, Job, JobState, Pause
-from jobs.pauses import over_batches
-from jobs.shown import BATCH_COLORS, NOTHING, Badge, Fact, Sight, about_usd, pause_text, usd
+from jobs.pauses import over_batch
+from jobs.shown import BATCH_COLORS, NOTHING, Badge, Fact, Sight, about_number, about_usd, pause_text, usd
 
 #: How members can fail. Canceled ones were asked for, and say nothing.
 BAD_ENDS = (JobState.FAILED, JobState.EXPIRED)
@@ -159,7 +159,7 @@ def members_of(batch: Batch, **filters: str) -> str:
 
 
 def _read(batch: Batch, sight: Sight, now: datetime) -> Found:
-    pauses = () if batch.is_terminal else tuple(over_batches([batch.id], [batch.site_id]).select_related("site", "batch"))
+    pauses = () if batch.is_terminal else tuple(over_batch(batch).select_related("site", "batch"))
     return Found(
         batch=batch,
         counts=counts_of([batch])[batch.id],
@@ -194,9 +194,6 @@ def _tallies(counts: Counts, members: str | None) -> Iterator[Tally]:
 
 
 def _tiles(found: Found) -> Iterator[Fact]:
-    counts = found.counts
-    if counts.total:
-        yield Fact("Ended", f"{counts.ended:,} of {counts.total:,}", "Requests that will not change any more")
     if found.batch.is_terminal:
         yield from _tiles_of_the_end(found)
     else:
@@ -225,8 +222,9 @@ def _tiles_of_the_account(found: Found, account: Account) -> Iterator[Fact]:
         whole = cost_in_all(found.counts, account)
         shown = NOTHING if whole is None else f"about {about_usd(whole)}"
         yield Fact("Cost in all", shown, "If the rest costs as much on the average as what succeeded so far")
-    tokens = f"{account.input_tokens:,} → {account.output_tokens:,}"
-    yield Fact("Tokens", tokens, f"Input and output; {account.cached_input_tokens:,} of the input came from a cache")
+    tokens = f"{about_number(account.input_tokens)} → {about_number(account.output_tokens)}"
+    cached = f"{account.cached_input_tokens:,} of the input came from a cache"
+    yield Fact("Tokens", tokens, f"{account.input_tokens:,} in, {account.output_tokens:,} out; {cached}")
 
 
 def _rate(found: Found) -> str:

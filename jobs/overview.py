@@ -10,6 +10,7 @@ from django.db.models.functions import TruncHour
 
 from jobs.batches.progress import Counts, counts_of
 from jobs.models import TERMINAL_BATCH_STATES, Batch, Job, JobState
+from jobs.pauses import held_back
 from jobs.periods import created_since
 
 HOURS = 24
@@ -58,6 +59,7 @@ class BusySite:
 class BatchUnderWay:
     batch: Batch
     counts: Counts
+    is_held_back: bool
 
 
 def under_way() -> UnderWay:
@@ -92,8 +94,8 @@ def batches_under_way() -> list[BatchUnderWay]:
     """Return the newest batches that have not ended, with what has become of their members."""
     newest = Batch.objects.exclude(state__in=TERMINAL_BATCH_STATES).select_related("site").order_by("-id")
     batches = list(newest[:MOST_BATCHES])
-    counts = counts_of(batches)
-    return [BatchUnderWay(batch, counts[batch.id]) for batch in batches]
+    counts, waiting = counts_of(batches), held_back(batches)
+    return [BatchUnderWay(batch, counts[batch.id], batch.id in waiting) for batch in batches]
 
 
 def busiest_sites(since: datetime) -> Sequence[BusySite]:

@@ -4,6 +4,7 @@ Operators and commands `pause` and `resume`, which the audit log tells; sites ho
 (`jobs.batches.pause`).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, TypeAlias
@@ -113,9 +114,20 @@ def over_job(job: Job) -> QuerySet[Pause]:
     return Pause.objects.filter(Q(site=job.site_id) | Q(queue=job.queue) | Q(batch=job.batch_id, batch__isnull=False))
 
 
-def over_batches(batch_ids: list[UUID], site_ids: list[UUID]) -> QuerySet[Pause]:
-    """Return the pauses that hold back one of these batches or sites, or all batches."""
-    return Pause.objects.filter(Q(batch__in=batch_ids) | Q(site__in=site_ids) | Q(queue=BATCH_QUEUE))
+def over_batch(batch: Batch) -> QuerySet[Pause]:
+    """Return the pauses that hold back a batch."""
+    return Pause.objects.filter(Q(batch=batch) | Q(site=batch.site_id) | Q(queue=BATCH_QUEUE))
+
+
+def held_back(batches: Sequence[Batch]) -> set[UUID]:
+    """Return the ids of those of which nothing is begun, whether they are paused, or their site, or all batches."""
+    under_way = [batch for batch in batches if batch.state in PAUSABLE]
+    if not under_way:
+        return set()
+    of_batches, of_sites = ([getattr(batch, name) for batch in under_way] for name in ("id", "site_id"))
+    rows = Pause.objects.filter(Q(batch__in=of_batches) | Q(site__in=of_sites) | Q(queue=BATCH_QUEUE))
+    covered = {each for row in rows for each in (row.batch_id, row.site_id, row.queue)}
+    return {batch.id for batch in under_way if covered & {batch.id, batch.site_id, BATCH_QUEUE}}
 
 
 def _check_not_over(batch_id: UUID) -> None:

@@ -80,9 +80,17 @@ def about_usd(pico_usd: int | None) -> str:
     if pico_usd is None:
         return usd(None)
     amount = pico_usd / PICO_PER_USD
-    places = 2 if amount >= 100 else 4 if amount >= 0.1 else 6
-    text = f"${amount:,.{places}f}"
-    return text if places == 2 else text.rstrip("0").rstrip(".")
+    if amount >= 1 or not pico_usd:
+        return f"${amount:,.2f}"
+    return f"${amount:.{4 if amount >= 0.01 else 6}f}"
+
+
+def about_number(number: int) -> str:
+    """Write a number in full while it is short: `8,644`, `31.5 k`, `9.96 M`."""
+    for size, unit in ((10**9, "G"), (10**6, "M"), (10**4, "k")):
+        if number >= size:
+            return f"{number / (1000 if unit == 'k' else size):.3g} {unit}"
+    return f"{number:,}"
 
 
 def pause_text(pause: Pause, now: datetime) -> str:
@@ -92,5 +100,5 @@ def pause_text(pause: Pause, now: datetime) -> str:
     else:
         what = f"The queue {pause.queue}" if pause.queue else f"The batch {pause.batch}"
     by = f" by {pause.actor}" if pause.actor else ""
-    why = f" ({pause.reason})" if pause.reason else ""
-    return f"{what} was paused{by} {age(pause.created_at, now)} ago{why}."
+    why = f": {pause.reason}" if pause.reason else "."
+    return f"{what} was paused{by} {age(pause.created_at, now)} ago{why}"

@@ -34,7 +34,7 @@ def why_waits(job: Job, now: datetime) -> str:
 
 def _reasons(job: Job, now: datetime) -> Iterator[str]:
     for pause in over_job(job).select_related("site", "batch"):
-        yield f"{pause_text(pause, now)} It waits until that is resumed."
+        yield f"It is held back. {pause_text(pause, now)}"
     if job.available_at > now:
         yield _not_yet(job, f"in {age(now, job.available_at)}")
     if not live_workers():

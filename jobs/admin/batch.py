@@ -1,9 +1,8 @@
 """Batches, as operators see them: how far they have come, and what can be done about them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
-from uuid import UUID
 
 from django.contrib import admin, messages
 from django.db.models import QuerySet
@@ -21,8 +20,8 @@ from jobs.batch_operate import Act, BatchVerdict, cancel_batch, pause_batch, res
 from jobs.batch_page import consequences, read_page
 from jobs.batch_progress import draw_bar, read_live
 from jobs.batches.read import BatchView, views_of
-from jobs.models import BATCH_QUEUE, Batch, BatchState, Pause
-from jobs.pauses import PAUSABLE, over_batches
+from jobs.models import Batch, BatchState, Pause
+from jobs.pauses import PAUSABLE, held_back
 from jobs.search import BATCH_HELP, batches_meant_by, read_batch_id
 from jobs.shown import BATCH_COLORS, NOTHING, about_usd
 from metering.models import UsageEvent
@@ -46,18 +45,10 @@ class BatchList(PageList):
     def get_results(self, request: HttpRequest) -> None:
         super().get_results(request)
         batches = list(self.result_list)
-        held_back = _held_back([batch for batch in batches if not batch.is_terminal])
+        waiting = held_back(batches)
         for view in views_of(batches):
-            setattr(view.batch, "standing", Standing(view, view.batch.id in held_back))  # noqa: B010 (for the columns)
+            setattr(view.batch, "standing", Standing(view, view.batch.id in waiting))  # noqa: B010 (for the columns)
         self.result_list = batches
-
-
-def _held_back(batches: Sequence[Batch]) -> set[UUID]:
-    if not batches:
-        return set()
-    rows = over_batches([batch.id for batch in batches], [batch.site_id for batch in batches])
-    covered = {each for row in rows for each in (row.site_id, row.batch_id, row.queue)}
-    return {batch.id for batch in batches if {batch.id, batch.site_id, BATCH_QUEUE} & covered}
 
 
 @admin.register(Batch)
@@ -96,7 +87,7 @@ class BatchAdmin(PageAdmin[Batch]):
 
     @theme.labeled("State", {**BATCH_COLORS, "paused": "warning"})
     def shown_state(self, batch: Batch) -> tuple[str, str]:
-        if _standing(batch).is_held_back and batch.state in PAUSABLE:
+        if _standing(batch).is_held_back:
             return "paused", "Paused"
         return batch.state, batch.get_state_display()
 

@@ -134,7 +134,7 @@ def _batch_row(each: BatchUnderWay, now: datetime) -> BatchRow:
         name=batch.public_id,
         url=reverse("admin:jobs_batch_change", args=(batch.public_id,)),
         site=batch.site.name,
-        state=batch.get_state_display(),
+        state="Paused" if each.is_held_back else batch.get_state_display(),
         bar=draw_bar(each.counts) if each.counts.total else None,
         age=age(batch.created_at, now),
     )

@@ -12,7 +12,7 @@ from jobs.batches import pause as of_a_site
 from jobs.claim import claim
 from jobs.errors import BatchEnded, BatchMissing
 from jobs.models import Batch, Pause
-from jobs.pauses import Queue, Scope, over_batches, over_job, scope_of
+from jobs.pauses import Queue, Scope, held_back, over_batch, over_job, scope_of
 from jobs.tasks import bell
 from tenants.audit import Actor
 from tenants.models import AuditEntry, Site
@@ -133,7 +133,23 @@ def test_the_pauses_over_a_job_are_those_of_its_site_its_queue_and_its_batch(sit
         pauses.describe(scope) for scope in (site, Queue.DEFAULT)
     }
     assert {scope_of(row) for row in over_job(member)} == {site, Queue.BATCH, batch}
-    assert {scope_of(row) for row in over_batches([batch.id], [site.id])} == {site, Queue.BATCH, batch}
+    assert {scope_of(row) for row in over_batch(batch)} == {site, Queue.BATCH, batch}
+
+
+def test_batches_are_held_back_by_their_own_pause_their_sites_and_that_of_all_of_them(site: Site) -> None:
+    first, second = make_batch(site), make_batch(site)
+    theirs, over = make_batch(make_site("florist")), make_batch(site, state="completed")
+    batches = [first, second, theirs, over]
+
+    assert held_back(batches) == set()
+    pauses.pause(first, ADA)
+    assert held_back(batches) == {first.id}
+    pauses.pause(site, ADA)
+    assert held_back(batches) == {first.id, second.id}
+    pauses.pause(Queue.DEFAULT, ADA)
+    assert held_back(batches) == {first.id, second.id}
+    pauses.pause(Queue.BATCH, ADA)
+    assert held_back(batches) == {first.id, second.id, theirs.id}
 
 
 def test_the_window_of_a_paused_batch_runs_on(site: Site) -> None:
