@@ -27,12 +27,19 @@ ROUTES = {
 }
 
 
-@transaction.atomic
 def seed(receiver_url: str | None) -> Seeded:
     """Make the demo site with its credentials, the simulator's providers and routes, and an administrator.
 
     Its secrets are derived from SECRET_KEY: an API key is kept as a hash only, and could not be shown again.
     """
+    demo = _seed_site(receiver_url)
+    # In no transaction: to hash a password takes seconds on a busy machine, and Postgres ends one that is idle for ten.
+    _seed_admin(demo)
+    return demo
+
+
+@transaction.atomic
+def _seed_site(receiver_url: str | None) -> Seeded:
     site, _ = Site.objects.get_or_create(slug=SLUG, defaults={"name": "Demo site"})
     demo = Seeded(
         site_id=site.public_id,
@@ -44,7 +51,6 @@ def seed(receiver_url: str | None) -> Seeded:
         admin_password=_derive("admin password", 16),
     )
     _seed_credentials(site, demo)
-    _seed_admin(demo)
     if receiver_url:
         _seed_endpoint(site, receiver_url, demo.webhook_secret)
     if settings.SIMULATOR_URL:
