@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from tests.bench import against_celery, jobs, start
+from tests.bench import against_celery, batch, claim, jobs, rescue, start
 from tests.bench.report import Report, render, to_json, write
 
 FOLDER = Path(__file__).resolve().parents[2] / ".nightdesk" / "bench"
@@ -15,6 +15,9 @@ SUITES: Mapping[str, Callable[[], Report]] = {
     "start": start.run,
     jobs.SUITE: jobs.run,
     against_celery.SUITE: against_celery.run,
+    batch.SUITE: batch.run,
+    claim.SUITE: claim.run,
+    rescue.SUITE: rescue.run,
 }
 
 

@@ -10,7 +10,7 @@ import psycopg
 
 from core.ids import new_uuid
 
-#: The longest that any measure may take.
+#: The longest that a measure may take, unless it says otherwise.
 PATIENCE_SECONDS = 150.0
 POLL_SECONDS = 0.02
 
@@ -27,15 +27,15 @@ class Books:
         """Change something; return how many rows."""
         return self.connection.execute(statement.encode(), values).rowcount
 
-    def until(self, question: str, *values: object) -> float:
+    def until(self, question: str, *values: object, patience_seconds: float = PATIENCE_SECONDS) -> float:
         """Wait until the answer is true; return by Postgres's clock when it was, in Unix seconds."""
-        deadline = time.monotonic() + PATIENCE_SECONDS
+        deadline = time.monotonic() + patience_seconds
         while True:
             holds, at = self.ask(f"SELECT ({question}), extract(epoch FROM clock_timestamp())", *values)  # noqa: S608
             if holds:
                 return float(at)
             if time.monotonic() > deadline:
-                raise RuntimeError(f"Not within {PATIENCE_SECONDS:g} s: {question}")
+                raise RuntimeError(f"Not within {patience_seconds:g} s: {question}")
             time.sleep(POLL_SECONDS)
 
     def until_all_ended(self) -> float:

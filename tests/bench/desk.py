@@ -14,7 +14,7 @@ from pathlib import Path
 
 from nightdesk import env
 from nightdesk.local.card import Card, Seeded, make_card, parse_seeded
-from nightdesk.local.ports import free_port
+from nightdesk.local.ports import DEFAULT_WEB_PORT, free_port
 from nightdesk.local.postgres import postgres_server
 from nightdesk.local.postgres_home import leave_no_trace
 from nightdesk.local.program import Program, launch, stop
@@ -66,17 +66,14 @@ def running_desk() -> Iterator[Desk]:
         database = stack.enter_context(postgres_server(folder / "postgres", free_port()))
         broker = stack.enter_context(valkey_server(folder / "valkey", free_port()))
         simulator = stack.enter_context(start_simulator(journal=journal))
-        facts = {
-            "DATABASE_URL": database.url,
-            "REDIS_URL": broker.url,
-            "BASE_URL": base_url(web_port),
-            "SIMULATOR_URL": simulator.url,
-            "DJANGO_SETTINGS_MODULE": "nightdesk.settings",
-            "PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "platform"))),
-        }
-        inherited = {**only_the_systems(env.merged({})), **PRODUCTION}
-        environment = child_environment(inherited, keep_secrets(folder / "secrets.json"), facts)
-        seeded = _prepare(environment, f"{base_url(sink_port)}/")
+        environment = environment_in(
+            folder,
+            DATABASE_URL=database.url,
+            REDIS_URL=broker.url,
+            BASE_URL=base_url(web_port),
+            SIMULATOR_URL=simulator.url,
+        )
+        seeded = prepare(environment, f"{base_url(sink_port)}/")
         stack.enter_context(running("sink", folder, environment, "-m", "tests.bench.sink", str(sink_port)))
         web = stack.enter_context(running("web", folder, environment, *WEB, "--port", str(web_port)))
         wait_for(lambda: _answers(f"{base_url(web_port)}/healthz"), seconds=60)
@@ -103,7 +100,19 @@ def running(name: str, folder: Path, environment: Mapping[str, str], *arguments:
         stop(process, program)
 
 
-def _prepare(environment: Mapping[str, str], receiver_url: str) -> Seeded:
+def environment_in(folder: Path, **facts: str) -> dict[str, str]:
+    """Return the environment of the desk's programs, as in production, with secrets kept in the folder."""
+    ours = {
+        "BASE_URL": base_url(DEFAULT_WEB_PORT),
+        "DJANGO_SETTINGS_MODULE": "nightdesk.settings",
+        "PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "platform"))),
+    }
+    inherited = {**only_the_systems(env.merged({})), **PRODUCTION}
+    return child_environment(inherited, keep_secrets(folder / "secrets.json"), {**ours, **facts})
+
+
+def prepare(environment: Mapping[str, str], receiver_url: str) -> Seeded:
+    """Make the tables and the demo site, whose webhooks go there."""
     command = [sys.executable, "-m", "nightdesk.local.prepare", "--receiver-url", receiver_url]
     made = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
     if made.returncode != 0:
