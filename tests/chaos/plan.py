@@ -1,7 +1,7 @@
 """What a campaign does, and when: a function of its seed and its size alone, so that it can be played again."""
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -62,8 +62,8 @@ class Deed(StrEnum):
 ON_WORKERS = (Deed.KILL_WORKER, Deed.FREEZE_WORKER)
 ON_POSTGRES = frozenset({Deed.STOP_POSTGRES, Deed.CRASH_POSTGRES})
 DEED_WEIGHTS = {
-    Deed.KILL_WORKER: 8,
-    Deed.FREEZE_WORKER: 5,
+    Deed.KILL_WORKER: 14,
+    Deed.FREEZE_WORKER: 9,
     Deed.KILL_WEB: 2,
     Deed.FLUSH_REDIS: 3,
     Deed.RESTART_REDIS: 1.5,
@@ -77,6 +77,13 @@ START_SECONDS = 6.0
 #: An outage of Postgres delays every rescue, so there is calm after one (jobs.engine.SETTLE_SECONDS, and some more).
 CALM_SECONDS = 14.0
 
+OUTAGE_EVERY_SECONDS = 35.0
+#: Some freezes end within the lease, most outlast it.
+FREEZES: Sequence[Callable[[random.Random], float]] = (
+    lambda chance: chance.uniform(1, 3),
+    lambda chance: chance.uniform(7, 10),
+    lambda chance: chance.uniform(7, 10),
+)
 #: No process is started more often under a plan.
 STARTS = 200
 #: What a web process passes.
@@ -205,25 +212,26 @@ def _batch_order(chance: random.Random, number: int, seconds: float) -> BatchOrd
 
 def _blows(chance: random.Random, seconds: float, workers: int) -> Iterator[Blow]:
     """Yield blows so that there is always a worker that can save the others' jobs."""
-    at, calm_until = 1.5, 0.0
+    at, calm_until, next_outage_at = 1.0, 0.0, 0.0
     busy_until = [0.0] * workers
     #: Blows on Postgres wait until all workers are well, and the others meanwhile for them.
     waiting: list[Deed] = []
     for deed in _deeds(chance):
-        at += chance.uniform(0.4, 2.4)
+        at += chance.uniform(0.3, 1.6)
         if at >= seconds:
             return
         if waiting and at >= max(calm_until, *busy_until):
-            calm_until = at + CALM_SECONDS
-            yield Blow(at, waiting.pop(0), seconds=chance.uniform(0.2, 2.5))
+            calm_until, next_outage_at = at + CALM_SECONDS, at + OUTAGE_EVERY_SECONDS
+            yield Blow(at, waiting.pop(), seconds=chance.uniform(0.2, 2.5))
         elif deed in ON_POSTGRES:
-            waiting.append(deed)
+            if at >= next_outage_at and not waiting:
+                waiting.append(deed)
         elif deed in ON_WORKERS:
-            worker = chance.randrange(workers)
-            length = 0.0 if deed == Deed.KILL_WORKER else chance.choice((chance.uniform(1, 3), chance.uniform(7, 11)))
-            others_busy = sum(until > at for until in busy_until)
-            if waiting or at < calm_until or busy_until[worker] > at or others_busy >= workers - 1:
+            free = [worker for worker in range(workers) if busy_until[worker] <= at]
+            if waiting or at < calm_until or len(free) < 2:
                 continue
+            worker = chance.choice(free)
+            length = 0.0 if deed == Deed.KILL_WORKER else chance.choice(FREEZES)(chance)
             busy_until[worker] = at + length + START_SECONDS
             yield Blow(at, deed, worker, length)
         else:
@@ -232,10 +240,11 @@ def _blows(chance: random.Random, seconds: float, workers: int) -> Iterator[Blow
 
 def _deeds(chance: random.Random) -> Iterator[Deed]:
     """Yield what to do: first everything once, then as it comes."""
-    first: list[Deed] = list(Deed)
+    first: list[Deed] = [*Deed, *ON_WORKERS, *ON_WORKERS]
     chance.shuffle(first)
-    # However short the campaign, a worker dies in it and another comes back from a freeze.
-    first.sort(key=lambda deed: deed not in ON_WORKERS)
+    # However short the campaign, a worker dies in it and another comes back from a freeze; Postgres, after which
+    # there is calm, comes last.
+    first.sort(key=lambda deed: (deed in ON_POSTGRES, deed not in ON_WORKERS))
     yield from first
     while True:
         yield chance.choices(list(Deed), [DEED_WEIGHTS[deed] for deed in Deed])[0]
