@@ -42,6 +42,7 @@ from jobs.fence import Fence
 from jobs.finish import End, Finish, finish_all
 from jobs.leases import Held, Renewal
 from jobs.models import Job
+from jobs.pulse import Beat, Lost, Missed, Pulse, Renewed, Taken
 from jobs.sweep import sweep
 from metering.accounts import Account
 from providers.types import Provider
@@ -64,7 +65,7 @@ GIVE_BACK_SECONDS = 5.0
 SETTLE_SECONDS = leases.LEASE_SECONDS + leases.HEARTBEAT_SECONDS
 #: How long a job waits that this worker cannot read yet, because it lacks a new encryption key.
 UNREADABLE_SECONDS = 10.0
-#: Threads for claims and finishes; the heartbeat has its own, so that it never waits behind them.
+#: Threads for claims and finishes; the heartbeat has its own (`jobs.pulse`), so that it never waits behind them.
 DATABASE_THREADS = 6
 #: Calls are opened, and attempts ended, in groups of at most so many, so many groups at a time.
 LARGEST_GROUP, GROUPS_AT_ONCE = 200, 2
@@ -112,7 +113,6 @@ class Engine:
         self._stopping = asyncio.Event()
         self._members_ended = asyncio.Event()
         self._database = DatabaseThreads("jobs", DATABASE_THREADS)
-        self._pulse = DatabaseThreads("pulse", 1)
         #: Reading a large file takes a while, and nothing else should wait for it.
         self._upkeep = DatabaseThreads("upkeep", 1)
         self._opener: Grouped[Opening, Canceled | GivenBack | None] = self._grouped(open_calls)
@@ -123,6 +123,8 @@ class Engine:
         self._worker_id: UUID | None = None
         #: Jobs that the database says we hold, and we know nothing of, at the last heartbeat.
         self._strays: frozenset[Held] = frozenset()
+        self._is_claiming = False
+        self._chores: set[asyncio.Task[object]] = set()
         self._last_outage = -math.inf
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -145,7 +147,8 @@ class Engine:
     async def run(self) -> None:
         """Work until `stop`."""
         self._loop = asyncio.get_running_loop()
-        heart = asyncio.create_task(self._forever(self._beat, leases.HEARTBEAT_SECONDS))
+        pulse = Pulse(self._loop, self._hear, self._report)
+        pulse.start()
         broom = asyncio.create_task(self._forever(self._sweep, POLL_SECONDS))
         upkeep = asyncio.create_task(self._tend_forever())
         eraser = asyncio.create_task(self._forever(partial(self._upkeep.run, retention.tend), RETENTION_SECONDS))
@@ -153,44 +156,56 @@ class Engine:
             await self._claim_until_stopped()
             await self._drain()
         finally:
-            await _cancel(heart, broom, upkeep, eraser)
-            await self._leave()
+            await _cancel(broom, upkeep, eraser)
+            await self._leave(pulse)
 
     # The loops
 
-    async def _beat(self) -> None:
-        if self._worker_id is None:
-            self._worker_id = await self._pulse.run(leases.take_lease)
-            log.info("lease_taken", worker=str(self._worker_id))
-            self._bell.set()
-            return
-        renewal = await self._pulse.run(leases.renew_lease, self._worker_id, self._report())
-        if renewal is None:
-            self._fence()
-            return
+    def _hear(self, beat: Beat) -> None:
+        """Take in what a heartbeat brought."""
+        match beat:
+            case Taken(worker_id):
+                self._worker_id = worker_id
+                log.info("lease_taken", worker=str(worker_id))
+                self._bell.set()
+            case Renewed(worker_id, renewal):
+                self._hear_cancels(renewal)
+                self._look_for_strays(worker_id, renewal)
+            case Lost(worker_id):
+                self._fence(worker_id)
+            case Missed(error):
+                self._note_outage(error)
+
+    def _hear_cancels(self, renewal: Renewal) -> None:
         for held in renewal.held:
             if held.is_to_be_canceled and (slot := self._slots.get(held.job_id)):
                 slot.stop(Canceled())
-        await self._give_back_strays(self._worker_id, renewal)
 
-    async def _give_back_strays(self, worker_id: UUID, renewal: Renewal) -> None:
+    def _look_for_strays(self, worker_id: UUID, renewal: Renewal) -> None:
         """Give back what we hold without knowing, such as a claim whose answer was lost on its way to us.
 
-        Seen twice, for a claim may be on its way at this moment. Should it come after all, its fence stops it.
+        Seen twice, and not while a claim is on its way. Should it come after all, its fence stops it.
         """
-        strays = frozenset(held for held in renewal.held if held.job_id not in self._slots)
+        unknown = [held for held in renewal.held if held.job_id not in self._slots]
+        strays = frozenset() if self._is_claiming else frozenset(unknown)
         for held in strays & self._strays:
             log.warning("stray_given_back", job=to_public(Job.ID_PREFIX, held.job_id), attempt=held.attempt)
-            await self._ender.do(End(Fence(held.job_id, held.attempt, worker_id), GivenBack()))
+            fence = Fence(held.job_id, held.attempt, worker_id)
+            self._do_beside(partial(self._ender.do, End(fence, GivenBack())))
         self._strays = strays
+
+    def _do_beside(self, step: Callable[[], Awaitable[object]]) -> None:
+        chore = asyncio.create_task(self._survive(step))
+        self._chores.add(chore)
+        chore.add_done_callback(self._chores.discard)
 
     def _report(self) -> dict[str, Any]:
         """What this worker says of itself, for people to look at."""
         return {"slots": settings.JOB_SLOTS, "jobs": len(self._slots), "retry_budgets": to_report(self._budgets)}
 
-    def _fence(self) -> None:
-        """The lease ran out (we were frozen, or Postgres was away): what we hold may be another's by now."""
-        log.error("lease_lost", worker=str(self._worker_id), jobs=len(self._slots))
+    def _fence(self, worker_id: UUID) -> None:
+        """The lease ran out: what we hold may be another's by now."""
+        log.error("lease_lost", worker=str(worker_id), jobs=len(self._slots))
         self._worker_id = None
         for slot in self._slots.values():
             slot.stop(GivenBack())
@@ -223,7 +238,11 @@ class Engine:
         worker_id, free = self._worker_id, settings.JOB_SLOTS - len(self._slots)
         if worker_id is None or free <= 0:
             return 0
-        claims = await self._database.run(claim, worker_id, free, settings.JOB_QUEUES)
+        self._is_claiming = True
+        try:
+            claims = await self._database.run(claim, worker_id, free, settings.JOB_QUEUES)
+        finally:
+            self._is_claiming = False
         if claims:
             crash_point(CrashPoint.AFTER_CLAIM)
         for claimed in claims:
@@ -243,14 +262,18 @@ class Engine:
         """
         try:
             return await step()
-        except DATABASE_AWAY as error:
-            now = time.monotonic()
-            if now - self._last_outage > SETTLE_SECONDS:
-                log.error("database_away", error=str(error).strip()[:200])
-            self._last_outage = now
-        except Exception:
-            log.exception("step_broke", step=getattr(step, "__name__", ""))
+        except Exception as error:
+            self._note_outage(error)
         return None
+
+    def _note_outage(self, error: Exception) -> None:
+        if not isinstance(error, DATABASE_AWAY):
+            log.error("step_broke", exc_info=error)
+            return
+        now = time.monotonic()
+        if now - self._last_outage > SETTLE_SECONDS:
+            log.error("database_away", error=str(error).strip()[:200])
+        self._last_outage = now
 
     # One job
 
@@ -356,12 +379,13 @@ class Engine:
         if tasks:
             await asyncio.wait(tasks, timeout=seconds)
 
-    async def _leave(self) -> None:
-        await _cancel(*(slot.task for slot in self._slots.values() if slot.task))
+    async def _leave(self, pulse: Pulse) -> None:
+        await _cancel(*self._chores, *(slot.task for slot in self._slots.values() if slot.task))
         await self._clients.close()
+        await asyncio.to_thread(pulse.stop)
         if self._worker_id is not None:
-            await self._survive(partial(self._pulse.run, leases.drop_lease, self._worker_id))
-        for threads in (self._database, self._pulse, self._upkeep):
+            await self._survive(partial(self._database.run, leases.drop_lease, self._worker_id))
+        for threads in (self._database, self._upkeep):
             threads.close()
 
 
@@ -371,7 +395,7 @@ async def _wait(event: asyncio.Event, seconds: float) -> None:
             await event.wait()
 
 
-async def _cancel(*tasks: "asyncio.Task[None]") -> None:
+async def _cancel(*tasks: "asyncio.Task[Any]") -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)

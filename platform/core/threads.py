@@ -21,7 +21,7 @@ class DatabaseThreads:
 
     async def run(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Run the function in a thread of the pool, with the caller's log context, and return what it returns."""
-        work = partial(contextvars.copy_context().run, _with_connection, partial(function, *args, **kwargs))
+        work = partial(contextvars.copy_context().run, with_connection, partial(function, *args, **kwargs))
         return await asyncio.get_running_loop().run_in_executor(self._pool, work)
 
     def close(self) -> None:
@@ -29,7 +29,8 @@ class DatabaseThreads:
         self._pool.shutdown(wait=True)
 
 
-def _with_connection(work: Callable[[], R]) -> R:
+def with_connection(work: Callable[[], R]) -> R:
+    """Do blocking work with a healthy connection to Postgres, and give it back."""
     # With DEBUG on, Django keeps every statement with its values until a request begins; here none ever does.
     reset_queries()
     close_old_connections()
