@@ -26,6 +26,10 @@ class Room:
     def is_full(self) -> bool:
         return self.running >= self.most
 
+    @property
+    def text(self) -> str:
+        return f"{self.running:,} running, {self.most:,} allowed at once"
+
 
 def why_waits(job: Job, now: datetime) -> str:
     """Say what a queued job waits for."""
@@ -40,12 +44,9 @@ def _reasons(job: Job, now: datetime) -> Iterator[str]:
     if not live_workers():
         yield "No worker is live; it waits until one starts."
     if (room := _room_of_site(job)) and room.is_full:
-        yield f"The site runs {room.running} jobs, and may run {room.most} at once; it waits for one of them to end."
+        yield f"The cap of its site is reached: {room.text}. It waits for one of them to end."
     if (room := _room_of_provider(job)) and room.is_full:
-        yield (
-            f"{job.provider} is asked by {room.running} jobs, and may be by {room.most} at once; "
-            "it waits for one of them to end."
-        )
+        yield f"The cap of {job.provider} is reached: {room.text}. It waits for one of them to end."
     yield "It waits for its turn."
 
 

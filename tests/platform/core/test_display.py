@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from core.display import age, duration, moment
+from core.display import about, age, duration, moment
 
 NOW = datetime(2026, 11, 21, 9, 4, 5, tzinfo=UTC)
 
@@ -44,3 +44,22 @@ def test_an_age_has_one_unit_and_is_never_negative(seconds: int, text: str) -> N
 
 def test_a_moment_says_its_zone() -> None:
     assert moment(NOW) == "2026-11-21 09:04:05 UTC"
+
+
+@pytest.mark.parametrize(
+    ("minutes", "text"),
+    [
+        (0, "under a minute"),
+        (0.99, "under a minute"),
+        (1, "about 1 min"),
+        (12.4, "about 12 min"),
+        (89, "about 89 min"),
+        (90, "about 1.5 h"),
+        (120, "about 2 h"),
+        (60 * 23.7, "about 24 h"),
+        (60 * 36, "about 1.5 d"),
+        (60 * 24 * 12, "about 12 d"),
+    ],
+)
+def test_a_guess_looks_like_one(minutes: float, text: str) -> None:
+    assert about(timedelta(minutes=minutes)) == text

@@ -1,0 +1,156 @@
+"""Pauses in the admin: what is paused and why, and who may change it."""
+
+import re
+from typing import Any
+
+import pytest
+from django.test import Client
+from pytest_django import DjangoCaptureOnCommitCallbacks
+
+from jobs import pauses
+from jobs.models import Pause
+from jobs.pauses import Queue, Scope, scope_of
+from jobs.tasks import bell
+from tenants.audit import Actor
+from tenants.models import AuditEntry, Site
+from tests.factories import make_batch, make_job, make_site
+from tests.operators import sign_in, words
+
+pytestmark = pytest.mark.django_db
+
+LIST = "/admin/jobs/pause/"
+ADA = Actor("ada")
+
+
+def add(browser: Client, **given: Any) -> str:
+    """Fill the form in; return what the page says then."""
+    form = {"site": "", "queue": "", "batch_id": "", "reason": "", **given}
+    return words(browser.post(f"{LIST}add/", form, follow=True).content.decode())
+
+
+def test_the_list_says_what_is_paused_by_whom_and_why(site: Site) -> None:
+    batch = make_batch(make_site("florist"))
+    pauses.pause(site, ADA, "The invoice is open.")
+    pauses.pause(Queue.BATCH, Actor("ben"))
+    pauses.pause(batch, Actor("florist"), "<script>alert(1)</script>")
+
+    html = sign_in().get(LIST).content.decode()
+
+    page = words(html)
+    for fact in ("Bakery bakery", "The invoice is open.", "ben", batch.public_id, "of florist", "<script>alert(1)"):
+        assert fact in page, fact
+    assert "<script>alert" not in html
+    assert f'href="/admin/jobs/batch/{batch.public_id}/change/"' in html
+    assert f'href="/admin/jobs/job/?site__id__exact={site.id}&amp;state__exact=queued"' in html
+    assert 'href="/admin/jobs/job/?queue=batch&amp;state__exact=queued"' in html
+
+
+def test_each_pause_leads_to_the_jobs_that_it_holds_back(site: Site) -> None:
+    browser, batch = sign_in(), make_batch(site)
+    single = make_job(site)
+    member = make_job(site, batch=batch, queue="batch", custom_id="a")
+    make_job(make_site("florist"))
+    scopes: list[tuple[Scope, set[str]]] = [
+        (site, {single.public_id, member.public_id}),
+        (Queue.BATCH, {member.public_id}),
+        (batch, {member.public_id}),
+    ]
+    for scope, held_back in scopes:
+        pauses.pause(scope, ADA)
+        html = browser.get(LIST).content.decode()
+        address = html.split('">queued jobs')[0].rsplit('href="', 1)[1].replace("&amp;", "&")
+        jobs = browser.get(address).content.decode()
+        assert {word for word in words(jobs).split() if word.startswith("job_") and len(word) == 30} == held_back
+        pauses.resume(scope, ADA)
+
+
+@pytest.mark.parametrize("what", ["site", "queue", "batch"])
+def test_something_is_paused_by_the_form_and_written_down(site: Site, what: str) -> None:
+    batch = make_batch(site)
+    given = {"site": {"site": str(site.id)}, "queue": {"queue": "batch"}, "batch": {"batch_id": batch.public_id}}[what]
+
+    page = add(sign_in(), reason="too dear", **given)
+
+    scope = scope_of(Pause.objects.get())
+    assert scope == {"site": site, "queue": Queue.BATCH, "batch": batch}[what]
+    assert (Pause.objects.get().actor, Pause.objects.get().reason) == ("ada", "too dear")
+    assert "was added successfully" in page
+    entry = AuditEntry.objects.get()
+    assert (entry.action, entry.subject, entry.address) == (f"{what}.pause", pauses.describe(scope)[1], "192.0.2.7")
+
+
+def test_the_form_refuses_what_makes_no_sense(site: Site) -> None:
+    browser, over = sign_in(), make_batch(site, state="completed")
+    pauses.pause(site, ADA)
+
+    assert "exactly one of them" in add(browser)
+    assert "exactly one of them" in add(browser, queue="batch", batch_id=make_batch(site).public_id)
+    assert "There is no such batch." in add(browser, batch_id="batch_1")
+    assert "it is completed" in add(browser, batch_id=over.public_id)
+    assert "It is paused already." in add(browser, site=str(site.id))
+    assert "at most 200 characters" in add(browser, queue="batch", reason="r" * 201)
+    assert Pause.objects.count() == 1
+
+
+def test_the_form_can_be_asked_for_with_a_site(site: Site) -> None:
+    html = sign_in().get(f"{LIST}add/?site={site.id}").content.decode()
+
+    assert f'<option value="{site.id}" selected>' in html
+
+
+def test_what_is_selected_goes_on_and_workers_are_woken(
+    site: Site, django_capture_on_commit_callbacks: DjangoCaptureOnCommitCallbacks
+) -> None:
+    browser, florist = sign_in(), make_site("florist")
+    chosen = [pauses.pause(scope, ADA).pause for scope in (site, Queue.BATCH)]
+    pauses.pause(florist, ADA)
+    rings: list[bool] = []
+    bell.listen(lambda: rings.append(True))
+    try:
+        with django_capture_on_commit_callbacks(execute=True):
+            form = {"action": "resume_selected", "_selected_action": [row.pk for row in chosen]}
+            page = words(browser.post(LIST, form, follow=True).content.decode())
+    finally:
+        bell.listen(None)
+
+    assert "Resumed: 2." in page
+    assert scope_of(Pause.objects.get()) == florist
+    assert rings
+    resumed = AuditEntry.objects.filter(action__endswith=".resume")
+    assert set(resumed.values_list("action", "actor")) == {("site.resume", "ada"), ("queue.resume", "ada")}
+
+
+def test_who_may_only_look_changes_nothing(site: Site) -> None:
+    browser = sign_in("jobs.view_pause")
+    row = pauses.pause(site, ADA).pause
+
+    assert browser.get(f"{LIST}add/").status_code == 403
+    assert browser.post(f"{LIST}add/", {"queue": "batch"}).status_code == 403
+    browser.post(LIST, {"action": "resume_selected", "_selected_action": [row.pk]})
+    assert 'value="resume_selected"' not in browser.get(LIST).content.decode()
+    assert [scope_of(each) for each in Pause.objects.all()] == [site]
+
+
+def test_a_pause_is_neither_edited_nor_deleted_behind_the_log(site: Site) -> None:
+    browser, row = sign_in(), pauses.pause(site, ADA, "why").pause
+
+    assert browser.get(f"{LIST}{row.pk}/change/").status_code == 200
+    assert browser.post(f"{LIST}{row.pk}/change/", {"reason": "other"}).status_code == 403
+    assert browser.post(f"{LIST}{row.pk}/delete/", {"post": "yes"}).status_code == 403
+    assert Pause.objects.get().reason == "why"
+
+
+def test_without_a_permission_there_is_nothing(site: Site) -> None:
+    pauses.pause(site, ADA)
+    browser = sign_in("jobs.view_job")
+
+    assert browser.get(LIST).status_code == 403
+    assert "was paused" not in words(browser.get("/admin/").content.decode())
+
+
+def test_the_home_page_names_what_is_paused(site: Site) -> None:
+    pauses.pause(site, ADA, "The invoice is open.")
+
+    page = words(sign_in("jobs.view_pause").get("/admin/").content.decode())
+
+    assert re.search(r"The site bakery was paused by ada \d s ago: The invoice is open\.", page)
