@@ -1,12 +1,18 @@
 """A desk with one route, and what a worker would hold."""
 
+from datetime import timedelta
 from uuid import UUID
 
 import pytest
+from django.db.models.functions import Now
+from django.test import Client
 
 from jobs.leases import take_lease
+from jobs.models import Batch
 from tenants.models import Site
-from tests.factories import make_provider, make_route
+from tests.factories import make_batch, make_provider, make_route
+from tests.jobs.halfway import XSS, add_members, bill
+from tests.operators import sign_in
 from webhooks.models import Endpoint
 
 
@@ -26,3 +32,23 @@ def worker_id(db: None) -> UUID:
 def endpoint(site: Site) -> Endpoint:
     """Where the site's webhooks go."""
     return Endpoint.objects.create(site=site, url="https://bakery.test/hook")
+
+
+@pytest.fixture
+def browser(db: None) -> Client:
+    """An operator who may do everything."""
+    return sign_in()
+
+
+@pytest.fixture
+def halfway(site: Site) -> Batch:
+    """A batch of 20, of which 6 succeeded, 3 failed and 1 was canceled within the last minute."""
+    batch = make_batch(site, model="desk", in_progress_at=Now() - timedelta(minutes=1))
+    bill(add_members(batch, "succeeded", 6), 5 * 10**9)
+    add_members(batch, "failed", 2, error_code="rate_limited", error_message="Too many.")
+    add_members(batch, "failed", 1, error_code="rejected", error_message=XSS, custom_id=f"{XSS}9")
+    add_members(batch, "canceled", 1)
+    add_members(batch, "running", 4)
+    add_members(batch, "queued", 6)
+    batch.refresh_from_db()
+    return batch

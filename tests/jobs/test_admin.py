@@ -31,12 +31,6 @@ ANSWER = b'{"choices":[{"message":{"content":"What the oven replied"}}]}'
 NOW = timezone.now()
 
 
-@pytest.fixture
-def browser(db: None) -> Client:
-    """An operator who may do everything."""
-    return sign_in()
-
-
 def page_of(job: Job) -> str:
     return f"{LIST}{job.public_id}/change/"
 
