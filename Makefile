@@ -33,7 +33,7 @@ check: .venv/made-dev  ## check style, types and layers, as CI does
 bench: .venv/made-dev  ## measure speed, a table per suite (ONLY=suite for one)
 	$(python) -m tests.bench $(ONLY)
 
-chaos: .venv/made-dev  ## kill, freeze and cut off a desk at work, and count what is lost (SEED=n plays one again, JOBS=n)
+chaos: .venv/made-dev  ## kill and freeze a desk at work, and count what is lost (SEED=… plays one again, JOBS=…)
 	$(python) -m tests.chaos $(if $(SEED),--seed $(SEED)) $(if $(JOBS),--jobs $(JOBS))
 
 lock: .venv/made-dev  ## write requirements/*.txt anew from pyproject.toml (UPGRADE=1 for newer versions)

@@ -3,7 +3,8 @@
 doorbell, or a second gone ──▶ claim as many as there are free slots ──▶ a task per job ──▶ finish, in groups
 heartbeat, every 2 s       ──▶ lease renewed, cancels heard; lease lost ──▶ all dropped, a new lease
 sweep, every second        ──▶ lost, hung and overdue jobs put right
-upkeep, every second, or when members of a batch ended ──▶ batches expanded, told of, concluded
+upkeep, every second, or when members of a batch ended ──▶ batches stopped, told of, concluded
+reader, every second       ──▶ files of batches read
 retention, every minute    ──▶ prompts and answers erased that were kept long enough
 """
 
@@ -34,6 +35,7 @@ from inference.clients import Clients
 from inference.retry_budget import RetryBudgets, to_report
 from inference.routing import ProviderSpec, Routing
 from jobs import leases, retention
+from jobs.batches.expand import expand_one
 from jobs.batches.upkeep import tend
 from jobs.claim import Claimed, claim
 from jobs.endings import Canceled, Ending, Failed, GivenBack, RetryIn
@@ -113,8 +115,9 @@ class Engine:
         self._stopping = asyncio.Event()
         self._members_ended = asyncio.Event()
         self._database = DatabaseThreads("jobs", DATABASE_THREADS)
-        #: Reading a large file takes a while, and nothing else should wait for it.
         self._upkeep = DatabaseThreads("upkeep", 1)
+        #: Reading a large file takes a while, and nothing else should wait for it.
+        self._reading = DatabaseThreads("reading", 1)
         self._opener: Grouped[Opening, Canceled | GivenBack | None] = self._grouped(open_calls)
         self._ender: Grouped[End, Finish] = self._grouped(finish_all)
         self._clients = Clients()
@@ -151,12 +154,13 @@ class Engine:
         pulse.start()
         broom = asyncio.create_task(self._forever(self._sweep, POLL_SECONDS))
         upkeep = asyncio.create_task(self._tend_forever())
+        reader = asyncio.create_task(self._forever(self._read_files, POLL_SECONDS))
         eraser = asyncio.create_task(self._forever(partial(self._upkeep.run, retention.tend), RETENTION_SECONDS))
         try:
             await self._claim_until_stopped()
             await self._drain()
         finally:
-            await _cancel(broom, upkeep, eraser)
+            await _cancel(broom, upkeep, reader, eraser)
             await self._leave(pulse)
 
     # The loops
@@ -221,9 +225,13 @@ class Engine:
         """Look after batches each second; sooner when members of one ended, for they may have been the last."""
         while True:
             self._members_ended.clear()
-            await self._survive(partial(self._upkeep.run, tend, self._stopping.is_set))
+            await self._survive(partial(self._upkeep.run, tend))
             await asyncio.sleep(TEND_GAP_SECONDS)
             await _wait(self._members_ended, POLL_SECONDS)
+
+    async def _read_files(self) -> None:
+        while await self._reading.run(expand_one, self._stopping.is_set):
+            self._bell.set()
 
     async def _claim_until_stopped(self) -> None:
         """Claim whenever the bell rings, or a second has passed. Ends by itself: a claim is never cut off,
@@ -385,7 +393,7 @@ class Engine:
         await asyncio.to_thread(pulse.stop)
         if self._worker_id is not None:
             await self._survive(partial(self._database.run, leases.drop_lease, self._worker_id))
-        for threads in (self._database, self._upkeep):
+        for threads in (self._database, self._upkeep, self._reading):
             threads.close()
 
 

@@ -1,10 +1,11 @@
-"""What has to be done about batches again and again, by every worker: each part is safe to be done by many at once."""
+"""What has to be done about batches again and again, by every worker: each part is safe to be done by many at once.
 
-from collections.abc import Callable
+Reading files is no part of it: it takes seconds, and nothing else should wait for that (`jobs.batches.expand`).
+"""
+
 from dataclasses import dataclass
 
 from jobs.batches.conclude import conclude_ended
-from jobs.batches.expand import expand_one
 from jobs.batches.stop import stop_members
 from jobs.batches.tell import tell_progress
 
@@ -19,16 +20,8 @@ class Tended:
     concluded: int
     #: Batches whose progress was told.
     told: int
-    #: A file was read; there may be another.
-    expanded: bool
 
 
-def tend(is_stopping: Callable[[], bool] = lambda: False) -> Tended:
-    """Do everything that is due. Cheap where nothing is.
-
-    Reading a file of 50,000 lines takes seconds, so it comes last, and is left to another worker if this one
-    `is_stopping`.
-    """
-    return Tended(
-        stopped=stop_members(), concluded=conclude_ended(), told=tell_progress(), expanded=expand_one(is_stopping)
-    )
+def tend() -> Tended:
+    """Do everything that is due. Cheap where nothing is."""
+    return Tended(stopped=stop_members(), concluded=conclude_ended(), told=tell_progress())

@@ -85,7 +85,7 @@ def test_an_overdue_batch_expires_with_everything_unfinished(site: Site, desk_ro
 
     tended = tend()
 
-    assert tended == Tended(stopped=2, concluded=1, told=0, expanded=False)
+    assert tended == Tended(stopped=2, concluded=1, told=0)
     batch.refresh_from_db()
     assert (batch.state, batch.completed, batch.failed, batch.expired) == (BatchState.EXPIRED, 1, 2, 2)
     assert batch.expired_at is not None
@@ -131,4 +131,4 @@ def test_many_members_are_stopped_in_chunks(site: Site, desk_route: None, monkey
 
 
 def test_where_there_is_nothing_to_do_nothing_is_done(site: Site) -> None:
-    assert tend() == Tended(stopped=0, concluded=0, told=0, expanded=False)
+    assert tend() == Tended(stopped=0, concluded=0, told=0)

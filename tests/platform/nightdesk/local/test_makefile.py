@@ -42,13 +42,6 @@ def test_make_alone_lists_every_target_with_one_line(checkout: Path) -> None:
     assert max(map(len, listed)) <= 110
 
 
-def test_what_is_not_built_yet_says_so_and_fails(checkout: Path) -> None:
-    chaos = make(checkout, "chaos")
-
-    assert chaos.returncode != 0
-    assert "not built yet" in chaos.stderr
-
-
 @pytest.mark.parametrize("target", ["run", "test"])
 def test_a_machine_without_python_is_told_so(checkout: Path, target: str) -> None:
     made = make(checkout, target, "PYTHON=no-such-python")
