@@ -10,6 +10,15 @@ from tenants.models import Site
 from tests.factories import make_site
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--brokers",
+        default="",
+        metavar="NAMES",
+        help="run every flow on these brokers: all, or some of valkey,redis,rabbitmq",
+    )
+
+
 @pytest.fixture(autouse=True)
 def _nothing_is_remembered() -> None:
     """What this process keeps of sites and routes does not outlive a test's database."""

@@ -1,12 +1,23 @@
 """The Celery application: processes, queues and drain. What is run is decided by claims in Postgres."""
 
+from typing import Any
+
 from celery import Celery
 
 from nightdesk import env
+from nightdesk.broker import PUBLISH_SECONDS
 
 env.use_settings("nightdesk.settings")
 
-app = Celery("nightdesk")
+
+class Bells(Celery):  # type: ignore[misc] # Celery ships no types
+    """Celery that waits for no broker longer than is worth while for a doorbell."""
+
+    def send_task(self, *arguments: Any, **options: Any) -> Any:
+        return super().send_task(*arguments, timeout=PUBLISH_SECONDS, confirm_timeout=PUBLISH_SECONDS, **options)
+
+
+app = Bells("nightdesk")
 app.config_from_object("django.conf:settings", namespace="CELERY")
 app.autodiscover_tasks(["jobs", "webhooks"])
 # By name: it needs the models, which Celery loads before it looks the step up.

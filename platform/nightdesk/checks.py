@@ -10,6 +10,7 @@ from django.core.checks import CheckMessage, Error
 from django.core.exceptions import ImproperlyConfigured
 
 from core.crypto import CryptoError, parse_keyring
+from nightdesk.broker import SCHEMES, scheme_of
 from webhooks.reach import webhook_reach
 
 INSECURE_KEY = "insecure-development-key"
@@ -49,6 +50,11 @@ def _always() -> Iterator[CheckMessage]:
         yield Error("JOB_RETRY_CAP_SECONDS is smaller than JOB_RETRY_BASE_SECONDS.", id="nightdesk.E005")
     if settings.DEBUG and settings.BASE_URL.startswith("https://"):
         yield Error("DEBUG is true, and BASE_URL is an https address: set DEBUG=false.", id="nightdesk.E007")
+    if scheme_of(settings.CELERY_BROKER_URL) not in SCHEMES:
+        yield Error(
+            f"BROKER_URL must be an address of {', '.join(f'{scheme}://' for scheme in SCHEMES)}.",
+            id="nightdesk.E008",
+        )
     if settings.JOB_DRAIN_SECONDS > LONGEST_DRAIN_SECONDS:
         yield Error(
             f"JOB_DRAIN_SECONDS may be {LONGEST_DRAIN_SECONDS} at most: a worker must be gone 30 s after it is told to"

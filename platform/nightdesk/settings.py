@@ -4,7 +4,7 @@ from pathlib import Path
 
 from core import logging
 from core.crash import read_crash_at
-from nightdesk import env
+from nightdesk import broker, env
 
 ROOT = Path(__file__).resolve().parents[2]
 VERSION = "0.1.0"
@@ -126,28 +126,25 @@ REDIS_URL = env.secret("REDIS_URL", "redis://127.0.0.1:6379/0")
 # Celery: the engine of execution. Its message is a doorbell (docs/decisions/0001).
 
 CELERY_BROKER_URL = env.secret("BROKER_URL") or REDIS_URL
-CELERY_BROKER_TRANSPORT_OPTIONS = {
-    "global_keyprefix": "nightdesk:",
-    "visibility_timeout": 600,
-    "unacked_restore_interval": 5,
-    "unacked_restore_throttle": 1,
-    "socket_timeout": 10,
-    "socket_connect_timeout": 3,
-    "socket_keepalive": True,
-    "health_check_interval": 10,
-    "client_name": "nightdesk",
-}
+_broker = broker.broker_at(CELERY_BROKER_URL)
+CELERY_BROKER_TRANSPORT_OPTIONS = _broker.transport_options
+CELERY_BROKER_USE_SSL = _broker.ssl
+CELERY_BROKER_CONNECTION_TIMEOUT = broker.CONNECT_SECONDS
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_BROKER_CONNECTION_MAX_RETRIES = None
 CELERY_BROKER_CHANNEL_ERROR_RETRY = True
 CELERY_BROKER_POOL_LIMIT = 4
 CELERY_TASK_ACKS_LATE = False
 CELERY_TASK_IGNORE_RESULT = True
-CELERY_TASK_PUBLISH_RETRY = False
+CELERY_TASK_PUBLISH_RETRY = _broker.publish_again
+CELERY_TASK_PUBLISH_RETRY_POLICY = {"max_retries": 1, "interval_start": 0, "interval_step": 0.2, "interval_max": 0.2}
 CELERY_TASK_SERIALIZER = "json"
 CELERY_ACCEPT_CONTENT = ["json"]
-CELERY_TASK_DEFAULT_QUEUE = "doorbell"
-CELERY_WORKER_DISABLE_PREFETCH = True
+CELERY_TASK_DEFAULT_QUEUE = broker.QUEUE
+CELERY_TASK_DEFAULT_EXCHANGE = _broker.exchange
+CELERY_TASK_QUEUES = _broker.queues
+CELERY_WORKER_CONSUMER = "nightdesk.worker:Listener"
+CELERY_WORKER_DISABLE_PREFETCH = _broker.disable_prefetch
 #: Tasks only ring the bell; the work is done on one event loop beside them.
 CELERY_WORKER_POOL = "threads"
 CELERY_WORKER_CONCURRENCY = 2

@@ -8,6 +8,7 @@ from typing import Any
 import structlog
 import uvloop
 from celery import bootsteps
+from celery.worker.consumer import Consumer
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
@@ -19,11 +20,32 @@ from webhooks.tasks import bell as webhooks_bell
 
 log = structlog.get_logger(__name__)
 
+#: How often Celery's loop looks whether it was told to stop. A loop that waits for a broker is not woken by a signal,
+#: and for RabbitMQ it waits up to 10 s.
+GLANCE_SECONDS = 0.5
+
 #: EX_SOFTWARE of sysexits.h.
 EXIT_CODE = 70
 
 #: Pools whose tasks run in the process that has the engine: there the doorbell can be heard.
 POOLS = ("celery.concurrency.thread", "celery.concurrency.solo")
+
+
+class Listener(Consumer):  # type: ignore[misc] # Celery ships no types
+    """Celery's consumer without what a doorbell has no use for.
+
+    Workers that tell each other of themselves, and queues for delayed messages (28 on RabbitMQ), would cost messages,
+    and rights to declare them.
+    """
+
+    class Blueprint(Consumer.Blueprint):  # type: ignore[misc]
+        default_steps = tuple(
+            step for step in Consumer.Blueprint.default_steps if not step.endswith(":DelayedDelivery")
+        )
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        alone = {"without_gossip": True, "without_mingle": True, "without_heartbeat": True}
+        super().__init__(*arguments, **options | alone)
 
 
 class DeskStep(bootsteps.StartStopStep):  # type: ignore[misc] # Celery ships no types
@@ -38,6 +60,7 @@ class DeskStep(bootsteps.StartStopStep):  # type: ignore[misc] # Celery ships no
     def start(self, worker: Any) -> None:
         if worker.pool_cls.__module__ not in POOLS:
             raise ImproperlyConfigured("Run the Nightdesk worker with --pool=threads.")
+        worker.timer.call_repeatedly(GLANCE_SECONDS, _glance)
         crash.arm(settings.CRASH_AT)
         self.desk = Desk()
         self.desk.start()
@@ -45,6 +68,10 @@ class DeskStep(bootsteps.StartStopStep):  # type: ignore[misc] # Celery ships no
     def stop(self, _: Any) -> None:
         if self.desk is not None:
             self.desk.stop()
+
+
+def _glance() -> None:
+    """Let the loop turn."""
 
 
 class Desk:

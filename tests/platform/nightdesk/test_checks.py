@@ -60,6 +60,16 @@ def test_a_bad_setting_is_named(production: Settings, name: str, value: Any, mes
     assert name.partition("_")[0] in found[0].msg
 
 
+@pytest.mark.parametrize("url", ["sqs://", "sentinel://127.0.0.1", "127.0.0.1:5672", "rabbit"])
+def test_a_broker_of_an_unknown_kind_is_named(production: Settings, url: str) -> None:
+    production.CELERY_BROKER_URL = url
+
+    (found,) = check_settings()
+
+    assert found.id == "nightdesk.E008"
+    assert found.msg == "BROKER_URL must be an address of redis://, rediss://, amqp://, amqps://."
+
+
 def test_a_server_does_not_start_with_an_error(production: Settings) -> None:
     refuse_bad_settings()
     production.SECRET_KEY = "short"
