@@ -1,7 +1,5 @@
 """Is it alive, is it ready, and what can it do: no proof of identity needed."""
 
-import redis
-import structlog
 from django.conf import settings
 from django.db import OperationalError
 from django.http import HttpRequest, HttpResponse
@@ -14,11 +12,9 @@ from rest_framework.response import Response
 from api.errors import ResourceNotFound
 from api.schema import document, refusals
 from api.views.resource import Resource
+from core.reachability import broker_answers, redis_answers
 from jobs.leases import live_workers
 
-log = structlog.get_logger(__name__)
-
-REDIS_SECONDS = 0.5
 #: The docs page runs Swagger UI from this desk, and reaches nothing else.
 DOCS_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
@@ -41,6 +37,7 @@ class ReadinessOut(serializers.Serializer[dict[str, str]]):
     status = serializers.CharField(help_text="`ok` or `degraded`")
     postgres = serializers.CharField(help_text="`ok`")
     redis = serializers.CharField(help_text="`ok` or `unreachable`")
+    broker = serializers.CharField(help_text="`ok` or `unreachable`: what carries doorbells; Redis, if nothing else")
     workers = serializers.IntegerField(help_text="Worker processes that live. Without one, jobs wait.")
 
 
@@ -56,17 +53,21 @@ class Readiness(Open):
     @extend_schema(
         operation_id="readyz",
         summary="Can it take work?",
-        description="Postgres must answer. Without Redis or workers jobs are still accepted, so that is `degraded`.",
+        description="Postgres must answer. Without Redis, broker or workers jobs are accepted: that is `degraded`.",
         responses={200: ReadinessOut, **refusals(OperationalError, anybody=True)},
     )
     def get(self, request: Request) -> Response:
         workers = len(live_workers())
-        redis_answers = _redis_answers()
+        redis = redis_answers(settings.REDIS_URL)
+        broker = (
+            redis if settings.CELERY_BROKER_URL == settings.REDIS_URL else broker_answers(settings.CELERY_BROKER_URL)
+        )
         return Response(
             {
-                "status": "ok" if workers and redis_answers else "degraded",
+                "status": "ok" if workers and redis and broker else "degraded",
                 "postgres": "ok",
-                "redis": "ok" if redis_answers else "unreachable",
+                "redis": _word_for(redis),
+                "broker": _word_for(broker),
                 "workers": workers,
             }
         )
@@ -93,14 +94,5 @@ def docs(request: HttpRequest) -> HttpResponse:
     return page
 
 
-def _redis_answers() -> bool:
-    client = redis.Redis.from_url(
-        settings.REDIS_URL, socket_connect_timeout=REDIS_SECONDS, socket_timeout=REDIS_SECONDS
-    )
-    try:
-        return bool(client.ping())
-    except redis.RedisError as error:
-        log.warning("redis_unreachable", error=type(error).__name__)
-        return False
-    finally:
-        client.close()
+def _word_for(answers: bool) -> str:
+    return "ok" if answers else "unreachable"

@@ -32,6 +32,7 @@ def test_with_a_worker_and_redis_it_is_ready(anybody: Caller) -> None:
         "status": "ok",
         "postgres": "ok",
         "redis": "ok",
+        "broker": "ok",
         "workers": 1,
     }
 
@@ -52,6 +53,16 @@ def test_without_redis_it_still_takes_work(anybody: Caller) -> None:
     assert response.status_code == 200
     assert json.loads(response.content)["redis"] == "unreachable"
     assert json.loads(response.content)["status"] == "degraded"
+
+
+@pytest.mark.parametrize("url", ["redis://127.0.0.1:1/0", "amqp://desk:x@127.0.0.1:1/nightdesk"])
+def test_without_a_broker_of_its_own_it_still_takes_work(anybody: Caller, url: str) -> None:
+    take_lease()
+
+    with override_settings(CELERY_BROKER_URL=url):
+        answer = json.loads(anybody.get("/readyz").content)
+
+    assert (answer["status"], answer["redis"], answer["broker"]) == ("degraded", "ok", "unreachable")
 
 
 def test_the_docs_page_and_what_it_loads_come_from_this_desk(anybody: Caller) -> None:

@@ -1,0 +1,43 @@
+"""Whether the servers that carry doorbells answer. They may be away; who asks wants to know soon."""
+
+from urllib.parse import urlsplit
+
+import redis
+import structlog
+from kombu import Connection
+
+log = structlog.get_logger(__name__)
+
+#: How long a server may take for each step of an answer.
+PATIENCE_SECONDS = 0.5
+
+
+def redis_answers(url: str) -> bool:
+    """Say whether Redis or Valkey answers there, and lets us in."""
+    client = redis.Redis.from_url(url, socket_connect_timeout=PATIENCE_SECONDS, socket_timeout=PATIENCE_SECONDS)
+    try:
+        return bool(client.ping())
+    except redis.RedisError as error:
+        log.warning("redis_unreachable", error=type(error).__name__)
+        return False
+    finally:
+        client.close()
+
+
+def broker_answers(url: str) -> bool:
+    """Say whether the broker answers there, and lets us in: RabbitMQ, or else Redis."""
+    return _rabbitmq_answers(url) if urlsplit(url).scheme.startswith("amqp") else redis_answers(url)
+
+
+def _rabbitmq_answers(url: str) -> bool:
+    silence = {"read_timeout": PATIENCE_SECONDS, "write_timeout": PATIENCE_SECONDS}
+    tls = {"server_hostname": None} if url.startswith("amqps:") else False
+    connection = Connection(url, ssl=tls, connect_timeout=PATIENCE_SECONDS, transport_options=silence)
+    try:
+        connection.ensure_connection(max_retries=0, reraise_as_library_errors=False)
+        return True
+    except (*connection.connection_errors, *connection.channel_errors) as error:
+        log.warning("rabbitmq_unreachable", error=type(error).__name__)
+        return False
+    finally:
+        connection.release()
