@@ -1,8 +1,10 @@
 """A whole desk of real processes: web, workers, broker, simulator, receiver; and the books are checked at the end."""
 
+import json
 import secrets
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ import httpx
 import pytest
 from celery import Celery
 from django.db import connection
-from pytest_celery import CeleryBrokerCluster, CeleryTestWorker, CeleryWorkerCluster, RedisTestBroker
+from pytest_celery import CeleryBrokerCluster, CeleryTestBroker, CeleryTestWorker, CeleryWorkerCluster
 from pytest_django import Settings
 
 from core import clock, signing
@@ -20,13 +22,30 @@ from nightdesk import env
 from nightdesk.celery import app
 from nightdesk.local.card import Seeded
 from nightdesk.local.demo_site import seed
-from nightdesk.local.ports import free_port
-from nightdesk.local.valkey import prepare_valkey
-from tests.flows.local_nodes import LocalBroker, LocalProcess, LocalWorker
+from nightdesk.local.program import Program
+from tests.flows.brokers import KINDS, Brokers, NotInstalled
+from tests.flows.local_nodes import LocalProcess, LocalWorker
 from tests.polling import wait_for
+from tests.ports import own_port
 from tests.simulator_process import SimulatorProcess, start_simulator
 
-WORKERS = 2
+ROOT = Path(__file__).resolve().parents[2]
+SOURCES = {"PYTHONPATH": f"{ROOT}:{ROOT / 'platform'}"}
+#: A worker gives itself 30 s to end.
+WORKER_GRACE_SECONDS = 35
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a flow on Valkey; one that is marked `every_broker`, or all where it is asked for, on more."""
+    if "broker_kind" not in metafunc.fixturenames:
+        return
+    asked = metafunc.config.getoption("brokers")
+    if asked:
+        kinds = list(KINDS) if asked == "all" else asked.split(",")
+    else:
+        kinds = list(KINDS) if metafunc.definition.get_closest_marker("every_broker") else ["valkey"]
+    # Tests of one broker follow each other, for one of them takes seconds to start.
+    metafunc.parametrize("broker_kind", kinds, scope="session")
 
 
 @pytest.fixture(scope="session")
@@ -45,21 +64,23 @@ def simulator(simulator_process: SimulatorProcess) -> SimulatorProcess:
 # pytest-celery's own fixtures, on local processes
 
 
-@pytest.fixture
-def celery_broker(tmp_path: Path) -> Iterator[RedisTestBroker]:
-    port = free_port()
-    embedded = prepare_valkey(tmp_path / "broker", port, durable=False)
-    container = LocalBroker(
-        LocalProcess("broker", embedded.program.argv, tmp_path, embedded.program.environment), embedded
-    )
-    container.ready()
-    node = RedisTestBroker(container)
-    yield node
-    node.teardown()
+@pytest.fixture(scope="session")
+def brokers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Brokers]:
+    started = Brokers(tmp_path_factory.mktemp("brokers"))
+    yield started
+    started.close()
 
 
 @pytest.fixture
-def celery_broker_cluster(celery_broker: RedisTestBroker) -> CeleryBrokerCluster:
+def celery_broker(brokers: Brokers, broker_kind: str) -> CeleryTestBroker:
+    try:
+        return CeleryTestBroker(brokers.at(broker_kind))
+    except NotInstalled as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture
+def celery_broker_cluster(celery_broker: CeleryTestBroker) -> CeleryBrokerCluster:
     return CeleryBrokerCluster(celery_broker)
 
 
@@ -75,28 +96,37 @@ def celery_setup_app() -> Celery:
 
 
 @pytest.fixture
-def environment(transactional_db: None, celery_broker: RedisTestBroker, simulator: SimulatorProcess) -> dict[str, str]:
+def environment(
+    transactional_db: None, celery_broker: CeleryTestBroker, broker_kind: str, simulator: SimulatorProcess
+) -> dict[str, str]:
     """What the desk's processes are told."""
     database = connection.settings_dict
     url = f"postgresql://{database['USER']}:{database['PASSWORD']}@{database['HOST']}:{database['PORT']}"
-    root = Path(__file__).parents[2]
+    broker = celery_broker.container.url
     return env.merged(
         {
             "DATABASE_URL": f"{url}/{database['NAME']}",
             "DATABASE_POOL_SIZE": "12",
-            "REDIS_URL": celery_broker.container.url,
+            # Where Redis is the broker it need not be named twice.
+            **({"BROKER_URL": broker} if broker_kind == "rabbitmq" else {"REDIS_URL": broker}),
             "SIMULATOR_URL": simulator.url,
             "LOG_FORMAT": "console",
-            "PYTHONPATH": f"{root}:{root / 'platform'}",
+            **SOURCES,
         }
     )
 
 
 @pytest.fixture
+def worker_count() -> int:
+    """How many workers the desk has; a test that needs another says so with `parametrize`."""
+    return 1
+
+
+@pytest.fixture
 def celery_worker_cluster(
-    environment: dict[str, str], tmp_path: Path, demo: Seeded, celery_setup_app: Celery
+    environment: dict[str, str], tmp_path: Path, worker_count: int, web: "Web", celery_setup_app: Celery
 ) -> Iterator[CeleryWorkerCluster]:
-    containers = [start_worker(environment, tmp_path) for _ in range(WORKERS)]
+    containers = [start_worker(environment, tmp_path) for _ in range(worker_count)]
     cluster = CeleryWorkerCluster(*[CeleryTestWorker(container, celery_setup_app) for container in containers])
     try:
         for container in containers:
@@ -107,9 +137,14 @@ def celery_worker_cluster(
             container.teardown()
 
 
-def start_worker(environment: dict[str, str], folder: Path) -> LocalWorker:
-    command = [sys.executable, "-m", "celery", "-A", "nightdesk", "worker", "--without-gossip", "--without-mingle"]
-    return LocalWorker(LocalProcess("worker", [*command, "-l", "INFO"], folder, environment))
+def start_worker(environment: dict[str, str], logs: Path) -> LocalWorker:
+    program = python_program("worker", ["celery", "-A", "nightdesk", "worker", "-l", "INFO"], environment)
+    return LocalWorker(LocalProcess(program, logs))
+
+
+def python_program(name: str, module_and_arguments: list[str], environment: Mapping[str, str]) -> Program:
+    argv = (sys.executable, "-m", *module_and_arguments)
+    return Program(name, argv, environment, ROOT, grace_seconds=WORKER_GRACE_SECONDS)
 
 
 # The desk
@@ -168,6 +203,11 @@ class ReceiverProcess:
     """The receiver of webhooks of the local stack."""
 
     url: str
+    secrets: Path
+
+    def trust(self, secret: str) -> None:
+        """Accept what is signed with this secret only."""
+        self.secrets.write_text(json.dumps([secret]))
 
     def received(self, subject_id: str | None = None) -> list[dict[str, Any]]:
         """What came, oldest first, of one subject if given."""
@@ -179,31 +219,59 @@ class ReceiverProcess:
 def demo(transactional_db: None, simulator: SimulatorProcess, receiver: ReceiverProcess, settings: Settings) -> Seeded:
     """The demo site, its webhooks going to the receiver."""
     settings.SIMULATOR_URL = simulator.url
-    return seed(receiver.url)
+    seeded = seed(receiver.url)
+    receiver.trust(seeded.webhook_secret)
+    return seeded
 
 
-@pytest.fixture
-def receiver(tmp_path: Path) -> Iterator[ReceiverProcess]:
-    port, secrets_file = free_port(), tmp_path / "receiver-secrets.json"
-    root = Path(__file__).parents[2]
-    command = [sys.executable, "-m", "nightdesk.local", "receiver", str(port), str(secrets_file)]
-    process = LocalProcess("receiver", command, tmp_path, env.merged({"PYTHONPATH": f"{root}:{root / 'platform'}"}))
-    yield ReceiverProcess(f"http://127.0.0.1:{port}/")
+@pytest.fixture(scope="session")
+def receiver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ReceiverProcess]:
+    folder, port = tmp_path_factory.mktemp("receiver"), own_port()
+    receiver = ReceiverProcess(f"http://127.0.0.1:{port}/", folder / "receiver-secrets.json")
+    command = ["nightdesk.local", "receiver", str(port), str(receiver.secrets)]
+    process = LocalProcess(python_program("receiver", command, env.merged(SOURCES)), folder)
+    yield receiver
     process.destroy()
 
 
-@pytest.fixture
-def web(environment: dict[str, str], tmp_path: Path, demo: Seeded, receiver: ReceiverProcess) -> Iterator[Web]:
-    (tmp_path / "receiver-secrets.json").write_text(f'["{demo.webhook_secret}"]')
-    port = free_port()
-    command = [sys.executable, "-m", "uvicorn", "nightdesk.asgi:application", "--port", str(port), "--no-access-log"]
-    process = LocalProcess("web", command, tmp_path, environment)
-    url = f"http://127.0.0.1:{port}"
-    try:
+class Webs:
+    """Web processes, one for each broker: they keep nothing from one test to the next, and take long to start."""
+
+    def __init__(self, logs: Path) -> None:
+        self.logs = logs
+        self._urls: dict[str, str] = {}
+        self._all = ExitStack()
+
+    def at(self, broker_url: str, environment: Mapping[str, str]) -> str:
+        """Return the address of the one that rings this broker."""
+        if broker_url not in self._urls:
+            self._urls[broker_url] = self._start(environment)
+        return self._urls[broker_url]
+
+    def _start(self, environment: Mapping[str, str]) -> str:
+        port = own_port()
+        command = ["uvicorn", "nightdesk.asgi:application", "--port", str(port), "--no-access-log"]
+        process = LocalProcess(python_program("web", command, environment), self.logs)
+        self._all.callback(process.destroy)
+        url = f"http://127.0.0.1:{port}"
         wait_for(lambda: answers(f"{url}/healthz"), seconds=60, every=0.1)
-        yield Web(url, demo)
-    finally:
-        process.destroy()
+        return url
+
+    def close(self) -> None:
+        self._all.close()
+
+
+@pytest.fixture(scope="session")
+def webs(django_db_setup: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Webs]:
+    """They end before the database is dropped."""
+    started = Webs(tmp_path_factory.mktemp("webs"))
+    yield started
+    started.close()
+
+
+@pytest.fixture
+def web(environment: dict[str, str], celery_broker: CeleryTestBroker, webs: Webs, demo: Seeded) -> Web:
+    return Web(webs.at(celery_broker.container.url, environment), demo)
 
 
 def answers(url: str) -> bool:

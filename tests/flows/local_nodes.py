@@ -3,40 +3,36 @@
 import os
 import signal
 import subprocess
-import threading
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pytest_celery import CeleryWorkerContainer, RedisContainer
+from pytest_celery import CeleryWorkerContainer
+from pytest_celery.api.container import CeleryTestContainer
 
 from nightdesk.local.embedded import Embedded
+from nightdesk.local.program import Program, launch, stop
 from tests.polling import wait_for
 
 
 class LocalProcess:
-    """The slice of a Docker container that pytest-celery touches, for a process in a group of its own."""
+    """The slice of a Docker container that pytest-celery touches, for a process in a group of its own.
 
-    def __init__(self, name: str, argv: Sequence[str], folder: Path, environment: Mapping[str, str]) -> None:
+    It is tied to the tests: however they end, it ends too.
+    """
+
+    def __init__(self, program: Program, logs: Path) -> None:
         self.id = uuid.uuid4().hex
-        self.name = f"{name}-{self.id[:8]}"
+        self.name = f"{program.name}-{self.id[:8]}"
         self.attrs: dict[str, Any] = {"Config": {"Hostname": "127.0.0.1"}}
-        self.log_path = folder / f"{self.name}.log"
-        self._argv, self._folder, self._environment = argv, folder, environment
+        self.log_path = logs / f"{self.name}.log"
+        self._program = program
         self._process = self._start()
 
     def _start(self) -> "subprocess.Popen[bytes]":
         with self.log_path.open("ab") as log:
-            return subprocess.Popen(
-                self._argv,
-                cwd=Path(__file__).parents[2],
-                env=self._environment,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+            return launch(self._program, log)
 
     @property
     def pid(self) -> int:
@@ -73,13 +69,7 @@ class LocalProcess:
 
     def destroy(self) -> None:
         """End it politely, then not."""
-        if self.status == "exited":
-            return
-        self._process.terminate()
-        ended = threading.Timer(35, lambda: self.signal(signal.SIGKILL))
-        ended.start()
-        self._process.wait(40)
-        ended.cancel()
+        stop(self._process, self._program)
 
 
 signal_numbers = signal.Signals
@@ -96,17 +86,23 @@ class _Local(ABC):
                 raise RuntimeError(f"{self._container.name} ended at once:\n{self._container.logs().decode()}")
             return self.is_up()
 
-        return wait_for(is_ready, seconds=60)
+        return wait_for(is_ready, seconds=90, every=0.1)
 
     @abstractmethod
     def is_up(self) -> bool: ...
+
+    def freeze(self) -> None:
+        self._container.signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self._container.signal(signal.SIGCONT)
 
     def teardown(self) -> None:
         self._container.destroy()
 
 
-class LocalBroker(_Local, RedisContainer):  # type: ignore[misc] # pytest-celery ships no types
-    """Valkey as Celery's broker."""
+class LocalBroker(_Local, CeleryTestContainer):  # type: ignore[misc] # pytest-celery ships no types
+    """A server that carries Celery's messages."""
 
     def __init__(self, process: LocalProcess, embedded: Embedded) -> None:
         super().__init__(process)
@@ -116,10 +112,16 @@ class LocalBroker(_Local, RedisContainer):  # type: ignore[misc] # pytest-celery
     def url(self) -> str:
         return self._embedded.url
 
-    host_url = url
+    @property
+    def celeryconfig(self) -> dict[str, str]:
+        return {"url": self.url, "host_url": self.url}
 
     def is_up(self) -> bool:
         return self._embedded.is_ready()
+
+    @property
+    def is_running(self) -> bool:
+        return self._container.status == "running"
 
 
 class LocalWorker(_Local, CeleryWorkerContainer):  # type: ignore[misc]
@@ -135,12 +137,6 @@ class LocalWorker(_Local, CeleryWorkerContainer):  # type: ignore[misc]
     @property
     def exit_code(self) -> int | None:
         return self._container.exit_code
-
-    def freeze(self) -> None:
-        self._container.signal(signal.SIGSTOP)
-
-    def thaw(self) -> None:
-        self._container.signal(signal.SIGCONT)
 
     def terminate(self) -> None:
         self._container.signal(signal.SIGTERM)
