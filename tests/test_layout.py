@@ -1,6 +1,7 @@
 """The house stands as it was drawn: rooms, names, and who may know what."""
 
 import ast
+import functools
 import importlib.util
 import platform
 import sys
@@ -22,6 +23,16 @@ SOURCES = sorted(
 )
 
 
+@functools.cache
+def installed_packages() -> set[str]:
+    return set(packages_distributions())
+
+
+@functools.cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
 def test_platform_is_a_folder_and_the_standard_library_keeps_its_name() -> None:
     assert not (ROOT / "platform" / "__init__.py").exists()
     assert platform.__file__ is not None
@@ -31,7 +42,7 @@ def test_platform_is_a_folder_and_the_standard_library_keeps_its_name() -> None:
 @pytest.mark.parametrize("room", ROOMS)
 def test_no_room_bears_the_name_of_a_standard_or_installed_package(room: str) -> None:
     assert room not in sys.stdlib_module_names
-    assert room not in packages_distributions()
+    assert room not in installed_packages()
 
 
 @pytest.mark.parametrize("room", ROOMS)
@@ -65,7 +76,7 @@ def test_no_task_is_sent_into_the_future() -> None:
     guilty = [
         path
         for path in SOURCES
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in ast.walk(tree(path))
         if isinstance(node, ast.Call) and {"countdown", "eta"} & {keyword.arg for keyword in node.keywords}
     ]
 
@@ -76,7 +87,7 @@ def test_no_import_hides_inside_a_function() -> None:
     guilty = [
         f"{path.relative_to(ROOT)}:{inner.lineno}"
         for path in SOURCES
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in ast.walk(tree(path))
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
         for inner in ast.walk(node)
         if isinstance(inner, ast.Import | ast.ImportFrom)
@@ -97,13 +108,13 @@ def test_the_example_environment_lists_every_variable_with_its_default() -> None
 
 
 def _attributes(path: Path) -> Iterator[str]:
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(tree(path)):
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
             yield f"{node.value.id}.{node.attr}"
 
 
 def _imports(path: Path) -> Iterator[str]:
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(tree(path)):
         if isinstance(node, ast.Import):
             yield from (name.name.partition(".")[0] for name in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
