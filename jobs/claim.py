@@ -2,7 +2,8 @@
 
 Priority goes first. Within a priority sites take turns, whoever has the fewest running jobs going first, so that a
 site with ten thousand jobs does not delay another's ten. Within a site age decides. Nothing is claimed of what is
-paused, nor beyond the caps on running jobs of sites and providers.
+paused, nor beyond the caps on running jobs of sites and providers; and of jobs in quarantine (`jobs.sweep`) a worker
+has one at a time.
 """
 
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ from django.conf import settings
 from django.db import connection
 
 from core.ids import to_public
-from jobs.models import NO_BATCH, Job
+from jobs.models import NO_BATCH, QUARANTINE_CRASHES, Job
 
 #: After its own deadline a worker needs this long to write the end; only then is the attempt taken from it.
 GRACE_SECONDS = 30
@@ -76,23 +77,37 @@ WITH RECURSIVE live AS (
        AND NOT EXISTS (SELECT 1 FROM jobs_pause pause
                         WHERE pause.site_id = lane.site_id OR pause.queue = lane.queue
                            OR pause.batch_id = lane.batch_id)
-), ready AS (
-    SELECT job.id, job.available_at, open_lane.priority, open_lane.provider, open_lane.site_room,
-           open_lane.provider_room,
-           row_number() OVER site_line AS site_place,
-           open_lane.site_running + row_number() OVER site_line AS turn
+), candidate AS (
+    SELECT open_lane.*, job.id, job.available_at
       FROM open_lane, LATERAL (
         SELECT id, available_at FROM jobs_job
          WHERE state = 'queued' AND queue = open_lane.queue AND priority = open_lane.priority
            AND site_id = open_lane.site_id AND provider = open_lane.provider
            AND COALESCE(batch_id, %(no_batch)s) = open_lane.batch_id
-           AND available_at <= statement_timestamp()
+           AND crash_count < %(quarantine)s AND available_at <= statement_timestamp()
            AND (expires_at IS NULL OR expires_at > statement_timestamp())
          ORDER BY available_at, id
          LIMIT (SELECT LEAST(%(limit)s, GREATEST(%(ahead)s, %(ahead)s * %(limit)s / GREATEST(count(*), 1)))
                   FROM open_lane)
       ) job
-    WINDOW site_line AS (PARTITION BY open_lane.site_id ORDER BY open_lane.priority, job.available_at, job.id)
+    UNION ALL
+    (SELECT open_lane.*, job.id, job.available_at
+       FROM jobs_job job
+       JOIN open_lane ON open_lane.queue = job.queue AND open_lane.priority = job.priority
+        AND open_lane.site_id = job.site_id AND open_lane.provider = job.provider
+        AND open_lane.batch_id = COALESCE(job.batch_id, %(no_batch)s)
+      WHERE job.state = 'queued' AND job.crash_count >= %(quarantine)s AND job.available_at <= statement_timestamp()
+        AND (job.expires_at IS NULL OR job.expires_at > statement_timestamp())
+        AND NOT EXISTS (SELECT 1 FROM jobs_job mine
+                         WHERE mine.worker_id = %(worker_id)s AND mine.state = 'running'
+                           AND mine.crash_count >= %(quarantine)s)
+      ORDER BY job.priority, job.available_at LIMIT 1)
+), ready AS (
+    SELECT candidate.*,
+           row_number() OVER site_line AS site_place,
+           site_running + row_number() OVER site_line AS turn
+      FROM candidate
+    WINDOW site_line AS (PARTITION BY site_id ORDER BY priority, available_at, id)
 ), allowed AS (
     SELECT *, row_number() OVER (PARTITION BY provider ORDER BY priority, turn, available_at, id) AS provider_place
       FROM ready WHERE site_place <= site_room
@@ -154,6 +169,7 @@ def claim(worker_id: UUID, limit: int, queues: Sequence[str] = ()) -> list[Claim
         "lock": CLAIM_LOCK,
         "no_batch": NO_BATCH,
         "ahead": AHEAD,
+        "quarantine": QUARANTINE_CRASHES,
         "worker_id": worker_id,
         "limit": limit,
         "all_queues": not queues,

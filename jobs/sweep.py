@@ -1,5 +1,6 @@
 """Find what nobody holds any more: lost workers' jobs, hung attempts, expired jobs. Safe to run anywhere, any time."""
 
+from collections import Counter
 from dataclasses import dataclass
 from enum import StrEnum
 from uuid import UUID
@@ -11,7 +12,7 @@ from django.db.models.functions import Now
 from core.crash import CrashPoint, crash_point
 from jobs.claim import SEALED, UNSEALED_COLUMNS
 from jobs.leases import forget_dead_leases, live_workers
-from jobs.models import AttemptOutcome, Job, JobState
+from jobs.models import QUARANTINE_CRASHES, AttemptOutcome, Job, JobState
 from jobs.payload import estimate_input_tokens
 from jobs.transitions import Problem, Transition, apply
 from metering.lost import close_lost_calls
@@ -19,8 +20,8 @@ from tenants.proof import forget_nonces
 
 log = structlog.get_logger(__name__)
 
-#: A job that killed this many workers is not given to another.
-MAX_CRASHES = 2
+#: A job that killed this many workers is not given to another, however many it was lost with.
+MAX_CRASHES = QUARANTINE_CRASHES + 1
 #: Any number that no other advisory lock of this database uses.
 SWEEP_LOCK = 0x4E49_4748
 #: So many at once: what a whole worker held is back in one sweep.
@@ -92,7 +93,12 @@ def _try_lock() -> tuple[bool, float]:
 
 def _lost(may_be_lost: bool) -> list[Transition]:
     orphans, live = list(Job.objects.raw(ORPHANS, [BATCH])), live_workers()
-    return [_taken_away(job, loss) for job in orphans if (loss := _loss_of(job, live, may_be_lost))]
+    suspects = Counter(job.worker_id for job in orphans if job.crash_count)
+    return [
+        _taken_away(job, loss, is_suspect_alone=suspects[job.worker_id] == 1)
+        for job in orphans
+        if (loss := _loss_of(job, live, may_be_lost))
+    ]
 
 
 def _loss_of(job: Job, live: set[UUID], may_be_lost: bool) -> Loss | None:
@@ -102,14 +108,19 @@ def _loss_of(job: Job, live: set[UUID], may_be_lost: bool) -> Loss | None:
     return Loss.WORKER_LOST if may_be_lost and job.worker_id not in live else None
 
 
-def _taken_away(job: Job, loss: Loss) -> Transition:
-    """Say what the loss makes of a running job: back to the queue, or its end."""
+def _taken_away(job: Job, loss: Loss, *, is_suspect_alone: bool) -> Transition:
+    """Say what the loss makes of a running job: back to the queue, or its end.
+
+    A worker holds hundreds of jobs, and takes them all along. Who was lost before is a suspect. A suspect that is lost
+    again is poison, if there was no other. If there were several, nobody can tell which of them it was: they go into
+    quarantine, where each has a worker without another suspect of that kind, and a third loss tells.
+    """
     is_crash = loss is Loss.WORKER_LOST
     crashes, errors = job.crash_count + is_crash, job.error_count + (not is_crash)
     state, problem = JobState.QUEUED, None
     if job.cancel_requested_at is not None:
         state = JobState.CANCELED
-    elif crashes >= MAX_CRASHES:
+    elif crashes >= (QUARANTINE_CRASHES if is_suspect_alone else MAX_CRASHES):
         state = JobState.FAILED
         problem = Problem("poison", f"{crashes} workers were lost while they ran this job.")
     elif errors >= job.max_attempts:

@@ -21,6 +21,9 @@ from tenants.models import Site
 #: Stands for "no batch" where an index or a comparison needs a value.
 NO_BATCH = UUID(int=0)
 
+#: A job that was lost so often, with others that were lost before, is claimed only alone (`jobs.sweep`).
+QUARANTINE_CRASHES = 2
+
 #: The queue of jobs that come one by one, and the one of batch members.
 DEFAULT_QUEUE, BATCH_QUEUE = "default", "batch"
 
@@ -77,7 +80,7 @@ class Job(models.Model):
     expires_at = models.DateTimeField(null=True)
     attempt = models.PositiveSmallIntegerField(default=0)
     max_attempts = models.PositiveSmallIntegerField(default=3)
-    #: How many workers died with it. Twice is once too often.
+    #: How many workers died with it.
     crash_count = models.PositiveSmallIntegerField(default=0)
     #: Attempts that ended in an error. `max_attempts` bounds these, not the attempts that were lost or given back.
     error_count = models.PositiveSmallIntegerField(default=0)
@@ -118,6 +121,12 @@ class Job(models.Model):
                 F("id"),
                 condition=Q(state="queued"),
                 name="job_ready_in_lanes",
+            ),
+            # Those that get a last try, alone
+            models.Index(
+                fields=["priority", "available_at"],
+                condition=Q(state="queued", crash_count__gte=2),
+                name="job_in_quarantine",
             ),
             # What the sweep and the heartbeat look through
             models.Index(fields=["worker_id"], condition=Q(state="running"), name="job_running"),

@@ -47,14 +47,15 @@ def no_fence_before_calls(patch: pytest.MonkeyPatch) -> None:
 
 def no_crash_cap(patch: pytest.MonkeyPatch) -> None:
     """A job may kill as many workers as it likes."""
-    patch.setattr(sweep, "MAX_CRASHES", 5)
+    patch.setattr(sweep, "MAX_CRASHES", 9)
+    patch.setattr(sweep, "QUARANTINE_CRASHES", 9)
 
 
 def crashes_are_not_counted(patch: pytest.MonkeyPatch) -> None:
     """A lost worker costs its jobs nothing."""
 
-    def taken_away(job: Job, loss: Loss) -> Transition:
-        found = original(job, loss)
+    def taken_away(job: Job, loss: Loss, *, is_suspect_alone: bool) -> Transition:
+        found = original(job, loss, is_suspect_alone=is_suspect_alone)
         return Transition(
             found.job, found.state, found.outcome, found.attempt_problem, found.problem, is_error=found.is_error
         )

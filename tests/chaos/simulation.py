@@ -329,10 +329,11 @@ def _make_desk() -> list[Site]:
 
 
 def _standing() -> Mapping[tuple[UUID, int], tuple[int, int]]:
-    """How many jobs are ready and how many run, of each site and priority."""
+    """How many jobs are ready and how many run, of each site and priority. Those in quarantine wait for each other."""
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT site_id, priority, count(*) FILTER (WHERE state = 'queued' AND available_at <= clock_timestamp()),"
+            "SELECT site_id, priority, count(*) FILTER (WHERE state = 'queued' AND available_at <= clock_timestamp()"
+            " AND crash_count < 2),"
             " count(*) FILTER (WHERE state = 'running') FROM jobs_job GROUP BY site_id, priority"
         )
         return {(site_id, priority): (ready, running) for site_id, priority, ready, running in cursor.fetchall()}

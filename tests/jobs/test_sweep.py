@@ -10,6 +10,9 @@ from django.utils import timezone
 
 from jobs import sweep as sweep_module
 from jobs.claim import claim
+from jobs.endings import Failed, Succeeded
+from jobs.fence import Fence
+from jobs.finish import finish
 from jobs.leases import Held, renew_lease, take_lease
 from jobs.models import Attempt, Job, JobState, WorkerLease
 from jobs.sweep import Swept, sweep
@@ -79,6 +82,68 @@ def test_a_call_that_was_under_way_is_accounted_for_as_lost_with_an_estimate(run
     assert (event.outcome, event.estimated, event.billable) == ("lost", True, False)
     assert event.input_tokens > 5
     assert event.cost_pico_usd == event.input_tokens * 150_000
+
+
+def die_with(count: int) -> list[Job]:
+    """Let a new worker claim up to so many jobs, and die."""
+    claimed = claim(take_lease(), count)
+    let_leases_expire()
+    sweep()
+    return list(Job.objects.filter(id__in=[each.job_id for each in claimed]).order_by("id"))
+
+
+def test_of_several_jobs_that_were_lost_twice_together_none_is_poison_yet(site: Site) -> None:
+    for _ in range(3):
+        make_job(site, payload=BODY)
+    die_with(3)
+
+    again = die_with(3)
+
+    assert [(job.state, job.crash_count) for job in again] == [("queued", 2)] * 3
+    assert not Event.objects.exists()
+
+
+def test_a_suspect_among_new_jobs_is_poison_and_they_are_not(site: Site) -> None:
+    make_job(site, payload=BODY)
+    die_with(1)
+    for _ in range(3):
+        make_job(site, payload=BODY)
+
+    assert [(job.state, job.crash_count) for job in die_with(4)] == [("failed", 2)] + [("queued", 1)] * 3
+
+
+def test_in_quarantine_a_worker_has_one_at_a_time_and_the_next_after_it(site: Site) -> None:
+    jobs = [make_job(site, payload=BODY, crash_count=2) for _ in range(3)]
+    fresh = make_job(site, payload=BODY)
+    worker = take_lease()
+
+    assert {claimed.job_id for claimed in claim(worker, 10)} == {jobs[0].id, fresh.id}
+    assert claim(worker, 10) == []
+    assert [claimed.job_id for claimed in claim(take_lease(), 10)] == [jobs[1].id]
+
+    finish(Fence(jobs[0].id, 1, worker), Failed("rejected", "no"), [])
+    assert [claimed.job_id for claimed in claim(worker, 10)] == [jobs[2].id]
+
+
+def test_a_deadly_job_is_found_among_many_and_nobody_else_fails(site: Site) -> None:
+    jobs = [make_job(site, payload=BODY) for _ in range(6)]
+    deadly = jobs[3].id
+
+    for _ in range(20):
+        worker = take_lease()
+        claimed = claim(worker, 10)
+        if deadly in [each.job_id for each in claimed]:
+            let_leases_expire()
+            sweep()
+            continue
+        for each in claimed:
+            finish(Fence(each.job_id, each.attempt, worker), Succeeded(b"{}"), [])
+
+    ends = dict(Job.objects.values_list("id", "error_code"))
+    assert ends.pop(deadly) == "poison"
+    assert set(ends.values()) == {""}
+    assert Job.objects.filter(state=JobState.SUCCEEDED).count() == 5
+    assert Job.objects.get(id=deadly).crash_count == 3
 
 
 def test_a_job_that_killed_two_workers_is_poison(running: Job) -> None:
