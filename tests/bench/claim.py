@@ -35,18 +35,18 @@ NOBODY = "http://127.0.0.1:9"
 # Rows are made of one that the desk made itself, whatever columns it has.
 ADD_SITES = """
 INSERT INTO tenants_site
-SELECT (jsonb_populate_record(site, jsonb_build_object('id', uuidv7(), 'slug', 'bench-' || number))).*
-  FROM tenants_site site, generate_series(2, %s) number
+SELECT made.* FROM tenants_site site, generate_series(2, %s) number,
+       LATERAL jsonb_populate_record(site, jsonb_build_object('id', uuidv7(), 'slug', 'bench-' || number)) made
 """
 ADD_JOBS = """
 INSERT INTO jobs_job
-SELECT (jsonb_populate_record(job, jsonb_build_object(
+SELECT made.* FROM jobs_job job, (SELECT array_agg(id) AS ids FROM tenants_site) site, generate_series(1, %s) number,
+       LATERAL jsonb_populate_record(job, jsonb_build_object(
             'id', uuidv7(),
             'site_id', site.ids[1 + number %% array_length(site.ids, 1)],
             'available_at', now() - number * interval '1 ms'
-        ) || {changes})).*
-  FROM (SELECT * FROM jobs_job WHERE state = 'queued' LIMIT 1) job,
-       (SELECT array_agg(id) AS ids FROM tenants_site) site, generate_series(1, %s) number
+       ) || {changes}) made
+ WHERE job.id = (SELECT id FROM jobs_job ORDER BY id LIMIT 1)
 """
 ADD_QUEUED = ADD_JOBS.replace("{changes}", "'{}'")
 ADD_FINISHED = ADD_JOBS.replace(
