@@ -3,17 +3,18 @@
 # Only to make .venv; from then on its own Python is used.
 PYTHON ?= python3
 
-python := PYTHONPATH=.:platform .venv/bin/python
+# Byte code is kept even where the machine says otherwise: each process of a desk would compile the whole source again.
+python := PYTHONPATH=.:platform PYTHONDONTWRITEBYTECODE= .venv/bin/python
 install := .venv/bin/python -m pip install -qq --disable-pip-version-check --no-input --require-hashes
 lock := .venv/bin/python -m uv pip compile -q --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' $(if $(UPGRADE),--upgrade)
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test check bench chaos lock
+.PHONY: help run demo test brokers check bench chaos lock
 .SILENT:
 
 help:  ## list what there is
-	awk -F ' *## ' '/^[a-z]+:.*## / { sub(/:.*/, "", $$1); printf "  make %-6s  %s\n", $$1, $$2 }' Makefile
+	awk -F ' *## ' '/^[a-z]+:.*## / { sub(/:.*/, "", $$1); printf "  make %-7s  %s\n", $$1, $$2 }' Makefile
 
 run: .venv/made-local  ## run a whole desk on this machine until Ctrl-C (PORT=â€¦ moves it)
 	exec env $(python) -m nightdesk.local run
@@ -21,8 +22,20 @@ run: .venv/made-local  ## run a whole desk on this machine until Ctrl-C (PORT=â€
 demo: .venv/made-local  ## play the main job on a desk of its own, and stop
 	exec env $(python) -m nightdesk.local demo
 
-test: .venv/made-dev  ## run all tests, on embedded servers
-	$(python) -m pytest
+# More than one process, for much of a test is waiting; TESTS= takes what pytest takes.
+PROCESSES ?= 2
+
+test: .venv/made-dev  ## run all tests, on embedded servers (PROCESSES=4 on a larger machine)
+	$(python) -m pytest -n $(PROCESSES) --dist worksteal $(TESTS)
+
+brokers:  ## install Redis and RabbitMQ from Debian's packages, for the flows on every broker
+	if command -v redis-server >/dev/null && test -x /usr/lib/rabbitmq/bin/rabbitmq-server; then \
+		echo "redis-server and rabbitmq-server are installed." >&2; exit 0; fi; \
+	command -v apt-get >/dev/null || { \
+		echo "There is no apt-get here. Without redis-server and rabbitmq-server, flows on them are skipped." >&2; exit 1; }; \
+	test `id -u` = 0 || sudo=sudo; \
+	$$sudo apt-get update -qq && $$sudo env DEBIAN_FRONTEND=noninteractive \
+		apt-get install -y -qq --no-install-recommends redis-server rabbitmq-server
 
 check: .venv/made-dev  ## check style, types and layers, as CI does
 	$(python) -m ruff check .

@@ -17,9 +17,9 @@ sys.path.append(str(ROOT / "platform"))
 import pytest  # noqa: E402 (the path comes first)
 
 from nightdesk import env  # noqa: E402
-from nightdesk.local.ports import free_port  # noqa: E402
 from nightdesk.local.postgres import postgres_server  # noqa: E402
 from nightdesk.local.valkey import valkey_server  # noqa: E402
+from tests.ports import own_port  # noqa: E402
 
 _servers = ExitStack()
 
@@ -41,8 +41,8 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
     if env.given("DATABASE_URL") and env.given("REDIS_URL") or _only_hands_out(early_config):
         return
     folder = Path(_servers.enter_context(tempfile.TemporaryDirectory(prefix="nightdesk-tests-")))
-    postgres = _servers.enter_context(postgres_server(folder / "postgres", free_port(), durable=False))
-    valkey = _servers.enter_context(valkey_server(folder / "valkey", free_port(), durable=False))
+    postgres = _servers.enter_context(postgres_server(folder / "postgres", own_port(), durable=False))
+    valkey = _servers.enter_context(valkey_server(folder / "valkey", own_port(), durable=False))
     env.put({"DATABASE_URL": postgres.url, "REDIS_URL": valkey.url})
 
 

@@ -11,8 +11,11 @@ from typing import Any
 from urllib.parse import urlencode
 from urllib.request import Request, urlopen
 
+from nightdesk import env
+from nightdesk.local.program import Program, launch, stop
 from tests.polling import wait_for
 
+STDERR = 2
 PLATFORM = Path(__file__).resolve().parents[1] / "platform"
 SECONDS_TO_ANSWER = 10
 SECONDS_TO_STOP = 5
@@ -23,7 +26,7 @@ class SimulatorProcess:
     """A running simulator. `/v1` behind the url is OpenAI's base, the url alone is Anthropic's."""
 
     url: str
-    process: subprocess.Popen[str]
+    process: subprocess.Popen[bytes]
 
     @property
     def openai_url(self) -> str:
@@ -71,30 +74,22 @@ class SimulatorProcess:
 @contextmanager
 def start_simulator(port: int | None = None, journal: Path | None = None) -> Iterator[SimulatorProcess]:
     """A simulator on a free port, or on this one, which ends with the block."""
-    command = [sys.executable, "-m", "simulator", "--port", str(port or 0)]
-    if journal is not None:
-        command += ["--journal", str(journal)]
-    # `-m` looks in the current folder first, so no environment variable is needed.
-    with subprocess.Popen(command, cwd=PLATFORM, stdout=subprocess.PIPE, text=True) as process:
+    keeping = () if journal is None else ("--journal", str(journal))
+    command = (sys.executable, "-m", "simulator", "--port", str(port or 0), *keeping)
+    # `-m` looks in the current folder first, so the path need not be told.
+    program = Program("simulator", command, env.merged({}), PLATFORM, grace_seconds=SECONDS_TO_STOP)
+    with launch(program, subprocess.PIPE, STDERR) as process:
         try:
             yield SimulatorProcess(_address(process), process)
         finally:
-            _stop(process)
+            stop(process, program)
 
 
-def _address(process: subprocess.Popen[str]) -> str:
+def _address(process: subprocess.Popen[bytes]) -> str:
     """The first line it prints says where it listens; there is none if it could not start."""
     assert process.stdout is not None
-    line = process.stdout.readline()
+    line = process.stdout.readline().decode()
     name, _, url = line.strip().partition(": ")
     if name != "simulator":
         raise RuntimeError(f"The simulator did not start; it said {line!r}.")
     return url
-
-
-def _stop(process: subprocess.Popen[str]) -> None:
-    process.terminate()
-    try:
-        process.wait(SECONDS_TO_STOP)
-    except subprocess.TimeoutExpired:
-        process.kill()

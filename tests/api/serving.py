@@ -1,7 +1,6 @@
 """The API behind a real uvicorn, and a gate on its way to Postgres that can be shut."""
 
 import socket
-import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -13,10 +12,12 @@ import httpx
 from django.db import connection
 
 from nightdesk import env
-from nightdesk.local.ports import free_port
+from nightdesk.local.program import Program, launch, stop
 from tests.polling import wait_for
+from tests.ports import own_port
 
 ROOT = Path(__file__).resolve().parents[2]
+STDERR = 2
 #: A port where nobody listens.
 NOBODY = "redis://127.0.0.1:1/0"
 
@@ -24,7 +25,7 @@ NOBODY = "redis://127.0.0.1:1/0"
 @contextmanager
 def served(database_url: str, redis_url: str = NOBODY) -> Iterator[str]:
     """Run uvicorn as in production, and yield its address once it answers."""
-    port = free_port()
+    port = own_port()
     environment = {
         "DATABASE_URL": database_url,
         "REDIS_URL": redis_url,
@@ -33,15 +34,15 @@ def served(database_url: str, redis_url: str = NOBODY) -> Iterator[str]:
         "SECRET_KEY": "a key of the tests, long enough for production",
         "PYTHONPATH": f"{ROOT}:{ROOT / 'platform'}",
     }
-    command = [sys.executable, "-m", "uvicorn", "nightdesk.asgi:application", "--port", str(port), "--no-proxy-headers"]
-    process = subprocess.Popen([*command, "--log-level", "warning"], env=env.merged(environment), cwd=ROOT)
+    command = (sys.executable, "-m", "uvicorn", "nightdesk.asgi:application", "--port", str(port), "--no-proxy-headers")
+    web = Program("web", (*command, "--log-level", "warning"), env.merged(environment), ROOT)
+    process = launch(web, STDERR)
     try:
         url = f"http://127.0.0.1:{port}"
         wait_for(lambda: process.poll() is None and _answers(url))
         yield url
     finally:
-        process.terminate()
-        process.wait(10)
+        stop(process, web)
 
 
 def _answers(url: str) -> bool:
@@ -56,7 +57,7 @@ class Gate:
     def __init__(self) -> None:
         known = connection.get_connection_params()
         self._behind = (known["host"], int(known["port"]))
-        self.port = free_port()
+        self.port = own_port()
         user = f"{quote(known['user'])}:{quote(known['password'], safe='')}"
         self.url = f"postgresql://{user}@127.0.0.1:{self.port}/{known['dbname']}"
         self._listener: socket.socket | None = None
