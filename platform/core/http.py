@@ -73,10 +73,15 @@ class ProviderClient:
         """
         if self.is_closed:
             raise ClientClosed
-        everything = {**BASE_HEADERS, **headers}
         request = httpx.Request(
-            "POST", url, headers=everything, content=body, extensions={"timeout": timeouts.as_dict()}
+            "POST",
+            url,
+            headers={**BASE_HEADERS, **headers},
+            # Given as a stream, httpx does not work out the headers Host and Content-Length, which aiohttp does anyway.
+            stream=httpx.ByteStream(body),
+            extensions={"timeout": timeouts.as_dict()},
         )
+        request.read()
         return await self._transport.handle_async_request(request)
 
     async def aclose(self) -> None:

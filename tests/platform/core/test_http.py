@@ -127,20 +127,28 @@ async def test_nothing_is_sent_by_a_closed_client() -> None:
 
 
 async def test_only_the_headers_that_are_meant_are_sent() -> None:
-    seen: list[httpx.Request] = []
+    seen: list[bytes] = []
 
-    def answers(request: httpx.Request) -> httpx.Response:
-        seen.append(request)
-        return httpx.Response(200, headers={"set-cookie": "a=b"}, content=b"ok")
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while head := await reader.readuntil(b"\r\n\r\n"):
+            seen.append(head + await reader.readexactly(1))
+            writer.write(ANSWER.replace(b"\r\n\r\n", b"\r\nset-cookie: a=b\r\n\r\n"))
 
-    async with aclosing(ProviderClient(httpx.MockTransport(answers))) as http:
-        await ask(http, "http://x.test/path")
-        await ask(http, "http://x.test/path")
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with aclosing(provider_client()) as http:
+        for _ in range(2):
+            await ask(http, f"http://127.0.0.1:{port}/path?a=b")
+    server.close()
 
-    assert dict(seen[1].headers) == {
-        "host": "x.test",
+    head, _, body = seen[1].decode().partition("\r\n\r\n")
+    line, *headers = head.split("\r\n")
+    assert (line, body) == ("POST /path?a=b HTTP/1.1", "x")
+    assert dict(header.lower().split(": ") for header in headers) == {
+        "host": f"127.0.0.1:{port}",
         "user-agent": "nightdesk",
         "accept": "*/*",
         "accept-encoding": "identity",
         "content-length": "1",
+        "content-type": "application/octet-stream",
     }
