@@ -4,6 +4,7 @@ With DATABASE_URL and REDIS_URL set, those servers are used instead. With `-n`, 
 this, and so has servers of its own: nothing that a test does to one can reach another test.
 """
 
+import atexit
 import base64
 import sys
 import tempfile
@@ -22,6 +23,8 @@ from nightdesk.local.valkey import valkey_server  # noqa: E402
 from tests.ports import own_port  # noqa: E402
 
 _servers = ExitStack()
+# Where a Ctrl-C cuts short what pytest does at its end.
+atexit.register(_servers.close)
 
 
 @pytest.hookimpl(tryfirst=True)
