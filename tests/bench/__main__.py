@@ -4,9 +4,11 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from tests.bench import against_celery, batch, claim, jobs, rescue, start
+from tests.bench.processor import CROWDED, share_of_others, usage_now
 from tests.bench.report import Report, render, to_json, write
 
 FOLDER = Path(__file__).resolve().parents[2] / ".nightdesk" / "bench"
@@ -26,7 +28,7 @@ def main(arguments: Sequence[str]) -> int:
     reports = []
     for name in options.suites or SUITES:
         print(f"measuring {name}", file=sys.stderr, flush=True)
-        report = SUITES[name]()
+        report = _measure(SUITES[name])
         path = write(report, FOLDER)
         reports.append(report)
         if not options.json:
@@ -34,6 +36,20 @@ def main(arguments: Sequence[str]) -> int:
     if options.json:
         print(json.dumps([to_json(report) for report in reports], indent=2))
     return 0
+
+
+def _measure(suite: Callable[[], Report]) -> Report:
+    """Run a suite, and have its report say how much of the machine was left to it."""
+    before = usage_now()
+    report = suite()
+    taken = share_of_others(before, usage_now())
+    return replace(
+        report, taken_by_others=taken, notes=[*report.notes, *([_crowded(taken)] if taken > CROWDED else [])]
+    )
+
+
+def _crowded(taken: float) -> str:
+    return f"Other programs took {taken:.0%} of the processors meanwhile: compare only within this table."
 
 
 def _read_options(arguments: Sequence[str]) -> argparse.Namespace:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,9 @@ class Report:
     goals: Sequence[Goal]
     comparisons: Sequence[Comparison] = ()
     #: What a reader must know to read the figures right.
-    notes: Sequence[str] = field(default=())
+    notes: Sequence[str] = ()
+    #: Which part of the processors other programs used meanwhile.
+    taken_by_others: float = 0.0
 
 
 def render(report: Report) -> str:
