@@ -11,8 +11,8 @@ from core.display import age, moment
 from jobs.batch_progress import Live, ended_of, read_live
 from jobs.batches.mistakes import MOST_TOLD
 from jobs.batches.progress import counts_of
-from jobs.models import Batch, BatchState, File
-from jobs.shown import Fact, Sight
+from jobs.models import Batch, File
+from jobs.shown import NOTHING, Fact, Sight
 from jobs.told import AuditRow, EventRow, audit_rows, deliveries_of, event_rows
 
 
@@ -83,7 +83,7 @@ def _facts(batch: Batch, sight: Sight, now: datetime) -> Iterator[Fact]:
     if batch.model:
         yield Fact("Model", batch.model, is_code=True)
     else:
-        yield Fact("Model", "not known yet" if batch.state == BatchState.VALIDATING else "several, or none")
+        yield Fact("Model", "several" if batch.total else NOTHING)
     yield from _moments(batch, now)
     yield Fact("Priority", str(batch.priority), "Lower is sooner")
     yield Fact("Attempts", f"{batch.max_attempts} for each request")

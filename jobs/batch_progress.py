@@ -220,7 +220,7 @@ def _tiles_of_the_account(found: Found, account: Account) -> Iterator[Fact]:
     yield Fact("Cost" if found.batch.is_terminal else "Cost so far", about_usd(account.cost_pico_usd), exactly)
     if not found.batch.is_terminal:
         whole = cost_in_all(found.counts, account)
-        shown = NOTHING if whole is None else f"about {about_usd(whole)}"
+        shown = NOTHING if whole is None else f"≈ {about_usd(whole)}"
         yield Fact("Cost in all", shown, "If the rest costs as much on the average as what succeeded so far")
     tokens = f"{about_number(account.input_tokens)} → {about_number(account.output_tokens)}"
     cached = f"{account.cached_input_tokens:,} of the input came from a cache"

@@ -89,7 +89,7 @@ def about_number(number: int) -> str:
     """Write a number in full while it is short: `8,644`, `31.5 k`, `9.96 M`."""
     for size, unit in ((10**9, "G"), (10**6, "M"), (10**4, "k")):
         if number >= size:
-            return f"{number / (1000 if unit == 'k' else size):.3g} {unit}"
+            return f"{number / (1000 if unit == 'k' else size):.3g}\N{NO-BREAK SPACE}{unit}"
     return f"{number:,}"
 
 

@@ -78,7 +78,12 @@ class JobAdmin(PageAdmin[Job]):
 
     @admin.display(description="Job", ordering="id")
     def job(self, job: Job) -> SafeString:
-        return format_html('<span class="nd-id">{}</span>', job.public_id)
+        shown = format_html('<span class="nd-id">{}</span>', job.public_id)
+        if not job.batch_id:
+            return shown
+        return format_html(
+            '{}<br><span class="nd-faint nd-cut" title="{}">{}</span>', shown, job.custom_id, job.custom_id
+        )
 
     @theme.labeled("State", STATE_COLORS)
     def shown_state(self, job: Job) -> tuple[str, str]:

@@ -4,6 +4,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from django.contrib import admin, messages
+from django.contrib.admin.widgets import RelatedFieldWidgetWrapper
 from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.urls import reverse
@@ -27,7 +28,7 @@ class PauseAdmin(DeskAdmin[Pause]):
     """Nobody edits a pause: it is made, and it is ended."""
 
     form = PauseForm
-    list_display = ("kind", "what", "shown_since", "actor", "shown_reason", "held_back")
+    list_display = ("kind", "what", "shown_since", "by", "shown_reason", "held_back")
     list_display_links = None
     list_select_related = ("site", "batch__site")
     sortable_by = ()
@@ -39,10 +40,17 @@ class PauseAdmin(DeskAdmin[Pause]):
     def get_fields(self, request: HttpRequest, obj: Pause | None = None) -> Any:
         if obj is None:
             return ("site", "queue", "batch_id", "reason")
-        return ("kind", "what", "shown_since", "actor", "reason")
+        return ("kind", "what", "shown_since", "by", "reason")
 
     def get_readonly_fields(self, request: HttpRequest, obj: Pause | None = None) -> Any:
         return () if obj is None else self.get_fields(request, obj)
+
+    def formfield_for_dbfield(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
+        """Let a site be chosen, but none be made or changed on the way."""
+        field = super().formfield_for_dbfield(db_field, request, **kwargs)
+        if field is not None and isinstance(field.widget, RelatedFieldWidgetWrapper):
+            field.widget = field.widget.widget
+        return field
 
     def has_change_permission(self, request: HttpRequest, obj: Pause | None = None) -> bool:
         return False
@@ -88,6 +96,10 @@ class PauseAdmin(DeskAdmin[Pause]):
     @admin.display(description="Since", ordering="created_at")
     def shown_since(self, row: Pause) -> SafeString:
         return age_of(row.created_at, clock.now())
+
+    @admin.display(description="By")
+    def by(self, row: Pause) -> str:
+        return row.actor or NOTHING
 
     @admin.display(description="Why")
     def shown_reason(self, row: Pause) -> str:

@@ -113,7 +113,7 @@ def test_the_page_says_how_far_the_batch_has_come(browser: Client, halfway: Batc
 
     page = words(html)
     counts = ("Succeeded 6", "Failed 3", "Canceled or expired 1", "Running 4", "Queued 6", "50 % 10 of 20")
-    money = ("Cost so far $0.0300", "Cost in all about $0.0800", "Tokens 180 → 42")
+    money = ("Cost so far $0.0300", "Cost in all ≈ $0.0800", "Tokens 180 → 42")
     for fact in (*counts, *money, "rate_limited 2 Too many.", "rejected 1 "):
         assert fact in page, fact
     # Nine were worked off within the minute since it began; ten more are left.
