@@ -35,6 +35,7 @@ from jobs.errors import (
     JobNotFound,
     LineTooLong,
     NotReplayable,
+    PausedByOperator,
     UnfitFile,
     UnreadableFile,
     UnreadablePayload,
@@ -138,6 +139,7 @@ TABLE: Mapping[type[BaseException], Row] = {
     BatchMissing: Row(404, NOT_FOUND, "not_found"),
     BatchEnded: Row(409, CONFLICT, "batch_ended"),
     BatchNotRetryable: Row(409, CONFLICT, "batch_not_retryable"),
+    PausedByOperator: Row(409, CONFLICT, "batch_paused_by_operator"),
     # Webhooks
     UnsafeUrl: Row(400, INVALID, "unsafe_url"),
     UnknownEventType: Row(400, INVALID, "unknown_event_type"),

@@ -20,6 +20,7 @@
     - BatchMissing        no batch of this site has that id
     - BatchEnded          it is too late: the batch has ended
     - BatchNotRetryable   nothing in it can be tried again
+    - PausedByOperator    whoever runs the desk holds it back
 """
 
 from collections.abc import Sequence
@@ -130,3 +131,8 @@ class BatchEnded(BatchError):
 
 
 class BatchNotRetryable(BatchError): ...
+
+
+class PausedByOperator(BatchError):
+    def __init__(self) -> None:
+        super().__init__("The operator of this desk paused the batch, and only they can let it go on.")

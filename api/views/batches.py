@@ -32,6 +32,7 @@ from jobs.errors import (
     FileMissing,
     IdempotencyConflict,
     InvalidBatch,
+    PausedByOperator,
     UnfitFile,
     UnreadableFile,
 )
@@ -170,8 +171,7 @@ class PauseBatch(Resource):
         responses={200: BatchOut, **refusals(BatchMissing, BatchEnded)},
     )
     def post(self, request: Request, batch_id: str) -> Response:
-        site = identity_of(request).site
-        return _in_full(pause(site, batch_id, actor=site.slug))
+        return _in_full(pause(identity_of(request).site, batch_id))
 
 
 @extend_schema(tags=["Batches"])
@@ -181,8 +181,9 @@ class ResumeBatch(Resource):
     @extend_schema(
         operation_id="resume_batch",
         summary="Let a paused batch go on",
+        description="What the operator of the desk paused, only they let go on.",
         request=None,
-        responses={200: BatchOut, **refusals(BatchMissing)},
+        responses={200: BatchOut, **refusals(BatchMissing, PausedByOperator)},
     )
     def post(self, request: Request, batch_id: str) -> Response:
         return _in_full(resume(identity_of(request).site, batch_id))

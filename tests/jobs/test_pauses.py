@@ -10,7 +10,7 @@ from pytest_django import DjangoCaptureOnCommitCallbacks
 from jobs import pauses
 from jobs.batches import pause as of_a_site
 from jobs.claim import claim
-from jobs.errors import BatchEnded, BatchMissing
+from jobs.errors import BatchEnded, BatchMissing, PausedByOperator
 from jobs.models import Batch, Pause
 from jobs.pauses import Queue, Scope, held_back, over_batch, over_job, scope_of
 from jobs.tasks import bell
@@ -111,15 +111,25 @@ def test_a_long_reason_is_cut(site: Site) -> None:
 
 
 def test_a_site_holds_back_its_own_batches_and_no_others(batch: Batch, site: Site) -> None:
-    of_a_site.pause(site, batch.public_id, actor="bakery", reason="later")
+    of_a_site.pause(site, batch.public_id, reason="later")
 
-    assert (Pause.objects.get().batch, Pause.objects.get().actor) == (batch, "bakery")
+    assert (Pause.objects.get().batch, Pause.objects.get().actor) == (batch, "site bakery")
     with pytest.raises(BatchMissing):
         of_a_site.resume(make_site("florist"), batch.public_id)
     of_a_site.resume(site, batch.public_id)
     of_a_site.resume(site, batch.public_id)
     assert not Pause.objects.exists()
     assert not AuditEntry.objects.exists()
+
+
+def test_what_the_operator_paused_a_site_cannot_let_go_on(batch: Batch, site: Site) -> None:
+    pauses.pause(batch, ADA)
+
+    of_a_site.pause(site, batch.public_id)
+    with pytest.raises(PausedByOperator):
+        of_a_site.resume(site, batch.public_id)
+
+    assert Pause.objects.get().actor == "ada"
 
 
 def test_the_pauses_over_a_job_are_those_of_its_site_its_queue_and_its_batch(site: Site, batch: Batch) -> None:

@@ -86,9 +86,9 @@ def test_nothing_is_claimed_of_a_paused_batch_until_it_is_resumed(site: Site, de
     batch = make_batch(site, 1)
     worker_id = take_lease()
 
-    pause(site, batch.public_id, actor="bakery")
-    pause(site, batch.public_id, actor="somebody else")
-    assert Pause.objects.get().actor == "bakery"
+    pause(site, batch.public_id)
+    pause(site, batch.public_id)
+    assert Pause.objects.get().actor == "site bakery"
     assert claim(worker_id, 10) == []
 
     resume(site, batch.public_id)
@@ -98,4 +98,4 @@ def test_nothing_is_claimed_of_a_paused_batch_until_it_is_resumed(site: Site, de
 
 def test_an_ended_batch_cannot_be_paused(site: Site, ended: Batch) -> None:
     with pytest.raises(BatchEnded):
-        pause(site, ended.public_id, actor="bakery")
+        pause(site, ended.public_id)
