@@ -17,18 +17,24 @@ from tenants.models import Site
 #: So many members are ended by one statement.
 CHUNK_ROWS = 2000
 
+# The rows are chosen in a WITH, which is run once: a subquery may be run again for each row, past its LIMIT.
 END_QUEUED = """
-UPDATE jobs_job SET state = %(state)s, finished_at = clock_timestamp(), error_code = %(code)s,
-                    error_message = %(message)s,
-                    cancel_requested_at = CASE WHEN %(state)s = 'canceled' THEN clock_timestamp() END
- WHERE id IN (SELECT id FROM jobs_job WHERE batch_id = %(batch_id)s AND state = 'queued'
-               LIMIT %(limit)s FOR NO KEY UPDATE SKIP LOCKED)
+WITH chosen AS (
+    SELECT id FROM jobs_job WHERE batch_id = %(batch_id)s AND state = 'queued'
+     LIMIT %(limit)s FOR NO KEY UPDATE SKIP LOCKED
+)
+UPDATE jobs_job job
+   SET state = %(state)s, finished_at = clock_timestamp(), error_code = %(code)s, error_message = %(message)s,
+       cancel_requested_at = CASE WHEN %(state)s = 'canceled' THEN clock_timestamp() END
+  FROM chosen WHERE job.id = chosen.id
 """
 STOP_RUNNING = """
-UPDATE jobs_job SET cancel_requested_at = clock_timestamp()
- WHERE id IN (SELECT id FROM jobs_job
-               WHERE batch_id = %(batch_id)s AND state = 'running' AND cancel_requested_at IS NULL
-               LIMIT %(limit)s FOR NO KEY UPDATE SKIP LOCKED)
+WITH chosen AS (
+    SELECT id FROM jobs_job WHERE batch_id = %(batch_id)s AND state = 'running' AND cancel_requested_at IS NULL
+     LIMIT %(limit)s FOR NO KEY UPDATE SKIP LOCKED
+)
+UPDATE jobs_job job SET cancel_requested_at = clock_timestamp()
+  FROM chosen WHERE job.id = chosen.id
 """
 EXPIRED = ("expired", "The request was not done within the completion window of its batch.")
 

@@ -77,7 +77,7 @@ GOT = FINE.received[0]
         (with_books(jobs=[]), "lost"),
         (with_books(jobs=[replace(JOB_ROW, state="running", finished_at=None)]), "lost"),
         (with_books(jobs=[replace(JOB_ROW, has_result=False)]), "lost"),
-        (with_books(jobs=[replace(JOB_ROW, crash_count=3)]), "crash_cap"),
+        (with_books(jobs=[replace(JOB_ROW, crash_count=4)]), "crash_cap"),
         (with_books(jobs=[replace(JOB_ROW, error_count=9)]), "attempts"),
         (with_books(jobs=[JOB_ROW, replace(JOB_ROW, id=uuid4())]), "idempotency"),
         (with_books(attempts=[ATTEMPT, replace(ATTEMPT, number=2)]), "fence"),
