@@ -7,8 +7,8 @@ from urllib.parse import urlsplit
 
 #: The one queue, and the name of what is declared for it.
 QUEUE = "doorbell"
-#: How long one step of publishing may take, on a connection that is open.
-PUBLISH_SECONDS = 2.0
+#: How long a broker may take for one step, on a connection that is open.
+ANSWER_SECONDS = 2.0
 CONNECT_SECONDS = 3
 
 REDIS_SCHEMES = ("redis", "rediss")
@@ -68,6 +68,9 @@ def _rabbitmq(*, encrypted: bool) -> Broker:
         {
             # A ring that the broker did not take is known at once, and not when the connection is found broken.
             "confirm_publish": True,
+            # Not even for a goodbye is it waited longer: one that has no memory or disk left falls silent.
+            "read_timeout": ANSWER_SECONDS,
+            "write_timeout": ANSWER_SECONDS,
             "client_properties": {"connection_name": "nightdesk"},
         },
         # RabbitMQ's own, to which every queue is bound: so there is one thing to declare, and to allow.
@@ -84,6 +87,6 @@ def _rabbitmq(*, encrypted: bool) -> Broker:
         },
         # With a host name, TLS checks that the certificate is that host's; None takes it from the address.
         ssl={"server_hostname": None} if encrypted else None,
-        # It closes connections which were idle for some minutes, for those that only publish send no heartbeats.
+        # Nobody notices that a connection broke while no ring was sent: by a restart, or by a firewall's patience.
         publish_again=True,
     )

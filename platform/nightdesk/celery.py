@@ -5,7 +5,7 @@ from typing import Any
 from celery import Celery
 
 from nightdesk import env
-from nightdesk.broker import PUBLISH_SECONDS
+from nightdesk.broker import ANSWER_SECONDS
 
 env.use_settings("nightdesk.settings")
 
@@ -14,7 +14,7 @@ class Bells(Celery):  # type: ignore[misc] # Celery ships no types
     """Celery that waits for no broker longer than is worth while for a doorbell."""
 
     def send_task(self, *arguments: Any, **options: Any) -> Any:
-        return super().send_task(*arguments, timeout=PUBLISH_SECONDS, confirm_timeout=PUBLISH_SECONDS, **options)
+        return super().send_task(*arguments, timeout=ANSWER_SECONDS, confirm_timeout=ANSWER_SECONDS, **options)
 
 
 app = Bells("nightdesk")
