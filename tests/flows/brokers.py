@@ -16,6 +16,7 @@ from pathlib import Path
 from kombu import Connection
 from kombu.exceptions import OperationalError
 
+from core.reachability import redis_answers
 from nightdesk.local import files
 from nightdesk.local.embedded import Embedded
 from nightdesk.local.program import Program
@@ -25,6 +26,8 @@ from tests.ports import own_port
 
 #: Where Debian's package puts it. The program of this name on the PATH insists on the account of the service.
 RABBITMQ_SERVER = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
+#: What docs/how-to/choose-a-broker.md promises to be enough.
+REDIS_RIGHTS = "~nightdesk:* +@all -@admin -@dangerous"
 USER, PASSWORD, VIRTUAL_HOST = "desk", "rung-in-tests", "nightdesk"
 
 
@@ -59,7 +62,7 @@ class Brokers:
 
 @contextmanager
 def _valkey(folder: Path) -> Iterator[LocalBroker]:
-    with _serving(prepare_valkey(folder, own_port(), durable=False)) as broker:
+    with _serving(_prepare_valkey(folder)) as broker:
         yield broker
 
 
@@ -68,11 +71,20 @@ def _redis(folder: Path) -> Iterator[LocalBroker]:
     program = shutil.which("redis-server")
     if program is None:
         raise NotInstalled("redis-server")
-    valkey = prepare_valkey(folder, own_port(), durable=False)
+    valkey = _prepare_valkey(folder)
     # It is told the same things as Valkey, in the same words.
     argv = (program, *valkey.program.argv[1:])
     with _serving(replace(valkey, program=replace(valkey.program, name="redis", argv=argv))) as broker:
         yield broker
+
+
+def _prepare_valkey(folder: Path) -> Embedded:
+    """Make ready a Valkey with a user who may do no more than the desk needs."""
+    valkey = prepare_valkey(folder, own_port(), durable=False)
+    configuration = Path(valkey.program.argv[1])
+    files.write_private(configuration, configuration.read_text() + f"user {USER} on >{PASSWORD} {REDIS_RIGHTS}\n")
+    url = f"redis://{USER}:{PASSWORD}@127.0.0.1:{valkey.port}/0"
+    return replace(valkey, url=url, is_ready=lambda: redis_answers(url))
 
 
 @contextmanager
@@ -146,7 +158,7 @@ def _hashed(password: str) -> str:
     return b64encode(salt + sha256(salt + password.encode()).digest()).decode()
 
 
-#: One user with the least that docs/how-to/choose-a-broker.md promises to be enough.
+#: One user, with what the same page promises to be enough.
 DEFINITIONS = {
     "vhosts": [{"name": VIRTUAL_HOST}],
     "users": [
