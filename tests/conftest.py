@@ -1,13 +1,17 @@
 """What every test may ask for."""
 
+from collections.abc import Iterator
+
 import pytest
-from pytest_django import Settings
+from django.db import connection
+from pytest_django import DjangoDbBlocker, Settings
 
 from inference import routing
 from metering import prices
 from tenants import directory
 from tenants.models import Site
 from tests.factories import make_site
+from tests.polling import wait_for
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -17,6 +21,24 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="NAMES",
         help="run every flow on these brokers: all, or some of valkey,redis,rabbitmq",
     )
+
+
+@pytest.fixture(scope="session")
+def django_db_setup(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> Iterator[None]:
+    """The database of pytest-django, which is dropped at the end: after PostgreSQL knows that everybody has left it."""
+    yield
+    with django_db_blocker.unblock():
+        connection.close()
+        connection.close_pool()  # type: ignore[attr-defined] # the stubs do not know it
+        wait_for(_is_empty, every=0.05)
+
+
+def _is_empty() -> bool:
+    """Say whether nobody is in the database. A process that was killed is in it for a moment longer."""
+    with connection._nodb_cursor() as cursor:
+        name = connection.settings_dict["NAME"]
+        cursor.execute("SELECT count(*) FROM pg_stat_activity WHERE datname = %s", [name])
+        return bool(cursor.fetchone() == (0,))
 
 
 @pytest.fixture(autouse=True)
