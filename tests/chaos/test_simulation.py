@@ -8,6 +8,9 @@ from tests.chaos.mutants import MUTANTS
 from tests.chaos.simulation import simulate
 
 SEEDS = (1, 2, 3)
+#: A story depends on ids and moments too, so one seed does not show every switched-off safeguard every time. The first
+#: that shows it ends the search.
+SEEDS_OF_MUTANTS = range(1, 16)
 
 
 @pytest.mark.django_db
@@ -23,4 +26,4 @@ def test_a_safeguard_that_is_switched_off_is_missed(
 ) -> None:
     mutant(monkeypatch)
 
-    assert any(MUTANTS[mutant] & {violation.promise for violation in simulate(seed)} for seed in SEEDS)
+    assert any(MUTANTS[mutant] & {violation.promise for violation in simulate(seed)} for seed in SEEDS_OF_MUTANTS)
