@@ -5,6 +5,7 @@ of the last, as the provider sees them. Nightdesk is timed from the moment its w
 end and account are committed, which is more.
 """
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -14,26 +15,31 @@ from sys import executable
 from typing import Protocol
 
 from nightdesk.local.stack import ROOT
-from tests.bench.books import PATIENCE_SECONDS, Books, opened
+from tests.bench.books import POLL_SECONDS, Books, opened
 from tests.bench.desk import Desk, Process, running, running_desk
 from tests.bench.figures import growth_per_hundred, most_at_once, rate
 from tests.bench.journal import JournalTail, tail
 from tests.bench.load import post_jobs
 from tests.bench.memory import Memory, memory_of, watched
+from tests.bench.processor import seconds_of
 from tests.bench.progress import tell
 from tests.bench.report import Comparison, Goal, Report
 from tests.polling import wait_for
 
 AT_ONCE = 200
-JOBS_AT_ONCE = 1000
+JOBS_AT_ONCE = 600
 SLOW_JOBS = 500
 UPSTREAM = "gpt-4o-mini"
 
 PEER = ("-m", "celery", "-q", "-A", "tests.bench.peers.app", "worker", "-P", "threads", "-c", str(AT_ONCE))
+#: So long after its last call a peer is taken to be done. Longer than any call.
+STALLED_SECONDS = 12.0
+
 PEER_QUIET = ("--without-gossip", "--without-mingle", "-l", "ERROR")
 
 SUITE = "celery"
 NIGHTDESK, WIDE, SYNC, LOOP = "Nightdesk", "Nightdesk, 500 slots", "Celery, httpx", "Celery, httpx on a loop"
+ORDER = (NIGHTDESK, WIDE, SYNC, LOOP)
 WIDE_SLOTS = 500
 NOTES = (
     f"One worker process each, {AT_ONCE} jobs at once where nothing else is said; {JOBS_AT_ONCE:,} jobs where the"
@@ -70,7 +76,11 @@ class Run:
 
     enqueued_per_second: float
     jobs_per_second: float
+    #: Jobs without an answer, for ever.
+    lost: int
     most_in_flight: int
+    #: Of the worker process, for each job; its start is not counted.
+    processor_ms: float
     memory: Memory
 
 
@@ -87,8 +97,11 @@ class System(Protocol):
     def worker(self) -> Iterator[Process]:
         """Run one worker process."""
 
-    def jobs_per_second(self, count: int, journal: JournalTail) -> float:
-        """Wait until all are done."""
+    def wait_until_it_works(self, journal: JournalTail) -> None:
+        """Wait until the worker has started."""
+
+    def finish(self, count: int, journal: JournalTail) -> float:
+        """Wait until no more is done; return how many jobs a second were."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +119,10 @@ class Nightdesk:
         with self.desk.worker(JOB_SLOTS=str(self.slots)) as process:
             yield process
 
-    def jobs_per_second(self, count: int, journal: JournalTail) -> float:
+    def wait_until_it_works(self, journal: JournalTail) -> None:
+        self.books.first_lease_at()
+
+    def finish(self, count: int, journal: JournalTail) -> float:
         began_at = self.books.first_lease_at()
         return count / (self.books.until_all_ended() - began_at)
 
@@ -137,8 +153,16 @@ class Peer:
         with running("peer", self.desk.folder, self._environment, *PEER, *PEER_QUIET) as process:
             yield process
 
-    def jobs_per_second(self, count: int, journal: JournalTail) -> float:
-        wait_for(lambda: journal.read() >= count, seconds=PATIENCE_SECONDS)
+    def wait_until_it_works(self, journal: JournalTail) -> None:
+        wait_for(lambda: journal.read() or journal.begun)
+
+    def finish(self, count: int, journal: JournalTail) -> float:
+        # A call that fails is a job that is lost: nobody tries again, and nobody would know.
+        ended, seen_at = 0, time.monotonic()
+        while ended < count and time.monotonic() - seen_at < STALLED_SECONDS:
+            time.sleep(POLL_SECONDS)
+            if journal.read() > ended:
+                ended, seen_at = len(journal.ended), time.monotonic()
         return rate(journal.spans())
 
 
@@ -149,7 +173,7 @@ class Figures:
     name: str
     idle: Memory
     #: By what the upstream did.
-    runs: Mapping[Upstream, Run]
+    runs: dict[Upstream, Run]
 
 
 AT_ONCE_WHOLE, AT_ONCE_STREAMED, ONE_SECOND, THREE_SECONDS = (
@@ -167,38 +191,55 @@ def run() -> Report:
         for upstream in (AT_ONCE_WHOLE, ONE_SECOND, THREE_SECONDS):
             books.add_route(upstream.route, upstream.model)
         nightdesk = Nightdesk(desk, books)
-        slow, both = (ONE_SECOND, THREE_SECONDS), (AT_ONCE_WHOLE, AT_ONCE_STREAMED)
-        return _report(
-            [
-                # Its chat jobs stream from the provider, whatever is asked for.
-                _measure(nightdesk, desk.journal, (AT_ONCE_STREAMED, *slow)),
-                _measure(replace(nightdesk, name=WIDE, slots=WIDE_SLOTS), desk.journal, slow),
-                _measure(Peer(desk, SYNC, "ask"), desk.journal, (*both, *slow)),
-                _measure(Peer(desk, LOOP, "ask_on_loop"), desk.journal, (*both, *slow)),
-            ]
+        wide = replace(nightdesk, name=WIDE, slots=WIDE_SLOTS)
+        peers: list[System] = [Peer(desk, SYNC, "ask"), Peer(desk, LOOP, "ask_on_loop")]
+        figures = _measure(
+            desk.journal,
+            {
+                AT_ONCE_WHOLE: peers,
+                # Nightdesk's chat jobs stream from the provider, whatever is asked for.
+                AT_ONCE_STREAMED: [nightdesk, *peers],
+                ONE_SECOND: [nightdesk, *peers],
+                THREE_SECONDS: [nightdesk, wide, *peers],
+            },
         )
+        # Two more at once: the runs that tell what an idle process takes.
+        for upstream, count in (
+            (AT_ONCE_WHOLE, JOBS_AT_ONCE + 2),
+            (ONE_SECOND, SLOW_JOBS),
+            (THREE_SECONDS, 2 * SLOW_JOBS),
+        ):
+            books.check_all_paid(upstream.route, count)
+    return _report(figures)
 
 
-def _measure(system: System, journal: Path, upstreams: Sequence[Upstream]) -> Figures:
-    idle = _run(system, journal, AT_ONCE_WHOLE, 1).memory
-    runs = {}
-    for upstream in upstreams:
+def _measure(journal: Path, plan: Mapping[Upstream, Sequence[System]]) -> Sequence[Figures]:
+    """Measure one system after the other with each upstream, so that those compared see the same machine."""
+    systems = {system.name: system for each in plan.values() for system in each}
+    figures = {
+        name: Figures(name, _run(system, journal, AT_ONCE_WHOLE, 1).memory, {}) for name, system in systems.items()
+    }
+    for upstream, measured in plan.items():
         count = SLOW_JOBS if upstream.delay_ms else JOBS_AT_ONCE
-        tell(f"{system.name}: {count} jobs, upstream {upstream.describe()}")
-        runs[upstream] = _run(system, journal, upstream, count)
-    return Figures(system.name, idle, runs)
+        for system in measured:
+            tell(f"{count} jobs, upstream {upstream.describe()}: {system.name}")
+            figures[system.name].runs[upstream] = _run(system, journal, upstream, count)
+    return sorted(figures.values(), key=lambda each: ORDER.index(each.name))
 
 
 def _run(system: System, journal: Path, upstream: Upstream, count: int) -> Run:
     calls = tail(journal)
     enqueued_per_second = system.enqueue(upstream, count)
     with system.worker() as process, watched(process.pid) as peak:
-        jobs_per_second = system.jobs_per_second(count, calls)
+        system.wait_until_it_works(calls)
+        used = seconds_of(process.pid)
+        jobs_per_second = system.finish(count, calls)
+        processor_ms = (seconds_of(process.pid) - used) / count * 1000
         peak.see(memory_of(process.pid))
     calls.read()
-    if len(calls.spans()) != count:
-        raise RuntimeError(f"{system.name}: {len(calls.spans())} good calls for {count} jobs.")
-    return Run(enqueued_per_second, jobs_per_second, most_at_once(calls.spans()), peak.memory)
+    spans = calls.spans()
+    lost = count - len(spans)
+    return Run(enqueued_per_second, jobs_per_second, lost, most_at_once(spans), processor_ms, peak.memory)
 
 
 # The report
@@ -236,6 +277,11 @@ def _comparisons(figures: Sequence[Figures]) -> Iterator[Comparison]:
         if upstream.delay_ms:
             in_flight = {name: float(run.most_in_flight) for name, run in runs.items()}
             yield Comparison(f"{what}: in flight", "calls", in_flight)
+    for upstream in (AT_ONCE_WHOLE, AT_ONCE_STREAMED):
+        used = {each.name: each.runs[upstream].processor_ms for each in figures if upstream in each.runs}
+        yield Comparison(f"processor time, upstream {upstream.describe()}", "ms a job, worker process", used)
+    lost = {each.name: float(sum(run.lost for run in each.runs.values())) for each in figures}
+    yield Comparison("lost in all these runs", "jobs", lost)
     yield Comparison("memory, idle", "MB resident", {each.name: each.idle.resident for each in figures})
     yield Comparison(
         "memory, calls of 3 s in flight",

@@ -26,6 +26,8 @@ from tests.simulator_process import start_simulator
 
 #: As in production: with DEBUG, Django keeps every statement that it sends.
 PRODUCTION = {"DEBUG": "false", "LOG_FORMAT": "json", "LOG_LEVEL": "WARNING"}
+#: Of each program's log, when a measure fails.
+LINES_SHOWN = 15
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,10 +94,16 @@ def running_desk() -> Iterator[Desk]:
 def running(name: str, folder: Path, environment: Mapping[str, str], *arguments: str) -> Iterator[Process]:
     """Run a Python program until the block ends; what it writes goes to a file."""
     program = Program(name, (sys.executable, *arguments), environment, ROOT, grace_seconds=30)
-    with (folder / f"{name}.log").open("ab") as log:
+    path = folder / f"{name}.log"
+    with path.open("ab") as log:
         process = launch(program, log)
     try:
         yield Process(process.pid)
+    except Exception as error:
+        last_lines = "\n".join(path.read_text(errors="replace").splitlines()[-LINES_SHOWN:])
+        end = "still runs" if process.poll() is None else f"ended with {process.returncode}"
+        error.add_note(f"{name} {end}. Its last lines:\n{last_lines}")
+        raise
     finally:
         stop(process, program)
 

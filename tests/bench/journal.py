@@ -18,6 +18,8 @@ class JournalTail:
     offset: int
     #: The calls that ended, and lines of both kinds.
     ended: list[Entry]
+    #: How many calls have begun.
+    begun: int = 0
 
     def read(self) -> int:
         """Read what is new; return how many calls have ended so far."""
@@ -28,6 +30,7 @@ class JournalTail:
             self.offset += len(whole) + 1
             entries = [msgspec.json.decode(line, type=Entry) for line in whole.split(b"\n")]
             self.ended += [entry for entry in entries if entry.finished_at is not None]
+            self.begun += sum(entry.finished_at is None for entry in entries)
         return len(self.ended)
 
     def spans(self) -> Sequence[Span]:

@@ -25,6 +25,7 @@ def test_the_calls_that_end_are_counted_as_they_end(tmp_path: Path) -> None:
     seen.append(calls.read())
 
     assert seen == [0, 2]
+    assert calls.begun == 2
     assert [span.began_at for span in calls.spans()] == [2.0]
 
 
