@@ -27,6 +27,8 @@ PROMISED = {
     *("admin_url", "admin_user", "admin_password", "simulator_url"),
 }
 
+MOVING = {"base_url", "docs_url", "admin_url", "redis_url"}
+
 
 @pytest.fixture(autouse=True)
 def _the_books_are_checked() -> None:
@@ -97,12 +99,14 @@ def paste(command: str) -> Any:
     return json.loads(done.stdout)
 
 
-def test_the_commands_on_the_card_work_as_pasted_and_ctrl_c_leaves_no_process(folder: Path) -> None:
+def test_the_commands_on_the_card_work_as_pasted_and_the_desk_outlives_a_kill_and_leaves_with_ctrl_c(
+    folder: Path,
+) -> None:
     port = free_port()
     with started(folder, PORT=str(port)) as desk:
-        card = desk.card()
-        assert card.keys() >= PROMISED
-        assert card["base_url"] == f"http://127.0.0.1:{port}"
+        before = desk.card()
+        assert before.keys() >= PROMISED
+        assert before["base_url"] == f"http://127.0.0.1:{port}"
         assert stat.S_IMODE((folder / "local.json").stat().st_mode) == 0o600
         submit, show, webhooks = desk.commands()
 
@@ -113,32 +117,35 @@ def test_the_commands_on_the_card_work_as_pasted_and_ctrl_c_leaves_no_process(fo
         assert paste(show)["id"] == job["id"]
         assert paste(show)["result"]["choices"][0]["message"]["content"]
         assert (received[0]["type"], received[0]["verified"]) == ("job.succeeded", True)
+        killed = desk.everyone()
+        assert len(killed) > 7
+        desk.process.kill()
+        desk.process.wait()
+        if sys.platform == "linux":
+            wait_for(lambda: still_running(killed) == [], seconds=5)
+
+    with started(folder) as desk:
+        after = desk.card()
+
+        assert still_running(killed) == []
+        assert same_desk(after) == same_desk(before)
         everyone = desk.everyone()
-        assert len(everyone) > 7
 
         desk.process.send_signal(signal.SIGINT)
 
         assert desk.process.wait(30) == 0
         assert not (folder / "local.json").exists(), "it is there while the desk is ready"
         assert desk.said.rstrip().endswith("nightdesk | stopped.")
-        assert [pid for pid in everyone if birth(pid)] == []
+        assert still_running(everyone) == []
 
 
-def test_a_killed_desk_leaves_no_process_and_comes_back_the_same(folder: Path) -> None:
-    with started(folder, PORT=str(free_port())) as desk:
-        before = desk.card()
-        everyone = desk.everyone()
-        desk.process.kill()
-        desk.process.wait()
-        if sys.platform == "linux":
-            wait_for(lambda: not [pid for pid in everyone if birth(pid)], seconds=5)
+def still_running(processes: list[int]) -> list[int]:
+    return [pid for pid in processes if birth(pid)]
 
-    with started(folder) as desk:
-        after = desk.card()
 
-        assert [pid for pid in everyone if birth(pid)] == []
-        moved = {"base_url", "docs_url", "admin_url", "redis_url"}
-        assert {k: v for k, v in after.items() if k not in moved} == {k: v for k, v in before.items() if k not in moved}
+def same_desk(card: dict[str, Any]) -> dict[str, Any]:
+    """The card without the addresses, which may move."""
+    return {name: value for name, value in card.items() if name not in MOVING}
 
 
 def test_with_servers_of_ones_own_none_is_embedded(folder: Path) -> None:
