@@ -3,6 +3,7 @@
 from typing import Any
 
 from celery import Celery
+from celery.signals import setup_logging
 
 from nightdesk import env
 from nightdesk.broker import ANSWER_SECONDS
@@ -15,6 +16,11 @@ class Bells(Celery):  # type: ignore[misc] # Celery ships no types
 
     def send_task(self, *arguments: Any, **options: Any) -> Any:
         return super().send_task(*arguments, timeout=ANSWER_SECONDS, confirm_timeout=ANSWER_SECONDS, **options)
+
+
+@setup_logging.connect  # type: ignore[untyped-decorator]
+def leave_logs_alone(**_: Any) -> None:
+    """Log as the settings say: without a listener to this, Celery sets the root logger to its own level."""
 
 
 app = Bells("nightdesk")
