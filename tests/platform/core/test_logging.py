@@ -5,6 +5,7 @@ import json
 import logging
 import logging.config
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import structlog
@@ -33,6 +34,16 @@ def test_a_line_is_one_json_object_with_what_was_bound(lines: io.StringIO) -> No
     line = json.loads(lines.getvalue())
     assert (line["event"], line["request_id"], line["job"], line["attempt"]) == ("call_failed", "req_1", "job_1", 2)
     assert (line["provider"], line["status"], line["level"]) == ("openai", 503, "info")
+
+
+def test_what_is_below_the_level_is_not_even_looked_at(lines: io.StringIO) -> None:
+    class Untouchable(dict[str, str]):
+        def items(self) -> Any:
+            raise AssertionError("It was looked at.")
+
+    structlog.get_logger("jobs").debug("call_made", headers=Untouchable(a="b"))
+
+    assert lines.getvalue() == ""
 
 
 def test_the_standard_library_s_logs_are_cleaned_too(lines: io.StringIO) -> None:
