@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from ssl import CERT_REQUIRED
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -38,7 +39,7 @@ def broker_at(url: str) -> Broker:
     scheme = scheme_of(url)
     if scheme in RABBITMQ_SCHEMES:
         return _rabbitmq(encrypted=scheme == "amqps")
-    return _redis()
+    return _redis(encrypted=scheme == "rediss")
 
 
 def scheme_of(url: str) -> str:
@@ -46,7 +47,7 @@ def scheme_of(url: str) -> str:
     return urlsplit(url).scheme
 
 
-def _redis() -> Broker:
+def _redis(*, encrypted: bool) -> Broker:
     return Broker(
         {
             "global_keyprefix": "nightdesk:",
@@ -59,6 +60,8 @@ def _redis() -> Broker:
             "health_check_interval": 10,
             "client_name": "nightdesk",
         },
+        # Celery would take any certificate, of whomever.
+        ssl={"ssl_cert_reqs": CERT_REQUIRED, "ssl_check_hostname": True} if encrypted else None,
         disable_prefetch=True,
     )
 

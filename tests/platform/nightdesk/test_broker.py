@@ -1,5 +1,7 @@
 """What Celery is told, by the address of its broker."""
 
+from ssl import CERT_REQUIRED
+
 import pytest
 
 from nightdesk.broker import QUEUE, broker_at
@@ -30,6 +32,8 @@ def test_rabbitmq_gets_one_quorum_queue_on_its_own_exchange(url: str) -> None:
 
 
 def test_with_tls_the_certificate_must_be_that_of_the_host() -> None:
+    assert broker_at("rediss://cache.example/0").ssl == {"ssl_cert_reqs": CERT_REQUIRED, "ssl_check_hostname": True}
+    assert broker_at("redis://cache.example/0").ssl is None
     assert broker_at("amqps://mq.example/desk").ssl == {"server_hostname": None}
     assert broker_at("amqp://mq.example/desk").ssl is None
 
