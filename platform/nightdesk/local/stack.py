@@ -35,7 +35,6 @@ WORKER = (
     # Root on a laptop is no reason for a warning of nine lines.
     *("-W", "ignore:You're running the worker with superuser privileges"),
     *("-m", "celery", "-q", "-A", "nightdesk", "worker", "-P", "threads", "-c", "2"),
-    *("--without-gossip", "--without-mingle"),
 )
 WEB_GRACE_SECONDS = 25.0
 WORKER_GRACE_SECONDS = 30.0
