@@ -138,7 +138,7 @@ def celery_worker_cluster(
 
 
 def start_worker(environment: dict[str, str], logs: Path) -> LocalWorker:
-    program = python_program("worker", ["celery", "-A", "nightdesk", "worker", "-l", "INFO"], environment)
+    program = python_program("worker", ["celery", "-A", "nightdesk", "worker"], environment)
     return LocalWorker(LocalProcess(program, logs))
 
 
