@@ -24,8 +24,8 @@ from nightdesk.local.wishes import base_url, child_environment, keep_secrets, on
 from tests.polling import wait_for
 from tests.simulator_process import start_simulator
 
-#: As in production: with DEBUG, Django keeps every statement that it sends.
-PRODUCTION = {"DEBUG": "false", "LOG_FORMAT": "json", "LOG_LEVEL": "WARNING"}
+#: As in production, where a DEBUG would keep every statement in memory; and with all its log lines, as by default.
+PRODUCTION = {"DEBUG": "false", "LOG_FORMAT": "json", "LOG_LEVEL": "INFO"}
 #: Of each program's log, when a measure fails.
 LINES_SHOWN = 15
 
