@@ -1,9 +1,13 @@
 """Write the account of calls: before they are made, and what became of them. Writing twice changes nothing."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from datetime import datetime
 from uuid import UUID
+
+import msgspec
+from django.db import connection
+from msgspec import Struct
 
 from metering.models import Outcome, UsageEvent
 from metering.prices import rate
@@ -37,9 +41,43 @@ class Account:
 
 
 LARGEST_COUNT = 2**31 - 1
+COUNTS = tuple(field.name for field in fields(Usage))
+
+
+class UsageRow(Struct, frozen=True):
+    """An account that has been rated: a row of usage events, its fields named as the columns."""
+
+    dedupe_key: str
+    site_id: UUID
+    job_id: UUID | None
+    attempt: int | None
+    call: int
+    request_id: str
+    provider: str
+    price_list: str
+    model: str
+    upstream_model: str
+    outcome: Outcome
+    error_kind: str
+    error_code: str
+    http_status: int | None
+    billable: bool
+    estimated: bool
+    input_tokens: int
+    cached_input_tokens: int
+    cache_write_tokens: int
+    cache_write_1h_tokens: int
+    output_tokens: int
+    reasoning_tokens: int
+    cost_pico_usd: int
+    price_version: str
+    started_at: datetime
+    duration_ms: int | None
+    first_token_ms: int | None
+
 
 #: What the end of a call changes in the row that its beginning wrote.
-WRITTEN_AT_THE_END = [
+WRITTEN_AT_THE_END = (
     "outcome",
     "error_kind",
     "error_code",
@@ -56,17 +94,26 @@ WRITTEN_AT_THE_END = [
     "price_version",
     "duration_ms",
     "first_token_ms",
-]
+)
+
+_COLUMNS = ", ".join(UsageRow.__struct_fields__)
+
+#: As one JSON text, which both sides handle in C: the ORM took a fifth of a worker's time to write these rows.
+WRITE = f"""
+INSERT INTO metering_usageevent ({_COLUMNS})
+SELECT {_COLUMNS} FROM json_populate_recordset(NULL::metering_usageevent, %s::json)
+    ON CONFLICT (dedupe_key) DO UPDATE
+   SET {", ".join(f"{name} = EXCLUDED.{name}" for name in WRITTEN_AT_THE_END)}
+"""  # noqa: S608 (names of columns, from this file)
 
 
 def write(accounts: Sequence[Account]) -> None:
     """Insert or complete the usage events of these calls, in one statement."""
-    UsageEvent.objects.bulk_create(
-        [to_event(account) for account in accounts],
-        update_conflicts=True,
-        unique_fields=["dedupe_key"],
-        update_fields=WRITTEN_AT_THE_END,
-    )
+    if not accounts:
+        return
+    rows = msgspec.json.encode([to_row(account) for account in accounts])
+    with connection.cursor() as cursor:
+        cursor.execute(WRITE, [rows.decode()])
 
 
 def write_late(accounts: Sequence[Account]) -> None:
@@ -83,13 +130,13 @@ def write_late(accounts: Sequence[Account]) -> None:
     write([account for account in accounts if account.dedupe_key not in closed])
 
 
-def to_event(account: Account) -> UsageEvent:
+def to_row(account: Account) -> UsageRow:
     """Rate a call. Where no price is known the cost is 0, and the empty price version says why."""
     usage = bounded(account.usage)
     cost_pico_usd, price_version = rate(
         account.provider, account.price_list, account.upstream_model, account.started_at, usage
     )
-    return UsageEvent(
+    return UsageRow(
         dedupe_key=account.dedupe_key,
         site_id=account.site_id,
         job_id=account.job_id,
@@ -100,16 +147,21 @@ def to_event(account: Account) -> UsageEvent:
         price_list=account.price_list,
         model=account.model,
         upstream_model=account.upstream_model,
-        started_at=account.started_at,
         outcome=account.outcome,
         error_kind=account.error_kind,
         error_code=account.error_code[:100],
         http_status=account.http_status,
         billable=account.billable,
         estimated=account.estimated,
-        **asdict(usage),
+        input_tokens=usage.input_tokens,
+        cached_input_tokens=usage.cached_input_tokens,
+        cache_write_tokens=usage.cache_write_tokens,
+        cache_write_1h_tokens=usage.cache_write_1h_tokens,
+        output_tokens=usage.output_tokens,
+        reasoning_tokens=usage.reasoning_tokens,
         cost_pico_usd=cost_pico_usd,
         price_version=price_version,
+        started_at=account.started_at,
         duration_ms=account.duration_ms,
         first_token_ms=account.first_token_ms,
     )
@@ -117,4 +169,7 @@ def to_event(account: Account) -> UsageEvent:
 
 def bounded(usage: Usage) -> Usage:
     """Return the usage with every count in the range of its column: no provider's nonsense keeps a job from ending."""
-    return Usage(**{field.name: min(max(getattr(usage, field.name), 0), LARGEST_COUNT) for field in fields(Usage)})
+    counts = [getattr(usage, name) for name in COUNTS]
+    if min(counts) >= 0 and max(counts) <= LARGEST_COUNT:
+        return usage
+    return Usage(*(min(max(count, 0), LARGEST_COUNT) for count in counts))

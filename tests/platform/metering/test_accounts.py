@@ -1,0 +1,91 @@
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from core.ids import new_uuid
+from metering import accounts
+from metering.accounts import LARGEST_COUNT, WRITTEN_AT_THE_END, Account, UsageRow, to_row
+from metering.models import Outcome, UsageEvent
+from providers.types import Usage
+from tenants.models import Site
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def opened(site: Site) -> Account:
+    return Account(
+        dedupe_key="job_x:1:1",
+        site_id=site.id,
+        job_id=new_uuid(),
+        attempt=1,
+        call=2,
+        request_id='quote " and snowman \u2603',
+        provider="openai",
+        price_list="openai",
+        model="chat",
+        upstream_model="gpt-4o-mini",
+        started_at=datetime(2026, 11, 20, 8, 30, 15, 123456, tzinfo=UTC),
+    )
+
+
+@pytest.fixture
+def closed(opened: Account) -> Account:
+    return replace(
+        opened,
+        outcome=Outcome.ERROR,
+        usage=Usage(11, 12, 3, 4, 5, 6),
+        estimated=True,
+        billable=True,
+        error_kind="overloaded",
+        error_code="slow_down",
+        http_status=503,
+        duration_ms=7,
+        first_token_ms=8,
+    )
+
+
+def test_every_column_has_its_field() -> None:
+    columns = {field.column for field in UsageEvent._meta.concrete_fields} - {"id"}
+
+    assert set(UsageRow.__struct_fields__) == columns
+
+
+def test_what_is_written_is_what_is_read(closed: Account) -> None:
+    accounts.write([closed])
+
+    event = UsageEvent.objects.get()
+    assert {name: getattr(event, name) for name in UsageRow.__struct_fields__} == {
+        name: getattr(to_row(closed), name) for name in UsageRow.__struct_fields__
+    }
+
+
+def test_the_end_of_a_call_completes_what_its_beginning_wrote(opened: Account, closed: Account) -> None:
+    accounts.write([opened])
+    accounts.write([closed])
+
+    event = UsageEvent.objects.get()
+    assert [getattr(event, name) for name in WRITTEN_AT_THE_END] == [
+        getattr(to_row(closed), name) for name in WRITTEN_AT_THE_END
+    ]
+
+
+def test_the_end_of_a_call_does_not_change_who_asked(opened: Account, closed: Account) -> None:
+    accounts.write([opened])
+    accounts.write([replace(closed, provider="another", request_id="another")])
+
+    assert UsageEvent.objects.values_list("provider", "request_id").get() == (opened.provider, opened.request_id)
+
+
+def test_nothing_to_write_is_no_statement(django_assert_num_queries: Any) -> None:
+    with django_assert_num_queries(0):
+        accounts.write([])
+
+
+@pytest.mark.parametrize(("said", "kept"), [(-1, 0), (LARGEST_COUNT + 1, LARGEST_COUNT)])
+def test_a_count_beyond_its_column_is_cut_to_it(closed: Account, said: int, kept: int) -> None:
+    accounts.write([replace(closed, usage=Usage(output_tokens=said))])
+
+    assert UsageEvent.objects.get().output_tokens == kept
