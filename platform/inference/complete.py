@@ -19,7 +19,7 @@ from inference.retry_budget import Retries
 from inference.routing import ProviderSpec, Target, order
 from providers.errors import Ambiguous, ProviderError, TimedOut
 from providers.estimate import estimate_text, estimate_tokens
-from providers.types import Answer, CallContext, ChatRequest, InferenceRequest, Provider, StreamEvent, Usage
+from providers.types import Answer, Burst, CallContext, ChatRequest, InferenceRequest, Provider, Usage
 
 log = structlog.get_logger(__name__)
 
@@ -178,9 +178,9 @@ async def _call(
 async def _ask(provider: Provider, request: InferenceRequest, context: CallContext, watch: "_Watch") -> Answer:
     if isinstance(request, ChatRequest):
         # Streamed also when nobody looks on: silence and cuts are noticed at once, and no proxy on the way gives up.
-        async with aclosing(provider.stream(request, context)) as events:
-            async for event in events:
-                watch.add(event)
+        async with aclosing(provider.stream(request, context)) as bursts:
+            async for burst in bursts:
+                watch.add(burst)
         return watch.collector.completion()
     answer = await provider.embed(request, context)
     crash_point(CrashPoint.IN_CALL)
@@ -197,11 +197,12 @@ class _Watch:
         self._started = time.monotonic()
         self._first_event_ms: int | None = None
 
-    def add(self, event: StreamEvent) -> None:
-        if self._first_event_ms is None:
+    def add(self, burst: Burst) -> None:
+        if self._first_event_ms is None and burst.events:
             self._first_event_ms = self._elapsed_ms()
             crash_point(CrashPoint.IN_CALL)
-        self.collector.add(event)
+        for event in burst.events:
+            self.collector.add(event)
 
     def answered(self, answer: Answer) -> CallClosed:
         return self._closed(CallOutcome.OK, answer.usage)

@@ -29,6 +29,7 @@ from providers.errors import (
 )
 from providers.exchange import Answer, Post, ToError, exchange
 from providers.types import (
+    Burst,
     CallContext,
     ChatRequest,
     Completion,
@@ -55,7 +56,7 @@ class EventReader(Protocol):
 
     finished: Finished | None
 
-    def read(self, frame: Frame) -> Iterator[StreamEvent]: ...
+    def read(self, frame: Frame) -> list[StreamEvent]: ...
 
     def read_last(self, frame: Frame) -> None: ...
 
@@ -83,16 +84,16 @@ class OpenAI:
         self._flavor = flavor or (OPENAI if self._vendor == "openai" else COMPATIBLE)
         self._http = http or provider_client()
 
-    async def stream(self, request: ChatRequest, call: CallContext) -> AsyncGenerator[StreamEvent, None]:
+    async def stream(self, request: ChatRequest, call: CallContext) -> AsyncGenerator[Burst, None]:
         with _presentable_errors(self._api_key, request):
             payload = openai_upstream.to_payload(
                 request, stream=True, flavor=self._flavor, model=self._model(request.model)
             )
             sent = self._request("chat/completions", request.model, payload, call)
-            events = _stream(self._http, sent, call, openai_errors.to_error, openai_upstream.EventReader())
-            async with aclosing(events):
-                async for event in events:
-                    yield event
+            bursts = _stream(self._http, sent, call, openai_errors.to_error, openai_upstream.EventReader())
+            async with aclosing(bursts):
+                async for burst in bursts:
+                    yield burst
 
     async def complete(self, request: ChatRequest, call: CallContext) -> Completion:
         with _presentable_errors(self._api_key, request):
@@ -171,13 +172,13 @@ class Anthropic:
         self._api_key = _checked_key(api_key)
         self._http = http or provider_client()
 
-    async def stream(self, request: ChatRequest, call: CallContext) -> AsyncGenerator[StreamEvent, None]:
+    async def stream(self, request: ChatRequest, call: CallContext) -> AsyncGenerator[Burst, None]:
         with _presentable_errors(self._api_key, request):
             sent = self._request(request, call, stream=True)
-            events = _stream(self._http, sent, call, anthropic_errors.to_error, anthropic_upstream.EventReader())
-            async with aclosing(events):
-                async for event in events:
-                    yield event
+            bursts = _stream(self._http, sent, call, anthropic_errors.to_error, anthropic_upstream.EventReader())
+            async with aclosing(bursts):
+                async for burst in bursts:
+                    yield burst
 
     async def complete(self, request: ChatRequest, call: CallContext) -> Completion:
         with _presentable_errors(self._api_key, request):
@@ -227,41 +228,51 @@ def connect(
 
 async def _stream(
     http: ProviderClient, request: Post, call: CallContext, to_error: ToError, reader: EventReader
-) -> AsyncGenerator[StreamEvent, None]:
+) -> AsyncGenerator[Burst, None]:
     """Yield a stream's events; the last is Finished, or this raises."""
     async with exchange(http, request, call, to_error) as answer:
         decoder = Decoder()
         async with aclosing(answer.chunks()) as chunks:
             async for chunk in chunks:
-                for event in _events(chunk, decoder, reader, answer):
-                    yield event
+                burst, error = _read(chunk, decoder, reader, answer)
                 if reader.finished is not None:
                     break
+                if burst.frames:
+                    yield burst
+                if error is not None:
+                    raise error
+            else:
+                burst = Burst(())
         if reader.finished is None and (last := decoder.close()) is not None:
             reader.read_last(last)
+            burst = Burst((), (last,))
         if reader.finished is None:
             raise _cut(answer)
         # Before the last event, not after it: who takes the last event seldom comes back for more.
         await answer.drain()
-        yield reader.finished
+        yield Burst((*burst.events, reader.finished), burst.frames)
 
 
-def _events(chunk: bytes, decoder: Decoder, reader: EventReader, answer: Answer) -> Iterator[StreamEvent]:
-    """Yield the events that a chunk completes."""
+def _read(chunk: bytes, decoder: Decoder, reader: EventReader, answer: Answer) -> tuple[Burst, ProviderError | None]:
+    """Return the events that a chunk completes, and the error that comes after them, if one does."""
+    events: list[StreamEvent] = []
+    frames: list[Frame] = []
+    error: ProviderError | None = None
     try:
         for frame in decoder.feed(chunk):
-            for event in reader.read(frame):
-                answer.answered = True
-                yield event
+            events += reader.read(frame)
+            frames.append(frame)
             if reader.finished is not None:
-                return
-    except FrameTooLong as error:
-        raise BadResponse(f"The provider's stream could not be read: {error}") from error
-    except (Overloaded, RateLimited, Transient) as error:
+                break
+    except FrameTooLong as too_long:
+        error = BadResponse(f"The provider's stream could not be read: {too_long}")
+    except ProviderError as said:
+        error = said
+    answer.answered = answer.answered or bool(events)
+    if answer.answered and isinstance(error, Overloaded | RateLimited | Transient):
         # An error frame. Once something was passed on, it is no longer as if nothing had happened.
-        if answer.answered:
-            raise Interrupted(error.message, code=error.code) from error
-        raise
+        error = Interrupted(error.message, code=error.code)
+    return Burst(events, frames), error
 
 
 def _cut(answer: Answer) -> ProviderError:

@@ -7,6 +7,7 @@ from typing import TypeAlias, TypeVar
 
 from providers.errors import BadResponse, Interrupted, ProviderError
 from providers.types import (
+    Burst,
     CallContext,
     ChatRequest,
     Completion,
@@ -53,10 +54,10 @@ class Scripted:
         self._script = deque(script)
         self._before = before
 
-    async def stream(self, request: ChatRequest, call: CallContext) -> AsyncGenerator[StreamEvent, None]:
+    async def stream(self, request: ChatRequest, call: CallContext) -> AsyncGenerator[Burst, None]:
         step = await self._next(request, call)
         for event in _played(step if isinstance(step, Sequence) else _to_events(_as(Completion, step))):
-            yield event
+            yield Burst((event,))
 
     async def complete(self, request: ChatRequest, call: CallContext) -> Completion:
         step = await self._next(request, call)

@@ -386,9 +386,11 @@ class EventReader:
     #: By the index of their content block.
     _calls: dict[int, _OpenCall] = field(default_factory=dict)
 
-    def read(self, frame: Frame) -> Iterator[StreamEvent]:
-        """Yield what one frame brings. Raises BadResponse, or what an error event says."""
-        event: _Event = _decoded(frame.data, _Event)
+    def read(self, frame: Frame) -> list[StreamEvent]:
+        """Return what one frame brings. Raises BadResponse, or what an error event says."""
+        return list(self._events(_decoded(frame.data, _Event)))
+
+    def _events(self, event: _Event) -> Iterator[StreamEvent]:
         match event:
             case _Event(type="message_start", message=_Message() as message):
                 self._usage = _newer(self._usage, message.usage)
@@ -410,8 +412,7 @@ class EventReader:
     def read_last(self, frame: Frame) -> None:
         """Take a frame that the end of the connection completed; the last event may lack its blank line."""
         if frame.event == "message_stop":
-            for _ in self.read(frame):
-                pass
+            self.read(frame)
 
     def _start_block(self, index: int, block: _Block) -> Iterator[StreamEvent]:
         match block.type:

@@ -394,11 +394,12 @@ class EventReader:
     _calls: dict[int, _OpenCall] = field(default_factory=dict)
     _call_count: int = 0
 
-    def read(self, frame: Frame) -> Iterator[StreamEvent]:
-        """Yield what one frame brings. Raises BadResponse, or what an error frame says."""
+    def read(self, frame: Frame) -> list[StreamEvent]:
+        """Return what one frame brings. Raises BadResponse, or what an error frame says."""
+        events: list[StreamEvent] = []
         if frame.data == b"[DONE]":
             self._end()
-            return
+            return events
         chunk: _Body = _decoded(frame.data, _Body)
         if chunk.error is not None:
             raise to_stream_error(chunk.error)
@@ -407,10 +408,12 @@ class EventReader:
             # The first chunk with a choice, not the first chunk: Azure opens with one that has neither id nor model.
             if not self._started:
                 self._started = True
-                yield Started(chunk.id or "", chunk.model or "")
+                events.append(Started(chunk.id or "", chunk.model or ""))
             if choice.index == 0:
                 self._reason = choice.finish_reason or self._reason
-                yield from self._deltas(choice.delta or _Said())
+                if choice.delta is not None:
+                    events += self._deltas(choice.delta)
+        return events
 
     def read_last(self, frame: Frame) -> None:
         """Take a frame that the end of the connection completed. Only an end mark can be trusted to be whole."""
@@ -422,14 +425,16 @@ class EventReader:
         if self._reason is not None:
             self.finished = Finished(_finish_reason(self._reason), to_usage(self._usage))
 
-    def _deltas(self, delta: _Said) -> Iterator[StreamEvent]:
+    def _deltas(self, delta: _Said) -> list[StreamEvent]:
+        events: list[StreamEvent] = []
         if reasoning := delta.reasoning_content or delta.reasoning:
-            yield ReasoningDelta(reasoning)
+            events.append(ReasoningDelta(reasoning))
         # A refusal is what the model says; there is nothing else to show.
         if text := delta.content or delta.refusal:
-            yield TextDelta(text)
+            events.append(TextDelta(text))
         for fragment in delta.tool_calls or ():
-            yield from self._tool_call(fragment)
+            events += self._tool_call(fragment)
+        return events
 
     def _tool_call(self, fragment: _ToolCall) -> Iterator[StreamEvent]:
         function = fragment.function or _Function()

@@ -5,7 +5,7 @@ from providers.types import CallContext, ChatRequest, Provider, StreamEvent
 
 
 async def events_of(provider: Provider, request: ChatRequest, call: CallContext) -> list[StreamEvent]:
-    return [event async for event in provider.stream(request, call)]
+    return [event async for burst in provider.stream(request, call) for event in burst.events]
 
 
 async def error_of(
@@ -14,8 +14,8 @@ async def error_of(
     """Return the events before a stream's error, and the error."""
     events: list[StreamEvent] = []
     try:
-        async for event in provider.stream(request, call):
-            events.append(event)
+        async for burst in provider.stream(request, call):
+            events += burst.events
     except ProviderError as error:
         return events, error
     raise AssertionError("The stream ended without an error.")

@@ -249,9 +249,9 @@ async def test_a_reader_that_stops_is_seen_upstream(
 ) -> None:
     request = asked(vendor, "inter_token_ms=20,tokens=400")
 
-    async with aclosing(provider.stream(request, call)) as events:
-        async for event in events:
-            if isinstance(event, TextDelta):
+    async with aclosing(provider.stream(request, call)) as bursts:
+        async for burst in bursts:
+            if any(isinstance(event, TextDelta) for event in burst.events):
                 break
 
     # In a thread, for the connection is closed by this event loop.

@@ -46,7 +46,7 @@ COMPLETION = Completion(
 
 
 async def streamed(provider: Provider, call: CallContext) -> list[StreamEvent]:
-    return [event async for event in provider.stream(REQUEST, call)]
+    return [event async for burst in provider.stream(REQUEST, call) for event in burst.events]
 
 
 async def test_each_call_takes_the_next_step(call: CallContext) -> None:
