@@ -124,15 +124,18 @@ WITH RECURSIVE live AS (
                             deadline_at = clock_timestamp() + %(deadline)s
       FROM held WHERE job.id = held.id
     RETURNING held.place, job.id, job.attempt, job.site_id, job.kind, job.model, job.provider, job.batch_id,
-              job.request_id, job.error_count, job.max_attempts, job.payload_version, job.payload
+              job.request_id, job.error_count, job.max_attempts, job.payload_version
 ), history AS (
     INSERT INTO jobs_attempt (job_id, number, worker_id, started_at, outcome, error_code, error_message)
     SELECT id, attempt, %(worker_id)s, clock_timestamp(), '', '', '' FROM claimed
 )
-SELECT id, attempt, site_id, kind, model, provider, batch_id, request_id, error_count, max_attempts, payload_version,
-       payload
+SELECT id, attempt, site_id, kind, model, provider, batch_id, request_id, error_count, max_attempts, payload_version
   FROM claimed ORDER BY place
 """
+
+# Payloads come after the claim is committed: they may be megabytes, and Postgres would wait with the lock in its hand
+# until a worker has taken them in, which one that froze never does.
+PAYLOADS = "SELECT id, payload FROM jobs_job WHERE id = ANY(%s)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +168,20 @@ def claim(worker_id: UUID, limit: int, queues: Sequence[str] = ()) -> list[Claim
     Return them in the order in which they should begin. Empty if none is ready, or if the worker's lease has
     expired or is draining. Payloads are opened later, one by one.
     """
-    values: dict[str, Any] = {
+    with connection.cursor() as cursor:
+        cursor.execute(CLAIM, claim_values(worker_id, limit, queues))
+        cursor.nextset()
+        rows = cursor.fetchall()
+        if not rows:
+            return []
+        cursor.execute(PAYLOADS, [[row[0] for row in rows]])
+        payloads = dict(cursor.fetchall())
+    return [Claimed(*(*row, payloads.get(row[0]))) for row in rows]
+
+
+def claim_values(worker_id: UUID, limit: int, queues: Sequence[str]) -> dict[str, Any]:
+    """Return what CLAIM is filled in with."""
+    return {
         "lock": CLAIM_LOCK,
         "no_batch": NO_BATCH,
         "ahead": AHEAD,
@@ -176,7 +192,3 @@ def claim(worker_id: UUID, limit: int, queues: Sequence[str] = ()) -> list[Claim
         "queues": list(queues),
         "deadline": timedelta(seconds=settings.JOB_ATTEMPT_SECONDS + GRACE_SECONDS),
     }
-    with connection.cursor() as cursor:
-        cursor.execute(CLAIM, values)
-        cursor.nextset()
-        return [Claimed(*row) for row in cursor.fetchall()]

@@ -4,11 +4,12 @@ import threading
 from datetime import timedelta
 from uuid import UUID, uuid4
 
+import psycopg
 import pytest
 from django.db import connection, transaction
 from django.utils import timezone
 
-from jobs.claim import claim
+from jobs.claim import CLAIM, claim, claim_values
 from jobs.endings import Canceled
 from jobs.fence import Fence
 from jobs.finish import finish
@@ -17,6 +18,7 @@ from jobs.models import Attempt, Job, JobState, Pause, WorkerLease
 from jobs.payload import open_body
 from tenants.models import Site
 from tests.factories import make_batch, make_job, make_provider, make_site
+from tests.polling import wait_for
 
 
 def test_a_claimed_job_runs_in_the_worker_s_name(site: Site, worker_id: UUID) -> None:
@@ -246,6 +248,24 @@ def test_a_job_that_somebody_holds_is_passed_over_not_waited_for(site: Site) -> 
         thread.start()
         thread.join(10)
         assert [claimed.job_id for claimed in found] == [free.id]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_worker_that_freezes_with_a_large_claim_does_not_hold_up_the_others(site: Site) -> None:
+    for _ in range(60):
+        make_job(site, payload=b"x" * 100_000)
+    frozen, other = take_lease(), take_lease()
+    its_connection = connection.copy()
+    its_connection.connect()
+    try:
+        # It sends its claim, and never takes in the answer.
+        sent = psycopg.ClientCursor(its_connection.connection).mogrify(CLAIM, claim_values(frozen, 55, []))
+        its_connection.connection.pgconn.send_query(sent.encode())
+        wait_for(lambda: Job.objects.filter(worker_id=frozen).count() == 55)
+
+        assert len(claim(other, 5)) == 5
+    finally:
+        its_connection.close()
 
 
 def test_what_is_delayed_does_not_hide_what_is_ready(site: Site, worker_id: UUID) -> None:
