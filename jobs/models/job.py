@@ -78,7 +78,8 @@ class Job(models.Model):
 
     available_at = models.DateTimeField(db_default=Now())
     expires_at = models.DateTimeField(null=True)
-    attempt = models.PositiveSmallIntegerField(default=0)
+    #: Counts also what was given back or put off, which has no bound.
+    attempt = models.PositiveIntegerField(default=0)
     max_attempts = models.PositiveSmallIntegerField(default=3)
     #: How many workers died with it.
     crash_count = models.PositiveSmallIntegerField(default=0)
@@ -184,7 +185,7 @@ class Attempt(models.Model):
 
     job = models.ForeignKey(Job, models.CASCADE, related_name="attempts")
     #: Counted from 1.
-    number = models.PositiveSmallIntegerField()
+    number = models.PositiveIntegerField()
     worker_id = models.UUIDField()
     started_at = models.DateTimeField(db_default=Now())
     ended_at = models.DateTimeField(null=True)

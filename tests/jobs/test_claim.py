@@ -36,6 +36,12 @@ def test_a_claimed_job_runs_in_the_worker_s_name(site: Site, worker_id: UUID) ->
     assert (attempt.job_id, attempt.number, attempt.worker_id, attempt.ended_at) == (job.id, 1, worker_id, None)
 
 
+def test_a_job_that_was_put_off_for_weeks_is_claimed_once_more(site: Site, worker_id: UUID) -> None:
+    make_job(site, attempt=32_767)
+
+    assert [claimed.attempt for claimed in claim(worker_id, 10)] == [32_768]
+
+
 def test_no_more_is_claimed_than_there_is_room_for(site: Site, worker_id: UUID) -> None:
     for _ in range(5):
         make_job(site)
