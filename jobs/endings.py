@@ -48,6 +48,11 @@ class GivenBack:
     why: str = ""
 
 
+#: A retry for which there is no budget waits between so and so many seconds for its next chance: at first, …
+PUT_OFF_SECONDS = (5.0, 30.0)
+#: … and twice as long each time, so often. Thousands that wait for a budget must not keep the workers from the others.
+MOST_DOUBLINGS = 4
+
 Ending: TypeAlias = Succeeded | RetryIn | Failed | Canceled | GivenBack
 
 
@@ -70,6 +75,11 @@ def judge(unanswered: Unanswered, rule: RetryRule, chance: random.Random) -> Ret
         return Failed("exhausted", f"{rule.max_attempts} attempts failed; the last: {message}")
     seconds = backoff(rule.errors, unanswered.retry_after_seconds, chance, rule.base_seconds, rule.cap_seconds)
     return RetryIn(seconds, code, message)
+
+
+def put_off(times: int, chance: random.Random) -> GivenBack:
+    """Give back a retry without budget, after it was put off so many times already."""
+    return GivenBack(chance.uniform(*PUT_OFF_SECONDS) * 2 ** min(times, MOST_DOUBLINGS), "retry_budget")
 
 
 def describe(error: ProviderError) -> tuple[str, str]:

@@ -17,7 +17,7 @@ from inference.errors import InferenceError
 from inference.retry_budget import Retries
 from inference.routing import ProviderSpec, Routing
 from jobs.claim import Claimed
-from jobs.endings import Canceled, Ending, Failed, GivenBack, RetryRule, Succeeded, judge
+from jobs.endings import Canceled, Ending, Failed, GivenBack, RetryRule, Succeeded, judge, put_off
 from jobs.errors import InvalidBody, UnreadablePayload
 from jobs.fence import Fence, lock_held
 from jobs.models import Job
@@ -25,9 +25,6 @@ from jobs.payload import encode_answer, open_body, to_request
 from metering import accounts
 from metering.accounts import Account
 from providers.types import Provider
-
-#: A retry for which there is no budget waits between so and so many seconds for its next chance.
-PUT_OFF_SECONDS = (5.0, 30.0)
 
 
 class AttemptStopped(Exception):
@@ -137,7 +134,8 @@ async def execute(
         case Unanswered():
             return judge(result, _retry_rule(job), chance)
         case PutOff():
-            return GivenBack(chance.uniform(*PUT_OFF_SECONDS), "retry_budget")
+            # Attempts that did not end in an error were put off, or lost, which is rare.
+            return put_off(job.attempt - 1 - job.error_count, chance)
 
 
 def _retry_rule(job: Claimed) -> RetryRule:

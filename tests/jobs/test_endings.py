@@ -5,7 +5,7 @@ import random
 import pytest
 
 from inference.complete import Unanswered
-from jobs.endings import Failed, RetryIn, RetryRule, judge
+from jobs.endings import Failed, RetryIn, RetryRule, judge, put_off
 from providers import errors
 
 
@@ -45,3 +45,13 @@ def test_the_last_attempt_is_not_followed_by_another() -> None:
     result = ending(Unanswered(errors.Transient("reset", None), retryable=True), rule(2))
 
     assert result == Failed("exhausted", "3 attempts failed; the last: reset")
+
+
+@pytest.mark.parametrize(
+    ("times", "least", "most"), [(0, 5, 30), (1, 10, 60), (4, 80, 480), (5, 80, 480), (9**9, 80, 480)]
+)
+def test_who_was_put_off_often_waits_longer(times: int, least: float, most: float) -> None:
+    waits = [put_off(times, random.Random(seed)).seconds for seed in range(50)]
+
+    assert least <= min(waits) < 1.5 * least
+    assert most * 0.9 < max(waits) <= most

@@ -97,6 +97,18 @@ def test_a_job_is_run_and_its_answer_kept_in_the_wire_of_its_kind(site: Site, de
     assert Event.objects.get().type == "job.succeeded"
 
 
+def test_a_retry_without_budget_waits_longer_each_time(site: Site, desk_route: None, settings: Settings) -> None:
+    settings.RETRY_BUDGET_PERCENT = settings.RETRY_BUDGET_FLOOR = 0
+    job = queued(site, attempt=9, error_count=1)
+
+    with working(Scripted()):
+        wait_for(lambda: Job.objects.filter(id=job.id, state="queued", error_code="retry_budget").exists())
+
+    job.refresh_from_db()
+    assert (job.attempt, job.error_count) == (10, 1)
+    assert job.available_at - timezone.now() > timedelta(seconds=60)
+
+
 def test_many_jobs_are_in_flight_at_once(site: Site, desk_route: None, settings: Settings) -> None:
     settings.JOB_SLOTS = 40
     jobs = [queued(site) for _ in range(40)]
