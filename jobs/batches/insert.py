@@ -33,7 +33,7 @@ COLUMNS = {
     "metadata": "jsonb",
     "request_id": "varchar",
     "expires_at": "timestamptz",
-    "attempt": "int2",
+    "attempt": "int4",
     "max_attempts": "int2",
     "crash_count": "int2",
     "error_count": "int2",
