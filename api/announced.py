@@ -1,10 +1,13 @@
-"""Posts of files: who sends one is asked before its body is read, as far as the headers can prove it."""
+"""Long bodies: who sends one is asked before it is read, as far as the headers can prove it."""
 
 import hashlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from django.conf import settings
 from django.http import HttpRequest
 
+from api.body_limit import Scope, announced_length, limit_of
+from api.reading import share_of
 from core.signing import Hashed
 
 if TYPE_CHECKING:
@@ -24,9 +27,13 @@ def is_upload(method: str | None, path: str) -> bool:
     return (method, path) in UPLOADS
 
 
-def is_askable(scope: dict[str, Any]) -> bool:
-    """Can the headers prove who sends this? A signed request's signature covers the body."""
-    return is_upload(scope["method"], scope["path"]) and all(n.lower() != b"x-signature" for n, _ in scope["headers"])
+def is_asked_first(scope: Scope) -> bool:
+    """Is the body so long, or might it be, that its sender must be somebody before it is read?"""
+    method, path = scope["method"], scope["path"]
+    if limit_of(method, path) <= settings.MAX_BODY_BYTES:
+        return False
+    length = announced_length(scope)
+    return is_upload(method, path) or length is None or length > settings.MAX_BODY_BYTES
 
 
 def is_announced(request: HttpRequest) -> bool:
@@ -35,9 +42,12 @@ def is_announced(request: HttpRequest) -> bool:
 
 
 def note_proven(request: HttpRequest, identity: "Identity") -> None:
-    """Keep the answer for when the body is there: a token may have ended by then."""
+    """Keep the answer for when the body is there: a token may have ended by then. What is there is not unproven now."""
+    scope = _scope_of(request)
     if is_announced(request):
-        _scope_of(request)[PROVEN] = identity
+        scope[PROVEN] = identity
+    elif share := share_of(scope):
+        share.give_back()
 
 
 def proven_before(request: HttpRequest) -> "Identity | None":
@@ -60,6 +70,6 @@ def signed_body(request: HttpRequest) -> bytes | Hashed:
     return Hashed(digest.hexdigest())
 
 
-def _scope_of(request: HttpRequest) -> dict[str, Any]:
-    scope: dict[str, Any] = getattr(request, "scope", {})
+def _scope_of(request: HttpRequest) -> Scope:
+    scope: Scope = getattr(request, "scope", {})
     return scope

@@ -1,29 +1,25 @@
 """Django as the web server sees it: each request's synchronous way runs in one thread out of a few."""
 
-import asyncio
 import os
 import string
 from collections.abc import Mapping
 from io import BytesIO
-from tempfile import SpooledTemporaryFile
 from typing import IO, Any
 from urllib.parse import quote_from_bytes
 
 from django.conf import settings
-from django.core.exceptions import RequestAborted
 from django.core.handlers.asgi import ASGIRequest
 from django.http import HttpRequest, HttpResponseBase, StreamingHttpResponse
 
-from api.announced import ANNOUNCED, PROVEN, is_askable, is_upload, proven_before
+from api.announced import ANNOUNCED, PROVEN, is_asked_first, is_upload, proven_before
 from api.body_limit import App, BodyLimit, Receive, Scope, Send, is_cut_off
 from api.handler import SyncHandler
+from api.reading import SHARE, Room, Share, read_body, unread
 from api.streaming import pull
 from core.threads import DatabaseThreads
 
 #: Answered on the event loop itself: it touches nothing, and is alive as long as the loop is.
 WITHOUT_THREAD = ("/healthz",)
-#: How much of a large body is gathered, before a thread writes it to the disk.
-WRITTEN_AT_ONCE = 1_048_576
 
 
 class Desk(SyncHandler):
@@ -34,10 +30,18 @@ class Desk(SyncHandler):
         super().__init__()
         self._threads = threads
         self._slow = slow
+        self._unproven = Room()
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if not is_askable(scope) or await self._is_welcome(scope, send):
+        if not is_asked_first(scope):
             await super().handle(scope, receive, send)
+        elif await self._is_welcome(scope, send):
+            share = Share(self._unproven)
+            scope[SHARE] = None if scope[PROVEN] else share
+            try:
+                await super().handle(scope, receive, send)
+            finally:
+                share.give_back()
 
     async def _is_welcome(self, scope: Scope, send: Send) -> bool:
         """Ask the view for its opinion on the headers alone, and send it if it is a refusal."""
@@ -51,23 +55,8 @@ class Desk(SyncHandler):
         await self.send_response(response, send)
         return False
 
-    async def read_body(self, receive: Receive) -> IO[bytes]:
-        """Return the body in a file that is on the disk once it is large, and nowhere when it is closed."""
-        body_file = SpooledTemporaryFile(settings.FILE_UPLOAD_MAX_MEMORY_SIZE)  # noqa: SIM115 (the caller closes it)
-        more, waiting = True, bytearray()
-        while more:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                body_file.close()
-                raise RequestAborted
-            more = message.get("more_body", False)
-            waiting += message.get("body", b"")
-            if len(waiting) >= WRITTEN_AT_ONCE:
-                await asyncio.to_thread(body_file.write, waiting)
-                waiting = bytearray()
-        body_file.write(waiting)
-        body_file.seek(0)
-        return body_file
+    async def read_body_of(self, scope: Scope, receive: Receive) -> IO[bytes]:
+        return await read_body(scope, receive)
 
     def create_request(
         self, scope: Mapping[str, Any], body_file: IO[bytes]
@@ -99,7 +88,7 @@ def _take_in(request: ASGIRequest, body_file: IO[bytes]) -> None:
     # The length that came is the truth: a chunked body announces none, which DRF takes for no body at all.
     request.META["CONTENT_LENGTH"] = str(body_file.seek(0, os.SEEK_END))
     body_file.seek(0)
-    if not is_cut_off(request) and not is_upload(request.method, request.path):
+    if not is_cut_off(request) and not unread(request) and not is_upload(request.method, request.path):
         len(request.body)
 
 

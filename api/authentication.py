@@ -9,9 +9,9 @@ from django.http import HttpRequest
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.request import Request
 
-from api.announced import note_proven, proven_before, signed_body
+from api.announced import is_announced, note_proven, proven_before, signed_body
 from tenants.limits import check_address, check_origin, client_address
-from tenants.proof import Identity, Presented, prove
+from tenants.proof import Identity, Presented, foresee, prove
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +26,7 @@ class SiteAuthentication(BaseAuthentication):
     """Make `request.auth` the proven `Identity`; every request must have one."""
 
     def authenticate(self, request: Request) -> tuple[SiteUser, Identity]:
-        identity = proven_before(request._request) or prove(to_presented(request._request))
-        note_proven(request._request, identity)
+        identity = proven_before(request._request) or _ask(request._request)
         structlog.contextvars.bind_contextvars(site=identity.site.slug)
         check_address(identity.site, address_of(request._request))
         check_origin(identity, foreign_origin_of(request._request))
@@ -35,6 +34,16 @@ class SiteAuthentication(BaseAuthentication):
 
     def authenticate_header(self, request: Request) -> str:
         return "Bearer"
+
+
+def _ask(request: HttpRequest) -> Identity:
+    """Return who asks; where a signed body is only announced, who it would be (`api.announced`)."""
+    asked = to_presented(request)
+    if is_announced(request) and "x-signature" in asked.headers:
+        return foresee(asked)
+    identity = prove(asked)
+    note_proven(request, identity)
+    return identity
 
 
 def identity_of(request: Request) -> Identity:

@@ -1,6 +1,7 @@
 """The size of bodies, watched where they come in, before Django would store them."""
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeAlias
 
@@ -13,6 +14,8 @@ Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
 App: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
+#: Longer ones are no lengths, and nothing to be reckoned with.
+LENGTH_FORM = re.compile(rb"[0-9]{1,20}")
 CUT_OFF = "nightdesk.body_cut_off"
 
 #: Where a body may be larger than MAX_BODY_BYTES, and the setting that says how large.
@@ -46,7 +49,7 @@ def limit_of(method: str, path: str) -> int:
 def limited(scope: Scope, receive: Receive, limit: int) -> Receive:
     """Return a `receive` that ends the body once more than `limit` bytes of it came or were announced."""
     seen, ended = 0, False
-    scope[CUT_OFF] = _announced(scope) > limit
+    scope[CUT_OFF] = (announced_length(scope) or 0) > limit
 
     async def receive_limited() -> Message:
         nonlocal seen, ended
@@ -64,12 +67,12 @@ def limited(scope: Scope, receive: Receive, limit: int) -> Receive:
     return receive_limited
 
 
-def _announced(scope: Scope) -> int:
-    """Return the Content-Length; 0 where there is none to be read (the bytes are counted all the same)."""
+def announced_length(scope: Scope) -> int | None:
+    """Return the Content-Length; None where there is none to be read (the bytes are counted all the same)."""
     for name, value in scope["headers"]:
-        if name.lower() == b"content-length" and value.isdigit():
+        if name.lower() == b"content-length" and LENGTH_FORM.fullmatch(value):
             return int(value)
-    return 0
+    return None
 
 
 def is_cut_off(request: HttpRequest) -> bool:

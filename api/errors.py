@@ -14,6 +14,7 @@ from django.core.exceptions import PermissionDenied, RequestDataTooBig, Suspicio
 from django.db import IntegrityError, InterfaceError, OperationalError
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
 from django.views import defaults
+from psycopg.errors import DiskFull
 from rest_framework import exceptions as drf
 
 from api.request_ids import id_of
@@ -53,6 +54,8 @@ CONFLICT = "conflict_error"
 BROKEN = "server_error"
 UNAVAILABLE = "service_unavailable_error"
 
+#: With these the rest of the body is not waited for.
+CUTTING = (408, 413, 507)
 #: When to come back, where we do not know better.
 RETRY_AFTER_SECONDS = 5
 API_PREFIXES = ("/v1/", "/api/")
@@ -66,6 +69,10 @@ class ApiError(Exception):
       + Malformed        the body is not JSON as we take it; carries `param`
       + NotAForm         the body should be a form, with a file in it
       + TooLarge         the body is larger than its address allows (`api.body_limit`)
+      + Unread           the body is not read to its end (`api.reading`)
+        - TooSlow        its client keeps us waiting
+        - TooManyUnproven   too much is kept already for clients that have not proven who they are
+        - NoRoom         there is no room for it on the disk, here or in Postgres
       + ResourceNotFound no such resource of this site, or no such address
       + NotReady         something this desk needs does not answer
     """
@@ -81,6 +88,25 @@ class NotAForm(ApiError): ...
 
 
 class TooLarge(ApiError): ...
+
+
+class Unread(ApiError): ...
+
+
+class TooSlow(Unread): ...
+
+
+class TooManyUnproven(Unread):
+    def __init__(self) -> None:
+        super().__init__(
+            "Too many signed uploads are under way at once. Try again soon, or send an API key or a token, which is "
+            "checked before the upload."
+        )
+
+
+class NoRoom(Unread):
+    def __init__(self) -> None:
+        super().__init__("The desk has no room to store this, and kept nothing of it. Its operator has to see to that.")
 
 
 class ResourceNotFound(ApiError): ...
@@ -105,6 +131,9 @@ TABLE: Mapping[type[BaseException], Row] = {
     Malformed: Row(400, INVALID, "malformed_body"),
     NotAForm: Row(415, INVALID, "unsupported_media_type"),
     TooLarge: Row(413, INVALID, "body_too_large"),
+    TooSlow: Row(408, INVALID, "request_timeout"),
+    TooManyUnproven: Row(503, UNAVAILABLE, "too_many_uploads"),
+    NoRoom: Row(507, BROKEN, "storage_full"),
     ResourceNotFound: Row(404, NOT_FOUND, "not_found"),
     NotReady: Row(503, UNAVAILABLE, "not_ready"),
     drf.ValidationError: Row(400, INVALID, "invalid_value"),
@@ -190,6 +219,8 @@ def problem_of(error: BaseException) -> Problem:
     """Say what an error is to whoever asked."""
     if isinstance(error, drf.ValidationError):
         return _problem_of_validation(error)
+    if isinstance(error.__cause__, DiskFull):
+        return problem_of(NoRoom())
     if isinstance(error, InvalidBatch):
         first = error.mistakes[0]
         return Problem(400, INVALID, first.code, first.message, first.param, error.mistakes)
@@ -243,7 +274,7 @@ def to_response(problem: Problem, request: HttpRequest) -> HttpResponse:
     response.status_code = problem.status
     if problem.status == 401:
         response["WWW-Authenticate"] = "Bearer"
-    if problem.status == 413:
+    if problem.status in CUTTING:
         # The rest of the body is not read, so the connection cannot carry another request.
         response["Connection"] = "close"
     if problem.retry_after_seconds is not None:

@@ -1,6 +1,7 @@
 """Django's ASGI handler, with one way to a thread and back for a whole request."""
 
 import asyncio
+from typing import IO
 
 from django.core import signals
 from django.core.exceptions import RequestAborted
@@ -24,7 +25,7 @@ class SyncHandler(ASGIHandler):
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            body_file = await self.read_body(receive)
+            body_file = await self.read_body_of(scope, receive)
         except RequestAborted:
             return
         with body_file:
@@ -37,6 +38,10 @@ class SyncHandler(ASGIHandler):
             else:
                 # The server drops what is sent to a client that is gone; what it asked for has been done.
                 await self.send_response(response, send)
+
+    async def read_body_of(self, scope: Scope, receive: Receive) -> IO[bytes]:
+        """Return the body; the caller closes it. Raises `RequestAborted` if the client goes away."""
+        return await self.read_body(receive)
 
     def get_response(self, request: HttpRequest) -> HttpResponseBase:
         assert isinstance(request, ASGIRequest)

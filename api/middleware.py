@@ -11,6 +11,7 @@ from django.http import HttpRequest, HttpResponse
 
 from api.body_limit import is_cut_off, limit_of
 from api.errors import TooLarge, is_api, problem_of, to_response
+from api.reading import unread
 from api.request_ids import give_id
 
 log = structlog.get_logger(__name__)
@@ -59,6 +60,8 @@ def _refuse(request: HttpRequest) -> HttpResponse | None:
     if is_cut_off(request):
         limit = limit_of(request.method or "", request.path)
         return to_response(problem_of(TooLarge(f"The body is larger than {limit:,} bytes.")), request)
+    if why := unread(request):
+        return to_response(problem_of(why), request)
     return None
 
 

@@ -11,14 +11,14 @@ from drf_spectacular.generators import SchemaGenerator
 from drf_spectacular.utils import OpenApiResponse
 from rest_framework.exceptions import UnsupportedMediaType, ValidationError
 
-from api.errors import Malformed, TooLarge, code_of, row_of
+from api.errors import Malformed, NoRoom, TooLarge, TooSlow, code_of, row_of
 from api.serializers.errors import ErrorOut
 from providers.dialects import anthropic_wire, openai_wire
 from tenants.errors import Forbidden, Unauthenticated
 
 #: Every resource may answer with these.
 ALWAYS = (Unauthenticated, Forbidden, OperationalError)
-WITH_BODY = (ValidationError, Malformed, TooLarge, UnsupportedMediaType)
+WITH_BODY = (ValidationError, Malformed, TooLarge, TooSlow, UnsupportedMediaType, NoRoom)
 WITH_QUERY = (ValidationError,)
 
 TITLES = {
@@ -26,11 +26,13 @@ TITLES = {
     401: "No proof of identity, or a wrong one",
     403: "Not allowed for this site or this token",
     404: "Not found, or not this site's",
+    408: "The client kept the desk waiting for the body",
     409: "Not possible in this state",
     413: "The body is too large",
     415: "The body is of another type than asked for",
     422: "The idempotency key was used for another request",
     503: "Something needed does not answer; come back after `Retry-After` seconds",
+    507: "There is no room to store it; nothing of it was kept",
 }
 
 #: The bodies of live requests, under names that tell the dialects apart.

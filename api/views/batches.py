@@ -8,7 +8,9 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from api import examples
+from api.announced import is_announced
 from api.authentication import identity_of
+from api.errors import TooManyUnproven
 from api.pages import page_of, page_schema
 from api.parsers import BatchParser
 from api.request_ids import id_of
@@ -73,7 +75,9 @@ class Batches(Resource):
             200: PolymorphicProxySerializer(
                 "BatchOrEstimate", serializers=[BatchOut, EstimateOut], resource_type_field_name=None
             ),
-            **refusals(InvalidBatch, FileMissing, UnfitFile, UnreadableFile, IdempotencyConflict, body=True),
+            **refusals(
+                InvalidBatch, FileMissing, UnfitFile, UnreadableFile, IdempotencyConflict, TooManyUnproven, body=True
+            ),
         },
         examples=[
             OpenApiExample("requests", examples.POSTED_BATCH, request_only=True),
@@ -84,6 +88,8 @@ class Batches(Resource):
         ],
     )
     def post(self, request: Request) -> Response:
+        if is_announced(request._request):
+            return Response(status=status.HTTP_204_NO_CONTENT)
         wanted = BatchIn(data=request.data)
         wanted.is_valid(raise_exception=True)
         key = read_idempotency_key(request.headers)

@@ -13,7 +13,7 @@ from rest_framework.response import Response
 from api import examples
 from api.announced import is_announced
 from api.authentication import identity_of
-from api.errors import Malformed, NotAForm, ResourceNotFound, TooLarge
+from api.errors import Malformed, NoRoom, NotAForm, ResourceNotFound, TooLarge, TooManyUnproven, TooSlow
 from api.pages import page_of, page_schema, read_id
 from api.schema import refusals
 from api.serializers.files import FILE_FORM, FileDeletedOut, FileIn, FileOut, FileQuery
@@ -40,7 +40,17 @@ class Files(Resource):
         request={"multipart/form-data": FILE_FORM},
         responses={
             200: FileOut,
-            **refusals(ValidationError, Malformed, NotAForm, UnfitFile, TooLarge, FileTooLarge),
+            **refusals(
+                ValidationError,
+                Malformed,
+                NotAForm,
+                UnfitFile,
+                TooLarge,
+                FileTooLarge,
+                TooSlow,
+                TooManyUnproven,
+                NoRoom,
+            ),
         },
         examples=[OpenApiExample("uploaded", examples.FILE, response_only=True, status_codes=["200"])],
     )

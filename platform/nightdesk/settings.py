@@ -208,6 +208,10 @@ MAX_BATCH_BODY_BYTES = env.number("MAX_BATCH_BODY_BYTES", 33_554_432, at_least=1
 MAX_FILE_BYTES = env.number("MAX_FILE_BYTES", 209_715_200, at_least=1024)
 #: The file, and around it the form it comes in.
 MAX_UPLOAD_BYTES = MAX_FILE_BYTES + 65_536
+#: How long a client may keep us waiting for the next piece of a body.
+BODY_WAIT_SECONDS = env.number("BODY_WAIT_SECONDS", 30, at_least=1)
+#: So much may a web process hold of long bodies whose signature cannot be checked before they are whole.
+MAX_UNPROVEN_BYTES = 2 * max(MAX_UPLOAD_BYTES, MAX_BATCH_BODY_BYTES)
 #: Django's own bound, which knows no addresses. `api.body_limit` watches each.
 DATA_UPLOAD_MAX_MEMORY_SIZE = max(MAX_BODY_BYTES, MAX_BATCH_BODY_BYTES)
 REST_FRAMEWORK = {

@@ -59,6 +59,9 @@ class Stale(Unauthenticated):
 class Replayed(Unauthenticated):
     code = "replayed_request"
 
+    def __init__(self) -> None:
+        super().__init__("This signed request was received before; sign every try anew, with a fresh X-Nonce.")
+
 
 class Unfit(Unauthenticated):
     code = "unfit_credentials"

@@ -30,6 +30,7 @@ WINDOW_SECONDS = 60
 #: Longer than any signature could still be accepted: the window on both sides, and clocks that differ.
 NONCES_KEPT = timedelta(minutes=5)
 NONCE_FORM = re.compile(r"[\x21-\x7e]{8,128}")
+SIGNATURE_FORM = re.compile(r"(v1=)?[0-9a-f]{64}")
 TIMESTAMP_FORM = re.compile(r"0|[1-9][0-9]{0,11}")
 
 JWT_ALGORITHM = "HS256"
@@ -116,6 +117,28 @@ def prove(asked: Presented) -> Identity:
     return identity
 
 
+def foresee(asked: Presented) -> Identity:
+    """Return who a signed request whose body is not here yet would be from. It proves nothing, and uses nothing up.
+
+    What no body can mend is refused: for a long one that is not read costs nobody anything. That an unknown site is
+    refused earlier than a wrong signature tells who is known here. So this is for long bodies alone.
+
+    Raises:
+        Unauthenticated: the request cannot be proven, whatever its body.
+    """
+    given = find_proof(asked.headers)
+    if not isinstance(given, Signature) or not SIGNATURE_FORM.fullmatch(given.text):
+        raise NotProven
+    _check_timestamp(given.timestamp)
+    digest = _digest_of(_nonce_of(given))
+    named = _usable(given, asked)
+    if named is None:
+        raise NotProven
+    if UsedNonce.objects.filter(site=named.site, digest=digest).exists():
+        raise Replayed
+    return Identity(named.site, _means_of(given), credential_id="")
+
+
 def find_proof(headers: Mapping[str, str]) -> Proof:
     """Pick the one proof that the headers carry. Raises `Missing` or `Contradicting`."""
     tokens = {token for token in (_bearer(headers), headers.get("x-api-key")) if token}
@@ -154,17 +177,25 @@ def _check(proof: Proof, asked: Presented) -> Identity:
 
 
 def _check_signature(given: Signature, asked: Presented) -> Identity:
-    known, is_older = directory.find_site(given.site), given.is_older
-    # The older form covers the body itself, so it proves nothing of one that is not held.
-    is_held = isinstance(asked.body, bytes)
-    usable = known if known and (not is_older or (known.site.accepts_older_signature and is_held)) else None
+    usable = _usable(given, asked)
     live = _first_that_fits(_to_try(usable), lambda secret: signing.same(given.text, _sign(secret, given, asked)))
     if usable is None or live is None:
         raise NotProven
     _check_timestamp(given.timestamp)
     _use_once(usable.site, _nonce_of(given))
-    means = Means.OLDER_SIGNATURE if given.is_older else Means.SIGNED_REQUEST
-    return Identity(usable.site, means, live.credential_id)
+    return Identity(usable.site, _means_of(given), live.credential_id)
+
+
+def _usable(given: Signature, asked: Presented) -> SiteSecrets | None:
+    """Return the site that is named, if it exists and takes signatures of this form."""
+    known, is_older = directory.find_site(given.site), given.is_older
+    # The older form covers the body itself, so it proves nothing of one that is not held.
+    is_held = isinstance(asked.body, bytes)
+    return known if known and (not is_older or (known.site.accepts_older_signature and is_held)) else None
+
+
+def _means_of(given: Signature) -> Means:
+    return Means.OLDER_SIGNATURE if given.is_older else Means.SIGNED_REQUEST
 
 
 def _sign(secret: str, given: Signature, asked: Presented) -> str:
@@ -218,18 +249,21 @@ def _nonce_of(given: Signature) -> str:
 
 def _use_once(site: Site, nonce: str) -> None:
     """Use up a nonce. The unique row lets one request in, over all processes."""
-    digest = hashlib.sha256(nonce.encode()).digest()
     try:
         with connection.cursor() as cursor:
             cursor.execute(
                 "INSERT INTO tenants_usednonce (site_id, digest) VALUES (%s, %s) ON CONFLICT DO NOTHING",
-                [site.id, digest],
+                [site.id, _digest_of(nonce)],
             )
             used = cursor.rowcount == 1
     except IntegrityError as error:
         raise NotProven from error  # the site was deleted within the last second
     if not used:
-        raise Replayed("This signed request was received before; sign every try anew, with a fresh X-Nonce.")
+        raise Replayed
+
+
+def _digest_of(nonce: str) -> bytes:
+    return hashlib.sha256(nonce.encode()).digest()
 
 
 # JWT

@@ -5,6 +5,7 @@ import pytest
 from django.core.exceptions import PermissionDenied, SuspiciousOperation
 from django.http import Http404
 from django.test import RequestFactory, override_settings
+from psycopg.errors import DiskFull
 from rest_framework import exceptions as drf
 from rest_framework.exceptions import ErrorDetail
 
@@ -18,6 +19,9 @@ from jobs.errors import InvalidBody
 from tenants.errors import Missing, ModelNotAllowed, Stale, TenantError
 from tests.api.calling import Caller, error_of
 from webhooks.errors import WebhookError
+
+DISK_IS_FULL = django.db.OperationalError("secret path")
+DISK_IS_FULL.__cause__ = DiskFull()
 
 
 def leaves(root: type[BaseException]) -> list[type[BaseException]]:
@@ -56,6 +60,7 @@ def test_every_error_that_can_come_from_below_has_a_line_of_its_own_or_its_ances
         (PermissionDenied(), (403, "forbidden", None)),
         (SuspiciousOperation("x"), (400, "bad_request", None)),
         (django.db.OperationalError("secret host"), (503, "database_unavailable", None)),
+        (DISK_IS_FULL, (507, "storage_full", None)),
         (django.db.InterfaceError("secret host"), (503, "database_unavailable", None)),
         (django.db.IntegrityError("secret row"), (409, "conflict", None)),
         (RuntimeError("secret words"), (500, "internal_error", None)),
