@@ -9,7 +9,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from django.db import DataError, InternalError, OperationalError, connection
+from django.db import DataError, InternalError, OperationalError, connection, transaction
 from django.utils import timezone
 from pytest_django import Settings
 
@@ -17,7 +17,7 @@ from core.crypto import new_key
 from jobs.cancel import cancel
 from jobs.claim import claim
 from jobs.endings import Succeeded
-from jobs.engine import Engine
+from jobs.engine import BEGIN_AT_ONCE, Engine
 from jobs.finish import End, finish_all
 from jobs.models import Attempt, Batch, Job, JobState, WorkerLease
 from jobs.sweep import sweep
@@ -136,6 +136,23 @@ def test_no_more_jobs_run_than_there_are_slots(site: Site, desk_route: None, set
             ended(job)
 
     assert most == 3
+
+
+def test_jobs_are_begun_in_portions(site: Site, desk_route: None) -> None:
+    for _ in range(BEGIN_AT_ONCE + 6):
+        queued(site)
+
+    with working(Scripted(*[HELLO] * (BEGIN_AT_ONCE + 6))):
+        with transaction.atomic(), connection.cursor() as cursor:
+            # No account can be opened, so that no job comes beyond its beginning.
+            cursor.execute("LOCK TABLE metering_usageevent IN SHARE ROW EXCLUSIVE MODE")
+            wait_for(lambda: Job.objects.filter(state=JobState.RUNNING).count() == BEGIN_AT_ONCE)
+            beat = WorkerLease.objects.get().expires_at
+            wait_for(lambda: WorkerLease.objects.get().expires_at > beat)
+            begun = Job.objects.filter(attempt__gt=0).count()
+        wait_for(lambda: Job.objects.filter(state=JobState.SUCCEEDED).count() == BEGIN_AT_ONCE + 6)
+
+    assert begun == BEGIN_AT_ONCE
 
 
 def test_a_ring_starts_a_job_at_once(site: Site, desk_route: None, monkeypatch: pytest.MonkeyPatch) -> None:
