@@ -1,9 +1,11 @@
 """Read the file of a batch, and make its members: all of them in one transaction, or none."""
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from uuid import UUID
 
 import structlog
-from django.db import transaction
+from django.db import InterfaceError, OperationalError, connection, transaction
 from django.db.models import F
 from django.db.models.functions import Now
 
@@ -28,6 +30,9 @@ MOST_READINGS = 3
 #: How many waiting batches are looked at for one that nobody else reads.
 LOOKED_AT = 20
 
+#: Postgres is away, its disk is full, or the connection broke: no fault of the file.
+DATABASE_AWAY = (OperationalError, InterfaceError)
+
 KILLS_ITS_READERS = Mistake(
     "unreadable_file", f"{MOST_READINGS} workers were lost while they read the file. Split it, or look for odd lines."
 )
@@ -43,12 +48,13 @@ class Stopped(Exception):
 
 
 def expand_one(is_stopping: Callable[[], bool] = lambda: False) -> bool:
-    """Read the file of the batch that waits longest and that nobody reads; False if there is none."""
+    """Read the file of the batch that waits longest and that nobody reads; False if there is none that we can read."""
     waiting = Batch.objects.filter(state=BatchState.VALIDATING).order_by("id").values_list("id", flat=True)
     for batch_id in waiting[:LOOKED_AT]:
+        if is_stopping():
+            return False
         with held(batch_id) as is_mine:
-            if is_mine and (batch := _begin_reading(Batch(id=batch_id))):
-                _expand(batch, is_stopping)
+            if is_mine and (batch := _begin_reading(Batch(id=batch_id))) and _expand(batch, is_stopping):
                 return True
     return False
 
@@ -61,10 +67,11 @@ def _begin_reading(batch: Batch) -> Batch | None:
     return Batch.objects.select_related("site", "input_file").get(id=batch.id)
 
 
-def _expand(batch: Batch, is_stopping: Callable[[], bool]) -> None:
+def _expand(batch: Batch, is_stopping: Callable[[], bool]) -> bool:
+    """Make of the batch what can be made of it; False if it is left to another."""
     if batch.read_count > MOST_READINGS:
         fail(batch, [KILLS_ITS_READERS])
-        return
+        return True
     try:
         total = _read_and_insert(batch, is_stopping)
         log.info("batch_expanded", batch=batch.public_id, members=total)
@@ -75,16 +82,25 @@ def _expand(batch: Batch, is_stopping: Callable[[], bool]) -> None:
     except Overtaken:
         log.info("batch_overtaken", batch=batch.public_id)
     except Stopped:
-        _leave_to_another(batch)
+        _leave_to_another(batch.id)
+        return False
     except UnknownKey:
         # Another process seals with a newer key than this one was started with, and can read it.
-        _leave_to_another(batch)
+        _leave_to_another(batch.id)
         log.error("key_unknown", hint="restart this worker with the ENCRYPTION_KEYS of the others")
+        return False
+    except DATABASE_AWAY:
+        if not connection.is_usable():
+            connection.close()
+        with suppress(*DATABASE_AWAY):
+            _leave_to_another(batch.id)
+        raise
+    return True
 
 
-def _leave_to_another(batch: Batch) -> None:
+def _leave_to_another(batch_id: UUID) -> None:
     """Take the count of this reading back: it did not end for a fault of the file."""
-    Batch.objects.filter(id=batch.id).update(read_count=F("read_count") - 1)
+    Batch.objects.filter(id=batch_id).update(read_count=F("read_count") - 1)
 
 
 def _read_and_insert(batch: Batch, is_stopping: Callable[[], bool]) -> int:

@@ -7,7 +7,7 @@ from django.conf import settings
 from django.db.models import Q, QuerySet
 from django.db.models.functions import Now
 
-from core.crypto import CryptoError
+from core.crypto import Tampered
 from core.ids import InvalidId, from_public
 from jobs.errors import FileMissing, LineTooLong, UnreadableFile
 from jobs.models import File, FileChunk
@@ -41,7 +41,8 @@ def pieces(file: File) -> Iterator[bytes]:
     """Yield the content of an uploaded file. Nothing is held in the database from one piece to the next.
 
     Raises:
-        UnreadableFile: a piece is missing (the file was deleted meanwhile) or cannot be opened.
+        UnreadableFile: a piece is missing (the file was deleted meanwhile) or broken.
+        UnknownKey: a piece was sealed with a key that this process does not have, and another may.
     """
     read = 0
     for number in count():
@@ -71,7 +72,7 @@ def _piece(file: File, number: int) -> bytes | None:
     found = FileChunk.objects.filter(file_id=file.id, number=number).values_list("content", flat=True)
     try:
         return next((bytes(content) for content in found), None)
-    except CryptoError as error:
+    except Tampered as error:
         raise UnreadableFile(file.public_id) from error
 
 

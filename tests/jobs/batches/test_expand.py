@@ -4,10 +4,11 @@ import threading
 from typing import Any
 
 import pytest
-from django.db import OperationalError, connection
+from django.db import InterfaceError, OperationalError, connection
+from pytest_django import Settings
 
-from core.crypto import UnknownKey
-from jobs.batches import expand, insert
+from core.crypto import new_key
+from jobs.batches import insert
 from jobs.batches.create import create
 from jobs.batches.expand import expand_one
 from jobs.batches.locks import held
@@ -116,18 +117,38 @@ def test_a_file_that_kills_its_readers_is_given_to_three_of_them(site: Site, des
     assert not Job.objects.exists()
 
 
-def test_a_reader_without_the_key_leaves_it_to_another(
-    site: Site, desk_route: None, monkeypatch: pytest.MonkeyPatch
+def test_a_reader_without_the_key_leaves_it_to_another_and_reads_what_it_can(
+    site: Site, desk_route: None, settings: Settings
 ) -> None:
-    def lines(file: File) -> Any:
-        raise UnknownKey
+    ours = settings.ENCRYPTION_KEYS
+    settings.ENCRYPTION_KEYS = f"newer:{new_key()}"
+    sealed = make_waiting(site, [line("r1")])
+    settings.ENCRYPTION_KEYS = ours
+    open_to_us = make_waiting(site, [line("r1")])
+
+    assert read(open_to_us).state == BatchState.IN_PROGRESS
+    assert not expand_one()
+
+    sealed.refresh_from_db()
+    assert (sealed.state, sealed.read_count) == (BatchState.VALIDATING, 0)
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("error", [OperationalError("No space left on device"), InterfaceError("gone")])
+def test_what_goes_wrong_with_postgres_is_not_laid_to_the_file(
+    site: Site, desk_route: None, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def copy(rows: list[tuple[Any, ...]]) -> None:
+        raise error
 
     batch = make_waiting(site, [line("r1")])
-    monkeypatch.setattr(expand, "lines", lines)
+    monkeypatch.setattr(insert, "_copy", copy)
+    for _ in range(4):
+        with pytest.raises(type(error)):
+            expand_one()
 
-    found = read(batch)
-
-    assert (found.state, found.read_count) == (BatchState.VALIDATING, 0)
+    batch.refresh_from_db()
+    assert (batch.state, batch.read_count) == (BatchState.VALIDATING, 0)
 
 
 @pytest.mark.django_db(transaction=True)
@@ -147,11 +168,11 @@ def test_a_reader_whose_connection_breaks_leaves_nothing_and_another_does_it_aga
     monkeypatch.setattr(insert, "_copy", break_second)
     with pytest.raises(OperationalError):
         expand_one()
-    connection.close()
     assert not Job.objects.exists()
 
     monkeypatch.setattr(insert, "_copy", copy)
-    assert read(batch).state == BatchState.IN_PROGRESS
+    found = read(batch)
+    assert (found.state, found.read_count) == (BatchState.IN_PROGRESS, 1)
     assert Job.objects.filter(batch=batch).count() == 5
 
 
@@ -236,11 +257,12 @@ def test_a_batch_canceled_before_its_file_is_read_has_ended(site: Site, desk_rou
 
 def test_a_worker_that_is_told_to_stop_leaves_the_file_to_another(site: Site, desk_route: None) -> None:
     batch = make_waiting(site, [line(f"r{n}") for n in range(5)])
-    looks = iter([False, False])
+    looks = iter([False, False, False])
 
-    assert expand_one(lambda: next(looks, True))
+    assert not expand_one(lambda: next(looks, True))
 
     batch.refresh_from_db()
     assert (batch.state, batch.read_count) == (BatchState.VALIDATING, 0)
     assert not Job.objects.exists()
+    assert not expand_one(lambda: True)
     assert read(batch).total == 5
