@@ -8,12 +8,17 @@ from typing import Any
 from uuid import UUID
 
 import msgspec
+from django.db.models import Q
 
 from core.ids import InvalidId, from_public
+from jobs.batches.read import find_batch
 from jobs.errors import JobNotFound
 from jobs.models import Attempt, Job
 from metering.models import UsageEvent
 from tenants.models import Site
+
+#: Asks for the jobs that came one by one.
+NO_BATCH = "none"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +31,8 @@ class JobFilter:
     idempotency_key: str | None = None
     created_after: datetime | None = None
     created_before: datetime | None = None
+    #: A batch's public id, or `NO_BATCH`.
+    batch_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +65,13 @@ def find_job(site: Site, public_id: str, *, lock: bool = False) -> Job:
 
 
 def list_jobs(site: Site, wanted: JobFilter, *, after: str | None, limit: int) -> list[Job]:
-    """Return the site's jobs, newest first, those behind `after` (a job's public id). Raises `JobNotFound`."""
-    jobs = Job.objects.filter(site=site, **_to_lookups(wanted))
+    """Return the site's jobs, newest first, those behind `after` (a job's public id).
+
+    Raises:
+        JobNotFound: `after` is no job of this site.
+        BatchMissing: what is listed should be of a batch that the site does not have.
+    """
+    jobs = Job.objects.filter(_of_batch(site, wanted.batch_id), site=site, **_to_lookups(wanted))
     if after is not None:
         # Ids are made in order of time, so the id itself is the cursor.
         jobs = jobs.filter(id__lt=find_job(site, after).id)
@@ -89,6 +101,12 @@ def billed_of(jobs: Sequence[Job]) -> dict[UUID, UsageEvent]:
 def result_of(job: Job) -> dict[str, Any] | None:
     """Return the answer in the wire of the job's kind; None while there is none."""
     return None if job.result is None else msgspec.json.decode(job.result, type=dict[str, Any])
+
+
+def _of_batch(site: Site, batch_id: str | None) -> Q:
+    if batch_id is None:
+        return Q()
+    return Q(batch=None) if batch_id == NO_BATCH else Q(batch=find_batch(site, batch_id).id)
 
 
 def _to_lookups(wanted: JobFilter) -> dict[str, Any]:

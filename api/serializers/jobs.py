@@ -19,7 +19,7 @@ from api.serializers.strict import (
 )
 from core.ids import to_public
 from jobs.models import Attempt, Batch, Job, JobKind, JobState
-from jobs.read import AttemptAccount, JobFilter
+from jobs.read import NO_BATCH, AttemptAccount, JobFilter
 from jobs.submit import NORMAL_PRIORITY, Submission
 from metering.models import UsageEvent
 from metering.rating import to_decimal_usd
@@ -105,6 +105,9 @@ class JobQuery(StrictSerializer[Any]):
     kind = serializers.ChoiceField(choices=JobKind.choices, required=False)
     model = serializers.CharField(required=False, max_length=200)
     idempotency_key = serializers.CharField(required=False, max_length=255)
+    batch_id = serializers.CharField(
+        required=False, max_length=64, help_text=f"The batch they are requests of; `{NO_BATCH}`: those of none."
+    )
     created_after = serializers.DateTimeField(required=False)
     created_before = serializers.DateTimeField(required=False)
     after = serializers.CharField(required=False, max_length=64, help_text="`last_id` of the page before.")

@@ -23,7 +23,15 @@ from api.serializers.shared import read, write
 from api.views.resource import Resource
 from inference.errors import UnknownModel
 from jobs.cancel import cancel
-from jobs.errors import ErasedPayload, IdempotencyConflict, InvalidBody, JobEnded, JobNotFound, NotReplayable
+from jobs.errors import (
+    BatchMissing,
+    ErasedPayload,
+    IdempotencyConflict,
+    InvalidBody,
+    JobEnded,
+    JobNotFound,
+    NotReplayable,
+)
 from jobs.models import Job
 from jobs.read import account_of, billed_of, find_job, list_jobs, result_of
 from jobs.replay import replay
@@ -82,7 +90,7 @@ class Jobs(Resource):
         operation_id="list_jobs",
         summary="List jobs, newest first",
         parameters=[JobQuery],
-        responses={200: page_schema("JobPage", JobSummaryOut), **refusals(JobNotFound, query=True)},
+        responses={200: page_schema("JobPage", JobSummaryOut), **refusals(JobNotFound, BatchMissing, query=True)},
     )
     def get(self, request: Request) -> Response:
         wanted = JobQuery(data=request.query_params.dict())

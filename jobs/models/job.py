@@ -132,6 +132,8 @@ class Job(models.Model):
             # What the sweep and the heartbeat look through
             models.Index(fields=["worker_id"], condition=Q(state="running"), name="job_running"),
             models.Index(fields=["site", "-id"], name="jobs_of_a_site"),
+            # The few that came one by one, among the many thousands of batches
+            models.Index(fields=["site", "-id"], condition=Q(batch__isnull=True), name="single_jobs_of_a_site"),
             # Progress, and results in the order of the input
             models.Index(fields=["batch", "state"], condition=Q(batch__isnull=False), name="progress_of_a_batch"),
             models.Index(fields=["batch", "id"], condition=Q(batch__isnull=False), name="members_of_a_batch"),

@@ -16,7 +16,7 @@ from tenants.credentials import NewSite
 from tenants.models import Site
 from tests.api.calling import CHAT, Caller, error_of, job_body
 from tests.asking import token
-from tests.factories import make_job
+from tests.factories import make_batch, make_job
 
 
 def read(response: HttpResponse, status: int = 200) -> dict[str, Any]:
@@ -371,6 +371,21 @@ def test_a_list_leaves_out_what_is_long_and_shows_what_was_billed(desk: Caller, 
 
     assert not {"attempts", "result"} & set(shown)
     assert (shown["usage"]["input_tokens"], shown["cost_usd"]) == (1, "0.000000000007")
+
+
+def test_jobs_are_listed_with_the_batch_they_belong_to_or_without_batches(
+    desk: Caller, bakery: NewSite, florist: NewSite
+) -> None:
+    batch, foreign = make_batch(bakery.site), make_batch(florist.site)
+    single, member = make_job(bakery.site), make_job(bakery.site, batch=batch, custom_id="a")
+
+    def found(batch_id: str) -> list[str]:
+        return [job["id"] for job in read(desk.get(f"/v1/jobs?batch_id={batch_id}"))["data"]]
+
+    assert (found("none"), found(batch.public_id)) == ([single.public_id], [member.public_id])
+    for unknown in (foreign.public_id, "batch_1"):
+        answer = desk.get(f"/v1/jobs?batch_id={unknown}")
+        assert (answer.status_code, error_of(answer)["code"]) == (404, "not_found")
 
 
 def test_jobs_are_filtered(desk: Caller, bakery: NewSite) -> None:
