@@ -1,18 +1,12 @@
 """Erase what was kept long enough: prompts and answers go, accounts stay. And remove files that expired."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import timedelta
-from functools import reduce
-from operator import or_
 from uuid import UUID
 
 import structlog
 from django.conf import settings
 from django.db import connection, transaction
 from django.db.backends.utils import CursorWrapper
-from django.db.models import Q, QuerySet
-from django.db.models.functions import Now
 
 from jobs.models import BatchState, File
 from tenants.models import Site
@@ -28,19 +22,42 @@ MOST_DAYS = 36_500
 #: Any number that no other advisory lock of this database uses.
 RETENTION_LOCK = 0x4E49_4752
 
-# The provider's words about a failure can quote the prompt, so they go too; its code stays.
+#: How long a site's are kept; sites that keep them for ever are left out.
+SITES = """
+SELECT id, LEAST(COALESCE(retention_days, %(days)s), %(most_days)s)::int AS days FROM tenants_site
+ WHERE COALESCE(retention_days, %(days)s) > 0
+"""
+
+# Sites come in any order, so that none with a great deal to erase is always the first. What is asked of a batch is kept
+# until the whole batch has been over for so long: it is read as a whole. The provider's words about a failure can quote
+# the prompt, so they go too; its code stays.
 ERASE = """
-WITH due AS (
-    SELECT id FROM jobs_job
-     WHERE site_id = %(site)s AND erased_at IS NULL AND finished_at < now() - make_interval(days => %(days)s)
-     ORDER BY finished_at LIMIT %(rows)s FOR UPDATE SKIP LOCKED
+WITH site AS MATERIALIZED ({sites} ORDER BY random()), due AS (
+    SELECT job.id FROM site, LATERAL (
+        SELECT id FROM jobs_job
+         WHERE site_id = site.id AND erased_at IS NULL AND finished_at < now() - make_interval(days => site.days)
+           AND (batch_id IS NULL OR now() - make_interval(days => site.days) > (
+                SELECT GREATEST(completed_at, failed_at, expired_at, cancelled_at) FROM jobs_batch
+                 WHERE id = jobs_job.batch_id))
+         ORDER BY finished_at LIMIT %(rows)s FOR UPDATE SKIP LOCKED
+    ) job LIMIT %(rows)s
 ), silenced AS (
     UPDATE jobs_attempt attempt SET error_message = '' FROM due
      WHERE attempt.job_id = due.id AND attempt.error_message <> ''
 )
 UPDATE jobs_job job SET payload = NULL, result = NULL, error_message = '', erased_at = now()
   FROM due WHERE job.id = due.id
-"""
+""".replace("{sites}", SITES)
+
+# Files that expired, and those without an expiry (outputs of batches) that the site's time is over.
+FILES = """
+WITH site AS MATERIALIZED ({sites})
+SELECT file.id FROM jobs_file file LEFT JOIN site ON site.id = file.site_id
+ WHERE (file.expires_at <= now()
+        OR file.expires_at IS NULL AND file.created_at < now() - make_interval(days => site.days))
+   AND NOT EXISTS (SELECT 1 FROM jobs_batch batch WHERE batch.input_file_id = file.id AND batch.state = 'validating')
+ ORDER BY file.id LIMIT %(rows)s
+""".replace("{sites}", SITES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +78,7 @@ def tend() -> Erased:
 
 def erase() -> Erased:
     """Erase prompts, answers and files whose time is over: some thousands at most, and none if another is at it."""
-    times = _times()
-    return Erased(jobs=_erase_jobs(times), files=_remove_files(times))
+    return Erased(jobs=_erase_jobs(), files=_remove_files())
 
 
 def days_of(site: Site) -> int:
@@ -71,29 +87,26 @@ def days_of(site: Site) -> int:
     return days
 
 
-def _times() -> dict[UUID, int]:
-    """Return for how many days each site's are kept; without the sites that keep them for ever."""
-    days = {site.id: days_of(site) for site in Site.objects.only("id", "retention_days")}
-    return {site_id: min(kept, MOST_DAYS) for site_id, kept in days.items() if kept}
-
-
-def _erase_jobs(times: Mapping[UUID, int]) -> int:
-    erased, transactions = 0, 0
-    for site_id, days in times.items():
-        found = ROWS
-        while found == ROWS and transactions < MOST_TRANSACTIONS:
-            found = _erase_some(site_id, days)
-            # A site that has nothing to erase must not use up the turn of the next.
-            erased, transactions = erased + found, transactions + bool(found)
+def _erase_jobs() -> int:
+    erased = 0
+    for _ in range(MOST_TRANSACTIONS):
+        found = _erase_some()
+        erased += found
+        if found < ROWS:
+            break
     return erased
 
 
-def _erase_some(site_id: UUID, days: int) -> int:
+def _erase_some() -> int:
     with transaction.atomic(), connection.cursor() as cursor:
         if not _is_alone(cursor):
             return 0
-        cursor.execute(ERASE, {"site": site_id, "days": days, "rows": ROWS})
+        cursor.execute(ERASE, _values(ROWS))
         return int(cursor.rowcount)
+
+
+def _values(rows: int) -> dict[str, int]:
+    return {"days": settings.JOB_RETENTION_DAYS, "most_days": MOST_DAYS, "rows": rows}
 
 
 def _is_alone(cursor: CursorWrapper) -> bool:
@@ -101,15 +114,11 @@ def _is_alone(cursor: CursorWrapper) -> bool:
     return bool(cursor.fetchone()[0])
 
 
-def _remove_files(times: Mapping[UUID, int]) -> int:
-    return sum(_remove(file_id) for file_id in _over(times).values_list("id", flat=True)[:MOST_TRANSACTIONS])
-
-
-def _over(times: Mapping[UUID, int]) -> QuerySet[File]:
-    """Return the files that expired, and those without an expiry (outputs of batches) that the site's time is over."""
-    kept_too_long = [Q(site_id=site_id, created_at__lt=Now() - timedelta(days=days)) for site_id, days in times.items()]
-    over = Q(expires_at__lte=Now()) | (Q(expires_at=None) & reduce(or_, kept_too_long, Q(pk__in=[])))
-    return File.objects.filter(over).exclude(batches__state=BatchState.VALIDATING).order_by("id")
+def _remove_files() -> int:
+    with connection.cursor() as cursor:
+        cursor.execute(FILES, _values(MOST_TRANSACTIONS))
+        over = [file_id for (file_id,) in cursor.fetchall()]
+    return sum(map(_remove, over))
 
 
 def _remove(file_id: UUID) -> bool:

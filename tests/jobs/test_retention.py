@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from django.db import connection
 from django.db.models.functions import Now
-from pytest_django import Settings
+from pytest_django import DjangoAssertNumQueries, Settings
 
 from core import clock
 from jobs import retention
@@ -94,7 +94,32 @@ def test_many_jobs_are_erased_in_several_transactions_and_no_more_than_a_rounds(
     for _ in range(5):
         ended(make_site(f"site{Site.objects.count()}"), 31)
 
-    assert [erase().jobs for _ in range(4)] == [5, 3, 2, 0]
+    assert [erase().jobs for _ in range(3)] == [6, 4, 0]
+
+
+def test_a_round_asks_the_same_of_postgres_for_one_site_as_for_many(
+    site: Site, django_assert_num_queries: DjangoAssertNumQueries
+) -> None:
+    ended(site, 31)
+    for number in range(20):
+        make_site(f"site{number}")
+
+    # A savepoint, the lock, one statement for the jobs of all sites, one for their files.
+    with django_assert_num_queries(5):
+        assert erase() == Erased(jobs=1)
+
+
+def test_answers_of_a_batch_stay_until_it_has_been_over_for_so_long(site: Site) -> None:
+    def days_ago(days: float) -> Any:
+        return clock.now() - timedelta(days=days)
+
+    under_way, young = make_batch(site), make_batch(site, state="completed", completed_at=days_ago(29))
+    old = make_batch(site, state="cancelled", cancelling_at=days_ago(40), cancelled_at=days_ago(31))
+    jobs = [ended(site, 35, batch=batch, custom_id="a") for batch in (under_way, young, old)]
+
+    assert erase() == Erased(jobs=1)
+
+    assert [is_erased(job) for job in jobs] == [False, False, True]
 
 
 @pytest.mark.django_db(transaction=True)
