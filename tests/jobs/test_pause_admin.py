@@ -98,6 +98,18 @@ def test_the_form_can_be_asked_for_with_a_site(site: Site) -> None:
     assert f'<option value="{site.id}" selected>' in html
 
 
+def test_the_page_of_a_site_leads_to_its_pause(site: Site) -> None:
+    page = f"/admin/tenants/site/{site.id}/change/"
+    browser, reader = sign_in(), sign_in("tenants.view_site", name="ben")
+
+    html = browser.get(page).content.decode()
+
+    address = html.split("Pause this site")[0].rsplit('href="', 1)[1].split('"')[0]
+    assert f'<option value="{site.id}" selected>' in browser.get(address).content.decode()
+    assert "History" in html
+    assert "Pause this site" not in reader.get(page).content.decode()
+
+
 def test_what_is_selected_goes_on_and_workers_are_woken(
     site: Site, django_capture_on_commit_callbacks: DjangoCaptureOnCommitCallbacks
 ) -> None:
