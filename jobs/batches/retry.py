@@ -16,7 +16,7 @@ from jobs.batches.insert import CHUNK_ROWS
 from jobs.batches.read import find_batch
 from jobs.batches.results import UNSUCCESSFUL, member_ids
 from jobs.errors import BatchNotRetryable
-from jobs.models import Batch, BatchState, Job
+from jobs.models import TERMINAL_BATCH_STATES, Batch, BatchState, Job
 from jobs.tasks import bell
 from tenants.limits import check_model
 from tenants.models import Site
@@ -30,7 +30,7 @@ SELECT fresh.id, old.custom_id, old.model, provider.name, old.request_hash, old.
        old.kind, old.queue, %(priority)s, 'queued', old.payload_version, old.metadata, %(request_id)s, %(expires_at)s,
        0, %(max_attempts)s, 0, 0, '', '', old.id
   FROM unnest(%(old_ids)s::uuid[], %(new_ids)s::uuid[]) AS fresh (old_id, id)
-  JOIN jobs_job old ON old.id = fresh.old_id
+  JOIN jobs_job old ON old.id = fresh.old_id AND old.payload IS NOT NULL
   JOIN unnest(%(models)s::text[], %(providers)s::text[]) AS provider (model, name) ON provider.model = old.model
 """
 
@@ -47,16 +47,17 @@ def retry_failed(
 
     Raises:
         BatchMissing: no batch of this site has that id.
-        BatchNotRetryable: it is under way, nothing in it failed, what was asked is erased, or the caller may less
-            than whoever submitted it, or nobody serves its models any more.
+        BatchNotRetryable: it is under way, or being tried again already, nothing in it failed, what was asked is
+            erased, or the caller may less than whoever submitted it, or nobody serves its models any more.
         ModelNotAllowed: what was allowed then is not allowed now, or not to this caller.
     """
-    old = find_batch(site, public_id)
-    _check(old, max_tokens_cap)
-    failed = Job.objects.filter(batch=old, state__in=UNSUCCESSFUL)
-    models = sorted(set(failed.values_list("model", flat=True).order_by()))
-    providers = {model: _provider_of(site, model, only_model) for model in models}
     with transaction.atomic():
+        # Locked, so that of two who try it again at once one finds the other's batch.
+        old = find_batch(site, public_id, lock=True)
+        _check(old, max_tokens_cap)
+        failed = Job.objects.filter(batch=old, state__in=UNSUCCESSFUL)
+        models = sorted(set(failed.values_list("model", flat=True).order_by()))
+        providers = {model: _provider_of(site, model, only_model) for model in models}
         new = Batch.objects.create(
             site_id=old.site_id,
             kind=old.kind,
@@ -77,8 +78,10 @@ def retry_failed(
             expires_at=clock.now() + (window_of(old.completion_window) or LONGEST),
             replay_of=old,
         )
-        for ids in member_ids(old, UNSUCCESSFUL, CHUNK_ROWS):
-            _copy(ids, new, providers)
+        copied = sum(_copy(ids, new, providers) for ids in member_ids(old, UNSUCCESSFUL, CHUNK_ROWS))
+        if copied < new.total:
+            # Counted when they are there: they may have been erased a moment ago.
+            raise BatchNotRetryable("Its requests were erased at the end of the time that this site keeps them.")
         transaction.on_commit(bell.ring)
     return Batch.objects.get(id=new.id)
 
@@ -88,8 +91,8 @@ def _check(old: Batch, max_tokens_cap: int | None) -> None:
         raise BatchNotRetryable(f"The batch is under way: it is {old.state}. Wait for its end, or cancel it.")
     if not old.failed:
         raise BatchNotRetryable("Every request of the batch succeeded, or it never had one that could be read.")
-    if Job.objects.filter(batch=old, state__in=UNSUCCESSFUL, payload=None).exists():
-        raise BatchNotRetryable("Its requests were erased at the end of the time that this site keeps them.")
+    if under_way := old.replays.exclude(state__in=TERMINAL_BATCH_STATES).first():
+        raise BatchNotRetryable(f"It is being tried again already, as {under_way.public_id}; wait for its end.")
     if max_tokens_cap is not None and (old.max_tokens_cap is None or old.max_tokens_cap > max_tokens_cap):
         raise BatchNotRetryable(f"Your token allows at most {max_tokens_cap} tokens; the batch was allowed more.")
 
@@ -102,7 +105,8 @@ def _provider_of(site: Site, model: str, only_model: str | None) -> str:
         raise BatchNotRetryable(str(error)) from error
 
 
-def _copy(old_ids: list[UUID], new: Batch, providers: dict[str, str]) -> None:
+def _copy(old_ids: list[UUID], new: Batch, providers: dict[str, str]) -> int:
+    """Copy the members as far as their requests are still there; return how many."""
     values: dict[str, Any] = {
         "old_ids": old_ids,
         "new_ids": [new_uuid() for _ in old_ids],
@@ -116,3 +120,4 @@ def _copy(old_ids: list[UUID], new: Batch, providers: dict[str, str]) -> None:
     }
     with connection.cursor() as cursor:
         cursor.execute(COPY_MEMBERS, values)
+        return int(cursor.rowcount)

@@ -1,12 +1,16 @@
 """Trying again what failed in a batch, and holding batches back."""
 
+import threading
+
 import pytest
+from django.db import connection
 
 from inference import routing
 from inference.models import Route
 from jobs.batches.conclude import conclude_ended
 from jobs.batches.pause import pause, resume
 from jobs.batches.retry import retry_failed
+from jobs.batches.stop import cancel
 from jobs.claim import claim
 from jobs.errors import BatchEnded, BatchNotRetryable
 from jobs.leases import take_lease
@@ -61,6 +65,43 @@ def test_a_batch_under_way_or_without_failures_cannot_be_tried_again(site: Site,
     conclude_ended()
     with pytest.raises(BatchNotRetryable, match="succeeded"):
         retry_failed(site, batch.public_id)
+
+
+def test_what_is_being_tried_again_is_not_tried_twice(site: Site, ended: Batch) -> None:
+    again = retry_failed(site, ended.public_id)
+
+    with pytest.raises(BatchNotRetryable, match=again.public_id):
+        retry_failed(site, ended.public_id)
+    cancel(site, again.public_id)
+    conclude_ended()
+
+    assert retry_failed(site, ended.public_id).total == 3
+
+
+@pytest.mark.django_db(transaction=True)
+def test_of_many_who_try_it_again_at_once_one_does(site: Site, desk_route: None) -> None:
+    batch = make_batch(site, 1)
+    end(batch, "r1", JobState.FAILED)
+    conclude_ended()
+    start, refused = threading.Barrier(4), list[str]()
+
+    def go() -> None:
+        start.wait()
+        try:
+            retry_failed(site, batch.public_id)
+        except BatchNotRetryable as error:
+            refused.append(str(error))
+        connection.close()
+
+    threads = [threading.Thread(target=go) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    (again,) = Batch.objects.filter(replay_of=batch)
+    assert len(refused) == 3
+    assert all(again.public_id in words for words in refused)
 
 
 def test_what_is_not_possible_any_more_is_not_tried_again(site: Site, ended: Batch) -> None:
