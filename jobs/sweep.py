@@ -51,7 +51,7 @@ SELECT {columns}, (job.deadline_at <= clock_timestamp()) AS is_overdue
   FROM jobs_job job LEFT JOIN jobs_workerlease lease USING (worker_id)
  WHERE job.state = 'running'
    AND (lease.worker_id IS NULL OR lease.expires_at <= clock_timestamp() OR job.deadline_at <= clock_timestamp())
- ORDER BY job.id LIMIT %s
+ ORDER BY job.worker_id, job.id LIMIT %s
    FOR NO KEY UPDATE OF job SKIP LOCKED
 """.replace("{columns}", ", ".join(f"job.{column}" for column in UNSEALED_COLUMNS))
 
@@ -92,13 +92,20 @@ def _try_lock() -> tuple[bool, float]:
 
 
 def _lost(may_be_lost: bool) -> list[Transition]:
-    orphans, live = list(Job.objects.raw(ORPHANS, [BATCH])), live_workers()
+    orphans, live = _whole_workers(list(Job.objects.raw(ORPHANS, [BATCH]))), live_workers()
     suspects = Counter(job.worker_id for job in orphans if job.crash_count)
     return [
         _taken_away(job, loss, is_suspect_alone=suspects[job.worker_id] == 1)
         for job in orphans
         if (loss := _loss_of(job, live, may_be_lost))
     ]
+
+
+def _whole_workers(orphans: list[Job]) -> list[Job]:
+    """Leave to the next sweep a worker of whose jobs there may be more: its suspects are judged together."""
+    if len(orphans) < BATCH:
+        return orphans
+    return [job for job in orphans if job.worker_id != orphans[-1].worker_id] or orphans
 
 
 def _loss_of(job: Job, live: set[UUID], may_be_lost: bool) -> Loss | None:

@@ -1,6 +1,7 @@
 """What nobody holds any more is found: lost workers' jobs, hung attempts, expired jobs."""
 
 import threading
+import tracemalloc
 from datetime import timedelta
 from uuid import UUID
 
@@ -101,6 +102,19 @@ def test_of_several_jobs_that_were_lost_twice_together_none_is_poison_yet(site: 
 
     assert [(job.state, job.crash_count) for job in again] == [("queued", 2)] * 3
     assert not Event.objects.exists()
+
+
+def test_suspects_are_judged_together_however_many_jobs_were_lost(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sweep_module, "BATCH", 3)
+    for _ in range(2):
+        for _ in range(2):
+            make_job(site, payload=BODY, crash_count=1)
+        claim(take_lease(), 2)
+    let_leases_expire()
+
+    assert [sweep() for _ in range(3)] == [Swept(lost=2), Swept(lost=2), Swept()]
+
+    assert set(Job.objects.values_list("state", "crash_count")) == {("queued", 2)}
 
 
 def test_a_suspect_among_new_jobs_is_poison_and_they_are_not(site: Site) -> None:
@@ -250,6 +264,21 @@ def test_only_one_worker_sweeps_at_a_time(site: Site) -> None:
     done.set()
     holder.join()
     assert sweep() == Swept()
+
+
+def test_the_prompts_of_a_lost_worker_s_jobs_are_never_all_in_memory(site: Site) -> None:
+    jobs = [make_job(site, payload=BODY.replace(b"eight", b"x" * 200_000)) for _ in range(60)]
+    claim(take_lease(), 60)
+    UsageEvent.objects.bulk_create([open_call(job.id) for job in jobs])
+    let_leases_expire()
+
+    tracemalloc.start()
+    try:
+        assert sweep() == Swept(lost=60)
+        assert tracemalloc.get_traced_memory()[1] < 6_000_000
+    finally:
+        tracemalloc.stop()
+    assert not UsageEvent.objects.filter(input_tokens__lt=50_000).exists()
 
 
 @pytest.mark.django_db(transaction=True)
