@@ -59,8 +59,8 @@ SELECT {columns}, (job.deadline_at <= clock_timestamp()) AS is_overdue
 def sweep(*, workers_could_beat: bool = True, settle_seconds: float = 0.0) -> Swept | None:
     """Sweep once. None if another worker is sweeping at this moment.
 
-    Nobody is taken for lost unless workers could renew their leases, and Postgres has been up for `settle_seconds`:
-    after an outage every lease has run out, and that is nobody's crash.
+    Nobody is taken for lost, or for late, unless workers could renew their leases, and Postgres has been up for
+    `settle_seconds`: after an outage every lease has run out, and answers wait to be written. That is nobody's fault.
     """
     with transaction.atomic():
         is_mine, up_seconds = _try_lock()
@@ -110,9 +110,11 @@ def _whole_workers(orphans: list[Job]) -> list[Job]:
 
 def _loss_of(job: Job, live: set[UUID], may_be_lost: bool) -> Loss | None:
     """Say why the job is taken from its worker; None if it is not."""
+    if not may_be_lost:
+        return None
     if job.is_overdue:  # type: ignore[attr-defined] # of ORPHANS
         return Loss.DEADLINE
-    return Loss.WORKER_LOST if may_be_lost and job.worker_id not in live else None
+    return Loss.WORKER_LOST if job.worker_id not in live else None
 
 
 def _taken_away(job: Job, loss: Loss, *, is_suspect_alone: bool) -> Transition:

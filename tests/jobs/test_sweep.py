@@ -290,13 +290,17 @@ def test_dead_leases_are_forgotten_after_a_while(worker_id: UUID) -> None:
     assert not WorkerLease.objects.exists()
 
 
-def test_after_an_outage_nobody_is_taken_for_lost_before_workers_could_beat(running: Job) -> None:
+@pytest.mark.parametrize("deadline", [timedelta(minutes=5), timedelta(minutes=-5)])
+def test_after_an_outage_nobody_is_taken_for_lost_or_late_before_workers_could_beat(
+    running: Job, deadline: timedelta
+) -> None:
     let_leases_expire()
+    Job.objects.update(deadline_at=timezone.now() + deadline)
 
     assert sweep(workers_could_beat=False) == Swept()
     assert sweep(settle_seconds=10**9) == Swept()
     running.refresh_from_db()
-    assert (running.state, running.crash_count) == ("running", 0)
+    assert (running.state, running.crash_count, running.error_count) == ("running", 0, 0)
 
 
 @pytest.mark.django_db(transaction=True)
