@@ -7,7 +7,7 @@ from django.core.exceptions import ValidationError
 
 from core import theme
 from jobs.models import Batch, Pause
-from jobs.pauses import LONGEST_REASON, PAUSABLE, Queue, Scope, is_paused
+from jobs.pauses import LONGEST_REASON, PAUSABLE, Queue, Scope, is_held_firmly
 from jobs.search import find_batch_of_any_site
 
 QUEUE_NAMES = (
@@ -60,6 +60,6 @@ class PauseForm(forms.ModelForm):  # type: ignore[type-arg] # generic in the stu
         if len(given) != 1:
             raise ValidationError("Choose a site, a queue, or a batch: exactly one of them.")
         ((name, self.scope),) = given.items()
-        if is_paused(self.scope):
+        if is_held_firmly(self.scope):
             self.add_error(name, "It is paused already.")
         return cleaned

@@ -22,6 +22,8 @@ from tenants.models import Site
 #: There is something left to hold back.
 PAUSABLE = (BatchState.VALIDATING, BatchState.IN_PROGRESS)
 LONGEST_REASON = 200
+#: Before the slug of a site that holds back a batch of its own. No operator's name has a space there.
+BY_SITE = "site "
 
 
 class Queue(StrEnum):
@@ -36,7 +38,10 @@ Scope: TypeAlias = Site | Queue | Batch
 
 @dataclass(frozen=True, slots=True)
 class Paused:
-    """A pause that holds. `is_new` is False if it held before, for the reason given then."""
+    """A pause that holds. `is_new` is False if it held before, for the reason given then.
+
+    One that a site made of its own batch gives way to an operator's, which the site cannot lift.
+    """
 
     pause: Pause
     is_new: bool
@@ -68,6 +73,8 @@ def hold(scope: Scope, by: str, reason: str = "") -> Paused:
         if isinstance(scope, Batch):
             _check_not_over(scope.id)
         wanted = {"actor": by[:150], "reason": reason[:LONGEST_REASON]}
+        if not by.startswith(BY_SITE):
+            Pause.objects.filter(actor__startswith=BY_SITE, **_key(scope)).delete()
         row, is_new = Pause.objects.get_or_create(**_key(scope), defaults=wanted)
         if is_new:
             # The moment is the database's.
@@ -83,9 +90,9 @@ def release(scope: Scope) -> bool:
     return bool(released)
 
 
-def is_paused(scope: Scope) -> bool:
-    """Whether this very thing is paused; it may be held back by another pause all the same."""
-    return Pause.objects.filter(**_key(scope)).exists()
+def is_held_firmly(scope: Scope) -> bool:
+    """Whether an operator paused this very thing; it may be held back by another pause all the same."""
+    return Pause.objects.filter(**_key(scope)).exclude(actor__startswith=BY_SITE).exists()
 
 
 def scope_of(row: Pause) -> Scope:

@@ -21,7 +21,7 @@ from jobs.batch_page import consequences, read_page
 from jobs.batch_progress import draw_bar, read_live
 from jobs.batches.read import BatchView, views_of
 from jobs.models import Batch, BatchState, Pause
-from jobs.pauses import PAUSABLE, held_back
+from jobs.pauses import PAUSABLE, held_back, is_held_firmly
 from jobs.search import BATCH_HELP, batches_meant_by, read_batch_id
 from jobs.shown import BATCH_COLORS, NOTHING, about_usd
 from metering.models import UsageEvent
@@ -187,7 +187,8 @@ class BatchAdmin(PageAdmin[Batch]):
         may_pause = self.has_pause_permission(request)
         is_paused = may_pause and Pause.objects.filter(batch=batch).exists()
         return {
-            "can_pause": may_pause and batch.state in PAUSABLE and not is_paused,
+            # What the site paused by itself it could let go on.
+            "can_pause": may_pause and batch.state in PAUSABLE and not is_held_firmly(batch),
             "can_resume": is_paused,
             "can_cancel": batch.state in CANCELABLE and self.has_cancel_permission(request),
             "can_retry": batch.is_terminal and bool(batch.failed) and self.has_retry_permission(request),

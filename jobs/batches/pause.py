@@ -1,9 +1,12 @@
 """Hold a batch back, and let it go on, as its site asks for it. What runs already goes on."""
 
+from django.db import transaction
+
 from jobs import pauses
 from jobs.batches.read import find_batch
 from jobs.errors import PausedByOperator
-from jobs.models import Batch, Pause
+from jobs.models import Batch
+from jobs.pauses import BY_SITE
 from tenants.models import Site
 
 
@@ -15,7 +18,7 @@ def pause(site: Site, public_id: str, reason: str = "") -> Batch:
         BatchEnded: nothing of it is left to do.
     """
     batch = find_batch(site, public_id)
-    pauses.hold(batch, _by(site), reason)
+    pauses.hold(batch, f"{BY_SITE}{site.slug}", reason)
     return batch
 
 
@@ -26,13 +29,10 @@ def resume(site: Site, public_id: str) -> Batch:
         BatchMissing: no batch of this site has that id.
         PausedByOperator: the site did not pause it.
     """
-    batch = find_batch(site, public_id)
-    if Pause.objects.filter(batch=batch).exclude(actor=_by(site)).exists():
-        raise PausedByOperator
-    pauses.release(batch)
+    with transaction.atomic():
+        # Locked, as it is by who pauses it: an operator's pause of this moment stays.
+        batch = find_batch(site, public_id, lock=True)
+        if pauses.is_held_firmly(batch):
+            raise PausedByOperator
+        pauses.release(batch)
     return batch
-
-
-def _by(site: Site) -> str:
-    # No operator's name has a space before the slug of a site.
-    return f"site {site.slug}"

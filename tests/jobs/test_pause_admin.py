@@ -8,6 +8,7 @@ from django.test import Client
 from pytest_django import DjangoCaptureOnCommitCallbacks
 
 from jobs import pauses
+from jobs.batches import pause as of_a_site
 from jobs.models import Pause
 from jobs.pauses import Queue, Scope, scope_of
 from jobs.tasks import bell
@@ -77,6 +78,19 @@ def test_something_is_paused_by_the_form_and_written_down(site: Site, what: str)
     assert "was added successfully" in page
     entry = AuditEntry.objects.get()
     assert (entry.action, entry.subject, entry.address) == (f"{what}.pause", pauses.describe(scope)[1], "192.0.2.7")
+
+
+def test_what_a_site_paused_by_itself_an_operator_can_hold_back_firmly(site: Site) -> None:
+    browser, batch = sign_in(), make_batch(site)
+    of_a_site.pause(site, batch.public_id)
+    address = f"/admin/jobs/batch/{batch.public_id}"
+    page = browser.get(f"{address}/change/").content.decode()
+
+    assert f"{address}/pause/" in page
+    assert f"{address}/resume/" in page
+    assert "was added successfully" in add(browser, batch_id=batch.public_id)
+    assert Pause.objects.get().actor == "ada"
+    assert f"{address}/pause/" not in browser.get(f"{address}/change/").content.decode()
 
 
 def test_the_form_refuses_what_makes_no_sense(site: Site) -> None:

@@ -53,6 +53,28 @@ def test_what_is_not_covered_goes_on(site: Site, batch: Batch, worker_id: UUID) 
     assert [claimed.job_id for claimed in claim(worker_id, 9)] == [job.id]
 
 
+def test_an_operator_s_pause_takes_the_place_of_the_site_s_own(site: Site, batch: Batch) -> None:
+    of_a_site.pause(site, batch.public_id)
+
+    assert pauses.pause(batch, ADA, "The invoice is open.").is_new
+    of_a_site.pause(site, batch.public_id)
+
+    with pytest.raises(PausedByOperator):
+        of_a_site.resume(site, batch.public_id)
+    assert (Pause.objects.get().actor, Pause.objects.get().reason) == ("ada", "The invoice is open.")
+    assert AuditEntry.objects.get().action == "batch.pause"
+
+
+def test_a_site_lifts_its_own_pause_also_under_a_new_slug(site: Site, batch: Batch) -> None:
+    of_a_site.pause(site, batch.public_id)
+    site.slug = "renamed"
+    site.save()
+
+    of_a_site.resume(site, batch.public_id)
+
+    assert not Pause.objects.exists()
+
+
 def test_who_paused_it_and_why_is_kept_and_written_down(scope: Scope, site: Site) -> None:
     paused = pauses.pause(scope, ADA, "The invoice is open.")
 
