@@ -63,7 +63,12 @@ class Desk(SyncHandler):
     ) -> tuple[ASGIRequest, None] | tuple[None, HttpResponseBase]:
         # Bytes that a query should not hold are written as %XX, for Django would answer them in its own words.
         query = quote_from_bytes(scope["query_string"], safe=string.printable)
-        found = super().create_request({**scope, "query_string": query.encode()}, body_file)
+        readable = {**scope, "query_string": query.encode()}
+        try:
+            found = super().create_request(readable, body_file)
+        except ValueError:
+            # The type is nonsense that Django will not even read. Without one the view says what it wants.
+            found = super().create_request({**readable, "headers": _without_type(scope)}, body_file)
         if found[0] is not None:
             _take_in(found[0], body_file)
         return found
@@ -80,6 +85,10 @@ class Desk(SyncHandler):
         await super().send_response(response, send)
 
 
+def _without_type(scope: Mapping[str, Any]) -> list[tuple[bytes, bytes]]:
+    return [(name, value) for name, value in scope["headers"] if name.lower() != b"content-type"]
+
+
 def _take_in(request: ASGIRequest, body_file: IO[bytes]) -> None:
     """Hold the body in memory: the file is closed under a thread whose client goes away. It is small (`BodyLimit`).
 
@@ -88,6 +97,9 @@ def _take_in(request: ASGIRequest, body_file: IO[bytes]) -> None:
     # The length that came is the truth: a chunked body announces none, which DRF takes for no body at all.
     request.META["CONTENT_LENGTH"] = str(body_file.seek(0, os.SEEK_END))
     body_file.seek(0)
+    if request.encoding is not None:
+        # What a body's type names would also be how the query is read; and not all of them are encodings of text.
+        request.encoding = "utf-8"
     if not is_cut_off(request) and not unread(request) and not is_upload(request.method, request.path):
         len(request.body)
 

@@ -101,7 +101,7 @@ async def call(app: App, receive: Any, headers: list[tuple[bytes, bytes]], **sco
     async def send(message: Any) -> None:
         sent.append(message)
 
-    path = scope.pop("path", "/v1/jobs")
+    path, type_ = scope.pop("path", "/v1/jobs"), scope.pop("type_", "application/json")
     asked = {
         "type": "http",
         "asgi": {"version": "3.0"},
@@ -114,7 +114,7 @@ async def call(app: App, receive: Any, headers: list[tuple[bytes, bytes]], **sco
         "scheme": "http",
         "server": ("localhost", 80),
         "client": ("127.0.0.1", 4711),
-        "headers": [(b"host", b"localhost"), (b"content-type", b"application/json"), *headers],
+        "headers": [(b"host", b"localhost"), (b"content-type", type_.encode()), *headers],
         **scope,
     }
     await asyncio.wait_for(app(asked, receive, send), 10)
@@ -176,8 +176,13 @@ async def test_nonsense_in_query_and_headers_is_answered_and_not_a_crash(app: Ap
     bad_query = await call(app, receive(), key, method="GET", query_string=b"model=\xff\xfe")
     bad_header = await call(app, receive(), [*key, (b"idempotency-key", b"\xff\xfe")])
     bad_length = await call(app, receive(), [*key, (b"content-length", b"many")])
+    bad_type = await call(app, receive(), key, type_="text/plain; a*=utf-9''b")
+    bad_charset = await call(
+        app, receive(), key, type_="text/plain; charset=hex", method="GET", query_string=b"limit=1"
+    )
 
-    assert (bad_query["status"], bad_header["status"], bad_length["status"]) == (200, 400, 400)
+    answers = (bad_query, bad_header, bad_length, bad_type, bad_charset)
+    assert [answer["status"] for answer in answers] == [200, 400, 400, 400, 200]
 
 
 async def test_a_client_that_goes_away_leaves_nothing_broken(
