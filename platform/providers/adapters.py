@@ -1,16 +1,14 @@
 """The providers: each one endpoint with one key, speaking its dialect through one client."""
 
-import functools
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing, contextmanager
 from dataclasses import replace
 from typing import Protocol
 from urllib.parse import quote, urlsplit
 
-import httpx
 import msgspec
 
-from core.http import ProviderClient, provider_client
+from core.http import ProviderClient
 from providers.catalogue import Model, find_model
 from providers.dialects import anthropic_errors, anthropic_upstream, openai_errors, openai_upstream
 from providers.dialects.faults import MASK
@@ -82,7 +80,7 @@ class OpenAI:
         self._api_key = _checked_key(api_key)
         self._vendor = vendor or ("openai" if self._base_url == OPENAI_URL else None)
         self._flavor = flavor or (OPENAI if self._vendor == "openai" else COMPATIBLE)
-        self._http = http or provider_client()
+        self._http = http or ProviderClient()
 
     async def stream(self, request: ChatRequest, call: CallContext) -> AsyncGenerator[Burst, None]:
         with _presentable_errors(self._api_key, request):
@@ -170,7 +168,7 @@ class Anthropic:
         self.name = name
         self._base_url = _checked_url(base_url).removesuffix("/v1")
         self._api_key = _checked_key(api_key)
-        self._http = http or provider_client()
+        self._http = http or ProviderClient()
 
     async def stream(self, request: ChatRequest, call: CallContext) -> AsyncGenerator[Burst, None]:
         with _presentable_errors(self._api_key, request):
@@ -294,12 +292,7 @@ def _post(url: str, headers: dict[str, str], payload: JSONObject, call: CallCont
     except (UnicodeError, RecursionError) as error:
         raise Rejected(f"The request cannot be written as JSON: {error}") from error
     headers = {**headers, "content-type": "application/json", "x-client-request-id": call.call_id}
-    return Post(_parsed(url), headers, body)
-
-
-@functools.lru_cache(maxsize=1000)
-def _parsed(url: str) -> httpx.URL:
-    return httpx.URL(url)
+    return Post(url, headers, body)
 
 
 @contextmanager

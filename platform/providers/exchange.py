@@ -9,13 +9,13 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import TypeAlias
 
 import aiohttp
-import httpx
 from aiohttp.http_exceptions import HttpProcessingError
 
-from core.http import ClientClosed, ProviderClient, watched_progress
+from core.http import ClientClosed, ProviderClient, Response, watched_progress
 from providers.errors import Ambiguous, BadResponse, Interrupted, ProviderError, TimedOut, Transient
 from providers.types import CallContext
 
@@ -28,42 +28,23 @@ DRAIN_SECONDS = 0.2
 #: What a dialect makes of an answer with an error status.
 ToError: TypeAlias = Callable[[int, Mapping[str, str], bytes], ProviderError]
 
-#: Everything that httpx, its aiohttp transport and the socket may raise. aiohttp's own come through unmapped in
-#: places: a malformed header, an unknown content length, a timeout of the whole.
-FOREIGN_ERRORS = (
-    httpx.HTTPError,
-    httpx.StreamError,
-    httpx.InvalidURL,
-    httpx.CookieConflict,
-    aiohttp.ClientError,
-    HttpProcessingError,
-    OSError,  # includes TimeoutError and ssl.SSLError
-)
+#: Everything that aiohttp, its parser and the socket may raise. OSError includes TimeoutError and ssl.SSLError.
+FOREIGN_ERRORS = (aiohttp.ClientError, HttpProcessingError, OSError)
 
 #: The answer is there, and is no HTTP, or not what its headers say.
-_GARBAGE = (
-    httpx.ProtocolError,
-    httpx.DecodingError,
-    httpx.TooManyRedirects,
-    aiohttp.ClientResponseError,
-    HttpProcessingError,
-)
-
-_TIMEOUTS = (httpx.TimeoutException, TimeoutError)
+_GARBAGE = (aiohttp.ClientResponseError, HttpProcessingError)
 
 
 def to_provider_error(error: Exception, *, sent: bool, answered: bool) -> ProviderError:
     """Return what a foreign exception means; `sent`: the request may have left us, `answered`: some answer came."""
-    # httpx-aiohttp calls nearly every lost connection a ConnectTimeout, so aiohttp's own error, its cause, decides.
-    cause = error.__cause__ if isinstance(error.__cause__, FOREIGN_ERRORS) else error
-    name = type(cause).__name__
+    name = type(error).__name__
     if not sent:
         return Transient(f"The provider could not be reached ({name}).")
     if answered:
         return Interrupted(f"The connection was lost in the middle of the answer ({name}).")
-    if isinstance(cause, _TIMEOUTS):
+    if isinstance(error, TimeoutError):
         return TimedOut(f"The provider did not answer in time ({name}).")
-    if isinstance(cause, _GARBAGE):
+    if isinstance(error, _GARBAGE):
         return BadResponse(f"The provider's answer is not valid HTTP ({name}).")
     return Ambiguous(f"The connection was lost before the provider answered ({name}).")
 
@@ -71,18 +52,18 @@ def to_provider_error(error: Exception, *, sent: bool, answered: bool) -> Provid
 class Answer:
     """An answer whose status was good: its body, within the timeouts and the size that are allowed."""
 
-    def __init__(self, response: httpx.Response, call: CallContext, started_at: float) -> None:
+    def __init__(self, response: Response, call: CallContext, started_at: float) -> None:
         self.content_type = response.headers.get("content-type", "")
         #: Set it once something of the answer was passed on: what goes wrong from then on is an interruption.
         self.answered = False
-        self._raw = response.aiter_raw()
+        self._response = response
         self._call = call
         self._started_at = started_at
         self._size = 0
 
     async def chunks(self) -> AsyncGenerator[bytes, None]:
         """Yield the body as it comes. Raises ProviderError."""
-        while (chunk := await self._next()) is not None:
+        while chunk := await self._next():
             self._size += len(chunk)
             if self._size > ANSWER_BYTES:
                 raise BadResponse(f"The provider's answer is longer than {ANSWER_BYTES} bytes.")
@@ -100,15 +81,15 @@ class Answer:
         """Wait a moment for the end of a body whose last event has come."""
         try:
             async with asyncio.timeout(DRAIN_SECONDS):
-                async for _ in self._raw:
+                while await self._response.read_some():
                     pass
         except (*FOREIGN_ERRORS, ProviderError):
             return  # It has ended, well or not: the answer is whole.
 
-    async def _next(self) -> bytes | None:
+    async def _next(self) -> bytes:
         try:
             async with asyncio.timeout_at(self._next_deadline()):
-                return await anext(self._raw, None)
+                return await self._response.read_some()
         except FOREIGN_ERRORS as error:
             raise to_provider_error(error, sent=True, answered=self.answered) from error
 
@@ -125,7 +106,7 @@ class Answer:
 class Post:
     """What is sent to a provider."""
 
-    url: httpx.URL
+    url: str
     headers: Mapping[str, str] = field(repr=False)
     body: bytes = field(repr=False)
 
@@ -136,8 +117,8 @@ async def exchange(http: ProviderClient, request: Post, call: CallContext, to_er
     started_at = asyncio.get_running_loop().time()
     response = await _send(http, request, call, started_at)
     try:
-        if response.status_code != httpx.codes.OK:
-            raise to_error(response.status_code, response.headers, await _error_body(response, call, started_at))
+        if response.status != HTTPStatus.OK:
+            raise to_error(response.status, response.headers, await _error_body(response, call, started_at))
         if response.headers.get("content-encoding", "identity") != "identity":
             raise BadResponse("The provider compressed its answer, though it was asked not to.")
         yield Answer(response, call, started_at)
@@ -147,22 +128,20 @@ async def exchange(http: ProviderClient, request: Post, call: CallContext, to_er
             await response.aclose()
 
 
-async def _send(http: ProviderClient, request: Post, call: CallContext, started_at: float) -> httpx.Response:
-    # `pool` bounds all of connecting, DNS and the wait for a free connection too; `connect` bounds the socket only.
-    connect = min(call.connect_seconds, call.total_seconds)
-    timeouts = httpx.Timeout(None, connect=connect, pool=connect)
+async def _send(http: ProviderClient, request: Post, call: CallContext, started_at: float) -> Response:
+    connect_seconds = min(call.connect_seconds, call.total_seconds)
     due = started_at + min(call.first_byte_seconds, call.total_seconds)
     with watched_progress() as progress:
         try:
             async with asyncio.timeout_at(due):
-                return await http.send(request.url, request.headers, request.body, timeouts)
+                return await http.send(request.url, request.headers, request.body, connect_seconds=connect_seconds)
         except ClientClosed as error:
             raise Transient("This provider's client is closed; it was replaced or the process ends.") from error
         except FOREIGN_ERRORS as error:
             raise to_provider_error(error, sent=progress.connected, answered=False) from error
 
 
-async def _error_body(response: httpx.Response, call: CallContext, started_at: float) -> bytes:
+async def _error_body(response: Response, call: CallContext, started_at: float) -> bytes:
     """Return the beginning of an error's body, or what came of it: the status says most already."""
     body = bytearray()
     try:
