@@ -4,6 +4,7 @@ Every error has one body: `{"error": {"type", "code", "message", "param", "reque
 mistakes, `errors` lists them beside these.
 """
 
+import math
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -41,6 +42,20 @@ from jobs.errors import (
     UnreadableFile,
     UnreadablePayload,
 )
+from providers.dialects.errors import InvalidRequest
+from providers.errors import (
+    ContentRefused,
+    ContextTooLong,
+    CredentialDead,
+    Interrupted,
+    ModelNotFound,
+    Overloaded,
+    ProviderError,
+    RateLimited,
+    Rejected,
+    TimedOut,
+    Unsupported,
+)
 from tenants.errors import Forbidden, Unauthenticated
 from webhooks.errors import TooManyEndpoints, UnknownEventType, UnsafeUrl
 
@@ -53,6 +68,7 @@ NOT_FOUND = "not_found_error"
 CONFLICT = "conflict_error"
 BROKEN = "server_error"
 UNAVAILABLE = "service_unavailable_error"
+LIMITED = "rate_limit_error"
 
 #: With these the rest of the body is not waited for.
 CUTTING = (408, 413, 507)
@@ -75,6 +91,11 @@ class ApiError(Exception):
         - NoRoom         there is no room for it on the disk, here or in Postgres
       + ResourceNotFound no such resource of this site, or no such address
       + NotReady         something this desk needs does not answer
+      + LimitReached     a limit of the site is used up for now (the live path)
+        - TooManyAtOnce  as many of its requests are under way as may be
+      + TooLong          the request is longer than the model, or this desk, takes
+      + Draining         this process is about to stop
+      + NoFastMemory     Redis is away, and nothing is let in without it
     """
 
 
@@ -115,6 +136,31 @@ class ResourceNotFound(ApiError): ...
 class NotReady(ApiError): ...
 
 
+class LimitReached(ApiError):
+    def __init__(self, message: str, retry_after_seconds: float) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class TooManyAtOnce(LimitReached): ...
+
+
+class TooLong(ApiError):
+    def __init__(self, message: str, param: str | None = None) -> None:
+        super().__init__(message)
+        self.param = param
+
+
+class Draining(ApiError):
+    def __init__(self) -> None:
+        super().__init__("This process of the desk is about to stop. Ask again: another one answers.")
+
+
+class NoFastMemory(ApiError):
+    def __init__(self) -> None:
+        super().__init__("The desk cannot count requests at the moment, and lets none in uncounted. Try again soon.")
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """One line of the table. An absent code is the error's own, and so is an absent message."""
@@ -136,6 +182,24 @@ TABLE: Mapping[type[BaseException], Row] = {
     NoRoom: Row(507, BROKEN, "storage_full"),
     ResourceNotFound: Row(404, NOT_FOUND, "not_found"),
     NotReady: Row(503, UNAVAILABLE, "not_ready"),
+    LimitReached: Row(429, LIMITED, "rate_limit_exceeded"),
+    TooManyAtOnce: Row(429, LIMITED, "too_many_at_once"),
+    TooLong: Row(400, INVALID, "context_length_exceeded"),
+    Draining: Row(503, UNAVAILABLE, "stopping"),
+    NoFastMemory: Row(503, UNAVAILABLE, "not_ready"),
+    InvalidRequest: Row(400, INVALID),
+    # Providers, on the live path
+    ProviderError: Row(502, BROKEN, "upstream_error"),
+    Rejected: Row(400, INVALID, "rejected"),
+    ModelNotFound: Row(404, INVALID, "model_not_found"),
+    ContextTooLong: Row(400, INVALID, "context_length_exceeded"),
+    Unsupported: Row(400, INVALID, "unsupported_value"),
+    ContentRefused: Row(400, INVALID, "content_policy_violation"),
+    CredentialDead: Row(503, UNAVAILABLE, "no_provider", "No provider lets this desk in; tell its operator."),
+    RateLimited: Row(429, LIMITED, "rate_limit_exceeded"),
+    Overloaded: Row(503, UNAVAILABLE, "server_is_overloaded"),
+    TimedOut: Row(504, BROKEN, "upstream_timeout"),
+    Interrupted: Row(502, BROKEN, "upstream_stream_interrupted"),
     drf.ValidationError: Row(400, INVALID, "invalid_value"),
     drf.ParseError: Row(400, INVALID, "malformed_body"),
     drf.UnsupportedMediaType: Row(415, INVALID, "unsupported_media_type", "Send JSON: Content-Type: application/json."),
@@ -206,10 +270,14 @@ class Problem:
     param: str | None = None
     #: Where there may be many mistakes (in a batch): the first hundred, this one among them.
     errors: tuple[Mistake, ...] = ()
+    #: When to come back, where it is known.
+    wait_seconds: float | None = None
 
     @property
     def retry_after_seconds(self) -> int | None:
-        return RETRY_AFTER_SECONDS if self.status in (429, 503) else None
+        if self.status not in (429, 503):
+            return None
+        return RETRY_AFTER_SECONDS if self.wait_seconds is None else max(1, math.ceil(self.wait_seconds))
 
 
 # From exception to problem
@@ -225,7 +293,14 @@ def problem_of(error: BaseException) -> Problem:
         first = error.mistakes[0]
         return Problem(400, INVALID, first.code, first.message, first.param, error.mistakes)
     row = row_of(type(error))
-    return Problem(row.status, row.type, code_of(type(error)), row.message or str(error), _param_of(error))
+    return Problem(
+        row.status,
+        row.type,
+        row.code or str(getattr(error, "code", None) or "invalid_value"),
+        row.message or str(error),
+        _param_of(error),
+        wait_seconds=getattr(error, "retry_after_seconds", None),
+    )
 
 
 def row_of(error: type[BaseException]) -> Row:
@@ -242,7 +317,7 @@ def _param_of(error: BaseException) -> str | None:
     if isinstance(error, InvalidBody):
         # Where in the wire body, which itself stands in the job's field `body`.
         return f"body.{error.param}" if error.param else "body"
-    if isinstance(error, Malformed | InvalidTime | UnfitFile):
+    if isinstance(error, Malformed | InvalidTime | UnfitFile | InvalidRequest | TooLong):
         return error.param
     return PARAMS.get(type(error))
 
