@@ -3,6 +3,7 @@
 import asyncio
 import os
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import structlog
@@ -23,6 +24,10 @@ log = structlog.get_logger(__name__)
 #: How often Celery's loop looks whether it was told to stop. A loop that waits for a broker is not woken by a signal,
 #: and for RabbitMQ it waits up to 10 s.
 GLANCE_SECONDS = 0.5
+
+#: What a stop may take beyond the draining, to give back jobs and to say goodbye to Postgres and the broker. By then a
+#: worker is gone, whatever hangs: what it could not give back comes back with its lease.
+GOODBYE_SECONDS = 10.0
 
 #: EX_SOFTWARE of sysexits.h.
 EXIT_CODE = 70
@@ -66,8 +71,21 @@ class DeskStep(bootsteps.StartStopStep):  # type: ignore[misc] # Celery ships no
         self.desk.start()
 
     def stop(self, _: Any) -> None:
+        end_in(settings.JOB_DRAIN_SECONDS + GOODBYE_SECONDS)
         if self.desk is not None:
             self.desk.stop()
+
+
+def end_in(seconds: float, end: Callable[[int], Any] = os._exit) -> None:
+    """End this process after so long, if it still runs then."""
+
+    def run() -> None:
+        log.critical("stop_overdue")
+        end(EXIT_CODE)
+
+    timer = threading.Timer(seconds, run)
+    timer.daemon = True
+    timer.start()
 
 
 def _glance() -> None:

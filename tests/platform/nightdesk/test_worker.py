@@ -1,0 +1,18 @@
+"""A worker process and its end."""
+
+import threading
+
+from nightdesk.worker import EXIT_CODE, end_in
+
+
+def test_a_process_whose_stop_hangs_ends_all_the_same() -> None:
+    ended, codes = threading.Event(), list[int]()
+
+    def end(code: int) -> None:
+        codes.append(code)
+        ended.set()
+
+    end_in(0.01, end)
+
+    assert ended.wait(10)
+    assert codes == [EXIT_CODE]
