@@ -310,7 +310,12 @@ def _encode_content(completion: Completion) -> list[JSONObject]:
 def _stop_reason(completion: Completion) -> str:
     if completion.refusal is not None:
         return "refusal"
+    return stop_reason(completion.finish_reason, has_calls=bool(completion.tool_calls))
+
+
+def stop_reason(reason: FinishReason, *, has_calls: bool) -> str:
+    """Return why an answer ends, in this dialect's words."""
     # OpenAI says "stop" after a tool call that was forced by name; here only "tool_use" starts the tool.
-    if completion.tool_calls and completion.finish_reason is FinishReason.STOP:
+    if has_calls and reason is FinishReason.STOP:
         return "tool_use"
-    return _STOP_REASONS[completion.finish_reason]
+    return _STOP_REASONS[reason]

@@ -1,0 +1,187 @@
+"""OpenAI's dialect of a stream, with us as the server: chunks, made from events or passed through."""
+
+from typing import Any
+
+import msgspec
+from msgspec import Raw, Struct
+
+from providers.dialects.encoding import StreamEncoder, quoted
+from providers.dialects.error_bodies import Fault, openai_error
+from providers.dialects.openai import encode_usage
+from providers.dialects.sse import Frame
+from providers.types import (
+    Burst,
+    Finished,
+    JSONObject,
+    ReasoningDelta,
+    Started,
+    StreamEvent,
+    TextDelta,
+    ToolCallDelta,
+    ToolCallStarted,
+)
+
+DONE = Frame("", b"[DONE]")
+
+
+class OpenAIStream:
+    """Makes chunks of events. `answer_id` is ours; the model is called what the provider calls it, if it says so.
+
+    With `include_usage` the last chunk but the end mark holds the usage, unless the provider sent none.
+    """
+
+    def __init__(self, answer_id: str, created: int, model: str, include_usage: bool = False) -> None:
+        self._id = answer_id
+        self._created = created
+        self._include_usage = include_usage
+        self._is_started = False
+        self._is_ended = False
+        #: How many tool calls there were, and how many of them before this provider began.
+        self._calls = 0
+        self._calls_before = 0
+        self._name(model)
+
+    def encode(self, burst: Burst) -> list[Frame]:
+        frames: list[Frame] = []
+        for event in () if self._is_ended else burst.events:
+            if not self._is_started:
+                frames.append(self._start(event))
+            match event:
+                case TextDelta(text) if text:
+                    # By hand, and first: most of all that is ever sent is this.
+                    frames.append(Frame("", self._text_head + quoted(text) + self._text_tail))
+                case ReasoningDelta(text) if text:
+                    frames.append(self._delta(b'{"reasoning_content":' + quoted(text) + b"}"))
+                case ToolCallStarted():
+                    self._calls += 1
+                    frames.append(self._delta(_tool_call(event, self._calls_before + event.index)))
+                case ToolCallDelta(index, arguments) if arguments:
+                    head = b'{"tool_calls":[{"index":%d,"function":{"arguments":' % (self._calls_before + index)
+                    frames.append(self._delta(head + quoted(arguments) + b"}}]}"))
+                case Finished():
+                    frames += self._end(event)
+        return frames
+
+    def interrupt(self, error: Fault) -> list[Frame]:
+        return [] if self._is_ended else [Frame("", openai_error(error))]
+
+    def continued(self) -> StreamEncoder:
+        if self._is_started:
+            self.take_over(calls=self._calls)
+        return self
+
+    def take_over(self, *, calls: int) -> None:
+        """Go on with an answer that is begun and has this many tool calls."""
+        self._is_started = True
+        # A provider that goes on with an answer begins its own tool calls.
+        self._calls = self._calls_before = calls
+
+    def _name(self, model: str) -> None:
+        """Write what is the same in all chunks."""
+        head: JSONObject = {
+            "id": self._id,
+            "object": "chat.completion.chunk",
+            "created": self._created,
+            "model": model,
+        }
+        self._head = msgspec.json.encode(head)[:-1] + b',"choices":['
+        self._delta_head = self._head + b'{"index":0,"delta":'
+        self._tail = b'],"usage":null}' if self._include_usage else b"]}"
+        self._delta_tail = b',"logprobs":null,"finish_reason":null}' + self._tail
+        self._text_head = self._delta_head + b'{"content":'
+        self._text_tail = b"}" + self._delta_tail
+
+    def _start(self, event: StreamEvent) -> Frame:
+        self._is_started = True
+        if isinstance(event, Started) and event.model:
+            self._name(event.model)
+        return self._delta(b'{"role":"assistant","content":"","refusal":null}')
+
+    def _delta(self, delta: bytes) -> Frame:
+        return Frame("", self._delta_head + delta + self._delta_tail)
+
+    def _end(self, event: Finished) -> list[Frame]:
+        self._is_ended = True
+        reason = b'{},"logprobs":null,"finish_reason":"%b"}' % event.reason.value.encode()
+        frames = [Frame("", self._delta_head + reason + self._tail)]
+        if self._include_usage and event.usage is not None:
+            usage = msgspec.json.encode(encode_usage(event.usage))
+            frames.append(Frame("", self._head + b'],"usage":' + usage + b"}"))
+        return [*frames, DONE]
+
+
+def _tool_call(event: ToolCallStarted, index: int) -> bytes:
+    call = {
+        "index": index,
+        "id": event.id,
+        "type": "function",
+        "function": {"name": event.name, "arguments": ""},
+    }
+    return msgspec.json.encode({"tool_calls": [call]})
+
+
+class _Chunk(Struct):
+    """As little of a chunk as passing it through needs."""
+
+    id: Any = None
+    created: Any = None
+    model: Any = None
+    choices: list[Raw] | None = None
+    usage: dict[str, Raw] | None = None
+
+
+class OpenAIThrough:
+    """Passes the chunks of a provider of this dialect on as they are, but for usage that the caller did not ask for.
+
+    We always ask a provider for it. The end mark waits for `Finished`: some servers send it after a cut, too.
+    """
+
+    def __init__(self, include_usage: bool = False) -> None:
+        self._include_usage = include_usage
+        self._is_ended = False
+        #: What another provider would need to know to go on.
+        self._first: bytes | None = None
+        self._calls = 0
+
+    def encode(self, burst: Burst) -> list[Frame]:
+        if self._is_ended:
+            return []
+        frames = [frame for frame in burst.frames if frame.data != DONE.data and self._is_wanted(frame.data)]
+        if self._first is None:
+            self._first = next((frame.data for frame in frames if b'"delta"' in frame.data), None)
+        for event in burst.events:
+            if isinstance(event, ToolCallStarted):
+                self._calls += 1
+            elif isinstance(event, Finished):
+                self._is_ended = True
+                frames.append(DONE)
+        return frames
+
+    def interrupt(self, error: Fault) -> list[Frame]:
+        return [] if self._is_ended else [Frame("", openai_error(error))]
+
+    def continued(self) -> StreamEncoder:
+        first = _read(self._first or b"{}")
+        encoder = OpenAIStream(str(first.id), _as_int(first.created), str(first.model), self._include_usage)
+        if self._first is not None:
+            encoder.take_over(calls=self._calls)
+        return encoder
+
+    def _is_wanted(self, data: bytes) -> bool:
+        # All chunks that say something have a delta, so this is read once in a stream.
+        if self._include_usage or b'"delta"' in data:
+            return True
+        chunk = _read(data)
+        # Azure opens with a chunk that has no choices either: what its filters found in the prompt.
+        return bool(chunk.choices) or chunk.usage is None
+
+
+def _read(data: bytes) -> _Chunk:
+    try:
+        return msgspec.json.decode(data, type=_Chunk)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return _Chunk()
+
+
+def _as_int(value: Any) -> int:
+    return value if isinstance(value, int) else 0

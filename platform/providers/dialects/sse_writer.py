@@ -1,0 +1,29 @@
+"""Server-sent events: from frames to bytes, with ids that the official clients can read (wire formats, 1.3 and 17)."""
+
+from collections.abc import Iterable
+
+#: One line without an empty one after it, or the official OpenAI client takes it for an event. Between frames only.
+KEEP_ALIVE = b": keep-alive\n"
+
+
+def to_sse(
+    stream_id: str, first_seq: int, frames: Iterable[tuple[str, bytes]], *, retry_milliseconds: int | None = None
+) -> bytes:
+    """Return frames as they are sent, numbered from `first_seq`.
+
+    `retry_milliseconds`, how long a browser waits before it comes back, becomes part of the first frame: by itself
+    it would be an event for the official OpenAI client.
+    """
+    head = b"id: %b-" % stream_id.encode()
+    parts = [] if retry_milliseconds is None else [b"retry: %d\n" % retry_milliseconds]
+    for seq, (event, data) in enumerate(frames, first_seq):
+        name = b"event: %b\n" % event.encode() if event else b""
+        parts.append(b"%b%d\n%bdata: %b\n\n" % (head, seq, name, _lines(data)))
+    return b"".join(parts)
+
+
+def _lines(data: bytes) -> bytes:
+    """Return data of several lines as as many fields; JSON on one line as it is."""
+    if b"\n" not in data and b"\r" not in data:
+        return data
+    return b"\ndata: ".join(data.splitlines())
