@@ -13,6 +13,7 @@ from django.conf import settings
 from inference import routing
 from inference.errors import UnknownModel
 from inference.routing import first_provider
+from jobs.batches import strict
 from jobs.batches.mistakes import MOST_TOLD, Mistake
 from jobs.errors import InvalidBatch, InvalidBody, LineTooLong
 from jobs.files.read import AROUND_A_BODY
@@ -142,6 +143,7 @@ class Reader:
         self._check_custom_id(found.custom_id)
         self._check_address(found, is_line)
         body = _parse_body(found.body)
+        _check_strictly(data)
         try:
             request = to_request(self._rules.kind, body)
             check_allowed(self._rules.site, request, self._rules.only_model, self._rules.max_tokens_cap)
@@ -189,6 +191,13 @@ def _parse(data: bytes | msgspec.Raw) -> Line:
         raise _mistake_in(data, error) from error
 
 
+def _check_strictly(data: bytes | msgspec.Raw) -> None:
+    try:
+        strict.check(bytes(data).decode())
+    except (strict.Ambiguous, RecursionError) as error:
+        raise Refused("invalid_json_line", str(error)) from error
+
+
 def _mistake_in(data: bytes | msgspec.Raw, error: Exception) -> Refused:
     """Say what is wrong with a request that is no `Line`."""
     try:
@@ -220,6 +229,8 @@ def _parse_body(raw: msgspec.Raw) -> dict[str, Any]:
     try:
         return msgspec.json.decode(raw, type=dict[str, Any])
     except msgspec.ValidationError as error:
+        if bytes(raw).lstrip().startswith(b"{"):
+            raise Refused("invalid_value", "It holds a number that is too large.", "body") from error
         raise Refused("invalid_value", "Must be an object: the request as the endpoint takes it.", "body") from error
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise Refused("invalid_json_line", "This is not JSON in UTF-8.", "body") from error

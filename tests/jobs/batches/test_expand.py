@@ -64,6 +64,9 @@ def test_its_lines_become_members_in_their_order(site: Site, desk_route: None) -
         (line("r2", body={**BODY, "stream": True}), "invalid_value", "body.stream"),
         (line("r2", body={**BODY, "model": "nobody"}), "model_not_found", "body.model"),
         (b'{"custom_id":"' + b"x" * 300_000, "line_too_long", None),
+        (to_file([line("r2")])[:-2] + b',"custom_id":"r3"}', "invalid_json_line", None),
+        (line("r2", body={**BODY, "tools": [10**20]}), "invalid_json_line", None),
+        (to_file([line("r2")]).strip().replace(b'"desk"', b'"desk","seed":1e999'), "invalid_value", "body"),
     ],
 )
 def test_a_line_that_cannot_be_done_fails_the_batch_with_its_number(
