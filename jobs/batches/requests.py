@@ -25,6 +25,8 @@ from tenants.errors import ModelNotAllowed
 from tenants.models import Site
 
 MOST_MEMBERS = 50_000
+#: Of a file, blank ones included: two hundred megabytes of them would keep a reader for minutes.
+MOST_LINES = 1_000_000
 LONGEST_CUSTOM_ID = 200
 
 #: The addresses that a batch may be for, and what its members are.
@@ -106,6 +108,10 @@ class Reader:
                 if line.strip():
                     yield from self._take(line, is_line=True, prefix="", line=number)
                 if self._has_enough():
+                    return
+                if number > MOST_LINES:
+                    words = f"A file has at most {MOST_LINES:,} lines, blank ones included."
+                    self.mistakes.append(Mistake("too_many_lines", words, line=number))
                     return
         except LineTooLong as error:
             self.mistakes.append(Mistake("line_too_long", str(error), line=error.line))

@@ -87,6 +87,16 @@ def test_an_empty_file_fails_the_batch(site: Site, desk_route: None) -> None:
     assert [each["code"] for each in batch.errors] == ["empty_batch"]
 
 
+def test_a_file_of_blank_lines_is_not_read_to_its_end(
+    site: Site, desk_route: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(requests, "MOST_LINES", 3)
+
+    batch = read(make_waiting(site, [line("r1"), *[b""] * 3, b"not JSON"]))
+
+    assert [(each["code"], each["line"]) for each in batch.errors] == [("too_many_lines", 4)]
+
+
 def test_the_limits_of_the_token_hold_when_the_file_is_read(site: Site, desk_route: None) -> None:
     batch = read(make_waiting(site, [line("r1")], only_model="another", max_tokens_cap=5))
 
