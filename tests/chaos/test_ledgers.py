@@ -5,6 +5,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
+import msgspec
 import pytest
 
 from core.ids import to_public
@@ -13,7 +14,7 @@ from tests.chaos.books import AttemptRow, BatchRow, Books, Caps, DeliveryRow, Ev
 from tests.chaos.clients import NOBODY_THERE, Told
 from tests.chaos.invariants import most_at_once
 from tests.chaos.ledgers import Ledgers, Sighting, compare
-from tests.chaos.plan import Order, make_plan
+from tests.chaos.plan import BatchOrder, Order, Temper, make_plan
 from tests.chaos.receiver import Received
 from tests.chaos.recovery import Fault, Outage, Rescue, rescues
 
@@ -109,6 +110,69 @@ GOT = FINE.received[0]
 )  # fmt: skip
 def test_what_does_not_agree_is_a_promise_broken(ledgers: Ledgers, promise: str) -> None:
     assert promise in promises(ledgers)
+
+
+BATCH, OTHER = uuid4(), uuid4()
+BATCH_ID = to_public("batch", BATCH)
+PAIR = BatchOrder(0, 0.0, 0, "chat", (Temper.FINE, Temper.FINE), None)
+ENDED_BATCH = BatchRow(BATCH, "completed", 0, 0, 0)
+LOST = AttemptRow(JOB, 1, WORKER, at(0.1), at(0.9), "lost")
+
+
+def with_batch(**changes: object) -> Ledgers:
+    """One batch of two was posted, and it has its results."""
+    event = EventRow(uuid4(), OTHER, "batch.completed", BATCH, True)
+    books = replace(BOOKS, batches=[ENDED_BATCH], events=[EVENT_ROW, event])
+    lines = {BATCH_ID: ["member-0", "member-1"]}
+    found = replace(FINE, books=books, batch_orders=[PAIR], batches=[(0, BATCH_ID)], results=lines)
+    return replace(found, **changes)  # type: ignore[arg-type]
+
+
+def twice_told(subject: UUID, event_type: str) -> list[EventRow]:
+    return [EventRow(uuid4(), OTHER, event_type, subject, True) for _ in range(2)]
+
+
+def test_a_batch_whose_ledgers_agree_breaks_nothing() -> None:
+    assert compare(with_batch()) == []
+
+
+@pytest.mark.parametrize(
+    ("ledgers", "words"),
+    [
+        (
+            with_books(jobs=[replace(JOB_ROW, attempt=2)], attempts=[LOST, replace(ATTEMPT, number=2)]),
+            "1 lost attempts, 0 crashes",
+        ),
+        (with_books(usage=[replace(USAGE, outcome="error")]), "billed that did not end well"),
+        (with_books(usage=[USAGE, replace(USAGE, job_id=OTHER)]), "no attempt made it"),
+        (
+            with_books(batches=[ENDED_BATCH], events=[EVENT_ROW, *twice_told(BATCH, "batch.completed")]),
+            "completed, told: ['batch.completed', 'batch.completed']",
+        ),
+        (with_books(caps=Caps({SITE: 0}, {})), "1 jobs ran at once, 0 may"),
+        (with_books(caps=Caps({}, {"sim-openai": 0})), "1 jobs ran at once, 0 may"),
+        (replace(FINE, told=[*FINE.told, Told(0, "repeat", 1.0, 202, "", to_public("job", OTHER))]), "accepted as"),
+        (with_batch(batches=[(0, BATCH_ID), (0, to_public("batch", OTHER))]), "taken as"),
+        (with_batch(batches=[(0, to_public("batch", OTHER))]), "was taken, and is not there"),
+        (with_batch(results={BATCH_ID: ["member-0", "member-0"]}), "2 members, and the results are"),
+        (replace(FINE, told=[*FINE.told, Told(0, "cancel", 1.0, 404, "job_not_found")]), "answered 404"),
+        (with_books(jobs=[replace(JOB_ROW, state="canceled", has_result=False)]), "canceled, and billed"),
+        (replace(FINE, told=[*FINE.told, Told(0, "final", 9.0, 200, "", PUBLIC, "succeeded")]), "result: ''"),
+        (
+            replace(FINE, journal=[msgspec.structs.replace(ENTRY, outcome=Outcome.CUT)]),
+            "billed, and the provider says cut",
+        ),
+        (
+            replace(
+                with_books(events=[EVENT_ROW, replace(EVENT_ROW, id=OTHER)]),
+                received=[GOT, replace(GOT, event_id=to_public("evt", OTHER))],
+            ),
+            "its end came as",
+        ),
+    ],
+)
+def test_a_broken_promise_is_named_in_words(ledgers: Ledgers, words: str) -> None:
+    assert [violation for violation in compare(ledgers) if words in violation.what]
 
 
 @pytest.mark.parametrize("told", [[Told(0, "submit", 0.0, None)], [Told(0, "submit", 0.0, 503)]])
