@@ -8,7 +8,7 @@ from django.db import InterfaceError, OperationalError, connection
 from pytest_django import Settings
 
 from core.crypto import new_key
-from jobs.batches import insert
+from jobs.batches import insert, requests
 from jobs.batches.create import create
 from jobs.batches.expand import expand_one
 from jobs.batches.locks import held
