@@ -8,6 +8,7 @@ import msgspec
 from providers.dialects import anthropic_wire as wire
 from providers.dialects.errors import InvalidRequest
 from providers.dialects.validation import Mistake, check_nesting, decode, is_base64
+from providers.estimate import estimate_tokens
 from providers.types import (
     ChatRequest,
     Completion,
@@ -38,6 +39,23 @@ def parse_chat(data: bytes | Mapping[str, Any]) -> wire.MessagesBody:
     body = decode(data, wire.MessagesBody, _words)
     _refuse_unsupported(body)
     return body
+
+
+def decode_count(data: bytes | Mapping[str, Any]) -> ChatRequest:
+    """Return the request whose tokens a body asks to count, or raise InvalidRequest."""
+    body = decode(data, wire.CountBody, _words)
+    return to_chat_request(
+        wire.MessagesBody(
+            model=body.model,
+            max_tokens=1,
+            messages=body.messages,
+            system=body.system,
+            tools=body.tools,
+            tool_choice=body.tool_choice,
+            thinking=body.thinking,
+            output_config=body.output_config,
+        )
+    )
 
 
 def to_chat_request(body: wire.MessagesBody) -> ChatRequest:
@@ -279,6 +297,11 @@ def encode_usage(usage: Usage) -> JSONObject:
         "inference_geo": "global",
         "speed": "standard",
     }
+
+
+def encode_count(request: ChatRequest) -> JSONObject:
+    """Return about how many tokens a request is: no vendor's tokenizer is here (`providers.estimate`)."""
+    return {"input_tokens": estimate_tokens(request)}
 
 
 def to_tool_input(arguments: str) -> JSONObject:

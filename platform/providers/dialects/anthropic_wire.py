@@ -143,3 +143,19 @@ class MessagesBody(Struct, forbid_unknown_fields=True):
     context_management: Any = None
     user_profile_id: str | None = None
     workspace_id: str | None = None
+
+
+class CountBody(Struct, forbid_unknown_fields=True):
+    """`POST /v1/messages/count_tokens`."""
+
+    model: ModelName
+    messages: Annotated[list[UserIn | AssistantIn], Meta(min_length=1, max_length=100_000)]
+    system: str | list[TextBlock] | None = None
+    tools: Annotated[list[ToolIn], Meta(max_length=128)] | None = None
+    tool_choice: ToolChoiceIn | None = None
+    thinking: ThinkingEnabled | ThinkingAdaptive | ThinkingDisabled | None = None
+    output_config: OutputConfig | None = None
+
+    # Accepted, and without effect on the count.
+    cache_control: Any = None
+    speed: Literal["standard", "fast"] | None = None

@@ -4,7 +4,7 @@ import base64
 import sys
 from array import array
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, TypeVar
 
 from providers.dialects import openai_wire as wire
 from providers.dialects.errors import InvalidRequest
@@ -26,6 +26,8 @@ from providers.types import (
     ToolChoice,
     Usage,
 )
+
+Body = TypeVar("Body", bound=wire.ChatBody)
 
 EncodingFormat: TypeAlias = Literal["float", "base64"]
 
@@ -52,7 +54,12 @@ def decode_embedding(data: bytes | Mapping[str, Any]) -> EmbeddingRequest:
 
 def parse_chat(data: bytes | Mapping[str, Any]) -> wire.ChatBody:
     """Return the body as a struct, for callers who also want what is not part of the request (`stream`)."""
-    body = decode(data, wire.ChatBody, _words)
+    return parse_as(data, wire.ChatBody)
+
+
+def parse_as(data: bytes | Mapping[str, Any], shape: type[Body]) -> Body:
+    """Return the body as a struct that has more fields than OpenAI's."""
+    body = decode(data, shape, _words)
     _refuse_unsupported(body)
     return body
 

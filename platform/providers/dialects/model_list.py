@@ -1,0 +1,114 @@
+"""`GET /v1/models` as each dialect writes it (wire formats, 5 and 13)."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+
+from providers.catalogue import Model
+from providers.dialects.error_bodies import Fault
+from providers.dialects.errors import InvalidRequest
+from providers.types import JSONObject
+
+#: When a model was made is in no catalogue; both dialects want a moment.
+CREATED = 0
+CREATED_AT = "1970-01-01T00:00:00Z"
+
+PAGE = 20
+PAGE_MOST = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class ListedModel:
+    """A model that the caller may use, by the name to ask for it, and what is known of it."""
+
+    name: str
+    #: Whose it is: the provider's name, or the desk's own where a route leads to several.
+    owner: str
+    known: Model | None = None
+
+
+def openai_models(models: Sequence[ListedModel]) -> JSONObject:
+    return {"object": "list", "data": [openai_model(model) for model in models]}
+
+
+def openai_model(model: ListedModel) -> JSONObject:
+    body: JSONObject = {
+        "id": model.name,
+        "object": "model",
+        "created": CREATED,
+        "owned_by": model.owner,
+        "shutdown_date": None,
+    }
+    if (known := model.known) is None:
+        return body
+    # Not OpenAI's own, and no client minds: what a caller may want to know before it chooses.
+    return {
+        **body,
+        "shutdown_date": known.shutdown.isoformat() if known.shutdown else None,
+        "kind": known.kind,
+        "context_window": known.context_window,
+        "max_output_tokens": known.max_output,
+    }
+
+
+def anthropic_models(models: Sequence[ListedModel], query: Mapping[str, str], *, today: date) -> JSONObject:
+    """Return the page that a query asks for by `limit`, `after_id` and `before_id`, or raise InvalidRequest."""
+    limit = _limit(query.get("limit", str(PAGE)))
+    names = [model.name for model in models]
+    begin = _position(names, query, "after_id", -1) + 1
+    end = _position(names, query, "before_id", len(names))
+    # Before an id means right before it, so that a reader can go back page by page.
+    backwards = "before_id" in query and "after_id" not in query
+    found = range(begin, end)[-limit:] if backwards else range(begin, end)[:limit]
+    return {
+        "data": [anthropic_model(models[index], today=today) for index in found],
+        "first_id": names[found[0]] if found else None,
+        "last_id": names[found[-1]] if found else None,
+        "has_more": len(found) < end - begin,
+    }
+
+
+def anthropic_model(model: ListedModel, *, today: date) -> JSONObject:
+    known = model.known
+    return {
+        "type": "model",
+        "id": model.name,
+        "display_name": model.name,
+        "created_at": CREATED_AT,
+        "lifecycle": _lifecycle(known.shutdown if known else None, today),
+        "max_input_tokens": known.max_input if known else None,
+        "max_tokens": known.max_output if known else None,
+        "capabilities": None,
+        "deprecated_at": None,
+        "retires_at": _midnight(known.shutdown) if known and known.shutdown else None,
+        "line": None,
+    }
+
+
+def missing_model(name: str) -> Fault:
+    message = f"The model `{name}` does not exist or you do not have access to it."
+    return Fault(404, "invalid_request_error", "model_not_found", message, "model")
+
+
+def _limit(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and len(text) < 5 and 1 <= int(text) <= PAGE_MOST):
+        raise InvalidRequest(f"limit: Input should be between 1 and {PAGE_MOST}", "limit")
+    return int(text)
+
+
+def _position(names: Sequence[str], query: Mapping[str, str], param: str, default: int) -> int:
+    if (name := query.get(param)) is None:
+        return default
+    if name not in names:
+        raise InvalidRequest(f"{param}: no model of this list has this id", param)
+    return names.index(name)
+
+
+def _lifecycle(shutdown: date | None, today: date) -> str:
+    if shutdown is None:
+        return "active"
+    return "deprecated" if today < shutdown else "retired"
+
+
+def _midnight(day: date) -> str:
+    return datetime(day.year, day.month, day.day, tzinfo=UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
