@@ -30,6 +30,7 @@ def served(database_url: str, redis_url: str = NOBODY) -> Iterator[str]:
         "DATABASE_URL": database_url,
         "REDIS_URL": redis_url,
         "DATABASE_WAIT_SECONDS": "1",
+        "BODY_WAIT_SECONDS": "1",
         "DEBUG": "false",
         "SECRET_KEY": "a key of the tests, long enough for production",
         "PYTHONPATH": f"{ROOT}:{ROOT / 'platform'}",

@@ -14,6 +14,7 @@ from inference.models import Route
 from jobs.models import Job
 from tenants.credentials import NewSite, create_site, revoke
 from tests.api.calling import job_body
+from tests.api.forms import FORM, WHOLE, is_empty
 from tests.api.serving import Gate
 from tests.asking import bearer, signed
 from tests.polling import wait_for
@@ -107,6 +108,24 @@ def test_an_endless_body_is_refused_and_its_connection_closed(url: str) -> None:
 
     assert answer.startswith(b"HTTP/1.1 413")
     assert b"body_too_large" in answer
+
+
+def test_a_stalled_upload_is_told_so_and_its_connection_closed(url: str) -> None:
+    address = urlsplit(url)
+    made = create_site("Stalled")
+    head = f"POST /v1/files HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\nContent-Type: {FORM}\r\n"
+    proof = f"Authorization: Bearer {made.api_key.secret}\r\n\r\n"
+
+    with socket.create_connection((str(address.hostname), address.port or 0), timeout=10) as client:
+        client.sendall((head + proof).encode() + WHOLE[:-40])
+        answer = b""
+        # It ends when the server closes it.
+        while piece := client.recv(65_536):
+            answer += piece
+
+    assert answer.startswith(b"HTTP/1.1 408")
+    assert b"request_timeout" in answer
+    assert is_empty()
 
 
 def test_the_server_survives_nonsense_on_the_wire(url: str, http: httpx.Client) -> None:
