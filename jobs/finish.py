@@ -49,15 +49,16 @@ def finish_all(ends: Sequence[End]) -> list[Finish]:
     # Before the doorbell, which is rung after commit too.
     transaction.on_commit(partial(crash_point, CrashPoint.AFTER_COMMIT))
     jobs = lock_held(end.fence for end in ends)
-    held = [end for end in ends if end.fence in jobs]
-    late = [call for end in ends if end.fence not in jobs for call in end.calls]
-    accounts.write_late(late)
+    # Of two wishes for one attempt, in one group, the first counts, as it would if they came one after the other.
+    first = {end.fence: end for end in reversed(ends) if end.fence in jobs}
+    held = list(first.values())
     accounts.write([call for end in held for call in _calls_of(end)])
+    accounts.write_late([call for end in ends if first.get(end.fence) is not end for call in end.calls])
     # Opened and then not made: the attempt was stopped, or broke, in between.
     close_open_calls([(end.fence.job_id, end.fence.attempt) for end in held])
     apply([transition(jobs[end.fence], end.ending) for end in held])
     crash_point(CrashPoint.BEFORE_COMMIT)
-    return [Finish.WRITTEN if end.fence in jobs else Finish.FENCED for end in ends]
+    return [Finish.WRITTEN if first.get(end.fence) is end else Finish.FENCED for end in ends]
 
 
 def transition(job: Job, ending: Ending) -> Transition:

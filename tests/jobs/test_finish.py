@@ -259,6 +259,24 @@ def test_many_attempts_end_in_one_go_each_fenced_by_itself(site: Site, worker_id
     assert sorted(Event.objects.values_list("type", flat=True)) == ["job.failed", "job.succeeded"]
 
 
+def test_of_two_wishes_for_one_attempt_in_one_group_the_first_counts(running: Job) -> None:
+    fence = fence_of(running)
+
+    results = finish_all(
+        [
+            End(fence, Succeeded(ANSWER), [call(running)]),
+            End(fence, GivenBack()),
+            End(fence, Failed("rejected", "no"), [call(running, outcome=Outcome.ERROR)]),
+        ]
+    )
+
+    assert results == [Finish.WRITTEN, Finish.FENCED, Finish.FENCED]
+    running.refresh_from_db()
+    assert (running.state, running.result) == (JobState.SUCCEEDED, ANSWER)
+    assert list(UsageEvent.objects.values_list("outcome", "billable")) == [("ok", True)]
+    assert list(Event.objects.values_list("type", flat=True)) == ["job.succeeded"]
+
+
 def test_a_group_in_which_one_cannot_end_changes_nothing(site: Site, worker_id: UUID) -> None:
     make_job(site), make_job(site)
     good, bad = claim_one(worker_id), claim_one(worker_id)
