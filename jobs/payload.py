@@ -47,12 +47,15 @@ def body_of(job: Job) -> dict[str, Any]:
         UnreadablePayload: it is broken.
         ErasedPayload: it was erased.
     """
-    if job.erased_at is not None:
-        raise ErasedPayload(job.erased_at)
     try:
-        return decode(job.payload, job.payload_version)
+        clear = job.payload
     except CryptoError as error:
         raise UnreadablePayload from error
+    if clear is None:
+        # It may have been erased after the job was read.
+        job.refresh_from_db(fields=["erased_at"])
+        raise ErasedPayload(job.erased_at) if job.erased_at else UnreadablePayload
+    return decode(clear, job.payload_version)
 
 
 def open_body(sealed: bytes | None, version: int) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from core import clock
 from jobs import retention
 from jobs.errors import ErasedPayload
 from jobs.models import Attempt, File, FileChunk, Job
+from jobs.payload import body_of
 from jobs.replay import replay
 from jobs.retention import Erased, erase, tend
 from tenants.models import Site
@@ -144,6 +145,15 @@ def test_an_erased_job_cannot_be_tried_again(site: Site) -> None:
     with pytest.raises(ErasedPayload, match="Submit it anew"):
         replay(site, job.public_id)
     assert Job.objects.count() == 1
+
+
+def test_a_job_that_is_erased_while_it_is_tried_again_says_so(site: Site) -> None:
+    job = ended(site, 31, state="failed")
+    read_before = Job.objects.defer("payload").get(id=job.id)
+    erase()
+
+    with pytest.raises(ErasedPayload):
+        body_of(read_before)
 
 
 # Files
