@@ -188,6 +188,13 @@ JOB_DRAIN_SECONDS = env.number("JOB_DRAIN_SECONDS", 18)
 #: Days after which prompts and answers of ended jobs are erased, unless a site has its own figure; 0: never.
 JOB_RETENTION_DAYS = env.number("JOB_RETENTION_DAYS", 30)
 
+# Live requests
+
+#: Without Redis nobody counts and no nonce is checked: `open` lets requests through, `closed` answers 503.
+LIVE_WITHOUT_REDIS = env.choice("LIVE_WITHOUT_REDIS", "open", ("open", "closed"))
+#: How long an idempotency key stands for the answer that it got.
+IDEMPOTENCY_SECONDS = env.number("IDEMPOTENCY_SECONDS", 86_400, at_least=1)
+
 # Webhooks
 
 #: Networks that webhooks may reach although they are not public, e.g. 127.0.0.0/8 on a laptop.
@@ -214,6 +221,8 @@ BODY_WAIT_SECONDS = env.number("BODY_WAIT_SECONDS", 30, at_least=1)
 MAX_UNPROVEN_BYTES = 2 * max(MAX_UPLOAD_BYTES, MAX_BATCH_BODY_BYTES)
 #: Django's own bound, which knows no addresses. `api.body_limit` watches each.
 DATA_UPLOAD_MAX_MEMORY_SIZE = max(MAX_BODY_BYTES, MAX_BATCH_BODY_BYTES)
+#: How long a ticket can be opened; what it opened may run to its end.
+TICKET_SECONDS = env.number("TICKET_SECONDS", 600, at_least=1)
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": ["api.authentication.SiteAuthentication"],
     "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],

@@ -1,0 +1,210 @@
+"""Begin, prolong and end requests in Redis, each in one round trip, exact over any number of processes.
+
+Keys of a site, with what bounds them; all have a time to live:
+
+    nd:{site}:window:<unit>:<seconds>:<name>   at most 2,072 bytes each, whatever the limit (`sliding.lua`)
+    nd:{site}:running                          an entry for each request that runs and reserved something
+    nd:{site}:nonce:<digest>                   5 minutes, one for each signed request that was answered
+    nd:{site}:key:<digest>                     while its request runs and IDEMPOTENCY_SECONDS beyond
+    nd:{site}:cache:<key>                      an answer, as long as its caller said
+
+And of no site: `nd:open:<process>`, a hash of the accounts of running requests, and `nd:usage`, a list of rows.
+"""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+from typing import Any, cast
+
+from django.conf import settings
+from redis.asyncio import Redis
+
+from core.redis import redis_errors
+from tenants.admission.asks import (
+    Admitted,
+    Ask,
+    Attach,
+    Hit,
+    KeyReused,
+    Lease,
+    Limited,
+    NonceUsed,
+    Outcome,
+    Settlement,
+    TooManyAtOnce,
+)
+from tenants.admission.scripts import SCRIPTS, Scripts
+from tenants.admission.windows import LARGEST_LIMIT, LARGEST_TOKENS, Left, Window, encode, site_prefix, window_key
+
+#: As long as nonces are kept in Postgres: longer than any signature could still be accepted.
+NONCE_MS = 5 * 60 * 1000
+USAGE = b"nd:usage"
+#: Redis keeps what runs for a day after the last one began.
+LONGEST_LEASE_SECONDS = 86_400
+MOST_WINDOWS = 64
+MOST_ROWS = 1_000
+
+
+async def admit(server: Redis, ask: Ask, scripts: Scripts = SCRIPTS) -> Outcome:
+    """Let a request begin, or say why not. Nothing is counted unless it may begin.
+
+    Raises:
+        RedisAway: whether it was counted is not known. LIVE_WITHOUT_REDIS says what then.
+    """
+    tokens = min(max(ask.tokens, 0), LARGEST_TOKENS)
+    answer = await scripts.admit.run(server, _keys_to_admit(ask), _arguments_to_admit(ask, tokens))
+    return _to_outcome(ask, tokens, answer)
+
+
+async def settle(server: Redis, ended: Settlement, scripts: Scripts = SCRIPTS) -> bool:
+    """End a request; return whether it was held until now. Doing it twice does no harm.
+
+    Raises:
+        RedisAway: it may be done again.
+    """
+    prefix, windows = site_prefix(ended.site), _of_tokens(ended.windows)
+    running = prefix + b"running"
+    keys = [
+        running,
+        open_key(ended.process),
+        USAGE,
+        _key_of(prefix, ended.idempotency_key) or running,
+        *(window_key(prefix, window) for window in windows),
+        *(prefix + b"cache:" + each.key for each in ended.cache),
+    ]
+    if len(ended.usage_rows) > MOST_ROWS:
+        raise ValueError(f"{len(ended.usage_rows)} rows of usage are too many for one request.")
+    arguments = [
+        ended.request_id,
+        ended.at,
+        _bounded(ended.used_tokens) - _bounded(ended.reserved_tokens) if ended.at else 0,
+        len(windows),
+        len(ended.cache),
+        ended.outcome,
+        ended.body_hash,
+        ended.stream_id,
+        settings.IDEMPOTENCY_SECONDS * 1000,
+        *(window.seconds * 1_000_000 for window in windows),
+    ]
+    for each in ended.cache:
+        arguments += [each.body, max(each.ttl_seconds, 1) * 1000]
+    return bool(await scripts.settle.run(server, keys, [*arguments, *ended.usage_rows]))
+
+
+async def renew(server: Redis, leases: Iterable[Lease], lease_seconds: int, scripts: Scripts = SCRIPTS) -> int:
+    """Prolong leases from now; return how many of the requests are still held. One round trip for each site.
+
+    Raises:
+        RedisAway: some may not be prolonged.
+    """
+    held = 0
+    for site, group in groupby(sorted(leases, key=lambda lease: lease.site), key=lambda lease: lease.site):
+        held += await _renew_site(server, site, list(group), lease_seconds, scripts)
+    return held
+
+
+async def recall(server: Redis, site: str, keys: Sequence[bytes]) -> list[bytes | None]:
+    """Return the cached answers of a site, None for those that are not known. Raises `RedisAway`."""
+    prefix = site_prefix(site)
+    if not keys:
+        return []
+    with redis_errors():
+        found = await server.mget([prefix + b"cache:" + key for key in keys])
+    return cast(list[bytes | None], found)
+
+
+def open_key(process: str) -> bytes:
+    """Return where the open accounts of a process stand: a hash of request id to row."""
+    return b"nd:open:" + encode(process)
+
+
+async def _renew_site(server: Redis, site: str, leases: list[Lease], lease_seconds: int, scripts: Scripts) -> int:
+    prefix = site_prefix(site)
+    keyed = [(key, lease.stream_id) for lease in leases if (key := _key_of(prefix, lease.idempotency_key))]
+    keys = [prefix + b"running", *(key for key, _ in keyed)]
+    ids = [lease.request_id for lease in leases]
+    arguments = [_lease_ms(lease_seconds), len(ids), *ids, *(stream_id for _, stream_id in keyed)]
+    return int(await scripts.renew.run(server, keys, arguments))
+
+
+def _keys_to_admit(ask: Ask) -> list[bytes]:
+    prefix = site_prefix(ask.site)
+    # What is not asked for is named like this one, which the script reads as absent.
+    running = prefix + b"running"
+    return [
+        running,
+        running if ask.open_account is None else open_key(ask.process),
+        running if ask.nonce is None else prefix + b"nonce:" + _digest(ask.nonce),
+        _key_of(prefix, ask.idempotency_key) or running,
+        running if ask.cache_key is None else prefix + b"cache:" + ask.cache_key,
+        *(window_key(prefix, window) for window in ask.windows),
+    ]
+
+
+def _arguments_to_admit(ask: Ask, tokens: int) -> list[Any]:
+    if len(ask.windows) > MOST_WINDOWS:
+        raise ValueError(f"{len(ask.windows)} windows are too many.")
+    if ask.idempotency_key is not None and len(ask.body_hash) != 32:
+        raise ValueError("The hash of the body must be of 32 bytes.")
+    is_held = ask.concurrency is not None or bool(_of_tokens(ask.windows))
+    arguments: list[Any] = [
+        ask.request_id,
+        _lease_ms(ask.lease_seconds),
+        "1" if is_held else "",
+        "" if ask.concurrency is None else min(ask.concurrency, LARGEST_LIMIT),
+        ask.body_hash,
+        ask.stream_id,
+        ask.open_account or b"",
+        NONCE_MS,
+    ]
+    for window in ask.windows:
+        arguments += [window.needs(tokens), min(window.limit, LARGEST_LIMIT), window.seconds * 1_000_000]
+    return arguments
+
+
+def _to_outcome(ask: Ask, tokens: int, answer: list[Any]) -> Outcome:
+    match answer:
+        case [0, at, *left]:
+            return Admitted(_left(ask.windows, left), at)
+        case [1, index, wait, *left]:
+            window = ask.windows[index]
+            return Limited(window, wait / 1e6, _left(ask.windows, left), window.needs(tokens))
+        case [2]:
+            return TooManyAtOnce(ask.concurrency or 0)
+        case [3]:
+            return NonceUsed()
+        case [4]:
+            return KeyReused()
+        case [5, stream_id]:
+            return Attach(stream_id.decode())
+        case [6, body]:
+            return Hit(body)
+    raise AssertionError(f"The script answered {answer!r}.")
+
+
+def _left(windows: Sequence[Window], numbers: list[int]) -> tuple[Left, ...]:
+    return tuple(
+        Left(window, remaining, reset / 1e6)
+        for window, remaining, reset in zip(windows, numbers[::2], numbers[1::2], strict=True)
+    )
+
+
+def _of_tokens(windows: Iterable[Window]) -> list[Window]:
+    return [window for window in windows if window.unit == "tokens"]
+
+
+def _key_of(prefix: bytes, idempotency_key: str | None) -> bytes | None:
+    return None if idempotency_key is None else prefix + b"key:" + _digest(encode(idempotency_key))
+
+
+def _digest(text: bytes) -> bytes:
+    """Return what stands for it in a key: of one length, whatever was sent."""
+    return hashlib.sha256(text).digest()
+
+
+def _lease_ms(seconds: int) -> int:
+    return min(max(seconds, 1), LONGEST_LEASE_SECONDS) * 1000
+
+
+def _bounded(tokens: int) -> int:
+    return min(max(tokens, 0), LARGEST_TOKENS)

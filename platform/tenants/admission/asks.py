@@ -1,0 +1,163 @@
+"""What is asked of the admission, what it answers, and what is said at the end."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from tenants.admission.windows import Left, Window
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """A request that would begin now."""
+
+    site: str
+    request_id: str
+    #: An estimate of what it may use, reserved until `settle` says what it did.
+    tokens: int
+    windows: tuple[Window, ...]
+    #: How many of the site may run at once; None: any number.
+    concurrency: int | None
+    #: What it holds frees itself after this time, unless it is renewed.
+    lease_seconds: int
+    nonce: bytes | None
+    idempotency_key: str | None
+    #: SHA-256: of 32 bytes.
+    body_hash: bytes
+    #: What a second request with the same idempotency key is attached to.
+    stream_id: str
+    cache_key: bytes | None
+    process: str
+    #: A usage row as JSON, kept in `nd:open:<process>` until `settle`.
+    open_account: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """It may begin; everything is counted."""
+
+    left: tuple[Left, ...]
+    #: By Redis's clock, in microseconds; `settle` finds by it what was reserved. 0: nothing was.
+    at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Limited:
+    """A window is full."""
+
+    #: The one that has no room for the longest.
+    window: Window
+    #: When the request would fit, if nobody else asks.
+    retry_after_seconds: float
+    left: tuple[Left, ...]
+    #: What the request needs of the window.
+    needs: int
+
+    @property
+    def never_fits(self) -> bool:
+        """Waiting does not help: it needs more than the whole limit."""
+        return self.needs > self.window.limit
+
+
+@dataclass(frozen=True, slots=True)
+class TooManyAtOnce:
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class NonceUsed:
+    """The signed request was let in before."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeyReused:
+    """The idempotency key stands for another body."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attach:
+    """The same was asked before: its stream runs, or is replayed."""
+
+    stream_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """The answer is known."""
+
+    body: bytes
+
+
+Outcome: TypeAlias = Admitted | Limited | TooManyAtOnce | NonceUsed | KeyReused | Attach | Hit
+
+
+@dataclass(frozen=True, slots=True)
+class Cached:
+    """An answer to keep."""
+
+    key: bytes
+    body: bytes
+    ttl_seconds: int
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """How an admitted request ended."""
+
+    site: str
+    request_id: str
+    windows: tuple[Window, ...]
+    #: `Admitted.at`, and the tokens that were reserved then.
+    at: int
+    reserved_tokens: int
+    used_tokens: int
+    #: Usage rows as JSON. They go to `nd:usage`.
+    usage_rows: Sequence[bytes]
+    idempotency_key: str | None
+    body_hash: bytes
+    stream_id: str
+    #: What becomes of the idempotency key; a failed request drops it, so that it may be tried again.
+    outcome: Literal["keep", "drop"]
+    cache: tuple[Cached, ...]
+    process: str
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """What a running request holds."""
+
+    site: str
+    request_id: str
+    idempotency_key: str | None
+    stream_id: str
+
+
+def settlement(
+    ask: Ask,
+    admitted: Admitted | None,
+    *,
+    used_tokens: int,
+    usage_rows: Sequence[bytes] = (),
+    outcome: Literal["keep", "drop"] = "keep",
+    cache: tuple[Cached, ...] = (),
+) -> Settlement:
+    """Return how an ask ended. Without an admission, for Redis was away, nothing is given back."""
+    return Settlement(
+        site=ask.site,
+        request_id=ask.request_id,
+        windows=ask.windows,
+        at=admitted.at if admitted else 0,
+        reserved_tokens=ask.tokens,
+        used_tokens=used_tokens,
+        usage_rows=usage_rows,
+        idempotency_key=ask.idempotency_key,
+        body_hash=ask.body_hash,
+        stream_id=ask.stream_id,
+        outcome=outcome,
+        cache=cache,
+        process=ask.process,
+    )
+
+
+def lease_of(ask: Ask) -> Lease:
+    return Lease(ask.site, ask.request_id, ask.idempotency_key, ask.stream_id)
