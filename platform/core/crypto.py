@@ -9,6 +9,8 @@ from functools import cached_property
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 VERSION = 1
 NONCE_BYTES = 12
@@ -61,6 +63,14 @@ class Keyring:
             return cipher.decrypt(rest[:NONCE_BYTES], rest[NONCE_BYTES:], _bind(head, purpose))
         except (InvalidTag, ValueError) as error:
             raise Tampered(f"Sealed text for {purpose} does not open with key {key_id!r}.") from error
+
+    def derive(self, label: str) -> dict[str, bytes]:
+        """Return a key for another use from each of ours, under the same names, the active one first (RFC 5869).
+
+        Keys of different labels tell nothing about each other.
+        """
+        names = (self.active, *(name for name in self.keys if name != self.active))
+        return {name: HKDF(SHA256(), KEY_BYTES, None, label.encode()).derive(self.keys[name]) for name in names}
 
 
 def key_id_of(sealed: bytes) -> str:
