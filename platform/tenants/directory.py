@@ -1,4 +1,4 @@
-"""Hot look-ups: whose secret is this, whose key. Kept in the process for less than a second.
+"""Hot look-ups: whose secret is this, whose key, which credential still counts. Kept for less than a second.
 
 Nobody tells other processes about a revocation. They learn it because nothing they remember is older than
 `SECONDS`, counted from before the query was sent.
@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from django.db.models import Q, QuerySet
 from django.db.models.functions import Now
@@ -19,6 +19,8 @@ from tenants.models import Credential, CredentialKind, Site
 
 #: The promise is one second; the rest is for the request under way.
 SECONDS = 0.9
+#: What is asked for at this age is worth asking Postgres again, before somebody has to wait for it.
+AGING_SECONDS = 0.4
 MAX_REMEMBERED = 4096
 #: How many credentials of one kind a site may have live at once. Proofs always try this many secrets (`proof`).
 MAX_LIVE = 4
@@ -28,6 +30,7 @@ LIVE = Q(revoked_at=None) & (Q(expires_at=None) | Q(expires_at__gt=Now()))
 
 #: Slugs and public ids. Nothing else is asked for, so that what is remembered is short and Postgres can read it.
 NAME_FORM = re.compile(r"[0-9A-Za-z_-]{1,63}")
+ORIGIN_FORM = re.compile(r"https?://[\x21-\x7e]{1,240}")
 
 V = TypeVar("V")
 
@@ -53,6 +56,15 @@ class KeyOwner:
     key_hash: bytes
 
 
+class NotRemembered(Exception):
+    """What is asked for is not remembered; `memory.load(key)` would ask Postgres."""
+
+    def __init__(self, memory: "ShortMemory[Any]", key: str) -> None:
+        super().__init__()
+        self.memory = memory
+        self.key = key
+
+
 class ShortMemory(Generic[V]):
     """Remembers what `load` answered, also None, for a moment and up to a size. Any thread may ask."""
 
@@ -73,11 +85,23 @@ class ShortMemory(Generic[V]):
 
     def get(self, key: str) -> V:
         """Return what was loaded less than `seconds` ago, or load it now."""
-        asked_at = self._clock()
+        try:
+            return self.peek(key)[0]
+        except NotRemembered:
+            return self.load(key)
+
+    def peek(self, key: str) -> tuple[V, float]:
+        """Return what was loaded less than `seconds` ago, and how long ago. Raises `NotRemembered`."""
+        now = self._clock()
         with self._lock:
             found = self._known.get(key)
-        if found is not None and asked_at - found[0] < self._seconds:
-            return found[1]
+        if found is None or now - found[0] >= self._seconds:
+            raise NotRemembered(self, key)
+        return found[1], now - found[0]
+
+    def load(self, key: str) -> V:
+        """Ask now, and remember the answer."""
+        asked_at = self._clock()
         # Not under the lock: a slow query holds up nobody else. Two threads may load the same; both are right.
         value = self._load(key)
         self._remember(key, asked_at, value)
@@ -110,6 +134,58 @@ def find_key(prefix: str) -> KeyOwner | None:
     return _keys.get(prefix)
 
 
+def find_voucher(credential_id: str) -> Site | None:
+    """Return the active site of the live credential with this public id, of whatever kind; None if there is none."""
+    return _vouchers.get(credential_id)
+
+
+def knows_origin(origin: str) -> bool:
+    """Say whether pages of this origin, as `limits.read_origin` writes it, are those of any active site."""
+    return bool(ORIGIN_FORM.fullmatch(origin)) and _origins.get(origin)
+
+
+class Lookups(Protocol):
+    """Where a proof is looked up."""
+
+    def find_site(self, name: str) -> SiteSecrets | None: ...
+    def find_key(self, prefix: str) -> KeyOwner | None: ...
+    def find_voucher(self, credential_id: str) -> Site | None: ...
+
+
+class Asking:
+    """Looks up what is remembered, and asks Postgres for the rest."""
+
+    find_site = staticmethod(find_site)
+    find_key = staticmethod(find_key)
+    find_voucher = staticmethod(find_voucher)
+
+
+class Remembered:
+    """Looks up what is remembered, and raises `NotRemembered` for the rest. It never waits."""
+
+    def __init__(self) -> None:
+        #: What is remembered, but should be asked for anew.
+        self.aging: list[NotRemembered] = []
+
+    def find_site(self, name: str) -> SiteSecrets | None:
+        return self._peek(_sites, name) if NAME_FORM.fullmatch(name) else None
+
+    def find_key(self, prefix: str) -> KeyOwner | None:
+        return self._peek(_keys, prefix)
+
+    def find_voucher(self, credential_id: str) -> Site | None:
+        return self._peek(_vouchers, credential_id)
+
+    def knows_origin(self, origin: str) -> bool:
+        return bool(ORIGIN_FORM.fullmatch(origin)) and self._peek(_origins, origin)
+
+    def _peek(self, memory: ShortMemory[V], key: str) -> V:
+        value, age = memory.peek(key)
+        if age > AGING_SECONDS:
+            self.aging.append(NotRemembered(memory, key))
+        return value
+
+
 def find_site_row(name: str) -> Site | None:
     """Return the site with this public id or slug as it stands in Postgres now, active or not."""
     return Site.objects.filter(_by_name(name, "")).first()
@@ -126,8 +202,8 @@ def find_credential_row(public_id: str) -> Credential | None:
 
 def forget_all() -> None:
     """Remember nothing in this process."""
-    _sites.forget()
-    _keys.forget()
+    for memory in (_sites, _keys, _vouchers, _origins):
+        memory.forget()
 
 
 def load_site(name: str) -> SiteSecrets | None:
@@ -156,8 +232,24 @@ def load_key(prefix: str) -> KeyOwner | None:
     return KeyOwner(found.site, found.public_id, bytes(found.key_hash))
 
 
-def _live(kind: CredentialKind) -> QuerySet[Credential]:
-    return Credential.objects.filter(LIVE, kind=kind, site__is_active=True).select_related("site")
+def load_voucher(credential_id: str) -> Site | None:
+    """Ask Postgres what `find_voucher` remembers."""
+    try:
+        wanted = from_public(Credential.ID_PREFIX, credential_id)
+    except InvalidId:
+        return None
+    found = _live().filter(id=wanted).first()
+    return found.site if found else None
+
+
+def load_origin(origin: str) -> bool:
+    """Ask Postgres what `knows_origin` remembers."""
+    return Site.objects.filter(is_active=True, origins__contains=[origin]).exists()
+
+
+def _live(*kinds: CredentialKind) -> QuerySet[Credential]:
+    wanted = kinds or tuple(CredentialKind)
+    return Credential.objects.filter(LIVE, kind__in=wanted, site__is_active=True).select_related("site")
 
 
 def _text(secret: bytes | None) -> str:
@@ -166,3 +258,5 @@ def _text(secret: bytes | None) -> str:
 
 _sites: ShortMemory[SiteSecrets | None] = ShortMemory(load_site)
 _keys: ShortMemory[KeyOwner | None] = ShortMemory(load_key)
+_vouchers: ShortMemory[Site | None] = ShortMemory(load_voucher)
+_origins: ShortMemory[bool] = ShortMemory(load_origin)
