@@ -9,7 +9,7 @@ import hmac
 import re
 import secrets
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from enum import StrEnum
 from typing import Any, TypeAlias
@@ -20,10 +20,11 @@ from django.db.models.functions import Now
 from jwt.types import Options
 
 from core import clock, signing
-from tenants import directory
+from tenants import directory, minted
 from tenants.credentials import KEY_FORM, hash_key
-from tenants.directory import LiveSecret, SiteSecrets
+from tenants.directory import LiveSecret, Lookups, SiteSecrets
 from tenants.errors import Contradicting, Missing, NotProven, Replayed, Stale, Unfit
+from tenants.minted import Use
 from tenants.models import Site, UsedNonce
 
 WINDOW_SECONDS = 60
@@ -44,6 +45,7 @@ SCOPE_FORM = re.compile(r"[a-z]+:[a-z]+")
 
 DECOYS = tuple(LiveSecret("", secrets.token_urlsafe(48)) for _ in range(directory.MAX_LIVE))
 DECOY_HASH = secrets.token_bytes(32)
+ASKING = directory.Asking()
 
 
 class Means(StrEnum):
@@ -52,6 +54,8 @@ class Means(StrEnum):
     SIGNED_REQUEST = "signed_request"
     OLDER_SIGNATURE = "older_signature"
     JWT = "jwt"
+    #: A narrow JWT that the desk minted (`tenants.tokens`).
+    TOKEN = "token"  # noqa: S105 (a kind, not a secret)
     API_KEY = "api_key"
 
 
@@ -78,6 +82,17 @@ class Identity:
     model: str | None = None
     max_tokens: int | None = None
     origin: str | None = None
+    #: Which narrow token it was, for there are many of one credential.
+    token_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Proven:
+    """A proof that holds, once its nonce is used up: here (`prove`), or in Redis (the live path)."""
+
+    identity: Identity
+    #: What may be used once by the site: a digest. None: nothing.
+    nonce: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,11 +125,24 @@ def prove(asked: Presented) -> Identity:
     Raises:
         Unauthenticated: nothing was given, or it proves nothing, or it was right but may not be used now.
     """
-    identity = _check(find_proof(asked.headers), asked)
+    proven = check(asked)
+    if proven.nonce is not None:
+        _use_once(proven.identity.site, proven.nonce)
+    return proven.identity
+
+
+def check(asked: Presented, lookups: Lookups = ASKING) -> Proven:
+    """Return who asks, and what is left to do: to use up the nonce, which lets a signed request in once.
+
+    Raises:
+        Unauthenticated: as `prove` does, but for `Replayed`.
+        NotRemembered: with lookups that are `directory.Remembered`.
+    """
+    proven = _check(find_proof(asked.headers), asked, lookups)
     named = asked.headers.get("x-site-id")
-    if named and named not in (identity.site.public_id, identity.site.slug):
+    if named and named not in (proven.identity.site.public_id, proven.identity.site.slug):
         raise Contradicting
-    return identity
+    return proven
 
 
 def foresee(asked: Presented) -> Identity:
@@ -131,7 +159,7 @@ def foresee(asked: Presented) -> Identity:
         raise NotProven
     _check_timestamp(given.timestamp)
     digest = _digest_of(_nonce_of(given))
-    named = _usable(given, asked)
+    named = _usable(given, asked, ASKING)
     if named is None:
         raise NotProven
     if UsedNonce.objects.filter(site=named.site, digest=digest).exists():
@@ -163,32 +191,43 @@ def _bearer(headers: Mapping[str, str]) -> str | None:
     return token.strip() if scheme.lower() == "bearer" else None
 
 
-def _check(proof: Proof, asked: Presented) -> Identity:
+def _check(proof: Proof, asked: Presented, lookups: Lookups) -> Proven:
     match proof:
         case Signature():
-            return _check_signature(proof, asked)
+            return _check_signature(proof, asked, lookups)
+        case Token(text) if minted.is_minted(Use.TOKEN, text):
+            return Proven(_check_minted(text, lookups))
+        case Token(text) if minted.is_minted(Use.TICKET, text):
+            raise _refusal_of_ticket(text)
         case Token(text) if text.count(".") == 2:
-            return _check_jwt(text)
+            return Proven(_check_jwt(text, lookups))
         case Token(text):
-            return _check_key(text)
+            return Proven(_check_key(text, lookups))
 
 
 # Signed requests: the signature, then the time, then the nonce. Only who holds the secret gets to use up a nonce.
 
 
-def _check_signature(given: Signature, asked: Presented) -> Identity:
-    usable = _usable(given, asked)
-    live = _first_that_fits(_to_try(usable), lambda secret: signing.same(given.text, _sign(secret, given, asked)))
+def _check_signature(given: Signature, asked: Presented, lookups: Lookups) -> Proven:
+    usable = _usable(given, asked, lookups)
+    signed = asked if given.is_older else _hashed(asked)
+    live = _first_that_fits(_to_try(usable), lambda secret: signing.same(given.text, _sign(secret, given, signed)))
     if usable is None or live is None:
         raise NotProven
     _check_timestamp(given.timestamp)
-    _use_once(usable.site, _nonce_of(given))
-    return Identity(usable.site, _means_of(given), live.credential_id)
+    return Proven(Identity(usable.site, _means_of(given), live.credential_id), _digest_of(_nonce_of(given)))
 
 
-def _usable(given: Signature, asked: Presented) -> SiteSecrets | None:
+def _hashed(asked: Presented) -> Presented:
+    """Hash the body once, for it is signed anew with every secret that is tried."""
+    if isinstance(asked.body, signing.Hashed):
+        return asked
+    return replace(asked, body=signing.Hashed(hashlib.sha256(asked.body).hexdigest()))
+
+
+def _usable(given: Signature, asked: Presented, lookups: Lookups) -> SiteSecrets | None:
     """Return the site that is named, if it exists and takes signatures of this form."""
-    known, is_older = directory.find_site(given.site), given.is_older
+    known, is_older = lookups.find_site(given.site), given.is_older
     # The older form covers the body itself, so it proves nothing of one that is not held.
     is_held = isinstance(asked.body, bytes)
     return known if known and (not is_older or (known.site.accepts_older_signature and is_held)) else None
@@ -247,13 +286,13 @@ def _nonce_of(given: Signature) -> str:
     return f"v1\n{given.nonce}"
 
 
-def _use_once(site: Site, nonce: str) -> None:
+def _use_once(site: Site, digest: bytes) -> None:
     """Use up a nonce. The unique row lets one request in, over all processes."""
     try:
         with connection.cursor() as cursor:
             cursor.execute(
                 "INSERT INTO tenants_usednonce (site_id, digest) VALUES (%s, %s) ON CONFLICT DO NOTHING",
-                [site.id, _digest_of(nonce)],
+                [site.id, digest],
             )
             used = cursor.rowcount == 1
     except IntegrityError as error:
@@ -269,14 +308,14 @@ def _digest_of(nonce: str) -> bytes:
 # JWT
 
 
-def _check_jwt(token: str) -> Identity:
+def _check_jwt(token: str, lookups: Lookups) -> Identity:
     unproven = _read_jwt(token)
-    named, kid = _named_in(unproven)
+    named, kid = _named_in(unproven, lookups)
     content = token.rpartition(".")[0].encode()
     live = _first_that_fits(_to_try(named, kid), lambda secret: _is_mac(unproven["signature"], secret, content))
     if named is None or live is None:
         raise NotProven
-    return _to_identity(named.site, live, _claims_of(token, live.secret))
+    return _narrowed(Identity(named.site, Means.JWT, live.credential_id), _claims_of(token, live.secret))
 
 
 def _read_jwt(token: str) -> Mapping[str, Any]:
@@ -289,10 +328,10 @@ def _read_jwt(token: str) -> Mapping[str, Any]:
         raise NotProven from error
 
 
-def _named_in(unproven: Mapping[str, Any]) -> tuple[SiteSecrets | None, str | None]:
+def _named_in(unproven: Mapping[str, Any], lookups: Lookups) -> tuple[SiteSecrets | None, str | None]:
     """Return the site and the secret's id (`kid`) that an unproven token names, as far as it names any."""
     subject, kid = unproven["payload"].get("sub"), unproven["header"].get("kid")
-    known = directory.find_site(subject) if isinstance(subject, str) else None
+    known = lookups.find_site(subject) if isinstance(subject, str) else None
     # A subject is a slug. A public id would find the site too, and there should be one way to say it.
     return (known if known and known.site.slug == subject else None), kid
 
@@ -335,14 +374,13 @@ def _moment(claims: Mapping[str, Any], claim: str) -> float | None:
     return float(value)
 
 
-def _to_identity(site: Site, live: LiveSecret, claims: Mapping[str, Any]) -> Identity:
+def _narrowed(identity: Identity, claims: Mapping[str, Any]) -> Identity:
+    """Return the identity as narrow as the claims of its token say."""
     max_tokens = claims.get("max_tokens")
     if max_tokens is not None and (type(max_tokens) is not int or not 1 <= max_tokens < 2**31):
         raise Unfit("The token's max_tokens must be a positive whole number.")
-    return Identity(
-        site,
-        Means.JWT,
-        live.credential_id,
+    return replace(
+        identity,
         scopes=_scopes(claims.get("scope")),
         model=_words(claims, "model"),
         max_tokens=max_tokens,
@@ -367,14 +405,32 @@ def _words(claims: Mapping[str, Any], claim: str) -> str | None:
     raise Unfit(f"The token's {claim} must be text.")
 
 
+# What the desk minted itself
+
+
+def _check_minted(token: str, lookups: Lookups) -> Identity:
+    claims = minted.read(Use.TOKEN, token)
+    # It ends with its site, and with the credential that it was asked for with.
+    site = lookups.find_voucher(claims["cred"])
+    if site is None or site.public_id != claims["site"]:
+        raise NotProven
+    return _narrowed(Identity(site, Means.TOKEN, claims["cred"], token_id=claims["jti"]), claims)
+
+
+def _refusal_of_ticket(text: str) -> Unfit:
+    """Tell who holds a ticket of ours what it is for; anybody else, nothing."""
+    minted.read(Use.TICKET, text)
+    return Unfit("A ticket opens the events of its own stream or job, and nothing else.")
+
+
 # API keys
 
 
-def _check_key(key: str) -> Identity:
+def _check_key(key: str, lookups: Lookups) -> Identity:
     form = KEY_FORM.fullmatch(key)
     if form is None:
         raise NotProven
-    owner = directory.find_key(form[1])
+    owner = lookups.find_key(form[1])
     if not hmac.compare_digest(hash_key(key), owner.key_hash if owner else DECOY_HASH) or owner is None:
         raise NotProven
     return Identity(owner.site, Means.API_KEY, owner.credential_id)
