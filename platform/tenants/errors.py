@@ -13,6 +13,7 @@
     - OriginNotAllowed
     - ModelNotAllowed
     - ScopeMissing
+    - WiderThanProof    a narrowed proof asks for a token or ticket that is wider than itself
   + Unissuable            a site or credential cannot be made as asked (commands and the admin)
     - SlugTaken
     - TooManyLive
@@ -84,6 +85,10 @@ class ModelNotAllowed(Forbidden):
 
 class ScopeMissing(Forbidden):
     code = "scope_missing"
+
+
+class WiderThanProof(Forbidden):
+    code = "wider_than_proof"
 
 
 class Unissuable(TenantError):

@@ -6,16 +6,22 @@ from urllib.parse import urlsplit
 
 from tenants.errors import AddressNotAllowed, ModelNotAllowed, OriginNotAllowed, ScopeMissing
 from tenants.models import Site
-from tenants.proof import Identity
+from tenants.proof import Identity, Means
 
 
 class Scope(StrEnum):
     """What a narrowed JWT may be for. Keys, signed requests and JWTs without a scope are for everything."""
 
+    CHAT_WRITE = "chat:write"
+    EMBEDDINGS_WRITE = "embeddings:write"
+    STREAMS_READ = "streams:read"
+    STREAMS_WRITE = "streams:write"
+
     JOBS_READ = "jobs:read"
     JOBS_WRITE = "jobs:write"
     WEBHOOKS_READ = "webhooks:read"
     WEBHOOKS_WRITE = "webhooks:write"
+    TOKENS_WRITE = "tokens:write"
 
 
 def client_address(peer: str, forwarded_for: str, trusted_proxies: int) -> str:
@@ -28,6 +34,16 @@ def client_address(peer: str, forwarded_for: str, trusted_proxies: int) -> str:
     chosen = hops[-min(trusted_proxies, len(hops))] if trusted_proxies and hops else peer
     address = _read_address(chosen)
     return str(address) if address else ""
+
+
+def check_place(identity: Identity, address: str, origin: str | None) -> None:
+    """Let in who asks from where it may. `origin` is None for servers and the desk's own pages.
+
+    A token that the desk bound to an origin is for visitors, who are on no allowlist; the site was, when it asked.
+    """
+    if identity.means is not Means.TOKEN or identity.origin is None:
+        check_address(identity.site, address)
+    check_origin(identity, origin)
 
 
 def check_address(site: Site, address: str) -> None:
