@@ -1,0 +1,145 @@
+"""Proofs on an event loop: who asks, without ever waiting for Postgres on the loop.
+
+What the directory remembers is enough for nearly every request. The rest is asked for in threads, once for all who
+wait for the same. What is asked for often is asked for anew before it is too old to count, so that nobody waits at all.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias, TypeVar
+from weakref import WeakKeyDictionary
+
+from core.signing import Hashed
+from core.threads import DatabaseThreads
+from tenants import tickets
+from tenants.directory import NotRemembered, Remembered, ShortMemory
+from tenants.errors import NotProven, OriginNotAllowed
+from tenants.limits import Scope, check_scope, read_origin
+from tenants.models import Site
+from tenants.origins import allowed_origin
+from tenants.proof import Presented, Proven, Signature, Token, check, find_proof, prove
+from tenants.tickets import Readable, Ticket
+
+#: A body longer than this is hashed in a thread: a mebibyte takes the loop about a millisecond.
+HASHED_HERE_BYTES = 262_144
+#: More than the lookups of any proof. What is loaded is forgotten at once only where far too many ask.
+MOST_LOOKUPS = 4
+
+SCOPES = {Readable.STREAM: Scope.STREAMS_READ, Readable.JOB: Scope.JOBS_READ}
+
+T = TypeVar("T")
+Key: TypeAlias = tuple[ShortMemory[Any], str]
+
+#: What is being asked for at this moment, by the threads that do it.
+_under_way: WeakKeyDictionary[DatabaseThreads, dict[Key, "asyncio.Task[Any]"]] = WeakKeyDictionary()
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """Who may read one stream or job: the holder of a ticket, or the site itself with a proof."""
+
+    site: Site
+    #: The one origin that ticket or token is bound to.
+    origin: str | None
+    ticket: Ticket | None = None
+    #: None for a ticket.
+    proven: Proven | None = None
+
+
+async def prove_live(asked: Presented, threads: DatabaseThreads) -> Proven:
+    """Return who asks. The nonce in it has yet to be used up.
+
+    Raises:
+        Unauthenticated: as `proof.check` does; and `Replayed` for the older form, whose signatures bind no address, so
+            that they are used up in one place for all addresses, which is Postgres.
+        OperationalError: it has to be asked for, and Postgres does not answer.
+    """
+    given = find_proof(asked.headers)
+    if isinstance(given, Signature):
+        if given.is_older:
+            return Proven(await threads.run(prove, asked))
+        asked = await _hashed(asked)
+    return await _with_lookups(lambda remembered: check(asked, remembered), threads)
+
+
+async def prove_reader(
+    asked: Presented, what: Readable, public_id: str, *, origin: str | None, threads: DatabaseThreads
+) -> Reader:
+    """Return who may read this stream or job: by its ticket, or by any proof with the scope for it.
+
+    `origin` is that of the page that asks; None for servers and the desk's own pages. For a proof that is no ticket,
+    address and origin have yet to be checked (`limits.check_place`), and the nonce to be used up.
+
+    Raises:
+        Unauthenticated: neither is proven, or the ticket is for something else.
+        OriginNotAllowed: the ticket is for another origin.
+        ScopeMissing: the proof is not for reading this.
+    """
+    given = find_proof(asked.headers)
+    if isinstance(given, Token) and tickets.is_ticket(given.text):
+        ticket = tickets.read(given.text)
+        tickets.check(ticket, what, public_id, origin=origin)
+        return Reader(await _site_of(ticket, origin, threads), ticket.origin, ticket=ticket)
+    proven = await prove_live(asked, threads)
+    check_scope(proven.identity, SCOPES[what])
+    return Reader(proven.identity.site, proven.identity.origin, proven=proven)
+
+
+async def is_site_origin(origin: str, threads: DatabaseThreads) -> bool:
+    """Say whether pages of this origin are those of any active site, for preflights and for answers to nobody."""
+    asking = read_origin(origin)
+    return await _with_lookups(lambda remembered: remembered.knows_origin(asking), threads)
+
+
+async def _site_of(ticket: Ticket, origin: str | None, threads: DatabaseThreads) -> Site:
+    """Return the ticket's site, if it is active, the credential still live, and the origin still the site's."""
+    site = await _with_lookups(lambda remembered: remembered.find_voucher(ticket.credential_id), threads)
+    if site is None or site.public_id != ticket.site:
+        raise NotProven
+    if origin is not None and allowed_origin(origin, site, ticket.origin) is None:
+        raise OriginNotAllowed("This origin is not among the site's origins.")
+    return site
+
+
+async def _hashed(asked: Presented) -> Presented:
+    """Hash a long body beside the loop."""
+    body = asked.body
+    if isinstance(body, Hashed) or len(body) <= HASHED_HERE_BYTES:
+        return asked
+    digest = await asyncio.to_thread(lambda: hashlib.sha256(body).hexdigest())
+    return replace(asked, body=Hashed(digest))
+
+
+async def _with_lookups(decide: Callable[[Remembered], T], threads: DatabaseThreads) -> T:
+    """Return what is decided by what is remembered, once enough is."""
+    for _ in range(MOST_LOOKUPS):
+        remembered = Remembered()
+        try:
+            decided = decide(remembered)
+        except NotRemembered as missing:
+            # Shielded: others wait for it too, and this request may be canceled.
+            await asyncio.shield(_load(missing, threads))
+        else:
+            for each in remembered.aging:
+                _load(each, threads)
+            return decided
+    raise NotProven
+
+
+def _load(missing: NotRemembered, threads: DatabaseThreads) -> "asyncio.Task[Any]":
+    """Ask for it in a thread, unless that is being done."""
+    tasks = _under_way.setdefault(threads, {})
+    key = (missing.memory, missing.key)
+    if key not in tasks:
+        tasks[key] = asyncio.create_task(threads.run(missing.memory.load, missing.key))
+        tasks[key].add_done_callback(lambda task: _done(tasks, key, task))
+    return tasks[key]
+
+
+def _done(tasks: dict[Key, "asyncio.Task[Any]"], key: Key, task: "asyncio.Task[Any]") -> None:
+    del tasks[key]
+    if not task.cancelled():
+        # Looked at, so that asyncio does not complain: where nobody waits, the next one asks again.
+        task.exception()
