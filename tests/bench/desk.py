@@ -39,6 +39,7 @@ class Desk:
     broker_url: str
     journal: Path
     web_pid: int
+    broker_pid: int
     folder: Path
     environment: Mapping[str, str]
 
@@ -87,7 +88,7 @@ def running_desk() -> Iterator[Desk]:
             database_url=database.url,
             redis_url=broker.url,
         )
-        yield Desk(card, database.url, broker.url, journal, web.pid, folder, environment)
+        yield Desk(card, database.url, broker.url, journal, web.pid, broker.pid, folder, environment)
 
 
 @contextmanager
