@@ -54,7 +54,8 @@ class Job(models.Model):
     ID_PREFIX = "job"
 
     id = models.UUIDField(primary_key=True, default=new_uuid, editable=False)
-    site = models.ForeignKey(Site, models.CASCADE, related_name="jobs")
+    # Its own index, and the batch's, would be one more beside those that begin with it, and plans would choose it.
+    site = models.ForeignKey(Site, models.CASCADE, related_name="jobs", db_index=False)
     kind = models.CharField(max_length=20, choices=JobKind.choices)
     #: The name the site asked for; it selects the route.
     model = models.CharField(max_length=200)
@@ -99,7 +100,7 @@ class Job(models.Model):
     erased_at = models.DateTimeField(null=True)
 
     #: The batch it is a member of, and its name there. Members are told of by their batch's events alone.
-    batch = models.ForeignKey("jobs.Batch", models.CASCADE, null=True, related_name="members")
+    batch = models.ForeignKey("jobs.Batch", models.CASCADE, null=True, related_name="members", db_index=False)
     custom_id = models.CharField(max_length=200, blank=True)
 
     class Meta:
@@ -185,7 +186,7 @@ class AttemptOutcome(models.TextChoices):
 class Attempt(models.Model):
     """One worker's try at a job. Append-only; open until `ended_at`."""
 
-    job = models.ForeignKey(Job, models.CASCADE, related_name="attempts")
+    job = models.ForeignKey(Job, models.CASCADE, related_name="attempts", db_index=False)
     #: Counted from 1.
     number = models.PositiveIntegerField()
     worker_id = models.UUIDField()
