@@ -76,7 +76,7 @@ class Desk(SyncHandler):
     async def get_response_async(self, request: HttpRequest) -> HttpResponseBase:
         if request.path in WITHOUT_THREAD:
             return self.get_response(request)
-        threads = self._slow if is_upload(request.method, request.path) else self._threads
+        threads = self._slow if _is_long(request) else self._threads
         return await threads.run(self.get_response, request)
 
     async def send_response(self, response: HttpResponseBase, send: Send) -> None:
@@ -90,9 +90,9 @@ def _without_type(scope: Mapping[str, Any]) -> list[tuple[bytes, bytes]]:
 
 
 def _take_in(request: ASGIRequest, body_file: IO[bytes]) -> None:
-    """Hold the body in memory: the file is closed under a thread whose client goes away. It is small (`BodyLimit`).
+    """Hold the body in memory: the file may be closed under the thread. It is small (`BodyLimit`).
 
-    Not so a file that is uploaded: who reads it is told that it is closed.
+    A long one stays where it is until a thread takes it: of these there are few, so it is not held many times at once.
     """
     # The length that came is the truth: a chunked body announces none, which DRF takes for no body at all.
     request.META["CONTENT_LENGTH"] = str(body_file.seek(0, os.SEEK_END))
@@ -100,8 +100,12 @@ def _take_in(request: ASGIRequest, body_file: IO[bytes]) -> None:
     if request.encoding is not None:
         # What a body's type names would also be how the query is read; and not all of them are encodings of text.
         request.encoding = "utf-8"
-    if not is_cut_off(request) and not unread(request) and not is_upload(request.method, request.path):
+    if not is_cut_off(request) and not unread(request) and not _is_long(request):
         len(request.body)
+
+
+def _is_long(request: HttpRequest) -> bool:
+    return is_upload(request.method, request.path) or int(request.META["CONTENT_LENGTH"]) > settings.MAX_BODY_BYTES
 
 
 def get_application() -> App:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import resource
+import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,8 +14,8 @@ from pytest_django import Settings
 from structlog.testing import capture_logs
 
 from api import reading
-from api.asgi import get_application
-from api.body_limit import App
+from api.asgi import Desk, get_application
+from api.body_limit import App, BodyLimit
 from api.errors import TooManyUnproven, TooSlow
 from api.reading import LONGEST_UNPROVEN_SECONDS, SHARE, Room, Share, read_body
 from core import clock
@@ -148,6 +149,26 @@ async def test_a_large_batch_is_taken_from_who_proves_to_be_somebody(
 
     assert (answer.status_code, answer.json().get("status")) == (200, "in_progress"), answer.text
     assert await DATABASE.run(lambda: Batch.objects.get().total) == 600
+
+
+async def test_long_batches_wait_for_a_few_threads_and_short_requests_do_not(
+    bakery: NewSite, route: object, key: dict[str, str]
+) -> None:
+    slow, go_on = DatabaseThreads("slow", 1), threading.Event()
+    app = BodyLimit(Desk(DatabaseThreads("web", 1), slow=slow))
+    requests = [{"custom_id": f"r{n}", "body": CHAT} for n in range(5000)]
+    body = json.dumps({"endpoint": "/v1/chat/completions", "requests": requests}).encode()
+    busy = asyncio.create_task(slow.run(go_on.wait))
+    transport = httpx.ASGITransport(app=app)  # type: ignore[arg-type]
+
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost", headers=key) as http:
+        long = asyncio.create_task(http.post("/v1/batches", content=body, headers={"Content-Type": "application/json"}))
+        short = [(await http.get("/v1/batches")).json()["data"] for _ in range(3)]
+        go_on.set()
+        answer, _ = await asyncio.gather(long, busy)
+
+    assert short == [[], [], []]
+    assert answer.status_code == 200, answer.text
 
 
 # Of too many nobodies
