@@ -11,8 +11,8 @@ from django.db import transaction
 
 from core import clock
 from inference.accounts import Asker, to_account, to_open_account
-from inference.calls import CallClosed, CallOpened
-from inference.complete import Answered, PutOff, Trace, Unanswered, complete
+from inference.calls import CallClosed, CallOpened, Trace
+from inference.complete import Answered, PutOff, Unanswered, complete
 from inference.errors import InferenceError
 from inference.retry_budget import Retries
 from inference.routing import ProviderSpec, Routing

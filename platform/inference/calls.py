@@ -1,6 +1,6 @@
 """The record of a request's calls: what was asked of whom, and what became of it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Protocol
@@ -38,6 +38,15 @@ class CallClosed:
     duration_ms: int
     first_token_ms: int | None = None
     error: ProviderError | None = None
+
+
+@dataclass(slots=True)
+class Trace:
+    """The calls of one request. It is the caller's, so that it can be read when the request was cut short."""
+
+    #: `<prefix>:<call>` names a call here, upstream and in the accounts.
+    prefix: str
+    closed: list[CallClosed] = field(default_factory=list)
 
 
 class Ledger(Protocol):

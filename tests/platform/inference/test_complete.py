@@ -7,8 +7,8 @@ from uuid import UUID
 
 import pytest
 
-from inference.calls import CallClosed, CallOpened, CallOutcome
-from inference.complete import Answered, PutOff, Trace, Unanswered, complete
+from inference.calls import CallClosed, CallOpened, CallOutcome, Trace
+from inference.complete import Answered, PutOff, Unanswered, complete
 from inference.errors import NoProvider
 from inference.retry_budget import RetryBudgets
 from inference.routing import ProviderSpec, Target

@@ -1,0 +1,87 @@
+"""Go on with an answer that was cut: what the next provider is asked, and how the two answers are joined."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import fields, replace
+
+from inference.calls import Trace
+from providers.errors import ProviderError
+from providers.estimate import estimate_text
+from providers.types import (
+    Burst,
+    ChatRequest,
+    Finished,
+    Message,
+    Role,
+    Started,
+    StreamEvent,
+    TextDelta,
+    TextPart,
+    ToolCallStarted,
+    Usage,
+)
+
+
+class Continuation:
+    """What was said so far of one answer, over all the calls that it takes."""
+
+    def __init__(self, request: ChatRequest) -> None:
+        self._request = request
+        self._text: list[str] = []
+        self._has_started = False
+        self._has_called_tools = False
+        #: White space at the end of the text so far: it was not sent, and may be said again.
+        self._gap = ""
+        #: What the calls before this one used.
+        self._usage = Usage()
+
+    def request(self) -> ChatRequest:
+        """Return what to ask now: the request, and what was said of the answer as the model's own turn."""
+        text = "".join(self._text)
+        # Anthropic refuses a last turn that ends in white space.
+        said = text.rstrip()
+        self._gap = text[len(said) :]
+        if not said:
+            return self._request
+        turn = Message(Role.ASSISTANT, (TextPart(said),))
+        max_tokens = self._request.max_tokens
+        if max_tokens is not None:
+            max_tokens = max(max_tokens - estimate_text(said), 1)
+        return replace(self._request, messages=(*self._request.messages, turn), max_tokens=max_tokens)
+
+    def add(self, burst: Burst, trace: Trace) -> Burst:
+        """Return a burst as a part of the one answer. One with `Finished` comes after its call is in the trace."""
+        return Burst(list(self._joined(burst.events, trace)))
+
+    def can_go_on_after(self, error: ProviderError, trace: Trace) -> bool:
+        """Say whether somebody else can go on; then what the call used, which is in the trace, counts too."""
+        wanted = self._request.output_format
+        # A tool call or a document that was cut has no end which another model would write.
+        if not error.failover or self._has_called_tools or (wanted is not None and wanted.kind != "text"):
+            return False
+        self._usage = _sum(self._usage, trace.closed[-1].usage)
+        return True
+
+    def _joined(self, events: Sequence[StreamEvent], trace: Trace) -> Iterator[StreamEvent]:
+        for event in events:
+            match event:
+                case Started():
+                    if not self._has_started:
+                        self._has_started = True
+                        yield event
+                case TextDelta(text):
+                    if text := self._without_gap(text):
+                        self._text.append(text)
+                        yield TextDelta(text)
+                case Finished(reason):
+                    yield Finished(reason, _sum(self._usage, trace.closed[-1].usage))
+                case _:
+                    self._has_called_tools = self._has_called_tools or isinstance(event, ToolCallStarted)
+                    yield event
+
+    def _without_gap(self, text: str) -> str:
+        gap, self._gap = self._gap, ""
+        return text.removeprefix(gap)
+
+
+def _sum(one: Usage, other: Usage) -> Usage:
+    return Usage(*(getattr(one, each.name) + getattr(other, each.name) for each in fields(Usage)))

@@ -1,0 +1,106 @@
+"""One call and its record: it is written down before it is made, and what became of it, however it ends."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import structlog
+
+from core import clock
+from core.crash import CrashPoint, crash_point
+from inference.calls import CallClosed, CallOpened, CallOutcome, Ledger, Trace
+from inference.collect import Collector
+from inference.routing import Target
+from providers.errors import Ambiguous, ProviderError, TimedOut
+from providers.estimate import estimate_text, estimate_tokens
+from providers.types import Answer, Burst, InferenceRequest, Usage
+
+log = structlog.get_logger(__name__)
+
+
+@asynccontextmanager
+async def recorded(request: InferenceRequest, target: Target, trace: Trace, ledger: Ledger) -> AsyncIterator["Watch"]:
+    """Write that a call begins; when the block is left, add what became of it to the trace.
+
+    Raises what the ledger raises: then the call must not be made.
+    """
+    number = len(trace.closed) + 1
+    opened = CallOpened(number, f"{trace.prefix}:{number}", target, clock.now())
+    await ledger.open(opened, trace.closed[-1] if trace.closed else None)
+    crash_point(CrashPoint.BEFORE_CALL)
+    watch = Watch(opened, request)
+    try:
+        yield watch
+    except ProviderError as error:
+        trace.closed.append(watch.failed(error))
+        log.warning(
+            "call_failed",
+            provider=target.provider.name,
+            model=target.upstream_model,
+            call=number,
+            kind=error.kind,
+            status=error.status,
+            code=error.code,
+        )
+        raise
+    except (asyncio.CancelledError, GeneratorExit):
+        trace.closed.append(watch.canceled())
+        raise
+    except Exception:
+        # A fault of ours; the call was made all the same, and its account must not stay open.
+        trace.closed.append(watch.failed(Ambiguous("The desk failed while it made this call.")))
+        raise
+    trace.closed.append(watch.answered())
+
+
+class Watch:
+    """Times one call, and tells what it used. Give it the bursts of a stream, or the whole `answer`."""
+
+    def __init__(self, opened: CallOpened, request: InferenceRequest) -> None:
+        self.opened = opened
+        self.request = request
+        self.collector = Collector()
+        self.answer: Answer | None = None
+        self._started = time.monotonic()
+        self._first_event_ms: int | None = None
+
+    def add(self, burst: Burst) -> None:
+        if self._first_event_ms is None and burst.events:
+            self._first_event_ms = self._elapsed_ms()
+            crash_point(CrashPoint.IN_CALL)
+        for event in burst.events:
+            self.collector.add(event)
+
+    def answered(self) -> CallClosed:
+        return self._closed(CallOutcome.OK, self.answer.usage if self.answer else self._finished_usage())
+
+    def failed(self, error: ProviderError) -> CallClosed:
+        outcome = CallOutcome.TIMEOUT if isinstance(error, TimedOut) else CallOutcome.ERROR
+        if error.maybe_billed:
+            return self._closed(outcome, self._finished_usage(), error)
+        return self._closed(outcome, Usage(), error)
+
+    def canceled(self) -> CallClosed:
+        return self._closed(CallOutcome.CANCELED, self._finished_usage())
+
+    def _finished_usage(self) -> Usage | None:
+        return self.collector.finished.usage if self.collector.finished else None
+
+    def _closed(self, outcome: CallOutcome, usage: Usage | None, error: ProviderError | None = None) -> CallClosed:
+        return CallClosed(
+            opened=self.opened,
+            outcome=outcome,
+            # Missing usage is not zero: the provider may have worked, and billed.
+            usage=self._estimate() if usage is None else usage,
+            estimated=usage is None,
+            duration_ms=self._elapsed_ms(),
+            first_token_ms=self._first_event_ms,
+            error=error,
+        )
+
+    def _estimate(self) -> Usage:
+        return Usage(estimate_tokens(self.request), estimate_text(self.collector.received))
+
+    def _elapsed_ms(self) -> int:
+        return int((time.monotonic() - self._started) * 1000)
