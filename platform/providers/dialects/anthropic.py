@@ -26,17 +26,32 @@ from providers.types import (
     Usage,
 )
 
+#: What callers may send as `anthropic-version`. The newer refuses sampling settings, whatever the model.
+CLASSIC = "2023-06-01"
+STRICT = "2026-10-21"
+
 # Requests
 
 
-def decode_chat(data: bytes | Mapping[str, Any]) -> ChatRequest:
+def check_version(header: str | None) -> str:
+    """Return the version that a caller speaks, or raise InvalidRequest: this dialect has no default."""
+    if header is None:
+        raise InvalidRequest("anthropic-version: header is required", "anthropic-version")
+    if header not in (CLASSIC, STRICT):
+        raise InvalidRequest(f"anthropic-version: not a valid version; send {CLASSIC} or {STRICT}", "anthropic-version")
+    return header
+
+
+def decode_chat(data: bytes | Mapping[str, Any], version: str = CLASSIC) -> ChatRequest:
     """Return the chat request that a body asks for, or raise InvalidRequest."""
-    return to_chat_request(parse_chat(data))
+    return to_chat_request(parse_chat(data, version))
 
 
-def parse_chat(data: bytes | Mapping[str, Any]) -> wire.MessagesBody:
+def parse_chat(data: bytes | Mapping[str, Any], version: str = CLASSIC) -> wire.MessagesBody:
     """Return the body as a struct, for callers who also want what is not part of the request (`stream`)."""
     body = decode(data, wire.MessagesBody, _words)
+    if version == STRICT:
+        _refuse_sampling(body)
     _refuse_unsupported(body)
     return body
 
@@ -224,6 +239,13 @@ def _effort(body: wire.MessagesBody) -> str | None:
             return "low" if budget < 4096 else "medium" if budget < 16_384 else "high"
         case _:
             return None
+
+
+def _refuse_sampling(body: wire.MessagesBody) -> None:
+    for field, value in (("temperature", body.temperature), ("top_p", body.top_p), ("top_k", body.top_k)):
+        # Even the value that is the default.
+        if value is not None:
+            raise InvalidRequest(f"{field}: not supported in anthropic-version {STRICT}", field)
 
 
 def _refuse_unsupported(body: wire.MessagesBody) -> None:

@@ -32,6 +32,16 @@ LEFT = -4
 #: What is said, between the beginning of a message and its end.
 Said: TypeAlias = TextDelta | ReasoningDelta | ToolCallStarted | ToolCallDelta
 
+#: The rest of it was said at the beginning.
+_USAGE_AT_THE_END = (
+    "input_tokens",
+    "cache_creation_input_tokens",
+    "cache_read_input_tokens",
+    "cache_creation",
+    "output_tokens",
+    "output_tokens_details",
+)
+
 _STARTS = {
     TEXT: b'{"type":"text","text":""}',
     THINKING: b'{"type":"thinking","thinking":"","signature":""}',
@@ -116,6 +126,10 @@ class AnthropicStream:
 
     def _say(self, event: Said) -> list[Frame]:
         block = self._block_of(event)
+        if isinstance(event, ToolCallStarted):
+            self._calls += 1
+        elif not _text_of(event) or self._comes_too_late(event, block):
+            return []
         if block != self._open and (self._waiting or not self._may_close()):
             self._waiting.setdefault(block, []).append(event)
             return []
@@ -133,19 +147,18 @@ class AnthropicStream:
     def _may_close(self) -> bool:
         return self._open < 0 or _is_whole("".join(self._arguments))
 
+    def _comes_too_late(self, event: Said, block: int) -> bool:
+        """Arguments after those that were whole: nothing but white space can follow."""
+        return isinstance(event, ToolCallDelta) and block != self._open and block not in self._waiting
+
     def _write(self, block: int, event: Said) -> list[Frame]:
         """Return the frames of an event whose block is open, or can be opened."""
-        match event:
-            case ToolCallStarted():
-                self._calls += 1
-                return self._open_block(block, _tool_use(event))
-            case ToolCallDelta(arguments=text):
-                self._arguments.append(text)
-            case TextDelta(text) | ReasoningDelta(text):
-                pass
-        if not text:
-            return []
+        if isinstance(event, ToolCallStarted):
+            return self._open_block(block, _tool_use(event))
         opened = [] if block == self._open else self._open_block(block, _STARTS[block])
+        text = _text_of(event)
+        if isinstance(event, ToolCallDelta):
+            self._arguments.append(text)
         return [*opened, Frame("content_block_delta", self._delta_head + quoted(text) + b"}}")]
 
     def _open_block(self, block: int, content: bytes) -> list[Frame]:
@@ -189,6 +202,10 @@ def _delta_of(block: int) -> bytes:
             return b'"type":"input_json_delta","partial_json"'
 
 
+def _text_of(event: TextDelta | ReasoningDelta | ToolCallDelta) -> str:
+    return event.arguments if isinstance(event, ToolCallDelta) else event.text
+
+
 def _tool_use(call: ToolCallStarted) -> bytes:
     return msgspec.json.encode({"type": "tool_use", "id": call.id, "name": call.name, "input": {}})
 
@@ -204,7 +221,9 @@ def _is_whole(arguments: str) -> bool:
 
 
 def _usage(usage: Usage | None) -> JSONObject:
-    return {"output_tokens": 0} if usage is None else encode_usage(usage)
+    if usage is None:
+        return {"output_tokens": 0}
+    return {field: count for field, count in encode_usage(usage).items() if field in _USAGE_AT_THE_END}
 
 
 def _frame(event: str, **fields: Any) -> Frame:

@@ -16,7 +16,7 @@ class Fault:
     param: str | None = None
 
 
-#: Anthropic's official client chooses its exception by the status or, in a stream, by these.
+#: Anthropic's words for a status. In a stream, whose status is 200, they are all that says what went wrong.
 _ANTHROPIC_TYPES = {
     401: "authentication_error",
     402: "billing_error",

@@ -26,4 +26,4 @@ def _lines(data: bytes) -> bytes:
     """Return data of several lines as as many fields; JSON on one line as it is."""
     if b"\n" not in data and b"\r" not in data:
         return data
-    return b"\ndata: ".join(data.splitlines())
+    return data.replace(b"\r\n", b"\n").replace(b"\r", b"\n").replace(b"\n", b"\ndata: ")
