@@ -6,11 +6,12 @@ from datetime import timedelta
 from uuid import UUID
 
 import structlog
-from django.db import connection, transaction
+from django.db import InterfaceError, OperationalError, connection, transaction
 from django.db.models.functions import Now
 
 from core import clock
 from core.crash import CrashPoint, crash_point
+from core.ids import to_public
 from jobs.batches.events import record_end
 from jobs.batches.locks import held
 from jobs.batches.progress import Account, Counts, add_up, count_members
@@ -49,13 +50,23 @@ def conclude_ended() -> int:
     """End every batch whose members have all ended; return how many were."""
     with connection.cursor() as cursor:
         cursor.execute(FINALIZE)
-    return sum(_conclude(batch_id) for batch_id in _concludable())
+    return sum(map(_try_to_conclude, _concludable()))
 
 
 def _concludable() -> list[UUID]:
     with connection.cursor() as cursor:
         cursor.execute(CONCLUDABLE)
         return [batch_id for (batch_id,) in cursor.fetchall()]
+
+
+def _try_to_conclude(batch_id: UUID) -> bool:
+    try:
+        return _conclude(batch_id)
+    except (OperationalError, InterfaceError):
+        raise
+    except Exception:  # a fault of ours with one batch: those behind it have their end all the same
+        log.exception("batch_not_ended", batch=to_public(Batch.ID_PREFIX, batch_id))
+        return False
 
 
 def _conclude(batch_id: UUID) -> bool:

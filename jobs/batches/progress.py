@@ -10,6 +10,9 @@ from django.db.models import Count
 
 from jobs.models import Batch, Job
 
+#: What a column of a batch takes.
+LARGEST_SUM = 2**63 - 1
+
 
 @dataclass(frozen=True, slots=True)
 class Counts:
@@ -93,8 +96,8 @@ def add_up(batch_ids: Sequence[UUID]) -> dict[UUID, Account]:
 
 
 def _to_account(sums: list[Any]) -> Account:
-    # Postgres adds large whole numbers up to a decimal.
-    return Account(*(None if each is None else int(each) for each in sums))  # type: ignore[arg-type] # only the first
+    # Postgres adds large whole numbers up to a decimal, which may be larger than the column that keeps the sum.
+    return Account(*(None if each is None else min(int(each), LARGEST_SUM) for each in sums))  # type: ignore[arg-type]
 
 
 def _frozen(batch: Batch) -> Counts:
