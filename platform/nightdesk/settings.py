@@ -46,6 +46,7 @@ INSTALLED_APPS = [
     "api",
 ]
 MIDDLEWARE = [
+    "api.cors.CrossOrigin",
     "api.middleware.RequestScope",
     "django.middleware.security.SecurityMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
@@ -192,8 +193,18 @@ JOB_RETENTION_DAYS = env.number("JOB_RETENTION_DAYS", 30)
 
 #: Without Redis nobody counts and no nonce is checked: `open` lets requests through, `closed` answers 503.
 LIVE_WITHOUT_REDIS = env.choice("LIVE_WITHOUT_REDIS", "open", ("open", "closed"))
+#: How long the log of a stream can be read after its end.
+STREAM_LOG_SECONDS = env.number("STREAM_LOG_SECONDS", 3600, at_least=60)
+#: Of one stream: so much is held, in memory while it runs and in Redis. What is older cannot be resumed.
+STREAM_LOG_BYTES = env.number("STREAM_LOG_BYTES", 4_194_304, at_least=65_536)
+#: How long a stream that nobody reads any more goes on, for its reader to come back.
+STREAM_GRACE_SECONDS = env.number("STREAM_GRACE_SECONDS", 15)
 #: How long an idempotency key stands for the answer that it got.
 IDEMPOTENCY_SECONDS = env.number("IDEMPOTENCY_SECONDS", 86_400, at_least=1)
+#: Of a site, where no row of limits says otherwise; 0 limits nothing.
+DEFAULT_REQUESTS_PER_MINUTE = env.number("DEFAULT_REQUESTS_PER_MINUTE", 0)
+DEFAULT_TOKENS_PER_MINUTE = env.number("DEFAULT_TOKENS_PER_MINUTE", 0)
+DEFAULT_CONCURRENCY = env.number("DEFAULT_CONCURRENCY", 0)
 
 # Webhooks
 
@@ -240,7 +251,7 @@ SPECTACULAR_SETTINGS = {
     "OAS_VERSION": "3.1.1",
     "SERVE_INCLUDE_SCHEMA": False,
     "COMPONENT_SPLIT_REQUEST": True,
-    "TAGS": [{"name": name} for name in ("Jobs", "Batches", "Files", "Webhooks", "Operations")],
+    "TAGS": [{"name": name} for name in ("Jobs", "Batches", "Files", "Webhooks", "Tokens", "Operations")],
     "ENUM_NAME_OVERRIDES": {
         "JobState": "jobs.models.JobState",
         "BatchState": "jobs.models.BatchState",

@@ -1,0 +1,105 @@
+"""What the log holds: events, coalesced into entries, beside a record that says whose they are."""
+
+from collections.abc import Iterator, Sequence
+from typing import Literal, TypeAlias
+
+from msgspec import Struct, msgpack
+
+#: A reader takes an entry whole, and the log is trimmed by whole entries. One longer event has one to itself.
+ENTRY_BYTES = 64 * 1024
+
+EndKind: TypeAlias = Literal["done", "error", "canceled"]
+
+
+class Event(Struct, frozen=True, gc=False, array_like=True):
+    """One frame of the caller's dialect, and which it is: events are counted from 1, without gaps."""
+
+    seq: int
+    name: str
+    data: bytes
+
+
+class End(Struct, frozen=True, gc=False, array_like=True):
+    """How the stream ended. What its dialect says about that is in the last events, if whoever wrote it could."""
+
+    kind: EndKind
+
+
+class About(Struct, frozen=True, kw_only=True):
+    """What a reader must know before the first event."""
+
+    id: str
+    site: str
+    #: Of the answer; 0 while it is not known yet.
+    status: int
+    content_type: str
+    dialect: str
+    #: The only page that may read it in a browser.
+    origin: str | None
+    kind: Literal["stream", "answer"]
+    created_at: float
+
+
+class Record(Struct, frozen=True):
+    """What stands beside a log: whose stream it is, which process serves it, and its end if it has one."""
+
+    about: About
+    process: str
+    last: int
+    end: End | None
+
+
+class Entry(Struct, frozen=True, array_like=True):
+    """Several events, up to and with event number `last`."""
+
+    last: int
+    events: list[Event]
+    end: End | None
+
+    @property
+    def id(self) -> str:
+        """Of the entry in the Redis Stream. The end may follow its last event in an entry without events."""
+        return f"{self.last}-{1 if self.end else 0}"
+
+
+encode = msgpack.Encoder().encode
+decode_entry = msgpack.Decoder(Entry).decode
+decode_record = msgpack.Decoder(Record).decode
+
+
+def log_key(stream_id: str) -> str:
+    """Name the Redis Stream that holds a stream's entries."""
+    return f"nd:stream:{stream_id}"
+
+
+def record_key(stream_id: str) -> str:
+    """Name the key of a stream's record."""
+    return f"nd:stream:{stream_id}:about"
+
+
+def channel(stream_id: str) -> str:
+    """Name the channel on which a stream's entries are told to who is reading it."""
+    return f"nd:stream:{stream_id}:tail"
+
+
+def process_key(process_id: str) -> str:
+    """Name the key that is there as long as a process is."""
+    return f"nd:process:{process_id}"
+
+
+def cancel_key(process_id: str) -> str:
+    """Name the set of streams that a process is asked to cancel."""
+    return f"nd:process:{process_id}:cancel"
+
+
+def split(after: int, events: Sequence[Event], end: End | None) -> Iterator[Entry]:
+    """Yield the entries that say all this: few, but none much longer than `ENTRY_BYTES`."""
+    begin = size = 0
+    for index, event in enumerate(events):
+        size += len(event.data)
+        if size > ENTRY_BYTES and index > begin:
+            yield Entry(events[index - 1].seq, list(events[begin:index]), None)
+            begin, size = index, len(event.data)
+    last = events[-1].seq if events else after
+    if begin < len(events) or end:
+        yield Entry(last, list(events[begin:]), end)

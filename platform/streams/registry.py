@@ -1,0 +1,145 @@
+"""The streams that this process runs: started, counted, canceled when nobody reads them, and ended when it stops."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+
+import redis.asyncio
+import structlog
+
+from core.redis import RedisAway, redis_errors
+from streams.entries import About, End, channel
+from streams.errors import StreamsClosed
+from streams.live import LiveStream
+from streams.log import Writer
+from streams.process import ProcessMark
+
+log = structlog.get_logger(__name__)
+
+#: How often one looks for readers in other processes, and between the two looks that must agree that there are none:
+#: one may be reconnecting.
+LOOK_SECONDS = 1.0
+#: For streams that are canceled as the process stops, to say so to their readers and to the log.
+LAST_WORDS_SECONDS = 5.0
+
+
+class LiveStreams:
+    """One for each process."""
+
+    def __init__(
+        self,
+        server: redis.asyncio.Redis,
+        process: ProcessMark,
+        *,
+        grace_seconds: float,
+        ttl_seconds: int,
+        max_bytes: int,
+    ) -> None:
+        self._server = server
+        self._process = process
+        self._grace_seconds = grace_seconds
+        self._ttl_seconds = ttl_seconds
+        self._max_bytes = max_bytes
+        self._running: dict[asyncio.Task[None], Writer] = {}
+        self._looking: set[asyncio.Task[None]] = set()
+        self._is_closed = False
+
+    def __len__(self) -> int:
+        """How many are running."""
+        return len(self._running)
+
+    def start(self, about: About, run: Callable[[Writer], Awaitable[None]], *, detached: bool = False) -> LiveStream:
+        """Let `run` write a stream. Unless it is detached, it is canceled when nobody reads it for the grace time.
+
+        `run` ends it by `writer.finish`; what leaves without that has ended in an error. Raises `StreamsClosed`.
+        """
+        if self._is_closed:
+            raise StreamsClosed("This process is about to stop; it starts no more streams.")
+        writer = Writer(
+            self._server,
+            about,
+            process=self._process,
+            ttl_seconds=self._ttl_seconds,
+            max_bytes=self._max_bytes,
+            detached=detached,
+        )
+        stream = writer.stream
+        task = asyncio.get_running_loop().create_task(_run(writer, run), name=f"stream {about.id}")
+        self._running[task] = writer
+        task.add_done_callback(self._note_done)
+        stream.run_by(task, self._note_unread)
+        self._note_unread(stream)
+        return stream
+
+    async def announced(self, stream: LiveStream) -> bool:
+        """Wait until other processes can find a stream that was started here. False when Redis is away."""
+        for writer in self._running.values():
+            if writer.stream is stream:
+                return await writer.flushed()
+        return True
+
+    async def drain(self, seconds: float) -> None:
+        """Start no more; let those that run end in so many seconds, and cancel the rest."""
+        self._is_closed = True
+        if self._running:
+            await asyncio.wait(list(self._running), timeout=seconds)
+        for writer in list(self._running.values()):
+            writer.stream.cancel("stopped")
+        if self._running:
+            log.warning("streams_cut_by_stop", streams=len(self._running))
+            await asyncio.wait(list(self._running), timeout=LAST_WORDS_SECONDS)
+
+    def _note_done(self, task: asyncio.Task[None]) -> None:
+        # A task that is canceled before its first step never runs, and so cannot say how it ended.
+        self._running.pop(task).end(End("canceled"))
+
+    def _note_unread(self, stream: LiveStream) -> None:
+        """Its last reader has left, or none has come yet."""
+        if not stream.detached:
+            asyncio.get_running_loop().call_later(self._grace_seconds, self._look, stream)
+
+    def _look(self, stream: LiveStream) -> None:
+        if stream.unread_seconds >= self._grace_seconds:
+            task = asyncio.get_running_loop().create_task(self._cancel_unread(stream))
+            self._looking.add(task)
+            task.add_done_callback(self._looking.discard)
+
+    async def _cancel_unread(self, stream: LiveStream) -> None:
+        """Cancel it, once nobody has read it in any process for the grace time."""
+        followed_at = time.monotonic() - stream.unread_seconds
+        while stream.unread_seconds:
+            if await self._is_followed(stream):
+                followed_at = time.monotonic()
+            elif time.monotonic() - followed_at >= self._grace_seconds:
+                stream.cancel("unread")
+                return
+            await asyncio.sleep(LOOK_SECONDS)
+
+    async def _is_followed(self, stream: LiveStream) -> bool:
+        """Say whether another process reads it. While Redis is away, none can."""
+        for look in range(2):
+            if look:
+                await asyncio.sleep(LOOK_SECONDS)
+            if await self._has_subscriber(stream):
+                return True
+        return False
+
+    async def _has_subscriber(self, stream: LiveStream) -> bool:
+        try:
+            with redis_errors():
+                ((_, count),) = await self._server.pubsub_numsub(channel(stream.id))
+        except RedisAway:
+            return False
+        return bool(count)
+
+
+async def _run(writer: Writer, run: Callable[[Writer], Awaitable[None]]) -> None:
+    """Run to the end, whatever happens: no reader is left waiting."""
+    try:
+        await run(writer)
+    except asyncio.CancelledError:
+        await writer.finish(End("canceled"))
+    except Exception:
+        log.exception("stream_failed", stream=writer.stream.id)
+    finally:
+        await writer.finish(End("error"))

@@ -1,0 +1,131 @@
+"""Reading a stream, in its process and in another."""
+
+import asyncio
+
+import pytest
+
+from streams.entries import End
+from streams.errors import CursorAhead, StreamUnknown
+from streams.follow import find_record, follow, request_cancel
+from streams.ids import new_stream_id
+from streams.log import Writer
+from tests.platform.streams.conftest import DONE, FRAMES, SITE, Process, told
+
+
+async def test_a_reader_in_the_same_process_sees_what_is_appended_at_once(serving: Process) -> None:
+    writer = serving.writer()
+
+    async with serving.follow(writer.stream.id) as following:
+        writer.append(FRAMES[:2])
+        first = await anext(following)
+        writer.append(FRAMES[2:3])
+        second = await anext(following)
+
+    assert [told(first), told(second)] == [FRAMES[:2], FRAMES[2:3]]
+    assert [event.seq for event in first + second] == [1, 2, 3]
+
+
+async def test_a_reader_in_another_process_sees_what_was_and_what_comes(serving: Process, other: Process) -> None:
+    writer = serving.writer()
+    writer.append(FRAMES[:3])
+    assert await writer.flushed()
+
+    async with other.follow(writer.stream.id) as following:
+        before = await anext(following)
+        writer.append(FRAMES[3:5])
+        later = await anext(following)
+        await writer.finish(DONE)
+        rest = [events async for events in following]
+
+    assert [told(before), told(later), rest] == [FRAMES[:3], FRAMES[3:5], []]
+    assert following.end == DONE
+
+
+async def test_a_stream_that_ended_is_read_from_any_place(serving: Process, other: Process) -> None:
+    writer = serving.writer()
+    writer.append(FRAMES)
+    await writer.finish(DONE)
+
+    for after in range(len(FRAMES) + 1):
+        assert told(await other.read(writer.stream.id, after)) == FRAMES[after:]
+    with pytest.raises(CursorAhead):
+        await other.read(writer.stream.id, len(FRAMES) + 1)
+
+
+async def test_a_stream_without_events_has_an_end(serving: Process, other: Process) -> None:
+    writer = serving.writer()
+    await writer.finish(End("error"))
+
+    async with other.follow(writer.stream.id) as following:
+        assert [events async for events in following] == []
+        assert following.end == End("error")
+
+
+async def test_another_site_learns_nothing(serving: Process, other: Process) -> None:
+    writer = serving.writer()
+    await writer.flushed()
+
+    for process in (serving, other):
+        with pytest.raises(StreamUnknown):
+            await find_record(process.server, writer.stream.id, site="site_other")
+        with pytest.raises(StreamUnknown):
+            await request_cancel(process.server, writer.stream.id, site="site_other")
+    with pytest.raises(StreamUnknown):
+        await other.read(new_stream_id())
+    with pytest.raises(StreamUnknown):
+        await other.read("stm_nonsense")
+
+
+async def test_a_stream_about_to_begin_is_waited_for(serving: Process, other: Process) -> None:
+    writer = serving.writer()
+    following = follow(other.server, writer.stream.id, 0, site=SITE, patience_seconds=5)
+
+    async with following:
+        writer.append(FRAMES[:1])
+        assert told(await anext(following)) == FRAMES[:1]
+
+
+async def test_a_quiet_stream_says_so(serving: Process, other: Process) -> None:
+    writer = serving.writer()
+    await writer.flushed()
+
+    for process in (serving, other):
+        async with process.follow(writer.stream.id, idle_seconds=0.01) as following:
+            assert await anext(following) == []
+
+
+async def test_what_is_known_later_is_known_with_the_first_event(serving: Process, other: Process) -> None:
+    writer = serving.writer()
+    await writer.flushed()
+
+    async with other.follow(writer.stream.id) as following:
+        writer.describe(status=429, content_type="application/json")
+        writer.append(FRAMES[:1])
+        await anext(following)
+        record = await find_record(other.server, writer.stream.id, site=SITE)
+
+    assert (record.about.status, record.about.content_type) == (429, "application/json")
+
+
+async def test_a_stream_is_canceled_from_another_process_within_a_second(serving: Process, other: Process) -> None:
+    canceled = asyncio.Event()
+
+    async def run(writer: Writer) -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            writer.append([("error", b"canceled")])
+            await writer.finish(End("canceled"))
+            canceled.set()
+
+    stream = serving.start(run, detached=True)
+    assert await serving.streams.announced(stream)
+    async with other.follow(stream.id) as following:
+        assert await request_cancel(other.server, stream.id, site=SITE)
+        async with asyncio.timeout(1):
+            await canceled.wait()
+        events = [event async for events in following for event in events]
+
+    assert (told(events), following.end) == ([("error", b"canceled")], End("canceled"))
+    assert stream.canceled_because == "asked"
+    assert not await request_cancel(other.server, stream.id, site=SITE)
