@@ -10,8 +10,11 @@ from rest_framework.authentication import BaseAuthentication
 from rest_framework.request import Request
 
 from api.announced import is_announced, note_proven, proven_before, signed_body
-from tenants.limits import check_address, check_origin, client_address
+from tenants.limits import check_place, client_address
 from tenants.proof import Identity, Presented, foresee, prove
+
+#: Where a request keeps who asks, for what is written around its answer.
+IDENTITY = "nightdesk.identity"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +31,8 @@ class SiteAuthentication(BaseAuthentication):
     def authenticate(self, request: Request) -> tuple[SiteUser, Identity]:
         identity = proven_before(request._request) or _ask(request._request)
         structlog.contextvars.bind_contextvars(site=identity.site.slug)
-        check_address(identity.site, address_of(request._request))
-        check_origin(identity, foreign_origin_of(request._request))
+        request._request.META[IDENTITY] = identity
+        check_place(identity, address_of(request._request), foreign_origin_of(request._request))
         return SiteUser(identity.site.slug), identity
 
     def authenticate_header(self, request: Request) -> str:
@@ -49,6 +52,12 @@ def _ask(request: HttpRequest) -> Identity:
 def identity_of(request: Request) -> Identity:
     """Return who asks."""
     return cast(Identity, request.auth)
+
+
+def known_sender(request: HttpRequest) -> Identity | None:
+    """Return who asks, if that was found out, whether or not they may."""
+    identity: Identity | None = request.META.get(IDENTITY)
+    return identity
 
 
 def to_presented(request: HttpRequest) -> Presented:
@@ -79,4 +88,9 @@ def address_of(request: HttpRequest) -> str:
 def foreign_origin_of(request: HttpRequest) -> str | None:
     """Return the origin of the page that asks; None for servers, and for pages of this desk (the docs)."""
     origin = request.headers.get("Origin")
-    return None if origin == f"{request.scheme}://{request.get_host()}" else origin
+    return None if origin == own_origin_of(request) else origin
+
+
+def own_origin_of(request: HttpRequest) -> str:
+    """Return the scheme and host that the desk was asked at."""
+    return f"{request.scheme}://{request.get_host()}"

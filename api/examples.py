@@ -216,3 +216,27 @@ RESULT_LINE = (
     '"request_id":"job_01ka2m7v5xf3v8k0q9r6t4w2yf","body":{"id":"chatcmpl-1","object":"chat.completion"}},'
     '"error":null}'
 )
+TOKEN_WANTED: dict[str, Any] = {
+    "scope": "chat:write",
+    "model": "gpt-5-mini",
+    "max_tokens": 500,
+    "origin": "https://bakery.example",
+    "expires_in": 900,
+}
+TOKEN: dict[str, Any] = {
+    "id": "tok_01ka2m7v5xf3v8k0q9r6t4w2ye",
+    "object": "token",
+    "token": "eyJhbGciOiJIUzI1NiIsInR5cCI6Im5pZ2h0ZGVzay10b2tlbitqd3QiLCJraWQiOiJrMSJ9.eyJhdWQiOiJkZXNrIiwi….…",
+    "scope": "chat:write",
+    "model": "gpt-5-mini",
+    "max_tokens": 500,
+    "origin": "https://bakery.example",
+    "expires_at": "2026-11-21T09:15:00Z",
+}
+TICKET_WANTED: dict[str, Any] = {"job": "job_01ka2m7v5xf3v8k0q9r6t4w2ye", "origin": "https://bakery.example"}
+TICKET: dict[str, Any] = {
+    "object": "ticket",
+    "ticket": "eyJhbGciOiJIUzI1NiIsInR5cCI6Im5pZ2h0ZGVzay10aWNrZXQrand0Iiwia2lkIjoiazEifQ.eyJhdWQiOiJqb2IiLCJzdWIi….…",
+    "events_url": "https://desk.example/v1/jobs/job_01ka2m7v5xf3v8k0q9r6t4w2ye/events",
+    "expires_at": "2026-11-21T09:10:00Z",
+}

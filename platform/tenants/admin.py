@@ -18,9 +18,12 @@ from tenants import directory
 from tenants.audit import audit
 from tenants.credentials import Issued, create_site, issue, revoke, rotate
 from tenants.errors import Unissuable
+from tenants.limit_admin import LimitAdmin
 from tenants.models import AuditEntry, Credential, CredentialKind, Site
 from tenants.site_form import SiteForm
 from tenants.staff import actor_of
+
+__all__ = ["AuditAdmin", "CredentialAdmin", "LimitAdmin", "SiteAdmin"]
 
 #: How long the old ones work on when an operator rotates; `manage.py rotate_credential` takes any time.
 OVERLAP = timedelta(hours=24)

@@ -16,18 +16,16 @@ from core.threads import DatabaseThreads
 from tenants import tickets
 from tenants.directory import NotRemembered, Remembered, ShortMemory
 from tenants.errors import NotProven, OriginNotAllowed
-from tenants.limits import Scope, check_scope, read_origin
+from tenants.limits import check_scope, read_origin
 from tenants.models import Site
 from tenants.origins import allowed_origin
 from tenants.proof import Presented, Proven, Signature, Token, check, find_proof, prove
-from tenants.tickets import Readable, Ticket
+from tenants.tickets import READING, Readable, Ticket
 
 #: A body longer than this is hashed in a thread: a mebibyte takes the loop about a millisecond.
 HASHED_HERE_BYTES = 262_144
 #: More than the lookups of any proof. What is loaded is forgotten at once only where far too many ask.
 MOST_LOOKUPS = 4
-
-SCOPES = {Readable.STREAM: Scope.STREAMS_READ, Readable.JOB: Scope.JOBS_READ}
 
 T = TypeVar("T")
 Key: TypeAlias = tuple[ShortMemory[Any], str]
@@ -83,7 +81,7 @@ async def prove_reader(
         tickets.check(ticket, what, public_id, origin=origin)
         return Reader(await _site_of(ticket, origin, threads), ticket.origin, ticket=ticket)
     proven = await prove_live(asked, threads)
-    check_scope(proven.identity, SCOPES[what])
+    check_scope(proven.identity, READING[what])
     return Reader(proven.identity.site, proven.identity.origin, proven=proven)
 
 

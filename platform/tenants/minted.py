@@ -7,6 +7,7 @@ import base64
 import hmac
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from enum import Enum
 from typing import Any
 
@@ -39,6 +40,10 @@ class Minted:
     text: str = field(repr=False)
     #: Seconds since 1970.
     expires_at: int
+
+    @property
+    def ends_at(self) -> datetime:
+        return datetime.fromtimestamp(self.expires_at, UTC)
 
 
 @dataclass(frozen=True, slots=True)

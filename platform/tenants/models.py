@@ -1,6 +1,7 @@
 """Who uses the desk: sites, and the credentials they prove themselves with."""
 
 from django.contrib.postgres.fields import ArrayField
+from django.core.validators import MinValueValidator
 from django.db import models
 from django.db.models import F, Q
 from django.db.models.functions import Now
@@ -100,6 +101,73 @@ class UsedNonce(models.Model):
 
     def __str__(self) -> str:
         return f"{self.site_id}"
+
+
+class LimitedKind(models.TextChoices):
+    """What live requests are told apart by, whatever their dialect."""
+
+    CHAT = "chat", "Chat"
+    EMBEDDINGS = "embeddings", "Embeddings"
+
+
+def _limit_field(verbose_name: str) -> "models.PositiveIntegerField[int | None, int | None]":
+    return models.PositiveIntegerField(verbose_name, null=True, blank=True, validators=[MinValueValidator(1)])
+
+
+class Limit(models.Model):
+    """How much a site may ask live. An empty figure limits nothing.
+
+    A row without a site is for every site that has no row of its own for the same kind and model, each for itself.
+    A request keeps to all rows that are for it.
+    """
+
+    FIGURES = (
+        "requests_per_minute",
+        "requests_per_hour",
+        "requests_per_day",
+        "tokens_per_minute",
+        "concurrency",
+    )
+
+    site = models.ForeignKey(Site, models.CASCADE, null=True, blank=True, related_name="limits")
+    kind = models.CharField(max_length=20, blank=True, choices=LimitedKind.choices)
+    #: As sites ask for it; empty: all models together.
+    model = models.CharField(max_length=200, blank=True)
+    requests_per_minute = _limit_field("requests a minute")
+    requests_per_hour = _limit_field("requests an hour")
+    requests_per_day = _limit_field("requests a day")
+    #: Of input and output together.
+    tokens_per_minute = _limit_field("tokens a minute")
+    #: How many may run at once.
+    concurrency = _limit_field("at once")
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
+
+    class Meta:
+        ordering = [F("site__slug").asc(nulls_first=True), "kind", "model"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["site", "kind", "model"],
+                name="one_limit_for_the_same",
+                nulls_distinct=False,
+                violation_error_message="There is a limit for this already; change that one.",
+            ),
+            models.CheckConstraint(
+                name="a_limit_lets_something_through",
+                condition=~Q(requests_per_minute=0)
+                & ~Q(requests_per_hour=0)
+                & ~Q(requests_per_day=0)
+                & ~Q(tokens_per_minute=0)
+                & ~Q(concurrency=0),
+            ),
+            models.CheckConstraint(
+                name="concurrency_is_of_all_together",
+                condition=Q(concurrency=None) | Q(kind="", model=""),
+                violation_error_message="How many run at once can only be limited for all kinds and models together.",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return " ".join(str(part) for part in (self.site or "every site", self.kind, self.model) if part)
 
 
 class AuditEntry(models.Model):

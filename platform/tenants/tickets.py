@@ -11,7 +11,7 @@ from django.conf import settings
 
 from tenants import minted
 from tenants.errors import OriginNotAllowed, Unfit, WiderThanProof
-from tenants.limits import read_origin
+from tenants.limits import Scope, read_origin
 from tenants.minted import Minted, Use
 from tenants.origins import origin_for
 from tenants.proof import Identity
@@ -22,6 +22,10 @@ class Readable(StrEnum):
 
     STREAM = "stream"
     JOB = "job"
+
+
+#: What it takes to read these without a ticket, or to mint one.
+READING = {Readable.STREAM: Scope.STREAMS_READ, Readable.JOB: Scope.JOBS_READ}
 
 
 @dataclass(frozen=True, slots=True)

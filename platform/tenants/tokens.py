@@ -58,6 +58,7 @@ def mint(identity: Identity, wanted: Wanted, *, own: str = "") -> NarrowToken:
     if identity.means is Means.TOKEN:
         raise ScopeMissing("A narrow token mints no other.")
     fitting = _fit(identity, wanted)
+    fitting = replace(fitting, origin=origin_for(fitting.origin, identity.site, own=own))
     if fitting.model is not None:
         check_model(identity.site, fitting.model, identity.model)
     token_id = to_public(ID_PREFIX, new_uuid())
@@ -70,7 +71,7 @@ def mint(identity: Identity, wanted: Wanted, *, own: str = "") -> NarrowToken:
         "scope": " ".join(sorted(fitting.scopes)),
         "model": fitting.model,
         "max_tokens": fitting.max_tokens,
-        "origin": origin_for(fitting.origin, identity.site, own=own),
+        "origin": fitting.origin,
     }
     text = minted.mint(Use.TOKEN, claims, seconds=wanted.seconds)
     log.info("token_minted", minted=token_id, scope=claims["scope"], seconds=wanted.seconds)

@@ -6,8 +6,10 @@ from typing import Any
 import pytest
 
 from api import examples
+from tenants.credentials import NewSite
+from tenants.models import Site
 from tests.api.calling import Caller
-from tests.factories import make_provider, make_route
+from tests.factories import make_job, make_provider, make_route
 
 OPERATIONS = [
     ("/v1/jobs", "post", {"202", "400", "401", "403", "404", "408", "413", "415", "422", "503", "507"}),
@@ -32,6 +34,8 @@ OPERATIONS = [
     ("/v1/webhook-endpoints", "get", {"200", "400", "401", "403", "404", "503"}),
     ("/v1/webhook-endpoints/{endpoint_id}", "get", {"200", "401", "403", "404", "503"}),
     ("/v1/deliveries", "get", {"200", "400", "401", "403", "404", "503"}),
+    ("/v1/tokens", "post", {"201", "400", "401", "403", "408", "413", "415", "503", "507"}),
+    ("/v1/tickets", "post", {"201", "400", "401", "403", "404", "408", "413", "415", "503", "507"}),
     ("/healthz", "get", {"200"}),
     ("/readyz", "get", {"200", "503"}),
 ]
@@ -116,6 +120,17 @@ def test_the_example_of_an_endpoint_is_what_is_answered(desk: Caller) -> None:
 
     assert response.status_code == 201, response.content
     assert set(json.loads(response.content)) == set(examples.NEW_ENDPOINT)
+
+
+def test_the_examples_of_a_token_and_a_ticket_are_what_is_answered(desk: Caller, bakery: NewSite) -> None:
+    Site.objects.update(origins=["https://bakery.example"])
+    job = make_job(bakery.site)
+    token = desk.post("/v1/tokens", examples.TOKEN_WANTED)
+    ticket = desk.post("/v1/tickets", {**examples.TICKET_WANTED, "job": job.public_id})
+
+    assert (token.status_code, ticket.status_code) == (201, 201)
+    assert set(json.loads(token.content)) == set(examples.TOKEN)
+    assert set(json.loads(ticket.content)) == set(examples.TICKET)
 
 
 def test_the_example_of_a_job_that_succeeded_has_what_the_schema_has(document: dict[str, Any]) -> None:

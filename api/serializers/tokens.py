@@ -1,0 +1,133 @@
+"""Narrow tokens and tickets on the wire."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from django.conf import settings
+from rest_framework import serializers
+from rest_framework.exceptions import ErrorDetail, ValidationError
+
+from api.serializers.strict import Constant, Moment, StrictSerializer, Text, WholeNumber
+from core.ids import InvalidId, from_public
+from tenants.limits import Scope
+from tenants.minted import Minted
+from tenants.tickets import Readable
+from tenants.tokens import GRANTABLE, LONGEST_SECONDS, NarrowToken, Wanted
+
+ORIGIN_HELP = "The one origin, like `https://example.com`, whose pages may use it: one of the site's."
+DEFAULT_SECONDS = 600
+
+
+# In
+
+
+class TokenIn(StrictSerializer[Any]):
+    """What a token is to be for."""
+
+    scope = Text(
+        max_length=400,
+        help_text=f"What it may be used for, in words separated by spaces, of {', '.join(GRANTABLE)}.",
+    )
+    model = Text(max_length=200, required=False, allow_null=True, help_text="The one model it may be used for.")
+    max_tokens = WholeNumber(
+        min_value=1,
+        max_value=2**31 - 1,
+        required=False,
+        allow_null=True,
+        help_text="The most output tokens that one request may ask for.",
+    )
+    origin = Text(
+        max_length=255, required=False, allow_null=True, help_text=f"{ORIGIN_HELP} Without one it is for servers."
+    )
+    expires_in = WholeNumber(
+        min_value=1,
+        max_value=LONGEST_SECONDS,
+        required=False,
+        default=DEFAULT_SECONDS,
+        help_text="How many seconds it can be used.",
+    )
+
+    def validate_scope(self, text: str) -> frozenset[Scope]:
+        words = text.split()
+        unknown = [word for word in words if word not in GRANTABLE]
+        if unknown or not words:
+            known = ", ".join(GRANTABLE)
+            raise ValidationError(f"Must be words of {known}; got {(unknown or [''])[0][:60]!r}.")
+        return frozenset(map(Scope, words))
+
+    def to_wanted(self) -> Wanted:
+        given: Mapping[str, Any] = self.validated_data
+        return Wanted(
+            given["scope"], given["expires_in"], given.get("model"), given.get("max_tokens"), given.get("origin")
+        )
+
+
+class TicketIn(StrictSerializer[Any]):
+    """What a ticket is to read: a stream or a job."""
+
+    stream = Text(max_length=64, required=False, help_text="A stream, `stm_…`. Or else:")
+    job = Text(max_length=64, required=False, help_text="A job, `job_…`.")
+    origin = Text(
+        max_length=255,
+        required=False,
+        allow_null=True,
+        help_text=f"{ORIGIN_HELP} Without one it is for servers, and for the desk's own pages.",
+    )
+
+    def validate_stream(self, text: str) -> str:
+        try:
+            from_public("stm", text)
+        except InvalidId as error:
+            raise ValidationError("Must be the id of a stream, stm_….") from error
+        return text
+
+    def validate(self, given: dict[str, Any]) -> dict[str, Any]:
+        if ("stream" in given) == ("job" in given):
+            raise ValidationError({"stream": [ErrorDetail("Give either stream or job.", code="required")]})
+        return given
+
+    @property
+    def wanted(self) -> tuple[Readable, str]:
+        given: Mapping[str, Any] = self.validated_data
+        return (Readable.STREAM, given["stream"]) if "stream" in given else (Readable.JOB, given["job"])
+
+
+# Out
+
+
+class TokenOut(serializers.Serializer[NarrowToken]):
+    """A token, and what it turned out to be for."""
+
+    id = serializers.CharField()
+    object = Constant("token")
+    token = serializers.CharField(source="minted.text", help_text="Shown this once: `Authorization: Bearer …`.")
+    scope = serializers.SerializerMethodField()
+    model = serializers.CharField(source="wanted.model", allow_null=True)
+    max_tokens = serializers.IntegerField(source="wanted.max_tokens", allow_null=True)
+    origin = serializers.CharField(source="wanted.origin", allow_null=True)
+    expires_at = Moment(source="minted.ends_at")
+
+    def get_scope(self, token: NarrowToken) -> str:
+        return " ".join(sorted(token.wanted.scopes))
+
+
+class TicketOut(serializers.Serializer[Any]):
+    """A ticket, and where to show it."""
+
+    object = Constant("ticket")
+    ticket = serializers.CharField(help_text="Shown this once: `Authorization: Bearer …`, never in an address.")
+    events_url = serializers.CharField()
+    expires_at = Moment(help_text="Until then it can be opened; what is open may run to its end.")
+
+
+def ticket_to_wire(what: Readable, public_id: str, ticket: Minted) -> Mapping[str, Any]:
+    """Write a ticket down."""
+    found: Mapping[str, Any] = TicketOut(
+        {"ticket": ticket.text, "events_url": events_url(what, public_id), "expires_at": ticket.ends_at}
+    ).data
+    return found
+
+
+def events_url(what: Readable, public_id: str) -> str:
+    """Say where the events of a stream or job are."""
+    return f"{settings.BASE_URL}/v1/{what.value}s/{public_id}/events"
