@@ -9,6 +9,7 @@ from pytest_django import DjangoDbBlocker, Settings
 from inference import routing
 from metering import prices
 from tenants import directory
+from tenants.admission import rules
 from tenants.models import Site
 from tests.factories import make_site
 from tests.polling import wait_for
@@ -45,6 +46,7 @@ def _is_empty() -> bool:
 def _nothing_is_remembered() -> None:
     """What this process keeps of sites and routes does not outlive a test's database."""
     directory.forget_all()
+    rules.forget()
     routing.forget()
     prices.forget()
 

@@ -26,7 +26,15 @@ MENU = (
     ("Webhooks", (("webhooks.Delivery", "send"), ("webhooks.Event", "bolt"), ("webhooks.Endpoint", "webhook"))),
     ("Spend", (("metering.UsageEvent", "receipt_long"), ("metering.Price", "sell"))),
     ("Routing", (("inference.Route", "route"), ("inference.ProviderAccount", "hub"))),
-    ("Sites", (("tenants.Site", "language"), ("tenants.Credential", "key"), ("tenants.AuditEntry", "history"))),
+    (
+        "Sites",
+        (
+            ("tenants.Site", "language"),
+            ("tenants.Credential", "key"),
+            ("tenants.Limit", "speed"),
+            ("tenants.AuditEntry", "history"),
+        ),
+    ),
     ("Operators", (("auth.User", "person"), ("auth.Group", "group"))),
 )
 
