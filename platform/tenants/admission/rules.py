@@ -1,4 +1,4 @@
-"""Which limits are for a request: its site's rows, and those of every site, kept in the process for less than a second."""
+"""Which limits are for a request: its site's rows and those of every site, kept in the process for a moment."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
