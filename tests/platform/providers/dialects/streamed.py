@@ -1,0 +1,147 @@
+"""Streams for the tests of encoders: any that a provider may send, and what is heard at the other end."""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from hypothesis import strategies as st
+
+from providers.dialects import anthropic_upstream, openai_upstream
+from providers.dialects.anthropic_stream import AnthropicStream, AnthropicThrough
+from providers.dialects.encoding import StreamEncoder
+from providers.dialects.openai_stream import OpenAIStream, OpenAIThrough
+from providers.dialects.sse import Decoder, Frame
+from providers.dialects.sse_writer import to_sse
+from providers.types import (
+    Burst,
+    Dialect,
+    Finished,
+    FinishReason,
+    ReasoningDelta,
+    Started,
+    StreamEvent,
+    TextDelta,
+    ToolCallDelta,
+    ToolCallStarted,
+    Usage,
+)
+
+Reader: TypeAlias = openai_upstream.EventReader | anthropic_upstream.EventReader
+
+DIALECTS = (Dialect.OPENAI, Dialect.ANTHROPIC)
+
+
+def reader_of(dialect: Dialect) -> Reader:
+    return anthropic_upstream.EventReader() if dialect is Dialect.ANTHROPIC else openai_upstream.EventReader()
+
+
+def encoder_of(dialect: Dialect, model: str = "alias") -> StreamEncoder:
+    if dialect is Dialect.ANTHROPIC:
+        return AnthropicStream("msg_1", model, 7)
+    return OpenAIStream("chatcmpl-1", 5, model, include_usage=True)
+
+
+def through_of(dialect: Dialect) -> StreamEncoder:
+    return AnthropicThrough() if dialect is Dialect.ANTHROPIC else OpenAIThrough(include_usage=True)
+
+
+def encode_all(encoder: StreamEncoder, bursts: Iterable[Burst]) -> list[Frame]:
+    return [frame for burst in bursts for frame in encoder.encode(burst)]
+
+
+def read_all(dialect: Dialect, frames: Sequence[Frame]) -> list[Burst]:
+    """Return what our own adapters make of frames that went over the wire, the end with its `Finished`."""
+    reader = reader_of(dialect)
+    arrived = list(Decoder().feed(to_sse("stm_1", 1, frames, retry_milliseconds=1000)))
+    assert arrived == list(frames)
+    bursts = [Burst(reader.read(frame), (frame,)) for frame in arrived]
+    if reader.finished is None:
+        return bursts
+    return [*bursts[:-1], Burst((*bursts[-1].events, reader.finished), bursts[-1].frames)]
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """A stream, put together."""
+
+    text: str
+    reasoning: str
+    calls: tuple[tuple[str, str, str], ...]
+    finished: Finished | None
+
+
+def heard(bursts: Iterable[Burst]) -> Heard:
+    events = [event for burst in bursts for event in burst.events]
+    starts = sorted((event for event in events if isinstance(event, ToolCallStarted)), key=lambda start: start.index)
+    return Heard(
+        text="".join(event.text for event in events if isinstance(event, TextDelta)),
+        reasoning="".join(event.text for event in events if isinstance(event, ReasoningDelta)),
+        calls=tuple((start.id, start.name, _arguments(start.index, events)) for start in starts),
+        finished=next((event for event in events if isinstance(event, Finished)), None),
+    )
+
+
+def _arguments(index: int, events: Sequence[StreamEvent]) -> str:
+    deltas = (event for event in events if isinstance(event, ToolCallDelta) and event.index == index)
+    # White space after the arguments may be lost on the way.
+    return "".join(delta.arguments for delta in deltas).rstrip()
+
+
+# Any stream
+
+# Ends of lines of all kinds among them.
+TEXTS = st.text(st.characters(codec="utf-8"), max_size=6) | st.sampled_from(["\u2028", "\u0085a", "\r\n", '"}\n\n'])
+NAMES = st.from_regex(r"[a-zA-Z0-9_-]{1,12}", fullmatch=True)
+OBJECTS = st.dictionaries(NAMES, st.integers() | TEXTS, max_size=2)
+
+
+@st.composite
+def usages(draw: st.DrawFn) -> Usage:
+    cached, written, rest, reasoning, said = (draw(st.integers(0, 1000)) for _ in range(5))
+    return Usage(
+        input_tokens=cached + written + rest,
+        output_tokens=reasoning + said,
+        cached_input_tokens=cached,
+        cache_write_tokens=written,
+        reasoning_tokens=reasoning,
+    )
+
+
+@st.composite
+def streams(draw: st.DrawFn) -> list[Burst]:
+    """Text, reasoning and tool calls in any order, calls also overlapping, cut into bursts anywhere."""
+    calls = [_call(draw, index) for index in range(draw(st.integers(0, 3)))]
+    said = draw(st.lists(st.builds(TextDelta, TEXTS) | st.builds(ReasoningDelta, TEXTS), max_size=6))
+    events = [Started("id-upstream", draw(NAMES)), *_mixed(draw, calls, said)]
+    reason = FinishReason.TOOL_CALLS if calls else draw(st.sampled_from(FinishReason))
+    return _cut(draw, [*events, Finished(reason, draw(usages()))])
+
+
+def _call(draw: st.DrawFn, index: int) -> list[StreamEvent]:
+    arguments = json.dumps(draw(OBJECTS), ensure_ascii=False) + draw(st.sampled_from(["", " "]))
+    cuts = sorted(draw(st.lists(st.integers(0, len(arguments)), max_size=3)))
+    pieces = [arguments[i:j] for i, j in zip([0, *cuts], [*cuts, len(arguments)], strict=True)]
+    return [ToolCallStarted(index, f"call_{index}", draw(NAMES)), *(ToolCallDelta(index, piece) for piece in pieces)]
+
+
+def _mixed(draw: st.DrawFn, calls: list[list[StreamEvent]], said: Sequence[StreamEvent]) -> list[StreamEvent]:
+    """Interleave, each call in its own order, and the calls beginning in the order of their numbers."""
+    waiting = [list(said), *calls]
+    mixed: list[StreamEvent] = []
+    begun = 1
+    while any(waiting):
+        open_ones = [queue for queue in waiting[: begun + 1] if queue]
+        queue = draw(st.sampled_from(open_ones or [queue for queue in waiting if queue][:1]))
+        begun += isinstance(queue[0], ToolCallStarted)
+        mixed.append(queue.pop(0))
+    return mixed
+
+
+def _cut(draw: st.DrawFn, events: list[StreamEvent]) -> list[Burst]:
+    bursts = []
+    while events:
+        length = draw(st.integers(1, 4))
+        bursts.append(Burst(events[:length]))
+        events = events[length:]
+    return bursts
