@@ -106,14 +106,26 @@ SELECT {_COLUMNS} FROM json_populate_recordset(NULL::metering_usageevent, %s::js
    SET {", ".join(f"{name} = EXCLUDED.{name}" for name in WRITTEN_AT_THE_END)}
 """  # noqa: S608 (names of columns, from this file)
 
+#: What is closed was heard of after all.
+WRITE_LOST = f"{WRITE} WHERE metering_usageevent.outcome = 'open'"
+
 
 def write(accounts: Sequence[Account]) -> None:
     """Insert or complete the usage events of these calls, in one statement."""
+    _write(WRITE, accounts)
+
+
+def write_lost(accounts: Sequence[Account]) -> None:
+    """Insert the usage events of calls that nobody reported on. Those that are closed stay as they are."""
+    _write(WRITE_LOST, accounts)
+
+
+def _write(statement: str, accounts: Sequence[Account]) -> None:
     if not accounts:
         return
     rows = msgspec.json.encode([to_row(account) for account in accounts])
     with connection.cursor() as cursor:
-        cursor.execute(WRITE, [rows.decode()])
+        cursor.execute(statement, [rows.decode()])
 
 
 def write_late(accounts: Sequence[Account]) -> None:

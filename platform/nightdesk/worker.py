@@ -1,4 +1,4 @@
-"""What a worker process runs beside Celery: one event loop in a thread, with the job engine and the courier."""
+"""What a worker process runs beside Celery: one event loop in a thread, with job engine, courier and drainer."""
 
 import asyncio
 import os
@@ -16,6 +16,7 @@ from django.core.exceptions import ImproperlyConfigured
 from core import crash
 from jobs.engine import Engine
 from jobs.tasks import bell as jobs_bell
+from metering.drainer import Drainer
 from webhooks.courier import Courier
 from webhooks.tasks import bell as webhooks_bell
 
@@ -126,9 +127,10 @@ class Desk:
                 os._exit(EXIT_CODE)
 
     async def _run(self) -> None:
-        self._engine, courier = Engine(), Courier()
+        self._engine, courier, drainer = Engine(), Courier(), Drainer()
         delivering = asyncio.create_task(courier.run())
         working = asyncio.create_task(self._engine.run())
+        draining = asyncio.create_task(drainer.run())
         # Both note their loop before anything can wake or stop them.
         await asyncio.sleep(0)
         jobs_bell.listen(self._engine.wake)
@@ -139,5 +141,6 @@ class Desk:
         finally:
             jobs_bell.listen(None)
             courier.stop()
-            await delivering
+            drainer.stop()
+            await asyncio.gather(delivering, draining)
             webhooks_bell.listen(None)

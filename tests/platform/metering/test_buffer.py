@@ -1,0 +1,270 @@
+"""Accounts of live calls reach Postgres: each one, once, whoever dies on the way."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+import redis
+from django.conf import settings
+from django.db import connection
+
+from core.advisory import alone
+from core.redis import RedisAway
+from core.threads import with_connection
+from metering import accounts, buffer
+from metering.accounts import Account
+from metering.buffer import Backlog, backlog, drain, reap, to_entry
+from metering.models import Outcome, UsageEvent
+from providers.types import Usage
+from tenants.models import Site
+from tests.factories import make_site
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture
+def server() -> Iterator["redis.Redis"]:
+    client = redis.Redis.from_url(settings.REDIS_URL)
+    _sweep(client)
+    yield client
+    _sweep(client)
+    client.close()
+
+
+def _sweep(client: "redis.Redis") -> None:
+    for pattern in ("nd:usage*", "nd:open:*", "nd:process:*"):
+        for key in client.scan_iter(pattern, 1000):
+            client.delete(key)
+
+
+@pytest.fixture
+def site() -> Site:
+    return make_site()
+
+
+def account(site: Site | UUID, number: int = 1, **facts: Any) -> Account:
+    wanted: dict[str, Any] = {
+        "dedupe_key": f"req_{number}:1",
+        "site_id": site if isinstance(site, UUID) else site.id,
+        "job_id": None,
+        "attempt": None,
+        "call": 1,
+        "request_id": f"req_{number}",
+        "provider": "openai",
+        "price_list": "openai",
+        "model": "chat",
+        "upstream_model": "gpt-4o-mini",
+        "started_at": datetime(2026, 11, 20, 8, 30, tzinfo=UTC),
+        "outcome": Outcome.OK,
+        "usage": Usage(100, 10),
+        "billable": True,
+    }
+    return Account(**{**wanted, **facts})
+
+
+def push(server: "redis.Redis", *accounts: Account) -> None:
+    server.rpush(buffer.USAGE, *map(to_entry, accounts))
+
+
+def written() -> list[str]:
+    return sorted(UsageEvent.objects.values_list("dedupe_key", flat=True))
+
+
+def test_entries_become_usage_events_that_are_rated(server: "redis.Redis", site: Site) -> None:
+    push(server, account(site, 1), account(site, 2, usage=Usage(), outcome=Outcome.ERROR, error_kind="overloaded"))
+
+    assert drain(server) == 2
+    assert backlog(server) == Backlog(0, 0)
+    assert UsageEvent.objects.get(dedupe_key="req_1:1").cost_pico_usd > 0
+    assert list(UsageEvent.objects.order_by("dedupe_key").values_list("outcome", "input_tokens", "output_tokens")) == [
+        ("ok", 100, 10),
+        ("error", 0, 0),
+    ]
+
+
+def test_an_account_comes_out_of_the_buffer_as_it_went_in(site: Site) -> None:
+    whole = account(site, usage=Usage(1, 2, 3, 4, 5, 6), job_id=UUID(int=5), attempt=2, first_token_ms=3)
+
+    assert buffer._decoder.decode(to_entry(whole)) == whole
+
+
+def test_what_is_written_twice_is_there_once(server: "redis.Redis", site: Site) -> None:
+    push(server, account(site), account(site))
+    drain(server)
+    push(server, account(site))
+    drain(server)
+
+    assert written() == ["req_1:1"]
+
+
+def test_more_than_a_batch_is_moved_in_batches(
+    server: "redis.Redis", site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(buffer, "LARGEST_BATCH", 3)
+    push(server, *(account(site, number) for number in range(10)))
+
+    assert drain(server) == 10
+    assert len(written()) == 10
+
+
+# Who dies
+
+
+def test_killed_between_commit_and_removal_nothing_is_written_twice_or_lost(server: "redis.Redis", site: Site) -> None:
+    push(server, account(site, 1), account(site, 2))
+
+    killed = subprocess.run([sys.executable, "-c", _DRAIN_AND_DIE.format(**_addresses())], cwd=ROOT, timeout=60)
+
+    assert killed.returncode == -9
+    assert (written(), backlog(server).behind) == (["req_1:1", "req_2:1"], 2)
+    push(server, account(site, 3))
+    assert drain(server) == 3
+    assert written() == ["req_1:1", "req_2:1", "req_3:1"]
+
+
+_DRAIN_AND_DIE = """
+import sys; sys.path[:0] = ["."]; sys.path.append("platform")
+import django
+from nightdesk import env
+env.put({{"DATABASE_URL": {database!r}, "REDIS_URL": {redis!r}, "DJANGO_SETTINGS_MODULE": "nightdesk.settings"}})
+django.setup()
+import redis
+from core.crash import CrashAt, CrashPoint, arm
+from metering.buffer import drain
+arm(CrashAt(CrashPoint.AFTER_COMMIT, 1))
+drain(redis.Redis.from_url({redis!r}))
+"""
+
+
+def _addresses() -> dict[str, str]:
+    database = connection.settings_dict
+    place = f"{database['HOST']}:{database['PORT']}/{database['NAME']}"
+    address = f"postgres://{database['USER']}:{database['PASSWORD']}@{place}"
+    return {"database": address, "redis": settings.REDIS_URL}
+
+
+def test_who_comes_second_removes_nothing_that_nobody_has_written(server: "redis.Redis", site: Site) -> None:
+    push(server, account(site, 1))
+    entries = buffer._first(server, 1)
+    push(server, account(site, 2))
+    server.lpop(buffer.USAGE)  # who read the same was quicker
+
+    assert buffer._remove(server, entries, []) == 0
+    assert drain(server) == 1
+    assert written() == ["req_2:1"]
+
+
+def test_two_drain_at_once_and_every_entry_is_moved_once(
+    server: "redis.Redis", site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(buffer, "LARGEST_BATCH", 5)
+    push(server, *(account(site, number) for number in range(200)))
+
+    with ThreadPoolExecutor(2) as threads:
+        moved = [each.result() for each in [threads.submit(with_connection, lambda: drain(server)) for _ in range(2)]]
+
+    assert sum(moved) + drain(server) == 200
+    assert len(written()) == 200
+
+
+def test_while_another_process_drains_nothing_is_done(server: "redis.Redis", site: Site) -> None:
+    push(server, account(site))
+
+    def elsewhere() -> int:
+        return drain(server)
+
+    with alone(buffer.DRAIN_LOCK) as is_mine, ThreadPoolExecutor(1) as threads:
+        assert is_mine
+        assert threads.submit(with_connection, elsewhere).result() == 0
+    assert written() == []
+    assert drain(server) == 1
+
+
+def test_a_flushed_redis_breaks_nothing(server: "redis.Redis", site: Site) -> None:
+    push(server, account(site, 1))
+    entries = buffer._first(server, 1)
+    server.delete(buffer.USAGE)
+
+    assert buffer._remove(server, entries, []) == 0
+    assert (drain(server), reap(server)) == (0, 0)
+    push(server, account(site, 2))
+    assert drain(server) == 1
+
+
+def test_a_redis_that_is_away_is_said(site: Site) -> None:
+    with pytest.raises(RedisAway):
+        drain(redis.Redis.from_url("redis://127.0.0.1:1/0"))
+
+
+# What cannot be written
+
+
+def test_a_poison_entry_is_set_aside_and_holds_up_nobody(server: "redis.Redis", site: Site) -> None:
+    garbage = b'{"not": "an account"'
+    push(server, account(site, 1))
+    server.rpush(buffer.USAGE, garbage)
+    push(server, account(site, 2), account(UUID(int=9), 3), account(site, 4, model="m" * 300), account(site, 5))
+
+    assert drain(server) == 6
+    assert written() == ["req_1:1", "req_2:1", "req_5:1"]
+    assert backlog(server) == Backlog(0, 3)
+    assert garbage in server.lrange(buffer.ASIDE, 0, -1)
+    assert server.ttl(buffer.ASIDE) > 0
+
+
+# Killed processes
+
+
+def open_account(server: "redis.Redis", process: str, opened: Account) -> None:
+    entry = to_entry(replace(opened, outcome=Outcome.OPEN, usage=Usage(40), billable=False))
+    server.hset(buffer.OPEN_PREFIX + process.encode(), opened.request_id, entry)
+
+
+def test_a_killed_process_s_accounts_are_closed_as_lost_once(server: "redis.Redis", site: Site) -> None:
+    open_account(server, "process_dead", account(site, 1))
+    open_account(server, "process_alive", account(site, 2))
+    server.set("nd:process:process_alive", b"1")
+
+    assert (reap(server), reap(server)) == (1, 0)
+    event = UsageEvent.objects.get()
+    assert (event.dedupe_key, event.outcome, event.estimated, event.input_tokens) == ("req_1:1", "lost", True, 40)
+    assert event.cost_pico_usd > 0
+    assert not event.billable
+    assert server.hkeys("nd:open:process_alive") == [b"req_2"]
+
+
+def test_a_process_that_was_only_slow_corrects_what_was_taken_for_lost(server: "redis.Redis", site: Site) -> None:
+    open_account(server, "process_slow", account(site))
+    reap(server)
+    push(server, account(site))
+    drain(server)
+
+    assert UsageEvent.objects.values_list("outcome", "output_tokens", "billable").get() == ("ok", 10, True)
+
+
+def test_what_is_closed_is_not_taken_for_lost(server: "redis.Redis", site: Site) -> None:
+    accounts.write([account(site)])
+    open_account(server, "process_dead", account(site))
+
+    reap(server)
+
+    assert UsageEvent.objects.get().outcome == Outcome.OK
+    assert server.keys("nd:open:*") == []
+
+
+def test_an_open_account_that_cannot_be_written_is_set_aside(server: "redis.Redis", site: Site) -> None:
+    open_account(server, "process_dead", account(UUID(int=9), 1))
+    open_account(server, "process_dead", account(site, 2))
+
+    assert reap(server) == 2
+    assert written() == ["req_2:1"]
+    assert backlog(server).aside == 1
