@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from api.errors import Malformed
-from api.parsers import DEEPEST, parse_object
+from api.parsers import DEEPEST, parse_batch, parse_object
 from tests.api.calling import Caller, error_of, job_body
 
 
@@ -111,6 +111,26 @@ def test_other_types_are_refused(desk: Caller, kind: str) -> None:
     response = desk.post("/v1/jobs", job_body(), content_type=kind)
 
     assert (response.status_code, error_of(response)["code"]) == (415, "unsupported_media_type")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"requests":[],"requests":[{}]}',
+        b'{"requests":[{}],"metadata":{"a":"1","a":"2"}}',
+        b'{"a":1,"requests":[],"a":1}',
+    ],
+)
+def test_a_batch_with_a_key_twice_is_refused(body: bytes) -> None:
+    with pytest.raises(Malformed, match="twice"):
+        parse_batch(body)
+
+
+def test_the_requests_of_a_batch_are_left_as_they_stand() -> None:
+    found = parse_batch(b'{"metadata": {"a": "[]"}, "requests": []}')
+
+    assert found == {"metadata": {"a": "[]"}, "requests": []}
+    assert bytes(parse_batch(b'{"requests": [ {"a" :1}]}')["requests"][0]) == b'{"a" :1}'
 
 
 def test_malformed_json_is_answered_with_its_place(desk: Caller) -> None:
