@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 from uuid import UUID
 
+import structlog
 from django.conf import settings
 from django.db import transaction
 
@@ -21,10 +22,15 @@ from jobs.endings import Canceled, Ending, Failed, GivenBack, RetryRule, Succeed
 from jobs.errors import InvalidBody, UnreadablePayload
 from jobs.fence import Fence, lock_held
 from jobs.models import Job
-from jobs.payload import encode_answer, open_body, to_request
+from jobs.payload import PAYLOAD_VERSION, encode_answer, open_body, to_request
 from metering import accounts
 from metering.accounts import Account
 from providers.types import Provider
+
+log = structlog.get_logger(__name__)
+
+#: How long a job waits whose payload only a newer worker can read.
+NEWER_SECONDS = 10.0
 
 
 class AttemptStopped(Exception):
@@ -108,6 +114,10 @@ async def execute(
 ) -> Ending:
     """Make the calls and say how the attempt ends. Nothing is written but the accounts of calls begun."""
     job = run.job
+    if job.payload_version > PAYLOAD_VERSION:
+        # A newer desk wrote it, in a shape that this one does not know; a newer worker will read it.
+        log.error("payload_newer", version=job.payload_version, hint="update this worker")
+        return GivenBack(NEWER_SECONDS, "newer_payload")
     try:
         body = open_body(job.sealed_payload, job.payload_version)
         request = to_request(job.kind, body)

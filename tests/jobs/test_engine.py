@@ -14,6 +14,7 @@ from django.utils import timezone
 from pytest_django import Settings
 
 from core.crypto import new_key
+from jobs import execute, payload
 from jobs.cancel import cancel
 from jobs.claim import claim
 from jobs.endings import Succeeded
@@ -382,6 +383,32 @@ def test_a_job_sealed_with_a_key_that_this_worker_lacks_waits_for_it(
     waiting = Job.objects.defer("payload").get(id=job.id)
     assert (waiting.state, waiting.error_count, waiting.crash_count) == ("queued", 0, 0)
     assert waiting.available_at > timezone.now() + timedelta(seconds=5)
+
+
+def test_a_payload_of_an_older_desk_is_brought_up_to_date(
+    site: Site, desk_route: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def upcast(body: dict[str, Any]) -> dict[str, Any]:
+        return {"model": body["name"], "messages": [{"role": "user", "content": body["text"]}]}
+
+    monkeypatch.setattr(payload, "UPCASTERS", (upcast,))
+    monkeypatch.setattr(execute, "PAYLOAD_VERSION", 2)
+    older = make_job(site, payload=b'{"name":"desk","text":"Say hello."}', payload_version=1)
+    newer = queued(site, payload_version=2)
+
+    with working(Scripted(HELLO, HELLO)):
+        assert {ended(job).state for job in (older, newer)} == {JobState.SUCCEEDED}
+
+
+def test_a_payload_of_a_newer_desk_waits_for_a_newer_worker(site: Site, desk_route: None) -> None:
+    job = queued(site, payload_version=99)
+
+    with working(Scripted(HELLO)):
+        wait_for(lambda: Attempt.objects.filter(outcome="drained", error_code="newer_payload").exists())
+
+    job.refresh_from_db()
+    assert (job.state, job.error_count, job.crash_count) == ("queued", 0, 0)
+    assert job.available_at > timezone.now() + timedelta(seconds=5)
 
 
 def test_a_fault_of_ours_is_tried_again_and_never_leaves_a_job_running(site: Site, desk_route: None) -> None:
