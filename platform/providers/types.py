@@ -4,7 +4,7 @@ Every dialect translates to and from these (wire formats: `providers/dialects/`)
 """
 
 from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal, Protocol, TypeAlias
 
@@ -178,6 +178,8 @@ class Completion:
     tool_calls: tuple[ToolCall, ...] = ()
     reasoning: str = ""
     refusal: str | None = None
+    #: What the provider wrote, verbatim; empty where the answer came as a stream.
+    body: bytes = field(default=b"", compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +189,8 @@ class Embeddings:
     model: str
     vectors: tuple[tuple[float, ...], ...]
     usage: Usage | None
+    #: What the provider wrote, verbatim.
+    body: bytes = field(default=b"", compare=False, repr=False)
 
 
 Answer: TypeAlias = Completion | Embeddings

@@ -330,6 +330,7 @@ def to_completion(body: bytes) -> Completion:
             if block.type == "tool_use"
         ),
         reasoning="".join(block.thinking for block in message.content if block.type == "thinking"),
+        body=body,
     )
 
 

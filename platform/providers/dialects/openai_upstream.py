@@ -313,6 +313,7 @@ def to_completion(body: bytes) -> Completion:
         tool_calls=tuple(_whole_call(call, index) for index, call in enumerate(said.tool_calls or ())),
         reasoning=said.reasoning_content or said.reasoning or "",
         refusal=said.refusal,
+        body=body,
     )
 
 
@@ -322,7 +323,8 @@ def to_embeddings(body: bytes, inputs: int) -> Embeddings:
     rows = sorted(enumerate(answer.data), key=lambda row: row[0] if row[1].index is None else row[1].index)
     if len(rows) != inputs:
         raise BadResponse(f"The provider answered {len(rows)} vectors for {inputs} inputs.")
-    return Embeddings(answer.model, tuple(_vector(row.embedding) for _, row in rows), to_usage(answer.usage))
+    vectors = tuple(_vector(row.embedding) for _, row in rows)
+    return Embeddings(answer.model, vectors, to_usage(answer.usage), body)
 
 
 def to_usage(usage: _Usage | None) -> Usage | None:

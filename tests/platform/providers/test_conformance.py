@@ -154,7 +154,10 @@ async def test_it_completes_a_whole_answer(
 ) -> None:
     upstream.plays(answers(recorded(vendor.text_body)))
 
-    assert await provider.complete(vendor.request(), call) == vendor.completion()
+    completion = await provider.complete(vendor.request(), call)
+
+    assert completion == vendor.completion()
+    assert completion.body == recorded(vendor.text_body)
 
 
 async def test_it_completes_with_tool_calls(
@@ -184,6 +187,7 @@ async def test_it_embeds_or_says_that_it_cannot(
     assert embeddings.vectors == ((0.5, -0.25, 1.0), (0.0, 2.0, -1.5))
     assert embeddings.usage is not None
     assert embeddings.usage.input_tokens == 8
+    assert embeddings.body == recorded(name)
     assert upstream.seen[0].path.rpartition("/")[2].startswith("embeddings")
 
 
