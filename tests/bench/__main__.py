@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from tests.bench import against_celery, batch, claim, jobs, rescue, start
+from tests.bench import against_celery, batch, claim, gateway, jobs, rescue, start
 from tests.bench.processor import CROWDED, share_of_others, usage_now
 from tests.bench.report import Report, render, to_json, write
 
@@ -20,6 +20,7 @@ SUITES: Mapping[str, Callable[[], Report]] = {
     batch.SUITE: batch.run,
     claim.SUITE: claim.run,
     rescue.SUITE: rescue.run,
+    gateway.SUITE: gateway.run,
 }
 
 

@@ -93,4 +93,6 @@ def _compared(comparisons: Sequence[Comparison], width: int) -> list[str]:
 
 
 def _cell(value: float | None) -> str:
-    return NOTHING if value is None else f"{value:,.1f}"
+    if value is None:
+        return NOTHING
+    return f"{value:,.2f}" if abs(value) < 10 else f"{value:,.1f}"

@@ -21,6 +21,11 @@ class TooFewCores(Exception):
     """There are not two cores to keep apart what is measured and what measures."""
 
 
+def available() -> set[int]:
+    """Return the cores that this process may use."""
+    return os.sched_getaffinity(0)
+
+
 def choose(available: set[int]) -> Cores:
     """Take the last two, for the first has the most of the machine's own work."""
     if len(available) < 2:

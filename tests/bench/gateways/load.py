@@ -32,6 +32,7 @@ class Tally:
     latencies: list[float] = field(default_factory=list)
     first_tokens: list[float] = field(default_factory=list)
     events: int = 0
+    answered: int = 0
     failures: int = 0
     complaint: str = ""
     cache_hits: int = 0
@@ -47,7 +48,9 @@ class Tally:
         if question.failure:
             self.failures += 1
             self.complaint = self.complaint or question.failure
-        elif self.opens_at <= moment < self.closes_at:
+            return
+        self.answered += 1
+        if self.opens_at <= moment < self.closes_at:
             self.latencies.append(question.ended_at - question.due)
             self.cache_hits += question.is_hit
             if question.stream:
@@ -70,6 +73,7 @@ async def run(load: Load) -> Outcome:
         latencies=tally.latencies,
         first_tokens=tally.first_tokens,
         events=tally.events,
+        answered=tally.answered,
         failures=tally.failures + tally.unanswered,
         complaint=tally.complaint or ("no answer in time" if tally.unanswered else ""),
         cache_hits=tally.cache_hits,

@@ -2,11 +2,12 @@
 
 import json
 import os
+import subprocess
 import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -35,6 +36,8 @@ DIRECT, PASS_THROUGH, NIGHTDESK, LITELLM, PORTKEY = "none", "pass-through", "Nig
 KEY = "sk-bench-3f9c2a"
 SIMULATOR_KEY = "sk-simulator"
 LAST_BYTES = 1500
+#: A first start compiles all of a gateway's code.
+SECONDS_TO_ANSWER = 120
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,16 +163,17 @@ def _running(
     with path.open("wb") as log, cores.on(core):
         process = launch(program, log)
     try:
-        wait_for(lambda: process.poll() is not None or not complaint_of(system), seconds=90, every=0.25)
-        if process.poll() is not None:
-            raise RuntimeError(f"{system.name} ended with {process.returncode}.")
+        wait_for(lambda: _has_ended(process) or not complaint_of(system), seconds=SECONDS_TO_ANSWER, every=0.25)
+        if _has_ended(process):
+            last = path.read_bytes()[-LAST_BYTES:].decode(errors="replace")
+            raise RuntimeError(f"{system.name} ended. Its last words:\n{last}")
         yield replace(system, pids=(process.pid,))
-    except BaseException as error:
-        with suppress(OSError):
-            error.add_note(f"The last of {system.name}:\n{path.read_bytes()[-LAST_BYTES:].decode(errors='replace')}")
-        raise
     finally:
         stop(process, program)
+
+
+def _has_ended(process: subprocess.Popen[bytes]) -> bool:
+    return process.poll() is not None
 
 
 def _url(port: int) -> str:

@@ -11,6 +11,7 @@ import msgspec
 SEED = 7
 #: Of the number that makes each body different from all others.
 DIGITS = 24
+BODY_BYTES = 8192
 PROSE = "Tell the night shift what the day has left on the desk, in plain words and in the order in which it came. "
 
 
@@ -25,7 +26,7 @@ class Load(msgspec.Struct, frozen=True, kw_only=True):
     headers: dict[str, str]
     model: str
     stream: bool = False
-    body_bytes: int = 8192
+    body_bytes: int = BODY_BYTES
     #: Closed loop: how many ask at once. Open loop: how many are open beforehand; more are opened if all are busy.
     connections: int = 32
     rate: float | None = None
@@ -50,6 +51,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     first_tokens: list[float]
     #: Events of streams that came in those seconds.
     events: int
+    #: In all, and not only in those seconds.
+    answered: int
     failures: int
     #: What the first failure said.
     complaint: str
