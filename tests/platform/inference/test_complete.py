@@ -1,86 +1,17 @@
 """One request over all its targets: retry, failover, one deadline, and an account of every call."""
 
 import asyncio
-import random
-from dataclasses import dataclass, field
-from uuid import UUID
 
 import pytest
 
-from inference.calls import CallClosed, CallOpened, CallOutcome, Trace
-from inference.complete import Answered, PutOff, Unanswered, complete
+from inference.calls import CallClosed, CallOpened, CallOutcome
+from inference.complete import Answered, PutOff, Unanswered
 from inference.errors import NoProvider
 from inference.retry_budget import RetryBudgets
-from inference.routing import ProviderSpec, Target
 from providers import errors
 from providers.scripted import Scripted
-from providers.types import (
-    ChatRequest,
-    Completion,
-    Dialect,
-    Finished,
-    FinishReason,
-    InferenceRequest,
-    Message,
-    Provider,
-    Role,
-    TextDelta,
-    TextPart,
-    Usage,
-)
-
-REQUEST = ChatRequest("desk", (Message(Role.USER, (TextPart("Hello, desk. " * 40),)),))
-HELLO = (TextDelta("Hello"), Finished(FinishReason.STOP, Usage(9, 1)))
-SITE_ID = UUID(int=1)
-BUSY = errors.Overloaded("busy", 503)
-
-
-@dataclass
-class Written:
-    """A ledger that remembers."""
-
-    opened: list[CallOpened] = field(default_factory=list)
-    closed: list[CallClosed] = field(default_factory=list)
-
-    async def open(self, call: CallOpened, closed_before: CallClosed | None) -> None:
-        self.opened.append(call)
-        if closed_before:
-            self.closed.append(closed_before)
-
-
-class Desk:
-    """Scripted providers by name, and what was written of them."""
-
-    def __init__(self, **scripts: Scripted) -> None:
-        self.scripts = scripts
-        self.ledger = Written()
-        self.trace = Trace("job_1:1")
-        self.budgets = RetryBudgets(share=0.2, floor=1000)
-
-    async def ask(
-        self, *, deadline_seconds: float = 30, keys: bool = True, asked_before: bool = False
-    ) -> Answered | Unanswered | PutOff:
-        targets = tuple(
-            Target(ProviderSpec(name, Dialect.OPENAI, "http://x", "sk" if keys else None), f"{name}-model", position)
-            for position, name in enumerate(self.scripts, 1)
-        )
-        return await complete(
-            REQUEST,
-            targets,
-            trace=self.trace,
-            ledger=self.ledger,
-            retries=self.budgets.of_site(SITE_ID),
-            asked_before=asked_before,
-            deadline_seconds=deadline_seconds,
-            provider_for=self.provider_for,
-            chance=random.Random(2),
-        )
-
-    def provider_for(self, spec: ProviderSpec) -> Provider:
-        return self.scripts[spec.name]
-
-    def calls(self) -> list[tuple[str, CallOutcome]]:
-        return [(call.opened.target.provider.name, call.outcome) for call in self.trace.closed]
+from providers.types import Completion, Finished, FinishReason, InferenceRequest, TextDelta, Usage
+from tests.platform.inference.desk import BUSY, HELLO, Desk, Written
 
 
 async def test_the_first_target_answers_and_one_call_is_written() -> None:
@@ -265,3 +196,27 @@ async def test_a_later_attempt_counts_as_a_retry() -> None:
         ("site", 0, 1),
         ("provider", 0, 1),
     }
+
+
+# Whole answers
+
+
+async def test_a_whole_answer_is_asked_for_as_one_and_keeps_what_the_provider_wrote() -> None:
+    class Plain(Scripted):
+        """Knows no streams."""
+
+        stream = None  # type: ignore[assignment]
+
+    written = Completion("chatcmpl-1", "m", "Hello", FinishReason.STOP, Usage(9, 1), body=b'{"id": "chatcmpl-1"}')
+    plain = Plain(written)
+    desk = Desk(one=plain)
+
+    result = await desk.ask(whole=True)
+
+    assert isinstance(result, Answered)
+    assert isinstance(result.answer, Completion)
+    assert result.answer.body == b'{"id": "chatcmpl-1"}'
+    assert (desk.calls(), desk.trace.closed[0].usage) == ([("one", CallOutcome.OK)], Usage(9, 1))
+    # Its first byte comes with its last; there is nothing to wait for in between.
+    call = plain.received[0].call
+    assert call.first_byte_seconds == call.total_seconds > 29

@@ -1,0 +1,291 @@
+"""A stream over all its targets: failover before the first token, an error or a marked continuation after it."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import replace
+
+import pytest
+
+from inference.calls import CallOutcome
+from inference.errors import NoProvider
+from inference.stream import Answering, Continued, Part
+from providers import errors
+from providers.dialects.sse import Frame
+from providers.scripted import Scripted
+from providers.types import (
+    Burst,
+    CallContext,
+    ChatRequest,
+    Finished,
+    FinishReason,
+    InferenceRequest,
+    OutputFormat,
+    Role,
+    Started,
+    StreamEvent,
+    TextDelta,
+    TextPart,
+    ToolCallDelta,
+    ToolCallStarted,
+    Usage,
+)
+from tests.platform.inference.desk import BUSY, HELLO, REQUEST, Desk
+from tests.polling import wait_until
+
+START = Started("chatcmpl-1", "m")
+END = Finished(FinishReason.STOP, Usage(20, 5))
+CUT = errors.Interrupted("cut")
+
+
+async def read(parts: AsyncGenerator[Part, None]) -> list[str]:
+    """Write down what a stream brings, shortly, and the error that ends it."""
+    seen: list[str] = []
+    try:
+        async for part in parts:
+            match part:
+                case Answering(target) | Continued(target):
+                    seen.append(f"{type(part).__name__} {target.provider.name}")
+                case Burst(events):
+                    seen += [event.text if isinstance(event, TextDelta) else type(event).__name__ for event in events]
+    except errors.ProviderError as error:
+        seen.append(f"! {error.kind}")
+    return seen
+
+
+async def test_the_target_that_answers_is_named_before_what_it_says() -> None:
+    desk = Desk(one=Scripted((START, *HELLO)))
+
+    assert await read(desk.stream()) == ["Answering one", "Started", "Hello", "Finished"]
+    assert desk.calls() == [("one", CallOutcome.OK)]
+    assert (desk.trace.closed[0].usage, desk.trace.closed[0].estimated) == (Usage(9, 1), False)
+
+
+async def test_the_provider_s_own_frames_come_through() -> None:
+    burst = Burst((TextDelta("Hello"), END), (Frame("", b'{"a":  1}'),))
+
+    class Framed(Scripted):
+        async def stream(self, request: ChatRequest, call: CallContext) -> AsyncGenerator[Burst, None]:
+            yield burst
+
+    parts = [part async for part in Desk(one=Framed()).stream()]
+
+    assert parts[1] == burst
+
+
+@pytest.mark.parametrize("first", [BUSY, (START, BUSY), (START, CUT), (CUT,), errors.CredentialDead("no", 401)])
+async def test_failover_before_the_first_token_is_invisible(first: object) -> None:
+    desk = Desk(one=Scripted(first, first), two=Scripted((START, *HELLO)))  # type: ignore[arg-type]
+
+    assert await read(desk.stream()) == ["Answering two", "Started", "Hello", "Finished"]
+    assert [name for name, _ in desk.calls()][-1] == "two"
+    assert desk.ledger.closed == desk.trace.closed[:-1]
+
+
+async def test_a_cut_after_the_first_token_is_an_error_and_nobody_else_is_asked() -> None:
+    desk = Desk(one=Scripted((TextDelta("Hel"), CUT)), two=Scripted())
+
+    assert await read(desk.stream()) == ["Answering one", "Hel", "! interrupted"]
+    assert desk.calls() == [("one", CallOutcome.ERROR)]
+    assert desk.trace.closed[0].estimated
+    assert desk.trace.closed[0].usage.output_tokens == 1
+
+
+async def test_when_nobody_answers_the_last_error_is_raised() -> None:
+    desk = Desk(one=Scripted(BUSY, BUSY), two=Scripted(errors.CredentialDead("bad key", 401)))
+
+    assert await read(desk.stream()) == ["! credential_dead"]
+    assert len(desk.trace.closed) == 3
+
+
+async def test_a_wrong_request_is_not_asked_of_the_next_target() -> None:
+    assert await read(Desk(one=Scripted(errors.Rejected("no", 400)), two=Scripted()).stream()) == ["! rejected"]
+
+
+async def test_without_any_key_there_is_no_stream() -> None:
+    with pytest.raises(NoProvider):
+        await read(Desk().stream())
+
+
+# Who stops before the end
+
+
+class Endless(Scripted):
+    """Says a word, then nothing more, until its stream is closed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_stream_closed = False
+        self.is_silent = asyncio.Event()
+
+    async def stream(self, request: ChatRequest, call: CallContext) -> AsyncGenerator[Burst, None]:
+        try:
+            yield Burst((START, TextDelta("Hello, you there. ")))
+            self.is_silent.set()
+            await asyncio.Event().wait()
+        finally:
+            self.is_stream_closed = True
+
+
+async def test_closing_the_stream_closes_the_call_and_leaves_its_account() -> None:
+    endless = Endless()
+    desk = Desk(one=endless)
+
+    async with aclosing(desk.stream()) as parts:
+        async for part in parts:
+            if isinstance(part, Burst):
+                break
+
+    assert endless.is_stream_closed
+    assert desk.calls() == [("one", CallOutcome.CANCELED)]
+    assert desk.trace.closed[0].estimated
+    assert desk.trace.closed[0].usage.input_tokens > 50
+    assert desk.trace.closed[0].usage.output_tokens > 3
+
+
+async def test_canceling_the_reader_closes_the_call_and_leaves_its_account() -> None:
+    endless = Endless()
+    desk = Desk(one=endless)
+    reading = asyncio.create_task(read(desk.stream()))
+    await endless.is_silent.wait()
+    reading.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await reading
+
+    assert endless.is_stream_closed
+    assert desk.calls() == [("one", CallOutcome.CANCELED)]
+
+
+async def test_canceled_before_the_first_token_the_call_is_in_the_trace() -> None:
+    async def hang(_: InferenceRequest) -> None:
+        await asyncio.Event().wait()
+
+    one = Scripted(HELLO, before=hang)
+    desk = Desk(one=one)
+    reading = asyncio.create_task(read(desk.stream()))
+    await wait_until(lambda: one.received)
+    reading.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await reading
+    assert desk.calls() == [("one", CallOutcome.CANCELED)]
+
+
+async def test_who_leaves_with_the_last_event_leaves_a_call_that_ended_well() -> None:
+    desk = Desk(one=Scripted(HELLO))
+
+    async with aclosing(desk.stream()) as parts:
+        async for part in parts:
+            if isinstance(part, Burst) and isinstance(part.events[-1], Finished):
+                break
+
+    assert desk.calls() == [("one", CallOutcome.OK)]
+    assert (desk.trace.closed[0].usage, desk.trace.closed[0].estimated) == (Usage(9, 1), False)
+
+
+# Continuation
+
+
+async def test_a_cut_answer_is_continued_by_the_next_provider_and_marked() -> None:
+    two = Scripted((Started("other", "n"), TextDelta("lo."), END))
+    desk = Desk(one=Scripted((START, TextDelta("Hel"), CUT)), two=two)
+
+    assert await read(desk.stream(continuation=True)) == [
+        *("Answering one", "Started", "Hel"),
+        *("Continued two", "lo.", "Finished"),
+    ]
+    asked = two.received[0].request
+    assert isinstance(asked, ChatRequest)
+    assert asked.messages[:-1] == REQUEST.messages
+    assert (asked.messages[-1].role, asked.messages[-1].parts) == (Role.ASSISTANT, (TextPart("Hel"),))
+    assert desk.calls() == [("one", CallOutcome.ERROR), ("two", CallOutcome.OK)]
+
+
+async def test_the_usage_of_a_continued_answer_is_that_of_all_its_calls() -> None:
+    desk = Desk(
+        one=Scripted((TextDelta("Hel"), CUT)),
+        two=Scripted((TextDelta("lo"), CUT)),
+        three=Scripted((TextDelta("."), END)),
+    )
+
+    parts = [part async for part in desk.stream(continuation=True)]
+
+    closed = desk.trace.closed
+    assert [call.estimated for call in closed] == [True, True, False]
+    last = parts[-1]
+    assert isinstance(last, Burst)
+    assert last.events == [
+        Finished(
+            FinishReason.STOP,
+            Usage(sum(call.usage.input_tokens for call in closed), sum(call.usage.output_tokens for call in closed)),
+        )
+    ]
+    assert closed[2].usage == Usage(20, 5)
+
+
+async def test_a_continuation_passes_no_frames_on() -> None:
+    class Framed(Scripted):
+        async def stream(self, request: ChatRequest, call: CallContext) -> AsyncGenerator[Burst, None]:
+            yield Burst((TextDelta("Hello"), END), (Frame("", b"{}"),))
+
+    parts = [part async for part in Desk(one=Framed()).stream(continuation=True)]
+
+    assert all(part.frames == () for part in parts if isinstance(part, Burst))
+
+
+async def test_white_space_at_the_cut_is_neither_sent_nor_doubled() -> None:
+    two = Scripted((TextDelta(" world"), END))
+    desk = Desk(one=Scripted((TextDelta("Hello, "), CUT)), two=two)
+
+    assert (await read(desk.stream(continuation=True)))[1:] == ["Hello, ", "Continued two", "world", "Finished"]
+    asked = two.received[0].request
+    assert isinstance(asked, ChatRequest)
+    assert asked.messages[-1].parts == (TextPart("Hello,"),)
+
+
+async def test_what_was_said_counts_against_the_tokens_that_were_allowed() -> None:
+    two = Scripted(HELLO)
+    desk = Desk(one=Scripted((TextDelta("a" * 30), CUT)), two=two)
+
+    await read(desk.stream(replace(REQUEST, max_tokens=100), continuation=True))
+
+    asked = two.received[0].request
+    assert isinstance(asked, ChatRequest)
+    assert asked.max_tokens == 90
+
+
+TOOL: tuple[StreamEvent, ...] = (TextDelta("Let me see."), ToolCallStarted(0, "call_1", "look"), ToolCallDelta(0, '{"'))
+
+
+@pytest.mark.parametrize(
+    ("request_", "events"),
+    [
+        (REQUEST, (*TOOL, CUT)),
+        (replace(REQUEST, output_format=OutputFormat("json_object")), (TextDelta('{"a'), CUT)),
+        (REQUEST, (TextDelta("I"), errors.ContentRefused("refused"))),
+    ],
+    ids=["a tool call", "a document", "a refusal"],
+)
+async def test_what_nobody_else_can_go_on_with_is_not_continued(
+    request_: ChatRequest, events: tuple[StreamEvent | errors.ProviderError, ...]
+) -> None:
+    desk = Desk(one=Scripted(events), two=Scripted())
+
+    assert (await read(desk.stream(request_, continuation=True)))[-1].startswith("! ")
+    assert len(desk.calls()) == 1
+
+
+async def test_a_continuation_that_nobody_takes_up_ends_with_the_cut() -> None:
+    desk = Desk(one=Scripted((TextDelta("Hel"), CUT)), two=Scripted(BUSY, BUSY))
+
+    assert await read(desk.stream(continuation=True)) == ["Answering one", "Hel", "! interrupted"]
+    assert len(desk.calls()) == 3
+
+
+async def test_an_only_provider_continues_its_own_answer() -> None:
+    one = Scripted((TextDelta("Hel"), CUT), (TextDelta("lo"), END))
+
+    assert await read(Desk(one=one).stream(continuation=True)) == [
+        *("Answering one", "Hel", "Continued one", "lo", "Finished")
+    ]
