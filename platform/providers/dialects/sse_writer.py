@@ -15,10 +15,12 @@ def to_sse(
     it would be an event for the official OpenAI client.
     """
     head = b"id: %b-" % stream_id.encode()
-    parts = [] if retry_milliseconds is None else [b"retry: %d\n" % retry_milliseconds]
+    parts = []
     for seq, (event, data) in enumerate(frames, first_seq):
         name = b"event: %b\n" % event.encode() if event else b""
         parts.append(b"%b%d\n%bdata: %b\n\n" % (head, seq, name, _lines(data)))
+    if parts and retry_milliseconds is not None:
+        parts.insert(0, b"retry: %d\n" % retry_milliseconds)
     return b"".join(parts)
 
 

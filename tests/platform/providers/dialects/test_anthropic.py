@@ -2,12 +2,14 @@
 
 import base64
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from providers.dialects import anthropic
 from providers.dialects.errors import InvalidRequest
+from providers.estimate import estimate_tokens
 from providers.types import (
     ChatRequest,
     Completion,
@@ -220,6 +222,62 @@ def test_what_is_wrong_is_refused_and_named(fields: JSONObject, param: str) -> N
 )
 def test_refusals_are_in_anthropic_s_words(data: Any, message: str) -> None:
     assert refusal_of(data).message == message
+
+
+@pytest.mark.parametrize("version", ["2023-06-01", "2026-10-21"])
+def test_both_versions_are_spoken(version: str) -> None:
+    assert anthropic.check_version(version) == version
+
+
+@pytest.mark.parametrize("header", [None, "", "2024-01-01", "2026-10-21, 2023-06-01"])
+def test_another_version_is_refused(header: str | None) -> None:
+    with pytest.raises(InvalidRequest, match="anthropic-version") as caught:
+        anthropic.check_version(header)
+
+    assert caught.value.param == "anthropic-version"
+
+
+@pytest.mark.parametrize("field", ["temperature", "top_p", "top_k"])
+def test_the_newer_version_takes_no_sampling_settings(field: str) -> None:
+    with pytest.raises(InvalidRequest, match="2026-10-21") as caught:
+        anthropic.decode_chat(body(**{field: 1}), anthropic.STRICT)
+
+    assert caught.value.param == field
+
+
+def test_both_versions_take_the_rest() -> None:
+    assert anthropic.decode_chat(body(), anthropic.STRICT) == anthropic.decode_chat(body(), anthropic.CLASSIC)
+
+
+COUNTED = {
+    "model": "claude-sonnet-5-5",
+    "messages": [HELLO, CALLING, {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "toolu_a"}]}],
+    "system": "Be brief.",
+    "tools": [TOOL],
+    "tool_choice": {"type": "any"},
+    "thinking": {"type": "enabled", "budget_tokens": 2000},
+    "output_config": {"format": {"type": "json_schema", "schema": {"type": "object"}}},
+    "cache_control": {"type": "ephemeral"},
+}
+
+
+def test_what_is_counted_is_what_would_be_asked() -> None:
+    request = anthropic.decode_count(COUNTED)
+
+    assert replace(request, max_tokens=100) == anthropic.decode_chat({**COUNTED, "max_tokens": 100})
+    assert anthropic.encode_count(request) == {"input_tokens": estimate_tokens(request)}
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"max_tokens": 5}, "max_tokens: Extra inputs are not permitted"),
+        ({"messages": [CALLING]}, "messages: `tool_use` ids were found"),
+    ],
+)
+def test_what_cannot_be_asked_is_not_counted(fields: JSONObject, message: str) -> None:
+    with pytest.raises(InvalidRequest, match=message):
+        anthropic.decode_count({**COUNTED, **fields})
 
 
 def test_an_input_nested_too_deeply_is_refused() -> None:

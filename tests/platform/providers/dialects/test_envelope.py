@@ -1,0 +1,60 @@
+"""`POST /api/v1/chat`: what stands on the envelope, and what is in it."""
+
+import json
+from typing import Any
+
+import pytest
+from msgspec import Raw
+
+from providers.dialects.envelope import Envelope, decode_envelope, encode_envelope
+from providers.dialects.errors import InvalidRequest
+from providers.types import ChatRequest, Message, Role, TextPart
+
+SAYS = [{"role": "user", "content": "Hello"}]
+REQUEST = ChatRequest("gpt-4o", (Message(Role.USER, (TextPart("Hello"),)),))
+
+
+@pytest.mark.parametrize(
+    ("fields", "envelope"),
+    [
+        ({}, Envelope(REQUEST, None, None, False)),
+        ({"provider": "openai", "request_id": "r-1", "stream": True}, Envelope(REQUEST, "openai", "r-1", True)),
+        ({"provider": None, "request_id": None, "stream": None}, Envelope(REQUEST, None, None, False)),
+    ],
+)
+def test_an_envelope_is_read(fields: dict[str, Any], envelope: Envelope) -> None:
+    assert decode_envelope({"model": "gpt-4o", "messages": SAYS, **fields}) == envelope
+
+
+def test_whatever_openai_s_body_may_say_can_be_said() -> None:
+    envelope = decode_envelope({"model": "m", "messages": SAYS, "max_tokens": 5, "stop": "x"})
+
+    assert (envelope.request.max_tokens, envelope.request.stop) == (5, ("x",))
+
+
+@pytest.mark.parametrize(
+    ("body", "param", "code"),
+    [
+        ({"messages": SAYS}, "model", "missing_required_parameter"),
+        ({"model": "m"}, "messages", "missing_required_parameter"),
+        ({"model": "m", "messages": SAYS, "provider": ""}, "provider", "invalid_value"),
+        ({"model": "m", "messages": SAYS, "request_id": "x" * 256}, "request_id", "invalid_value"),
+        ({"model": "m", "messages": SAYS, "tenant": "x"}, "tenant", "unknown_parameter"),
+        ({"model": "m", "messages": SAYS, "n": 2}, "n", "unsupported_parameter"),
+    ],
+)
+def test_what_is_wrong_is_refused_and_named(body: dict[str, Any], param: str, code: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        decode_envelope(body)
+
+    assert (caught.value.param, caught.value.code) == (param, code)
+
+
+@pytest.mark.parametrize("data", [{"object": "chat.completion"}, Raw(b'{"object": "chat.completion"}')])
+def test_an_answer_comes_in_an_envelope(data: Any) -> None:
+    assert json.loads(encode_envelope("req_1", "openai", "m", data)) == {
+        "id": "req_1",
+        "provider": "openai",
+        "model": "m",
+        "data": {"object": "chat.completion"},
+    }

@@ -1,0 +1,46 @@
+"""The stream for an `EventSource`: chunks, then an end that has a name."""
+
+import json
+
+from providers.dialects.error_bodies import Fault
+from providers.dialects.wordpress_stream import WordPressStream
+from providers.types import Burst, Finished, FinishReason, Started, TextDelta, Usage
+
+STARTED = Started("id", "m-2026")
+
+
+def test_the_end_is_an_event_that_a_page_can_listen_for() -> None:
+    encoder = WordPressStream("stm_1", 5, "m")
+
+    *chunks, done = encoder.encode(Burst((STARTED, TextDelta("a"), Finished(FinishReason.LENGTH, Usage(3, 2)))))
+
+    assert [frame.event for frame in chunks] == ["", "", ""]
+    assert [json.loads(frame.data)["choices"][0]["finish_reason"] for frame in chunks] == [None, None, "length"]
+    body = json.loads(done.data)
+    assert (done.event, body["id"], body["finish_reason"]) == ("done", "stm_1", "length")
+    assert body["usage"]["total_tokens"] == 5
+
+
+def test_usage_that_nobody_knows_is_null() -> None:
+    frames = WordPressStream("stm_1", 5, "m").encode(Burst((STARTED, Finished(FinishReason.STOP, None))))
+
+    assert json.loads(frames[-1].data)["usage"] is None
+
+
+def test_a_failure_is_an_event_and_then_there_is_no_end() -> None:
+    encoder = WordPressStream("stm_1", 5, "m")
+    encoder.encode(Burst((STARTED, TextDelta("a"))))
+
+    (frame,) = encoder.interrupt(Fault(502, "server_error", "upstream_stream_interrupted", "Cut."))
+
+    assert frame.event == "error"
+    assert json.loads(frame.data)["error"]["code"] == "upstream_stream_interrupted"
+
+
+def test_another_provider_goes_on_without_beginning_again() -> None:
+    encoder = WordPressStream("stm_1", 5, "m")
+    encoder.encode(Burst((STARTED, TextDelta("a"))))
+
+    frames = encoder.continued().encode(Burst((Started("other", "other"), TextDelta("b"))))
+
+    assert [json.loads(frame.data)["choices"][0]["delta"] for frame in frames] == [{"content": "b"}]
