@@ -82,7 +82,7 @@ def read(use: Use, text: str) -> Mapping[str, Any]:
     payload, _, given = rest.partition(".")
     # The header is compared, never read: there is no other algorithm, type or key that one could ask for.
     key = _keys(use).by_header.get(header)
-    if key is None or len(text) > LONGEST_TEXT:
+    if key is None or len(text) > LONGEST_TEXT or not text.isascii():
         raise NotProven
     # As text: more than one text stands for the same bytes in base64.
     if not hmac.compare_digest(given.encode(), _mac(key, f"{header}.{payload}").encode()):

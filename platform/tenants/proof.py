@@ -127,7 +127,7 @@ def prove(asked: Presented) -> Identity:
     """
     proven = check(asked)
     if proven.nonce is not None:
-        _use_once(proven.identity.site, proven.nonce)
+        use_up(proven.identity.site, proven.nonce)
     return proven.identity
 
 
@@ -286,7 +286,7 @@ def _nonce_of(given: Signature) -> str:
     return f"v1\n{given.nonce}"
 
 
-def _use_once(site: Site, digest: bytes) -> None:
+def use_up(site: Site, digest: bytes) -> None:
     """Use up a nonce. The unique row lets one request in, over all processes."""
     try:
         with connection.cursor() as cursor:
@@ -320,7 +320,7 @@ def _check_jwt(token: str, lookups: Lookups) -> Identity:
 
 def _read_jwt(token: str) -> Mapping[str, Any]:
     """Take a token apart, into `header`, `payload` and `signature`, none of them proven."""
-    if len(token) > JWT_LONGEST_TEXT:
+    if len(token) > JWT_LONGEST_TEXT or not token.isascii():
         raise NotProven
     try:
         return jwt.decode_complete(token, options={"verify_signature": False})

@@ -61,7 +61,7 @@ def mint(identity: Identity, what: Readable, public_id: str, *, origin: str | No
         "sub": public_id,
         "site": identity.site.public_id,
         "cred": identity.credential_id,
-        "origin": origin_for(origin or identity.origin, identity.site, own=own),
+        "origin": origin_for(identity.origin if origin is None else origin, identity.site, own=own),
     }
     return minted.mint(Use.TICKET, claims, seconds=settings.TICKET_SECONDS)
 

@@ -84,11 +84,12 @@ def _fit(identity: Identity, wanted: Wanted) -> Wanted:
         raise WiderThanProof("The token would have scopes that the JWT you prove yourself with has not.")
     if identity.max_tokens is not None and (wanted.max_tokens or 0) > identity.max_tokens:
         raise WiderThanProof(f"The JWT you prove yourself with has max_tokens {identity.max_tokens}; ask for no more.")
-    if identity.origin is not None and read_origin(wanted.origin or identity.origin) != read_origin(identity.origin):
+    origin = identity.origin if wanted.origin is None else wanted.origin
+    if identity.origin is not None and read_origin(origin or "") != read_origin(identity.origin):
         raise WiderThanProof("The JWT you prove yourself with is for another origin.")
     return replace(
         wanted,
         model=wanted.model or identity.model,
         max_tokens=wanted.max_tokens or identity.max_tokens,
-        origin=wanted.origin or identity.origin,
+        origin=origin,
     )
