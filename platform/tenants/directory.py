@@ -168,18 +168,18 @@ class Remembered:
         self.aging: list[NotRemembered] = []
 
     def find_site(self, name: str) -> SiteSecrets | None:
-        return self._peek(_sites, name) if NAME_FORM.fullmatch(name) else None
+        return self.peek(_sites, name) if NAME_FORM.fullmatch(name) else None
 
     def find_key(self, prefix: str) -> KeyOwner | None:
-        return self._peek(_keys, prefix)
+        return self.peek(_keys, prefix)
 
     def find_voucher(self, credential_id: str) -> Site | None:
-        return self._peek(_vouchers, credential_id)
+        return self.peek(_vouchers, credential_id)
 
     def knows_origin(self, origin: str) -> bool:
-        return bool(ORIGIN_FORM.fullmatch(origin)) and self._peek(_origins, origin)
+        return bool(ORIGIN_FORM.fullmatch(origin)) and self.peek(_origins, origin)
 
-    def _peek(self, memory: ShortMemory[V], key: str) -> V:
+    def peek(self, memory: ShortMemory[V], key: str) -> V:
         value, age = memory.peek(key)
         if age > AGING_SECONDS:
             self.aging.append(NotRemembered(memory, key))

@@ -59,7 +59,7 @@ async def prove_live(asked: Presented, threads: DatabaseThreads) -> Proven:
         if given.is_older:
             return Proven(await threads.run(prove, asked))
         asked = await _hashed(asked)
-    return await _with_lookups(lambda remembered: check(asked, remembered), threads)
+    return await with_lookups(lambda remembered: check(asked, remembered), threads)
 
 
 async def prove_reader(
@@ -88,12 +88,28 @@ async def prove_reader(
 async def is_site_origin(origin: str, threads: DatabaseThreads) -> bool:
     """Say whether pages of this origin are those of any active site, for preflights and for answers to nobody."""
     asking = read_origin(origin)
-    return await _with_lookups(lambda remembered: remembered.knows_origin(asking), threads)
+    return await with_lookups(lambda remembered: remembered.knows_origin(asking), threads)
+
+
+async def with_lookups(decide: Callable[[Remembered], T], threads: DatabaseThreads) -> T:
+    """Return what is decided by what is remembered, once enough is. `decide` may be called more than once."""
+    for _ in range(MOST_LOOKUPS):
+        remembered = Remembered()
+        try:
+            decided = decide(remembered)
+        except NotRemembered as missing:
+            # Shielded: others wait for it too, and this request may be canceled.
+            await asyncio.shield(_load(missing, threads))
+        else:
+            for each in remembered.aging:
+                _load(each, threads)
+            return decided
+    raise NotProven
 
 
 async def _site_of(ticket: Ticket, origin: str | None, threads: DatabaseThreads) -> Site:
     """Return the ticket's site, if it is active, the credential still live, and the origin still the site's."""
-    site = await _with_lookups(lambda remembered: remembered.find_voucher(ticket.credential_id), threads)
+    site = await with_lookups(lambda remembered: remembered.find_voucher(ticket.credential_id), threads)
     if site is None or site.public_id != ticket.site:
         raise NotProven
     if origin is not None and allowed_origin(origin, site, ticket.origin) is None:
@@ -108,22 +124,6 @@ async def _hashed(asked: Presented) -> Presented:
         return asked
     digest = await asyncio.to_thread(lambda: hashlib.sha256(body).hexdigest())
     return replace(asked, body=Hashed(digest))
-
-
-async def _with_lookups(decide: Callable[[Remembered], T], threads: DatabaseThreads) -> T:
-    """Return what is decided by what is remembered, once enough is."""
-    for _ in range(MOST_LOOKUPS):
-        remembered = Remembered()
-        try:
-            decided = decide(remembered)
-        except NotRemembered as missing:
-            # Shielded: others wait for it too, and this request may be canceled.
-            await asyncio.shield(_load(missing, threads))
-        else:
-            for each in remembered.aging:
-                _load(each, threads)
-            return decided
-    raise NotProven
 
 
 def _load(missing: NotRemembered, threads: DatabaseThreads) -> "asyncio.Task[Any]":

@@ -10,7 +10,7 @@ from django.db import connection
 from core.ids import to_public
 from tenants import directory
 from tenants.credentials import NewSite, issue, revoke
-from tenants.directory import ShortMemory
+from tenants.directory import NotRemembered, Remembered, ShortMemory
 from tenants.models import Credential, CredentialKind, Site
 
 
@@ -101,6 +101,42 @@ def test_threads_may_ask_at_once() -> None:
         thread.join()
 
     assert not failed
+
+
+def test_what_is_not_remembered_is_not_waited_for_by_who_may_not() -> None:
+    clock, loads = Clock(), Loads()
+    memory = ShortMemory(loads, clock=clock)
+    remembered = Remembered()
+
+    with pytest.raises(NotRemembered) as caught:
+        remembered.peek(memory, "a")
+    assert loads.asked == []
+    caught.value.memory.load(caught.value.key)
+
+    assert (remembered.peek(memory, "a"), remembered.aging) == ("A", [])
+    clock.seconds += directory.AGING_SECONDS + 0.01
+    assert remembered.peek(memory, "a") == "A"
+    assert [(each.memory, each.key) for each in remembered.aging] == [(memory, "a")]
+    clock.seconds += 1
+    with pytest.raises(NotRemembered):
+        remembered.peek(memory, "a")
+
+
+def test_live_credentials_of_both_kinds_vouch_for_their_site(bakery: NewSite, florist: NewSite) -> None:
+    for made in (bakery, florist):
+        for issued in (made.api_key, made.signing_secret):
+            assert directory.find_voucher(issued.credential.public_id) == made.site
+    assert directory.find_voucher("key_01ka2m7v5xf3v8k0q9r6t4w2ye") is None
+    assert directory.find_voucher(bakery.site.public_id) is None
+
+
+def test_nobody_vouches_for_a_site_that_is_switched_off_or_with_a_revoked_credential(bakery: NewSite) -> None:
+    revoke(bakery.api_key.credential)
+    assert directory.load_voucher(bakery.api_key.credential.public_id) is None
+    assert directory.load_voucher(bakery.signing_secret.credential.public_id) == bakery.site
+
+    Site.objects.update(is_active=False)
+    assert directory.load_voucher(bakery.signing_secret.credential.public_id) is None
 
 
 def test_a_site_is_found_by_id_and_by_slug_with_its_live_secrets(bakery: NewSite) -> None:
