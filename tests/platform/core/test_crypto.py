@@ -1,5 +1,7 @@
 """What is sealed opens with its own key, for its own purpose, and not otherwise."""
 
+import hmac
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -84,3 +86,19 @@ def test_a_keyring_that_cannot_be_used_is_refused_and_not_repeated_in_full(text:
 def test_a_keyring_does_not_show_its_keys() -> None:
     assert OLD.encode() not in repr(BOTH).encode()
     assert "b'" not in repr(Keyring("k1", {"k1": b"0" * 32}))
+
+
+def test_derived_keys_are_those_of_rfc_5869() -> None:
+    """Its extract and expand steps, written out for one block."""
+    extracted = hmac.digest(b"\0" * 32, b"0" * 32, "sha256")
+    expanded = hmac.digest(extracted, b"a label\x01", "sha256")
+
+    assert Keyring("k1", {"k1": b"0" * 32}).derive("a label") == {"k1": expanded}
+
+
+def test_every_key_and_every_label_derives_another_and_the_active_one_comes_first() -> None:
+    ring = Keyring("new", {"old": b"o" * 32, "new": b"n" * 32})
+    one, other = ring.derive("one"), ring.derive("other")
+
+    assert list(one) == list(other) == ["new", "old"]
+    assert len({*one.values(), *other.values(), *ring.keys.values()}) == 6

@@ -3,7 +3,7 @@
 import pytest
 
 from tenants.errors import AddressNotAllowed, ModelNotAllowed, OriginNotAllowed, ScopeMissing
-from tenants.limits import Scope, check_address, check_model, check_origin, check_scope, client_address
+from tenants.limits import Scope, check_address, check_model, check_origin, check_place, check_scope, client_address
 from tenants.models import Site
 from tenants.proof import Identity, Means
 
@@ -72,6 +72,34 @@ def test_addresses_on_the_allowlist_are_let_in(networks: list[str], address: str
 def test_other_addresses_are_refused(networks: list[str], address: str) -> None:
     with pytest.raises(AddressNotAllowed):
         check_address(site(ip_allowlist=networks), address)
+
+
+@pytest.mark.parametrize(
+    ("means", "origin", "accepted"),
+    [
+        (Means.TOKEN, "https://bakery.test", True),
+        (Means.TOKEN, None, False),
+        (Means.JWT, "https://bakery.test", False),
+        (Means.API_KEY, None, False),
+    ],
+)
+def test_only_tokens_of_the_desk_for_a_page_are_used_from_any_address(
+    means: Means, origin: str | None, accepted: bool
+) -> None:
+    bakery = site(ip_allowlist=["203.0.113.0/24"], origins=["https://bakery.test"])
+    asking = Identity(bakery, means, "key_1", origin=origin)
+
+    check_place(asking, "203.0.113.5", origin)
+    if accepted:
+        check_place(asking, "198.51.100.7", origin)
+    else:
+        with pytest.raises(AddressNotAllowed):
+            check_place(asking, "198.51.100.7", origin)
+
+
+def test_a_place_is_an_origin_too() -> None:
+    with pytest.raises(OriginNotAllowed):
+        check_place(identity(["https://bakery.test"]), "203.0.113.5", "https://florist.test")
 
 
 def test_servers_send_no_origin_and_are_let_in() -> None:

@@ -15,11 +15,12 @@ import pytest
 from django.db import connection
 
 from core import clock
-from tenants import directory
+from tenants import directory, minted
 from tenants.credentials import NewSite, issue, revoke, rotate
 from tenants.errors import Contradicting, Missing, NotProven, Replayed, Stale, TenantError, Unauthenticated, Unfit
+from tenants.minted import Use
 from tenants.models import Credential, CredentialKind, Site, UsedNonce
-from tenants.proof import DECOYS, Identity, Means, Presented, forget_nonces, prove
+from tenants.proof import DECOYS, Identity, Means, Presented, check, forget_nonces, prove
 from tests.asking import bearer, signed, signed_older, token
 
 BODY = b'{"kind": "chat"}'
@@ -183,6 +184,25 @@ def test_a_site_that_was_deleted_a_moment_ago_proves_nothing(bakery: NewSite) ->
         cursor.execute("DELETE FROM tenants_site")
 
     assert type(refusal(signed(bakery, "POST", TARGET, BODY))) is NotProven
+
+
+def test_what_is_checked_has_yet_to_be_used_up(bakery: NewSite) -> None:
+    headers = {name.lower(): value for name, value in signed(bakery, "POST", TARGET, BODY).items()}
+    asked = Presented("POST", TARGET, headers, BODY)
+
+    first, again = check(asked), check(asked)
+
+    assert first == again
+    assert first.nonce is not None
+    assert UsedNonce.objects.count() == 0
+    prove(asked)
+    assert bytes(UsedNonce.objects.get().digest) == first.nonce
+
+
+def test_only_signatures_have_something_to_use_up(bakery: NewSite) -> None:
+    for headers in (bearer(token(bakery)), bearer(bakery.api_key.secret)):
+        lower = {name.lower(): value for name, value in headers.items()}
+        assert check(Presented("POST", TARGET, lower, BODY)).nonce is None
 
 
 # The older form
@@ -384,6 +404,75 @@ def test_a_claim_that_cannot_be_used_is_explained_to_who_signed_it(bakery: NewSi
     )
 
     assert type(refusal(bearer(text))) is Unfit
+
+
+# What the desk minted
+
+
+def minted_token(made: NewSite, **claims: Any) -> str:
+    stated = {
+        "aud": "desk",
+        "sub": made.site.slug,
+        "jti": "tok_1",
+        "site": made.site.public_id,
+        "cred": made.api_key.credential.public_id,
+        "scope": "chat:write",
+    }
+    return minted.mint(Use.TOKEN, {**stated, **claims}, seconds=60).text
+
+
+def test_a_narrow_token_is_let_in_as_narrow_as_it_is(bakery: NewSite) -> None:
+    text = minted_token(bakery, model="gpt-5", max_tokens=9, origin="https://bakery.test")
+
+    assert ask(bearer(text)) == ask({"x-api-key": text})
+    assert ask(bearer(text)) == Identity(
+        bakery.site,
+        Means.TOKEN,
+        bakery.api_key.credential.public_id,
+        scopes=frozenset({"chat:write"}),
+        model="gpt-5",
+        max_tokens=9,
+        origin="https://bakery.test",
+        token_id="tok_1",
+    )
+
+
+def test_a_narrow_token_of_nobody_proves_nothing(bakery: NewSite, florist: NewSite) -> None:
+    header, payload, mac = minted_token(bakery).split(".")
+    hostile = [
+        minted_token(bakery, cred="key_01ka2m7v5xf3v8k0q9r6t4w2ye"),
+        minted_token(bakery, cred="nonsense"),
+        minted_token(bakery, cred=florist.api_key.credential.public_id),
+        signed_by_hand(json.dumps({"sub": "bakery"}).encode(), bakery.signing_secret.secret, b'{"alg":"HS256"}')[:-1],
+        # A site that writes our header over its own claims.
+        f"{header}.{token(bakery).split('.')[1]}.{token(bakery).split('.')[2]}",
+        # Ours, with the header of a site's own.
+        f"{token(bakery).split('.')[0]}.{payload}.{mac}",
+        minted.mint(Use.TICKET, {"sub": "bakery"}, seconds=60).text[:-1],
+    ]
+
+    found = [(type(error), str(error)) for error in (refusal(bearer(text)) for text in hostile)]
+
+    assert found == [(NotProven, str(NotProven()))] * len(hostile)
+
+
+@pytest.mark.parametrize("end", ["credential", "site", "time"])
+def test_a_narrow_token_ends_with_what_it_was_asked_for_with(bakery: NewSite, end: str) -> None:
+    text = minted_token(bakery)
+    if end == "credential":
+        Credential.objects.filter(kind=CredentialKind.API_KEY).update(expires_at=clock.now() - timedelta(seconds=1))
+    elif end == "site":
+        Site.objects.update(is_active=False)
+
+    with clock.frozen(clock.now() + timedelta(seconds=61 if end == "time" else 0)):
+        assert type(refusal(bearer(text))) is (Stale if end == "time" else NotProven)
+
+
+def test_a_ticket_is_no_proof_and_its_holder_is_told_what_it_is_for(bakery: NewSite) -> None:
+    text = minted.mint(Use.TICKET, {"aud": "stream", "sub": "stm_1", "site": bakery.site.public_id}, seconds=60).text
+
+    assert "events of its own stream" in str(refusal(bearer(text)))
+    assert type(refusal({"x-api-key": text})) is Unfit
 
 
 # API keys
