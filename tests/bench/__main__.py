@@ -20,7 +20,7 @@ SUITES: Mapping[str, Callable[[], Report]] = {
     batch.SUITE: batch.run,
     claim.SUITE: claim.run,
     rescue.SUITE: rescue.run,
-    gateway.SUITE: gateway.run,
+    "gateway": gateway.run,
 }
 
 

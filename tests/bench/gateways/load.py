@@ -64,9 +64,6 @@ async def run(load: Load) -> Outcome:
     await pool.fill(load.connections)
     opens_at = time.monotonic() + load.warm_seconds
     tally = Tally(opens_at, opens_at + load.seconds)
-    gc.collect()
-    gc.freeze()
-    gc.disable()
     await (_closed(load, pool, tally) if load.rate is None else _open(load, pool, tally))
     outcome = Outcome(
         seconds=load.seconds,
@@ -206,6 +203,9 @@ async def _within(event: asyncio.Event, deadline: float) -> bool:
 
 
 if __name__ == "__main__":
+    # A collection in the middle would be a stall that no system made.
+    gc.freeze()
+    gc.disable()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         outcome = runner.run(run(msgspec.json.decode(sys.stdin.buffer.read(), type=Load)))
     sys.stdout.buffer.write(msgspec.json.encode(outcome))

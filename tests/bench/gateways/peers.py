@@ -71,7 +71,7 @@ def install_portkey(folder: Path = FOLDER, version: str = PORTKEY) -> Installed:
         _run(npm, "install", "--prefix", str(home), "--ignore-scripts", "--no-audit", "--no-fund")
         _end(home)
     server = home / "node_modules" / PORTKEY_PACKAGE / "build" / "start-server.js"
-    return Installed(version, (node, str(server)))
+    return Installed(f"{version} on Node {_said(node, '--version')}", (node, str(server)))
 
 
 def refuse_compromised(version: str) -> None:
@@ -104,6 +104,10 @@ def _program(name: str) -> str:
     if path is None:
         raise NotInstalled(f"there is no {name} here")
     return path
+
+
+def _said(*command: str) -> str:
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def _run(*command: str) -> None:

@@ -134,8 +134,8 @@ class Connection(asyncio.Protocol):
 class Pool:
     """Connections to one server; questions wait when all are busy and no more may be opened."""
 
-    def __init__(self, host: str, port: int) -> None:
-        self._host, self._port = host, port
+    def __init__(self, host: str, port: int, most: int = MOST_CONNECTIONS) -> None:
+        self._host, self._port, self._most = host, port, most
         self._free: list[Connection] = []
         self._waiting: deque[Question] = deque()
         self._open: set[Connection] = set()
@@ -152,7 +152,7 @@ class Pool:
             self._free.pop().ask(question)
             return
         self._waiting.append(question)
-        if len(self._open) + len(self._opening) < MOST_CONNECTIONS:
+        if len(self._open) + len(self._opening) < self._most:
             task = asyncio.get_running_loop().create_task(self._open_one())
             self._opening.add(task)
             task.add_done_callback(self._opening.discard)
