@@ -227,8 +227,11 @@ class ToolCallDelta(Struct, frozen=True):
 
 
 class Finished(Struct, frozen=True):
+    """`refused` says that the text is what the model said instead of an answer."""
+
     reason: FinishReason
     usage: Usage | None
+    refused: bool = False
 
 
 StreamEvent: TypeAlias = Started | TextDelta | ReasoningDelta | ToolCallStarted | ToolCallDelta | Finished

@@ -183,7 +183,8 @@ class AnthropicStream:
                 frames += self._write(block, waiting)
         self._is_ended = True
         frames += self._close_block()
-        delta = {"stop_reason": stop_reason(event.reason, has_calls=self._calls > 0), "stop_sequence": None}
+        reason = "refusal" if event.refused else stop_reason(event.reason, has_calls=self._calls > 0)
+        delta = {"stop_reason": reason, "stop_sequence": None}
         frames.append(_frame("message_delta", delta=delta, usage=_usage(event.usage)))
         return [*frames, _frame("message_stop")]
 

@@ -393,6 +393,7 @@ class EventReader:
     _started: bool = False
     _reason: str | None = None
     _usage: _Usage | None = None
+    _refused: bool = False
     _calls: dict[int, _OpenCall] = field(default_factory=dict)
     _call_count: int = 0
 
@@ -425,12 +426,13 @@ class EventReader:
     def _end(self) -> None:
         # Without a finish reason it is a cut, whatever the mark says.
         if self._reason is not None:
-            self.finished = Finished(_finish_reason(self._reason), to_usage(self._usage))
+            self.finished = Finished(_finish_reason(self._reason), to_usage(self._usage), self._refused)
 
     def _deltas(self, delta: _Said) -> list[StreamEvent]:
         events: list[StreamEvent] = []
         if reasoning := delta.reasoning_content or delta.reasoning:
             events.append(ReasoningDelta(reasoning))
+        self._refused = self._refused or bool(delta.refusal)
         # A refusal is what the model says; there is nothing else to show.
         if text := delta.content or delta.refusal:
             events.append(TextDelta(text))

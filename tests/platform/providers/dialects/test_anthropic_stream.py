@@ -128,6 +128,12 @@ def test_the_reason_to_stop_is_said_in_anthropic_s_words(
     assert written(STARTED, *calls, Finished(reason, None))[-2]["delta"]["stop_reason"] == word
 
 
+def test_a_refusal_is_a_reason_of_its_own() -> None:
+    refused = Finished(FinishReason.STOP, None, refused=True)
+
+    assert written(STARTED, TextDelta("No."), refused)[-2]["delta"]["stop_reason"] == "refusal"
+
+
 def test_an_answer_without_words_has_no_blocks() -> None:
     assert [body["type"] for body in written(STARTED, TextDelta(""), Finished(FinishReason.STOP, None))] == [
         "message_start",

@@ -457,8 +457,12 @@ def test_other_choices_than_the_first_are_left_out() -> None:
     assert [event for event in events if isinstance(event, TextDelta)] == [TextDelta("a")]
 
 
-def test_a_refusal_is_what_the_model_says() -> None:
-    assert TextDelta("No.") in read(chunk({"refusal": "No."}) + END)
+def test_a_refusal_is_what_the_model_says_instead_of_an_answer() -> None:
+    assert read(chunk({"refusal": "No"}) + chunk({"refusal": "."}) + END)[1:] == [
+        TextDelta("No"),
+        TextDelta("."),
+        Finished(FinishReason.STOP, None, refused=True),
+    ]
 
 
 def test_choices_may_be_empty_or_absent_anywhere() -> None:
