@@ -80,8 +80,8 @@ class SiteSecurity(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-c
             {
                 "type": "http",
                 "scheme": "bearer",
-                "description": "An API key (`nd_…`), or a JWT: HS256 with the site's secret, `sub` = slug, "
-                "`exp` within an hour; optional `scope`, `model`, `max_tokens`, `origin`.",
+                "description": "An API key (`nd_…`); or a JWT: HS256 with the site's secret, `sub` = slug, "
+                "`exp` within an hour; optional `scope`, `model`, `max_tokens`, `origin`; or a token of `/v1/tokens`.",
             },
             _header("x-api-key", "An API key (`nd_…`)."),
             _header("X-Site-ID", "Signed request: the site's id or slug."),
