@@ -17,6 +17,8 @@ INSECURE_KEY = "insecure-development-key"
 #: The encryption key that stands in the settings, for laptops.
 INSECURE_KEY_ID = "dev"
 LONGEST_DRAIN_SECONDS = 18
+#: A ticket is for opening what was just started; what lives longer is a token.
+LONGEST_TICKET_SECONDS = 3600
 
 
 def check_settings(**_: Any) -> list[CheckMessage]:
@@ -55,6 +57,8 @@ def _always() -> Iterator[CheckMessage]:
             f"BROKER_URL must be an address of {', '.join(f'{scheme}://' for scheme in SCHEMES)}.",
             id="nightdesk.E008",
         )
+    if settings.TICKET_SECONDS > LONGEST_TICKET_SECONDS:
+        yield Error(f"TICKET_SECONDS may be {LONGEST_TICKET_SECONDS} at most.", id="nightdesk.E009")
     if settings.JOB_DRAIN_SECONDS > LONGEST_DRAIN_SECONDS:
         yield Error(
             f"JOB_DRAIN_SECONDS may be {LONGEST_DRAIN_SECONDS} at most: a worker must be gone 30 s after it is told to"

@@ -42,6 +42,7 @@ def test_good_settings_raise_nothing(production: Settings) -> None:
         ("AZURE_OPENAI_ENDPOINT", "https://x.openai.azure.com", "nightdesk.E004"),
         ("JOB_RETRY_CAP_SECONDS", -1, "nightdesk.E005"),
         ("JOB_DRAIN_SECONDS", 19, "nightdesk.E006"),
+        ("TICKET_SECONDS", 3601, "nightdesk.E009"),
         ("SECRET_KEY", INSECURE_KEY, "nightdesk.E010"),
         ("SECRET_KEY", "short", "nightdesk.E010"),
         ("ENCRYPTION_KEYS", DEV_KEYS, "nightdesk.E011"),
