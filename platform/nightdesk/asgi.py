@@ -4,6 +4,7 @@ import django
 from django.conf import settings
 
 from api.asgi import get_application
+from api.live.asgi import Gate
 from core import crash
 from nightdesk import env
 from nightdesk.checks import refuse_bad_settings
@@ -13,4 +14,4 @@ django.setup(set_prefix=False)
 refuse_bad_settings()
 crash.arm(settings.CRASH_AT)
 
-application = get_application()
+application = Gate(get_application())

@@ -199,6 +199,21 @@ STREAM_LOG_SECONDS = env.number("STREAM_LOG_SECONDS", 3600, at_least=60)
 STREAM_LOG_BYTES = env.number("STREAM_LOG_BYTES", 4_194_304, at_least=65_536)
 #: How long a stream that nobody reads any more goes on, for its reader to come back.
 STREAM_GRACE_SECONDS = env.number("STREAM_GRACE_SECONDS", 15)
+#: While a stream brings nothing, a comment goes out so often, so that no proxy on the way gives up.
+STREAM_KEEPALIVE_SECONDS = env.number("STREAM_KEEPALIVE_SECONDS", 12, at_least=1)
+#: One live request's time, over all its calls.
+LIVE_SECONDS = env.number("LIVE_SECONDS", 600, at_least=1)
+#: What a live request holds of its site's limits is free again so soon after its process was killed.
+LIVE_LEASE_SECONDS = env.number("LIVE_LEASE_SECONDS", 60, at_least=3)
+#: How long a web process that is told to stop lets its streams go on, before it breaks them off.
+LIVE_DRAIN_SECONDS = env.number("LIVE_DRAIN_SECONDS", 15)
+#: Of one live request, images among them. It is held in memory while it is read.
+MAX_LIVE_BODY_BYTES = env.number("MAX_LIVE_BODY_BYTES", 4_194_304, at_least=1024)
+MAX_MESSAGES = env.number("MAX_MESSAGES", 2_000, at_least=1)
+#: Whole answers are given again to the same site for the same body so long; 0: never.
+CACHE_SECONDS = env.number("CACHE_SECONDS", 60)
+#: A longer answer is not kept.
+CACHE_BODY_BYTES = env.number("CACHE_BODY_BYTES", 262_144)
 #: How long an idempotency key stands for the answer that it got.
 IDEMPOTENCY_SECONDS = env.number("IDEMPOTENCY_SECONDS", 86_400, at_least=1)
 #: Of a site, where no row of limits says otherwise; 0 limits nothing.
@@ -232,6 +247,8 @@ BODY_WAIT_SECONDS = env.number("BODY_WAIT_SECONDS", 30, at_least=1)
 MAX_UNPROVEN_BYTES = 2 * max(MAX_UPLOAD_BYTES, MAX_BATCH_BODY_BYTES)
 #: Django's own bound, which knows no addresses. `api.body_limit` watches each.
 DATA_UPLOAD_MAX_MEMORY_SIZE = max(MAX_BODY_BYTES, MAX_BATCH_BODY_BYTES)
+#: Who shows it as a bearer token may read /metrics. Empty: programs on the same machine alone.
+METRICS_TOKEN = env.secret("METRICS_TOKEN")
 #: How long a ticket can be opened; what it opened may run to its end.
 TICKET_SECONDS = env.number("TICKET_SECONDS", 600, at_least=1)
 REST_FRAMEWORK = {

@@ -1,0 +1,1 @@
+"""The live path: Channels consumers between a caller's dialect and a stream. No Django view, no ORM on the way in."""

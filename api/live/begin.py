@@ -1,0 +1,225 @@
+"""From a proven request to one that may begin: what is wanted, who could serve it, and whether there is room."""
+
+import hashlib
+import re
+from dataclasses import dataclass, replace
+
+import msgspec
+import structlog
+from django.conf import settings
+
+from api.errors import LimitReached, NoFastMemory, TooLong, TooManyAtOnce
+from api.live.asked import Asked
+from api.live.desk import LiveDesk
+from api.live.edges import Wanted
+from api.live.who import Known, use_up
+from core import clock, metrics
+from core.redis import RedisAway
+from inference.accounts import Asker, to_open_account
+from inference.calls import CallOpened
+from inference.errors import NoProvider, UnknownModel
+from inference.routing import Target, order
+from jobs.errors import IdempotencyConflict
+from metering.buffer import to_entry
+from providers.catalogue import find_model
+from providers.dialects.errors import InvalidRequest
+from providers.estimate import estimate_tokens
+from providers.types import ChatRequest, Usage
+from streams.ids import new_stream_id
+from tenants.admission.admission import admit
+from tenants.admission.asks import Admitted, Ask, Attach, Hit, KeyReused, Limited, NonceUsed
+from tenants.admission.asks import TooManyAtOnce as Full
+from tenants.admission.rules import SiteLimits, limits_for
+from tenants.admission.windows import Left
+from tenants.errors import Replayed
+from tenants.limits import check_model
+from tenants.models import LimitedKind
+
+log = structlog.get_logger(__name__)
+
+IDEMPOTENCY_FORM = re.compile(r"[\x20-\x7e]{1,255}")
+#: Reserved for an answer whose length nobody bounded.
+ANSWER_TOKENS = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A request that was let in."""
+
+    known: Known
+    wanted: Wanted
+    #: In the order in which they will be asked.
+    targets: tuple[Target, ...]
+    asker: Asker
+    ask: Ask
+    #: None: it was let in uncounted, for Redis is away.
+    admitted: Admitted | None
+    input_tokens: int
+
+    @property
+    def left(self) -> tuple[Left, ...]:
+        return self.admitted.left if self.admitted else ()
+
+
+async def begin(
+    desk: LiveDesk, known: Known, asked: Asked, wanted: Wanted, *, stream_id: str | None = None
+) -> Begun | Attach | Hit:
+    """Let the request in, or find its answer: attached to a stream that runs or ran, or kept.
+
+    Raises:
+        InvalidRequest, TooLong: the body asks for what cannot be.
+        ModelNotAllowed, UnknownModel, NoProvider: nobody serves the model, or not to this caller.
+        LimitReached: there is no room now.
+        IdempotencyConflict: the key stands for another body.
+        Replayed: the signed request was let in before.
+        NoFastMemory: Redis is away, and LIVE_WITHOUT_REDIS is `closed`.
+    """
+    wanted = _within_token(wanted, known)
+    check_model(known.identity.site, wanted.request.model, known.identity.model)
+    targets = _targets(desk, wanted, (await desk.routing()).targets_for(wanted.request.model))
+    input_tokens = estimate_tokens(wanted.request)
+    _check_length(wanted, targets, input_tokens)
+    allowed = await limits_for(known.identity.site.id, desk.threads)
+    ask = _ask(desk, known, asked, wanted, targets, allowed, input_tokens, stream_id or new_stream_id())
+    begun = Begun(known, wanted, targets, _asker(known, asked, wanted), ask, None, input_tokens)
+    try:
+        outcome = await admit(desk.server, ask)
+    except RedisAway as error:
+        await _go_on_without(desk, known, error)
+        return begun
+    match outcome:
+        case Admitted():
+            return replace(begun, admitted=outcome)
+        case Attach() | Hit():
+            return outcome
+        case Limited():
+            raise _refused(outcome)
+        case Full(limit):
+            metrics.refused.labels("concurrency").inc()
+            raise TooManyAtOnce(f"{limit} requests of this site are under way, as many as may be at once.", 1.0)
+        case NonceUsed():
+            raise Replayed
+        case KeyReused():
+            raise IdempotencyConflict
+
+
+def idempotency_key(asked: Asked, wanted: Wanted) -> str | None:
+    """Return what names this request for its caller: the same again is answered from the same call."""
+    key = asked.headers.get("idempotency-key") or asked.headers.get("x-client-request-id") or wanted.request_id
+    if key is None:
+        return None
+    if not IDEMPOTENCY_FORM.fullmatch(key):
+        raise InvalidRequest("Idempotency-Key must be 1 to 255 printable ASCII characters.", "Idempotency-Key")
+    return key
+
+
+def _within_token(wanted: Wanted, known: Known) -> Wanted:
+    """Hold a request to the most tokens that its caller's token allows."""
+    cap, request = known.identity.max_tokens, wanted.request
+    if cap is None or not isinstance(request, ChatRequest):
+        return wanted
+    if request.max_tokens is not None and request.max_tokens > cap:
+        raise InvalidRequest(f"Your token allows at most {cap} tokens; ask for that many or fewer.", "max_tokens")
+    return replace(wanted, request=replace(request, max_tokens=request.max_tokens or cap))
+
+
+def _targets(desk: LiveDesk, wanted: Wanted, targets: tuple[Target, ...]) -> tuple[Target, ...]:
+    """Order the targets for this request, the chosen provider's alone where the caller insists on one."""
+    if wanted.provider is not None:
+        targets = tuple(target for target in targets if target.provider.name == wanted.provider)
+        if not targets:
+            raise UnknownModel(wanted.request.model)
+    usable = [target for target in order(targets, desk.chance) if target.provider.api_key]
+    if not usable:
+        raise NoProvider(wanted.request.model, [target.provider.name for target in targets])
+    # One place each, so that nobody shuffles them again: the first one's account is opened with the admission.
+    return tuple(replace(target, position=place) for place, target in enumerate(usable, 1))
+
+
+def _check_length(wanted: Wanted, targets: tuple[Target, ...], input_tokens: int) -> None:
+    request = wanted.request
+    if isinstance(request, ChatRequest) and len(request.messages) > settings.MAX_MESSAGES:
+        raise TooLong(f"At most {settings.MAX_MESSAGES} messages; this has {len(request.messages)}.", "messages")
+    models = [find_model(target.provider.price_list, target.upstream_model) for target in targets]
+    longest = max((model.max_input for model in models if model), default=0)
+    if longest and None not in models and input_tokens > longest:
+        raise TooLong(
+            f"This model's maximum context length is {longest} tokens. Your request has about {input_tokens}.",
+            "messages" if isinstance(request, ChatRequest) else "input",
+        )
+
+
+def _ask(
+    desk: LiveDesk,
+    known: Known,
+    asked: Asked,
+    wanted: Wanted,
+    targets: tuple[Target, ...],
+    allowed: SiteLimits,
+    input_tokens: int,
+    stream_id: str,
+) -> Ask:
+    request = wanted.request
+    answer_tokens = (request.max_tokens or ANSWER_TOKENS) if isinstance(request, ChatRequest) else 0
+    kind = LimitedKind.CHAT if isinstance(request, ChatRequest) else LimitedKind.EMBEDDINGS
+    call = CallOpened(1, f"{asked.request_id}:1", targets[0], clock.now())
+    account = to_open_account(_asker(known, asked, wanted), call)
+    return Ask(
+        site=known.site,
+        request_id=asked.request_id,
+        tokens=input_tokens + answer_tokens,
+        windows=allowed.windows_for(kind, request.model),
+        concurrency=allowed.concurrency,
+        lease_seconds=settings.LIVE_LEASE_SECONDS,
+        nonce=known.nonce,
+        idempotency_key=idempotency_key(asked, wanted),
+        body_hash=hashlib.sha256(asked.path.encode() + b"\n" + asked.body).digest(),
+        stream_id=stream_id,
+        cache_key=_cache_key(known, asked, wanted),
+        process=desk.mark.id,
+        # Should this process be killed, its prompt is what is known of the call.
+        open_account=to_entry(replace(account, usage=Usage(input_tokens))),
+    )
+
+
+def _cache_key(known: Known, asked: Asked, wanted: Wanted) -> bytes | None:
+    """Return under which key the answer would be kept; None where it is not looked for."""
+    directives = asked.headers.get("cache-control", "")
+    is_unwanted = wanted.streams or not settings.CACHE_SECONDS or "no-store" in directives or "no-cache" in directives
+    # Embeddings are kept by input (`api.live.vectors`).
+    if is_unwanted or not isinstance(wanted.request, ChatRequest):
+        return None
+    return hashlib.sha256(wanted.wire.value.encode() + b"\n" + asked.body).digest()
+
+
+def _asker(known: Known, asked: Asked, wanted: Wanted) -> Asker:
+    return Asker(known.identity.site.id, wanted.request.model, asked.request_id)
+
+
+async def _go_on_without(desk: LiveDesk, known: Known, error: RedisAway) -> None:
+    """Let a request in that nobody counts, if the desk is set to; a signed one still only once."""
+    metrics.without_redis.labels(settings.LIVE_WITHOUT_REDIS).inc()
+    log.error("live_without_redis", answer=settings.LIVE_WITHOUT_REDIS, error=str(error))
+    if settings.LIVE_WITHOUT_REDIS == "closed":
+        raise NoFastMemory from error
+    await use_up(desk, known)
+
+
+def _refused(limited: Limited) -> LimitReached:
+    window = limited.window
+    metrics.refused.labels(window.unit).inc()
+    if limited.never_fits:
+        raise InvalidRequest(
+            f"The request needs about {limited.needs} {window.unit}, and the limit is {window.limit} in "
+            f"{window.seconds} s ({window.name}); ask for fewer.",
+            "max_tokens",
+        )
+    return LimitReached(
+        f"Rate limit reached for {window.unit} ({window.name}): {window.limit} in {window.seconds} s. "
+        f"Try again in {limited.retry_after_seconds:.1f} s.",
+        limited.retry_after_seconds,
+    )
+
+
+def to_json(value: object) -> bytes:
+    return msgspec.json.encode(value)

@@ -1,0 +1,106 @@
+"""One HTTP request on the live path: its body read, its answer written, its client's going noticed."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
+from typing import Any, TypeAlias
+
+import structlog
+from channels.consumer import AsyncConsumer
+from channels.exceptions import StopConsumer
+
+from api.body_limit import announced_length
+from api.live.asked import Asked, to_asked
+
+Message: TypeAlias = Mapping[str, Any]
+Headers: TypeAlias = list[tuple[bytes, bytes]]
+
+log = structlog.get_logger(__name__)
+
+
+class Reply:
+    """The answer to one request. Nothing is sent any more once the client is gone."""
+
+    def __init__(self, send: Callable[[Message], Awaitable[None]]) -> None:
+        self._send = send
+        self.has_begun = False
+        self.is_over = False
+        #: Set when the client has gone, or has all of the answer.
+        self.gone = asyncio.Event()
+
+    async def begin(self, status: int, headers: Headers) -> None:
+        self.has_begun = True
+        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+
+    async def write(self, body: bytes, *, more: bool = True) -> None:
+        if self.is_over:
+            return
+        self.is_over = not more
+        await self._send({"type": "http.response.body", "body": body, "more_body": more})
+
+    async def answer(self, status: int, headers: Headers, body: bytes) -> None:
+        """Send a whole answer."""
+        await self.begin(status, [*headers, (b"content-length", b"%d" % len(body))])
+        await self.write(body, more=False)
+
+
+Handler: TypeAlias = Callable[[Asked, Reply], Awaitable[None]]
+#: Told of a body that is too large instead; it answers.
+Refusal: TypeAlias = Callable[[Asked, Reply, int], Awaitable[None]]
+
+
+class LiveConsumer(AsyncConsumer):  # type: ignore[misc] # Channels ships no types
+    """Reads the body, then lets `handler` answer while it listens for the client's going."""
+
+    def __init__(self, handler: Handler, refuse: Refusal, limit: int) -> None:
+        self._handler = handler
+        self._refuse = refuse
+        self._limit = limit
+        self._body = bytearray()
+        self._answering: asyncio.Task[None] | None = None
+        self._asked: Asked | None = None
+        self._reply: Reply | None = None
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        self._asked, self._reply = to_asked(scope), Reply(send)
+        if (announced_length(scope) or 0) > self._limit:
+            await self._refuse(self._asked, self._reply, self._limit)
+            return
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            await self._finish()
+
+    async def dispatch(self, message: Message) -> None:
+        # Not Channels' own: nothing here uses the ORM, whose connections it would look after in a thread each time.
+        if message["type"] == "http.request":
+            await self.http_request(message)
+        else:
+            await self.http_disconnect(message)
+
+    async def http_request(self, message: Message) -> None:
+        assert self._asked is not None
+        assert self._reply is not None
+        self._body += message.get("body", b"")
+        if len(self._body) > self._limit:
+            await self._refuse(self._asked, self._reply, self._limit)
+            raise StopConsumer
+        if not message.get("more_body"):
+            asked = replace(self._asked, body=bytes(self._body))
+            self._answering = asyncio.create_task(self._answer(asked, self._reply))
+
+    async def http_disconnect(self, _: Message) -> None:
+        raise StopConsumer
+
+    async def _answer(self, asked: Asked, reply: Reply) -> None:
+        with structlog.contextvars.bound_contextvars(request_id=asked.request_id):
+            await self._handler(asked, reply)
+
+    async def _finish(self) -> None:
+        """Tell the handler that the client is gone, and wait for it."""
+        assert self._reply is not None
+        self._reply.gone.set()
+        if self._answering is not None:
+            if not self._reply.is_over:
+                self._answering.cancel()
+            await asyncio.gather(self._answering, return_exceptions=True)

@@ -1,0 +1,106 @@
+"""What the live path of one process holds: made in its event loop at the first live request, closed with the server."""
+
+import asyncio
+import random
+from collections.abc import Coroutine
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import structlog
+from django.conf import settings
+
+from api.live.leases import Leases
+from core import redis
+from core.threads import DatabaseThreads
+from inference import routing
+from inference.breaker import NO_BREAKER, Breaker
+from inference.clients import Clients
+from inference.retry_budget import RetryBudgets
+from inference.routing import Routing
+from streams.process import ProcessMark
+from streams.registry import LiveStreams
+
+log = structlog.get_logger(__name__)
+
+#: Threads for what the live path seldom needs of Postgres: whose key this is, and where a model is served.
+THREADS = 2
+
+
+class LiveDesk:
+    """One for each event loop."""
+
+    def __init__(self) -> None:
+        self.server = redis.client(settings.REDIS_URL)
+        self.threads = DatabaseThreads("live", THREADS)
+        self.clients = Clients()
+        self.budgets = RetryBudgets(settings.RETRY_BUDGET_PERCENT / 100, settings.RETRY_BUDGET_FLOOR)
+        self.breakers: Breaker = NO_BREAKER
+        self.chance = random.Random()  # noqa: S311 (jitter and weights, no secrets)
+        self.mark = ProcessMark(self.server)
+        self.leases = Leases(self.server)
+        self.streams = LiveStreams(
+            self.server,
+            self.mark,
+            grace_seconds=settings.STREAM_GRACE_SECONDS,
+            ttl_seconds=settings.STREAM_LOG_SECONDS,
+            max_bytes=settings.STREAM_LOG_BYTES,
+        )
+        self.is_draining = False
+        self._beside: set[asyncio.Task[Any]] = set()
+
+    async def start(self) -> None:
+        await self.mark.start()
+        self.leases.start()
+
+    def do_beside(self, work: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":
+        """Do what nobody waits for, and let nothing cut it off but the end of the process."""
+        task = asyncio.create_task(work)
+        self._beside.add(task)
+        task.add_done_callback(self._beside.discard)
+        return task
+
+    async def routing(self) -> Routing:
+        """Return where models are served; waits for Postgres only where nobody has asked for a while."""
+        if kept := routing.kept():
+            return kept
+        return await self.threads.run(routing.current)
+
+    async def drain(self) -> None:
+        """Let nothing more in; streams may end within the drain time, and are then broken off, with a word."""
+        self.is_draining = True
+        await self.streams.drain(settings.LIVE_DRAIN_SECONDS)
+
+    async def close(self) -> None:
+        """End what runs: streams get the drain time, accounts are written, then connections close."""
+        await self.drain()
+        self.leases.stop()
+        if self._beside:
+            await asyncio.wait(self._beside, timeout=2)
+        await self.mark.stop()
+        await self.clients.close()
+        self.threads.close()
+        await redis.close_clients()
+
+
+_desks: WeakKeyDictionary[asyncio.AbstractEventLoop, "asyncio.Task[LiveDesk]"] = WeakKeyDictionary()
+
+
+async def live_desk() -> LiveDesk:
+    """Return the running loop's desk."""
+    loop = asyncio.get_running_loop()
+    if loop not in _desks:
+        _desks[loop] = loop.create_task(_made())
+    # Shielded: who asked first may go away.
+    return await asyncio.shield(_desks[loop])
+
+
+async def close_live_desk() -> None:
+    """Close the running loop's desk, if there is one."""
+    if task := _desks.pop(asyncio.get_running_loop(), None):
+        await (await task).close()
+
+
+async def _made() -> LiveDesk:
+    desk = LiveDesk()
+    await desk.start()
+    return desk

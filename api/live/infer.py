@@ -1,0 +1,202 @@
+"""Live requests for an answer: whole, as a stream, or started now and read by somebody else."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from api.live.answer import (
+    JSON,
+    Course,
+    first_events,
+    keep_alive_seconds,
+    send_body,
+    send_error,
+    send_events,
+)
+from api.live.asked import Asked
+from api.live.begin import Begun, begin, idempotency_key, to_json
+from api.live.consumer import Reply
+from api.live.desk import LiveDesk
+from api.live.edges import STREAM_READERS, Reader, Wanted, Wire
+from api.live.run import start_run
+from api.live.who import Known, enter
+from core import clock, metrics
+from providers.dialects.errors import InvalidRequest
+from streams.entries import About
+from streams.follow import follow
+from streams.ids import new_stream_id
+from tenants import tickets
+from tenants.admission.asks import Attach, Hit
+from tenants.limits import Scope
+from tenants.tickets import Readable
+
+#: A stream that another process is about to begin is waited for so long.
+PATIENCE_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """One address of the live path."""
+
+    route: str
+    wire: Wire
+    scope: Scope
+    read: Reader
+
+    async def __call__(self, asked: Asked, reply: Reply) -> None:
+        """Answer the request, or say in its dialect why not."""
+        await answered(Course(asked, self.route, self.wire), reply, self._answer)
+
+    async def _answer(self, course: Course, reply: Reply) -> None:
+        desk, known = await enter(course, self.scope)
+        wanted = self.read(course.asked.body)
+        course.wire = wanted.wire
+        begun = await begin(desk, known, course.asked, wanted)
+        match begun:
+            case Hit(body):
+                await _answer_from_cache(desk, course, reply, known, wanted, body)
+            case Attach(stream_id):
+                course.extra.append((b"idempotent-replayed", b"true"))
+                await _serve(desk, course, reply, known, stream_id, patience_seconds=PATIENCE_SECONDS)
+            case Begun():
+                course.left = begun.left
+                await _answer_begun(desk, course, reply, begun)
+
+
+async def answered(course: Course, reply: Reply, answer: Callable[[Course, Reply], Awaitable[None]]) -> None:
+    """Let `answer` do so; whatever it raises is told in the caller's dialect."""
+    try:
+        await answer(course, reply)
+    except asyncio.CancelledError:
+        course.done(499)
+        raise
+    except Exception as error:  # the outermost of a live request: it gets an answer, and the log the reason
+        if reply.has_begun:
+            # An answer that breaks off: the connection is closed without its end, so nobody takes it for whole.
+            raise
+        await send_error(course, reply, error)
+
+
+async def start_stream(asked: Asked, reply: Reply) -> None:
+    """`POST /v1/streams`: begin a stream that nobody reads yet, and answer who may read it."""
+    await answered(Course(asked, "streams"), reply, _start_stream)
+
+
+async def _start_stream(course: Course, reply: Reply) -> None:
+    asked = course.asked
+    desk, known = await enter(course, Scope.STREAMS_WRITE)
+    name = asked.parameter("dialect") or ("anthropic" if "anthropic-version" in asked.headers else "openai")
+    if name not in STREAM_READERS:
+        raise InvalidRequest(f"'dialect' must be one of {', '.join(STREAM_READERS)}.", "dialect", "invalid_value")
+    wanted = _streamed(STREAM_READERS[name](asked.body))
+    stream_id = new_stream_id()
+    begun = await begin(desk, known, asked, wanted, stream_id=stream_id)
+    match begun:
+        case Attach(known_id):
+            stream_id = known_id
+        case Begun():
+            course.left = begun.left
+            _run_stream(desk, begun, detached=True, continuation=_wants_continuation(asked))
+        case Hit():
+            raise AssertionError("Streams are not looked for among the kept answers.")
+    ticket = tickets.mint(
+        known.identity,
+        Readable.STREAM,
+        stream_id,
+        origin=asked.headers.get("x-ticket-origin"),
+        own=asked.own_origin,
+    )
+    body = {
+        "id": stream_id,
+        "events_url": f"{asked.own_origin}/v1/streams/{stream_id}/events",
+        "ticket": ticket.text,
+        "expires_at": ticket.expires_at,
+    }
+    await send_body(course, reply, to_json(body), 202)
+
+
+async def _answer_begun(desk: LiveDesk, course: Course, reply: Reply, begun: Begun) -> None:
+    if begun.wanted.streams:
+        _run_stream(desk, begun, continuation=_wants_continuation(course.asked))
+        await _serve(desk, course, reply, begun.known, begun.ask.stream_id)
+    elif idempotency_key(course.asked, begun.wanted) is not None:
+        _run_answer(desk, begun)
+        await _serve(desk, course, reply, begun.known, begun.ask.stream_id)
+    else:
+        waited = time.perf_counter()
+        body, _ = await start_run(desk, begun).whole()
+        course.upstream_seconds = time.perf_counter() - waited
+        if begun.ask.cache_key is not None:
+            metrics.cached.labels("miss").inc()
+            course.cached = "MISS"
+        await send_body(course, reply, body)
+
+
+async def _serve(
+    desk: LiveDesk, course: Course, reply: Reply, known: Known, stream_id: str, *, patience_seconds: float = 0
+) -> None:
+    """Send what a stream holds from its beginning: a whole answer, or events until the end."""
+    waited = time.perf_counter()
+    following = follow(
+        desk.server,
+        stream_id,
+        0,
+        site=known.site,
+        idle_seconds=keep_alive_seconds(),
+        patience_seconds=patience_seconds,
+    )
+    async with following:
+        events = await first_events(following)
+        course.upstream_seconds = time.perf_counter() - waited
+        about = following.about
+        if about.content_type == JSON:
+            body = b"".join(event.data for event in events)
+            await send_body(course, reply, body, about.status)
+        else:
+            await send_events(course, reply, following, events)
+
+
+async def _answer_from_cache(
+    desk: LiveDesk, course: Course, reply: Reply, known: Known, wanted: Wanted, body: bytes
+) -> None:
+    metrics.cached.labels("hit").inc()
+    course.cached = "HIT"
+    await send_body(course, reply, body)
+
+
+def _run_stream(desk: LiveDesk, begun: Begun, *, detached: bool = False, continuation: bool = False) -> None:
+    run = start_run(desk, begun, continuation=continuation)
+    desk.streams.start(_about(begun, "stream"), run.write_stream, detached=detached)
+
+
+def _run_answer(desk: LiveDesk, begun: Begun) -> None:
+    desk.streams.start(_about(begun, "answer"), start_run(desk, begun).write_whole)
+
+
+def _about(begun: Begun, kind: str) -> About:
+    return About(
+        id=begun.ask.stream_id,
+        site=begun.known.site,
+        status=0,
+        content_type="",
+        dialect=begun.wanted.wire.value,
+        origin=begun.known.identity.origin,
+        kind="stream" if kind == "stream" else "answer",
+        created_at=clock.now().timestamp(),
+    )
+
+
+def _wants_continuation(asked: Asked) -> bool:
+    return asked.headers.get("x-nightdesk-continue", "").lower() == "true"
+
+
+def _streamed(wanted: Wanted) -> Wanted:
+    return Wanted(
+        wanted.wire,
+        wanted.request,
+        streams=True,
+        include_usage=wanted.include_usage,
+        request_id=wanted.request_id,
+        provider=wanted.provider,
+    )

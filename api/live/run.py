@@ -1,0 +1,254 @@
+"""Runs what was let in: asks the providers, writes the stream, and accounts for every call, whatever happens."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import structlog
+from django.conf import settings
+from django.db import OperationalError
+
+from api.errors import Problem, problem_of
+from api.live.answer import EVENT_STREAM, JSON
+from api.live.begin import Begun
+from api.live.desk import LiveDesk
+from api.live.edges import Answering, encode_answer, encode_error, encoder_for, to_fault
+from core import clock, metrics
+from core.redis import RedisAway, redis_errors
+from inference.accounts import to_account, to_open_account
+from inference.calls import CallClosed, CallOpened, CallOutcome, Trace
+from inference.complete import Answered, PutOff, Unanswered, complete
+from inference.routing import Target
+from inference.stream import Answering as Answers
+from inference.stream import Continued, Part, stream
+from metering import accounts
+from metering.accounts import Account
+from metering.buffer import to_entry
+from providers.dialects.encoding import StreamEncoder
+from providers.errors import Overloaded
+from providers.types import Burst, ChatRequest, Usage
+from streams.entries import End
+from streams.log import Writer
+from tenants.admission.admission import open_key, settle
+from tenants.admission.asks import Cached, settlement
+
+log = structlog.get_logger(__name__)
+
+CANCELED = Problem(499, "server_error", "stream_canceled", "The stream was canceled before its end.")
+STOPPED = Problem(503, "service_unavailable_error", "stopping", "The desk is restarting; this answer was broken off.")
+
+Outcome = Literal["keep", "drop"]
+
+
+@dataclass(frozen=True, slots=True)
+class LiveLedger:
+    """Keeps the account of the call under way in Redis, so that a killed process leaves its trace there."""
+
+    desk: LiveDesk
+    begun: Begun
+
+    async def open(self, call: CallOpened, closed_before: CallClosed | None) -> None:
+        if call.number == 1:
+            # It was opened with the admission, in the same round trip.
+            return
+        account = to_entry(replace(to_open_account(self.begun.asker, call), usage=Usage(self.begun.input_tokens)))
+        try:
+            with redis_errors():
+                key = open_key(self.desk.mark.id)
+                await self.desk.server.hset(key, self.begun.ask.request_id, account)
+        except RedisAway:
+            # The call is made all the same; only should this process be killed now, nobody would know of it.
+            log.warning("open_account_not_kept", call=call.call_id)
+
+
+class Run:
+    """One request under way."""
+
+    def __init__(self, desk: LiveDesk, begun: Begun, *, created: int, continuation: bool = False) -> None:
+        self._desk = desk
+        self._begun = begun
+        self._created = created
+        self._continuation = continuation
+        self.trace = Trace(begun.ask.request_id)
+
+    # Whole answers
+
+    async def whole(self) -> tuple[bytes, Target]:
+        """Return the body of the answer. It is accounted for, also if this is canceled or raises."""
+        outcome: Outcome = "drop"
+        cached: tuple[Cached, ...] = ()
+        try:
+            answered = await self._ask_whole()
+            body = encode_answer(self._begun.wanted, answered.answer, self._answering(answered.target))
+            outcome, cached = "keep", self._to_cache(body)
+            return body, answered.target
+        finally:
+            self._desk.do_beside(self._settle(outcome, cached))
+
+    async def write_whole(self, writer: Writer) -> None:
+        """Write the answer as a stream of one event, for all who ask for the same."""
+        try:
+            body, _ = await self.whole()
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:
+            self._write_problem(writer, problem_of(error))
+            await writer.finish(End("error"))
+            return
+        writer.describe(status=200, content_type=JSON)
+        writer.append([("", body)])
+        await writer.finish(End("done"))
+
+    async def _ask_whole(self) -> Answered:
+        begun = self._begun
+        result = await complete(
+            begun.wanted.request,
+            begun.targets,
+            trace=self.trace,
+            ledger=LiveLedger(self._desk, begun),
+            retries=self._desk.budgets.of_site(begun.known.identity.site.id),
+            deadline_seconds=settings.LIVE_SECONDS,
+            provider_for=self._desk.clients,
+            chance=self._desk.chance,
+            breaker=self._desk.breakers,
+            whole=True,
+        )
+        match result:
+            case Answered():
+                return result
+            case Unanswered(error):
+                raise error
+            case PutOff(error):
+                raise error or Overloaded("Too many retries are under way at this provider; try again soon.")
+
+    # Streams
+
+    async def write_stream(self, writer: Writer) -> None:
+        """Write the stream in the caller's dialect; end it with what its dialect says of the end."""
+        outcome: Outcome = "drop"
+        encoder: StreamEncoder | None = None
+        metrics.streams_open.inc()
+        try:
+            async with aclosing(self._parts()) as parts:
+                async for part in parts:
+                    match part:
+                        case Answers(target):
+                            encoder = encoder_for(self._begun.wanted, self._answering(target))
+                            writer.describe(status=200, content_type=EVENT_STREAM)
+                        case Continued():
+                            assert encoder is not None
+                            encoder = encoder.continued()
+                        case Burst():
+                            assert encoder is not None
+                            self._append(writer, encoder, part)
+            outcome = "keep"
+            await writer.finish(End("done"))
+        except asyncio.CancelledError:
+            problem = STOPPED if writer.stream.canceled_because == "stopped" else CANCELED
+            self._interrupt(writer, encoder, problem)
+            raise
+        except Exception as error:
+            problem = problem_of(error)
+            if problem.code == "internal_error":
+                log.error("stream_broke", exc_info=error)
+            self._interrupt(writer, encoder, problem)
+            await writer.finish(End("error"))
+        finally:
+            metrics.streams_open.dec()
+            self._desk.do_beside(self._settle(outcome))
+
+    def _parts(self) -> AsyncGenerator[Part, None]:
+        begun = self._begun
+        assert isinstance(begun.wanted.request, ChatRequest)
+        return stream(
+            begun.wanted.request,
+            begun.targets,
+            trace=self.trace,
+            ledger=LiveLedger(self._desk, begun),
+            retries=self._desk.budgets.of_site(begun.known.identity.site.id),
+            deadline_seconds=settings.LIVE_SECONDS,
+            provider_for=self._desk.clients,
+            chance=self._desk.chance,
+            breaker=self._desk.breakers,
+            continuation=self._continuation,
+        )
+
+    def _append(self, writer: Writer, encoder: StreamEncoder, burst: Burst) -> None:
+        if frames := encoder.encode(burst):
+            metrics.stream_events.inc(len(frames))
+            writer.append(frames)
+
+    def _interrupt(self, writer: Writer, encoder: StreamEncoder | None, problem: Problem) -> None:
+        """Say in the dialect that this is no end. Before the first event it is an answer with a status of its own."""
+        if encoder is None:
+            self._write_problem(writer, problem)
+        elif frames := encoder.interrupt(to_fault(problem)):
+            writer.append(frames)
+
+    def _write_problem(self, writer: Writer, problem: Problem) -> None:
+        wire, request_id = self._begun.wanted.wire, self._begun.ask.request_id
+        writer.describe(status=problem.status, content_type=JSON)
+        writer.append([("", encode_error(wire, problem, request_id))])
+
+    # Accounts
+
+    async def _settle(self, outcome: Outcome, cached: tuple[Cached, ...] = ()) -> None:
+        """Give back what was reserved, and hand over the accounts of all calls, in one round trip."""
+        closed = [self._account(call) for call in self.trace.closed]
+        for call in self.trace.closed:
+            metrics.upstream_calls.labels(call.opened.target.provider.name, call.outcome.value).inc()
+        ended = settlement(
+            self._begun.ask,
+            self._begun.admitted,
+            used_tokens=sum(call.usage.total_tokens for call in self.trace.closed),
+            usage_rows=[to_entry(account) for account in closed],
+            outcome=outcome,
+            cache=cached,
+        )
+        try:
+            await settle(self._desk.server, ended)
+        except RedisAway as error:
+            log.error("settled_without_redis", error=str(error), calls=len(closed))
+            await self._write_to_postgres(closed)
+        finally:
+            self._desk.leases.drop(self._begun.ask.request_id)
+
+    async def _write_to_postgres(self, closed: Sequence[Account]) -> None:
+        try:
+            await self._desk.threads.run(accounts.write, closed)
+        except OperationalError as error:
+            log.critical("accounts_lost", calls=[account.dedupe_key for account in closed], error=str(error)[:200])
+
+    def _account(self, call: CallClosed) -> Account:
+        # What a caller breaks off was worked on for it, until then.
+        is_billable = call.outcome in (CallOutcome.OK, CallOutcome.CANCELED)
+        return to_account(self._begun.asker, call, billable=is_billable)
+
+    def _answering(self, target: Target) -> Answering:
+        begun = self._begun
+        return Answering(
+            answer_id=answer_id(begun),
+            created=self._created,
+            request_id=begun.ask.request_id,
+            provider=target.provider.name,
+            dialect=target.provider.dialect,
+            input_tokens=begun.input_tokens,
+        )
+
+    def _to_cache(self, body: bytes) -> tuple[Cached, ...]:
+        key = self._begun.ask.cache_key
+        is_kept = key is not None and len(body) <= settings.CACHE_BODY_BYTES
+        return (Cached(key, body, settings.CACHE_SECONDS),) if is_kept and key is not None else ()
+
+
+def answer_id(begun: Begun) -> str:
+    """Return how the answer is called in its dialect: after the stream it could be read from."""
+    prefix = "msg" if begun.wanted.wire.value == "anthropic" else "chatcmpl"
+    return f"{prefix}-{begun.ask.stream_id.partition('_')[2]}"
+
+
+def start_run(desk: LiveDesk, begun: Begun, *, continuation: bool = False) -> Run:
+    desk.leases.add(begun.ask)
+    return Run(desk, begun, created=clock.unix_seconds(), continuation=continuation)

@@ -1,0 +1,30 @@
+"""What this process counts, for Prometheus: names, labels and help in one place.
+
+Labels are few and bounded: never a site, a model that a caller made up, or anything a person wrote.
+"""
+
+from prometheus_client import Counter, Gauge, Histogram
+
+#: From an answer out of the cache to a long wait for a provider.
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
+
+live_requests = Counter("nightdesk_live_requests", "Answers of the live path", ["route", "status"])
+live_seconds = Histogram(
+    "nightdesk_live_seconds", "From a live request to the end of its answer", ["route"], buckets=SECONDS
+)
+overhead_seconds = Histogram(
+    "nightdesk_overhead_seconds",
+    "What the desk added to a live request, until its answer began",
+    ["route"],
+    buckets=SECONDS,
+)
+first_byte_seconds = Histogram(
+    "nightdesk_first_byte_seconds", "From a live request to the first byte of its answer", ["route"], buckets=SECONDS
+)
+streams_open = Gauge("nightdesk_streams_open", "Streams that this process is serving from a provider")
+sockets_open = Gauge("nightdesk_websockets_open", "WebSocket connections to this process")
+stream_events = Counter("nightdesk_stream_events", "Events written to streams")
+refused = Counter("nightdesk_refused", "Live requests that were not admitted", ["reason"])
+cached = Counter("nightdesk_cache", "Look-ups in the cache of answers", ["result"])
+upstream_calls = Counter("nightdesk_upstream_calls", "Calls to providers", ["provider", "outcome"])
+without_redis = Counter("nightdesk_without_redis", "Live requests that found no Redis", ["answer"])

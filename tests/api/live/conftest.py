@@ -1,0 +1,109 @@
+"""A desk that answers live: a real server, Valkey and simulator, and a site that may ask."""
+
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import pytest
+from django.conf import settings
+from redis import Redis
+
+from metering import buffer
+from metering.models import UsageEvent
+from tenants.admission import rules
+from tenants.credentials import NewSite, create_site
+from tests.api.live.servers import daphne_server, uvicorn_server
+from tests.factories import make_provider, make_route
+from tests.polling import wait_for
+from tests.simulator_process import SimulatorProcess, start_simulator
+
+#: Every model of the desk, by the dialect of its provider.
+OPENAI_MODEL, ANTHROPIC_MODEL = "gpt-4o-mini", "claude-haiku-4-5"
+
+
+@pytest.fixture(scope="session")
+def simulator_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimulatorProcess]:
+    with start_simulator(journal=tmp_path_factory.mktemp("live") / "journal.jsonl") as simulator:
+        yield simulator
+
+
+@pytest.fixture
+def simulator(simulator_process: SimulatorProcess) -> SimulatorProcess:
+    simulator_process.clear()
+    return simulator_process
+
+
+@pytest.fixture(scope="session")
+def uvicorn_url() -> Iterator[str]:
+    with uvicorn_server() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def daphne_url() -> Iterator[str]:
+    with daphne_server() as url:
+        yield url
+
+
+@pytest.fixture(params=["uvicorn", "daphne"])
+def server_url(request: pytest.FixtureRequest) -> str:
+    """The address of the server; every test that asks for it is tried on both."""
+    return str(request.getfixturevalue(f"{request.param}_url"))
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """A site that asks live."""
+
+    url: str
+    made: NewSite
+    simulator: SimulatorProcess
+
+    @property
+    def key(self) -> str:
+        return self.made.api_key.secret
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"authorization": f"Bearer {self.key}"}
+
+    def post(self, path: str, body: Any, **headers: str) -> httpx.Response:
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        return httpx.post(f"{self.url}{path}", json=body, headers={**self.headers, **named}, timeout=20)
+
+    def get(self, path: str, **headers: str) -> httpx.Response:
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        return httpx.get(f"{self.url}{path}", headers={**self.headers, **named}, timeout=20)
+
+    def usage(self, count: int) -> list[UsageEvent]:
+        """The site's usage events, once there are so many."""
+        return wait_for(lambda: self._drained(count))
+
+    def _drained(self, count: int) -> list[UsageEvent]:
+        with Redis.from_url(settings.REDIS_URL) as server:
+            buffer.drain(server)
+        found = list(UsageEvent.objects.filter(site=self.made.site).order_by("id"))
+        return found if len(found) >= count else []
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left() -> Iterator[None]:
+    """Limits are read anew, and Redis keeps nothing of a test's site."""
+    rules.forget()
+    yield
+    with Redis.from_url(settings.REDIS_URL) as server:
+        for key in [*server.scan_iter("nd:usage*"), *server.scan_iter("nd:{*")]:
+            server.delete(key)
+
+
+@pytest.fixture
+def live(server_url: str, simulator: SimulatorProcess, transactional_db: None) -> Live:
+    openai = make_provider("sim-openai", base_url=simulator.openai_url)
+    anthropic = make_provider("sim-anthropic", dialect="anthropic", base_url=simulator.url, price_list="anthropic")
+    make_route("openai-chat", (openai, OPENAI_MODEL))
+    make_route("anthropic-chat", (anthropic, ANTHROPIC_MODEL))
+    make_route("embed", (openai, "text-embedding-3-small"))
+    make_route("cut-chat", (openai, f"{OPENAI_MODEL}@cut_after_n=5"))
+    return Live(server_url, create_site("Bakery", f"bakery-{uuid.uuid4().hex[:8]}"), simulator)

@@ -1,0 +1,109 @@
+"""Whole answers, in every dialect in front of every provider."""
+
+from typing import Any
+
+import pytest
+
+from tests.api.live.conftest import Live
+
+CHAT: dict[str, Any] = {"model": "openai-chat", "messages": [{"role": "user", "content": "Say hello."}]}
+
+
+@pytest.mark.parametrize("model", ["openai-chat", "anthropic-chat"])
+def test_openai_s_dialect_is_answered_by_any_provider(live: Live, model: str) -> None:
+    answer = live.post("/v1/chat/completions", {**CHAT, "model": model})
+
+    body = answer.json()
+    assert (answer.status_code, body["object"]) == (200, "chat.completion"), body
+    assert body["choices"][0]["message"]["content"]
+    assert answer.headers["x-request-id"].startswith("req_")
+    assert float(answer.headers["x-nightdesk-overhead-ms"]) >= 0
+
+
+@pytest.mark.parametrize("model", ["openai-chat", "anthropic-chat"])
+def test_a_whole_answer_is_accounted_for_to_the_token(live: Live, model: str) -> None:
+    body = live.post("/v1/chat/completions", {**CHAT, "model": model}).json()
+
+    (event,) = live.usage(1)
+    (call,) = live.simulator.finished()
+    assert (event.input_tokens, event.output_tokens) == (
+        body["usage"]["prompt_tokens"],
+        body["usage"]["completion_tokens"],
+    )
+    assert event.dedupe_key == call["client_request_id"]
+    assert (event.outcome, event.billable, event.estimated) == ("ok", True, False)
+
+
+def test_anthropic_s_dialect_is_answered_by_any_provider(live: Live) -> None:
+    body = {"model": "openai-chat", "max_tokens": 50, "messages": [{"role": "user", "content": "Hello"}]}
+
+    for model in ("openai-chat", "anthropic-chat"):
+        answer = live.post("/v1/messages", {**body, "model": model}, anthropic_version="2023-06-01")
+
+        assert answer.status_code == 200, answer.text
+        assert answer.json()["type"] == "message"
+        assert answer.headers["request-id"] == answer.headers["x-request-id"]
+
+
+def test_the_envelope_names_the_provider(live: Live) -> None:
+    answer = live.post("/api/v1/chat", {**CHAT, "provider": "sim-openai", "request_id": "r-1"})
+
+    assert answer.status_code == 200, answer.text
+    assert set(answer.json()) == {"id", "provider", "model", "data"}
+    assert answer.json()["provider"] == "sim-openai"
+
+
+def test_embeddings_come_in_both_encodings(live: Live) -> None:
+    numbers = live.post("/v1/embeddings", {"model": "embed", "input": ["a", "b"]}).json()
+    packed = live.post("/v1/embeddings", {"model": "embed", "input": ["a", "b"], "encoding_format": "base64"}).json()
+
+    assert [len(row["embedding"]) for row in numbers["data"]] == [1536, 1536]
+    assert isinstance(packed["data"][0]["embedding"], str)
+
+
+def test_the_same_again_with_its_key_is_one_call(live: Live) -> None:
+    answers = [live.post("/v1/chat/completions", CHAT, idempotency_key="k-1") for _ in range(3)]
+
+    assert {answer.text for answer in answers} == {answers[0].text}
+    assert answers[1].headers["idempotent-replayed"] == "true"
+    assert len(live.simulator.finished()) == 1
+    other = live.post("/v1/chat/completions", {**CHAT, "temperature": 0}, idempotency_key="k-1")
+    assert (other.status_code, other.json()["error"]["code"]) == (422, "idempotency_key_reused")
+
+
+def test_the_same_body_again_comes_from_the_cache(live: Live) -> None:
+    first, second = (live.post("/v1/chat/completions", CHAT) for _ in range(2))
+    third = live.post("/v1/chat/completions", CHAT, cache_control="no-store")
+
+    assert (first.headers["x-cache"], second.headers["x-cache"]) == ("MISS", "HIT")
+    assert second.content == first.content
+    assert "x-cache" not in third.headers
+    assert len(live.simulator.finished(2)) == 2
+
+
+def test_who_is_unknown_is_refused_in_the_dialect(live: Live) -> None:
+    openai = live.post("/v1/chat/completions", CHAT, authorization="Bearer nd_wrong")
+    anthropic = live.post("/v1/messages", {}, authorization="Bearer nd_wrong")
+
+    assert (openai.status_code, openai.json()["error"]["code"]) == (401, "invalid_credentials")
+    assert (anthropic.status_code, anthropic.json()["error"]["type"]) == (401, "authentication_error")
+
+
+def test_models_are_listed_in_the_form_of_the_client(live: Live) -> None:
+    openai = live.get("/v1/models").json()
+    anthropic = live.get("/v1/models", anthropic_version="2023-06-01").json()
+
+    assert {model["id"] for model in openai["data"]} == {"openai-chat", "anthropic-chat", "embed", "cut-chat"}
+    assert {model["type"] for model in anthropic["data"]} == {"model"}
+    assert live.get("/v1/models/openai-chat").json()["object"] == "model"
+    assert live.get("/v1/models/none").status_code == 404
+
+
+def test_tokens_are_counted_without_asking_a_provider(live: Live) -> None:
+    body = {"model": "anthropic-chat", "messages": [{"role": "user", "content": "Hello, how are you?"}]}
+
+    counted = live.post("/v1/messages/count_tokens", body)
+
+    assert counted.status_code == 200
+    assert counted.json()["input_tokens"] > 0
+    assert live.simulator.journal() == []

@@ -1,0 +1,80 @@
+"""Streams, from the first event to the last, and again from any place."""
+
+from typing import Any
+
+import httpx
+
+from tests.api.live.conftest import Live
+
+CHAT: dict[str, Any] = {
+    "model": "openai-chat",
+    "messages": [{"role": "user", "content": "Say hello."}],
+    "stream": True,
+}
+
+
+def lines_of(text: str, field: str) -> list[str]:
+    return [line.partition(": ")[2] for line in text.splitlines() if line.startswith(f"{field}:")]
+
+
+def test_a_stream_is_events_with_ids_and_an_end(live: Live) -> None:
+    answer = live.post("/v1/chat/completions", CHAT)
+
+    assert answer.headers["content-type"] == "text/event-stream; charset=utf-8"
+    assert answer.headers["x-accel-buffering"] == "no"
+    ids, data = lines_of(answer.text, "id"), lines_of(answer.text, "data")
+    assert [int(each.rpartition("-")[2]) for each in ids] == list(range(1, len(ids) + 1))
+    assert data[-1] == "[DONE]"
+    assert len(live.usage(1)) == 1
+
+
+def test_a_stream_can_be_read_again_from_any_event(live: Live) -> None:
+    whole = live.post("/v1/chat/completions", CHAT).text
+    ids, data = lines_of(whole, "id"), lines_of(whole, "data")
+    stream_id = ids[0].rpartition("-")[0]
+
+    for place in (0, len(ids) // 2, len(ids) - 1):
+        again = live.get(f"/v1/streams/{stream_id}/events", last_event_id=ids[place])
+        assert lines_of(again.text, "data") == data[place + 1 :]
+    assert lines_of(live.get(f"/v1/streams/{stream_id}/events").text, "data") == data
+    assert len(live.simulator.finished()) == 1
+
+
+def test_a_detached_stream_is_read_with_its_ticket_alone(live: Live) -> None:
+    started = live.post("/v1/streams", CHAT)
+    assert started.status_code == 202, started.text
+    given = started.json()
+
+    events = httpx.get(given["events_url"], headers={"authorization": f"Bearer {given['ticket']}"}, timeout=20)
+    elsewhere = httpx.get(f"{live.url}/v1/models", headers={"authorization": f"Bearer {given['ticket']}"})
+
+    assert lines_of(events.text, "data")[-1] == "[DONE]", events.text
+    assert elsewhere.status_code == 401
+
+
+def test_anthropic_s_stream_ends_with_its_own_event(live: Live) -> None:
+    body = {"model": "openai-chat", "max_tokens": 50, "stream": True, "messages": CHAT["messages"]}
+
+    for model in ("openai-chat", "anthropic-chat"):
+        text = live.post("/v1/messages", {**body, "model": model}, anthropic_version="2023-06-01").text
+
+        assert lines_of(text, "event")[0] == "message_start"
+        assert lines_of(text, "event")[-1] == "message_stop"
+
+
+def test_a_failure_before_the_first_token_is_an_answer_with_its_status(live: Live) -> None:
+    live.simulator.script("gpt-4o-mini", ["400"])
+
+    answer = live.post("/v1/chat/completions", CHAT)
+
+    assert answer.status_code == 400
+    assert answer.json()["error"]["message"]
+
+
+def test_a_cut_after_the_first_token_is_never_a_clean_end(live: Live) -> None:
+    data = lines_of(live.post("/v1/chat/completions", {**CHAT, "model": "cut-chat"}).text, "data")
+
+    assert "[DONE]" not in data
+    assert '"error"' in data[-1]
+    (event,) = live.usage(1)
+    assert event.estimated
