@@ -76,6 +76,7 @@ LARGEST_GROUP, GROUPS_AT_ONCE = 200, 2
 BEGIN_AT_ONCE = 64
 
 BROKEN = "The desk itself failed while it ran this attempt; its log has the details."
+IN_PIECES = Failed("internal_error", BROKEN)
 
 #: Postgres is away, or the connection broke: worth another try, and nobody's fault here.
 DATABASE_AWAY = (OperationalError, InterfaceError)
@@ -381,9 +382,13 @@ class Engine:
             except Exception:
                 # What cannot be written would be tried, and paid, again and again.
                 log.exception("finish_broke")
-                if not calls and isinstance(ending, Failed):
+                if ending is not IN_PIECES:
+                    # It may be the answer that cannot be written. What the calls used is known, and stays.
+                    ending = IN_PIECES
+                elif calls:
+                    calls = []
+                else:
                     return None
-                ending, calls = Failed("internal_error", BROKEN), []
         log.error("finish_given_up")
         return None
 

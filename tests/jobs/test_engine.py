@@ -354,6 +354,25 @@ def test_an_end_that_cannot_be_written_fails_the_job_instead_of_running_it_again
         done = ended(job)
 
     assert (done.state, done.error_code, done.attempt) == (JobState.FAILED, "internal_error", 1)
+    # The provider answered, and will want to be paid for it.
+    assert UsageEvent.objects.values_list("outcome", "output_tokens", "billable").get() == ("ok", 1, False)
+
+
+def test_an_account_that_cannot_be_written_does_not_keep_a_job_running(
+    site: Site, desk_route: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse_accounts(ends: Sequence[End]) -> Any:
+        if any(end.calls for end in ends):
+            raise DataError("value too long")
+        return finish_all(ends)
+
+    monkeypatch.setattr("jobs.engine.finish_all", refuse_accounts)
+    job = queued(site)
+
+    with working(Scripted(HELLO)):
+        done = ended(job)
+
+    assert (done.state, done.error_code, done.attempt) == (JobState.FAILED, "internal_error", 1)
     assert not UsageEvent.objects.filter(outcome="open").exists()
 
 
