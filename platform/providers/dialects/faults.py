@@ -19,8 +19,8 @@ from providers.errors import (
     Transient,
 )
 
-#: Longer waits are for people, not for a retry.
-RETRY_AFTER_MAX_SECONDS = 600.0
+#: A job waits as long as it is told to. What is longer is a mistake, or no wait.
+RETRY_AFTER_MAX_SECONDS = 86_400.0
 MESSAGE_CHARACTERS = 500
 MASK = "[removed]"
 
@@ -57,7 +57,7 @@ def by_status(status: int) -> type[ProviderError]:
 
 
 def retry_after_seconds(headers: Mapping[str, str]) -> float | None:
-    """Return how long the provider asks us to wait, at most ten minutes; None if it does not say."""
+    """Return how long the provider asks us to wait, at most a day; None if it does not say."""
     if (milliseconds := _number(headers.get("retry-after-ms"))) is not None:
         return min(milliseconds / 1000, RETRY_AFTER_MAX_SECONDS)
     value = headers.get("retry-after")
