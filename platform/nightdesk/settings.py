@@ -166,6 +166,12 @@ AZURE_OPENAI_API_KEY = env.secret("AZURE_OPENAI_API_KEY")
 AZURE_OPENAI_ENDPOINT = env.text("AZURE_OPENAI_ENDPOINT")
 #: The simulator's address; set by `make run`, empty in production.
 SIMULATOR_URL = env.text("SIMULATOR_URL").rstrip("/")
+#: A provider's key is left alone after so many failures, if they are half of its calls or more, …
+BREAKER_FAILURES = env.number("BREAKER_FAILURES", 5, at_least=1)
+#: … within this time …
+BREAKER_WINDOW_SECONDS = env.number("BREAKER_WINDOW_SECONDS", 30, at_least=1)
+#: … for so long, unless the provider names a time; it doubles each time, up to five minutes.
+BREAKER_REST_SECONDS = env.number("BREAKER_REST_SECONDS", 10, at_least=1)
 
 # Jobs
 
