@@ -19,6 +19,7 @@ from psycopg.errors import DiskFull
 from rest_framework import exceptions as drf
 
 from api.request_ids import id_of
+from core.redis import RedisAway
 from inference.errors import NoProvider, UnknownModel
 from jobs.batches.mistakes import Mistake
 from jobs.errors import (
@@ -55,6 +56,15 @@ from providers.errors import (
     Rejected,
     TimedOut,
     Unsupported,
+)
+from streams.errors import (
+    CursorAhead,
+    CursorExpired,
+    CursorForeign,
+    CursorMalformed,
+    Orphaned,
+    StreamsClosed,
+    StreamUnknown,
 )
 from tenants.errors import Forbidden, Unauthenticated
 from webhooks.errors import TooManyEndpoints, UnknownEventType, UnsafeUrl
@@ -200,6 +210,15 @@ TABLE: Mapping[type[BaseException], Row] = {
     Overloaded: Row(503, UNAVAILABLE, "server_is_overloaded"),
     TimedOut: Row(504, BROKEN, "upstream_timeout"),
     Interrupted: Row(502, BROKEN, "upstream_stream_interrupted"),
+    # Streams
+    StreamUnknown: Row(404, NOT_FOUND, "not_found"),
+    Orphaned: Row(502, BROKEN, "stream_lost", "The process that served this stream is gone; it has no end."),
+    StreamsClosed: Row(503, UNAVAILABLE, "stopping"),
+    CursorMalformed: Row(400, INVALID, "stream_cursor_malformed"),
+    CursorForeign: Row(400, INVALID, "stream_cursor_foreign"),
+    CursorAhead: Row(409, CONFLICT, "stream_cursor_ahead"),
+    CursorExpired: Row(409, CONFLICT, "stream_cursor_expired"),
+    RedisAway: Row(503, UNAVAILABLE, "not_ready", "The desk's fast memory does not answer; try again soon."),
     drf.ValidationError: Row(400, INVALID, "invalid_value"),
     drf.ParseError: Row(400, INVALID, "malformed_body"),
     drf.UnsupportedMediaType: Row(415, INVALID, "unsupported_media_type", "Send JSON: Content-Type: application/json."),

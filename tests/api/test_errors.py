@@ -14,8 +14,10 @@ import tenants.errors
 import webhooks.errors
 from api import errors
 from api.errors import TABLE, Malformed, Problem, is_api, problem_of, row_of, to_response
+from core.redis import RedisAway
 from inference.errors import InferenceError
 from jobs.errors import InvalidBody
+from streams.errors import CursorExpired, StreamError
 from tenants.errors import Missing, ModelNotAllowed, Stale, TenantError
 from tests.api.calling import Caller, error_of
 from webhooks.errors import WebhookError
@@ -30,7 +32,7 @@ def leaves(root: type[BaseException]) -> list[type[BaseException]]:
 
 
 def test_every_error_that_can_come_from_below_has_a_line_of_its_own_or_its_ancestors() -> None:
-    roots = (jobs.errors.JobError, TenantError, InferenceError, WebhookError, errors.ApiError)
+    roots = (jobs.errors.JobError, TenantError, InferenceError, WebhookError, StreamError, errors.ApiError)
     # These never come from a request: commands and the admin make sites, and couriers sign.
     elsewhere = {*leaves(tenants.errors.Unissuable), webhooks.errors.NoLiveSecret}
 
@@ -63,6 +65,8 @@ def test_every_error_that_can_come_from_below_has_a_line_of_its_own_or_its_ances
         (DISK_IS_FULL, (507, "storage_full", None)),
         (django.db.InterfaceError("secret host"), (503, "database_unavailable", None)),
         (django.db.IntegrityError("secret row"), (409, "conflict", None)),
+        (CursorExpired("too old"), (409, "stream_cursor_expired", None)),
+        (RedisAway("secret host"), (503, "not_ready", None)),
         (RuntimeError("secret words"), (500, "internal_error", None)),
         (RecursionError("secret words"), (500, "internal_error", None)),
     ],
