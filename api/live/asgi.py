@@ -79,6 +79,6 @@ def drain_at_the_signal() -> None:
 
 async def _begin_to_drain() -> Any:
     desk = await live_desk()
-    desk.is_draining = True
+    desk.draining.set()
     log.info("live_draining", streams=len(desk.streams))
     await desk.drain()

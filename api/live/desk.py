@@ -45,8 +45,13 @@ class LiveDesk:
             ttl_seconds=settings.STREAM_LOG_SECONDS,
             max_bytes=settings.STREAM_LOG_BYTES,
         )
-        self.is_draining = False
+        #: Set when this process is told to stop.
+        self.draining = asyncio.Event()
         self._beside: set[asyncio.Task[Any]] = set()
+
+    @property
+    def is_draining(self) -> bool:
+        return self.draining.is_set()
 
     async def start(self) -> None:
         await self.mark.start()
@@ -67,7 +72,7 @@ class LiveDesk:
 
     async def drain(self) -> None:
         """Let nothing more in; streams may end within the drain time, and are then broken off, with a word."""
-        self.is_draining = True
+        self.draining.set()
         await self.streams.drain(settings.LIVE_DRAIN_SECONDS)
 
     async def close(self) -> None:
