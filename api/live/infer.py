@@ -19,15 +19,15 @@ from api.live.begin import Begun, begin, idempotency_key, to_json
 from api.live.consumer import Reply
 from api.live.desk import LiveDesk
 from api.live.edges import STREAM_READERS, Reader, Wanted, Wire
-from api.live.run import start_run
+from api.live.run import account_for_hit, start_run
 from api.live.who import Known, enter
 from core import clock, metrics
 from providers.dialects.errors import InvalidRequest
 from streams.entries import About
 from streams.follow import follow
-from streams.ids import new_stream_id
 from tenants import tickets
 from tenants.admission.asks import Attach, Hit
+from tenants.admission.windows import Left
 from tenants.limits import Scope
 from tenants.tickets import Readable
 
@@ -86,20 +86,9 @@ async def start_stream(asked: Asked, reply: Reply) -> None:
 async def _start_stream(course: Course, reply: Reply) -> None:
     asked = course.asked
     desk, known = await enter(course, Scope.STREAMS_WRITE)
-    name = asked.parameter("dialect") or ("anthropic" if "anthropic-version" in asked.headers else "openai")
-    if name not in STREAM_READERS:
-        raise InvalidRequest(f"'dialect' must be one of {', '.join(STREAM_READERS)}.", "dialect", "invalid_value")
-    wanted = _streamed(STREAM_READERS[name](asked.body))
-    stream_id = new_stream_id()
-    begun = await begin(desk, known, asked, wanted, stream_id=stream_id)
-    match begun:
-        case Attach(known_id):
-            stream_id = known_id
-        case Begun():
-            course.left = begun.left
-            _run_stream(desk, begun, detached=True, continuation=_wants_continuation(asked))
-        case Hit():
-            raise AssertionError("Streams are not looked for among the kept answers.")
+    dialect = asked.parameter("dialect") or ("anthropic" if "anthropic-version" in asked.headers else "openai")
+    opened = await open_stream(desk, known, asked, dialect, detached=True)
+    course.left, stream_id = opened.left, opened.stream_id
     ticket = tickets.mint(
         known.identity,
         Readable.STREAM,
@@ -114,6 +103,35 @@ async def _start_stream(course: Course, reply: Reply) -> None:
         "expires_at": ticket.expires_at,
     }
     await send_body(course, reply, to_json(body), 202)
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A stream that was begun, or that an earlier request with the same key had begun."""
+
+    stream_id: str
+    left: tuple[Left, ...] = ()
+    is_replayed: bool = False
+
+
+async def open_stream(desk: LiveDesk, known: Known, asked: Asked, dialect: str, *, detached: bool) -> Opened:
+    """Begin the stream that the body asks for, whether it asks for one or for a whole answer.
+
+    Raises:
+        InvalidRequest: there is no such dialect, and all that `begin` raises.
+    """
+    if dialect not in STREAM_READERS:
+        raise InvalidRequest(f"'dialect' must be one of {', '.join(STREAM_READERS)}.", "dialect", "invalid_value")
+    wanted = _streamed(STREAM_READERS[dialect](asked.body))
+    begun = await begin(desk, known, asked, wanted)
+    match begun:
+        case Attach(stream_id):
+            return Opened(stream_id, is_replayed=True)
+        case Begun():
+            _run_stream(desk, begun, detached=detached, continuation=_wants_continuation(asked))
+            return Opened(begun.ask.stream_id, begun.left)
+        case Hit():
+            raise AssertionError("Streams are not looked for among the kept answers.")
 
 
 async def _answer_begun(desk: LiveDesk, course: Course, reply: Reply, begun: Begun) -> None:
@@ -162,6 +180,7 @@ async def _answer_from_cache(
 ) -> None:
     metrics.cached.labels("hit").inc()
     course.cached = "HIT"
+    desk.do_beside(account_for_hit(desk, known, course.asked.request_id, wanted))
     await send_body(course, reply, body)
 
 
