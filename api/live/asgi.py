@@ -1,23 +1,13 @@
 """What comes first at the server: live requests to their consumers, everything else to Django."""
 
-import asyncio
-import signal
-import threading
-from types import FrameType
-from typing import Any
-
-import structlog
-
 from api.body_limit import App, Receive, Scope, Send
-from api.errors import TooLarge
+from api.errors import Draining, TooLarge
 from api.live import routes
 from api.live.answer import Course, send_error
 from api.live.asked import Asked
 from api.live.consumer import LiveConsumer, Reply
-from api.live.desk import close_live_desk, live_desk
+from api.live.desk import close_live_desk, is_draining, live_desk
 from api.live.edges import Wire
-
-log = structlog.get_logger(__name__)
 
 
 class Gate:
@@ -39,8 +29,14 @@ class Gate:
         method, path = scope["method"], scope["path"]
         if (handler := routes.find(method, path)) is not None:
             await LiveConsumer(handler, _refuse_length, routes.limit_of(path))(scope, receive, send)
+        elif path == "/readyz" and is_draining():
+            await LiveConsumer(_not_ready, _refuse_length, 0)(scope, receive, send)
         else:
             await self._django(scope, receive, send)
+
+
+async def _not_ready(asked: Asked, reply: Reply) -> None:
+    await send_error(Course(asked, "readyz"), reply, Draining())
 
 
 async def _refuse_length(asked: Asked, reply: Reply, limit: int) -> None:
@@ -55,30 +51,8 @@ async def _live_as_long_as_the_server(receive: Receive, send: Send) -> None:
         message = await receive()
         if message["type"] == "lifespan.startup":
             await live_desk()
-            drain_at_the_signal()
             await send({"type": "lifespan.startup.complete"})
         else:
             await close_live_desk()
             await send({"type": "lifespan.shutdown.complete"})
             return
-
-
-def drain_at_the_signal() -> None:
-    """Begin to drain when the server is told to stop, not only when its last connection has ended."""
-    if threading.current_thread() is not threading.main_thread():
-        return
-    loop, before = asyncio.get_running_loop(), signal.getsignal(signal.SIGTERM)
-
-    def drain(number: int, frame: FrameType | None) -> None:
-        loop.call_soon_threadsafe(lambda: loop.create_task(_begin_to_drain()))
-        if callable(before):
-            before(number, frame)
-
-    signal.signal(signal.SIGTERM, drain)
-
-
-async def _begin_to_drain() -> Any:
-    desk = await live_desk()
-    desk.draining.set()
-    log.info("live_draining", streams=len(desk.streams))
-    await desk.drain()

@@ -2,7 +2,10 @@
 
 import asyncio
 import random
+import signal
+import threading
 from collections.abc import Coroutine
+from types import FrameType
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -99,6 +102,12 @@ async def live_desk() -> LiveDesk:
     return await asyncio.shield(_desks[loop])
 
 
+def is_draining() -> bool:
+    """Say whether the running loop's desk lets nothing more in."""
+    made = _desks.get(asyncio.get_running_loop())
+    return made is not None and made.done() and not made.cancelled() and made.result().is_draining
+
+
 async def close_live_desk() -> None:
     """Close the running loop's desk, if there is one."""
     if task := _desks.pop(asyncio.get_running_loop(), None):
@@ -108,4 +117,18 @@ async def close_live_desk() -> None:
 async def _made() -> LiveDesk:
     desk = LiveDesk()
     await desk.start()
+    if threading.current_thread() is threading.main_thread():
+        _drain_at_the_signal(desk)
     return desk
+
+
+def _drain_at_the_signal(desk: LiveDesk) -> None:
+    """Begin to drain when the server is told to stop, not only when its last connection has ended."""
+    loop, before = asyncio.get_running_loop(), signal.getsignal(signal.SIGTERM)
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        loop.call_soon_threadsafe(lambda: desk.do_beside(desk.drain()))
+        if callable(before):
+            before(number, frame)
+
+    signal.signal(signal.SIGTERM, stop)

@@ -11,6 +11,7 @@ from api.live import edges, lists, streams
 from api.live.consumer import Handler
 from api.live.edges import Wire
 from api.live.infer import Edge, start_stream
+from api.live.metrics import tell_metrics
 from tenants.limits import Scope
 
 EXACT: Mapping[tuple[str, str], Handler] = {
@@ -22,6 +23,7 @@ EXACT: Mapping[tuple[str, str], Handler] = {
     ("POST", "/api/v1/chat"): Edge("envelope", Wire.ENVELOPE, Scope.CHAT_WRITE, edges.read_envelope),
     ("POST", "/v1/streams"): start_stream,
     ("GET", "/v1/models"): lists.list_models,
+    ("GET", "/metrics"): tell_metrics,
 }
 
 Named: TypeAlias = Callable[..., Any]
@@ -44,12 +46,6 @@ def find(method: str, path: str) -> Handler | None:
         if method == wanted and (match := form.fullmatch(path)):
             return partial(_named, named, match[1])
     return None
-
-
-def methods_of(path: str) -> frozenset[str]:
-    """Return the methods that a live address takes; none for what is no live address."""
-    exact = {method for method, known in EXACT if known == path}
-    return frozenset(exact | {method for method, form, _ in NAMED if form.fullmatch(path)})
 
 
 def limit_of(path: str) -> int:

@@ -14,7 +14,8 @@ from api.errors import Problem, problem_of
 from api.live.answer import EVENT_STREAM, JSON
 from api.live.begin import Begun
 from api.live.desk import LiveDesk
-from api.live.edges import Answering, encode_answer, encode_error, encoder_for, to_fault
+from api.live.edges import Answering, Wanted, encode_answer, encode_error, encoder_for, to_fault
+from api.live.who import Known
 from core import clock, metrics
 from core.redis import RedisAway, redis_errors
 from inference.accounts import to_account, to_open_account
@@ -25,7 +26,8 @@ from inference.stream import Answering as Answers
 from inference.stream import Continued, Part, stream
 from metering import accounts
 from metering.accounts import Account
-from metering.buffer import to_entry
+from metering.buffer import USAGE, to_entry
+from metering.models import Outcome as Usages
 from providers.dialects.encoding import StreamEncoder
 from providers.errors import Overloaded
 from providers.types import Burst, ChatRequest, Usage
@@ -40,6 +42,9 @@ CANCELED = Problem(499, "server_error", "stream_canceled", "The stream was cance
 STOPPED = Problem(503, "service_unavailable_error", "stopping", "The desk is restarting; this answer was broken off.")
 
 Outcome = Literal["keep", "drop"]
+
+#: Stands for the provider in the account of an answer that was kept.
+CACHE = "cache"
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,6 +252,32 @@ def answer_id(begun: Begun) -> str:
     """Return how the answer is called in its dialect: after the stream it could be read from."""
     prefix = "msg" if begun.wanted.wire.value == "anthropic" else "chatcmpl"
     return f"{prefix}-{begun.ask.stream_id.partition('_')[2]}"
+
+
+async def account_for_hit(desk: LiveDesk, known: Known, request_id: str, wanted: Wanted) -> None:
+    """Write that an answer was given again: at no tokens and no cost, with the cache for a provider."""
+    account = Account(
+        dedupe_key=f"{request_id}:1",
+        site_id=known.identity.site.id,
+        job_id=None,
+        attempt=None,
+        call=1,
+        request_id=request_id,
+        provider=CACHE,
+        price_list="",
+        model=wanted.request.model,
+        upstream_model="",
+        started_at=clock.now(),
+        outcome=Usages.OK,
+        http_status=200,
+        duration_ms=0,
+    )
+    try:
+        with redis_errors():
+            await desk.server.rpush(USAGE, to_entry(account))
+    except RedisAway:
+        # It cost nothing, and Redis, from which it came, has gone since.
+        log.warning("cache_hit_not_accounted", request=request_id)
 
 
 def start_run(desk: LiveDesk, begun: Begun, *, continuation: bool = False) -> Run:

@@ -2,7 +2,9 @@
 
 from typing import Any
 
+import httpx
 import pytest
+from pytest_django import Settings
 
 from tests.api.live.conftest import Live
 
@@ -79,6 +81,8 @@ def test_the_same_body_again_comes_from_the_cache(live: Live) -> None:
     assert second.content == first.content
     assert "x-cache" not in third.headers
     assert len(live.simulator.finished(2)) == 2
+    hit = next(event for event in live.usage(3) if event.provider == "cache")
+    assert (hit.outcome, hit.billable, hit.input_tokens, hit.cost_pico_usd) == ("ok", False, 0, 0)
 
 
 def test_who_is_unknown_is_refused_in_the_dialect(live: Live) -> None:
@@ -107,3 +111,22 @@ def test_tokens_are_counted_without_asking_a_provider(live: Live) -> None:
     assert counted.status_code == 200
     assert counted.json()["input_tokens"] > 0
     assert live.simulator.journal() == []
+
+
+def test_programs_on_the_same_machine_may_read_the_metrics(live: Live) -> None:
+    live.post("/v1/chat/completions", CHAT)
+
+    told = httpx.get(f"{live.url}/metrics")
+
+    assert told.status_code == 200
+    assert 'nightdesk_live_requests_total{route="chat_completions",status="200"}' in told.text
+    assert httpx.get(f"{live.url}/metrics", headers={"x-forwarded-for": "203.0.113.5"}).status_code == 404
+
+
+def test_with_a_token_the_metrics_are_for_who_shows_it(live: Live, settings: Settings) -> None:
+    settings.METRICS_TOKEN = "secret-of-the-operator"
+
+    shown = httpx.get(f"{live.url}/metrics", headers={"authorization": "Bearer secret-of-the-operator"})
+
+    assert shown.status_code == 200
+    assert httpx.get(f"{live.url}/metrics").status_code == 404
