@@ -109,8 +109,8 @@ class AnthropicStream:
 
     def _start(self, event: StreamEvent) -> Frame:
         self._is_started = True
-        if isinstance(event, Started) and event.model:
-            self._model = event.model
+        if isinstance(event, Started):
+            self._id, self._model = self._id or event.id, event.model or self._model
         message: JSONObject = {
             "id": self._id,
             "type": "message",

@@ -1,7 +1,5 @@
 """OpenAI's dialect of a stream, with us as the server: chunks, made from events or passed through."""
 
-from typing import Any
-
 import msgspec
 from msgspec import Raw, Struct
 
@@ -78,6 +76,7 @@ class OpenAIStream:
 
     def _name(self, model: str) -> None:
         """Write what is the same in all chunks."""
+        self._model = model
         head: JSONObject = {
             "id": self._id,
             "object": "chat.completion.chunk",
@@ -93,8 +92,9 @@ class OpenAIStream:
 
     def _start(self, event: StreamEvent) -> Frame:
         self._is_started = True
-        if isinstance(event, Started) and event.model:
-            self._name(event.model)
+        if isinstance(event, Started):
+            self._id = self._id or event.id
+            self._name(event.model or self._model)
         return self._delta(b'{"role":"assistant","content":"","refusal":null}')
 
     def _delta(self, delta: bytes) -> Frame:
@@ -123,9 +123,9 @@ def _tool_call(event: ToolCallStarted, index: int) -> bytes:
 class _Chunk(Struct):
     """As little of a chunk as passing it through needs."""
 
-    id: Any = None
-    created: Any = None
-    model: Any = None
+    id: str | None = None
+    created: int | None = None
+    model: str | None = None
     choices: list[Raw] | None = None
     usage: dict[str, Raw] | None = None
 
@@ -162,7 +162,7 @@ class OpenAIThrough:
 
     def continued(self) -> StreamEncoder:
         first = _read(self._first or b"{}")
-        encoder = OpenAIStream(str(first.id), _as_int(first.created), str(first.model), self._include_usage)
+        encoder = OpenAIStream(first.id or "", first.created or 0, first.model or "", self._include_usage)
         if self._first is not None:
             encoder.take_over(calls=self._calls)
         return encoder
@@ -181,7 +181,3 @@ def _read(data: bytes) -> _Chunk:
         return msgspec.json.decode(data, type=_Chunk)
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         return _Chunk()
-
-
-def _as_int(value: Any) -> int:
-    return value if isinstance(value, int) else 0

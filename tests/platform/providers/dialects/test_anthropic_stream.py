@@ -108,7 +108,11 @@ def test_arguments_after_the_end_of_a_call_hold_nothing_up() -> None:
     first = (ToolCallStarted(0, "call_a", "f"), ToolCallDelta(0, "{}"))
     second = (ToolCallStarted(1, "call_b", "g"), ToolCallDelta(0, "\n"), ToolCallDelta(1, "{}"))
 
-    assert outline(STARTED, *first, *second) == ["start 0", "delta 0", "stop 0", "start 1", "delta 1"]
+    assert outline(STARTED, *first, *second, TextDelta("so"), FINISHED) == [
+        *("start 0", "delta 0", "stop 0"),
+        *("start 1", "delta 1", "stop 1"),
+        *("start 2", "delta 2", "stop 2"),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -188,23 +192,49 @@ def test_the_last_event_passes_only_with_the_end() -> None:
 
 
 @pytest.mark.parametrize(
-    ("open_block", "first_event", "index"),
+    ("last_block", "is_closed", "first_event", "index"),
     [
-        ("text", "content_block_delta", 3),
-        ("redacted_thinking", "content_block_stop", 3),
-        (None, "content_block_start", 4),
+        ("text", False, "content_block_delta", 3),
+        ("redacted_thinking", False, "content_block_stop", 3),
+        ("text", True, "content_block_start", 4),
     ],
 )
-def test_who_goes_on_goes_on_in_the_block_that_is_open(open_block: str | None, first_event: str, index: int) -> None:
+def test_who_goes_on_goes_on_in_the_block_that_is_open(
+    last_block: str, is_closed: bool, first_event: str, index: int
+) -> None:
     encoder = AnthropicThrough()
     started: dict[str, Any] = {"type": "message_start", "message": {"id": "msg_9", "model": "m-9"}}
-    blocks: list[Any] = [
-        {"type": "content_block_start", "content_block": {"type": kind}} for kind in ("a", "b", "c", open_block)
-    ]
-    ends = [] if open_block else [{"type": "content_block_stop"}]
+    blocks: list[Any] = [{"type": "content_block_start", "content_block": {"type": kind}} for kind in "abc"]
+    blocks.append({"type": "content_block_start", "content_block": {"type": last_block}})
+    ends = [{"type": "content_block_stop"}] if is_closed else []
     frames = [Frame(body["type"], json.dumps(body).encode()) for body in (started, *blocks, *ends)]
     encoder.encode(Burst((STARTED,), frames))
 
     first = encoder.continued().encode(Burst((STARTED, TextDelta("b"))))[0]
 
     assert (first.event, json.loads(first.data)["index"]) == (first_event, index)
+
+
+def test_who_goes_on_after_a_call_that_was_cut_does_not_wait_for_its_end() -> None:
+    encoder = AnthropicStream("m", "m")
+    encoder.encode(Burst((STARTED, ToolCallStarted(0, "call_a", "f"), ToolCallDelta(0, '{"a'))))
+
+    frames = encoder.continued().encode(Burst((TextDelta("b"), ToolCallStarted(0, "call_b", "g"))))
+
+    assert [json.loads(frame.data)["index"] for frame in frames] == [0, 1, 1, 1, 2]
+
+
+def test_a_call_that_passed_through_still_counts_when_another_goes_on() -> None:
+    encoder = AnthropicThrough()
+    upstream = AnthropicStream("m", "m").encode(Burst((STARTED, ToolCallStarted(0, "call_a", "f"))))
+    encoder.encode(Burst((STARTED, ToolCallStarted(0, "call_a", "f")), upstream))
+
+    frames = encoder.continued().encode(Burst((FINISHED,)))
+
+    assert json.loads(frames[-2].data)["delta"]["stop_reason"] == "tool_use"
+
+
+def test_who_goes_on_where_nothing_was_said_begins_the_message() -> None:
+    frames = AnthropicThrough().continued().encode(Burst((STARTED, TextDelta("b"))))
+
+    assert json.loads(frames[0].data)["message"]["id"] == STARTED.id

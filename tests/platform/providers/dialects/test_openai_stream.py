@@ -139,5 +139,15 @@ def test_who_goes_on_keeps_the_name_of_the_answer() -> None:
     assert [(chunk["id"], chunk["created"], chunk["model"]) for chunk in map(_json, frames)] == [("c-9", 8, "m-9")]
 
 
+def test_who_goes_on_where_nothing_was_said_begins_the_answer() -> None:
+    first = _json(OpenAIThrough().continued().encode(Burst((STARTED, TextDelta("b"))))[0])
+
+    assert (first["id"], first["model"], first["choices"][0]["delta"]["role"]) == (
+        STARTED.id,
+        STARTED.model,
+        "assistant",
+    )
+
+
 def _json(frame: Frame) -> Any:
     return json.loads(frame.data)
