@@ -3,7 +3,7 @@
 from typing import Any, TypeAlias
 
 import msgspec
-from msgspec import Struct
+from msgspec import Raw, Struct
 
 from providers.dialects.anthropic import encode_usage, stop_reason
 from providers.dialects.encoding import StreamEncoder, quoted
@@ -213,12 +213,11 @@ def _tool_use(call: ToolCallStarted) -> bytes:
 
 def _is_whole(arguments: str) -> bool:
     """Return whether nothing that counts can follow: the text is a JSON object."""
-    if not arguments.rstrip().endswith("}"):
-        return False
     try:
-        return isinstance(msgspec.json.decode(arguments), dict)
+        msgspec.json.decode(arguments, type=dict[str, Raw])
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         return False
+    return True
 
 
 def _usage(usage: Usage | None) -> JSONObject:

@@ -4,9 +4,10 @@ import json
 
 from providers.dialects.error_bodies import Fault
 from providers.dialects.wordpress_stream import WordPressStream
-from providers.types import Burst, Finished, FinishReason, Started, TextDelta, Usage
+from providers.types import Burst, Finished, FinishReason, Started, TextDelta, ToolCallStarted, Usage
 
 STARTED = Started("id", "m-2026")
+CUT = Fault(502, "server_error", "upstream_stream_interrupted", "Cut.")
 
 
 def test_the_end_is_an_event_that_a_page_can_listen_for() -> None:
@@ -19,6 +20,7 @@ def test_the_end_is_an_event_that_a_page_can_listen_for() -> None:
     body = json.loads(done.data)
     assert (done.event, body["id"], body["finish_reason"]) == ("done", "stm_1", "length")
     assert body["usage"]["total_tokens"] == 5
+    assert encoder.interrupt(CUT) == []
 
 
 def test_usage_that_nobody_knows_is_null() -> None:
@@ -31,7 +33,7 @@ def test_a_failure_is_an_event_and_then_there_is_no_end() -> None:
     encoder = WordPressStream("stm_1", 5, "m")
     encoder.encode(Burst((STARTED, TextDelta("a"))))
 
-    (frame,) = encoder.interrupt(Fault(502, "server_error", "upstream_stream_interrupted", "Cut."))
+    (frame,) = encoder.interrupt(CUT)
 
     assert frame.event == "error"
     assert json.loads(frame.data)["error"]["code"] == "upstream_stream_interrupted"
@@ -39,8 +41,11 @@ def test_a_failure_is_an_event_and_then_there_is_no_end() -> None:
 
 def test_another_provider_goes_on_without_beginning_again() -> None:
     encoder = WordPressStream("stm_1", 5, "m")
-    encoder.encode(Burst((STARTED, TextDelta("a"))))
+    encoder.encode(Burst((STARTED, ToolCallStarted(0, "call_a", "f"))))
 
-    frames = encoder.continued().encode(Burst((Started("other", "other"), TextDelta("b"))))
+    text, call = encoder.continued().encode(
+        Burst((Started("other", "other"), TextDelta("b"), ToolCallStarted(0, "b", "g")))
+    )
 
-    assert [json.loads(frame.data)["choices"][0]["delta"] for frame in frames] == [{"content": "b"}]
+    assert json.loads(text.data)["choices"][0]["delta"] == {"content": "b"}
+    assert json.loads(call.data)["choices"][0]["delta"]["tool_calls"][0]["index"] == 1
