@@ -14,6 +14,8 @@ from metering import buffer
 from metering.models import UsageEvent
 from tenants.admission import rules
 from tenants.credentials import NewSite, create_site
+from tests.api.live.sdks import sdk_site as sdk_site
+from tests.api.live.sdks import sdks as sdks
 from tests.api.live.servers import daphne_server, uvicorn_server
 from tests.factories import make_provider, make_route
 from tests.polling import wait_for

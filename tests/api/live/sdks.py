@@ -1,0 +1,113 @@
+"""The vendors' own SDKs, unmodified, at a desk in front of every provider: only base URL and key are changed."""
+
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from anthropic import Anthropic
+from django.core.management import call_command
+from openai import OpenAI
+from pytest_django import DjangoDbBlocker
+
+from inference.models import ProviderAccount
+from tenants.credentials import create_site
+from tenants.models import Limit
+from tests.factories import make_provider, make_route
+from tests.simulator_process import SimulatorProcess
+
+SAYS: Any = [{"role": "user", "content": "Say hello."}]
+#: One red pixel.
+PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4z8AAAAMBAQDJ/pLvAAAAAElFTkSuQmCC"
+
+#: Every provider's dialect, by the name of its account; a model of it is asked for as `<name>/<its own name>`.
+UPSTREAMS: dict[str, str] = {
+    "openai": "gpt-4o-mini",
+    "anthropic": "claude-haiku-4-5",
+    "azure": "gpt-4o-mini",
+    "azure-dated": "gpt-4o-mini",
+}
+
+every_upstream = pytest.mark.parametrize("model", UPSTREAMS)
+each_dialect = pytest.mark.parametrize("model", ["openai", "anthropic"])
+#: Without it a test is tried on uvicorn alone.
+on_both_servers = pytest.mark.parametrize("sdks", ["uvicorn", "daphne"], indirect=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Sdks:
+    """The clients of one site at one server. They never try again by themselves."""
+
+    url: str
+    key: str
+    simulator: SimulatorProcess = field(repr=False)
+    openai: OpenAI = field(repr=False)
+    anthropic: Anthropic = field(repr=False)
+
+    @property
+    def openai_url(self) -> str:
+        return f"{self.url}/v1"
+
+
+@dataclass(frozen=True, slots=True)
+class SdkSite:
+    """A site with routes to every provider, and its clients, kept for all tests of a module."""
+
+    key: str
+    clients: dict[str, tuple[OpenAI, Anthropic]] = field(default_factory=dict)
+
+    def clients_at(self, url: str) -> tuple[OpenAI, Anthropic]:
+        if url not in self.clients:
+            self.clients[url] = (
+                OpenAI(base_url=f"{url}/v1", api_key=self.key, max_retries=0, timeout=20),
+                Anthropic(base_url=url, api_key=self.key, max_retries=0, timeout=20),
+            )
+        return self.clients[url]
+
+    def close(self) -> None:
+        for openai, anthropic in self.clients.values():
+            openai.close()
+            anthropic.close()
+
+
+@pytest.fixture(scope="module")
+def sdk_site(
+    django_db_setup: None, django_db_blocker: DjangoDbBlocker, simulator_process: SimulatorProcess
+) -> Iterator[SdkSite]:
+    # Rows for a module, not for a test: emptying every table takes longer than most of these tests.
+    with django_db_blocker.unblock():
+        for name, upstream_model in UPSTREAMS.items():
+            make_route(name, (_provider(name, simulator_process), upstream_model))
+        openai = ProviderAccount.objects.get(name="openai")
+        make_route("embed", (openai, "text-embedding-3-small"))
+        make_route("slow", (openai, "gpt-4o-mini@ttft_ms=600"))
+        made = create_site("Bakery", f"bakery-{uuid.uuid4().hex[:8]}")
+        Limit.objects.create(site=made.site, requests_per_minute=10_000, tokens_per_minute=10_000_000)
+        site = SdkSite(made.api_key.secret)
+        try:
+            yield site
+        finally:
+            site.close()
+            call_command("flush", verbosity=0, interactive=False, reset_sequences=False, allow_cascade=True)
+
+
+@pytest.fixture
+def sdks(request: pytest.FixtureRequest, sdk_site: SdkSite, simulator: SimulatorProcess) -> Sdks:
+    url: str = request.getfixturevalue(f"{getattr(request, 'param', 'uvicorn')}_url")
+    openai, anthropic = sdk_site.clients_at(url)
+    return Sdks(url, sdk_site.key, simulator, openai, anthropic)
+
+
+def _provider(like: str, simulator: SimulatorProcess, **fields: Any) -> ProviderAccount:
+    wanted: dict[str, Any] = {"name": like}
+    match like:
+        case "openai":
+            wanted |= {"dialect": "openai", "base_url": simulator.openai_url}
+        case "anthropic":
+            wanted |= {"dialect": "anthropic", "base_url": simulator.url, "price_list": "anthropic"}
+        case "azure":
+            wanted |= {"dialect": "azure", "base_url": simulator.url}
+        case "azure-dated":
+            wanted |= {"dialect": "azure", "base_url": simulator.url, "api_version": "2024-10-21"}
+    return make_provider(**{**wanted, **fields})

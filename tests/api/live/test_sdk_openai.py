@@ -1,0 +1,272 @@
+"""OpenAI's SDK at the desk, in front of every provider, with nothing changed but its base URL and key."""
+
+import asyncio
+import json
+from typing import Any, Literal
+
+import pytest
+from openai import AsyncOpenAI, OpenAI
+from pydantic import BaseModel
+
+from tests.api.live.sdks import PNG, SAYS, Sdks, each_dialect, every_upstream, on_both_servers
+
+pytestmark = pytest.mark.django_db
+
+WEATHER, CLOCK = (
+    {
+        "type": "function",
+        "function": {
+            "name": name,
+            "parameters": {"type": "object", "properties": {argument: {"type": "string"}}, "required": [argument]},
+        },
+    }
+    for name, argument in (("get_weather", "city"), ("get_time", "zone"))
+)
+TOOLS: Any = [WEATHER, CLOCK]
+
+
+class Mood(BaseModel):
+    mood: Literal["good", "bad"]
+    reasons: list[str]
+
+
+# Text
+
+
+@on_both_servers
+@every_upstream
+def test_a_whole_answer(sdks: Sdks, model: str) -> None:
+    answer = sdks.openai.chat.completions.create(model=model, messages=SAYS, max_completion_tokens=64)
+
+    assert (answer.object, answer.choices[0].message.role) == ("chat.completion", "assistant")
+    assert answer.choices[0].message.content
+    assert answer.choices[0].finish_reason in ("stop", "length")
+    assert answer.usage is not None
+    assert answer.usage.total_tokens == answer.usage.prompt_tokens + answer.usage.completion_tokens > 0
+    assert (answer._request_id or "").startswith("req_")
+
+
+@on_both_servers
+@every_upstream
+def test_a_stream_with_its_usage(sdks: Sdks, model: str) -> None:
+    chunks = list(
+        sdks.openai.chat.completions.create(
+            model=model, messages=SAYS, stream=True, stream_options={"include_usage": True}
+        )
+    )
+
+    assert len({(chunk.id, chunk.created) for chunk in chunks if chunk.choices and chunk.choices[0].delta.content}) == 1
+    assert "".join(choice.delta.content or "" for chunk in chunks for choice in chunk.choices)
+    assert [choice.finish_reason for chunk in chunks for choice in chunk.choices][-1] == "stop"
+    usage = chunks[-1].usage
+    assert usage is not None
+    assert chunks[-1].choices == []
+    assert usage.total_tokens == usage.prompt_tokens + usage.completion_tokens > 0
+
+
+@every_upstream
+def test_a_stream_brings_no_usage_unasked(sdks: Sdks, model: str) -> None:
+    chunks = list(sdks.openai.chat.completions.create(model=model, messages=SAYS, stream=True))
+
+    assert [chunk.usage for chunk in chunks if chunk.usage] == []
+    assert chunks[-1].choices[0].finish_reason == "stop"
+
+
+@every_upstream
+def test_the_stream_helper_puts_the_answer_together(sdks: Sdks, model: str) -> None:
+    with sdks.openai.chat.completions.stream(
+        model=model, messages=SAYS, stream_options={"include_usage": True}
+    ) as stream:
+        kinds = {event.type for event in stream}
+        answer = stream.get_final_completion()
+
+    assert kinds >= {"chunk", "content.delta", "content.done"}
+    assert answer.choices[0].message.content
+    assert answer.usage is not None
+
+
+@each_dialect
+def test_what_shapes_an_answer_is_heeded(sdks: Sdks, model: str) -> None:
+    create = sdks.openai.chat.completions.create
+    full = create(model=model, messages=SAYS).choices[0].message.content or ""
+    word = full.split()[2]
+
+    short = create(model=model, messages=SAYS, max_tokens=2, temperature=0.5, top_p=0.9, user="u-1")
+    stopped = create(model=model, messages=SAYS, stop=[word])
+
+    assert short.choices[0].finish_reason == "length"
+    assert word not in (stopped.choices[0].message.content or "")
+    assert stopped.choices[0].finish_reason == "stop"
+
+
+# Tools
+
+
+def calls_of(message: Any) -> list[tuple[str, list[str]]]:
+    return [(call.function.name, list(json.loads(call.function.arguments))) for call in message.tool_calls or []]
+
+
+def turn(sdks: Sdks, model: str, messages: Any, *, streamed: bool, **wanted: Any) -> Any:
+    """Ask once; return the choice, put together by the SDK's own helper where it is streamed."""
+    if not streamed:
+        return sdks.openai.chat.completions.create(model=model, messages=messages, tools=TOOLS, **wanted).choices[0]
+    with sdks.openai.chat.completions.stream(model=model, messages=messages, tools=TOOLS, **wanted) as stream:
+        return stream.get_final_completion().choices[0]
+
+
+@pytest.mark.parametrize("streamed", [False, True], ids=["plain", "streamed"])
+@every_upstream
+def test_parallel_tool_calls_and_the_turn_that_answers_them(sdks: Sdks, model: str, streamed: bool) -> None:
+    choice = turn(sdks, model, SAYS, streamed=streamed, tool_choice="required")
+
+    assert choice.finish_reason == "tool_calls"
+    assert calls_of(choice.message) == [("get_weather", ["city"]), ("get_time", ["zone"])]
+    assert len({call.id for call in choice.message.tool_calls}) == 2
+    said = choice.message.model_dump(exclude_none=True, include={"role", "content", "tool_calls"})
+    for call in said["tool_calls"]:
+        call["function"].pop("parsed_arguments", None)
+        call.pop("index", None)
+    results = [{"role": "tool", "tool_call_id": call.id, "content": "12"} for call in choice.message.tool_calls]
+
+    answer = turn(sdks, model, [*SAYS, said, *results], streamed=streamed)
+
+    assert (answer.finish_reason, bool(answer.message.content)) == ("stop", True)
+
+
+@pytest.mark.parametrize("streamed", [False, True], ids=["plain", "streamed"])
+@each_dialect
+def test_a_single_tool_call(sdks: Sdks, model: str, streamed: bool) -> None:
+    one = turn(sdks, model, SAYS, streamed=streamed, tool_choice="required", parallel_tool_calls=False)
+    named: Any = {"type": "function", "function": {"name": "get_time"}}
+    chosen = turn(sdks, model, SAYS, streamed=streamed, tool_choice=named)
+
+    assert calls_of(one.message) == [("get_weather", ["city"])]
+    assert calls_of(chosen.message) == [("get_time", ["zone"])]
+
+
+# Structured output and images
+
+
+@on_both_servers
+@every_upstream
+def test_parsed_output(sdks: Sdks, model: str) -> None:
+    answer = sdks.openai.chat.completions.parse(model=model, messages=SAYS, response_format=Mood)
+    with sdks.openai.chat.completions.stream(model=model, messages=SAYS, response_format=Mood) as stream:
+        streamed = stream.get_final_completion()
+
+    assert isinstance(answer.choices[0].message.parsed, Mood)
+    assert isinstance(streamed.choices[0].message.parsed, Mood)
+
+
+@each_dialect
+def test_a_schema_given_as_json(sdks: Sdks, model: str) -> None:
+    answer = sdks.openai.chat.completions.create(
+        model=model,
+        messages=SAYS,
+        response_format={
+            "type": "json_schema",
+            "json_schema": {"name": "mood", "schema": {**Mood.model_json_schema(), "additionalProperties": False}},
+        },
+    )
+
+    assert Mood.model_validate_json(answer.choices[0].message.content or "")
+
+
+@every_upstream
+def test_an_image_as_a_data_url(sdks: Sdks, model: str) -> None:
+    parts: Any = [
+        {"type": "text", "text": "What is this?"},
+        {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PNG}", "detail": "low"}},
+    ]
+    answer = sdks.openai.chat.completions.create(model=model, messages=[{"role": "user", "content": parts}])
+
+    assert answer.choices[0].message.content
+
+
+# Embeddings and models
+
+
+@on_both_servers
+def test_embeddings_in_both_encodings(sdks: Sdks) -> None:
+    embed = sdks.openai.embeddings.create
+    # Who says nothing gets base64 from this SDK, which asks for it and reads it.
+    read = embed(model="embed", input=["a", "b"])
+    numbers = embed(model="embed", input=["a", "b"], encoding_format="float")
+    packed: Any = embed(model="embed", input="a", encoding_format="base64")
+
+    assert [row.index for row in read.data] == [0, 1]
+    assert [row.embedding for row in read.data] == [pytest.approx(row.embedding) for row in numbers.data]
+    assert len(read.data[0].embedding) == 1536
+    assert isinstance(packed.data[0].embedding, str)
+    assert read.usage.total_tokens == numbers.usage.total_tokens > 0
+
+
+def test_embeddings_of_tokens_with_fewer_dimensions(sdks: Sdks) -> None:
+    got = sdks.openai.embeddings.create(model="embed", input=[[1, 2, 3], [4]], dimensions=256)
+
+    assert [len(row.embedding) for row in got.data] == [256, 256]
+
+
+@on_both_servers
+def test_models(sdks: Sdks) -> None:
+    listed = {model.id: model for model in sdks.openai.models.list()}
+    one = sdks.openai.models.retrieve("azure-dated")
+
+    assert set(listed) >= {"openai", "anthropic", "azure", "embed"}
+    assert (one.id, one.object, one.owned_by) == ("azure-dated", "model", "azure-dated")
+
+
+# Around the answer
+
+
+@on_both_servers
+def test_raw_responses_have_the_headers_of_the_dialect(sdks: Sdks) -> None:
+    raw = sdks.openai.chat.completions.with_raw_response.create(
+        model="openai", messages=SAYS, extra_headers={"X-Client-Request-ID": "mine-1"}
+    )
+    with sdks.openai.chat.completions.with_streaming_response.create(
+        model="openai", messages=SAYS, stream=True
+    ) as streamed:
+        lines = list(streamed.iter_lines())
+
+    assert raw.parse().choices[0].message.content
+    assert raw.request_id == raw.headers["x-request-id"]
+    assert raw.headers["x-client-request-id"] == "mine-1"
+    for headers in (raw.headers, streamed.headers):
+        assert headers["x-ratelimit-limit-requests"] == "10000"
+        assert int(headers["x-ratelimit-remaining-tokens"]) < 10_000_000
+        assert headers["x-ratelimit-reset-requests"].endswith("s")
+    assert "data: [DONE]" in lines
+
+
+@on_both_servers
+async def test_the_asynchronous_client(sdks: Sdks) -> None:
+    async with AsyncOpenAI(base_url=sdks.openai_url, api_key=sdks.key, max_retries=0) as client:
+
+        async def streamed(model: str) -> str:
+            chunks = await client.chat.completions.create(model=model, messages=SAYS, stream=True)
+            return "".join([choice.delta.content or "" async for chunk in chunks for choice in chunk.choices])
+
+        async def helped(model: str) -> str | None:
+            async with client.chat.completions.stream(model=model, messages=SAYS) as stream:
+                return (await stream.get_final_completion()).choices[0].message.content
+
+        async def parsed(model: str) -> Mood | None:
+            answer = await client.chat.completions.parse(model=model, messages=SAYS, response_format=Mood)
+            return answer.choices[0].message.parsed
+
+        waits = [does(model) for does in (streamed, helped, parsed) for model in ("openai", "anthropic")]
+        assert all(await asyncio.gather(*waits))
+
+
+def test_a_retry_with_an_idempotency_key_is_one_call_upstream(sdks: Sdks) -> None:
+    # The first try gives up long before the provider answers; the SDK asks again half a second later.
+    with OpenAI(base_url=sdks.openai_url, api_key=sdks.key, max_retries=2, timeout=0.3) as client:
+        answer = client.chat.completions.with_raw_response.create(
+            model="slow", messages=SAYS, extra_headers={"Idempotency-Key": "order-17"}
+        )
+
+    assert answer.retries_taken > 0
+    assert answer.headers["idempotent-replayed"] == "true"
+    assert answer.parse().choices[0].message.content
+    assert len(sdks.simulator.journal()) == 1
