@@ -8,6 +8,11 @@ from msgspec import Struct, msgpack
 #: A reader takes an entry whole, and the log is trimmed by whole entries. One longer event has one to itself.
 ENTRY_BYTES = 64 * 1024
 
+#: A process makes its mark twice a second, so that who asks for a stream to be canceled waits for less than one.
+BEAT_SECONDS = 0.5
+#: Eight beats may be lost to a loop that is busy, or to a Redis that is slow, before others take it for dead.
+EXPIRY_SECONDS = 4
+
 EndKind: TypeAlias = Literal["done", "error", "canceled"]
 
 

@@ -12,6 +12,7 @@ import redis.asyncio
 import structlog
 
 from core.redis import RedisAway, Script
+from streams.background import stop_task
 from streams.entries import Entry
 from streams.live import LiveStream
 
@@ -53,8 +54,8 @@ class Source(Protocol):
     def conclude(self, *, away: bool) -> bool:
         """Note that all that was planned has been tried. True when there is more to write."""
 
-    def write_again(self) -> None:
-        """Write all that is held: the log has been lost."""
+    def verify(self) -> None:
+        """See whether the log is still there, and write it again if it is not."""
 
     def drop(self) -> None:
         """Give up: it has ended, and Redis is away for too long."""
@@ -69,6 +70,7 @@ class Flusher:
         self._due: dict[Source, None] = {}
         self._hurry = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._is_stopped = False
         #: Redis cannot be reached: readers in other processes see nothing new.
         self.away = False
 
@@ -77,15 +79,13 @@ class Flusher:
         self._due[source] = None
         if hurry:
             self._hurry.set()
-        if self._task is None:
+        if self._task is None and not self._is_stopped:
             self._task = asyncio.get_running_loop().create_task(self._run(), name="streams-flusher")
 
     async def stop(self) -> None:
         """Stop writing, whatever is left."""
-        if self._task:
-            self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
+        self._is_stopped = True
+        await stop_task(self._task)
 
     async def _run(self) -> None:
         try:

@@ -9,12 +9,21 @@ import redis.asyncio
 from django.conf import settings
 
 from core.redis import redis_errors
-from streams.entries import About, End, Event, Record, cancel_key, decode_record, record_key
+from streams.entries import (
+    BEAT_SECONDS,
+    EXPIRY_SECONDS,
+    About,
+    End,
+    Event,
+    Record,
+    cancel_key,
+    decode_record,
+    record_key,
+)
 from streams.errors import CursorExpired, StreamUnknown
 from streams.here import here
 from streams.ids import age_seconds
 from streams.live import LiveStream
-from streams.process import BEAT_SECONDS, EXPIRY_SECONDS
 from streams.remote import Remote
 
 #: How often one looks for a stream that is about to begin.
@@ -27,7 +36,7 @@ async def find_record(server: redis.asyncio.Redis, stream_id: str, *, site: str)
     if stream := here(server).stream(stream_id):
         record = stream.record
     else:
-        with redis_errors():
+        async with here(server).asking():
             packed: Any = await server.get(record_key(stream_id))
         if packed is None:
             raise StreamUnknown(f"There is no stream {stream_id}.")
@@ -44,7 +53,8 @@ async def request_cancel(server: redis.asyncio.Redis, stream_id: str, *, site: s
     """
     record = await find_record(server, stream_id, site=site)
     if stream := here(server).stream(stream_id):
-        return stream.cancel("asked")
+        stream.cancel("asked")
+        return stream.end is None
     if record.end:
         return False
     with redis_errors():

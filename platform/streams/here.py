@@ -1,18 +1,19 @@
 """What this process holds of streams, for each Redis it speaks with: one loop has one client, and so one of these."""
 
 import asyncio
-from typing import Any
-from weakref import WeakKeyDictionary
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import redis.asyncio
 
+from core.redis import redis_errors
 from streams.flusher import Flusher, Source
 from streams.live import LiveStream
 from streams.tails import Tails
 
-READERS_AT_ONCE = 32
+ASKING_AT_ONCE = 32
 
-_held: WeakKeyDictionary[redis.asyncio.Redis, "Here"] = WeakKeyDictionary()
+_held: dict[redis.asyncio.Redis, "Here"] = {}
 
 
 class Here:
@@ -24,25 +25,26 @@ class Here:
         self.flusher = Flusher(server)
         self.tails = Tails(server)
         self._server = server
-        # Thousands who look into logs at once must not take every connection of the process.
-        self._reading = asyncio.Semaphore(READERS_AT_ONCE)
+        # Thousands who come back at once must not take every connection of the process.
+        self._turn = asyncio.Semaphore(ASKING_AT_ONCE)
 
     def stream(self, stream_id: str) -> LiveStream | None:
         """Return a stream that is served here."""
         writer = self.writers.get(stream_id)
         return writer.stream if writer else None
 
-    async def read(self, key: str, after: int, count: int) -> list[tuple[bytes, dict[bytes, bytes]]]:
-        """Return the entries of a log that hold what comes after an event."""
-        async with self._reading:
-            found: Any = await self._server.xrange(key, f"({after}-0", count=count)
-        entries: list[tuple[bytes, dict[bytes, bytes]]] = found
-        return entries
+    @asynccontextmanager
+    async def asking(self) -> AsyncIterator[redis.asyncio.Redis]:
+        """Give the server to one who asks about a stream, when it is its turn. Raises `RedisAway`."""
+        async with self._turn:
+            with redis_errors():
+                yield self._server
 
     async def close(self) -> None:
         """Stop what runs in the background."""
         await self.flusher.stop()
         await self.tails.stop()
+        _held.pop(self._server, None)
 
 
 def here(server: redis.asyncio.Redis) -> Here:

@@ -7,6 +7,7 @@ import msgspec
 import redis.asyncio
 import structlog
 
+from core.redis import ANSWER_SECONDS
 from streams.entries import About, End, Entry, Record, channel, encode, log_key, record_key, split
 from streams.flusher import Item
 from streams.here import here
@@ -19,10 +20,12 @@ log = structlog.get_logger(__name__)
 HURRY_BYTES = 64 * 1024
 #: A stream that runs is kept at least so long after its last event, however short its log is kept in the end.
 RUNNING_SECONDS = 3600
+#: Who waits for the log waits no longer than this.
+FLUSH_SECONDS = 2 * ANSWER_SECONDS
 
 
 class Writer:
-    """Writes one stream. Nothing here waits for Redis but `flushed` and `finish`, and they only for a second."""
+    """Writes one stream. Nothing here waits for Redis but `flushed` and `finish`, and they not for long."""
 
     def __init__(
         self,
@@ -63,12 +66,16 @@ class Writer:
         self._record_due = True
         self._here.flusher.mark(self)
 
-    async def flushed(self) -> bool:
+    async def flushed(self, *, hurry: bool = True) -> bool:
         """Wait until what was appended up to now is in the log. False when it is not: Redis is away, or full."""
         waiter: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._waiting.append(waiter)
-        self._here.flusher.mark(self)
-        return await waiter
+        self._here.flusher.mark(self, hurry=hurry)
+        try:
+            async with asyncio.timeout(FLUSH_SECONDS):
+                return await waiter
+        except TimeoutError:
+            return False
 
     def end(self, end: End) -> None:
         """End the stream. Readers here see it at once. The first end counts."""
@@ -80,7 +87,7 @@ class Writer:
         """End the stream, and wait until the log has it, or cannot have it."""
         self.end(end)
         if not self._end_written:
-            await self.flushed()
+            await self.flushed(hurry=False)
 
     # What the flusher asks for
 
@@ -113,7 +120,7 @@ class Writer:
     def took(self, item: Item, answer: bytes) -> None:
         """Note what became of one item."""
         if answer == b"gone":
-            self.write_again()
+            self._forget_log()
         elif answer != b"ok":
             self._refusal = answer.decode(errors="replace")[:200]
         elif item.entry:
@@ -137,14 +144,18 @@ class Writer:
             self.drop()
         return self._lacks_something() and not refusal
 
-    def write_again(self) -> None:
-        """Write all that is held: the log has been lost."""
-        self._written, self._record_due, self._end_written, self._is_lost = 0, True, False, True
+    def verify(self) -> None:
+        """See whether the log is still there, and write it again if it is not: a record is only put beside its log."""
+        self._record_due = True
         self._here.flusher.mark(self)
 
     def drop(self) -> None:
         """From now on who reads it finds it in the log, or not at all."""
         self._here.writers.pop(self.stream.id, None)
+
+    def _forget_log(self) -> None:
+        """It has been lost: all that is still held is written again."""
+        self._written, self._record_due, self._end_written, self._is_lost = 0, True, False, True
 
     def _lacks_something(self) -> bool:
         lacks_end = self.stream.end is not None and not self._end_written

@@ -9,15 +9,11 @@ import structlog
 
 from core.ids import new_uuid, to_public
 from core.redis import RedisAway, redis_errors
-from streams.entries import cancel_key, process_key
+from streams.background import stop_task
+from streams.entries import BEAT_SECONDS, EXPIRY_SECONDS, cancel_key, process_key
 from streams.here import here
 
 log = structlog.get_logger(__name__)
-
-#: Twice a second, so that who asks for a stream to be canceled waits for less than one.
-BEAT_SECONDS = 0.5
-#: Eight beats may be lost to a loop that is busy, or to a Redis that is slow, before others take it for dead.
-EXPIRY_SECONDS = 4
 
 
 class ProcessMark:
@@ -36,13 +32,11 @@ class ProcessMark:
         self._task = asyncio.get_running_loop().create_task(self._keep(), name="streams-process-mark")
 
     async def stop(self) -> None:
-        """Take the mark away: what this process has not ended, is orphaned at once."""
-        if self._task:
-            self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
+        """Take the mark away, and stop all that runs beside it. What has not ended here is orphaned at once."""
+        await stop_task(self._task)
         with suppress(RedisAway), redis_errors():
             await self._server.delete(process_key(self.id))
+        await self._here.close()
 
     async def _keep(self) -> None:
         while True:
@@ -56,10 +50,10 @@ class ProcessMark:
             # The flusher says it, for it matters where there is something to write.
             return
         if self._is_marked and before is None:
-            # It was flushed, or away for long. What else it lost is not known, so all is written again.
+            # Redis was flushed, or away for long, and may have lost more than this.
             log.warning("process_mark_lost", process=self.id, streams=len(self._here.writers))
             for writer in list(self._here.writers.values()):
-                writer.write_again()
+                writer.verify()
         self._is_marked = True
         for stream_id in to_cancel:
             if stream := self._here.stream(stream_id.decode()):

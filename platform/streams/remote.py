@@ -7,11 +7,20 @@ from typing import Any, Self
 
 import redis.asyncio
 
-from core.redis import redis_errors
-from streams.entries import About, End, Entry, Event, Record, decode_entry, log_key, process_key
+from streams.entries import (
+    BEAT_SECONDS,
+    EXPIRY_SECONDS,
+    About,
+    End,
+    Entry,
+    Event,
+    Record,
+    decode_entry,
+    log_key,
+    process_key,
+)
 from streams.errors import CursorAhead, CursorExpired, Orphaned
 from streams.here import Here, here
-from streams.process import BEAT_SECONDS, EXPIRY_SECONDS
 from streams.tails import Tail
 
 #: So many entries of a log at a time: a megabyte, unless single events are longer.
@@ -25,7 +34,6 @@ class Remote:
     """One reader's way into it."""
 
     def __init__(self, server: redis.asyncio.Redis, record: Record) -> None:
-        self._server = server
         self._here: Here = here(server)
         self._record = record
         self._tail: Tail | None = None
@@ -91,8 +99,8 @@ class Remote:
 
     async def _read(self, after: int) -> None:
         """Read on in the log."""
-        with redis_errors():
-            found = await self._here.read(log_key(self._record.about.id), after, READ_ENTRIES)
+        async with self._here.asking() as server:
+            found: Any = await server.xrange(log_key(self._record.about.id), f"({after}-0", count=READ_ENTRIES)
         self._ready, self._end = join([decode_entry(fields[b"d"]) for _, fields in found], after)
         if not self._ready and not self._end and self._record.end:
             if after < self._record.last:
@@ -102,7 +110,7 @@ class Remote:
     async def _reach(self, after: int) -> None:
         """Wait until the log has come to a cursor, which may be ahead of it only for a moment."""
         begun_at = time.monotonic()
-        while after > (last := await self._last_in_log()):
+        while after and after > (last := await self._last_in_log()):
             if self._tail is None or (time.monotonic() - begun_at > AHEAD_SECONDS and await self._is_beating()):
                 raise CursorAhead(f"There is no event {after} in {self._record.about.id}; the last is {last}.")
             _check(self._tail)
@@ -111,14 +119,14 @@ class Remote:
     async def _last_in_log(self) -> int:
         if self._record.end:
             return self._record.last
-        with redis_errors():
-            found: Any = await self._server.xrevrange(log_key(self._record.about.id), count=1)
+        async with self._here.asking() as server:
+            found: Any = await server.xrevrange(log_key(self._record.about.id), count=1)
         return int(found[0][0].partition(b"-")[0]) if found else 0
 
     async def _is_beating(self) -> bool:
         """Say whether the process that serves the stream has made its mark just now, so that it is not dead yet."""
-        with redis_errors():
-            left: int = await self._server.pttl(process_key(self._record.process))
+        async with self._here.asking() as server:
+            left: int = await server.pttl(process_key(self._record.process))
         return left > (EXPIRY_SECONDS - 2 * BEAT_SECONDS) * 1000
 
 

@@ -1,15 +1,18 @@
 """Streams of other processes, followed here over one connection, however many there are and however many read them."""
 
 import asyncio
+import time
 from contextlib import suppress
+from typing import Any
 
 import redis.asyncio
 import structlog
 from redis.asyncio.connection import AbstractConnection
 
-from core.redis import RedisAway, redis_errors
+from core.redis import ANSWER_SECONDS, RedisAway, redis_errors
+from streams.background import stop_task
 from streams.buffer import EventBuffer
-from streams.entries import Entry, channel, decode_entry, process_key
+from streams.entries import BEAT_SECONDS, Entry, channel, decode_entry, process_key
 
 log = structlog.get_logger(__name__)
 
@@ -17,8 +20,12 @@ log = structlog.get_logger(__name__)
 TAIL_BYTES = 256 * 1024
 #: How often it is seen whether the processes that serve them live.
 LOOK_SECONDS = 0.5
-#: A mark that is missing so often in a row was not only flushed: its process is gone.
-MISSES = 2
+#: A mark that was never seen may only have been flushed: it is made again at the next beat.
+UNSEEN_SECONDS = 2 * BEAT_SECONDS
+#: The subscription is kept for so many looks after the last reader left.
+IDLE_LOOKS = 2
+#: For the server to confirm that we hear of a stream.
+JOIN_SECONDS = 2 * ANSWER_SECONDS
 #: The connection is pinged at every look. Silent for so long, it is dead.
 SILENCE_SECONDS = 3.0
 
@@ -86,11 +93,15 @@ class Tails:
         self._tails: dict[str, Tail] = {}
         self._connection: AbstractConnection | None = None
         self._task: asyncio.Task[None] | None = None
-        self._missed: dict[str, int] = {}
-        self._was_connected = False
+        #: Until when each serving process has promised to be alive.
+        self._alive_until: dict[str, float] = {}
+        self._was_heard = False
+        self._is_stopped = False
 
     async def join(self, stream_id: str, process: str) -> Tail:
         """Follow a stream. Returns when nothing new can stay unseen. Raises `RedisAway`."""
+        if self._is_stopped:
+            raise RedisAway("This process has stopped to follow streams.")
         tail = self._tails.get(stream_id)
         is_new = tail is None
         if tail is None:
@@ -101,7 +112,9 @@ class Tails:
         try:
             if is_new:
                 await self._send("SUBSCRIBE", stream_id)
-            await tail.ready.wait()
+            with redis_errors():
+                async with asyncio.timeout(JOIN_SECONDS):
+                    await tail.ready.wait()
             if tail.failure:
                 raise tail.failure
         except BaseException:
@@ -118,10 +131,8 @@ class Tails:
 
     async def stop(self) -> None:
         """Stop following."""
-        if self._task:
-            self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
+        self._is_stopped = True
+        await stop_task(self._task)
 
     async def _send(self, command: str, *stream_ids: str) -> None:
         if self._connection and stream_ids:
@@ -132,7 +143,7 @@ class Tails:
     async def _run(self) -> None:
         try:
             while self._tails:
-                self._was_connected = False
+                self._was_heard = False
                 try:
                     with redis_errors():
                         await self._follow()
@@ -144,8 +155,8 @@ class Tails:
 
     def _note_lost(self, error: RedisAway) -> None:
         """One that broke is made anew, and what was missed then is read; one that could not be made is given up."""
-        log.warning("stream_tails_lost", error=str(error), streams=len(self._tails), again=self._was_connected)
-        if not self._was_connected:
+        log.warning("stream_tails_lost", error=str(error), streams=len(self._tails), again=self._was_heard)
+        if not self._was_heard:
             self._fail(error)
 
     def _fail(self, error: RedisAway) -> None:
@@ -157,7 +168,7 @@ class Tails:
         connection: AbstractConnection = self._server.connection_pool.make_connection()  # type: ignore[no-untyped-call]
         try:
             await connection.connect()  # type: ignore[no-untyped-call]
-            self._connection, self._was_connected = connection, True
+            self._connection = connection
             for tail in self._tails.values():
                 tail.ready.clear()
             await self._send("SUBSCRIBE", *self._tails)
@@ -171,7 +182,7 @@ class Tails:
         listening = asyncio.get_running_loop().create_task(self._listen(connection), name="streams-listener")
         idle = 0
         try:
-            while idle < MISSES:
+            while idle < IDLE_LOOKS:
                 await asyncio.wait({listening}, timeout=LOOK_SECONDS)
                 if listening.done():
                     listening.result()
@@ -179,36 +190,42 @@ class Tails:
                 await self._look_after_processes()
                 idle = 0 if self._tails else idle + 1
         finally:
-            listening.cancel()
-            await asyncio.gather(listening, return_exceptions=True)
+            await stop_task(listening)
 
     async def _listen(self, connection: AbstractConnection) -> None:
         while True:
             answer = await connection.read_response(timeout=SILENCE_SECONDS)
             if answer is None:
                 raise TimeoutError("The subscription fell silent.")
-            kind, *rest = answer
-            if kind not in (b"message", b"subscribe"):
-                continue
-            tail = self._tails.get(rest[0].decode().split(":")[2])
-            if tail is None:
-                continue
-            if kind == b"subscribe":
-                tail.doubt()
-                tail.ready.set()
-            else:
-                tail.tell(decode_entry(rest[1]))
+            self._was_heard = True
+            # A ping is answered by a bare word while there is no subscription.
+            if isinstance(answer, list) and answer[0] in (b"message", b"subscribe"):
+                self._hear(*answer)
+
+    def _hear(self, _: bytes, channel_name: bytes, told: bytes | int) -> None:
+        tail = self._tails.get(channel_name.decode().split(":")[2])
+        if tail and isinstance(told, bytes):
+            tail.tell(decode_entry(told))
+        elif tail:
+            tail.doubt()
+            tail.ready.set()
 
     async def _look_after_processes(self) -> None:
         processes = sorted({tail.process for tail in self._tails.values() if not tail.is_orphaned})
-        if not processes:
-            self._missed.clear()
-            return
         with redis_errors():
-            marks = await self._server.mget([process_key(each) for each in processes])
-        self._missed = {
-            each: self._missed.get(each, 0) + 1 for each, mark in zip(processes, marks, strict=True) if mark is None
-        }
+            pipeline: Any = self._server.pipeline(transaction=False)
+            for process in processes:
+                pipeline.pttl(process_key(process))
+            left = await pipeline.execute()
+        gone = self._find_gone(dict(zip(processes, left, strict=True)), time.monotonic())
         for tail in self._tails.values():
-            if self._missed.get(tail.process, 0) >= MISSES:
+            if tail.process in gone:
                 tail.orphan()
+
+    def _find_gone(self, milliseconds_left: dict[str, int], now: float) -> set[str]:
+        """Return the processes that have not renewed their mark in time. One whose mark was flushed has till then."""
+        self._alive_until = {
+            process: now + left / 1000 if left > 0 else self._alive_until.get(process, now + UNSEEN_SECONDS)
+            for process, left in milliseconds_left.items()
+        }
+        return {process for process, until in self._alive_until.items() if until <= now}

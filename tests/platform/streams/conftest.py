@@ -1,9 +1,12 @@
 """Processes that share one Valkey: each client stands for one."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
+from typing import Protocol
+from urllib.parse import urlsplit, urlunsplit
 
 import pytest
 import redis.asyncio
@@ -11,12 +14,12 @@ from django.conf import settings
 
 from streams.entries import About, End, Event
 from streams.follow import Following, follow
-from streams.here import here
 from streams.ids import new_stream_id
 from streams.live import LiveStream
 from streams.log import Writer
 from streams.process import ProcessMark
 from streams.registry import LiveStreams
+from tests.polling import wait_until
 
 SITE = "site_bakery"
 FRAMES = [("", b'{"n":%d}' % n) for n in range(40)]
@@ -58,17 +61,79 @@ class Process:
             return [event async for events in following for event in events]
 
 
-OpenProcess = Callable[[], Awaitable[Process]]
+class Wire:
+    """Lies between a process and Valkey, and can be cut."""
+
+    def __init__(self) -> None:
+        self._parts = urlsplit(settings.REDIS_URL)
+        user, at, _ = self._parts.netloc.rpartition("@")
+        self._who = user + at
+        self._server: asyncio.Server | None = None
+        self._ends: set[asyncio.StreamWriter] = set()
+        self._port = 0
+
+    @property
+    def url(self) -> str:
+        return urlunsplit(self._parts._replace(netloc=f"{self._who}127.0.0.1:{self._port}"))
+
+    async def mend(self) -> None:
+        self._server = await asyncio.start_server(self._carry, "127.0.0.1", self._port)
+        self._port = self._server.sockets[0].getsockname()[1]
+
+    async def cut(self) -> None:
+        """Refuse what comes, and break what is there."""
+        if self._server:
+            self._server.close()
+        self._server = None
+        await self.drop()
+
+    async def drop(self) -> None:
+        """Break what is there."""
+        broken = set(self._ends)
+        for end in broken:
+            end.transport.abort()
+        await wait_until(lambda: not broken & self._ends)
+
+    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there_reader, there_writer = await asyncio.open_connection(self._parts.hostname, self._parts.port)
+        ends = {writer, there_writer}
+        self._ends |= ends
+        try:
+            with suppress(OSError):
+                await asyncio.gather(_pour(reader, there_writer), _pour(there_reader, writer))
+        finally:
+            for end in ends:
+                end.transport.abort()
+            self._ends -= ends
+
+
+async def _pour(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while chunk := await reader.read(65536):
+        writer.write(chunk)
+    writer.transport.abort()
+
+
+@pytest.fixture
+async def wire() -> AsyncIterator[Wire]:
+    wire = Wire()
+    await wire.mend()
+    yield wire
+    await wire.cut()
+
+
+class OpenProcess(Protocol):
+    async def __call__(self, url: str = "") -> Process: ...
 
 
 @pytest.fixture
 async def open_process() -> AsyncIterator[OpenProcess]:
     async with AsyncExitStack() as stack:
 
-        async def open_one() -> Process:
-            server = redis.asyncio.Redis.from_url(settings.REDIS_URL, protocol=2, max_connections=64)
+        async def open_one(url: str = "") -> Process:
+            server = redis.asyncio.Redis.from_url(
+                url or settings.REDIS_URL, protocol=2, max_connections=64, socket_connect_timeout=0.5, socket_timeout=1
+            )
             stack.push_async_callback(server.aclose)
-            stack.push_async_callback(here(server).close)
             mark = ProcessMark(server)
             await mark.start()
             stack.push_async_callback(mark.stop)

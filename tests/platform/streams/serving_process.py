@@ -1,0 +1,45 @@
+"""A process that serves one stream, for tests to read from and to kill: an event each 5 ms, until a line comes in."""
+
+import asyncio
+import sys
+
+from core import redis
+from streams.entries import End
+from streams.log import Writer
+from streams.process import ProcessMark
+from streams.registry import LiveStreams
+from tests.platform.streams.conftest import about_stream
+
+EVERY_SECONDS = 0.005
+
+
+def frame(number: int) -> tuple[str, bytes]:
+    return "", b"event %d" % number
+
+
+async def serve(url: str, stream_id: str) -> None:
+    server = redis.client(url)
+    mark = ProcessMark(server)
+    await mark.start()
+    streams = LiveStreams(server, mark, grace_seconds=60, ttl_seconds=60, max_bytes=1024 * 1024)
+    stop = asyncio.Event()
+
+    async def run(writer: Writer) -> None:
+        number = 0
+        while not stop.is_set():
+            number += 1
+            writer.append([frame(number)])
+            await asyncio.sleep(EVERY_SECONDS)
+        await writer.finish(End("done"))
+
+    await streams.announced(streams.start(about_stream(stream_id), run, detached=True))
+    print("serving", flush=True)
+    await asyncio.to_thread(sys.stdin.readline)
+    stop.set()
+    await streams.drain(2)
+    await mark.stop()
+    await redis.close_clients()
+
+
+if __name__ == "__main__":
+    asyncio.run(serve(*sys.argv[1:]))

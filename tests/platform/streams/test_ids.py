@@ -1,0 +1,42 @@
+"""Names of streams and of places in them."""
+
+import pytest
+
+from streams.errors import CursorError, CursorForeign, CursorMalformed, StreamUnknown
+from streams.ids import age_seconds, new_stream_id, read_cursor, write_cursor
+
+STREAM = new_stream_id()
+
+
+def test_a_cursor_is_read_as_it_was_written() -> None:
+    assert [read_cursor(write_cursor(STREAM, seq), STREAM) for seq in (0, 1, 57, 10**14)] == [0, 1, 57, 10**14]
+
+
+def test_a_bare_number_is_a_place_in_the_stream_that_is_asked_for() -> None:
+    assert read_cursor("57", STREAM) == 57
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "-", "-1", "x", f"{STREAM}", f"{STREAM}-", f"{STREAM}-x", f"{STREAM}--1", f"{STREAM}-1.5", f"{STREAM}-٣",
+     f"{STREAM}-{10**15}", "stm_short-1", "job_00000000000000000000000000-1", f" {STREAM}-1"],
+)  # fmt: skip
+def test_what_is_no_cursor_is_said_to_be_none(text: str) -> None:
+    with pytest.raises(CursorMalformed):
+        read_cursor(text, STREAM)
+
+
+def test_a_cursor_of_another_stream_is_foreign() -> None:
+    with pytest.raises(CursorForeign):
+        read_cursor(write_cursor(new_stream_id(), 3), STREAM)
+
+
+def test_whatever_is_wrong_with_a_cursor_is_one_kind_of_error() -> None:
+    assert issubclass(CursorMalformed, CursorError)
+    assert not issubclass(StreamUnknown, CursorError)
+
+
+def test_an_id_says_when_it_was_made() -> None:
+    assert 0 <= age_seconds(new_stream_id()) < 60
+    with pytest.raises(StreamUnknown):
+        age_seconds("job_01k9x00000000000000000000a")

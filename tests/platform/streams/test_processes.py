@@ -1,0 +1,113 @@
+"""Real processes: one serves, others read; and the one that serves is killed."""
+
+import asyncio
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import pytest
+from django.conf import settings
+
+from nightdesk import env
+from streams.entries import End, Event
+from streams.errors import CursorAhead, Orphaned
+from streams.follow import Following
+from streams.ids import new_stream_id
+from tests.platform.streams.conftest import OpenProcess, Process, told
+from tests.platform.streams.serving_process import frame
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@asynccontextmanager
+async def serving_process(stream_id: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    pipe = asyncio.subprocess.PIPE
+    command = [sys.executable, "-m", "tests.platform.streams.serving_process", settings.REDIS_URL, stream_id]
+    process = await asyncio.create_subprocess_exec(
+        *command, stdin=pipe, stdout=pipe, cwd=ROOT, env=env.merged({"PYTHONPATH": f"{ROOT}:{ROOT / 'platform'}"})
+    )
+    try:
+        assert process.stdout
+        assert await process.stdout.readline() == b"serving\n"
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+
+
+async def test_a_stream_of_another_process_is_read_from_every_event(other: Process) -> None:
+    stream_id = new_stream_id()
+    async with serving_process(stream_id) as process:
+        running = [asyncio.create_task(_read_from(other, stream_id, after)) for after in range(0, 30, 3)]
+        await asyncio.wait(running, timeout=0.3)
+        await process.communicate(b"stop\n")
+        read = await asyncio.gather(*running)
+
+    whole = read[0]
+    assert told(whole) == [frame(number) for number in range(1, len(whole) + 1)]
+    assert len(whole) > 30
+    assert read == [whole[after:] for after in range(0, 30, 3)]
+    for after in range(len(whole)):
+        assert (await other.read(stream_id, after))[0] == whole[after]
+
+
+async def _read_from(process: Process, stream_id: str, after: int) -> list[Event]:
+    async with process.follow(stream_id, after) as following:
+        events = [event async for events in following for event in events]
+        assert following.end == End("done")
+        return events
+
+
+async def test_readers_of_a_process_that_was_killed_are_told_so(open_process: OpenProcess, other: Process) -> None:
+    stream_id, third = new_stream_id(), await open_process()
+    async with serving_process(stream_id) as process, other.follow(stream_id) as following:
+        received = [*await anext(following), *await anext(following)]
+        process.kill()
+        await process.wait()
+        killed_at = time.monotonic()
+
+        # A client may have seen more from the process itself than the log ever got.
+        ahead = asyncio.create_task(third.read(stream_id, 100_000))
+        received += await _read_till_orphaned(following)
+        seconds = time.monotonic() - killed_at
+        received_late = await _read_till_orphaned(third.follow(stream_id, 3))
+        with pytest.raises(Orphaned):
+            await ahead
+
+    assert seconds < 5
+    assert told(received) == [frame(number) for number in range(1, len(received) + 1)]
+    assert received_late == received[3:]
+
+
+async def _read_till_orphaned(following: Following) -> list[Event]:
+    received: list[Event] = []
+    with suppress(Orphaned):
+        async for events in following:
+            received += events
+    assert following.end is None
+    return received
+
+
+async def test_a_cursor_ahead_of_a_process_that_lives_is_refused(serving: Process, other: Process) -> None:
+    writer = serving.writer()
+    writer.append([frame(1)])
+    await writer.flushed()
+
+    with pytest.raises(CursorAhead):
+        await serving.read(writer.stream.id, 2)
+    with pytest.raises(CursorAhead):
+        await other.read(writer.stream.id, 2)
+
+
+async def test_a_cursor_of_what_the_log_gets_in_a_moment_is_waited_for(serving: Process, other: Process) -> None:
+    writer = serving.writer()
+    await writer.flushed()
+
+    opening = asyncio.create_task(other.follow(writer.stream.id, 1).open())
+    await asyncio.sleep(0.1)
+    writer.append([frame(1)])
+
+    await opening

@@ -1,0 +1,157 @@
+"""Streams of one process: run, counted, canceled when nobody reads them, ended when it stops."""
+
+import asyncio
+
+import pytest
+
+from streams.entries import End
+from streams.errors import StreamsClosed
+from streams.log import Writer
+from streams.registry import LiveStreams
+from tests.platform.streams.conftest import DONE, FRAMES, Process, about_stream, told
+from tests.polling import wait_until
+
+CANCELED = End("canceled")
+
+
+async def forever(writer: Writer) -> None:
+    await asyncio.Event().wait()
+
+
+async def test_what_is_run_is_read_to_its_end(serving: Process) -> None:
+    async def run(writer: Writer) -> None:
+        for frame in FRAMES:
+            writer.append([frame])
+            await asyncio.sleep(0)
+        await writer.finish(DONE)
+
+    stream = serving.start(run)
+
+    assert told(await serving.read(stream.id)) == FRAMES
+    await wait_until(lambda: len(serving.streams) == 0)
+    assert stream.canceled_because is None
+
+
+async def test_what_nobody_reads_is_canceled_after_the_grace_time(serving: Process) -> None:
+    unread, detached = serving.start(forever), serving.start(forever, detached=True)
+
+    await wait_until(lambda: unread.end)
+
+    assert (unread.end, unread.canceled_because) == (CANCELED, "unread")
+    assert detached.end is None
+
+
+async def test_a_reader_who_comes_back_in_time_finds_it_running(serving: Process) -> None:
+    stream = serving.start(forever)
+    first, second = serving.follow(stream.id), serving.follow(stream.id)
+
+    await first.open()
+    await first.aclose()
+    await second.open()
+    await asyncio.sleep(0.2)
+    assert stream.end is None
+    await second.aclose()
+
+    await wait_until(lambda: stream.end)
+
+
+async def test_a_reader_is_counted_once_however_it_leaves(serving: Process) -> None:
+    stream = serving.start(forever)
+    following = serving.follow(stream.id)
+    await following.open()
+    reading = asyncio.create_task(anext(following))
+    await asyncio.sleep(0)
+
+    reading.cancel()
+    await asyncio.gather(reading, return_exceptions=True)
+    assert stream.readers == 1
+    await following.aclose()
+    await following.aclose()
+
+    assert stream.readers == 0
+
+
+async def test_a_reader_in_another_process_keeps_it_running(serving: Process, other: Process) -> None:
+    stream = serving.start(forever)
+    assert await serving.streams.announced(stream)
+    following = other.follow(stream.id)
+    await following.open()
+
+    await asyncio.sleep(1.3)
+    assert stream.end is None
+    await following.aclose()
+
+    await wait_until(lambda: stream.end)
+    assert stream.canceled_because == "unread"
+
+
+async def test_a_runner_that_fails_leaves_an_end(serving: Process, caplog: pytest.LogCaptureFixture) -> None:
+    async def run(writer: Writer) -> None:
+        writer.append(FRAMES[:1])
+        raise KeyError("broken")
+
+    stream = serving.start(run)
+    async with serving.follow(stream.id) as following:
+        assert [told(events) async for events in following] == [FRAMES[:1]]
+        assert following.end == End("error")
+    assert "stream_failed" in caplog.text
+
+
+async def test_a_runner_that_is_canceled_before_its_first_step_leaves_an_end(serving: Process, other: Process) -> None:
+    stream = serving.start(forever)
+    stream.cancel("asked")
+    await wait_until(lambda: stream.end)
+
+    assert stream.end == CANCELED
+    await wait_until(lambda: len(serving.streams) == 0)
+
+
+async def test_a_process_that_stops_lets_streams_end_and_cuts_the_rest(serving: Process, other: Process) -> None:
+    may_end = asyncio.Event()
+
+    async def ends(writer: Writer) -> None:
+        writer.append(FRAMES[:1])
+        await may_end.wait()
+        await writer.finish(DONE)
+
+    async def told_why(writer: Writer) -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            writer.append([("error", (writer.stream.canceled_because or "").encode())])
+            await writer.finish(End("error"))
+
+    ending, cut = serving.start(ends, detached=True), serving.start(told_why, detached=True)
+    draining = asyncio.create_task(serving.streams.drain(0.2))
+    await asyncio.sleep(0)
+    with pytest.raises(StreamsClosed):
+        serving.start(forever)
+    may_end.set()
+    await draining
+
+    assert (ending.end, cut.end) == (DONE, End("error"))
+    assert told(await other.read(ending.id)) == FRAMES[:1]
+    assert told(await other.read(cut.id)) == [("error", b"stopped")]
+
+
+async def test_readers_at_different_speeds_read_the_same(serving: Process) -> None:
+    streams = LiveStreams(serving.server, serving.mark, grace_seconds=5, ttl_seconds=60, max_bytes=1024 * 1024)
+
+    async def run(writer: Writer) -> None:
+        for frame in FRAMES:
+            writer.append([frame])
+            await asyncio.sleep(0.001)
+        await writer.finish(DONE)
+
+    async def read_slowly(stream_id: str, every: float) -> list[tuple[str, bytes]]:
+        received = []
+        async with serving.follow(stream_id) as following:
+            async for events in following:
+                received += told(events)
+                await asyncio.sleep(every)
+        return received
+
+    stream = streams.start(about_stream(), run)
+    read = await asyncio.gather(*(read_slowly(stream.id, every) for every in (0, 0.002, 0.05)))
+
+    assert read == [FRAMES] * 3
