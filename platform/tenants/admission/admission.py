@@ -12,6 +12,7 @@ And of no site: `nd:open:<process>`, a hash of the accounts of running requests,
 """
 
 import hashlib
+import struct
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 from typing import Any, cast
@@ -24,6 +25,7 @@ from tenants.admission.asks import (
     Admitted,
     Ask,
     Attach,
+    Closed,
     Hit,
     KeyReused,
     Lease,
@@ -32,12 +34,11 @@ from tenants.admission.asks import (
     Outcome,
     Settlement,
     TooManyAtOnce,
+    Unchecked,
 )
 from tenants.admission.scripts import SCRIPTS, Scripts
 from tenants.admission.windows import LARGEST_LIMIT, LARGEST_TOKENS, Left, Window, encode, site_prefix, window_key
 
-#: As long as nonces are kept in Postgres: longer than any signature could still be accepted.
-NONCE_MS = 5 * 60 * 1000
 USAGE = b"nd:usage"
 #: Redis keeps what runs for a day after the last one began.
 LONGEST_LEASE_SECONDS = 86_400
@@ -49,11 +50,16 @@ async def admit(server: Redis, ask: Ask, scripts: Scripts = SCRIPTS) -> Outcome:
     """Let a request begin, or say why not. Nothing is counted unless it may begin.
 
     Raises:
-        RedisAway: whether it was counted is not known. LIVE_WITHOUT_REDIS says what then.
+        RedisAway: whether it was counted is not known. `without_redis` says what then.
     """
     tokens = min(max(ask.tokens, 0), LARGEST_TOKENS)
     answer = await scripts.admit.run(server, _keys_to_admit(ask), _arguments_to_admit(ask, tokens))
     return _to_outcome(ask, tokens, answer)
+
+
+def without_redis() -> Unchecked | Closed:
+    """Return what the settings say of a request that `admit` raised `RedisAway` for."""
+    return Unchecked() if settings.LIVE_WITHOUT_REDIS == "open" else Closed()
 
 
 async def settle(server: Redis, ended: Settlement, scripts: Scripts = SCRIPTS) -> bool:
@@ -74,21 +80,26 @@ async def settle(server: Redis, ended: Settlement, scripts: Scripts = SCRIPTS) -
     ]
     if len(ended.usage_rows) > MOST_ROWS:
         raise ValueError(f"{len(ended.usage_rows)} rows of usage are too many for one request.")
-    arguments = [
-        ended.request_id,
+    beyond = _bounded(ended.used_tokens) - _bounded(ended.reserved_tokens) if ended.at else 0
+    numbers = [
         ended.at,
-        _bounded(ended.used_tokens) - _bounded(ended.reserved_tokens) if ended.at else 0,
+        beyond,
         len(windows),
         len(ended.cache),
-        ended.outcome,
-        ended.body_hash,
-        ended.stream_id,
         settings.IDEMPOTENCY_SECONDS * 1000,
         *(window.seconds * 1_000_000 for window in windows),
+        *(max(each.ttl_seconds, 1) * 1000 for each in ended.cache),
     ]
-    for each in ended.cache:
-        arguments += [each.body, max(each.ttl_seconds, 1) * 1000]
-    return bool(await scripts.settle.run(server, keys, [*arguments, *ended.usage_rows]))
+    arguments = [
+        ended.request_id,
+        ended.body_hash,
+        ended.stream_id,
+        ended.outcome,
+        _doubles(numbers),
+        *(each.body for each in ended.cache),
+        *ended.usage_rows,
+    ]
+    return bool(await scripts.settle.run(server, keys, arguments))
 
 
 async def renew(server: Redis, leases: Iterable[Lease], lease_seconds: int, scripts: Scripts = SCRIPTS) -> int:
@@ -146,28 +157,22 @@ def _arguments_to_admit(ask: Ask, tokens: int) -> list[Any]:
         raise ValueError(f"{len(ask.windows)} windows are too many.")
     if ask.idempotency_key is not None and len(ask.body_hash) != 32:
         raise ValueError("The hash of the body must be of 32 bytes.")
-    is_held = ask.concurrency is not None or bool(_of_tokens(ask.windows))
-    arguments: list[Any] = [
-        ask.request_id,
-        _lease_ms(ask.lease_seconds),
-        "1" if is_held else "",
-        "" if ask.concurrency is None else min(ask.concurrency, LARGEST_LIMIT),
-        ask.body_hash,
-        ask.stream_id,
-        ask.open_account or b"",
-        NONCE_MS,
-    ]
+    is_held = ask.concurrency is not None or any(window.unit == "tokens" for window in ask.windows)
+    at_once = -1 if ask.concurrency is None else min(max(ask.concurrency, 0), LARGEST_LIMIT)
+    numbers = [_lease_ms(ask.lease_seconds), int(is_held), at_once]
     for window in ask.windows:
-        arguments += [window.needs(tokens), min(window.limit, LARGEST_LIMIT), window.seconds * 1_000_000]
-    return arguments
+        numbers += (window.needs(tokens), min(window.limit, LARGEST_LIMIT), window.seconds * 1_000_000)
+    return [ask.request_id, ask.body_hash, ask.stream_id, ask.open_account or b"", _doubles(numbers)]
 
 
 def _to_outcome(ask: Ask, tokens: int, answer: list[Any]) -> Outcome:
     match answer:
-        case [0, at, *left]:
-            return Admitted(_left(ask.windows, left), at)
-        case [1, index, wait, *left]:
-            window = ask.windows[index]
+        case [0, packed]:
+            at, *left = _numbers(packed)
+            return Admitted(_left(ask.windows, left), int(at))
+        case [1, packed]:
+            index, wait, *left = _numbers(packed)
+            window = ask.windows[int(index)]
             return Limited(window, wait / 1e6, _left(ask.windows, left), window.needs(tokens))
         case [2]:
             return TooManyAtOnce(ask.concurrency or 0)
@@ -182,11 +187,17 @@ def _to_outcome(ask: Ask, tokens: int, answer: list[Any]) -> Outcome:
     raise AssertionError(f"The script answered {answer!r}.")
 
 
-def _left(windows: Sequence[Window], numbers: list[int]) -> tuple[Left, ...]:
-    return tuple(
-        Left(window, remaining, reset / 1e6)
-        for window, remaining, reset in zip(windows, numbers[::2], numbers[1::2], strict=True)
-    )
+def _left(windows: Sequence[Window], numbers: list[float]) -> tuple[Left, ...]:
+    return tuple(Left(window, int(numbers[2 * i]), numbers[2 * i + 1] / 1e6) for i, window in enumerate(windows))
+
+
+def _doubles(numbers: Sequence[int]) -> bytes:
+    """Pack numbers as Lua has them: one argument instead of many."""
+    return struct.pack(f"<{len(numbers)}d", *numbers)
+
+
+def _numbers(packed: bytes) -> tuple[float, ...]:
+    return struct.unpack(f"<{len(packed) // 8}d", packed)
 
 
 def _of_tokens(windows: Iterable[Window]) -> list[Window]:

@@ -2,28 +2,42 @@
 -- where they are fetched from. A second time changes nothing, but that the rows come twice: they have keys of their own.
 --
 -- KEYS: running, open accounts, usage, idempotency (running again: none), then windows of tokens, then cache entries.
--- ARGV: request id, moment it was let in, tokens used beyond what was reserved (below 0: given back), number of
---       windows, number of cache entries, 'keep' or 'drop', body hash, stream id, time to keep the key in ms, then the
---       spans of the windows in us, then body and time in ms of each cache entry, then the rows.
+-- ARGV: request id, body hash, stream id, 'keep' or 'drop', then doubles: the moment it was let in, tokens used beyond
+--       what was reserved (below 0: to give back), number of windows, number of cache entries, time to keep the
+--       idempotency key in ms, the spans of the windows in us, the times to keep the cache entries in ms; then the
+--       bodies of the cache entries, then the rows.
 -- Returns 1 if the request was held until now.
 local RUNNING, OPEN, USAGE, IDEMPOTENCY, WINDOWS = 1, 2, 3, 4, 5
 local WEEK = 604800000
 
-local running, id = KEYS[RUNNING], ARGV[1]
-local admitted, beyond = tonumber(ARGV[2]), tonumber(ARGV[3])
-local windows, cached = tonumber(ARGV[4]), tonumber(ARGV[5])
-local now = clock()
+local running, id, body, stream, numbers = KEYS[RUNNING], ARGV[1], ARGV[2], ARGV[3], ARGV[5]
+local admitted, beyond, windows, cached, kept = unpack_at('<ddddd', numbers)
+
+-- Give back of what was noted when it was let in. It stands in the first entry that is not older.
+local function give_back(key, state, at, total, span, number)
+    local low, high = 0, (#state - at + 1) / ENTRY
+    while low < high do
+        local middle = math.floor((low + high) / 2)
+        if unpack_at('<d', state, middle * ENTRY + at) < admitted then low = middle + 1 else high = middle end
+    end
+    local place = low * ENTRY + at
+    if place > #state then return end
+    local moment, noted = unpack_at('<dd', state, place)
+    number = math.min(number, noted)
+    local before, changed = string.sub(state, at, place - 1), pack('<dd', moment, noted - number)
+    store(key, pack('<d', total - number) .. before .. changed .. string.sub(state, place + ENTRY), span)
+end
 
 local was_held = redis.call('ZREM', running, id)
 if was_held == 1 and beyond ~= 0 then
+    local now = clock()
     for i = 1, windows do
-        local key, span = KEYS[WINDOWS + i - 1], tonumber(ARGV[9 + i])
-        local total, entries = count(redis.call('GET', key), now, span)
+        local key, span = KEYS[WINDOWS + i - 1], unpack_at('<d', numbers, 33 + 8 * i)
+        local state, at, total = count(redis.call('GET', key), now, span)
         if beyond > 0 then
-            store(key, total + beyond, note(entries, now, span, beyond), span)
-        else
-            local given_back, left = give_back(entries, admitted, -beyond)
-            if given_back > 0 then store(key, total - given_back, left, span) end
+            note(key, state, at, total, now, span, beyond)
+        elseif admitted > now - span then
+            give_back(key, state, at, total, span, -beyond)
         end
     end
 end
@@ -31,23 +45,22 @@ end
 if KEYS[IDEMPOTENCY] ~= running then
     local known = redis.call('GET', KEYS[IDEMPOTENCY])
     -- Another stream's key is not ours to touch: this one was taken for dead meanwhile.
-    local is_ours = not known or string.sub(known, 33) == ARGV[8]
-    if is_ours and ARGV[6] == 'keep' then
-        redis.call('SET', KEYS[IDEMPOTENCY], ARGV[7] .. ARGV[8], 'PX', ARGV[9])
+    local is_ours = not known or string.sub(known, 33) == stream
+    if is_ours and ARGV[4] == 'keep' then
+        redis.call('SET', KEYS[IDEMPOTENCY], body .. stream, 'PX', kept)
     elseif known and is_ours then
         redis.call('DEL', KEYS[IDEMPOTENCY])
     end
 end
 
-local a = 10 + windows
-for i = 0, cached - 1 do
-    redis.call('SET', KEYS[WINDOWS + windows + i], ARGV[a], 'PX', ARGV[a + 1])
-    a = a + 2
+for i = 1, cached do
+    local ttl = unpack_at('<d', numbers, 33 + 8 * (windows + i))
+    redis.call('SET', KEYS[WINDOWS + windows + i - 1], ARGV[5 + i], 'PX', ttl)
 end
 
 redis.call('HDEL', KEYS[OPEN], id)
-if a <= #ARGV then
-    redis.call('RPUSH', KEYS[USAGE], unpack(ARGV, a))
+if 5 + cached < #ARGV then
+    redis.call('RPUSH', KEYS[USAGE], unpack(ARGV, 6 + cached))
     redis.call('PEXPIRE', KEYS[USAGE], WEEK)
 end
 return was_held

@@ -14,21 +14,18 @@ from tenants.admission.scripts import Scripts, load
 TEST_CLOCK = "local function clock() return tonumber(redis.call('GET', 'nd:test:clock')) end\n"
 TIMED = load(TEST_CLOCK)
 
-#: A day in 2027, in microseconds.
-BEGINNING = 1_800_000_000_000_000
+#: Some day in 2027, and a second, in microseconds.
+BEGINNING, SECOND = 1_800_000_000_000_000, 1_000_000
 
 
 class Clock:
-    """The time of the timed scripts, in seconds from the beginning."""
+    """The time of the timed scripts, from the beginning."""
 
     def __init__(self, server: Redis) -> None:
         self._server = server
 
-    async def set(self, seconds: float) -> None:
-        await self.set_us(BEGINNING + round(seconds * 1e6))
-
-    async def set_us(self, microseconds: int) -> None:
-        await self._server.set("nd:test:clock", microseconds)
+    async def set(self, microseconds: int) -> None:
+        await self._server.set("nd:test:clock", BEGINNING + microseconds)
 
 
 @pytest.fixture
