@@ -11,16 +11,18 @@ Keys of a site, with what bounds them; all have a time to live:
 And of no site: `nd:open:<process>`, a hash of the accounts of running requests, and `nd:usage`, a list of rows.
 """
 
+import asyncio
 import hashlib
 import struct
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from itertools import groupby
 from typing import Any, cast
 
 from django.conf import settings
 from redis.asyncio import Redis
 
-from core.redis import redis_errors
+from core.redis import RedisAway, redis_errors
 from tenants.admission.asks import (
     Admitted,
     Ask,
@@ -35,6 +37,7 @@ from tenants.admission.asks import (
     Settlement,
     TooManyAtOnce,
     Unchecked,
+    settlement,
 )
 from tenants.admission.scripts import SCRIPTS, Scripts
 from tenants.admission.windows import LARGEST_LIMIT, LARGEST_TOKENS, Left, Window, encode, site_prefix, window_key
@@ -53,7 +56,14 @@ async def admit(server: Redis, ask: Ask, scripts: Scripts = SCRIPTS) -> Outcome:
         RedisAway: whether it was counted is not known. `without_redis` says what then.
     """
     tokens = min(max(ask.tokens, 0), LARGEST_TOKENS)
-    answer = await scripts.admit.run(server, _keys_to_admit(ask), _arguments_to_admit(ask, tokens))
+    try:
+        answer = await scripts.admit.run(server, _keys_to_admit(ask), _arguments_to_admit(ask, tokens))
+    except asyncio.CancelledError:
+        # Whoever asked has gone, perhaps after it was let in: nobody else would end what then nobody began.
+        undoing = asyncio.create_task(_undo(server, ask, scripts))
+        _undone.add(undoing)
+        undoing.add_done_callback(_undone.discard)
+        raise
     return _to_outcome(ask, tokens, answer)
 
 
@@ -127,6 +137,16 @@ async def recall(server: Redis, site: str, keys: Sequence[bytes]) -> list[bytes 
 def open_key(process: str) -> bytes:
     """Return where the open accounts of a process stand: a hash of request id to row."""
     return b"nd:open:" + encode(process)
+
+
+async def _undo(server: Redis, ask: Ask, scripts: Scripts) -> None:
+    """End what may have begun. What it reserved of tokens lapses with their windows."""
+    with suppress(RedisAway):
+        await settle(server, settlement(ask, None, used_tokens=0, outcome="drop"), scripts)
+
+
+#: Asyncio itself would let go of them.
+_undone: set[asyncio.Task[None]] = set()
 
 
 async def _renew_site(server: Redis, site: str, leases: list[Lease], lease_seconds: int, scripts: Scripts) -> int:

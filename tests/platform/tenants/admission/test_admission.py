@@ -187,8 +187,10 @@ async def test_a_place_that_nobody_renews_frees_itself(server: Redis, clock: Clo
     await clock.set(30 * SECOND)
     await let_in(server, ask(shop, concurrency=2), timed)
     assert await admit(server, ask(shop, concurrency=2), timed) == TooManyAtOnce(2)
-    # What lapsed stays so: its place has been given away.
+    # What lapsed stays so: its place has been given away, or may be at any time.
     assert await renew(server, [lease_of(kept), lease_of(lost)], 30, timed) == 1
+    await clock.set(60 * SECOND)
+    assert await renew(server, [lease_of(kept)], 30, timed) == 0
 
 
 async def test_leases_of_many_sites_are_renewed_with_their_keys(server: Redis, shop: str) -> None:
@@ -214,6 +216,28 @@ async def test_a_late_renewal_does_not_shorten_how_long_an_ended_request_is_know
     assert await renew(server, [lease_of(first)], 30) == 0
     [key] = await keys_of(server, shop)
     assert await server.ttl(key) > 80_000
+
+
+async def test_who_goes_away_while_being_let_in_holds_nothing(server: Redis, shop: str) -> None:
+    process = f"prc_{shop}"
+    fields = {"concurrency": 100, "open_account": b"{}", "process": process, "lease_seconds": 600}
+    await let_in(server, ask(shop, **fields))
+    asking = [
+        asyncio.create_task(admit(server, ask(shop, idempotency_key=f"k{n}", nonce=b"%d" % n, **fields)))
+        for n in range(40)
+    ]
+
+    for number, each in enumerate(asking):
+        if number % 4 == 0:
+            await asyncio.sleep(0)
+        each.cancel()
+    await asyncio.gather(*asking, return_exceptions=True)
+
+    async with asyncio.timeout(10):
+        while await server.hlen(open_key(process)) + await server.zcard(b"nd:{%b}:running" % shop.encode()) > 2:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    assert not [key for key in await keys_of(server, shop) if b":key:" in key]
+    await server.delete(open_key(process))
 
 
 # Reservations

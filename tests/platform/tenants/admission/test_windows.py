@@ -163,6 +163,43 @@ async def test_a_clock_that_is_a_little_back_changes_nothing(
     assert isinstance(await admit(server, ask(shop, window), timed), Admitted)
 
 
+async def test_what_was_reserved_before_a_clock_went_back_is_given_back(
+    server: Redis, clock: Clock, timed: Scripts, shop: str
+) -> None:
+    window, early = tokens(100), ask(shop, tokens(100), tokens=60)
+    await clock.set(10 * SECOND)
+    admitted = await admit(server, early, timed)
+    assert isinstance(admitted, Admitted)
+    await clock.set(9_500_000)
+    assert isinstance(await admit(server, ask(shop, window, tokens=40), timed), Admitted)
+
+    await settle(server, settlement(early, admitted, used_tokens=0), timed)
+
+    after = await admit(server, ask(shop, window, tokens=1), timed)
+    assert isinstance(after, Admitted)
+    assert after.left[0].remaining == 59
+
+
+async def test_nothing_is_given_back_that_others_reserved(
+    server: Redis, clock: Clock, timed: Scripts, shop: str
+) -> None:
+    window, early = tokens(100), ask(shop, tokens(100), tokens=60, lease_seconds=9999)
+    await clock.set(7200 * SECOND)
+    admitted = await admit(server, early, timed)
+    assert isinstance(admitted, Admitted)
+    await clock.set(0)
+    assert isinstance(await admit(server, ask(shop, window, tokens=1), timed), Admitted)
+    # Its entry was taken for new when the clock was set back, and has ended when it is right again.
+    await clock.set(7201 * SECOND)
+    assert isinstance(await admit(server, ask(shop, window, tokens=10), timed), Admitted)
+
+    await settle(server, settlement(early, admitted, used_tokens=0), timed)
+
+    after = await admit(server, ask(shop, window, tokens=1), timed)
+    assert isinstance(after, Admitted)
+    assert after.left[0].remaining <= 99
+
+
 async def test_a_clock_that_is_set_back_keeps_nobody_out_for_longer_than_a_window(
     server: Redis, clock: Clock, timed: Scripts, shop: str
 ) -> None:
