@@ -9,7 +9,7 @@ from typing import TypeAlias
 from core.crash import CrashPoint, crash_point
 from inference.breaker import NO_BREAKER, Breaker
 from inference.calls import Ledger, Trace
-from inference.course import Course
+from inference.course import Asking, Course
 from inference.recorded import Watch, recorded
 from inference.retry_budget import Retries
 from inference.routing import ProviderSpec, Target
@@ -81,9 +81,9 @@ async def complete(
     while (target := await course.next_target()) is not None:
         upstream = replace(request, model=target.upstream_model)
         try:
-            async with course.asking(target), recorded(request, target, trace, ledger) as watch:
+            async with course.asking(target) as asking, recorded(request, target, trace, ledger) as watch:
                 context = CallContext(watch.opened.call_id, total_seconds=course.remaining_seconds)
-                answer = await _ask(provider_for(target.provider), upstream, context, watch, whole=whole)
+                answer = await _ask(provider_for(target.provider), upstream, context, asking, watch, whole=whole)
         except ProviderError as error:
             await course.go_on(error)
         else:
@@ -92,13 +92,15 @@ async def complete(
 
 
 async def _ask(
-    provider: Provider, request: InferenceRequest, context: CallContext, watch: Watch, *, whole: bool
+    provider: Provider, request: InferenceRequest, context: CallContext, asking: Asking, watch: Watch, *, whole: bool
 ) -> Answer:
     if isinstance(request, ChatRequest) and not whole:
         # Streamed also when nobody looks on: silence and cuts are noticed at once, and no proxy on the way gives up.
         async with aclosing(provider.stream(request, context)) as bursts:
             async for burst in bursts:
                 watch.add(burst)
+                if watch.has_begun and not asking.has_answered:
+                    await asking.answers()
         watch.answer = watch.collector.completion()
     else:
         watch.answer = await _ask_whole(provider, request, context)

@@ -14,7 +14,7 @@ from inference.collect import Collector
 from inference.routing import Target
 from providers.errors import Ambiguous, ProviderError, TimedOut
 from providers.estimate import estimate_text, estimate_tokens
-from providers.types import Answer, Burst, InferenceRequest, Usage
+from providers.types import Answer, Burst, InferenceRequest, Started, Usage
 
 log = structlog.get_logger(__name__)
 
@@ -62,6 +62,8 @@ class Watch:
         self.request = request
         self.collector = Collector()
         self.answer: Answer | None = None
+        #: More came than the word that it starts, which says nothing yet.
+        self.has_begun = False
         self._started = time.monotonic()
         self._first_event_ms: int | None = None
 
@@ -71,6 +73,7 @@ class Watch:
             crash_point(CrashPoint.IN_CALL)
         for event in burst.events:
             self.collector.add(event)
+            self.has_begun = self.has_begun or not isinstance(event, Started)
 
     def answered(self) -> CallClosed:
         return self._closed(CallOutcome.OK, self.answer.usage if self.answer else self._finished_usage())

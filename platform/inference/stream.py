@@ -18,7 +18,7 @@ from inference.recorded import recorded
 from inference.retry_budget import Retries
 from inference.routing import ProviderSpec, Target
 from providers.errors import Interrupted, Overloaded, ProviderError
-from providers.types import Burst, CallContext, ChatRequest, Provider, Started
+from providers.types import Burst, CallContext, ChatRequest, Provider
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +108,8 @@ async def _call(
                 held.append(burst)
                 if watch.collector.finished is not None:
                     break
-                if asking.has_answered or _holds_more_than_a_start(burst):
+                # A start is not worth more than another provider's answer, should this one fail.
+                if watch.has_begun:
                     await asking.answers()
                     # `held` is one burst, but for the first time.
                     for each in held:
@@ -119,8 +120,3 @@ async def _call(
     # The call is closed before its last burst is passed on: who takes that seldom comes back for more.
     for each in held:
         yield each
-
-
-def _holds_more_than_a_start(burst: Burst) -> bool:
-    """Nothing that a start says is worth more than another provider's answer, should this one fail."""
-    return any(not isinstance(event, Started) for event in burst.events)

@@ -1,0 +1,150 @@
+"""How a provider's key is: what a call says of it, and what others are told while it is left alone. Pure."""
+
+import functools
+import hashlib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+
+import msgspec
+from msgspec import Struct
+
+from inference.routing import ProviderSpec, Target
+from providers.errors import CredentialDead, Overloaded, ProviderError, RateLimited, Rejected
+
+#: A provider that asks to be left alone for longer is tried all the same.
+LONGEST_ASKED_SECONDS = 3600.0
+
+
+class Verdict(StrEnum):
+    """What the end of a call says of the key that it was made with."""
+
+    #: It answers, be it that the request is wrong.
+    ANSWERS = "answers"
+    #: It is in trouble, if others say so too.
+    COUNTS = "counts"
+    #: It is of no use for now.
+    TRIPS = "trips"
+    #: Nothing: we have not even asked.
+    NOTHING = "nothing"
+
+
+def judge(error: ProviderError | None) -> Verdict:
+    """Say what a call's error says of its key; None is an answer (wire formats, 18)."""
+    match error:
+        case None:
+            return Verdict.ANSWERS
+        case CredentialDead():
+            return Verdict.TRIPS
+        case RateLimited(retry_after_seconds=seconds) if seconds is not None:
+            return Verdict.TRIPS
+        case Rejected(status=status):
+            return Verdict.NOTHING if status is None else Verdict.ANSWERS
+        case _:
+            return Verdict.COUNTS
+
+
+class Condition(StrEnum):
+    """A breaker's state. Keys that are well have none."""
+
+    #: Some calls failed; all are let through.
+    CLOSED = "closed"
+    #: No call is let through.
+    OPEN = "open"
+    #: It has rested: one call at a time is let through, to see.
+    HALF_OPEN = "half_open"
+
+
+class Entry(Struct):
+    """What Redis keeps of a key in trouble (`breaker.lua`). Moments are in milliseconds of its clock; 0 is never."""
+
+    provider: str = ""
+    #: The provider's model; empty where all of the key's are meant.
+    model: str = ""
+    kind: str = ""
+    code: str = ""
+    #: Failures and answers by second, within the window.
+    counts: dict[str, tuple[int, int]] = {}
+    opened_at: int = 0
+    rests_until: int = 0
+    times: int = 0
+    prober: str = ""
+    probe_until: int = 0
+    lease: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """A key in trouble, for people to look at."""
+
+    id: str
+    provider: str
+    #: The provider's model; empty where all of the key's are meant.
+    model: str
+    condition: Condition
+    #: Our word for the error that it was noted for (`providers.errors`), and the provider's.
+    kind: str
+    code: str
+    failures: int
+    answers: int
+    opened_at: datetime | None
+    #: How long it is left alone from now.
+    rest_seconds: float
+
+
+def decode(text: bytes) -> Entry:
+    return msgspec.json.decode(text, type=Entry)
+
+
+def to_state(id_: str, entry: Entry, now_ms: float) -> State:
+    rest_ms = max(entry.rests_until - now_ms, 0)
+    closed = Condition.HALF_OPEN if entry.opened_at else Condition.CLOSED
+    return State(
+        id=id_,
+        provider=entry.provider,
+        model=entry.model,
+        condition=Condition.OPEN if rest_ms else closed,
+        kind=entry.kind,
+        code=entry.code,
+        failures=sum(failures for failures, _ in entry.counts.values()),
+        answers=sum(answers for _, answers in entry.counts.values()),
+        opened_at=datetime.fromtimestamp(entry.opened_at / 1000, UTC) if entry.opened_at else None,
+        rest_seconds=rest_ms / 1000,
+    )
+
+
+def to_states(entries: Mapping[str, Entry], now_ms: float) -> list[State]:
+    """Return them in order of their names."""
+    return [to_state(id_, entry, now_ms) for id_, entry in sorted(entries.items())]
+
+
+def ids_of(target: Target) -> tuple[str, str]:
+    """Name a target's key, and its model under that key: rates are limited by model, all other trouble is the key's."""
+    key = _key_id(target.provider)
+    return key, f"{key}:{target.upstream_model}"
+
+
+def id_for(target: Target, error: ProviderError) -> str:
+    """Name what an error is about."""
+    key, model = ids_of(target)
+    return model if isinstance(error, RateLimited) else key
+
+
+@functools.lru_cache(maxsize=1000)
+def _key_id(spec: ProviderSpec) -> str:
+    # Another key, or another address, is another matter; a digest, for names are seen by many.
+    secret = f"{spec.base_url}\0{spec.api_key}".encode()
+    return f"{spec.name}:{hashlib.sha256(secret).hexdigest()[:12]}"
+
+
+def refusal_of(state: State) -> ProviderError:
+    """Return what a caller is told who may not ask: the error that asking would most likely be."""
+    seconds = max(math.ceil(state.rest_seconds), 1)
+    message = f"Provider {state.provider} is left alone for another {seconds} s, after trouble ({state.kind})."
+    if state.kind == CredentialDead.kind:
+        return CredentialDead(message, code=state.code or None)
+    if state.kind == RateLimited.kind:
+        return RateLimited(message, code=state.code or None, retry_after_seconds=seconds)
+    return Overloaded(message, code=state.code or None, retry_after_seconds=seconds)
