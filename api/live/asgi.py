@@ -1,4 +1,4 @@
-"""What comes first at the server: live requests to their consumers, everything else to Django."""
+"""What comes first at the server: live requests and WebSockets to their consumers, everything else to Django."""
 
 from api.body_limit import App, Receive, Scope, Send
 from api.errors import Draining, TooLarge
@@ -8,6 +8,7 @@ from api.live.asked import Asked
 from api.live.consumer import LiveConsumer, Reply
 from api.live.desk import close_live_desk, is_draining, live_desk
 from api.live.edges import Wire
+from api.live.socket import PATH, SocketConsumer
 
 
 class Gate:
@@ -22,6 +23,10 @@ class Gate:
                 await _live_as_long_as_the_server(receive, send)
             case "http":
                 await self._answer(scope, receive, send)
+            case "websocket" if scope["path"] == PATH:
+                await SocketConsumer()(scope, receive, send)
+            case "websocket":
+                await send({"type": "websocket.close"})
             case _:
                 await self._django(scope, receive, send)
 

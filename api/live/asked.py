@@ -12,6 +12,9 @@ from core.ids import new_uuid, to_public
 from tenants.limits import client_address
 from tenants.proof import Presented
 
+#: Pages that open a WebSocket are from where they are from.
+ORIGIN_SCHEMES = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
+
 
 @dataclass(frozen=True, slots=True)
 class Asked:
@@ -62,7 +65,7 @@ def to_asked(scope: Mapping[str, Any]) -> Asked:
         query=query.decode("latin-1"),
         headers=headers,
         address=client_address(peer, headers.get("x-forwarded-for", ""), settings.TRUSTED_PROXY_COUNT),
-        own_origin=f"{scope.get('scheme', 'http')}://{headers.get('host', '')}",
+        own_origin=f"{ORIGIN_SCHEMES.get(scope.get('scheme', ''), 'http')}://{headers.get('host', '')}",
         request_id=to_public("req", new_uuid()),
         started_at=time.perf_counter(),
     )

@@ -207,6 +207,16 @@ STREAM_LOG_BYTES = env.number("STREAM_LOG_BYTES", 4_194_304, at_least=65_536)
 STREAM_GRACE_SECONDS = env.number("STREAM_GRACE_SECONDS", 15)
 #: While a stream brings nothing, a comment goes out so often, so that no proxy on the way gives up.
 STREAM_KEEPALIVE_SECONDS = env.number("STREAM_KEEPALIVE_SECONDS", 12, at_least=1)
+#: A WebSocket whose handshake proves nothing is closed when no proof follows so soon.
+SOCKET_PROOF_SECONDS = env.number("SOCKET_PROOF_SECONDS", 5, at_least=1)
+#: A WebSocket on which nothing is under way, and nothing asked for, is closed after so long.
+SOCKET_IDLE_SECONDS = env.number("SOCKET_IDLE_SECONDS", 300, at_least=1)
+#: A WebSocket whose client does not answer a ping for so long is closed: it is gone, or too slow.
+SOCKET_PONG_SECONDS = env.number("SOCKET_PONG_SECONDS", 30, at_least=1)
+#: Streams and jobs that one WebSocket may follow at once.
+SOCKET_STREAMS = env.number("SOCKET_STREAMS", 32, at_least=1)
+#: So much goes out over a WebSocket before its client says that it has read it.
+SOCKET_UNREAD_BYTES = env.number("SOCKET_UNREAD_BYTES", 262_144, at_least=16_384)
 #: One live request's time, over all its calls.
 LIVE_SECONDS = env.number("LIVE_SECONDS", 600, at_least=1)
 #: What a live request holds of its site's limits is free again so soon after its process was killed.

@@ -1,0 +1,99 @@
+"""A process that is told to stop sends its WebSockets away, to another one."""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import pytest
+from pytest_django import Settings
+
+from api.asgi import get_application
+from api.live.asgi import Gate
+from api.live.desk import close_live_desk, live_desk
+from tenants.credentials import create_site
+
+Message = Mapping[str, Any]
+Headers = list[tuple[bytes, bytes]]
+
+
+class Connection:
+    """What a server holds of one WebSocket."""
+
+    def __init__(self, headers: Headers) -> None:
+        self.scope = {"type": "websocket", "path": "/v1/ws", "headers": headers}
+        self.incoming: asyncio.Queue[Message] = asyncio.Queue()
+        self.outgoing: asyncio.Queue[Message] = asyncio.Queue()
+        self.incoming.put_nowait({"type": "websocket.connect"})
+
+    def serve(self) -> "asyncio.Task[None]":
+        gate = Gate(get_application())
+        return asyncio.create_task(gate(self.scope, self.incoming.get, self.outgoing.put))
+
+    async def closed(self) -> list[Message]:
+        """Return all that was sent up to the close."""
+        sent = [await self.outgoing.get()]
+        while sent[-1]["type"] != "websocket.close":
+            sent.append(await self.outgoing.get())
+        self.incoming.put_nowait({"type": "websocket.disconnect", "code": sent[-1]["code"]})
+        return sent
+
+
+def on_a_desk(test: Callable[[], Awaitable[None]]) -> None:
+    async def with_desk() -> None:
+        try:
+            async with asyncio.timeout(20):
+                await test()
+        finally:
+            await close_live_desk()
+
+    asyncio.run(with_desk())
+
+
+@pytest.fixture
+def headers(transactional_db: None) -> Headers:
+    key = create_site("Bakery", "bakery").api_key.secret
+    return [(b"authorization", f"Bearer {key}".encode())]
+
+
+def test_an_open_connection_is_closed_as_soon_as_the_drain_begins(headers: Headers) -> None:
+    async def drain() -> None:
+        connection = Connection(headers)
+        serving = connection.serve()
+        sent = [await connection.outgoing.get() for _ in range(2)]
+        assert [sent[0]["type"], json.loads(sent[1]["text"])["type"]] == ["websocket.accept", "ready"]
+
+        (await live_desk()).draining.set()
+
+        assert (await connection.closed())[-1]["code"] == 1001
+        await serving
+
+    on_a_desk(drain)
+
+
+def test_a_new_connection_is_told_to_try_again(headers: Headers) -> None:
+    async def connect_late() -> None:
+        (await live_desk()).draining.set()
+        connection = Connection(headers)
+        serving = connection.serve()
+
+        accepted, closed = await connection.closed()
+
+        assert (accepted["type"], closed["code"]) == ("websocket.accept", 1013)
+        await serving
+
+    on_a_desk(connect_late)
+
+
+def test_who_takes_nothing_from_the_server_holds_nothing(headers: Headers, settings: Settings) -> None:
+    settings.STREAM_KEEPALIVE_SECONDS = settings.SOCKET_PONG_SECONDS = settings.SOCKET_PROOF_SECONDS = 0.2
+
+    async def stall() -> None:
+        connection = Connection(headers)
+        connection.outgoing = asyncio.Queue(maxsize=1)
+
+        await connection.serve()
+
+        assert connection.outgoing.full()
+
+    on_a_desk(stall)

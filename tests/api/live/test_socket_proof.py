@@ -1,0 +1,191 @@
+"""Who may open a WebSocket, from where, with what; and how it is sent away."""
+
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from pytest_django import Settings
+from websockets.exceptions import InvalidStatus
+
+from core import signing
+from tenants.credentials import create_site
+from tests.api.live.conftest import Live
+from tests.api.live.sockets import Socket, socket
+from tests.api.live.test_streams import CHAT
+
+ORIGIN, ELSEWHERE = "https://bakery.example", "https://thief.example"
+NO_PROOF: Mapping[str, str] = {}
+
+
+@pytest.fixture
+def page(live: Live) -> Live:
+    """The site, with pages of its own."""
+    live.made.site.origins = [ORIGIN]
+    live.made.site.save()
+    return live
+
+
+def ends(client: Socket) -> str:
+    client.say("start", ref="a", body=CHAT)
+    return str(client.hear_until("end")[-1]["kind"])
+
+
+def detached(live: Live, **headers: str) -> dict[str, Any]:
+    answer = live.post("/v1/streams", CHAT, **headers)
+    assert answer.status_code == 202, answer.text
+    given: dict[str, Any] = answer.json()
+    return given
+
+
+def test_the_key_comes_as_a_subprotocol_or_with_the_first_message(live: Live) -> None:
+    with socket(live, "nightdesk.v1", f"bearer.{live.key}") as client:
+        assert client.connection.subprotocol == "nightdesk.v1"
+        assert ends(client) == "done"
+
+    with socket(live, headers=NO_PROOF) as client:
+        client.say("auth", token=live.key)
+        assert client.hear() == {"type": "ready", "site": live.made.site.public_id}
+        assert ends(client) == "done"
+
+
+def test_a_signed_handshake_opens_one_connection(live: Live) -> None:
+    site, secret = live.made.site, live.made.signing_secret.secret
+    timestamp, nonce = str(int(time.time())), uuid.uuid4().hex
+    signature = signing.sign_request(secret, timestamp=timestamp, nonce=nonce, method="GET", target="/v1/ws", body=b"")
+    headers = {"x-site-id": site.slug, "x-timestamp": timestamp, "x-nonce": nonce, "x-signature": signature}
+
+    with socket(live, headers=headers) as client:
+        assert ends(client) == "done"
+    with socket(live, headers=headers) as again:
+        assert again.hear()["error"]["code"] == "replayed_request"
+        assert again.closed_with() == 4401
+
+
+def test_who_proves_nothing_is_sent_away(live: Live) -> None:
+    for word, code in (("auth", 1008), ("ping", 4401)):
+        with socket(live, headers=NO_PROOF) as client:
+            client.say(word)
+            assert client.hear()["type"] == "error"
+            assert client.closed_with() == code
+
+    with socket(live, headers=NO_PROOF) as client:
+        client.say("auth", token="nd_nonsense")
+        assert client.hear()["error"]["code"] == "invalid_credentials"
+        assert client.closed_with() == 4401
+
+
+def test_a_wrong_or_doubled_proof_in_the_handshake_is_told(live: Live) -> None:
+    for offer in (["bearer.nd_wrong"], ["bearer.a", "ticket.b"]):
+        with socket(live, "nightdesk.v1", *offer) as client:
+            assert client.hear()["error"]["type"] == "authentication_error"
+            assert client.closed_with() == 4401
+
+
+def test_who_says_nothing_is_sent_away_in_time(live: Live, settings: Settings) -> None:
+    settings.SOCKET_PROOF_SECONDS = 0.2
+
+    with socket(live, headers=NO_PROOF) as client:
+        assert client.closed_with() == 4401
+
+
+def test_other_addresses_and_protocols_take_no_handshake(live: Live) -> None:
+    for path in ("/v1/ws/", "/v1/jobs", "/"):
+        with pytest.raises(InvalidStatus), socket(live, path=path):
+            pass
+    with pytest.raises(InvalidStatus), socket(live, "graphql-ws"):
+        pass
+
+
+def test_a_page_of_nobody_is_refused_at_the_handshake(page: Live) -> None:
+    # The desk's own pages are nobody's.
+    for origin in (ORIGIN, page.url):
+        with socket(page, origin=origin) as client:
+            assert ends(client) == "done"
+    for origin in (ELSEWHERE, "null"):
+        with pytest.raises(InvalidStatus), socket(page, origin=origin):
+            pass
+
+
+def test_a_page_of_another_site_is_sent_away(page: Live) -> None:
+    other = replace(page, made=create_site("Library", f"library-{uuid.uuid4().hex[:8]}"))
+
+    with socket(other, origin=ORIGIN) as client:
+        assert client.hear()["error"]["code"] == "origin_not_allowed"
+        assert client.closed_with() == 4403
+
+
+def test_a_ticket_reads_its_stream_alone(page: Live) -> None:
+    own, other = detached(page, x_ticket_origin=ORIGIN), detached(page)
+
+    with socket(page, "nightdesk.v1", f"ticket.{own['ticket']}", origin=ORIGIN) as client:
+        client.say("follow", ref="a", stream=own["id"])
+        assert client.hear_until("end")[-1]["kind"] == "done"
+        client.say("follow", ref="b", stream=other["id"])
+        client.say("start", ref="c", body=CHAT)
+        refused = [client.hear_until("error")[-1] for _ in range(2)]
+        client.say("cancel", stream=own["id"])
+        canceling = client.hear_until("error")[-1]
+
+    codes = {word["ref"]: word["error"]["code"] for word in refused}
+    assert codes == {"b": "unfit_credentials", "c": "scope_missing"}
+    assert canceling["error"]["code"] == "scope_missing"
+
+
+def test_a_ticket_is_worth_nothing_on_another_page(page: Live) -> None:
+    page.made.site.origins = [ORIGIN, "https://other.example"]
+    page.made.site.save()
+    ticket = detached(page, x_ticket_origin=ORIGIN)["ticket"]
+
+    with socket(page, "nightdesk.v1", f"ticket.{ticket}", origin="https://other.example") as client:
+        assert client.hear()["error"]["code"] == "origin_not_allowed"
+        assert client.closed_with() == 4403
+
+
+def test_a_narrow_token_starts_what_it_is_for(page: Live) -> None:
+    wanted = {"scope": "chat:write", "model": "openai-chat", "max_tokens": 20, "origin": ORIGIN}
+    token = page.post("/v1/tokens", wanted).json()["token"]
+
+    with socket(page, "nightdesk.v1", f"bearer.{token}", origin=ORIGIN) as client:
+        assert ends(client) == "done"
+        client.say("start", ref="b", body={**CHAT, "model": "anthropic-chat"})
+        error = client.hear_until("error")[-1]["error"]
+
+    assert error["code"] == "model_not_allowed"
+
+
+def test_a_revoked_key_starts_nothing_more(live: Live) -> None:
+    with socket(live) as client:
+        assert ends(client) == "done"
+        live.made.api_key.credential.delete()
+        while True:
+            client.say("start", ref="a", body=CHAT)
+            last = client.hear()
+            while last["type"] not in ("end", "error"):
+                last = client.hear()
+            if last["type"] == "error":
+                break
+
+    assert last["error"]["code"] == "invalid_credentials"
+
+
+def test_who_wants_nothing_is_sent_away(live: Live, settings: Settings) -> None:
+    settings.SOCKET_IDLE_SECONDS = settings.SOCKET_PROOF_SECONDS = 0.3
+
+    with socket(live) as client:
+        assert client.closed_with() == 4408
+
+
+def test_silence_is_asked_about_and_the_answer_waited_for(live: Live, settings: Settings) -> None:
+    settings.STREAM_KEEPALIVE_SECONDS, settings.SOCKET_PONG_SECONDS = 0.1, 0.5
+
+    with socket(live) as client:
+        client.answers_pings = False
+        assert client.hear()["type"] == "ready"
+        for _ in range(3):
+            ping = client.hear()
+            assert ping["type"] == "ping"
+            client.say("pong", id=ping["id"])
+        assert client.closed_with() == 4408
