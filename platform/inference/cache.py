@@ -1,0 +1,102 @@
+"""Under which key an answer is kept, and how vectors are. Pure; exact: only the same request gets the same answer.
+
+A chat's answer is kept as it was written for its caller, so its wire is a part of the key. Vectors are kept one by
+one: of a list of texts only those are asked for that nobody has asked for before.
+"""
+
+import hashlib
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import msgspec
+
+from providers.errors import BadResponse
+from providers.types import EmbeddingRequest, Embeddings, InferenceRequest, Usage
+
+#: Another form of what is kept takes another number: what was kept before is then not found.
+FORM = b"1"
+
+_encoder = msgspec.json.Encoder(order="deterministic")
+
+
+def key_of(site: str, request: InferenceRequest, wire: str = "") -> bytes | None:
+    """Return the key of a request's answer: 32 bytes. None where the request cannot be written down.
+
+    Two bodies that mean the same have one key: the order of names and white space in them do not matter.
+    """
+    try:
+        canonical = _encoder.encode(request)
+    except (UnicodeError, RecursionError, ValueError):
+        return None
+    return hashlib.sha256(b"\0".join((FORM, site.encode(), wire.encode(), canonical))).digest()
+
+
+@dataclass(frozen=True)
+class Recalled:
+    """An embedding request, and what is known of its answer."""
+
+    request: EmbeddingRequest
+    #: Of each input. No two sites share one.
+    keys: tuple[bytes, ...]
+    #: What was found under them: the provider's name of the model, and the vector.
+    known: tuple[tuple[str, tuple[float, ...]] | None, ...]
+
+    @cached_property
+    def rest(self) -> EmbeddingRequest | None:
+        """What has to be asked: each unknown input once. None if everything is known."""
+        unknown: dict[Any, None] = dict.fromkeys(text for text, known in self._pairs() if known is None)
+        return replace(self.request, inputs=tuple(unknown)) if unknown else None
+
+    def answer(self, rest: Embeddings | None) -> Embeddings:
+        """Return the whole answer, with the usage of `rest`: what is known costs nothing."""
+        if self.rest is None:
+            return Embeddings(self._model(rest), tuple(known[1] for known in self.known if known), Usage())
+        if rest is None or len(rest.vectors) != len(self.rest.inputs):
+            raise BadResponse("The provider's answer does not hold a vector for each input.")
+        if len(self.rest.inputs) == len(self.request.inputs):
+            return rest  # nothing was known, so this is the provider's answer, byte for byte
+        new = dict(zip(self.rest.inputs, rest.vectors, strict=True))
+        vectors = (known[1] if known else new[text] for text, known in self._pairs())
+        return Embeddings(self._model(rest), tuple(vectors), rest.usage)
+
+    def to_keep(self, rest: Embeddings) -> list[tuple[bytes, bytes]]:
+        """Return under which keys to keep what of an answer to `rest`."""
+        new = dict(zip(self.rest.inputs if self.rest else (), rest.vectors, strict=True))
+        keys = dict(zip(self.request.inputs, self.keys, strict=True))
+        return [(keys[text], _pack(rest.model, vector)) for text, vector in new.items()]
+
+    def _pairs(self) -> Sequence[tuple[str | tuple[int, ...], tuple[str, tuple[float, ...]] | None]]:
+        return list(zip(self.request.inputs, self.known, strict=True))
+
+    def _model(self, rest: Embeddings | None) -> str:
+        return rest.model if rest else next((known[0] for known in self.known if known), "")
+
+
+def keys_of_inputs(site: str, request: EmbeddingRequest) -> tuple[bytes, ...] | None:
+    """Return the key of each input's vector; None where one cannot be written down."""
+    inputs: tuple[Any, ...] = request.inputs
+    keys = [key_of(site, replace(request, inputs=(text,))) for text in inputs]
+    return tuple(key for key in keys if key) if None not in keys else None
+
+
+def recalled(request: EmbeddingRequest, keys: Sequence[bytes], found: Sequence[bytes | None]) -> Recalled:
+    """Take in what was found under the keys."""
+    return Recalled(request, tuple(keys), tuple(map(_unpack, found)))
+
+
+def _pack(model: str, vector: tuple[float, ...]) -> bytes:
+    # Doubles: a number that came as JSON is to go out as it came.
+    return msgspec.msgpack.encode((model, struct.pack(f"<{len(vector)}d", *vector)))
+
+
+def _unpack(kept: bytes | None) -> tuple[str, tuple[float, ...]] | None:
+    if kept is None:
+        return None
+    try:
+        model, packed = msgspec.msgpack.decode(kept, type=tuple[str, bytes])
+        return model, struct.unpack(f"<{len(packed) // 8}d", packed)
+    except (msgspec.DecodeError, UnicodeError, struct.error):
+        return None

@@ -1,0 +1,136 @@
+"""The same request finds the same answer, and no other does."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from inference.cache import Recalled, key_of, keys_of_inputs, recalled
+from providers.errors import BadResponse
+from providers.types import (
+    ChatRequest,
+    EmbeddingRequest,
+    Embeddings,
+    ImagePart,
+    Message,
+    Role,
+    TextPart,
+    Tool,
+    Usage,
+)
+
+HELLO = (Message(Role.USER, (TextPart("Hello"),)),)
+CHAT = ChatRequest("desk", HELLO, tools=(Tool("look", None, {"a": 1, "b": {"c": 2, "d": 3}}),))
+TEXTS = EmbeddingRequest("vectors", ("one", "two", "three", "two"))
+
+
+def test_the_same_request_has_the_same_key_whatever_the_order_of_names() -> None:
+    turned = replace(CHAT, tools=(Tool("look", None, {"b": {"d": 3, "c": 2}, "a": 1}),))
+
+    assert key_of("site", CHAT) == key_of("site", turned)
+    assert len(key_of("site", CHAT) or b"") == 32
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"model": "other"},
+        {"temperature": 0.5},
+        {"max_tokens": 5},
+        {"seed": 1},
+        {"user": "ann"},
+        {"messages": (Message(Role.ASSISTANT, (TextPart("Hello"),)),)},
+        {"messages": (Message(Role.USER, (TextPart("Hel"), TextPart("lo"))),)},
+        {"messages": (Message(Role.USER, (ImagePart(url="Hello"),)),)},
+        {"tools": ()},
+    ],
+)
+def test_another_request_has_another_key(changes: dict[str, Any]) -> None:
+    assert key_of("site", CHAT) != key_of("site", replace(CHAT, **changes))
+
+
+def test_no_site_and_no_wire_finds_the_answer_of_another() -> None:
+    keys = {key_of("site", CHAT), key_of("site2", CHAT), key_of("site", CHAT, "openai"), key_of("siteo", CHAT, "penai")}
+
+    assert len(keys) == 4
+
+
+def test_what_cannot_be_written_down_has_no_key() -> None:
+    broken = EmbeddingRequest("m", ("\ud800",))
+
+    assert key_of("site", broken) is None
+    assert keys_of_inputs("site", replace(broken, inputs=("fine", "\ud800"))) is None
+
+
+# Vectors
+
+
+def look_up(kept: dict[bytes, bytes], request: EmbeddingRequest = TEXTS) -> Recalled:
+    keys = keys_of_inputs("site", request)
+    assert keys is not None
+    return recalled(request, keys, [kept.get(key) for key in keys])
+
+
+def vectors_of(request: EmbeddingRequest | None) -> Embeddings:
+    assert request is not None
+    vectors = {"one": (1.0, 0.1), "two": (2.0, 0.2), "three": (3.0, 0.3)}
+    return Embeddings("vectors-01", tuple(vectors[str(text)] for text in request.inputs), Usage(7))
+
+
+def test_only_what_nobody_knows_is_asked_and_the_answer_is_whole() -> None:
+    first = look_up({}, EmbeddingRequest("vectors", ("two",)))
+    kept = dict(first.to_keep(vectors_of(first.rest)))
+    second = look_up(kept)
+
+    assert second.rest == replace(TEXTS, inputs=("one", "three"))
+    answer = second.answer(vectors_of(second.rest))
+    assert answer == Embeddings("vectors-01", ((1.0, 0.1), (2.0, 0.2), (3.0, 0.3), (2.0, 0.2)), Usage(7))
+    kept.update(second.to_keep(vectors_of(second.rest)))
+    third = look_up(kept)
+    assert third.rest is None
+    assert third.answer(None) == replace(answer, usage=Usage())
+
+
+def test_where_nothing_is_known_the_provider_s_answer_passes_as_it_is() -> None:
+    wanted = EmbeddingRequest("vectors", ("one", "two"))
+    answer = replace(vectors_of(wanted), body=b"{}")
+
+    assert look_up({}, wanted).answer(answer) is answer
+
+
+def test_an_input_that_is_there_twice_is_asked_once() -> None:
+    first = look_up({})
+
+    assert first.rest is not None
+    assert first.rest.inputs == ("one", "two", "three")
+    assert first.answer(vectors_of(first.rest)).vectors[3] == (2.0, 0.2)
+
+
+@pytest.mark.parametrize("changes", [{"model": "m"}, {"dimensions": 2}, {"user": "ann"}])
+def test_vectors_of_another_kind_are_not_found(changes: dict[str, Any]) -> None:
+    first = look_up({})
+    kept = dict(first.to_keep(vectors_of(first.rest)))
+
+    assert look_up(kept, replace(TEXTS, **changes)).rest is not None
+
+
+@pytest.mark.parametrize("garbage", [b"", b"\x92\xa1m\xc4\x01x", b"\xff", b'{"a": 1}'])
+def test_what_was_kept_and_is_no_vector_is_asked_for_again(garbage: bytes) -> None:
+    wanted = EmbeddingRequest("vectors", ("one",))
+    [key] = keys_of_inputs("site", wanted) or ()
+
+    assert look_up({key: garbage}, wanted).rest == wanted
+
+
+def test_token_lists_are_inputs_too() -> None:
+    wanted = EmbeddingRequest("vectors", ((1, 2), (3,)))
+    first = look_up({}, wanted)
+    kept = dict(first.to_keep(Embeddings("m", ((1.0,), (2.0,)), None)))
+
+    assert look_up(kept, wanted).answer(None).vectors == ((1.0,), (2.0,))
+    assert look_up(kept, EmbeddingRequest("vectors", ("[1, 2]",))).rest is not None
+
+
+def test_an_answer_with_too_few_vectors_is_a_bad_one() -> None:
+    with pytest.raises(BadResponse):
+        look_up({}).answer(Embeddings("m", ((1.0,),), None))
