@@ -25,7 +25,7 @@ demo: .venv/made-local  ## play the main job on a desk of its own, and stop
 # More than one process, for much of a test is waiting; TESTS= takes what pytest takes.
 PROCESSES ?= 2
 
-test: .venv/made-dev  ## run all tests, on embedded servers (PROCESSES=4 on a larger machine)
+test: .venv/made-dev .venv/made-older-sdk  ## run all tests, on embedded servers (PROCESSES=4 on a larger machine)
 	$(python) -m pytest -n $(PROCESSES) --dist worksteal $(TESTS)
 
 brokers:  ## install Redis and RabbitMQ from Debian's packages, for the flows on every broker
@@ -53,6 +53,7 @@ lock: .venv/made-dev  ## write requirements/*.txt anew from pyproject.toml (UPGR
 	$(lock) pyproject.toml -o requirements/base.txt
 	$(lock) pyproject.toml --extra local -c requirements/base.txt -o requirements/local.txt
 	$(lock) pyproject.toml --extra local --extra dev -c requirements/local.txt -o requirements/dev.txt
+	$(lock) --group older-sdk --no-deps -o requirements/older-sdk.txt
 
 # The marks are made last, so that what was interrupted is done again.
 
@@ -65,6 +66,12 @@ lock: .venv/made-dev  ## write requirements/*.txt anew from pyproject.toml (UPGR
 	echo "Installing requirements/dev.txt into .venv; the first time this takes a while." >&2
 	$(install) -r requirements/dev.txt
 	touch $@ .venv/made-local
+
+.venv/made-older-sdk: requirements/older-sdk.txt | .venv/made
+	echo "Installing requirements/older-sdk.txt into .venv/older-sdk." >&2
+	rm -rf .venv/older-sdk
+	$(install) --no-deps --target .venv/older-sdk -r requirements/older-sdk.txt
+	touch $@
 
 .venv/made:
 	command -v $(PYTHON) >/dev/null || { \
