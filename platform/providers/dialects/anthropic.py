@@ -263,6 +263,9 @@ def _refuse_unsupported(body: wire.MessagesBody) -> None:
     for field, asked in asks.items():
         if asked:
             raise InvalidRequest(f"{field}: not supported here.", field)
+    if body.thread is not None:
+        # By this code the vendor's SDK knows to send the whole conversation: its tool runner tries a thread first.
+        raise InvalidRequest("thread: not supported here.", "thread", "thread_unsupported_request")
 
 
 def _words(mistake: Mistake) -> InvalidRequest:

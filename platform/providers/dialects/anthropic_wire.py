@@ -143,6 +143,7 @@ class MessagesBody(Struct, forbid_unknown_fields=True):
     context_management: Any = None
     user_profile_id: str | None = None
     workspace_id: str | None = None
+    thread: Any = None
 
 
 class CountBody(Struct, forbid_unknown_fields=True):

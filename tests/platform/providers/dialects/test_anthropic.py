@@ -224,6 +224,10 @@ def test_refusals_are_in_anthropic_s_words(data: Any, message: str) -> None:
     assert refusal_of(data).message == message
 
 
+def test_threads_are_refused_with_the_code_that_makes_the_sdk_go_on_without() -> None:
+    assert refusal_of(body(thread={"type": "create"})).code == "thread_unsupported_request"
+
+
 @pytest.mark.parametrize("version", ["2023-06-01", "2026-10-21"])
 def test_both_versions_are_spoken(version: str) -> None:
     assert anthropic.check_version(version) == version
