@@ -1,8 +1,9 @@
 """The callers' wires: bodies in, answers, streams and errors out, each in the words of its dialect."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Protocol
 
 import msgspec
 
@@ -61,28 +62,37 @@ class Answering:
     input_tokens: int = 0
 
 
-def read_chat(body: bytes) -> Wanted:
+class Reader(Protocol):
+    """Reads a body. Raises InvalidRequest."""
+
+    def __call__(self, body: bytes, version: str | None = None) -> Wanted:
+        """`version` is the header `anthropic-version`, if it was sent; the other dialects have none."""
+        ...
+
+
+def read_chat(body: bytes, version: str | None = None) -> Wanted:
     parsed = openai.parse_chat(body)
     include_usage = bool(parsed.stream_options and parsed.stream_options.include_usage)
     return Wanted(Wire.OPENAI, openai.to_chat_request(parsed), bool(parsed.stream), include_usage)
 
 
-def read_embeddings(body: bytes) -> Wanted:
+def read_embeddings(body: bytes, version: str | None = None) -> Wanted:
     parsed = openai.parse_embedding(body)
     return Wanted(Wire.OPENAI, openai.to_embedding_request(parsed), encoding_format=parsed.encoding_format)
 
 
-def read_messages(body: bytes) -> Wanted:
-    parsed = anthropic.parse_chat(body)
+def read_messages(body: bytes, version: str | None = None) -> Wanted:
+    # Who names no version wants none of what the newer one changed.
+    parsed = anthropic.parse_chat(body, anthropic.CLASSIC if version is None else anthropic.check_version(version))
     return Wanted(Wire.ANTHROPIC, anthropic.to_chat_request(parsed), bool(parsed.stream))
 
 
-def read_wordpress(body: bytes) -> Wanted:
+def read_wordpress(body: bytes, version: str | None = None) -> Wanted:
     parsed = openai.parse_chat(body)
     return Wanted(Wire.WORDPRESS, openai.to_chat_request(parsed), bool(parsed.stream))
 
 
-def read_envelope(body: bytes) -> Wanted:
+def read_envelope(body: bytes, version: str | None = None) -> Wanted:
     envelope = decode_envelope(body)
     return Wanted(
         Wire.ENVELOPE,
@@ -92,8 +102,6 @@ def read_envelope(body: bytes) -> Wanted:
         provider=envelope.provider,
     )
 
-
-Reader = Callable[[bytes], Wanted]
 
 #: The bodies that `POST /v1/streams` takes, by the name of their wire.
 STREAM_READERS: Mapping[str, Reader] = {

@@ -50,7 +50,7 @@ class Edge:
 
     async def _answer(self, course: Course, reply: Reply) -> None:
         desk, known = await enter(course, self.scope)
-        wanted = self.read(course.asked.body)
+        wanted = self.read(course.asked.body, course.asked.headers.get("anthropic-version"))
         course.wire = wanted.wire
         begun = await begin(desk, known, course.asked, wanted)
         match begun:
@@ -122,7 +122,7 @@ async def open_stream(desk: LiveDesk, known: Known, asked: Asked, dialect: str, 
     """
     if dialect not in STREAM_READERS:
         raise InvalidRequest(f"'dialect' must be one of {', '.join(STREAM_READERS)}.", "dialect", "invalid_value")
-    wanted = _streamed(STREAM_READERS[dialect](asked.body))
+    wanted = _streamed(STREAM_READERS[dialect](asked.body, asked.headers.get("anthropic-version")))
     begun = await begin(desk, known, asked, wanted)
     match begun:
         case Attach(stream_id):

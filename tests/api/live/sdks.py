@@ -81,6 +81,10 @@ def sdk_site(
             make_route(name, (_provider(name, simulator_process), upstream_model))
         openai = ProviderAccount.objects.get(name="openai")
         make_route("embed", (openai, "text-embedding-3-small"))
+        for name in ("openai", "anthropic"):
+            account = ProviderAccount.objects.get(name=name)
+            # It never has enough of tools.
+            make_route(f"{name}-tools", (account, f"{UPSTREAMS[name]}@tool_calls=1"))
         make_route("slow", (openai, "gpt-4o-mini@ttft_ms=600"))
         made = create_site("Bakery", f"bakery-{uuid.uuid4().hex[:8]}")
         Limit.objects.create(site=made.site, requests_per_minute=10_000, tokens_per_minute=10_000_000)
