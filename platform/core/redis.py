@@ -1,14 +1,17 @@
-"""Redis or Valkey as fast memory: a client for each event loop, scripts, and one error for all that can fail."""
+"""Redis or Valkey as fast memory: a client for each event loop, scripts on a shared line, one error for failures."""
 
 import asyncio
+import functools
 import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeAlias
 from weakref import WeakKeyDictionary
 
 import redis.asyncio
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import NoScriptError, RedisError, ResponseError
+
+Command: TypeAlias = tuple[Any, ...]
 
 #: How long a server may take to be reached, and for each answer. Who asks here has a visitor waiting.
 CONNECT_SECONDS, ANSWER_SECONDS = 0.5, 1.0
@@ -16,6 +19,8 @@ CONNECT_SECONDS, ANSWER_SECONDS = 0.5, 1.0
 CONNECTIONS = 512
 
 _clients: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, redis.asyncio.Redis]] = WeakKeyDictionary()
+
+_lines: "WeakKeyDictionary[redis.asyncio.Redis, Line]" = WeakKeyDictionary()
 
 
 class RedisAway(Exception):
@@ -26,19 +31,51 @@ def client(url: str) -> redis.asyncio.Redis:
     """Return the running loop's client for a server. Keys and values are bytes."""
     clients = _clients.setdefault(asyncio.get_running_loop(), {})
     if url not in clients:
-        clients[url] = redis.asyncio.Redis.from_url(
-            url,
-            socket_connect_timeout=CONNECT_SECONDS,
-            socket_timeout=ANSWER_SECONDS,
-            max_connections=CONNECTIONS,
-            protocol=2,
-        )
+        clients[url] = _connect(url)
     return clients[url]
+
+
+def _connect(url: str) -> redis.asyncio.Redis:
+    server = redis.asyncio.Redis.from_url(
+        url,
+        socket_connect_timeout=CONNECT_SECONDS,
+        socket_timeout=ANSWER_SECONDS,
+        max_connections=CONNECTIONS,
+        protocol=2,
+    )
+    # Its kind depends on the address: TCP, TLS or a socket.
+    pool: Any = server.connection_pool
+    pool.connection_class = _cancelable(pool.connection_class)
+    return server
+
+
+@functools.cache
+def _cancelable(kind: type[Any]) -> type[Any]:
+    """Return connections of a kind that send without `asyncio.wait_for`.
+
+    In Python 3.11 that swallows the cancellation of who waits when what is waited for is done, as sending nearly
+    always is; and it makes a task of each command.
+    """
+
+    class Cancelable(kind):  # type: ignore[misc] # a class that the address decides
+        socket_timeout: float | None
+
+        async def send_packed_command(self, command: Any, check_health: bool = True) -> None:
+            seconds, self.socket_timeout = self.socket_timeout, None
+            try:
+                async with asyncio.timeout(seconds):
+                    await super().send_packed_command(command, check_health)
+            finally:
+                self.socket_timeout = seconds
+
+    return Cancelable
 
 
 async def close_clients() -> None:
     """Close the running loop's clients."""
     for each in _clients.pop(asyncio.get_running_loop(), {}).values():
+        if line := _lines.pop(each, None):
+            await line.close()
         await each.aclose()
 
 
@@ -60,8 +97,100 @@ class Script:
 
     async def run(self, server: redis.asyncio.Redis, keys: Sequence[str | bytes], arguments: Sequence[Any]) -> Any:
         """Return what the script returns. Raises `RedisAway`."""
+        line = _line(server)
         with redis_errors():
             try:
-                return await server.execute_command("EVALSHA", self._sha, len(keys), *keys, *arguments)  # type: ignore[no-untyped-call]
+                return await line.call("EVALSHA", self._sha, len(keys), *keys, *arguments)
             except NoScriptError:
-                return await server.execute_command("EVAL", self._source, len(keys), *keys, *arguments)  # type: ignore[no-untyped-call]
+                return await line.call("EVAL", self._source, len(keys), *keys, *arguments)
+
+
+class Line:
+    """One connection that many tasks share: what they ask at about the same time goes out together.
+
+    For short commands that every live request needs: one from a pool of connections takes three times as long. A
+    command is never sent twice. What waits in Redis needs a connection of its own.
+    """
+
+    def __init__(self, server: redis.asyncio.Redis) -> None:
+        pool = server.connection_pool
+        # It has its own bound over each exchange.
+        self._connection = pool.connection_class(**{**pool.connection_kwargs, "socket_timeout": None})
+        self._unsent: list[tuple[Command, asyncio.Future[Any]]] = []
+        self._talking: asyncio.Task[None] | None = None
+
+    async def call(self, *command: Any) -> Any:
+        """Return the answer. Raises `RedisError` and `OSError`."""
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Any] = loop.create_future()
+        self._unsent.append((command, answer))
+        if self._talking is None:
+            self._talking = loop.create_task(self._talk(), name="redis-line")
+        return await answer
+
+    async def close(self) -> None:
+        """Hang up; who still waits hears of it."""
+        if self._talking is not None:
+            self._talking.cancel()
+            await asyncio.gather(self._talking, return_exceptions=True)
+        await self._connection.disconnect()
+
+    async def _talk(self) -> None:
+        try:
+            while self._unsent:
+                asked, self._unsent = self._unsent, []
+                await self._exchange(asked)
+        finally:
+            self._talking = None
+            _fail(self._unsent, ConnectionResetError("The line was closed."))
+
+    async def _exchange(self, asked: "list[tuple[Command, asyncio.Future[Any]]]") -> None:
+        """Send commands, and hand out their answers, which come in the same order."""
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                await self._connect()
+                packed = self._connection.pack_commands(command for command, _ in asked)
+                await self._connection.send_packed_command(packed, check_health=False)
+                for _, answer in asked:
+                    _hand_out(answer, await self._next_answer())
+        except BaseException as error:
+            # The answers to come are nobody's any more.
+            await self._connection.disconnect(nowait=True)
+            is_ours = isinstance(error, RedisError | OSError)
+            _fail(asked, error if is_ours else ConnectionResetError("The line was closed."))
+            if not is_ours:
+                raise
+
+    async def _connect(self) -> None:
+        reader = getattr(self._connection, "_reader", None)
+        if reader is not None and reader.at_eof():
+            # The server has hung up since, as one does that is restarted. Nothing is sent there.
+            await self._connection.disconnect(nowait=True)
+        await self._connection.connect()  # type: ignore[no-untyped-call]
+
+    async def _next_answer(self) -> Any:
+        try:
+            return await self._connection.read_response(disable_decoding=True)
+        except ResponseError as error:
+            return error
+
+
+def _hand_out(answer: "asyncio.Future[Any]", value: Any) -> None:
+    if answer.done():
+        return  # Whoever asked has gone.
+    if isinstance(value, Exception):
+        answer.set_exception(value)
+    else:
+        answer.set_result(value)
+
+
+def _fail(asked: "list[tuple[Command, asyncio.Future[Any]]]", error: BaseException) -> None:
+    for _, answer in asked:
+        if not answer.done():
+            answer.set_exception(error)
+
+
+def _line(server: redis.asyncio.Redis) -> Line:
+    if server not in _lines:
+        _lines[server] = Line(server)
+    return _lines[server]

@@ -1,10 +1,14 @@
 import asyncio
+from pathlib import Path
 
 import pytest
 from django.conf import settings
+from redis.asyncio import Redis
 
 from core import redis
 from core.redis import RedisAway, Script
+from nightdesk.local.valkey import valkey_server
+from tests.ports import own_port
 
 
 async def test_a_loop_has_one_client_for_a_server() -> None:
@@ -36,9 +40,10 @@ async def test_a_server_that_is_away_is_one_error() -> None:
 
 
 async def test_a_server_that_never_answers_is_given_up() -> None:
-    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.read()
-        writer.close()
+    callers: list[asyncio.StreamWriter] = []
+
+    async def silent(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        callers.append(writer)
 
     async with await asyncio.start_server(silent, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
@@ -47,3 +52,77 @@ async def test_a_server_that_never_answers_is_given_up() -> None:
                 await Script("return 1").run(redis.client(f"redis://127.0.0.1:{port}/0"), [], [])
         finally:
             await redis.close_clients()
+            for caller in callers:
+                caller.close()
+                await caller.wait_closed()
+
+
+async def test_who_waits_for_it_can_be_canceled_at_any_moment() -> None:
+    server = redis.client(settings.REDIS_URL)
+    try:
+        for turns in range(12):
+            await server.ping()
+            asking = asyncio.create_task(_ask_twice(server))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            asking.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await asking
+    finally:
+        await redis.close_clients()
+
+
+async def _ask_twice(server: Redis) -> None:
+    await server.ping()
+    await asyncio.Event().wait()
+
+
+async def test_many_ask_at_once_and_each_gets_its_own_answer() -> None:
+    script = Script("return ARGV[1]")
+    server = redis.client(settings.REDIS_URL)
+    try:
+        answers = await asyncio.gather(*(script.run(server, [], [number]) for number in range(200)))
+    finally:
+        await redis.close_clients()
+
+    assert answers == [b"%d" % number for number in range(200)]
+
+
+async def test_a_mistake_in_one_command_is_not_the_others() -> None:
+    good, bad = Script("return ARGV[1]"), Script("return redis.call('no-such-command')")
+    server = redis.client(settings.REDIS_URL)
+    try:
+        answers = await asyncio.gather(
+            good.run(server, [], ["a"]), bad.run(server, [], []), good.run(server, [], ["b"]), return_exceptions=True
+        )
+    finally:
+        await redis.close_clients()
+
+    assert (answers[0], type(answers[1]), answers[2]) == (b"a", RedisAway, b"b")
+
+
+async def test_who_goes_away_does_not_mix_up_the_answers() -> None:
+    script = Script("return ARGV[1]")
+    server = redis.client(settings.REDIS_URL)
+    try:
+        gone = asyncio.create_task(script.run(server, [], ["gone"]))
+        stays = asyncio.create_task(script.run(server, [], ["stays"]))
+        await asyncio.sleep(0)
+        gone.cancel()
+
+        assert await stays == b"stays"
+        assert await script.run(server, [], ["next"]) == b"next"
+    finally:
+        await redis.close_clients()
+
+
+async def test_after_a_restart_of_the_server_nobody_notices(tmp_path: Path) -> None:
+    port = own_port()
+    script = Script("return ARGV[1]")
+    try:
+        with valkey_server(tmp_path / "valkey", port) as valkey:
+            assert await script.run(redis.client(valkey.url), [], ["before"]) == b"before"
+        with valkey_server(tmp_path / "valkey", port) as valkey:
+            assert await script.run(redis.client(valkey.url), [], ["after"]) == b"after"
+    finally:
+        await redis.close_clients()
