@@ -1,6 +1,7 @@
 """Four processes of fifty clients each against one limit: exactly the limit is let in."""
 
 import random
+from functools import partial
 
 from pytest_django.fixtures import Settings
 
@@ -19,17 +20,17 @@ def limits_of(seed: int) -> tuple[int, int, int]:
     return chance.randint(1, 500), chance.randint(TOKENS, 500 * TOKENS), chance.randint(1, 500)
 
 
-def asks_for(seed: int, process: int) -> list[Ask]:
+def asks_for(run: str, seed: int, process: int) -> list[Ask]:
     per_minute, per_hour, at_once = limits_of(seed)
     windows = (requests(per_minute), tokens(per_hour, 3600))
     return [
-        ask(f"race_{seed}", *windows, tokens=TOKENS, concurrency=at_once, request_id=f"{process}_{n}")
+        ask(f"{run}-{seed}", *windows, tokens=TOKENS, concurrency=at_once, request_id=f"{process}_{n}")
         for n in range(ASKS)
     ]
 
 
-def test_exactly_the_limit_is_let_in_over_all_processes(settings: Settings) -> None:
-    let_in = race(settings.REDIS_URL, asks_for, SEEDS)
+def test_exactly_the_limit_is_let_in_over_all_processes(settings: Settings, shop: str) -> None:
+    let_in = race(settings.REDIS_URL, partial(asks_for, shop), SEEDS)
 
     allowed = [(per_minute, hour // TOKENS, at_once) for per_minute, hour, at_once in map(limits_of, SEEDS)]
     assert let_in == [min(PROCESSES * ASKS, *each) for each in allowed]

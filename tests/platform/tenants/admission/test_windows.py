@@ -54,16 +54,16 @@ async def test_random_asks_are_let_in_exactly_as_plain_python_would(
     assert all(each.most_at_once() <= each.limit for each in plain)
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(4))
 async def test_beyond_64_asks_a_window_is_late_by_a_64th_at_most_and_never_early(
     server: Redis, clock: Clock, timed: Scripts, shop: str, seed: int
 ) -> None:
     chance = random.Random(seed)
-    window = requests(chance.randint(65, 200))
+    window = requests(chance.randint(65, 150))
     plain = PlainWindow(window.limit, window.seconds * SECOND)
 
     now = 0
-    for _ in range(500):
+    for _ in range(300):
         now += round(chance.expovariate(chance.choice((1, 5, 20))) * SECOND)
         await clock.set(now)
         if isinstance(await admit(server, ask(shop, window), timed), Admitted):
@@ -133,7 +133,7 @@ async def test_windows_of_sites_names_spans_and_units_are_apart(server: Redis, s
     assert isinstance(await admit(server, ask(shop, one)), Limited)
 
 
-@pytest.mark.parametrize("limit", [10**6, 10**15, 10**40])
+@pytest.mark.parametrize("limit", [10**6, 10**40])
 async def test_a_window_stays_small_whatever_its_limit(
     server: Redis, clock: Clock, timed: Scripts, shop: str, limit: int
 ) -> None:
@@ -141,7 +141,7 @@ async def test_a_window_stays_small_whatever_its_limit(
     chance = random.Random(1)
 
     # A crowd at one moment is kept exactly; after it, whatever comes in a span's 64th shares an entry.
-    for pause in (1,) * 200 + (SECOND // 3,) * 400:
+    for pause in (1,) * 70 + (SECOND // 2,) * 150:
         now += pause + chance.randint(0, 1000)
         await clock.set(now)
         assert isinstance(await admit(server, ask(shop, window, tokens=10), timed), Admitted)
