@@ -15,6 +15,7 @@ from api.live.edges import Wanted
 from api.live.who import Known, use_up
 from core import clock, metrics
 from core.redis import RedisAway
+from inference import cache
 from inference.accounts import Asker, to_open_account
 from inference.calls import CallOpened
 from inference.errors import NoProvider, UnknownModel
@@ -55,6 +56,8 @@ class Begun:
     #: None: it was let in uncounted, for Redis is away.
     admitted: Admitted | None
     input_tokens: int
+    #: Vectors of it may be kept, and given again.
+    may_cache: bool = False
 
     @property
     def left(self) -> tuple[Left, ...]:
@@ -81,7 +84,7 @@ async def begin(
     _check_length(wanted, targets, input_tokens)
     allowed = await limits_for(known.identity.site.id, desk.threads)
     ask = _ask(desk, known, asked, wanted, targets, allowed, input_tokens, stream_id or new_stream_id())
-    begun = Begun(known, wanted, targets, _asker(known, asked, wanted), ask, None, input_tokens)
+    begun = Begun(known, wanted, targets, _asker(known, asked, wanted), ask, None, input_tokens, may_cache(asked))
     try:
         outcome = await admit(desk.server, ask)
     except RedisAway as error:
@@ -184,12 +187,15 @@ def _ask(
 
 def _cache_key(known: Known, asked: Asked, wanted: Wanted) -> bytes | None:
     """Return under which key the answer would be kept; None where it is not looked for."""
-    directives = asked.headers.get("cache-control", "")
-    is_unwanted = wanted.streams or not settings.CACHE_SECONDS or "no-store" in directives or "no-cache" in directives
-    # Embeddings are kept by input (`api.live.vectors`).
-    if is_unwanted or not isinstance(wanted.request, ChatRequest):
+    if wanted.streams or not may_cache(asked) or not isinstance(wanted.request, ChatRequest):
         return None
-    return hashlib.sha256(wanted.wire.value.encode() + b"\n" + asked.body).digest()
+    return cache.key_of(known.site, wanted.request, wanted.wire.value)
+
+
+def may_cache(asked: Asked) -> bool:
+    """Say whether answers are kept, and the caller has nothing against that."""
+    directives = asked.headers.get("cache-control", "")
+    return bool(settings.CACHE_SECONDS) and "no-store" not in directives and "no-cache" not in directives
 
 
 def _asker(known: Known, asked: Asked, wanted: Wanted) -> Asker:

@@ -12,11 +12,12 @@ from weakref import WeakKeyDictionary
 import structlog
 from django.conf import settings
 
+from api.live.job_states import JobStates
 from api.live.leases import Leases
 from core import redis
 from core.threads import DatabaseThreads
 from inference import routing
-from inference.breaker import NO_BREAKER, Breaker
+from inference.breaker import Breakers
 from inference.clients import Clients
 from inference.retry_budget import RetryBudgets
 from inference.routing import Routing
@@ -37,10 +38,11 @@ class LiveDesk:
         self.threads = DatabaseThreads("live", THREADS)
         self.clients = Clients()
         self.budgets = RetryBudgets(settings.RETRY_BUDGET_PERCENT / 100, settings.RETRY_BUDGET_FLOOR)
-        self.breakers: Breaker = NO_BREAKER
+        self.breakers = Breakers(settings.REDIS_URL)
         self.chance = random.Random()  # noqa: S311 (jitter and weights, no secrets)
         self.mark = ProcessMark(self.server)
         self.leases = Leases(self.server)
+        self.job_states = JobStates(self.server, self.threads)
         self.streams = LiveStreams(
             self.server,
             self.mark,
@@ -82,9 +84,11 @@ class LiveDesk:
         """End what runs: streams get the drain time, accounts are written, then connections close."""
         await self.drain()
         self.leases.stop()
+        self.job_states.stop()
         if self._beside:
             await asyncio.wait(self._beside, timeout=2)
         await self.mark.stop()
+        await self.breakers.close()
         await self.clients.close()
         self.threads.close()
         await redis.close_clients()

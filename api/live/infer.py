@@ -3,7 +3,11 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
+
+from django.conf import settings
+from django.db import OperationalError
 
 from api.live.answer import (
     JSON,
@@ -13,11 +17,12 @@ from api.live.answer import (
     send_body,
     send_error,
     send_events,
+    send_whole,
 )
 from api.live.asked import Asked
 from api.live.begin import Begun, begin, idempotency_key, to_json
 from api.live.consumer import Reply
-from api.live.desk import LiveDesk
+from api.live.desk import LiveDesk, live_desk
 from api.live.edges import STREAM_READERS, Reader, Wanted, Wire
 from api.live.run import account_for_hit, start_run
 from api.live.who import Known, enter
@@ -25,10 +30,12 @@ from core import clock, metrics
 from providers.dialects.errors import InvalidRequest
 from streams.entries import About
 from streams.follow import follow
+from streams.live import LiveStream
 from tenants import tickets
 from tenants.admission.asks import Attach, Hit
 from tenants.admission.windows import Left
 from tenants.limits import Scope
+from tenants.live_proof import is_site_origin
 from tenants.tickets import Readable
 
 #: A stream that another process is about to begin is waited for so long.
@@ -75,7 +82,17 @@ async def answered(course: Course, reply: Reply, answer: Callable[[Course, Reply
         if reply.has_begun:
             # An answer that breaks off: the connection is closed without its end, so nobody takes it for whole.
             raise
+        await _let_the_page_read(course)
         await send_error(course, reply, error)
+
+
+async def _let_the_page_read(course: Course) -> None:
+    """Let a page of any site's read why it was refused, also before it is clear whose it is."""
+    origin = course.asked.origin
+    if course.origin is None and origin is not None:
+        with suppress(OperationalError):
+            if await is_site_origin(origin, (await live_desk()).threads):
+                course.origin = origin
 
 
 async def start_stream(asked: Asked, reply: Reply) -> None:
@@ -93,12 +110,14 @@ async def _start_stream(course: Course, reply: Reply) -> None:
         known.identity,
         Readable.STREAM,
         stream_id,
-        origin=asked.headers.get("x-ticket-origin"),
+        # Started by a page itself, the stream is for that page.
+        origin=asked.headers.get("x-ticket-origin") or asked.origin,
         own=asked.own_origin,
     )
     body = {
         "id": stream_id,
-        "events_url": f"{asked.own_origin}/v1/streams/{stream_id}/events",
+        # Not where we were asked at: that may be an address of the inside, and this goes to a browser.
+        "events_url": f"{settings.BASE_URL}/v1/streams/{stream_id}/events",
         "ticket": ticket.text,
         "expires_at": ticket.expires_at,
     }
@@ -128,7 +147,10 @@ async def open_stream(desk: LiveDesk, known: Known, asked: Asked, dialect: str, 
         case Attach(stream_id):
             return Opened(stream_id, is_replayed=True)
         case Begun():
-            _run_stream(desk, begun, detached=detached, continuation=_wants_continuation(asked))
+            started = _run_stream(desk, begun, detached=detached, continuation=_wants_continuation(asked))
+            if detached:
+                # Its reader has yet to come, and may come to any process.
+                await desk.streams.announced(started)
             return Opened(begun.ask.stream_id, begun.left)
         case Hit():
             raise AssertionError("Streams are not looked for among the kept answers.")
@@ -143,11 +165,13 @@ async def _answer_begun(desk: LiveDesk, course: Course, reply: Reply, begun: Beg
         await _serve(desk, course, reply, begun.known, begun.ask.stream_id)
     else:
         waited = time.perf_counter()
-        body, _ = await start_run(desk, begun).whole()
+        run = start_run(desk, begun)
+        body = await run.whole()
         course.upstream_seconds = time.perf_counter() - waited
-        if begun.ask.cache_key is not None:
-            metrics.cached.labels("miss").inc()
-            course.cached = "MISS"
+        if begun.ask.cache_key is not None or run.known_inputs is not None:
+            # Of a list of inputs only the whole list is a hit.
+            course.cached = "MISS" if run.trace.closed else "HIT"
+            metrics.cached.labels(course.cached.lower()).inc()
         await send_body(course, reply, body)
 
 
@@ -169,8 +193,7 @@ async def _serve(
         course.upstream_seconds = time.perf_counter() - waited
         about = following.about
         if about.content_type == JSON:
-            body = b"".join(event.data for event in events)
-            await send_body(course, reply, body, about.status)
+            await send_whole(course, reply, about, events)
         else:
             await send_events(course, reply, following, events)
 
@@ -184,9 +207,9 @@ async def _answer_from_cache(
     await send_body(course, reply, body)
 
 
-def _run_stream(desk: LiveDesk, begun: Begun, *, detached: bool = False, continuation: bool = False) -> None:
+def _run_stream(desk: LiveDesk, begun: Begun, *, detached: bool = False, continuation: bool = False) -> LiveStream:
     run = start_run(desk, begun, continuation=continuation)
-    desk.streams.start(_about(begun, "stream"), run.write_stream, detached=detached)
+    return desk.streams.start(_about(begun, "stream"), run.write_stream, detached=detached)
 
 
 def _run_answer(desk: LiveDesk, begun: Begun) -> None:

@@ -14,10 +14,11 @@ from api.errors import Problem, problem_of
 from api.live.answer import EVENT_STREAM, JSON
 from api.live.begin import Begun
 from api.live.desk import LiveDesk
-from api.live.edges import Answering, Wanted, encode_answer, encode_error, encoder_for, to_fault
+from api.live.edges import Answering, Wanted, encode_answer, encode_error, encoder_for, status_for, to_fault
 from api.live.who import Known
 from core import clock, metrics
 from core.redis import RedisAway, redis_errors
+from inference import cache
 from inference.accounts import to_account, to_open_account
 from inference.calls import CallClosed, CallOpened, CallOutcome, Trace
 from inference.complete import Answered, PutOff, Unanswered, complete
@@ -30,10 +31,10 @@ from metering.buffer import USAGE, to_entry
 from metering.models import Outcome as Usages
 from providers.dialects.encoding import StreamEncoder
 from providers.errors import Overloaded
-from providers.types import Burst, ChatRequest, Usage
+from providers.types import Answer, Burst, ChatRequest, EmbeddingRequest, Embeddings, InferenceRequest, Usage
 from streams.entries import End
 from streams.log import Writer
-from tenants.admission.admission import open_key, settle
+from tenants.admission.admission import open_key, recall, settle
 from tenants.admission.asks import Cached, settlement
 
 log = structlog.get_logger(__name__)
@@ -43,6 +44,8 @@ STOPPED = Problem(503, "service_unavailable_error", "stopping", "The desk is res
 
 Outcome = Literal["keep", "drop"]
 
+#: Longer lists of inputs are asked for as a whole.
+MOST_RECALLED = 256
 #: Stands for the provider in the account of an answer that was kept.
 CACHE = "cache"
 
@@ -77,25 +80,31 @@ class Run:
         self._created = created
         self._continuation = continuation
         self.trace = Trace(begun.ask.request_id)
+        #: Of a list of inputs: how many vectors were known. None: nobody looked.
+        self.known_inputs: int | None = None
 
     # Whole answers
 
-    async def whole(self) -> tuple[bytes, Target]:
+    async def whole(self) -> bytes:
         """Return the body of the answer. It is accounted for, also if this is canceled or raises."""
         outcome: Outcome = "drop"
         cached: tuple[Cached, ...] = ()
         try:
-            answered = await self._ask_whole()
-            body = encode_answer(self._begun.wanted, answered.answer, self._answering(answered.target))
-            outcome, cached = "keep", self._to_cache(body)
-            return body, answered.target
+            if isinstance(self._begun.wanted.request, EmbeddingRequest):
+                body, cached = await self._vectors(self._begun.wanted.request)
+            else:
+                answered = await self._ask_whole(self._begun.wanted.request)
+                body = self._encode(answered.answer, answered.target)
+                cached = self._to_cache(body)
+            outcome = "keep"
+            return body
         finally:
             self._desk.do_beside(self._settle(outcome, cached))
 
     async def write_whole(self, writer: Writer) -> None:
         """Write the answer as a stream of one event, for all who ask for the same."""
         try:
-            body, _ = await self.whole()
+            body = await self.whole()
         except asyncio.CancelledError:
             raise
         except Exception as error:
@@ -106,10 +115,39 @@ class Run:
         writer.append([("", body)])
         await writer.finish(End("done"))
 
-    async def _ask_whole(self) -> Answered:
+    async def _vectors(self, request: EmbeddingRequest) -> tuple[bytes, tuple[Cached, ...]]:
+        """Answer with the vectors that are known, and ask for the others only."""
+        known = await self._recall(request)
+        if known is None:
+            answered = await self._ask_whole(request)
+            return self._encode(answered.answer, answered.target), ()
+        self.known_inputs = sum(each is not None for each in known.known)
+        rest, target = None, self._begun.targets[0]
+        if known.rest is not None:
+            answered = await self._ask_whole(known.rest)
+            assert isinstance(answered.answer, Embeddings)
+            rest, target = answered.answer, answered.target
+        kept = known.to_keep(rest) if rest is not None else []
+        cached = tuple(Cached(key, vector, settings.CACHE_SECONDS) for key, vector in kept)
+        return self._encode(known.answer(rest), target), cached
+
+    async def _recall(self, request: EmbeddingRequest) -> cache.Recalled | None:
+        """Look up what is known of an answer; None where nothing is kept."""
+        keys = cache.keys_of_inputs(self._begun.known.site, request) if self._begun.may_cache else None
+        if keys is None or len(keys) > MOST_RECALLED:
+            return None
+        try:
+            return cache.recalled(request, keys, await recall(self._desk.server, self._begun.known.site, keys))
+        except RedisAway:
+            return None
+
+    def _encode(self, answer: Answer, target: Target) -> bytes:
+        return encode_answer(self._begun.wanted, answer, self._answering(target))
+
+    async def _ask_whole(self, request: InferenceRequest) -> Answered:
         begun = self._begun
         result = await complete(
-            begun.wanted.request,
+            request,
             begun.targets,
             trace=self.trace,
             ledger=LiveLedger(self._desk, begun),
@@ -194,7 +232,9 @@ class Run:
 
     def _write_problem(self, writer: Writer, problem: Problem) -> None:
         wire, request_id = self._begun.wanted.wire, self._begun.ask.request_id
-        writer.describe(status=problem.status, content_type=JSON)
+        writer.describe(
+            status=status_for(wire, problem), content_type=JSON, retry_after_seconds=problem.retry_after_seconds
+        )
         writer.append([("", encode_error(wire, problem, request_id))])
 
     # Accounts
@@ -238,7 +278,8 @@ class Run:
             created=self._created,
             request_id=begun.ask.request_id,
             provider=target.provider.name,
-            dialect=target.provider.dialect,
+            # What two providers wrote is put together from events, whoever they are.
+            dialect=None if self._continuation else target.provider.dialect,
             input_tokens=begun.input_tokens,
         )
 

@@ -130,3 +130,17 @@ def test_with_a_token_the_metrics_are_for_who_shows_it(live: Live, settings: Set
 
     assert shown.status_code == 200
     assert httpx.get(f"{live.url}/metrics").status_code == 404
+
+
+def test_of_a_list_of_inputs_only_the_unknown_are_asked_for(live: Live) -> None:
+    def ask(*inputs: str) -> httpx.Response:
+        return live.post("/v1/embeddings", {"model": "embed", "input": list(inputs)})
+
+    first, more, again = ask("a", "b"), ask("b", "c", "a"), ask("c", "a")
+
+    assert [each.headers["x-cache"] for each in (first, more, again)] == ["MISS", "MISS", "HIT"]
+    vectors = [row["embedding"] for row in more.json()["data"]]
+    assert [vectors[2], vectors[0]] == [row["embedding"] for row in first.json()["data"]]
+    assert [row["embedding"] for row in again.json()["data"]] == [vectors[1], vectors[2]]
+    assert again.json()["usage"]["total_tokens"] == 0
+    assert len(live.simulator.finished(2)) == 2

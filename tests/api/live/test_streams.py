@@ -3,7 +3,9 @@
 from typing import Any
 
 import httpx
+from pytest_django import Settings
 
+from inference.models import ProviderAccount, Route, Target
 from tests.api.live.conftest import Live
 
 CHAT: dict[str, Any] = {
@@ -40,7 +42,8 @@ def test_a_stream_can_be_read_again_from_any_event(live: Live) -> None:
     assert len(live.simulator.finished()) == 1
 
 
-def test_a_detached_stream_is_read_with_its_ticket_alone(live: Live) -> None:
+def test_a_detached_stream_is_read_with_its_ticket_alone(live: Live, settings: Settings) -> None:
+    settings.BASE_URL = live.url
     started = live.post("/v1/streams", CHAT)
     assert started.status_code == 202, started.text
     given = started.json()
@@ -78,3 +81,20 @@ def test_a_cut_after_the_first_token_is_never_a_clean_end(live: Live) -> None:
     assert '"error"' in data[-1]
     (event,) = live.usage(1)
     assert event.estimated
+
+
+def test_an_answer_that_was_cut_goes_on_at_the_next_provider_if_asked_for(live: Live) -> None:
+    Target.objects.create(
+        route=Route.objects.get(model="cut-chat"),
+        provider=ProviderAccount.objects.get(name="sim-anthropic"),
+        upstream_model="claude-haiku-4-5",
+        position=2,
+    )
+
+    data = lines_of(
+        live.post("/v1/chat/completions", {**CHAT, "model": "cut-chat"}, x_nightdesk_continue="true").text, "data"
+    )
+
+    assert data[-1] == "[DONE]"
+    assert sum('"content":"' in each for each in data) > 5
+    assert {event.provider for event in live.usage(2)} == {"sim-openai", "sim-anthropic"}

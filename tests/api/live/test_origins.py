@@ -1,0 +1,79 @@
+"""Pages of other origins: what they may ask, and what they may read."""
+
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.api.live.conftest import Live
+
+PAGE, OTHER = "https://bakery.example", "https://evil.example"
+CHAT: dict[str, Any] = {"model": "openai-chat", "messages": [{"role": "user", "content": "Hello"}], "stream": True}
+
+
+@pytest.fixture
+def page(live: Live) -> Live:
+    """A site with pages."""
+    live.made.site.origins = [PAGE]
+    live.made.site.save()
+    return live
+
+
+def narrow_token(live: Live, **wanted: Any) -> str:
+    body = {"scope": "chat:write streams:read streams:write", "origin": PAGE, **wanted}
+    answer = live.post("/v1/tokens", body)
+    assert answer.status_code == 201, answer.text
+    return str(answer.json()["token"])
+
+
+def ask(live: Live, token: str, origin: str | None, path: str = "/v1/chat/completions") -> httpx.Response:
+    headers = {"authorization": f"Bearer {token}"} | ({"origin": origin} if origin else {})
+    return httpx.post(f"{live.url}{path}", json=CHAT, headers=headers, timeout=20)
+
+
+def test_a_page_of_the_site_may_read_the_answer_and_its_headers(page: Live) -> None:
+    answer = ask(page, narrow_token(page), PAGE)
+
+    assert answer.status_code == 200
+    assert answer.headers["access-control-allow-origin"] == PAGE
+    assert "X-Request-ID" in answer.headers["access-control-expose-headers"]
+    assert "access-control-allow-credentials" not in answer.headers
+    assert answer.headers["vary"] == "Origin"
+
+
+@pytest.mark.parametrize("origin", [OTHER, None, "null"])
+def test_a_bound_token_is_refused_elsewhere(page: Live, origin: str | None) -> None:
+    answer = ask(page, narrow_token(page), origin)
+
+    assert answer.status_code == 403
+    assert "access-control-allow-origin" not in answer.headers
+    assert page.simulator.journal() == []
+
+
+def test_a_page_may_read_why_it_was_refused(page: Live) -> None:
+    answer = ask(page, "nd_wrong", PAGE)
+
+    assert answer.status_code == 401
+    assert answer.headers["access-control-allow-origin"] == PAGE
+
+
+def test_a_page_s_own_stream_is_read_by_that_page_alone(page: Live) -> None:
+    started = ask(page, narrow_token(page), PAGE, "/v1/streams").json()
+    events = f"{page.url}/v1/streams/{started['id']}/events"
+    ticket = {"authorization": f"Bearer {started['ticket']}"}
+
+    read = httpx.get(events, headers={**ticket, "origin": PAGE}, timeout=20)
+    refused = httpx.get(events, headers={**ticket, "origin": OTHER}, timeout=20)
+
+    assert "[DONE]" in read.text
+    assert (refused.status_code, "access-control-allow-origin" in refused.headers) == (403, False)
+
+
+def test_a_preflight_is_answered_for_pages_of_sites_alone(page: Live) -> None:
+    asked = {"access-control-request-method": "POST", "access-control-request-headers": "authorization,content-type"}
+
+    known = httpx.options(f"{page.url}/v1/chat/completions", headers={**asked, "origin": PAGE})
+    unknown = httpx.options(f"{page.url}/v1/chat/completions", headers={**asked, "origin": OTHER})
+
+    assert (known.status_code, known.headers["access-control-allow-origin"]) == (204, PAGE)
+    assert (unknown.status_code, "access-control-allow-origin" in unknown.headers) == (403, False)
