@@ -193,7 +193,7 @@ def _to_outcome(ask: Ask, tokens: int, answer: list[Any]) -> Outcome:
         case [1, packed]:
             index, wait, *left = _numbers(packed)
             window = ask.windows[int(index)]
-            return Limited(window, wait / 1e6, _left(ask.windows, left), window.needs(tokens))
+            return Limited(window, min(wait / 1e6, window.seconds), _left(ask.windows, left), window.needs(tokens))
         case [2]:
             return TooManyAtOnce(ask.concurrency or 0)
         case [3]:

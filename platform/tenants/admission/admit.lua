@@ -10,6 +10,8 @@
 local ADMITTED, LIMITED, TOO_MANY, NONCE_USED, KEY_REUSED, ATTACH, HIT = 0, 1, 2, 3, 4, 5, 6
 local RUNNING, OPEN, NONCE, IDEMPOTENCY, CACHE, WINDOWS = 1, 2, 3, 4, 5, 6
 local NONCE_KEPT, DAY, WEEK = 300000, 86400000, 604800000
+-- Longer than any window, in us.
+local NEVER = 1e15
 
 local KEYS, ARGV = KEYS, ARGV
 local running, id, body, stream, numbers = KEYS[RUNNING], ARGV[1], ARGV[2], ARGV[3], ARGV[5]
@@ -39,7 +41,8 @@ for i = WINDOWS, #KEYS do
     local state, at, total = count(found[i], now, span)
     local over = total + needed - limit
     if over > 0 then
-        local until_room = moment_of_room(state, at, over, now) + span - now
+        -- What no waiting helps against is told before all else.
+        local until_room = needed > limit and NEVER or moment_of_room(state, at, over, now) + span - now
         if until_room > wait then worst, wait = i - WINDOWS, until_room end
     end
     states[i], begins[i], totals[i] = state, at, total

@@ -45,9 +45,9 @@ class Admitted:
 class Limited:
     """A window is full."""
 
-    #: The one that has no room for the longest.
+    #: The one that has no room for the longest, and before all others one whose whole limit is too small.
     window: Window
-    #: When the request would fit, if nobody else asks.
+    #: When the request would fit, if nobody else asks; for one that never fits, how long the window is.
     retry_after_seconds: float
     left: tuple[Left, ...]
     #: What the request needs of the window.

@@ -94,9 +94,10 @@ async def test_the_moment_that_is_told_is_the_first_at_which_the_ask_fits(
 
 
 async def test_what_needs_more_than_the_limit_never_fits_and_says_so(server: Redis, shop: str) -> None:
-    small = tokens(100)
+    small, day = tokens(100), requests(1, 86_400)
+    await admit(server, ask(shop, day))
 
-    refused = await admit(server, ask(shop, small, tokens=101))
+    refused = await admit(server, ask(shop, day, small, tokens=101))
 
     assert isinstance(refused, Limited)
     assert refused.never_fits
