@@ -41,12 +41,18 @@ class Canceled:
 @dataclass(frozen=True, slots=True)
 class GivenBack:
     """The job goes back to the queue through no fault of its own: the worker stops, or lost its lease, or cannot
-    read it yet, or the retry budget is spent. It may be claimed again after this time."""
+    read it yet, or the retry budget is spent, or its providers are left alone. After this time it may be claimed again.
+    """
 
     seconds: float = 0.0
     #: A code that the attempt and the waiting job bear; empty where there is nothing to say.
     why: str = ""
 
+
+#: What is left on a job of which nobody was asked: a retry for which there was no budget, …
+RETRY_BUDGET = "retry_budget"
+#: … or one whose providers are all left alone (`inference.breaker`).
+PROVIDERS_RESTING = "providers_resting"
 
 #: A retry for which there is no budget waits between so and so many seconds for its next chance: at first, …
 PUT_OFF_SECONDS = (5.0, 30.0)
@@ -77,9 +83,10 @@ def judge(unanswered: Unanswered, rule: RetryRule, chance: random.Random) -> Ret
     return RetryIn(seconds, code, message)
 
 
-def put_off(times: int, chance: random.Random) -> GivenBack:
-    """Give back a retry without budget, after it was put off so many times already."""
-    return GivenBack(chance.uniform(*PUT_OFF_SECONDS) * 2 ** min(times, MOST_DOUBLINGS), "retry_budget")
+def put_off(times: int, chance: random.Random, why: str = RETRY_BUDGET, least_seconds: float = 0.0) -> GivenBack:
+    """Give back a job of which nobody was asked, after it was put off so many times already."""
+    seconds = chance.uniform(*PUT_OFF_SECONDS) * 2 ** min(times, MOST_DOUBLINGS)
+    return GivenBack(max(seconds, least_seconds), why)
 
 
 def describe(error: ProviderError) -> tuple[str, str]:

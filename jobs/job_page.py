@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from core.display import age, duration, moment
+from jobs.endings import PROVIDERS_RESTING, RETRY_BUDGET
 from jobs.models import TERMINAL_STATES, Attempt, AttemptOutcome, Job, JobState, WorkerLease
 from jobs.read import AttemptAccount, JobAccount, account_of
 from jobs.shown import NOTHING, STATE_COLORS, Badge, Fact, Sight, error_text, when
 from jobs.timeline import Timeline, draw
 from jobs.told import AuditRow, EventRow, audit_rows, deliveries_of, event_rows
-from jobs.waiting import PUT_OFF, why_waits
+from jobs.waiting import why_waits
 from metering.models import Outcome, UsageEvent
 from metering.rating import to_usd
 from webhooks.models import Delivery, DeliveryState, Event
@@ -118,7 +119,7 @@ def read_page(job: Job, sight: Sight, now: datetime) -> JobPage:
 
 def _is_put_off(job: Job) -> bool:
     """Its code says what it waits for, not what went wrong."""
-    return job.state == JobState.QUEUED and job.error_code == PUT_OFF
+    return job.state == JobState.QUEUED and job.error_code in (RETRY_BUDGET, PROVIDERS_RESTING)
 
 
 def _without_calls(job: Job) -> JobAccount:

@@ -6,13 +6,11 @@ from datetime import datetime
 
 from core.display import age
 from inference.models import ProviderAccount
+from jobs.endings import PROVIDERS_RESTING, RETRY_BUDGET
 from jobs.leases import live_workers
 from jobs.models import Job, JobState
 from jobs.pauses import over_job
 from jobs.shown import pause_text
-
-#: What `jobs.execute` leaves on a job whose retry was put off.
-PUT_OFF = "retry_budget"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +49,13 @@ def _reasons(job: Job, now: datetime) -> Iterator[str]:
 
 
 def _not_yet(job: Job, when: str) -> str:
-    if job.error_code == PUT_OFF:
+    if job.error_code == RETRY_BUDGET:
         return (
             f"Its retry was put off: too much was retried in the last minute, for its site or with its provider. "
             f"Next chance {when}."
         )
+    if job.error_code == PROVIDERS_RESTING:
+        return f"Every provider that serves its model is in trouble, and left alone for now. Next chance {when}."
     if job.attempt:
         return f"An attempt failed; it is tried again {when}."
     return f"It was asked to begin later: {when}."

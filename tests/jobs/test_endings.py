@@ -5,7 +5,7 @@ import random
 import pytest
 
 from inference.complete import Unanswered
-from jobs.endings import Failed, RetryIn, RetryRule, judge, put_off
+from jobs.endings import PROVIDERS_RESTING, Failed, GivenBack, RetryIn, RetryRule, judge, put_off
 from providers import errors
 
 
@@ -55,3 +55,7 @@ def test_who_was_put_off_often_waits_longer(times: int, least: float, most: floa
 
     assert least <= min(waits) < 1.5 * least
     assert most * 0.9 < max(waits) <= most
+
+
+def test_who_waits_for_a_provider_waits_as_long_as_it_said() -> None:
+    assert put_off(0, random.Random(1), PROVIDERS_RESTING, 200.0) == GivenBack(200.0, "providers_resting")

@@ -62,6 +62,14 @@ def test_a_retry_that_was_put_off_waits_for_the_budget(site: Site, worker_id: UU
     assert "Next chance in 1 h." in why(job)
 
 
+def test_while_its_providers_are_left_alone_it_waits_for_them(site: Site, worker_id: UUID) -> None:
+    job = make_job(site, attempt=1, error_code="providers_resting", available_at=in_seconds(90))
+
+    assert why(job) == (
+        "Every provider that serves its model is in trouble, and left alone for now. Next chance in 1 min."
+    )
+
+
 def test_the_time_between_two_attempts_and_a_late_begin_are_told_apart(site: Site, worker_id: UUID) -> None:
     retried = make_job(site, attempt=1, error_code="unavailable", available_at=in_seconds(90))
     later = make_job(site, available_at=in_seconds(7300))
