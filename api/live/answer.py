@@ -15,7 +15,7 @@ from api.live.asked import Asked
 from api.live.consumer import Headers, Reply
 from api.live.edges import Wire, encode_error
 from core import clock, metrics
-from providers.dialects.sse_writer import KEEP_ALIVE, to_sse
+from providers.dialects.sse_writer import KEEP_ALIVE, to_sse, to_unnumbered
 from streams.entries import Event
 from streams.follow import Following
 from tenants import origins
@@ -100,9 +100,13 @@ async def send_events(course: Course, reply: Reply, following: Following, events
     metrics.first_byte_seconds.labels(course.route).observe(time.perf_counter() - course.asked.started_at)
     stream_id = following.about.id
     await reply.write(_sse(stream_id, events, retry_milliseconds=RETRY_MILLISECONDS))
-    async for more in following:
-        await reply.write(_sse(stream_id, more) if more else KEEP_ALIVE)
-    await reply.write(b"", more=False)
+    last_words = b""
+    try:
+        async for more in following:
+            await reply.write(_sse(stream_id, more) if more else KEEP_ALIVE)
+    except Exception as error:  # whatever it is, the reader must neither wait for ever nor take this for an end
+        last_words = _last_words(course, following.about.dialect, error)
+    await reply.write(last_words, more=False)
     course.done(200)
 
 
@@ -116,6 +120,14 @@ async def first_events(following: Following) -> Sequence[Event]:
 
 def keep_alive_seconds() -> float:
     return float(settings.STREAM_KEEPALIVE_SECONDS)
+
+
+def _last_words(course: Course, dialect: str, error: Exception) -> bytes:
+    """Say in the stream's dialect that it breaks off here. No event of the stream: whoever comes back lacks nothing."""
+    problem, wire = problem_of(error), Wire(dialect)
+    _log(course, problem, error)
+    name = "" if wire is Wire.OPENAI else "error"
+    return to_unnumbered(name, encode_error(wire, problem, course.asked.request_id))
 
 
 def _sse(stream_id: str, events: Sequence[Event], retry_milliseconds: int | None = None) -> bytes:

@@ -24,6 +24,11 @@ def to_sse(
     return b"".join(parts)
 
 
+def to_unnumbered(event: str, data: bytes) -> bytes:
+    """Return a frame that is no event of the stream: a reader that comes back does not count it."""
+    return b"%bdata: %b\n\n" % (b"event: %b\n" % event.encode() if event else b"", _lines(data))
+
+
 def _lines(data: bytes) -> bytes:
     """Return data of several lines as as many fields; JSON on one line as it is."""
     if b"\n" not in data and b"\r" not in data:

@@ -95,11 +95,8 @@ class Fleet:
         return self._kept[:count]
 
     def start(self, *environments: Mapping[str, str], server: str = "uvicorn") -> list[Web]:
-        """Start some more, together, each with variables of its own."""
-        started = [self._launch({**ENVIRONMENT, **one}, server) for one in environments]
-        for web in started:
-            wait_for(web.is_up, seconds=60, every=0.05)
-        return started
+        """Start some more, each with variables of its own. `Desk.make_known` waits for them."""
+        return [self._launch({**ENVIRONMENT, **one}, server) for one in environments]
 
     def close(self) -> None:
         for web in self._all:
@@ -169,10 +166,11 @@ class Desk:
         return webs
 
     def make_known(self, webs: Sequence[Web]) -> None:
-        """Wait until the processes know all routes that were made."""
+        """Wait until the processes answer, and know all routes that were made."""
         headers = Caller(self, create_site("Prober", f"prober-{uuid.uuid4().hex[:8]}")).headers
         newest = list(self._routes.values())[-1]
         for web in webs:
+            wait_for(web.is_up, seconds=60, every=0.05)
             wait_for(lambda: httpx.get(f"{web.url}/v1/models/{newest}", headers=headers).status_code == 200)  # noqa: B023
 
     def caller(self) -> "Caller":

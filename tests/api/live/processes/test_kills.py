@@ -1,0 +1,76 @@
+"""A process that serves streams is killed: whoever reads them is told so, and every call is accounted for, once."""
+
+import signal
+import time
+from typing import Any
+
+import pytest
+
+from metering.models import Outcome
+from providers.types import Dialect
+from tests.api.live.processes.fleet import Caller, Desk, Web
+from tests.api.live.processes.wire import Answer, ask, at_once, error_in, has_clean_end
+from tests.polling import wait_until
+
+ENDLESS = "deltas=600,inter_token_ms=50"
+#: The dialects of `POST /v1/streams`, in whose words its readers are told of an end.
+SPOKEN = {"openai": Dialect.OPENAI, "anthropic": Dialect.ANTHROPIC, "wordpress": Dialect.OPENAI}
+#: A mark lives for 4 s; the rest is a machine that is busy.
+SECONDS = 10
+
+
+@pytest.fixture(scope="module")
+def model(desk: Desk) -> str:
+    desk.make_routes([[(Dialect.OPENAI, ENDLESS)]])
+    return desk.model((Dialect.OPENAI, ENDLESS))
+
+
+def body(model: str, *, stream: bool) -> dict[str, Any]:
+    messages = [{"role": "user", "content": "Go on for ever."}]
+    return {"model": model, "messages": messages, "stream": stream, "max_tokens": 4000}
+
+
+async def start(web: Web, caller: Caller, model: str, dialect: str) -> str:
+    """Start a stream that nobody reads yet; return its id."""
+    answer = await ask(web.url, "POST", f"/v1/streams?dialect={dialect}", caller.headers, body(model, stream=True))
+    assert answer.status == 202, answer.raw
+    return str(answer.json()["id"])
+
+
+async def read(web: Web, caller: Caller, stream_id: str, after: str = "") -> Answer:
+    return await ask(web.url, "GET", f"/v1/streams/{stream_id}/events{after}", caller.headers)
+
+
+def test_a_killed_process_leaves_words_to_its_readers_and_accounts(desk: Desk, caller: Caller, model: str) -> None:
+    (victim,) = desk.fleet.start({})
+    (here,) = desk.webs(1)
+    desk.make_known([victim])
+    begun = dict(zip(SPOKEN, at_once(*(start(victim, caller, model, dialect) for dialect in SPOKEN)), strict=True))
+    killed_at = 0.0
+
+    async def kill() -> Answer:
+        """Kill it once all of them are under way."""
+        nonlocal killed_at
+        await wait_until(lambda: sum(entry["output_tokens"] > 8 for entry in desk.simulator.journal()) == len(SPOKEN))
+        victim.signal(signal.SIGKILL)
+        killed_at = time.monotonic()
+        return Answer(b"")
+
+    plain = ask(victim.url, "POST", "/v1/chat/completions", caller.headers, body(model, stream=False))
+    direct, _, *read_on = at_once(plain, kill(), *(read(here, caller, each) for each in begun.values()))
+
+    assert time.monotonic() - killed_at < SECONDS
+    assert not direct.is_whole
+    for (dialect, stream_id), answer in zip(begun.items(), read_on, strict=True):
+        spoken = SPOKEN[dialect]
+        assert answer.is_whole, dialect
+        assert error_in(answer.events, spoken) is not None, (dialect, answer.body[-500:])
+        assert not has_clean_end(answer.events, spoken)
+        # What was told by us is no event of the stream: who comes back has not seen more than there is.
+        assert (answer.events[-1].id, answer.events[-1].name) == ("", "" if dialect == "openai" else "error")
+        (again,) = at_once(read(here, caller, stream_id, f"?after={answer.events[-2].id}"))
+        assert (again.status, again.is_whole) == (502, True), again.raw
+    lost = [event for _, event in caller.settled().values()]
+    assert [(event.outcome, event.estimated, event.billable) for event in lost] == [(Outcome.LOST, True, False)] * 4
+    # Nobody closes them again.
+    assert len(caller.usage()) == len(lost)
