@@ -55,6 +55,7 @@ from providers.errors import (
     RateLimited,
     Rejected,
     TimedOut,
+    Transient,
     Unsupported,
 )
 from streams.errors import (
@@ -267,6 +268,9 @@ TABLE: Mapping[type[BaseException], Row] = {
     Exception: Row(500, BROKEN, "internal_error", "Something broke here. The request id will find it in the logs."),
 }
 
+#: A provider's statuses that are ours as well: for each of them, callers' SDKs raise an error of its own.
+PASSED_ON: Mapping[type[BaseException], tuple[int, ...]] = {Rejected: (413, 422), Transient: (504,)}
+
 #: Which part of the request an error is about, where its class says so.
 PARAMS: Mapping[type[BaseException], str] = {
     UnknownModel: "body.model",
@@ -313,7 +317,7 @@ def problem_of(error: BaseException) -> Problem:
         return Problem(400, INVALID, first.code, first.message, first.param, error.mistakes)
     row = row_of(type(error))
     return Problem(
-        row.status,
+        _status_of(error, row),
         row.type,
         row.code or str(getattr(error, "code", None) or "invalid_value"),
         row.message or str(error),
@@ -330,6 +334,11 @@ def row_of(error: type[BaseException]) -> Row:
 def code_of(error: type[BaseException]) -> str:
     """Find the code of a class: in the table, or else on the class itself."""
     return row_of(error).code or str(getattr(error, "code", "error"))
+
+
+def _status_of(error: BaseException, row: Row) -> int:
+    status: int | None = getattr(error, "status", None)
+    return status if status is not None and status in PASSED_ON.get(type(error), ()) else row.status
 
 
 def _param_of(error: BaseException) -> str | None:

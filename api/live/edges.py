@@ -150,6 +150,12 @@ def encode_error(wire: Wire, problem: Problem, request_id: str) -> bytes:
     return anthropic_error(fault, request_id) if wire is Wire.ANTHROPIC else openai_error(fault)
 
 
+def status_for(wire: Wire, problem: Problem) -> int:
+    """Return the status that says so in the dialect."""
+    # Anthropic has one of its own for overload, and its SDK an error for it.
+    return 529 if wire is Wire.ANTHROPIC and problem.code == "server_is_overloaded" else problem.status
+
+
 def to_fault(problem: Problem) -> Fault:
     return Fault(problem.status, problem.type, problem.code, problem.message, problem.param)
 

@@ -1,6 +1,6 @@
 """Reading streams that run, or ran: `GET` and `DELETE /v1/streams/{id}`, on any process."""
 
-from api.live.answer import JSON, Course, first_events, keep_alive_seconds, send_body, send_events
+from api.live.answer import JSON, Course, first_events, keep_alive_seconds, send_body, send_events, send_whole
 from api.live.asked import Asked
 from api.live.begin import to_json
 from api.live.consumer import Reply
@@ -44,8 +44,7 @@ async def _read(course: Course, reply: Reply, stream_id: str) -> None:
 async def _send(course: Course, reply: Reply, following: Following) -> None:
     events = await first_events(following)
     if following.about.content_type == JSON:
-        # It never became a stream: a whole answer, or an error before the first token.
-        await send_body(course, reply, b"".join(event.data for event in events), following.about.status)
+        await send_whole(course, reply, following.about, events)
     else:
         await send_events(course, reply, following, events)
 

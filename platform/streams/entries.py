@@ -43,6 +43,8 @@ class About(Struct, frozen=True, kw_only=True):
     origin: str | None
     kind: Literal["stream", "answer"]
     created_at: float
+    #: When to come back, of an error that is told as an answer.
+    retry_after_seconds: int | None = None
 
 
 class Record(Struct, frozen=True):

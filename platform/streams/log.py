@@ -60,9 +60,11 @@ class Writer:
         self.stream.append(frames)
         self._here.flusher.mark(self, hurry=self.stream.taken_bytes - self._written_bytes > HURRY_BYTES)
 
-    def describe(self, *, status: int, content_type: str) -> None:
+    def describe(self, *, status: int, content_type: str, retry_after_seconds: int | None = None) -> None:
         """Say what was not known when it began. Whoever has seen the first event, sees this too."""
-        self.stream.about = msgspec.structs.replace(self.stream.about, status=status, content_type=content_type)
+        self.stream.about = msgspec.structs.replace(
+            self.stream.about, status=status, content_type=content_type, retry_after_seconds=retry_after_seconds
+        )
         self._record_due = True
         self._here.flusher.mark(self)
 

@@ -46,6 +46,21 @@ def test_a_provider_s_error_is_told_with_its_status(kind: type[ProviderError], s
     assert (problem.status, problem.code) == (status, code)
 
 
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (Rejected("no", status=413), 413),
+        (Rejected("no", status=422), 422),
+        (Rejected("no", status=451), 400),
+        (ContextTooLong("no", status=413), 400),
+        (Transient("no", status=504), 504),
+        (Transient("no", status=500), 502),
+    ],
+)
+def test_a_status_is_passed_on_where_sdks_have_an_error_of_its_own(error: ProviderError, status: int) -> None:
+    assert problem_of(error).status == status
+
+
 def test_a_dead_key_is_not_told_in_the_provider_s_words() -> None:
     assert "sk-" not in problem_of(CredentialDead("Incorrect API key provided: sk-abc")).message
 

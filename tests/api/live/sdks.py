@@ -14,7 +14,7 @@ from pytest_django import DjangoDbBlocker
 from inference.models import ProviderAccount
 from tenants.credentials import create_site
 from tenants.models import Limit
-from tests.factories import make_provider, make_route
+from tests.factories import make_route
 from tests.simulator_process import SimulatorProcess
 
 SAYS: Any = [{"role": "user", "content": "Say hello."}]
@@ -78,7 +78,9 @@ def sdk_site(
     # Rows for a module, not for a test: emptying every table takes longer than most of these tests.
     with django_db_blocker.unblock():
         for name, upstream_model in UPSTREAMS.items():
-            make_route(name, (_provider(name, simulator_process), upstream_model))
+            provider = new_provider(name, simulator_process)
+            provider.save()
+            make_route(name, (provider, upstream_model))
         openai = ProviderAccount.objects.get(name="openai")
         make_route("embed", (openai, "text-embedding-3-small"))
         for name in ("openai", "anthropic"):
@@ -103,15 +105,16 @@ def sdks(request: pytest.FixtureRequest, sdk_site: SdkSite, simulator: Simulator
     return Sdks(url, sdk_site.key, simulator, openai, anthropic)
 
 
-def _provider(like: str, simulator: SimulatorProcess, **fields: Any) -> ProviderAccount:
-    wanted: dict[str, Any] = {"name": like}
+def new_provider(like: str, simulator: SimulatorProcess, **fields: Any) -> ProviderAccount:
+    """Return an unsaved account like this one of `UPSTREAMS`, at the simulator."""
+    wanted: dict[str, Any] = {"name": like, "api_key": b"sk-test", "base_url": simulator.url, "price_list": "openai"}
     match like:
         case "openai":
             wanted |= {"dialect": "openai", "base_url": simulator.openai_url}
         case "anthropic":
-            wanted |= {"dialect": "anthropic", "base_url": simulator.url, "price_list": "anthropic"}
+            wanted |= {"dialect": "anthropic", "price_list": "anthropic"}
         case "azure":
-            wanted |= {"dialect": "azure", "base_url": simulator.url}
+            wanted |= {"dialect": "azure"}
         case "azure-dated":
-            wanted |= {"dialect": "azure", "base_url": simulator.url, "api_version": "2024-10-21"}
-    return make_provider(**{**wanted, **fields})
+            wanted |= {"dialect": "azure", "api_version": "2024-10-21"}
+    return ProviderAccount(**{**wanted, **fields})
