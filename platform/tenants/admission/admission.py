@@ -40,7 +40,7 @@ from tenants.admission.asks import (
     settlement,
 )
 from tenants.admission.scripts import SCRIPTS, Scripts
-from tenants.admission.windows import LARGEST_LIMIT, LARGEST_TOKENS, Left, Window, encode, site_prefix, window_key
+from tenants.admission.windows import LARGEST_LIMIT, LARGEST_TOKENS, Left, Window, encode, site_prefix
 
 USAGE = b"nd:usage"
 #: Redis keeps what runs for a day after the last one began.
@@ -85,7 +85,7 @@ async def settle(server: Redis, ended: Settlement, scripts: Scripts = SCRIPTS) -
         open_key(ended.process),
         USAGE,
         _key_of(prefix, ended.idempotency_key) or running,
-        *(window_key(prefix, window) for window in windows),
+        *(prefix + window.key for window in windows),
         *(prefix + b"cache:" + each.key for each in ended.cache),
     ]
     if len(ended.usage_rows) > MOST_ROWS:
@@ -168,7 +168,7 @@ def _keys_to_admit(ask: Ask) -> list[bytes]:
         running if ask.nonce is None else prefix + b"nonce:" + _digest(ask.nonce),
         _key_of(prefix, ask.idempotency_key) or running,
         running if ask.cache_key is None else prefix + b"cache:" + ask.cache_key,
-        *(window_key(prefix, window) for window in ask.windows),
+        *(prefix + window.key for window in ask.windows),
     ]
 
 

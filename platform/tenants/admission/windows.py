@@ -1,7 +1,8 @@
 """Sliding windows as callers know them, and how the keys of a site are named."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Literal, TypeAlias
 
 #: More than any limit that is meant. Sums of such numbers are still exact in Lua, whose numbers are doubles.
@@ -14,6 +15,11 @@ SITE_FORM = re.compile(r"[0-9A-Za-z_-]{1,63}")
 Unit: TypeAlias = Literal["requests", "tokens"]
 
 
+def encode(text: str) -> bytes:
+    """Return any text as bytes; JSON can hold halves of characters, which UTF-8 has none of."""
+    return text.encode("utf-8", "surrogatepass")
+
+
 @dataclass(frozen=True, slots=True)
 class Window:
     """So many requests or tokens in any so many seconds."""
@@ -23,10 +29,15 @@ class Window:
     unit: Unit
     limit: int
     seconds: int
+    #: How its key ends. Made once: a window outlives many requests.
+    key: bytes = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.limit < 0 or not 1 <= self.seconds <= LONGEST_WINDOW_SECONDS:
             raise ValueError(f"No window: {self.limit} in {self.seconds} s")
+        # The name comes last, so that no name can make one window's key another's.
+        key = b"window:%b:%d:%b" % (self.unit.encode(), self.seconds, encode(self.name))
+        object.__setattr__(self, "key", key)
 
     def needs(self, tokens: int) -> int:
         """Return what a request of so many tokens takes of it."""
@@ -42,18 +53,9 @@ class Left:
     reset_seconds: float
 
 
+@lru_cache(4096)
 def site_prefix(site: str) -> bytes:
     """Return how every key of a site begins. The braces keep them together in a cluster."""
     if not SITE_FORM.fullmatch(site):
         raise ValueError(f"No site: {site[:80]!r}")
     return b"nd:{%b}:" % site.encode()
-
-
-def window_key(prefix: bytes, window: Window) -> bytes:
-    # The name comes last, so that no name can make one window's key another's.
-    return b"%bwindow:%b:%d:%b" % (prefix, window.unit.encode(), window.seconds, encode(window.name))
-
-
-def encode(text: str) -> bytes:
-    """Return any text as bytes; JSON can hold halves of characters, which UTF-8 has none of."""
-    return text.encode("utf-8", "surrogatepass")

@@ -9,7 +9,7 @@ from redis.asyncio import Redis
 from tenants.admission.admission import admit, settle
 from tenants.admission.asks import Admitted, Ask, Limited, settlement
 from tenants.admission.scripts import Scripts
-from tenants.admission.windows import Window, site_prefix, window_key
+from tenants.admission.windows import Window, site_prefix
 from tests.platform.tenants.admission.asking import ask, requests, tokens
 from tests.platform.tenants.admission.conftest import SECOND, Clock
 from tests.platform.tenants.admission.model import Entry, PlainWindow
@@ -19,7 +19,7 @@ LARGEST_WINDOW_BYTES = 2_072
 
 
 async def state_of(server: Redis, site: str, window: Window) -> bytes | None:
-    return cast(bytes | None, await server.get(window_key(site_prefix(site), window)))
+    return cast(bytes | None, await server.get(site_prefix(site) + window.key))
 
 
 @pytest.mark.parametrize("seed", range(12))
