@@ -13,7 +13,7 @@ from django.db.models import Q
 from core.ids import InvalidId, from_public
 from jobs.batches.read import find_batch
 from jobs.errors import JobNotFound
-from jobs.models import Attempt, Job
+from jobs.models import TERMINAL_STATES, Attempt, Job
 from metering.models import UsageEvent
 from tenants.models import Site
 
@@ -49,6 +49,37 @@ class JobAccount:
 
     attempts: tuple[AttemptAccount, ...]
     billed: UsageEvent | None
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How far a job has come."""
+
+    state: str
+    attempt: int
+    #: Why it failed, or why its last attempt did.
+    error_code: str = ""
+    error_message: str = ""
+
+    @property
+    def is_over(self) -> bool:
+        return self.state in TERMINAL_STATES
+
+
+def standing_of(job: Job) -> Standing:
+    return Standing(job.state, job.attempt, job.error_code, job.error_message)
+
+
+def standings_of(job_ids: Sequence[UUID]) -> dict[UUID, Standing]:
+    """Return how far these jobs have come, whosever they are."""
+    jobs = Job.objects.filter(id__in=job_ids).only("state", "attempt", "error_code", "error_message")
+    return {job.id: standing_of(job) for job in jobs}
+
+
+def raw_result_of(job: Job) -> bytes | None:
+    """Return the answer as it is kept, in the wire of the job's kind; None while there is none."""
+    result: bytes | None = job.result
+    return result
 
 
 def find_job(site: Site, public_id: str, *, lock: bool = False) -> Job:
