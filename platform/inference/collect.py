@@ -43,6 +43,17 @@ class Collector:
             case Finished():
                 self.finished = event
 
+    def events(self) -> list[StreamEvent]:
+        """Return what has come so far as the fewest events that say the same."""
+        events: list[StreamEvent] = [Started(self.id, self.model)]
+        if self.reasoning:
+            events.append(ReasoningDelta("".join(self.reasoning)))
+        if self.text:
+            events.append(TextDelta("".join(self.text)))
+        for started, parts in self.tools.values():
+            events += [started, ToolCallDelta(started.index, "".join(parts))]
+        return [*events, self.finished] if self.finished else events
+
     @property
     def received(self) -> str:
         """Everything the model wrote, for an estimate of what it cost."""

@@ -14,7 +14,7 @@ from inference.recorded import Watch, recorded
 from inference.retry_budget import Retries
 from inference.routing import ProviderSpec, Target
 from providers.errors import ProviderError
-from providers.types import Answer, CallContext, ChatRequest, InferenceRequest, Provider
+from providers.types import Answer, Burst, CallContext, ChatRequest, InferenceRequest, Provider
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +43,9 @@ class PutOff:
     retry_after_seconds: float | None = None
 
 
+#: Told of what comes while an answer is put together.
+Hear: TypeAlias = Callable[[Watch, Burst], None]
+
 Result: TypeAlias = Answered | Unanswered | PutOff
 
 
@@ -59,11 +62,13 @@ async def complete(
     breaker: Breaker = NO_BREAKER,
     asked_before: bool = False,
     whole: bool = False,
+    hear: Hear | None = None,
 ) -> Result:
     """Ask the targets until one answers, or nothing more may be asked.
 
     `asked_before` says that an earlier attempt at the same request has failed. `whole` asks for whole answers: what
-    the provider wrote can then be passed on as it is. Without, a chat's answer comes as a stream and is put together.
+    the provider wrote can then be passed on as it is. Without, a chat's answer comes as a stream and is put together;
+    `hear` is told of each burst.
 
     Raises:
         NoProvider: no target has a key.
@@ -83,7 +88,7 @@ async def complete(
         try:
             async with course.asking(target) as asking, recorded(request, target, trace, ledger) as watch:
                 context = CallContext(watch.opened.call_id, total_seconds=course.remaining_seconds)
-                answer = await _ask(provider_for(target.provider), upstream, context, asking, watch, whole=whole)
+                answer = await _ask(provider_for(target.provider), upstream, context, asking, watch, whole, hear)
         except ProviderError as error:
             await course.go_on(error)
         else:
@@ -92,13 +97,21 @@ async def complete(
 
 
 async def _ask(
-    provider: Provider, request: InferenceRequest, context: CallContext, asking: Asking, watch: Watch, *, whole: bool
+    provider: Provider,
+    request: InferenceRequest,
+    context: CallContext,
+    asking: Asking,
+    watch: Watch,
+    whole: bool,
+    hear: Hear | None,
 ) -> Answer:
     if isinstance(request, ChatRequest) and not whole:
         # Streamed also when nobody looks on: silence and cuts are noticed at once, and no proxy on the way gives up.
         async with aclosing(provider.stream(request, context)) as bursts:
             async for burst in bursts:
                 watch.add(burst)
+                if hear is not None:
+                    hear(watch, burst)
                 if watch.has_begun and not asking.has_answered:
                     await asking.answers()
         watch.answer = watch.collector.completion()
