@@ -5,6 +5,7 @@ heartbeat, every 2 s       ──▶ lease renewed, cancels heard; lease lost �
 sweep, every second        ──▶ lost, hung and overdue jobs put right
 upkeep, every second, or when members of a batch ended ──▶ batches stopped, told of, concluded
 reader, every second       ──▶ files of batches read
+audience, twice a second   ──▶ attempts that somebody looks at written as streams
 retention, every minute    ──▶ prompts and answers erased that were kept long enough
 """
 
@@ -46,6 +47,7 @@ from jobs.leases import Held, Renewal
 from jobs.models import Job
 from jobs.pulse import Beat, Lost, Missed, Pulse, Renewed, Taken
 from jobs.sweep import sweep
+from jobs.voices import Voice, Voices
 from metering.accounts import Account
 from providers.types import Provider
 
@@ -55,6 +57,8 @@ R = TypeVar("R")
 log = structlog.get_logger(__name__)
 
 POLL_SECONDS = 1.0
+#: How soon who looks at a job hears of it.
+AUDIENCE_SECONDS = 0.5
 #: While members of a batch end all the time, it is looked after this often.
 TEND_GAP_SECONDS = 0.2
 #: How often what was kept long enough is erased.
@@ -98,6 +102,7 @@ class Slot:
     """One job under way. `stopped_by` says why it was stopped, if it was."""
 
     run: Run
+    voice: Voice
     task: "asyncio.Task[None] | None" = None
     phase: Phase = Phase.NOT_BEGUN
     stopped_by: Canceled | GivenBack | None = None
@@ -129,6 +134,7 @@ class Engine:
         self._clients = Clients()
         self._budgets = RetryBudgets(settings.RETRY_BUDGET_PERCENT / 100, settings.RETRY_BUDGET_FLOOR)
         self._provider_for = provider_for or self._clients
+        self._voices = Voices()
         self._worker_id: UUID | None = None
         #: Jobs that the database says we hold, and we know nothing of, at the last heartbeat.
         self._strays: frozenset[Held] = frozenset()
@@ -163,12 +169,13 @@ class Engine:
         broom = asyncio.create_task(self._forever(self._sweep, POLL_SECONDS))
         upkeep = asyncio.create_task(self._tend_forever())
         reader = asyncio.create_task(self._forever(self._read_files, POLL_SECONDS))
+        ears = asyncio.create_task(self._forever(self._look_for_audience, AUDIENCE_SECONDS))
         eraser = asyncio.create_task(self._forever(partial(self._upkeep.run, retention.tend), RETENTION_SECONDS))
         try:
             await self._claim_until_stopped()
             await self._drain()
         finally:
-            await _cancel(broom, upkeep, reader, eraser)
+            await _cancel(broom, upkeep, reader, eraser, ears)
             await self._leave(pulse)
 
     # The loops
@@ -237,6 +244,9 @@ class Engine:
             await asyncio.sleep(TEND_GAP_SECONDS)
             await _wait(self._members_ended, POLL_SECONDS)
 
+    async def _look_for_audience(self) -> None:
+        await self._voices.look([slot.voice for slot in self._slots.values() if slot.phase is not Phase.ENDING])
+
     async def _read_files(self) -> None:
         while await self._reading.run(expand_one, self._stopping.is_set):
             self._bell.set()
@@ -299,7 +309,7 @@ class Engine:
     # One job
 
     def _start(self, claimed: Claimed, worker_id: UUID) -> None:
-        slot = self._slots[claimed.job_id] = Slot(begin(claimed, worker_id))
+        slot = self._slots[claimed.job_id] = Slot(begin(claimed, worker_id), Voice(claimed))
         slot.task = asyncio.create_task(self._work(slot), name=claimed.public_id)
         slot.task.add_done_callback(lambda task: self._free(slot, task))
         if worker_id != self._worker_id:
@@ -319,6 +329,7 @@ class Engine:
             started = time.monotonic()
             ending = slot.stopped_by or await self._execute(slot)
             slot.phase = Phase.ENDING
+            slot.voice.end(ending)
             result = await self._finish(slot, ending)
             if job.batch_id is not None:
                 self._members_ended.set()
@@ -340,6 +351,7 @@ class Engine:
                 retries=self._budgets.of_site(slot.run.job.site_id),
                 provider_for=self._provider_for,
                 chance=self._chance,
+                hear=slot.voice.hear,
             )
         except asyncio.CancelledError:
             if slot.stopped_by is None:
@@ -415,6 +427,7 @@ class Engine:
     async def _leave(self, pulse: Pulse) -> None:
         await _cancel(*self._chores, *(slot.task for slot in self._slots.values() if slot.task))
         await self._clients.close()
+        await self._voices.stop()
         await asyncio.to_thread(pulse.stop)
         if self._worker_id is not None:
             await self._survive(partial(self._database.run, leases.drop_lease, self._worker_id))

@@ -13,7 +13,7 @@ from django.db import transaction
 from core import clock
 from inference.accounts import Asker, to_account, to_open_account
 from inference.calls import CallClosed, CallOpened, Trace
-from inference.complete import Answered, PutOff, Unanswered, complete
+from inference.complete import Answered, Hear, PutOff, Unanswered, complete
 from inference.errors import InferenceError
 from inference.retry_budget import Retries
 from inference.routing import ProviderSpec, Routing
@@ -111,6 +111,7 @@ async def execute(
     retries: Retries,
     provider_for: Callable[[ProviderSpec], Provider],
     chance: random.Random,
+    hear: Hear | None = None,
 ) -> Ending:
     """Make the calls and say how the attempt ends. Nothing is written but the accounts of calls begun."""
     job = run.job
@@ -131,6 +132,7 @@ async def execute(
             provider_for=provider_for,
             chance=chance,
             asked_before=job.error_count > 0,
+            hear=hear,
         )
     except AttemptStopped as stopped:
         return stopped.ending
