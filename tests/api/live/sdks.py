@@ -87,6 +87,7 @@ def sdk_site(
             account = ProviderAccount.objects.get(name=name)
             # It never has enough of tools.
             make_route(f"{name}-tools", (account, f"{UPSTREAMS[name]}@tool_calls=1"))
+            make_route(f"{name}-cut", (account, f"{UPSTREAMS[name]}@cut_after_n=3"))
         make_route("slow", (openai, "gpt-4o-mini@ttft_ms=600"))
         made = create_site("Bakery", f"bakery-{uuid.uuid4().hex[:8]}")
         Limit.objects.create(site=made.site, requests_per_minute=10_000, tokens_per_minute=10_000_000)

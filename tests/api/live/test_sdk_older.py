@@ -1,0 +1,52 @@
+"""The SDKs of the majors before the newest, as many sites still have them (`requirements/older-sdk.txt`)."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nightdesk import env
+from nightdesk.local.stack import ROOT
+from tests.api.live.sdks import Sdks
+
+pytestmark = pytest.mark.django_db
+
+FOLDER = ROOT / ".venv" / "older-sdk"
+SCRIPT = Path(__file__).parent / "older_sdks.py"
+
+SAME = {
+    "plain": True,
+    "request_id": "req_",
+    "streamed": True,
+    "usage": True,
+    "tools": ["get_weather"],
+    "models": True,
+    "unknown": "NotFoundError",
+}
+OPENAI = {**SAME, "parsed": "Mood", "vectors": [1536, 1536], "cut": "APIError"}
+ANTHROPIC = {**SAME, "counted": True, "cut": "APIStatusError"}
+
+
+@pytest.mark.skipif(not FOLDER.exists(), reason="`make test` installs the older SDKs")
+def test_older_majors_work_as_they_are(sdks: Sdks) -> None:
+    made = subprocess.run(
+        [sys.executable, SCRIPT, sdks.url, sdks.key],
+        env=env.merged({"PYTHONPATH": str(FOLDER)}),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+    assert made.returncode == 0, made.stderr
+    said: dict[str, Any] = json.loads(made.stdout)
+    majors = [version.partition(".")[0] for version in said.pop("versions")]
+    assert majors == ["1", "0"]
+    assert said == {
+        "openai to openai": OPENAI,
+        "openai to anthropic": OPENAI,
+        "anthropic to openai": ANTHROPIC,
+        "anthropic to anthropic": ANTHROPIC,
+    }
