@@ -1,15 +1,16 @@
 -- Adds entries to the logs of any number of streams in one trip, and tells them to who is reading.
--- KEYS: for each entry its log, record and channel.
--- ARGV: for each entry six: its id ('' when only the record is written), the packed entry, the record ('' when it
---       stands already), seconds to keep both, the oldest id to keep, and '1' if the log must be there already.
+-- KEYS: the log of each entry. Its record and its channel are named after it.
+-- ARGV: for each entry three: the packed entry ('' when only the record is written), the record ('' when it stands
+--       already), and four words: the entry's id, the oldest id to keep, the seconds to keep log and record, and
+--       '1' if both must be there already.
 -- Returns for each entry 'ok', 'gone' (what was written before is lost, so nothing was added), or an error's text.
 local answers = {}
-for n = 1, #KEYS / 3 do
-  local log, record, channel = KEYS[n * 3 - 2], KEYS[n * 3 - 1], KEYS[n * 3]
-  local at = n * 6 - 5
-  local id, packed, about, seconds, oldest = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4]
+for n, log in ipairs(KEYS) do
+  local record = log .. ':about'
+  local packed, about = ARGV[n * 3 - 2], ARGV[n * 3 - 1]
+  local id, oldest, seconds, must_be_there = string.match(ARGV[n * 3], '(%S+) (%S+) (%S+) (%S+)')
   local answer = 'ok'
-  if ARGV[at + 5] == '1' and redis.call('EXISTS', log, record) < 2 then
+  if must_be_there == '1' and redis.call('EXISTS', log, record) < 2 then
     answer = 'gone'
   else
     if about ~= '' then
@@ -17,7 +18,7 @@ for n = 1, #KEYS / 3 do
     else
       redis.call('EXPIRE', record, seconds)
     end
-    if id ~= '' then
+    if packed ~= '' then
       local added = redis.pcall('XADD', log, 'MINID', '=', oldest, id, 'd', packed)
       if type(added) == 'table' and added.err then
         -- It may stand there already: the answer of the trip before this one may have been lost.
@@ -26,7 +27,7 @@ for n = 1, #KEYS / 3 do
         end
       else
         redis.call('EXPIRE', log, seconds)
-        redis.call('PUBLISH', channel, packed)
+        redis.call('PUBLISH', log .. ':tail', packed)
       end
     end
   end

@@ -36,13 +36,15 @@ class EventBuffer:
     def append(self, frames: Iterable[tuple[str, bytes]]) -> None:
         """Number the frames and take them in."""
         seq = self.last
-        events = [Event(seq := seq + 1, name, data) for name, data in frames]
-        if events:
-            self.take(events)
+        self.take([Event(seq := seq + 1, name, data) for name, data in frames])
 
     def take(self, events: Sequence[Event]) -> None:
         """Take in the events that come next."""
-        size = sum([len(event.data) for event in events]) + EVENT_BYTES * len(events)
+        if not events:
+            return
+        size = EVENT_BYTES * len(events)
+        for event in events:
+            size += len(event.data)
         self.events += events
         self.last = events[-1].seq
         self.held_bytes += size

@@ -74,6 +74,9 @@ decode_entry = msgpack.Decoder(Entry).decode
 decode_record = msgpack.Decoder(Record).decode
 
 
+# `append.lua` makes the second and third of these names out of the first.
+
+
 def log_key(stream_id: str) -> str:
     """Name the Redis Stream that holds a stream's entries."""
     return f"nd:stream:{stream_id}"

@@ -21,8 +21,8 @@ log = structlog.get_logger(__name__)
 APPEND = Script((Path(__file__).parent / "append.lua").read_text())
 #: How long events wait for company. Nobody in this process waits for them; only readers in others do.
 PAUSE_SECONDS = 0.025
-#: Redis does nothing else during a trip, so trips are short.
-TRIP_BYTES, TRIP_ENTRIES = 1024 * 1024, 256
+#: Redis does nothing else during a trip, and others wait for the line, so trips are short.
+TRIP_BYTES, TRIP_ENTRIES = 256 * 1024, 256
 #: Between attempts to reach a Redis that is away.
 AWAY_SECONDS = 0.5
 #: What is kept of streams that ended while Redis is away.
@@ -31,11 +31,11 @@ KEPT_SECONDS, KEPT_BYTES = 60.0, 64 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One entry, or a record alone, on its way to the log: the keys and arguments of `append.lua`."""
+    """One entry, or a record alone, on its way to the log: a key and arguments of `append.lua`."""
 
     source: "Source"
-    keys: tuple[str, str, str]
-    arguments: tuple[str | bytes | int, ...]
+    key: str
+    arguments: tuple[bytes, bytes, str]
     entry: Entry | None
     size: int
 
@@ -118,7 +118,7 @@ class Flusher:
             self._let_go()
 
     async def _send(self, trip: Sequence[Item]) -> None:
-        keys = [key for item in trip for key in item.keys]
+        keys = [item.key for item in trip]
         arguments = [argument for item in trip for argument in item.arguments]
         answers = await APPEND.run(self._server, keys, arguments)
         for item, answer in zip(trip, answers, strict=True):

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from typing import Any, Self
+from typing import Self
 
 import redis.asyncio
 from django.conf import settings
@@ -22,7 +22,7 @@ from streams.entries import (
 )
 from streams.errors import CursorExpired, StreamUnknown
 from streams.here import here
-from streams.ids import age_seconds
+from streams.ids import age_seconds, check_stream_id
 from streams.live import LiveStream
 from streams.remote import Remote
 
@@ -32,12 +32,11 @@ PEEK_SECONDS = 0.05
 
 async def find_record(server: redis.asyncio.Redis, stream_id: str, *, site: str) -> Record:
     """Return what is known of a stream, wherever it is served. Raises `StreamUnknown` and `RedisAway`."""
-    age_seconds(stream_id)
     if stream := here(server).stream(stream_id):
         record = stream.record
     else:
-        async with here(server).asking():
-            packed: Any = await server.get(record_key(stream_id))
+        check_stream_id(stream_id)
+        packed = await here(server).ask("GET", record_key(stream_id))
         if packed is None:
             raise StreamUnknown(f"There is no stream {stream_id}.")
         record = decode_record(packed)
@@ -164,18 +163,17 @@ class Following:
             await self._source.leave()
 
     async def _find(self) -> Record:
-        age = age_seconds(self._stream_id)
-        is_old = age > settings.STREAM_LOG_SECONDS
-        # Whoever has a cursor has read it: after a flush of Redis its process writes it again within a beat or two.
-        patience = max(self._patience_seconds, 2 * BEAT_SECONDS if self.position and not is_old else 0)
-        deadline = time.monotonic() + patience
+        begun_at = time.monotonic()
         while True:
             try:
                 return await find_record(self._server, self._stream_id, site=self._site)
             except StreamUnknown as error:
+                is_old = age_seconds(self._stream_id) > settings.STREAM_LOG_SECONDS
                 if self.position and is_old:
                     raise CursorExpired(f"The stream {self._stream_id} is no longer kept.") from error
-                if time.monotonic() >= deadline:
+                # Whoever has a cursor has read it: after a flush of Redis its process writes it again in a beat or two.
+                patience = max(self._patience_seconds, 2 * BEAT_SECONDS if self.position else 0)
+                if time.monotonic() - begun_at >= patience:
                     raise
             await asyncio.sleep(PEEK_SECONDS)
 

@@ -1,17 +1,20 @@
 """What this process holds of streams, for each Redis it speaks with: one loop has one client, and so one of these."""
 
-import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
+from typing import Any, TypeAlias
 
 import redis.asyncio
 
-from core.redis import redis_errors
+from core.grouping import Grouped
+from core.redis import RedisAway, redis_errors
 from streams.flusher import Flusher, Source
 from streams.live import LiveStream
 from streams.tails import Tails
 
-ASKING_AT_ONCE = 32
+Command: TypeAlias = tuple[Any, ...]
+
+#: Each may bring back megabytes of a log.
+COMMANDS_A_TRIP, TRIPS_AT_ONCE = 16, 4
 
 _held: dict[redis.asyncio.Redis, "Here"] = {}
 
@@ -25,20 +28,30 @@ class Here:
         self.flusher = Flusher(server)
         self.tails = Tails(server)
         self._server = server
-        # Thousands who come back at once must not take every connection of the process.
-        self._turn = asyncio.Semaphore(ASKING_AT_ONCE)
+        # Thousands who come back at once neither take every connection of the process, nor wait for each other.
+        self._asking: Grouped[Command, Any] = Grouped(
+            self._ask_all, largest=COMMANDS_A_TRIP, at_once=TRIPS_AT_ONCE, shared=(RedisAway,)
+        )
 
     def stream(self, stream_id: str) -> LiveStream | None:
         """Return a stream that is served here."""
         writer = self.writers.get(stream_id)
         return writer.stream if writer else None
 
-    @asynccontextmanager
-    async def asking(self) -> AsyncIterator[redis.asyncio.Redis]:
-        """Give the server to one who asks about a stream, when it is its turn. Raises `RedisAway`."""
-        async with self._turn:
-            with redis_errors():
-                yield self._server
+    async def ask(self, *command: Any) -> Any:
+        """Ask the server about a stream, and return its answer. Raises `RedisAway`."""
+        answer = await self._asking.do(command)
+        if isinstance(answer, Exception):
+            raise RedisAway(f"{type(answer).__name__}: {answer}"[:200]) from answer
+        return answer
+
+    async def _ask_all(self, commands: Sequence[Command]) -> Sequence[Any]:
+        with redis_errors():
+            pipeline: Any = self._server.pipeline(transaction=False)
+            for command in commands:
+                pipeline.execute_command(*command)
+            answers: list[Any] = await pipeline.execute(raise_on_error=False)
+        return answers
 
     async def close(self) -> None:
         """Stop what runs in the background."""

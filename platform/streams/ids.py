@@ -1,6 +1,7 @@
 """Names of streams, and of places in them: `stm_…` and `stm_…-57`, which stands after event 57."""
 
 import time
+from uuid import UUID
 
 from core.ids import InvalidId, from_public, new_uuid, to_public
 from streams.errors import CursorForeign, CursorMalformed, StreamUnknown
@@ -29,7 +30,10 @@ def read_cursor(text: str, stream_id: str) -> int:
     if not (digits.isascii() and digits.isdigit() and len(digits) <= SEQ_DIGITS):
         raise CursorMalformed(f"{text[:64]!r} is not a cursor; write {stream_id}-<number of the last event received>.")
     if named and named != stream_id:
-        _check_stream_in_cursor(named)
+        try:
+            check_stream_id(named)
+        except StreamUnknown as error:
+            raise CursorMalformed(f"{text[:64]!r} does not begin with the id of a stream.") from error
         raise CursorForeign(f"The cursor {text!r} belongs to another stream than {stream_id}.")
     if text.startswith("-"):
         raise CursorMalformed(f"{text[:64]!r} is not a cursor; events are counted from 1.")
@@ -38,15 +42,12 @@ def read_cursor(text: str, stream_id: str) -> int:
 
 def age_seconds(stream_id: str) -> float:
     """Return how long ago the id was made. Raises `StreamUnknown` for what is no id of a stream."""
+    return time.time() - (check_stream_id(stream_id).int >> 80) / 1000
+
+
+def check_stream_id(text: str) -> UUID:
+    """Return what is named by the id of a stream. Raises `StreamUnknown` for all other texts."""
     try:
-        made_at = (from_public(PREFIX, stream_id).int >> 80) / 1000
+        return from_public(PREFIX, text)
     except InvalidId as error:
         raise StreamUnknown(str(error)) from error
-    return time.time() - made_at
-
-
-def _check_stream_in_cursor(named: str) -> None:
-    try:
-        from_public(PREFIX, named)
-    except InvalidId as error:
-        raise CursorMalformed(f"{named[:64]!r} is not the id of a stream.") from error

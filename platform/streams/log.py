@@ -8,7 +8,7 @@ import redis.asyncio
 import structlog
 
 from core.redis import ANSWER_SECONDS
-from streams.entries import About, End, Entry, Record, channel, encode, log_key, record_key, split
+from streams.entries import About, End, Entry, Record, encode, log_key, split
 from streams.flusher import Item
 from streams.here import here
 from streams.live import LiveStream
@@ -41,7 +41,7 @@ class Writer:
         self._here = here(server)
         self._here.writers[about.id] = self
         self._ttl_seconds = ttl_seconds
-        self._keys = (log_key(about.id), record_key(about.id), channel(about.id))
+        self._key = log_key(about.id)
         #: The last event in the log; 0 also when the log was lost and is to be written again.
         self._written = 0
         self._written_bytes = 0
@@ -115,9 +115,8 @@ class Writer:
             record = encode(stream.record if ended else Record(stream.about, stream.process, 0, None))
         packed = encode(entry) if entry else b""
         seconds = self._ttl_seconds if ended else max(self._ttl_seconds, RUNNING_SECONDS)
-        must_be_there = "1" if self._written else "0"
-        arguments = (entry.id if entry else "", packed, record, seconds, f"{stream.first}-0", must_be_there)
-        return Item(self, self._keys, arguments, entry, len(packed) + len(record))
+        words = f"{entry.id if entry else '-'} {stream.first}-0 {seconds} {int(self._written > 0)}"
+        return Item(self, self._key, (packed, record, words), entry, len(packed) + len(record))
 
     def took(self, item: Item, answer: bytes) -> None:
         """Note what became of one item."""

@@ -18,7 +18,7 @@ log = structlog.get_logger(__name__)
 
 #: How often one looks for readers in other processes, and between the two looks that must agree that there are none:
 #: one may be reconnecting.
-LOOK_SECONDS = 1.0
+LOOK_SECONDS = 0.5
 #: For streams that are canceled as the process stops, to say so to their readers and to the log.
 LAST_WORDS_SECONDS = 5.0
 

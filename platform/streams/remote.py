@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Self
 
 import redis.asyncio
 
@@ -23,8 +23,8 @@ from streams.errors import CursorAhead, CursorExpired, Orphaned
 from streams.here import Here, here
 from streams.tails import Tail
 
-#: So many entries of a log at a time: a megabyte, unless single events are longer.
-READ_ENTRIES = 16
+#: So many entries of a log at a time: two megabytes, unless single events are longer.
+READ_ENTRIES = 32
 #: A client may have seen here what its log gets a moment later: so long, it is not taken for ahead.
 AHEAD_SECONDS = 1.0
 PEEK_SECONDS = 0.05
@@ -99,8 +99,8 @@ class Remote:
 
     async def _read(self, after: int) -> None:
         """Read on in the log."""
-        async with self._here.asking() as server:
-            found: Any = await server.xrange(log_key(self._record.about.id), f"({after}-0", count=READ_ENTRIES)
+        key = log_key(self._record.about.id)
+        found = await self._here.ask("XRANGE", key, f"({after}-0", "+", "COUNT", READ_ENTRIES)
         self._ready, self._end = join([decode_entry(fields[b"d"]) for _, fields in found], after)
         if not self._ready and not self._end and self._record.end:
             if after < self._record.last:
@@ -119,14 +119,12 @@ class Remote:
     async def _last_in_log(self) -> int:
         if self._record.end:
             return self._record.last
-        async with self._here.asking() as server:
-            found: Any = await server.xrevrange(log_key(self._record.about.id), count=1)
+        found = await self._here.ask("XREVRANGE", log_key(self._record.about.id), "+", "-", "COUNT", 1)
         return int(found[0][0].partition(b"-")[0]) if found else 0
 
     async def _is_beating(self) -> bool:
         """Say whether the process that serves the stream has made its mark just now, so that it is not dead yet."""
-        async with self._here.asking() as server:
-            left: int = await server.pttl(process_key(self._record.process))
+        left: int = await self._here.ask("PTTL", process_key(self._record.process))
         return left > (EXPIRY_SECONDS - 2 * BEAT_SECONDS) * 1000
 
 

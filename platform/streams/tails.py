@@ -53,8 +53,7 @@ class Tail(EventBuffer):
         events = [event for event in entry.events if event.seq > self.last]
         if events and events[0].seq != self.last + 1:
             self.forget(events[0].seq - 1)
-        if events:
-            self.take(events)
+        self.take(events)
         if entry.last > self.last:
             self.forget(entry.last)
         self.version += 1
@@ -135,8 +134,9 @@ class Tails:
         await stop_task(self._task)
 
     async def _send(self, command: str, *stream_ids: str) -> None:
-        if self._connection and stream_ids:
-            # When it cannot be sent, the reading side sees it too, and subscribes anew to all there are.
+        # One that is broken would connect itself again, behind the back of who listens. That one sees it too, and
+        # subscribes anew to all there are.
+        if self._connection and self._connection.is_connected and stream_ids:
             with suppress(RedisAway), redis_errors():
                 await self._connection.send_command(command, *map(channel, stream_ids))
 
@@ -186,7 +186,8 @@ class Tails:
                 await asyncio.wait({listening}, timeout=LOOK_SECONDS)
                 if listening.done():
                     listening.result()
-                await connection.send_command("PING")
+                elif connection.is_connected:
+                    await connection.send_command("PING")
                 await self._look_after_processes()
                 idle = 0 if self._tails else idle + 1
         finally:

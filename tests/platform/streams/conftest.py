@@ -5,13 +5,15 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
+from itertools import count
 from typing import Protocol
 from urllib.parse import urlsplit, urlunsplit
 
 import pytest
-import redis.asyncio
 from django.conf import settings
+from redis.asyncio import Redis
 
+from core import redis
 from streams.entries import About, End, Event
 from streams.follow import Following, follow
 from streams.ids import new_stream_id
@@ -42,7 +44,7 @@ def about_stream(stream_id: str = "") -> About:
 class Process:
     """As much of a web process as the room needs."""
 
-    server: redis.asyncio.Redis
+    server: Redis
     mark: ProcessMark
     streams: LiveStreams
 
@@ -127,13 +129,13 @@ class OpenProcess(Protocol):
 
 @pytest.fixture
 async def open_process() -> AsyncIterator[OpenProcess]:
+    names = (f"process-{number}" for number in count())
     async with AsyncExitStack() as stack:
+        stack.push_async_callback(redis.close_clients)
 
         async def open_one(url: str = "") -> Process:
-            server = redis.asyncio.Redis.from_url(
-                url or settings.REDIS_URL, protocol=2, max_connections=64, socket_connect_timeout=0.5, socket_timeout=1
-            )
-            stack.push_async_callback(server.aclose)
+            # Every address has its own client, and so these have, which differ only in their names.
+            server = redis.client(f"{url or settings.REDIS_URL}?client_name={next(names)}")
             mark = ProcessMark(server)
             await mark.start()
             stack.push_async_callback(mark.stop)

@@ -77,7 +77,7 @@ async def test_readers_of_a_process_that_was_killed_are_told_so(open_process: Op
         with pytest.raises(Orphaned):
             await ahead
 
-    assert seconds < 5
+    assert seconds < 6
     assert told(received) == [frame(number) for number in range(1, len(received) + 1)]
     assert received_late == received[3:]
 

@@ -77,7 +77,7 @@ async def test_a_reader_in_another_process_keeps_it_running(serving: Process, ot
     following = other.follow(stream.id)
     await following.open()
 
-    await asyncio.sleep(1.3)
+    await asyncio.sleep(0.8)
     assert stream.end is None
     await following.aclose()
 
