@@ -165,6 +165,11 @@ class Desk:
         self.make_known(webs)
         return webs
 
+    @property
+    def url(self) -> str:
+        """The address of one that answers."""
+        return self.fleet.first(1)[0].url
+
     def make_known(self, webs: Sequence[Web]) -> None:
         """Wait until the processes answer, and know all routes that were made."""
         headers = Caller(self, create_site("Prober", f"prober-{uuid.uuid4().hex[:8]}")).headers
