@@ -3,6 +3,7 @@
 import hashlib
 import re
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -42,8 +43,10 @@ class NewSite:
     api_key: Issued
 
 
-def create_site(name: str, slug: str | None = None, *, actor: Actor = COMMAND_LINE) -> NewSite:
-    """Make a site with one signing secret and one API key.
+def create_site(
+    name: str, slug: str | None = None, origins: Sequence[str] = (), *, actor: Actor = COMMAND_LINE
+) -> NewSite:
+    """Make a site with one signing secret and one API key. `origins` as `limits.read_origin` writes them.
 
     Raises:
         SlugTaken: another site has the slug asked for.
@@ -55,7 +58,7 @@ def create_site(name: str, slug: str | None = None, *, actor: Actor = COMMAND_LI
     if slug is not None and (len(slug) > SLUG_LENGTH or not SLUG_FORM.fullmatch(slug)):
         raise Unissuable(f"A slug is up to {SLUG_LENGTH} lower-case letters, digits and single hyphens; got {slug!r}.")
     with transaction.atomic():
-        site = _insert_site(name, slug)
+        site = _insert_site(name, slug, list(origins))
         audit(actor, "site.create", site.public_id, site, {"slug": site.slug})
         return NewSite(
             site,
@@ -64,7 +67,7 @@ def create_site(name: str, slug: str | None = None, *, actor: Actor = COMMAND_LI
         )
 
 
-def _insert_site(name: str, slug: str | None) -> Site:
+def _insert_site(name: str, slug: str | None, origins: list[str]) -> Site:
     """Insert under the slug asked for, or under one made from the name, with a random end where that is taken."""
     wanted = slug or re.sub(r"[^a-z0-9]+", "-", slugify(name))[: SLUG_LENGTH - 9].strip("-")
     ending = secrets.token_hex(4)
@@ -72,7 +75,7 @@ def _insert_site(name: str, slug: str | None) -> Site:
         if candidate and SLUG_FORM.fullmatch(candidate):
             try:
                 with transaction.atomic():
-                    return Site.objects.create(name=name, slug=candidate)
+                    return Site.objects.create(name=name, slug=candidate, origins=origins)
             except IntegrityError:
                 continue
     raise SlugTaken(f"There is a site with the slug {wanted!r} already.")

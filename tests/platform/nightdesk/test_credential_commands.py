@@ -36,6 +36,17 @@ def test_create_site_shows_everything_that_is_needed_to_connect() -> None:
     assert shown["site_secret"] == bytes(live(site, CredentialKind.SIGNING_SECRET).get().secret or b"").decode()
 
 
+def test_create_site_takes_the_origins_of_pages() -> None:
+    run("create_site", "Bakery", "--origin", "https://Bakery.example:443/", "--origin", "http://127.0.0.1:8123")
+
+    assert Site.objects.get().origins == ["https://bakery.example", "http://127.0.0.1:8123"]
+
+
+def test_create_site_refuses_what_is_no_origin() -> None:
+    with pytest.raises(CommandError, match="Not an origin"):
+        run("create_site", "Bakery", "--origin", "bakery.example")
+
+
 def test_create_site_writes_a_card_for_people() -> None:
     card = run("create_site", "Corner Bakery", "--slug", "bakery")
 

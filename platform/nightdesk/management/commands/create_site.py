@@ -7,6 +7,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from tenants.credentials import NewSite, create_site
 from tenants.errors import Unissuable
+from tenants.limits import read_origin
 
 CARD = """\
 Site       {site_name}
@@ -24,15 +25,28 @@ class Command(BaseCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("name", help="the site's name, e.g. 'Corner Bakery'")
         parser.add_argument("--slug", help="the site's short name in tokens; made from the name if absent")
+        parser.add_argument(
+            "--origin",
+            action="append",
+            default=[],
+            help="https://… of pages that may ask from browsers; may be repeated",
+        )
         parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
 
     def handle(self, *args: Any, **options: Any) -> None:
+        origins = [_to_origin(text) for text in options["origin"]]
         try:
-            made = create_site(options["name"], options["slug"])
+            made = create_site(options["name"], options["slug"], origins)
         except Unissuable as error:
             raise CommandError(str(error)) from error
         shown = to_shown(made)
         self.stdout.write(json.dumps(shown) if options["json"] else CARD.format(**shown))
+
+
+def _to_origin(text: str) -> str:
+    if not (origin := read_origin(text)):
+        raise CommandError(f"Not an origin like https://example.com: {text[:60]!r}")
+    return origin
 
 
 def to_shown(made: NewSite) -> dict[str, str]:
