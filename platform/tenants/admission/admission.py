@@ -16,6 +16,7 @@ import hashlib
 import struct
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from itertools import groupby
 from typing import Any, cast
 
@@ -110,6 +111,15 @@ async def settle(server: Redis, ended: Settlement, scripts: Scripts = SCRIPTS) -
         *ended.usage_rows,
     ]
     return bool(await scripts.settle.run(server, keys, arguments))
+
+
+async def drop_key(server: Redis, ask: Ask, gone: Attach, scripts: Scripts = SCRIPTS) -> None:
+    """Free an ask's idempotency key of a stream that cannot be read any more, unless it stands for another by now.
+
+    Raises: as `settle`.
+    """
+    ended = settlement(ask, None, used_tokens=0, outcome="drop")
+    await settle(server, replace(ended, stream_id=gone.stream_id), scripts)
 
 
 async def renew(server: Redis, leases: Iterable[Lease], lease_seconds: int, scripts: Scripts = SCRIPTS) -> int:

@@ -10,7 +10,7 @@ from redis.crc import key_slot
 
 from core import redis
 from core.redis import RedisAway
-from tenants.admission.admission import USAGE, admit, open_key, recall, renew, settle, without_redis
+from tenants.admission.admission import USAGE, admit, drop_key, open_key, recall, renew, settle, without_redis
 from tenants.admission.asks import (
     Admitted,
     Ask,
@@ -133,6 +133,21 @@ async def test_whoever_was_taken_for_dead_does_not_touch_its_successors_key(serv
         await settle(server, settlement(frozen, admitted, used_tokens=0, outcome=outcome))
         assert await admit(server, ask(shop, idempotency_key="k")) == Attach(successor.stream_id)
     assert await server.ttl(key) <= successor.lease_seconds
+
+
+async def test_a_key_is_freed_of_a_stream_that_is_gone_and_of_no_other(server: Redis, shop: str) -> None:
+    first, second = (ask(shop, idempotency_key="k", concurrency=9) for _ in range(2))
+    await let_in(server, first)
+    gone = await admit(server, second)
+    assert isinstance(gone, Attach)
+
+    await drop_key(server, second, gone)
+    await let_in(server, second)
+
+    # Somebody else, who found the first gone at the same time.
+    third = ask(shop, idempotency_key="k")
+    await drop_key(server, third, gone)
+    assert await admit(server, third) == Attach(second.stream_id)
 
 
 # Cache
