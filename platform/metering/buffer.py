@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import msgspec
 import redis
 import structlog
-from django.db import DatabaseError, InterfaceError, OperationalError, transaction
+from django.db import DatabaseError, DataError, IntegrityError, InterfaceError, transaction
 
 from core.advisory import alone
 from core.crash import CrashPoint, crash_point
@@ -77,7 +77,7 @@ def drain(server: "redis.Redis") -> int:
     """Move what is in the buffer to Postgres; return how many entries. 0 also where another process is at it.
 
     Raises:
-        RedisAway, OperationalError, InterfaceError: nothing is lost; what was not moved is moved next time.
+        RedisAway, DatabaseError, InterfaceError: nothing is lost; what was not moved is moved next time.
     """
     if not backlog(server).behind:
         return 0
@@ -110,7 +110,7 @@ def store(entries: Sequence[bytes]) -> list[bytes]:
     """Write entries into usage events; return those that cannot be written.
 
     Raises:
-        OperationalError, InterfaceError: Postgres is away, and not all are written.
+        DatabaseError, InterfaceError: Postgres is away, or cannot do it now, and not all are written.
     """
     return _store(entries, _write)
 
@@ -179,9 +179,10 @@ def _store(entries: Sequence[bytes], write: Callable[[Sequence[Account]], None])
     try:
         # Of two entries of a call the later one counts; one statement can write a row but once.
         write(list({account.dedupe_key: account for account in map(_decoder.decode, entries)}.values()))
-    except (OperationalError, InterfaceError):
-        raise
     except Exception as error:  # whatever is wrong with an entry, the others must not wait for it
+        if isinstance(error, DatabaseError | InterfaceError) and not isinstance(error, DataError | IntegrityError):
+            # It is not the entries' fault: Postgres is away, or read-only, or in the middle of a migration.
+            raise
         if len(entries) == 1:
             _say(entries[0], error)
             return list(entries)

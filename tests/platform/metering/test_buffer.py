@@ -5,9 +5,7 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 from uuid import UUID
 
 import pytest
@@ -24,7 +22,7 @@ from metering.buffer import Backlog, backlog, drain, reap, to_entry
 from metering.models import Outcome, UsageEvent
 from providers.types import Usage
 from tenants.models import Site
-from tests.factories import make_site
+from tests.platform.metering.entries import account, push
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -44,35 +42,6 @@ def _sweep(client: "redis.Redis") -> None:
     for pattern in ("nd:usage*", "nd:open:*", "nd:process:*"):
         for key in client.scan_iter(pattern, 1000):
             client.delete(key)
-
-
-@pytest.fixture
-def site() -> Site:
-    return make_site()
-
-
-def account(site: Site | UUID, number: int = 1, **facts: Any) -> Account:
-    wanted: dict[str, Any] = {
-        "dedupe_key": f"req_{number}:1",
-        "site_id": site if isinstance(site, UUID) else site.id,
-        "job_id": None,
-        "attempt": None,
-        "call": 1,
-        "request_id": f"req_{number}",
-        "provider": "openai",
-        "price_list": "openai",
-        "model": "chat",
-        "upstream_model": "gpt-4o-mini",
-        "started_at": datetime(2026, 11, 20, 8, 30, tzinfo=UTC),
-        "outcome": Outcome.OK,
-        "usage": Usage(100, 10),
-        "billable": True,
-    }
-    return Account(**{**wanted, **facts})
-
-
-def push(server: "redis.Redis", *accounts: Account) -> None:
-    server.rpush(buffer.USAGE, *map(to_entry, accounts))
 
 
 def written() -> list[str]:

@@ -1,0 +1,102 @@
+"""The worker's drainer: it moves what comes, and is not stopped by what goes away."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+import redis
+from django.conf import settings
+from django.db import connection
+from structlog.testing import capture_logs
+
+from core.threads import with_connection
+from metering import buffer
+from metering.drainer import Drainer
+from metering.models import UsageEvent
+from nightdesk.local.embedded import running as serving
+from nightdesk.local.valkey import prepare_valkey
+from tenants.models import Site
+from tests.platform.metering.entries import account, push
+from tests.polling import wait_until
+from tests.ports import own_port
+
+T = TypeVar("T")
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@asynccontextmanager
+async def running(drainer: Drainer) -> AsyncIterator["asyncio.Task[None]"]:
+    task = asyncio.create_task(drainer.run())
+    try:
+        yield task
+    finally:
+        drainer.stop()
+        await task
+
+
+async def in_postgres(work: Callable[[], T]) -> T:
+    return await asyncio.to_thread(with_connection, work)
+
+
+def rename_table(before: str, after: str) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(f"ALTER TABLE {before} RENAME TO {after}")
+
+
+async def test_it_moves_what_comes_and_once_more_at_its_end(site: Site) -> None:
+    with redis.Redis.from_url(settings.REDIS_URL) as server:
+        server.delete(buffer.USAGE)
+        drainer = Drainer(poll_seconds=0.01)
+        async with running(drainer):
+            push(server, account(site, 1))
+            await wait_until(lambda: drainer.drained == 1)
+            push(server, account(site, 2))
+
+        assert drainer.drained == 2
+        assert server.llen(buffer.USAGE) == 0
+
+
+async def test_without_redis_it_says_so_once_and_goes_on_when_it_is_back(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("metering.drainer.PAUSE_SECONDS", 0.02)
+    valkey = prepare_valkey(tmp_path / "valkey", own_port(), durable=False)
+    drainer = Drainer(valkey.url)
+    with capture_logs() as logs:
+        async with running(drainer) as task:
+            await wait_until(lambda: logs)
+            with serving(valkey, tmp_path / "valkey.log"), redis.Redis.from_url(valkey.url) as server:
+                push(server, account(site))
+                await wait_until(lambda: drainer.drained == 1)
+                drainer.stop()
+                await task
+
+    assert [(each["event"], each["log_level"]) for each in logs] == [("drainer_out", "error"), ("drainer_back", "info")]
+
+
+async def test_while_postgres_cannot_write_nothing_is_lost_or_set_aside(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("metering.drainer.PAUSE_SECONDS", 0.02)
+    drainer = Drainer(poll_seconds=0.01)
+    with redis.Redis.from_url(settings.REDIS_URL) as server, capture_logs() as logs:
+        server.delete(buffer.USAGE, buffer.ASIDE)
+        await in_postgres(partial(rename_table, "metering_usageevent", "metering_away"))
+        try:
+            push(server, account(site))
+            async with running(drainer):
+                await wait_until(lambda: logs)
+                assert buffer.backlog(server) == buffer.Backlog(1, 0)
+                await in_postgres(partial(rename_table, "metering_away", "metering_usageevent"))
+                await wait_until(lambda: drainer.drained == 1)
+        finally:
+            if not drainer.drained:
+                await in_postgres(partial(rename_table, "metering_away", "metering_usageevent"))
+
+    assert [each["event"] for each in logs] == ["drainer_out", "drainer_back"]
+    assert await in_postgres(UsageEvent.objects.count) == 1
