@@ -226,6 +226,7 @@ def _about(begun: Begun, kind: str) -> About:
         origin=begun.known.identity.origin,
         kind="stream" if kind == "stream" else "answer",
         created_at=clock.now().timestamp(),
+        token=begun.known.identity.token_id,
     )
 
 

@@ -6,9 +6,9 @@ from api.live.begin import to_json
 from api.live.consumer import Reply
 from api.live.desk import live_desk
 from api.live.infer import answered
-from api.live.who import Known, enter, use_up
+from api.live.who import Known, check_own, enter, use_up
 from streams.errors import CursorMalformed
-from streams.follow import Following, follow, request_cancel
+from streams.follow import Following, find_record, follow, request_cancel
 from streams.ids import read_cursor
 from tenants.limits import Scope, check_place
 from tenants.live_proof import prove_reader
@@ -38,6 +38,7 @@ async def _read(course: Course, reply: Reply, stream_id: str) -> None:
     after = cursor_of(asked, stream_id)
     following = follow(desk.server, stream_id, after, site=reader.site.public_id, idle_seconds=keep_alive_seconds())
     async with following:
+        check_own(following.about, reader.proven.identity if reader.proven else None)
         await _send(course, reply, following)
 
 
@@ -52,6 +53,7 @@ async def _send(course: Course, reply: Reply, following: Following) -> None:
 async def _cancel(course: Course, reply: Reply, stream_id: str) -> None:
     desk, known = await enter(course, Scope.STREAMS_WRITE)
     await use_up(desk, known)
+    check_own((await find_record(desk.server, stream_id, site=known.site)).about, known.identity)
     was_running = await request_cancel(desk.server, stream_id, site=known.site)
     await send_body(course, reply, to_json({"id": stream_id, "canceled": was_running}), 202 if was_running else 200)
 

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from api.errors import Draining
 from api.live.answer import Course
 from api.live.desk import LiveDesk, live_desk
+from streams.entries import About
+from streams.errors import StreamUnknown
 from tenants import proof
 from tenants.limits import Scope, check_place, check_scope
 from tenants.live_proof import prove_live
@@ -41,6 +43,16 @@ async def enter(course: Course, scope: Scope | None) -> tuple[LiveDesk, Known]:
     if scope is not None:
         check_scope(proven.identity, scope)
     return desk, Known(proven.identity, proven.nonce)
+
+
+def check_own(about: About, identity: Identity | None) -> None:
+    """Let a narrow token read and cancel what was begun with it, and no other stream of its site.
+
+    Raises:
+        StreamUnknown: for the token there is none of that id.
+    """
+    if identity is not None and identity.token_id is not None and about.token != identity.token_id:
+        raise StreamUnknown(f"There is no stream {about.id}.")
 
 
 async def use_up(desk: LiveDesk, known: Known) -> None:

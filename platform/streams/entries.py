@@ -43,6 +43,8 @@ class About(Struct, frozen=True, kw_only=True):
     origin: str | None
     kind: Literal["stream", "answer"]
     created_at: float
+    #: The narrow token that it was begun with; no other one may read it.
+    token: str | None = None
     #: When to come back, of an error that is told as an answer.
     retry_after_seconds: int | None = None
 

@@ -77,3 +77,17 @@ def test_a_preflight_is_answered_for_pages_of_sites_alone(page: Live) -> None:
 
     assert (known.status_code, known.headers["access-control-allow-origin"]) == (204, PAGE)
     assert (unknown.status_code, "access-control-allow-origin" in unknown.headers) == (403, False)
+
+
+def test_a_narrow_token_reads_and_cancels_its_own_streams_alone(page: Live) -> None:
+    mine, other = narrow_token(page), narrow_token(page)
+    stream_id = ask(page, mine, PAGE, "/v1/streams").json()["id"]
+
+    def read(token: str, method: str = "GET", path: str = "/events") -> int:
+        headers = {"authorization": f"Bearer {token}", "origin": PAGE}
+        return httpx.request(
+            method, f"{page.url}/v1/streams/{stream_id}{path}", headers=headers, timeout=20
+        ).status_code
+
+    assert (read(mine), read(other), read(page.key)) == (200, 404, 200)
+    assert (read(other, "DELETE", ""), read(mine, "DELETE", "")) == (404, 200)
