@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 from django.conf import settings
 
-from api.live import edges, lists, streams
+from api.live import edges, job_events, lists, streams
 from api.live.consumer import Handler
 from api.live.edges import Wire
 from api.live.infer import Edge, start_stream
@@ -32,6 +32,7 @@ Named: TypeAlias = Callable[..., Any]
 NAMED: tuple[tuple[str, re.Pattern[str], Named], ...] = (
     ("GET", re.compile(r"/v1/models/(.{1,200})"), lists.get_model),
     ("GET", re.compile(r"/v1/streams/([^/]{1,64})/events"), streams.read_stream),
+    ("GET", re.compile(r"/v1/jobs/([^/]{1,64})/events"), job_events.read_job),
     ("DELETE", re.compile(r"/v1/streams/([^/]{1,64})"), streams.cancel_stream),
 )
 

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ from api.errors import TooManyAtOnce, problem_of
 from api.live.answer import JSON, first_events
 from api.live.desk import LiveDesk
 from api.live.infer import PATIENCE_SECONDS, open_stream
+from api.live.job_events import JobReading, Told
 from api.live.socket_line import Line, LineClosed
 from api.live.socket_party import Party
 from api.live.socket_words import (
@@ -81,8 +83,10 @@ class Work:
         match said:
             case Follow(stream=str(stream_id), job=None):
                 self._begin(said.ref, lambda ref: self._follow(ref, stream_id, said.after))
+            case Follow(stream=None, job=str(job_id)):
+                self._begin(said.ref, lambda ref: self._follow_job(ref, job_id, said.after))
             case _:
-                raise InvalidRequest("Name one stream to follow.", "stream", "invalid_value")
+                raise InvalidRequest("Name one stream or one job to follow.", "stream", "invalid_value")
 
     async def leave(self, said: Leave) -> None:
         """Follow it no longer. Raises `InvalidRequest`."""
@@ -207,6 +211,21 @@ class Work:
             await self._line.pass_on(_texts(ref, more))
         await self._end(ref, reading.end.kind if reading.end else "error")
 
+    # Jobs
+
+    async def _follow_job(self, ref: Ref, job_id: str, after: int) -> None:
+        site = await self.party.reader(self._desk, Readable.JOB, job_id)
+        ref.job, ref.seq = job_id, after
+        reading = JobReading(self._desk, site, job_id, after)
+        async with aclosing(reading.events()) as events:
+            async for told in events:
+                if not ref.is_open:
+                    ref.is_open = True
+                    await self._line.tell(Following(ref=ref.name, job=job_id))
+                await self._line.pass_on(_words(ref, told))
+        if reading.end:
+            await self._end(ref, reading.end)
+
     async def _record(self, stream_id: str, site: str) -> About:
         return (await find_record(self._desk.server, stream_id, site=site)).about
 
@@ -222,6 +241,13 @@ def _texts(ref: Ref, events: Sequence[Event]) -> Iterator[str]:
     for event in events:
         yield write(EventCame(ref=ref.name, seq=event.seq, event=event.name, data=data_of(event.data)))
         ref.seq = event.seq
+
+
+def _words(ref: Ref, told: Sequence[Told]) -> Iterator[str]:
+    """Write a job's events down; those without a number are states."""
+    for each in told:
+        yield write(EventCame(ref=ref.name, seq=each.seq, event=each.name, data=data_of(each.data)))
+        ref.seq = each.seq or ref.seq
 
 
 def _error_in(events: Sequence[Event]) -> Any:
