@@ -12,6 +12,7 @@ from openai import OpenAI
 from pytest_django import DjangoDbBlocker
 
 from inference.models import ProviderAccount
+from nightdesk.local.demo_site import ROUTES
 from tenants.credentials import create_site
 from tenants.models import Limit
 from tests.factories import make_route
@@ -88,6 +89,9 @@ def sdk_site(
             # It never has enough of tools.
             make_route(f"{name}-tools", (account, f"{UPSTREAMS[name]}@tool_calls=1"))
             make_route(f"{name}-cut", (account, f"{UPSTREAMS[name]}@cut_after_n=3"))
+        # As `make run` has them, for the how-to.
+        for model, targets in ROUTES.items():
+            make_route(model, *((ProviderAccount.objects.get(name=name[4:]), behind) for name, behind in targets))
         make_route("slow", (openai, "gpt-4o-mini@ttft_ms=600"))
         made = create_site("Bakery", f"bakery-{uuid.uuid4().hex[:8]}")
         Limit.objects.create(site=made.site, requests_per_minute=10_000, tokens_per_minute=10_000_000)

@@ -2,12 +2,14 @@
 
 import asyncio
 import json
+from pathlib import Path
 from typing import Any, Literal
 
 import pytest
 from openai import AsyncOpenAI, OpenAI
 from pydantic import BaseModel
 
+from nightdesk.local.stack import ROOT
 from tests.api.live.sdks import PNG, SAYS, Sdks, each_dialect, every_upstream, on_both_servers
 
 pytestmark = pytest.mark.django_db
@@ -191,7 +193,9 @@ def test_embeddings_in_both_encodings(sdks: Sdks) -> None:
     embed = sdks.openai.embeddings.create
     # Who says nothing gets base64 from this SDK, which asks for it and reads it.
     read = embed(model="embed", input=["a", "b"])
-    numbers = embed(model="embed", input=["a", "b"], encoding_format="float")
+    # Not from the cache, which costs nothing.
+    asked_anew: Any = {"extra_headers": {"Cache-Control": "no-store"}}
+    numbers = embed(model="embed", input=["a", "b"], encoding_format="float", **asked_anew)
     packed: Any = embed(model="embed", input="a", encoding_format="base64")
 
     assert [row.index for row in read.data] == [0, 1]
@@ -270,3 +274,22 @@ def test_a_retry_with_an_idempotency_key_is_one_call_upstream(sdks: Sdks) -> Non
     assert answer.headers["idempotent-replayed"] == "true"
     assert answer.parse().choices[0].message.content
     assert len(sdks.simulator.journal()) == 1
+
+
+def test_the_how_to_runs_as_pasted(
+    sdks: Sdks, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / ".nightdesk").mkdir()
+    card = {"base_url": sdks.url, "api_key": sdks.key}
+    (tmp_path / ".nightdesk" / "local.json").write_text(json.dumps(card))
+    monkeypatch.chdir(tmp_path)
+    _, _, rest = (ROOT / "docs" / "how-to" / "use-official-sdks.md").read_text().partition("```python\n")
+    names: dict[str, Any] = {}
+
+    exec(rest.partition("```")[0], names)  # noqa: S102 (our own words)
+    names["openai"].close()
+    names["anthropic"].close()
+
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1].rpartition(" ")[2].startswith("req_")
+    assert len([line for line in lines if line]) >= 4
