@@ -40,6 +40,9 @@ class Account:
     first_token_ms: int | None = None
 
 
+#: Stands for the provider in the account of an answer that was given again: nobody was called.
+CACHE = "cache"
+
 LARGEST_COUNT = 2**31 - 1
 COUNTS = tuple(field.name for field in fields(Usage))
 

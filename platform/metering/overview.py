@@ -8,6 +8,7 @@ from uuid import UUID
 
 from django.db.models import Count, Sum
 
+from metering.accounts import CACHE
 from metering.models import Outcome, UsageEvent
 
 FAILED = (Outcome.ERROR, Outcome.TIMEOUT, Outcome.LOST)
@@ -31,7 +32,7 @@ def cost_of_sites(site_ids: Collection[UUID], since: datetime) -> Mapping[UUID, 
 
 def provider_health(since: datetime) -> list[ProviderHealth]:
     """Return every provider that was called since then, the most failing first."""
-    calls = UsageEvent.objects.filter(started_at__gte=since).exclude(outcome=Outcome.OPEN)
+    calls = UsageEvent.objects.filter(started_at__gte=since).exclude(outcome=Outcome.OPEN).exclude(provider=CACHE)
     counted = calls.order_by().values("provider", "outcome", "error_kind").annotate(count=Count("id"))
     made: Counter[str] = Counter()
     errors: dict[str, Counter[str]] = defaultdict(Counter)
