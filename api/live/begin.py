@@ -14,7 +14,7 @@ from api.live.desk import LiveDesk
 from api.live.edges import Wanted
 from api.live.who import Known, use_up
 from core import clock, metrics
-from core.redis import RedisAway
+from core.redis import RedisAway, redis_errors
 from inference import cache
 from inference.accounts import Asker, to_open_account
 from inference.calls import CallOpened
@@ -26,9 +26,12 @@ from providers.catalogue import find_model
 from providers.dialects.errors import InvalidRequest
 from providers.estimate import estimate_tokens
 from providers.types import ChatRequest, Usage
-from streams.ids import new_stream_id
-from tenants.admission.admission import admit
-from tenants.admission.asks import Admitted, Ask, Attach, Hit, KeyReused, Limited, NonceUsed
+from streams.entries import process_key
+from streams.errors import StreamUnknown
+from streams.follow import find_record
+from streams.ids import age_seconds, new_stream_id
+from tenants.admission.admission import admit, drop_key
+from tenants.admission.asks import Admitted, Ask, Attach, Hit, KeyReused, Limited, NonceUsed, Outcome
 from tenants.admission.asks import TooManyAtOnce as Full
 from tenants.admission.rules import SiteLimits, limits_for
 from tenants.admission.windows import Left
@@ -39,6 +42,8 @@ from tenants.models import LimitedKind
 log = structlog.get_logger(__name__)
 
 IDEMPOTENCY_FORM = re.compile(r"[\x20-\x7e]{1,255}")
+#: A stream that another process is about to begin is waited for so long.
+PATIENCE_SECONDS = 5.0
 #: Reserved for an answer whose length nobody bounded.
 ANSWER_TOKENS = 1024
 
@@ -86,7 +91,7 @@ async def begin(
     ask = _ask(desk, known, asked, wanted, targets, allowed, input_tokens, stream_id or new_stream_id())
     begun = Begun(known, wanted, targets, _asker(known, asked, wanted), ask, None, input_tokens, may_cache(asked))
     try:
-        outcome = await admit(desk.server, ask)
+        outcome = await _admit(desk, known, ask)
     except RedisAway as error:
         await _go_on_without(desk, known, error)
         return begun
@@ -104,6 +109,28 @@ async def begin(
             raise Replayed
         case KeyReused():
             raise IdempotencyConflict
+
+
+async def _admit(desk: LiveDesk, known: Known, ask: Ask) -> Outcome:
+    outcome = await admit(desk.server, ask)
+    if isinstance(outcome, Attach) and await _is_gone(desk, known, outcome.stream_id):
+        # What was answered then cannot be read any more, so it is asked anew. The nonce was used up just now.
+        await drop_key(desk.server, ask, outcome)
+        return await admit(desk.server, replace(ask, nonce=None))
+    return outcome
+
+
+async def _is_gone(desk: LiveDesk, known: Known, stream_id: str) -> bool:
+    """Say whether a stream's log has ended its time, or its process died before its end."""
+    try:
+        record = await find_record(desk.server, stream_id, site=known.site)
+    except StreamUnknown:
+        # One that another process is about to begin is not there yet.
+        return age_seconds(stream_id) > PATIENCE_SECONDS
+    if record.end is not None or record.process == desk.mark.id:
+        return False
+    with redis_errors():
+        return not await desk.server.exists(process_key(record.process))
 
 
 def idempotency_key(asked: Asked, wanted: Wanted) -> str | None:

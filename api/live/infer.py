@@ -20,7 +20,7 @@ from api.live.answer import (
     send_whole,
 )
 from api.live.asked import Asked
-from api.live.begin import Begun, begin, idempotency_key, to_json
+from api.live.begin import PATIENCE_SECONDS, Begun, begin, idempotency_key, to_json
 from api.live.consumer import Reply
 from api.live.desk import LiveDesk, live_desk
 from api.live.edges import STREAM_READERS, Reader, Wanted, Wire
@@ -37,9 +37,6 @@ from tenants.admission.windows import Left
 from tenants.limits import Scope
 from tenants.live_proof import is_site_origin
 from tenants.tickets import Readable
-
-#: A stream that another process is about to begin is waited for so long.
-PATIENCE_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,11 +1,15 @@
 """Whole answers, in every dialect in front of every provider."""
 
 from typing import Any
+from uuid import UUID
 
 import httpx
 import pytest
+from django.conf import settings as django_settings
 from pytest_django import Settings
+from redis import Redis
 
+from core.ids import new_uuid, to_public
 from tests.api.live.conftest import Live
 
 CHAT: dict[str, Any] = {"model": "openai-chat", "messages": [{"role": "user", "content": "Say hello."}]}
@@ -71,6 +75,21 @@ def test_the_same_again_with_its_key_is_one_call(live: Live) -> None:
     assert len(live.simulator.finished()) == 1
     other = live.post("/v1/chat/completions", {**CHAT, "temperature": 0}, idempotency_key="k-1")
     assert (other.status_code, other.json()["error"]["code"]) == (422, "idempotency_key_reused")
+
+
+def test_a_key_whose_answer_is_no_longer_kept_is_asked_anew(live: Live) -> None:
+    first = live.post("/v1/chat/completions", CHAT, idempotency_key="k-2", cache_control="no-store")
+    with Redis.from_url(django_settings.REDIS_URL) as server:
+        (key,) = server.scan_iter("nd:{*}:key:*")
+        # As if it had been asked an hour ago, and its log were gone.
+        old = to_public("stm", UUID(int=new_uuid().int - (3_600_000 << 80))).encode()
+        server.set(key, bytes(server.get(key) or b"")[:32] + old)
+
+    again = live.post("/v1/chat/completions", CHAT, idempotency_key="k-2", cache_control="no-store")
+
+    assert (first.status_code, again.status_code) == (200, 200)
+    assert "idempotent-replayed" not in again.headers
+    assert len(live.simulator.finished(2)) == 2
 
 
 def test_the_same_body_again_comes_from_the_cache(live: Live) -> None:
