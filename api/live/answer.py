@@ -13,10 +13,10 @@ from django.conf import settings
 from api.errors import Problem, problem_of
 from api.live.asked import Asked
 from api.live.consumer import Headers, Reply
-from api.live.edges import Wire, encode_error
+from api.live.edges import Wire, encode_error, status_for
 from core import clock, metrics
 from providers.dialects.sse_writer import KEEP_ALIVE, to_sse, to_unnumbered
-from streams.entries import Event
+from streams.entries import About, Event
 from streams.follow import Following
 from tenants import origins
 from tenants.admission.windows import Left
@@ -91,7 +91,15 @@ async def send_error(course: Course, reply: Reply, error: BaseException) -> None
     problem = problem_of(error)
     _log(course, problem, error)
     course.extra += _problem_headers(problem)
-    await send_body(course, reply, encode_error(course.wire, problem, course.asked.request_id), problem.status)
+    body = encode_error(course.wire, problem, course.asked.request_id)
+    await send_body(course, reply, body, status_for(course.wire, problem))
+
+
+async def send_whole(course: Course, reply: Reply, about: About, events: Sequence[Event]) -> None:
+    """Send what never became a stream: a whole answer, or an error before the first token."""
+    if about.retry_after_seconds is not None:
+        course.extra.append((b"retry-after", b"%d" % about.retry_after_seconds))
+    await send_body(course, reply, b"".join(event.data for event in events), about.status)
 
 
 async def send_events(course: Course, reply: Reply, following: Following, events: Sequence[Event]) -> None:
