@@ -41,20 +41,20 @@ class Party:
             check_scope(identity, STARTING[0])
         return Known(identity, None)
 
-    async def canceler(self, desk: LiveDesk, *, is_own: bool) -> Site:
-        """Return whose stream is to be canceled. Who started it needs no further scope."""
+    async def canceler(self, desk: LiveDesk, *, is_own: bool) -> Identity:
+        """Return who cancels a stream. Who started it over this connection needs no further scope."""
         identity = await self._identity(desk)
         if not is_own:
             check_scope(identity, Scope.STREAMS_WRITE)
-        return identity.site
+        return identity
 
-    async def reader(self, desk: LiveDesk, what: Readable, public_id: str) -> Site:
-        """Return whose stream or job is to be read. Raises `Unauthenticated` and `Forbidden`."""
+    async def reader(self, desk: LiveDesk, what: Readable, public_id: str) -> "Party":
+        """Return who reads a stream or job, as of now. Raises `Unauthenticated` and `Forbidden`."""
         if self.identity is None:
-            return (await _read_by_ticket(desk, self.asked, what, public_id)).site
+            return await _read_by_ticket(desk, self.asked, what, public_id)
         identity = await self._identity(desk)
         check_scope(identity, READING[what])
-        return identity.site
+        return replace(self, site=identity.site, identity=identity)
 
     def asking(self, start: Start) -> Asked:
         """Return a start as the request that would ask for the same by HTTP."""

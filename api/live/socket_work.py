@@ -13,8 +13,9 @@ from django.conf import settings
 
 from api.errors import TooManyAtOnce, problem_of
 from api.live.answer import JSON, first_events
+from api.live.begin import PATIENCE_SECONDS
 from api.live.desk import LiveDesk
-from api.live.infer import PATIENCE_SECONDS, open_stream
+from api.live.infer import open_stream
 from api.live.job_events import JobReading, Told
 from api.live.socket_line import Line, LineClosed
 from api.live.socket_party import Party
@@ -33,6 +34,7 @@ from api.live.socket_words import (
     error_of,
     write,
 )
+from api.live.who import check_own
 from core import metrics
 from providers.dialects.errors import InvalidRequest
 from streams.entries import About, Event
@@ -188,8 +190,10 @@ class Work:
             await self._read(ref, reading, opened.stream_id, known.site)
 
     async def _follow(self, ref: Ref, stream_id: str, after: int) -> None:
-        site = (await self.party.reader(self._desk, Readable.STREAM, stream_id)).public_id
+        reader = await self.party.reader(self._desk, Readable.STREAM, stream_id)
+        site = reader.site.public_id
         async with follow(self._desk.server, stream_id, after, site=site) as reading:
+            check_own(reading.about, reader.identity)
             ref.seq = after
             await self._line.tell(Following(ref=ref.name, stream=stream_id))
             await self._read(ref, reading, stream_id, site)
@@ -214,7 +218,7 @@ class Work:
     # Jobs
 
     async def _follow_job(self, ref: Ref, job_id: str, after: int) -> None:
-        site = await self.party.reader(self._desk, Readable.JOB, job_id)
+        site = (await self.party.reader(self._desk, Readable.JOB, job_id)).site
         ref.job, ref.seq = job_id, after
         reading = JobReading(self._desk, site, job_id, after)
         async with aclosing(reading.events()) as events:
@@ -230,8 +234,12 @@ class Work:
         return (await find_record(self._desk.server, stream_id, site=site)).about
 
     async def _cancel(self, stream_id: str, ref: Ref | None) -> None:
-        site = await self.party.canceler(self._desk, is_own=ref is not None and ref.is_own)
-        was_running = await request_cancel(self._desk.server, stream_id, site=site.public_id)
+        is_own = ref is not None and ref.is_own
+        identity = await self.party.canceler(self._desk, is_own=is_own)
+        site = identity.site.public_id
+        if not is_own:
+            check_own(await self._record(stream_id, site), identity)
+        was_running = await request_cancel(self._desk.server, stream_id, site=site)
         named = msgspec.UNSET if ref is None else ref.name
         await self._line.tell(Canceled(stream=stream_id, was_running=was_running, ref=named))
 

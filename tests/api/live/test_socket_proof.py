@@ -156,6 +156,21 @@ def test_a_narrow_token_starts_what_it_is_for(page: Live) -> None:
     assert error["code"] == "model_not_allowed"
 
 
+def test_a_narrow_token_follows_and_cancels_its_own_streams_alone(page: Live) -> None:
+    wanted = {"scope": "chat:write streams:read streams:write", "model": "openai-chat", "origin": ORIGIN}
+    tokens = [page.post("/v1/tokens", wanted).json()["token"] for _ in range(2)]
+
+    with socket(page, "nightdesk.v1", f"bearer.{tokens[0]}", origin=ORIGIN) as client:
+        client.say("start", ref="a", body=CHAT)
+        stream_id = client.hear_until("end")[1]["stream"]
+        client.say("follow", ref="a", stream=stream_id)
+        assert client.hear_until("end")[-1]["kind"] == "done"
+    with socket(page, "nightdesk.v1", f"bearer.{tokens[1]}", origin=ORIGIN) as other:
+        for kind in ("follow", "cancel"):
+            other.say(kind, stream=stream_id, **({"ref": "a"} if kind == "follow" else {}))
+            assert other.hear_until("error")[-1]["error"]["code"] == "not_found"
+
+
 def test_a_revoked_key_starts_nothing_more(live: Live) -> None:
     with socket(live) as client:
         assert ends(client) == "done"
