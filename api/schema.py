@@ -1,4 +1,4 @@
-"""The OpenAPI document: who may ask, what may go wrong, and the wire bodies, which are msgspec structs."""
+"""The OpenAPI document: who may ask, and what may go wrong. (The live addresses are in `api.live.described`.)"""
 
 from collections import defaultdict
 from functools import cache
@@ -13,7 +13,6 @@ from rest_framework.exceptions import UnsupportedMediaType, ValidationError
 
 from api.errors import Malformed, NoRoom, TooLarge, TooSlow, code_of, row_of
 from api.serializers.errors import ErrorOut
-from providers.dialects import anthropic_wire, openai_wire
 from tenants.errors import Forbidden, Unauthenticated
 
 #: Every resource may answer with these.
@@ -35,11 +34,12 @@ TITLES = {
     507: "There is no room to store it; nothing of it was kept",
 }
 
-#: The bodies of live requests, under names that tell the dialects apart.
-WIRE_BODIES = {
-    "OpenAI": (openai_wire.ChatBody, openai_wire.EmbeddingBody),
-    "Anthropic": (anthropic_wire.MessagesBody,),
-}
+#: One of these is needed.
+SECURED: list[dict[str, list[Any]]] = [
+    {"bearer": []},
+    {"apiKey": []},
+    {name: [] for name in ("siteId", "timestamp", "nonce", "signature")},
+]
 
 
 def refusals(
@@ -95,17 +95,8 @@ class SiteSecurity(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-c
         ]
 
     def get_security_requirement(self, auto_schema: Any) -> list[dict[str, list[Any]]]:
-        signed: dict[str, list[Any]] = {name: [] for name in ("siteId", "timestamp", "nonce", "signature")}
-        return [{"bearer": []}, {"apiKey": []}, signed]
+        return SECURED
 
 
 def _header(name: str, description: str) -> dict[str, str]:
     return {"type": "apiKey", "in": "header", "name": name, "description": description}
-
-
-def add_wire_bodies(result: dict[str, Any], generator: Any, request: Any, public: bool) -> dict[str, Any]:
-    """Put the structs of the wire among the components (a postprocessing hook of drf-spectacular)."""
-    for dialect, structs in WIRE_BODIES.items():
-        _, components = msgspec.json.schema_components(structs, ref_template=f"#/components/schemas/{dialect}{{name}}")
-        result["components"]["schemas"].update({f"{dialect}{name}": schema for name, schema in components.items()})
-    return result

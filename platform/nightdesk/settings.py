@@ -280,7 +280,7 @@ SPECTACULAR_SETTINGS = {
     "TITLE": "Nightdesk",
     "VERSION": VERSION,
     "DESCRIPTION": "The AI desk behind WordPress sites: durable AI jobs, accounts and signed webhooks.",
-    # 3.1 is JSON Schema itself, as msgspec writes it for the wire bodies.
+    # 3.1 is JSON Schema itself, as msgspec writes it for the live addresses.
     "OAS_VERSION": "3.1.1",
     "SERVE_INCLUDE_SCHEMA": False,
     "COMPONENT_SPLIT_REQUEST": True,
@@ -290,7 +290,7 @@ SPECTACULAR_SETTINGS = {
         "BatchState": "jobs.models.BatchState",
         "DeliveryState": "webhooks.models.DeliveryState",
     },
-    "POSTPROCESSING_HOOKS": ["drf_spectacular.hooks.postprocess_schema_enums", "api.schema.add_wire_bodies"],
+    "POSTPROCESSING_HOOKS": ["drf_spectacular.hooks.postprocess_schema_enums", "api.live.described.add_live"],
 }
 
 # Proof: with both set, workers and web die at a named point (docs/how-to/prove-it-yourself.md)
