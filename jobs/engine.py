@@ -32,6 +32,7 @@ from core.grouping import Grouped
 from core.ids import to_public
 from core.threads import DatabaseThreads
 from inference import routing
+from inference.breaker import NO_BREAKER, Breaker
 from inference.clients import Clients
 from inference.retry_budget import RetryBudgets, to_report
 from inference.routing import ProviderSpec, Routing
@@ -119,7 +120,10 @@ class Slot:
 class Engine:
     """Lives in one event loop: `await run()`. `wake` and `stop` may be called from any thread."""
 
-    def __init__(self, provider_for: Callable[[ProviderSpec], Provider] | None = None) -> None:
+    def __init__(
+        self, provider_for: Callable[[ProviderSpec], Provider] | None = None, breaker: Breaker = NO_BREAKER
+    ) -> None:
+        self._breaker = breaker
         self._chance = random.Random()  # noqa: S311 (jitter, not a secret)
         self._slots: dict[UUID, Slot] = {}
         self._bell = asyncio.Event()
@@ -351,6 +355,7 @@ class Engine:
                 retries=self._budgets.of_site(slot.run.job.site_id),
                 provider_for=self._provider_for,
                 chance=self._chance,
+                breaker=self._breaker,
                 hear=slot.voice.hear,
             )
         except asyncio.CancelledError:

@@ -12,13 +12,25 @@ from django.db import transaction
 
 from core import clock
 from inference.accounts import Asker, to_account, to_open_account
+from inference.breaker import NO_BREAKER, Breaker
 from inference.calls import CallClosed, CallOpened, Trace
 from inference.complete import Answered, Hear, PutOff, Unanswered, complete
 from inference.errors import InferenceError
 from inference.retry_budget import Retries
 from inference.routing import ProviderSpec, Routing
 from jobs.claim import Claimed
-from jobs.endings import Canceled, Ending, Failed, GivenBack, RetryRule, Succeeded, judge, put_off
+from jobs.endings import (
+    PROVIDERS_RESTING,
+    RETRY_BUDGET,
+    Canceled,
+    Ending,
+    Failed,
+    GivenBack,
+    RetryRule,
+    Succeeded,
+    judge,
+    put_off,
+)
 from jobs.errors import InvalidBody, UnreadablePayload
 from jobs.fence import Fence, lock_held
 from jobs.models import Job
@@ -111,6 +123,7 @@ async def execute(
     retries: Retries,
     provider_for: Callable[[ProviderSpec], Provider],
     chance: random.Random,
+    breaker: Breaker = NO_BREAKER,
     hear: Hear | None = None,
 ) -> Ending:
     """Make the calls and say how the attempt ends. Nothing is written but the accounts of calls begun."""
@@ -131,6 +144,7 @@ async def execute(
             deadline_seconds=settings.JOB_ATTEMPT_SECONDS,
             provider_for=provider_for,
             chance=chance,
+            breaker=breaker,
             asked_before=job.error_count > 0,
             hear=hear,
         )
@@ -145,9 +159,10 @@ async def execute(
             return Succeeded(encode_answer(job.kind, body, answer, clock.unix_seconds()))
         case Unanswered():
             return judge(result, _retry_rule(job), chance)
-        case PutOff():
+        case PutOff(refusal, seconds):
             # Attempts that did not end in an error were put off, or lost, which is rare.
-            return put_off(job.attempt - 1 - job.error_count, chance)
+            times = job.attempt - 1 - job.error_count
+            return put_off(times, chance, PROVIDERS_RESTING if refusal else RETRY_BUDGET, seconds or 0.0)
 
 
 def _retry_rule(job: Claimed) -> RetryRule:

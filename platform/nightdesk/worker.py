@@ -13,7 +13,8 @@ from celery.worker.consumer import Consumer
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
-from core import crash
+from core import crash, redis
+from inference.breaker import Breakers
 from jobs.engine import Engine
 from jobs.tasks import bell as jobs_bell
 from metering.drainer import Drainer
@@ -127,7 +128,8 @@ class Desk:
                 os._exit(EXIT_CODE)
 
     async def _run(self) -> None:
-        self._engine, courier, drainer = Engine(), Courier(), Drainer()
+        breakers = Breakers(settings.REDIS_URL)
+        self._engine, courier, drainer = Engine(breaker=breakers), Courier(), Drainer()
         delivering = asyncio.create_task(courier.run())
         working = asyncio.create_task(self._engine.run())
         draining = asyncio.create_task(drainer.run())
@@ -143,4 +145,6 @@ class Desk:
             courier.stop()
             drainer.stop()
             await asyncio.gather(delivering, draining)
+            await breakers.close()
+            await redis.close_clients()
             webhooks_bell.listen(None)

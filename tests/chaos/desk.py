@@ -37,8 +37,9 @@ SETTINGS = {
     "JOB_SLOTS": "60",
     "JOB_RETRY_BASE_SECONDS": "1",
     "JOB_RETRY_CAP_SECONDS": "3",
-    # So much goes wrong here that every budget would be spent at once.
+    # So much goes wrong here that every budget would be spent at once, and every provider left alone.
     "RETRY_BUDGET_FLOOR": "100000",
+    "BREAKER_FAILURES": "100000",
     "WEBHOOK_TIMEOUT_SECONDS": "3",
     "DATABASE_POOL_SIZE": "12",
 }

@@ -14,6 +14,8 @@ from django.utils import timezone
 from pytest_django import Settings
 
 from core.crypto import new_key
+from inference.breaker import NO_BREAKER, Breaker, NoBreaker
+from inference.routing import Target
 from jobs import execute, payload
 from jobs.cancel import cancel
 from jobs.claim import claim
@@ -51,13 +53,13 @@ class Gate:
 
 
 @contextmanager
-def working(provider: Scripted) -> Iterator[Engine]:
+def working(provider: Scripted, breaker: Breaker = NO_BREAKER) -> Iterator[Engine]:
     """An engine at work, in a thread as in a worker process. It is stopped, and drains, at the end."""
     started = threading.Event()
     engines: list[Engine] = []
 
     async def main() -> None:
-        engine = Engine(lambda spec: provider)
+        engine = Engine(lambda spec: provider, breaker)
         engines.append(engine)
         running = asyncio.create_task(engine.run())
         await asyncio.sleep(0)
@@ -107,6 +109,27 @@ def test_a_retry_without_budget_waits_longer_each_time(site: Site, desk_route: N
 
     job.refresh_from_db()
     assert (job.attempt, job.error_count) == (10, 1)
+    assert job.available_at - timezone.now() > timedelta(seconds=60)
+
+
+class Resting(NoBreaker):
+    """Nobody may be asked, for a while."""
+
+    async def allows(self, target: Target) -> bool:
+        return False
+
+    def refusal(self, target: Target) -> errors.ProviderError:
+        return errors.Overloaded("It is left alone.", retry_after_seconds=100)
+
+
+def test_a_job_whose_providers_are_left_alone_waits_and_keeps_its_attempts(site: Site, desk_route: None) -> None:
+    job = queued(site)
+
+    with working(Scripted(), Resting()):
+        wait_for(lambda: Job.objects.filter(id=job.id, state="queued", error_code="providers_resting").exists())
+
+    job.refresh_from_db()
+    assert job.error_count == 0
     assert job.available_at - timezone.now() > timedelta(seconds=60)
 
 
