@@ -10,7 +10,7 @@ lock := .venv/bin/python -m uv pip compile -q --universal --python-version 3.11 
 	--no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' $(if $(UPGRADE),--upgrade)
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test brokers check bench chaos lock
+.PHONY: help run demo test brokers browser check bench chaos lock
 .SILENT:
 
 help:  ## list what there is
@@ -36,6 +36,15 @@ brokers:  ## install Redis and RabbitMQ from Debian's packages, for the flows on
 	test `id -u` = 0 || sudo=sudo; \
 	$$sudo apt-get update -qq && $$sudo env DEBIAN_FRONTEND=noninteractive \
 		apt-get install -y -qq --no-install-recommends redis-server rabbitmq-server
+
+browser:  ## install Chromium from Debian's package, for the pages that read live answers
+	if command -v chromium || command -v chromium-browser || command -v google-chrome; then \
+		echo "is installed."; exit 0; fi >&2; \
+	command -v apt-get >/dev/null || { \
+		echo "There is no apt-get here. Without chromium, no page is tried: its tests are skipped." >&2; exit 1; }; \
+	test `id -u` = 0 || sudo=sudo; \
+	$$sudo apt-get update -qq && \
+		$$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium
 
 check: .venv/made-dev  ## check style, types and layers, as CI does
 	$(python) -m ruff check .
