@@ -1,8 +1,10 @@
-"""The card: where the desk is, its keys, and three commands to paste."""
+"""The card: where the desk is, its keys, and commands to paste."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from nightdesk.local import files
 
@@ -100,17 +102,16 @@ def render(card: Card, seconds: float) -> str:
 def commands_to_paste(card: Card) -> list[tuple[str, str]]:
     """Return what each command does, and the command."""
     key = f"-H 'Authorization: Bearer {card.api_key}'"
-    job = {
-        "kind": "chat",
-        "body": {"model": DEMO_MODEL, "messages": [{"role": "user", "content": "Say hello to the night shift."}]},
-    }
+    body = {"model": DEMO_MODEL, "messages": [{"role": "user", "content": "Say hello to the night shift."}]}
     jobs = f"{card.base_url}/v1/jobs"
     newest = f"$(curl -s '{jobs}?limit=1' {key} | grep -o 'job_[0-9a-z]*' | head -1)"
     return [
-        (
-            "submit a job",
-            f"curl -s {jobs} {key} -H 'Content-Type: application/json' -d '{json.dumps(job)}'",
-        ),
+        ("stream an answer", _post(f"{card.base_url}/v1/chat/completions", key, {**body, "stream": True}, "-sN")),
+        ("submit a job", _post(jobs, key, {"kind": "chat", "body": body})),
         ("see the newest job: its answer, its calls, what it cost", f"curl -s {jobs}/{newest} {key}"),
         ("see the webhooks that arrived", f"curl -s {card.receiver_url}"),
     ]
+
+
+def _post(url: str, key: str, body: Mapping[str, Any], options: str = "-s") -> str:
+    return f"curl {options} {url} {key} -H 'Content-Type: application/json' -d '{json.dumps(body)}'"

@@ -57,12 +57,15 @@ def test_the_card_shows_every_address_and_key_and_how_long_it_took(card: Card) -
             assert value in shown, name
 
 
-def test_the_three_commands_can_be_pasted(card: Card) -> None:
+def test_the_commands_can_be_pasted(card: Card) -> None:
     commands = [command for _, command in commands_to_paste(card)]
-    submit, webhooks = shlex.split(commands[0]), shlex.split(commands[2])
+    stream, submit, webhooks = (shlex.split(commands[place]) for place in (0, 1, 3))
 
+    assert stream[:3] == ["curl", "-sN", "http://127.0.0.1:8000/v1/chat/completions"]
+    assert "Authorization: Bearer nd_abc" in stream
+    assert json.loads(stream[-1])["stream"] is True
     assert submit[:3] == ["curl", "-s", "http://127.0.0.1:8000/v1/jobs"]
     assert "Authorization: Bearer nd_abc" in submit
     assert json.loads(submit[-1])["kind"] == "chat"
-    assert "http://127.0.0.1:8000/v1/jobs/$(curl -s 'http://127.0.0.1:8000/v1/jobs?limit=1'" in commands[1]
+    assert "http://127.0.0.1:8000/v1/jobs/$(curl -s 'http://127.0.0.1:8000/v1/jobs?limit=1'" in commands[2]
     assert webhooks == ["curl", "-s", "http://127.0.0.1:9002/"]
