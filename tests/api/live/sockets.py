@@ -22,6 +22,7 @@ class Socket:
     def __init__(self, connection: ClientConnection) -> None:
         self.connection = connection
         self.answers_pings = True
+        self.heard_bytes = 0
 
     def say(self, kind: str, **fields: Any) -> None:
         self.connection.send(json.dumps({"type": kind, **fields}))
@@ -29,7 +30,9 @@ class Socket:
     def hear(self) -> Word:
         """Return the next word that is no ping."""
         while True:
-            word: Word = json.loads(self.connection.recv(SECONDS))
+            text = self.connection.recv(SECONDS)
+            self.heard_bytes += len(text)
+            word: Word = json.loads(text)
             if word["type"] != "ping" or not self.answers_pings:
                 return word
             self.say("pong", id=word["id"])

@@ -243,6 +243,8 @@ def test_who_does_not_read_is_cut_off_and_can_resume(live: Live, settings: Setti
     stream_id = words[1]["stream"]
 
     assert code == 4408
+    # Of half a megabyte, no more was on its way than may be unread.
+    assert client.heard_bytes < 18_000
     settings.SOCKET_PONG_SECONDS = 30
     with socket(live) as client:
         client.say("follow", ref="a", stream=stream_id, after=5)
