@@ -51,6 +51,11 @@ class LiveStream(EventBuffer):
         return self._readers
 
     @property
+    def unread_since(self) -> float | None:
+        """Since when nobody has read it here, by the monotonic clock; None while somebody does, or once it has ended."""
+        return None if self.end else self._unread_at
+
+    @property
     def unread_seconds(self) -> float:
         """For how long nobody has read it here; 0 while somebody does, and once it has ended."""
         if self._unread_at is None or self.end:

@@ -96,10 +96,11 @@ class LiveStreams:
     def _note_unread(self, stream: LiveStream) -> None:
         """Its last reader has left, or none has come yet."""
         if not stream.detached:
-            asyncio.get_running_loop().call_later(self._grace_seconds, self._look, stream)
+            asyncio.get_running_loop().call_later(self._grace_seconds, self._look, stream, stream.unread_since)
 
-    def _look(self, stream: LiveStream) -> None:
-        if stream.unread_seconds >= self._grace_seconds:
+    def _look(self, stream: LiveStream, since: float | None) -> None:
+        # By what it was unread since, not by how long ago that is: the timer of a busy loop rings too early.
+        if since is not None and stream.unread_since == since:
             task = asyncio.get_running_loop().create_task(self._cancel_unread(stream))
             self._looking.add(task)
             task.add_done_callback(self._looking.discard)
