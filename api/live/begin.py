@@ -216,7 +216,8 @@ def _cache_key(known: Known, asked: Asked, wanted: Wanted) -> bytes | None:
     """Return under which key the answer would be kept; None where it is not looked for."""
     if wanted.streams or not may_cache(asked) or not isinstance(wanted.request, ChatRequest):
         return None
-    return cache.key_of(known.site, wanted.request, wanted.wire.value)
+    # Who insists on a provider gets no other's answer.
+    return cache.key_of(known.site, wanted.request, f"{wanted.wire.value}/{wanted.provider or ''}")
 
 
 def may_cache(asked: Asked) -> bool:

@@ -10,6 +10,7 @@ from pytest_django import Settings
 from redis import Redis
 
 from core.ids import new_uuid, to_public
+from inference.models import ProviderAccount, Route, Target
 from tests.api.live.conftest import Live
 
 CHAT: dict[str, Any] = {"model": "openai-chat", "messages": [{"role": "user", "content": "Say hello."}]}
@@ -102,6 +103,18 @@ def test_the_same_body_again_comes_from_the_cache(live: Live) -> None:
     assert len(live.simulator.finished(2)) == 2
     hit = next(event for event in live.usage(3) if event.provider == "cache")
     assert (hit.outcome, hit.billable, hit.input_tokens, hit.cost_pico_usd) == ("ok", False, 0, 0)
+
+
+def test_who_insists_on_a_provider_gets_no_other_s_answer_from_the_cache(live: Live) -> None:
+    provider = ProviderAccount.objects.get(name="sim-anthropic")
+    Target.objects.create(
+        route=Route.objects.get(model="openai-chat"), provider=provider, upstream_model="claude-haiku-4-5", position=2
+    )
+
+    answers = [live.post("/api/v1/chat", {**CHAT, "provider": name}) for name in ("sim-openai", "sim-anthropic")]
+
+    assert [answer.json()["provider"] for answer in answers] == ["sim-openai", "sim-anthropic"]
+    assert [answer.headers["x-cache"] for answer in answers] == ["MISS", "MISS"]
 
 
 def test_who_is_unknown_is_refused_in_the_dialect(live: Live) -> None:
