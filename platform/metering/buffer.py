@@ -10,9 +10,11 @@ which an event loop must not wait for. Entries have keys of their own, so that w
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import msgspec
 import redis
+import redis.asyncio
 import structlog
 from django.db import DatabaseError, DataError, IntegrityError, InterfaceError, transaction
 
@@ -122,6 +124,16 @@ def backlog(server: "redis.Redis") -> Backlog:
         pipeline.llen(USAGE)
         pipeline.llen(ASIDE)
         behind, aside = pipeline.execute()
+    return Backlog(behind, aside)
+
+
+async def waiting(server: "redis.asyncio.Redis") -> Backlog:
+    """Return what `backlog` does, on an event loop."""
+    with redis_errors():
+        pipeline: Any = server.pipeline(transaction=False)
+        pipeline.llen(USAGE)
+        pipeline.llen(ASIDE)
+        behind, aside = await pipeline.execute()
     return Backlog(behind, aside)
 
 

@@ -13,12 +13,13 @@ import redis
 from django.conf import settings
 from django.db import connection
 
+from core import redis as core_redis
 from core.advisory import alone
 from core.redis import RedisAway
 from core.threads import with_connection
 from metering import accounts, buffer
 from metering.accounts import Account
-from metering.buffer import Backlog, backlog, drain, reap, to_entry
+from metering.buffer import Backlog, backlog, drain, reap, to_entry, waiting
 from metering.models import Outcome, UsageEvent
 from providers.types import Usage
 from tenants.models import Site
@@ -73,6 +74,15 @@ def test_what_is_written_twice_is_there_once(server: "redis.Redis", site: Site) 
     drain(server)
 
     assert written() == ["req_1:1"]
+
+
+async def test_what_waits_can_be_told_on_an_event_loop(server: "redis.Redis", site: Site) -> None:
+    push(server, account(site, 1), account(site, 2))
+    server.lpush(buffer.ASIDE, b"x")
+    try:
+        assert await waiting(core_redis.client(settings.REDIS_URL)) == Backlog(2, 1)
+    finally:
+        await core_redis.close_clients()
 
 
 def test_more_than_a_batch_is_moved_in_batches(
