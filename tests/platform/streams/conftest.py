@@ -72,6 +72,8 @@ class Wire:
         self._who = user + at
         self._server: asyncio.Server | None = None
         self._ends: set[asyncio.StreamWriter] = set()
+        self._may_pass = asyncio.Event()
+        self._may_pass.set()
         self._port = 0
 
     @property
@@ -89,6 +91,13 @@ class Wire:
         self._server = None
         await self.drop()
 
+    def hold(self) -> None:
+        """Accept what comes, but carry nothing of it yet."""
+        self._may_pass.clear()
+
+    def release(self) -> None:
+        self._may_pass.set()
+
     async def drop(self) -> None:
         """Break what is there."""
         broken = set(self._ends)
@@ -97,6 +106,7 @@ class Wire:
         await wait_until(lambda: not broken & self._ends)
 
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await self._may_pass.wait()
         there_reader, there_writer = await asyncio.open_connection(self._parts.hostname, self._parts.port)
         ends = {writer, there_writer}
         self._ends |= ends

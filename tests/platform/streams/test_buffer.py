@@ -81,4 +81,8 @@ async def test_who_waits_at_the_end_is_told_that_nothing_comes() -> None:
 
 
 async def test_who_waits_only_for_a_while_is_told_so() -> None:
-    assert not await EventBuffer(1024).wait(0.001)
+    buffer = EventBuffer(1024)
+
+    assert not await buffer.wait(0.001)
+    # An idle stream must not collect those who waited for it.
+    assert buffer._waiting == []

@@ -8,8 +8,19 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from core.redis import RedisAway
-from streams.entries import ENTRY_BYTES, cancel_key, log_key, process_key, record_key
+from streams.entries import (
+    ENTRY_BYTES,
+    Entry,
+    Event,
+    cancel_key,
+    decode_record,
+    encode,
+    log_key,
+    process_key,
+    record_key,
+)
 from streams.errors import CursorExpired
+from streams.flusher import APPEND
 from streams.follow import request_cancel
 from tests.platform.streams.conftest import DONE, FRAMES, SITE, OpenProcess, Process, Wire, told
 from tests.polling import wait_until
@@ -53,6 +64,8 @@ async def test_nothing_stays_in_redis_for_ever(serving: Process, other: Process)
 
     keys = [log_key(running.stream.id), record_key(running.stream.id), cancel_key(serving.mark.id)]
     assert all([await serving.server.ttl(key) > 0 for key in [*keys, process_key(serving.mark.id)]])
+    # One that runs is not forgotten while it is quiet.
+    assert await serving.server.ttl(keys[0]) > 60
     assert [await serving.server.ttl(key(ended.stream.id)) for key in (log_key, record_key)] == [60, 60]
 
 
@@ -109,6 +122,7 @@ async def test_a_flush_of_redis_in_the_middle_costs_readers_nothing(serving: Pro
         assert told(await anext(following)) == FRAMES[:10]
         await serving.server.flushall()
         writer.append(FRAMES[10:20])
+        assert await writer.flushed()
         assert told(await anext(following)) == FRAMES[10:20]
         assert told(await _first_events(other, writer.stream.id)) == FRAMES[:20]
         await serving.server.flushall()
@@ -174,14 +188,57 @@ async def test_a_reader_whose_connection_breaks_misses_nothing(
     writer = serving.writer()
     await writer.flushed()
 
-    async with reading.follow(writer.stream.id) as following:
+    async with reading.follow(writer.stream.id, idle_seconds=0.01) as following:
         received = []
-        for frame in FRAMES[:5]:
+        for frame in FRAMES[:3]:
+            assert await anext(following) == []
+            wire.hold()
             await wire.drop()
             writer.append([frame])
-            received += await anext(following)
+            assert await writer.flushed()
+            wire.release()
+            async with asyncio.timeout(2):
+                while not (events := await anext(following)):
+                    pass
+            received += events
 
-    assert told(received) == FRAMES[:5]
+    assert told(received) == FRAMES[:3]
+
+
+async def test_what_is_written_again_because_its_answer_was_lost_stands_there_once(serving: Process) -> None:
+    key = log_key(serving.writer().stream.id)
+    arguments = [encode(Entry(1, [Event(1, "", b"x")], None)), b"", "1-0 1-0 60 0"]
+
+    answers = [await APPEND.run(serving.server, [key], arguments) for _ in range(2)]
+
+    assert answers == [[b"ok"], [b"ok"]]
+    assert await serving.server.xlen(key) == 1
+
+
+async def test_what_the_log_refuses_is_said_and_kept_from_nobody_here(
+    serving: Process, caplog: pytest.LogCaptureFixture
+) -> None:
+    writer = serving.writer()
+    await serving.server.set(log_key(writer.stream.id), "not a log", ex=60)
+
+    async with serving.follow(writer.stream.id) as following:
+        writer.append(FRAMES)
+        assert not await writer.flushed()
+        await writer.finish(DONE)
+        assert [told(events) async for events in following] == [FRAMES]
+    assert "WRONGTYPE" in caplog.text
+
+
+async def test_a_long_log_has_no_end_before_its_last_event(serving: Process) -> None:
+    """Readers go by the record: it must not tell of an end while the events before it are on their way."""
+    writer = serving.writer()
+    writer.append([("", b"x" * ENTRY_BYTES)] * 3)
+    writer.end(DONE)
+
+    records = [decode_record(record) if record else None for _, record, _ in (item.arguments for item in writer.plan())]
+
+    assert [record and record.end for record in records] == [None, None, DONE]
+    assert [bool(record) for record in records] == [True, False, True]
 
 
 async def test_nothing_can_follow_the_end_and_the_first_end_counts(serving: Process) -> None:

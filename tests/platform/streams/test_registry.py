@@ -33,9 +33,9 @@ async def test_what_is_run_is_read_to_its_end(serving: Process) -> None:
 
 
 async def test_what_nobody_reads_is_canceled_after_the_grace_time(serving: Process) -> None:
-    unread, detached = serving.start(forever), serving.start(forever, detached=True)
+    detached, unread = serving.start(forever, detached=True), serving.start(forever)
 
-    await wait_until(lambda: unread.end)
+    await wait_until(lambda: len(serving.streams) == 1)
 
     assert (unread.end, unread.canceled_because) == (CANCELED, "unread")
     assert detached.end is None
