@@ -52,7 +52,7 @@ class LiveStream(EventBuffer):
 
     @property
     def unread_since(self) -> float | None:
-        """Since when nobody has read it here, by the monotonic clock; None while somebody does, or once it has ended."""
+        """Since when nobody has read it here, by the monotonic clock; None while somebody does, and after its end."""
         return None if self.end else self._unread_at
 
     @property

@@ -203,13 +203,20 @@ class Caller:
         def both() -> dict[str, tuple[dict[str, Any], UsageEvent]] | None:
             journal = {entry["client_request_id"]: entry for entry in self.desk.simulator.journal()}
             events = {event.dedupe_key: event for event in self._drained(0)}
-            hits = [key for key, event in events.items() if event.provider == "cache"]
-            is_told = journal.keys() == events.keys() - set(hits) and len(hits) == cached
-            is_over = all(entry["finished_at"] for entry in journal.values())
-            is_over = is_over and all(event.outcome != Outcome.OPEN for event in events.values())
-            return {key: (journal[key], events[key]) for key in journal} if is_told and is_over else None
+            calls = {key for key, event in events.items() if event.provider != "cache"}
+            running = {key for key, entry in journal.items() if not entry["finished_at"]}
+            running |= {key for key, event in events.items() if event.outcome == Outcome.OPEN}
+            missing.clear()
+            missing.update(unknown=calls - journal.keys(), unpaid=journal.keys() - calls, running=running)
+            is_told = not any(missing.values()) and len(events) - len(calls) == cached
+            return {key: (journal[key], events[key]) for key in journal} if is_told else None
 
-        found = wait_for(both)
+        missing: dict[str, set[str]] = {}
+        try:
+            found = wait_for(both)
+        except AssertionError as error:
+            error.add_note(f"{missing}")
+            raise
         for entry, event in found.values():
             check_account(entry, event)
         return found
@@ -224,9 +231,12 @@ class Caller:
 
 def check_account(entry: Mapping[str, Any], event: UsageEvent) -> None:
     """Compare what the provider served with what the desk accounts for: estimated only where it was not told."""
-    if not event.estimated:
-        assert (event.input_tokens, event.output_tokens) == (entry["input_tokens"], entry["output_tokens"]), entry
-    elif event.outcome not in (Outcome.LOST, Outcome.CANCELED):
-        assert not entry["usage_reported"], entry
     if event.estimated:
         assert event.input_tokens > 0, entry
+        # An answer without its last word: nobody knows whether the usage that came is all of it.
+        assert event.outcome != Outcome.OK or not entry["usage_reported"], entry
+    elif event.outcome == Outcome.OK:
+        assert (event.input_tokens, event.output_tokens) == (entry["input_tokens"], entry["output_tokens"]), entry
+    else:
+        # Refused: nothing was worked on.
+        assert event.input_tokens == event.output_tokens == 0, entry
