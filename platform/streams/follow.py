@@ -138,10 +138,7 @@ class Following:
 
     @property
     def about(self) -> About:
-        """Whose stream it is, as far as it was known when it was opened; of a stream served here, as far as it is now.
-
-        What a stream served elsewhere says later (its status), `find_record` tells.
-        """
+        """Whose stream it is. What was not known when it began, its status, is known with the first event."""
         assert self._source is not None, "Open it first."
         return self._source.about
 

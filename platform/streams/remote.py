@@ -16,8 +16,10 @@ from streams.entries import (
     Event,
     Record,
     decode_entry,
+    decode_record,
     log_key,
     process_key,
+    record_key,
 )
 from streams.errors import CursorAhead, CursorExpired, Orphaned
 from streams.here import Here, here
@@ -40,6 +42,8 @@ class Remote:
         #: What the tail had told when the log was found to hold no more.
         self._seen_version = -1
         self._ready: list[Event] = []
+        #: The record was read after the first event, so that it knows the status if ever.
+        self._is_described = False
         self._end: End | None = None
 
     @classmethod
@@ -64,13 +68,16 @@ class Remote:
         """Return the events after this one, or the end; none when nothing comes for so long."""
         while True:
             if self._ready:
+                await self._learn_status()
                 ready, self._ready = self._ready, []
                 return ready
             if self._end:
+                await self._learn_status()
                 return self._end
             if self._tail is None:
                 await self._read(after)
             elif found := self._told(self._tail, after):
+                await self._learn_status()
                 return found
             elif not self._tail.holds_after(after) and self._seen_version != self._tail.version:
                 await self._look(self._tail, after)
@@ -78,6 +85,15 @@ class Remote:
                 _check(self._tail)
                 if not await self._tail.wait(idle_seconds):
                     return []
+
+    async def _learn_status(self) -> None:
+        """Read the record again, once, if it did not say yet what came with the first event."""
+        if self._record.about.status or self._is_described:
+            return
+        packed = await self._here.ask("GET", record_key(self._record.about.id))
+        self._is_described = True
+        if packed is not None:
+            self._record = decode_record(packed)
 
     async def leave(self) -> None:
         """Follow it no longer."""

@@ -27,11 +27,11 @@ SITE = "site_bakery"
 FRAMES = [("", b'{"n":%d}' % n) for n in range(40)]
 
 
-def about_stream(stream_id: str = "") -> About:
+def about_stream(stream_id: str = "", *, status: int = 200) -> About:
     return About(
         id=stream_id or new_stream_id(),
         site=SITE,
-        status=200,
+        status=status,
         content_type="text/event-stream",
         dialect="openai",
         origin=None,
@@ -48,8 +48,9 @@ class Process:
     mark: ProcessMark
     streams: LiveStreams
 
-    def writer(self, *, max_bytes: int = 1024 * 1024) -> Writer:
-        return Writer(self.server, about_stream(), process=self.mark, ttl_seconds=60, max_bytes=max_bytes)
+    def writer(self, *, max_bytes: int = 1024 * 1024, status: int = 200) -> Writer:
+        about = about_stream(status=status)
+        return Writer(self.server, about, process=self.mark, ttl_seconds=60, max_bytes=max_bytes)
 
     def start(self, run: Callable[[Writer], Awaitable[None]], *, detached: bool = False) -> LiveStream:
         return self.streams.start(about_stream(), run, detached=detached)

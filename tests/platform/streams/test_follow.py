@@ -94,17 +94,22 @@ async def test_a_quiet_stream_says_so(serving: Process, other: Process) -> None:
             assert await anext(following) == []
 
 
-async def test_what_is_known_later_is_known_with_the_first_event(serving: Process, other: Process) -> None:
-    writer = serving.writer()
+@pytest.mark.parametrize("where", ["here", "elsewhere"])
+async def test_what_is_known_later_is_known_with_the_first_event(serving: Process, other: Process, where: str) -> None:
+    writer = serving.writer(status=0)
     await writer.flushed()
+    reading = serving if where == "here" else other
 
-    async with other.follow(writer.stream.id) as following:
-        writer.describe(status=429, content_type="application/json")
+    async with reading.follow(writer.stream.id) as following:
+        assert following.about.status == 0
+        writer.describe(status=429, content_type="application/json", retry_after_seconds=7)
         writer.append(FRAMES[:1])
         await anext(following)
-        record = await find_record(other.server, writer.stream.id, site=SITE)
+        assert (following.about.status, following.about.content_type) == (429, "application/json")
 
-    assert (record.about.status, record.about.content_type) == (429, "application/json")
+    async with reading.follow(writer.stream.id) as following:
+        await anext(following)
+        assert following.about.retry_after_seconds == 7
 
 
 async def test_a_stream_is_canceled_from_another_process_within_a_second(serving: Process, other: Process) -> None:
