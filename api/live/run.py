@@ -8,7 +8,7 @@ from typing import Literal
 
 import structlog
 from django.conf import settings
-from django.db import OperationalError
+from django.db import InterfaceError, OperationalError
 
 from api.errors import Problem, problem_of
 from api.live.answer import EVENT_STREAM, JSON
@@ -26,7 +26,7 @@ from inference.routing import Target
 from inference.stream import Answering as Answers
 from inference.stream import Continued, Part, stream
 from metering import accounts
-from metering.accounts import Account
+from metering.accounts import CACHE, Account
 from metering.buffer import USAGE, to_entry
 from metering.models import Outcome as Usages
 from providers.dialects.encoding import StreamEncoder
@@ -46,8 +46,6 @@ Outcome = Literal["keep", "drop"]
 
 #: Longer lists of inputs are asked for as a whole.
 MOST_RECALLED = 256
-#: Stands for the provider in the account of an answer that was kept.
-CACHE = "cache"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +63,12 @@ class LiveLedger:
         try:
             with redis_errors():
                 key = open_key(self.desk.mark.id)
-                await self.desk.server.hset(key, self.begun.ask.request_id, account)
+                pipeline = self.desk.server.pipeline(transaction=False)
+                pipeline.hset(key, self.begun.ask.request_id, account)
+                if closed_before is not None:
+                    # Its place is taken now. Coming again at the end, it changes nothing.
+                    pipeline.rpush(USAGE, to_entry(to_account(self.begun.asker, closed_before)))
+                await pipeline.execute()
         except RedisAway:
             # The call is made all the same; only should this process be killed now, nobody would know of it.
             log.warning("open_account_not_kept", call=call.call_id)
@@ -263,7 +266,7 @@ class Run:
     async def _write_to_postgres(self, closed: Sequence[Account]) -> None:
         try:
             await self._desk.threads.run(accounts.write, closed)
-        except OperationalError as error:
+        except (OperationalError, InterfaceError) as error:
             log.critical("accounts_lost", calls=[account.dedupe_key for account in closed], error=str(error)[:200])
 
     def _account(self, call: CallClosed) -> Account:

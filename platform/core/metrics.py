@@ -28,3 +28,8 @@ refused = Counter("nightdesk_refused", "Live requests that were not admitted", [
 cached = Counter("nightdesk_cache", "Look-ups in the cache of answers", ["result"])
 upstream_calls = Counter("nightdesk_upstream_calls", "Calls to providers", ["provider", "outcome"])
 without_redis = Counter("nightdesk_without_redis", "Live requests that found no Redis", ["answer"])
+accounts_behind = Gauge("nightdesk_accounts_behind", "Accounts of live calls on their way from Redis to Postgres")
+accounts_aside = Gauge("nightdesk_accounts_aside", "Accounts that could not be written, and wait for people")
+providers_resting = Gauge(
+    "nightdesk_provider_resting", "Keys of providers that are left alone", ["provider", "condition"]
+)

@@ -152,6 +152,7 @@ def test_programs_on_the_same_machine_may_read_the_metrics(live: Live) -> None:
 
     assert told.status_code == 200
     assert 'nightdesk_live_requests_total{route="chat_completions",status="200"}' in told.text
+    assert "nightdesk_accounts_behind " in told.text
     assert httpx.get(f"{live.url}/metrics", headers={"x-forwarded-for": "203.0.113.5"}).status_code == 404
 
 
