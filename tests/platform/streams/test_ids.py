@@ -1,11 +1,15 @@
 """Names of streams and of places in them."""
 
+from uuid import UUID
+
 import pytest
 
+from core.ids import to_public
 from streams.errors import CursorError, CursorForeign, CursorMalformed, StreamUnknown
 from streams.ids import age_seconds, new_stream_id, read_cursor, write_cursor
 
-STREAM = new_stream_id()
+#: The same in each process of the tests, for it names some of them.
+STREAM = to_public("stm", UUID("019a8c5e-0000-7000-8000-000000000001"))
 
 
 def test_a_cursor_is_read_as_it_was_written() -> None:
