@@ -55,7 +55,7 @@ async def _live_as_long_as_the_server(receive: Receive, send: Send) -> None:
     while True:
         message = await receive()
         if message["type"] == "lifespan.startup":
-            await live_desk()
+            await live_desk(server_waits=True)
             await send({"type": "lifespan.startup.complete"})
         else:
             await close_live_desk()

@@ -52,6 +52,8 @@ class LiveDesk:
         )
         #: Set when this process is told to stop.
         self.draining = asyncio.Event()
+        #: Ends the server, where that does not wait for us.
+        self.ending: asyncio.Task[None] | None = None
         self._beside: set[asyncio.Task[Any]] = set()
 
     @property
@@ -97,11 +99,14 @@ class LiveDesk:
 _desks: WeakKeyDictionary[asyncio.AbstractEventLoop, "asyncio.Task[LiveDesk]"] = WeakKeyDictionary()
 
 
-async def live_desk() -> LiveDesk:
-    """Return the running loop's desk."""
+async def live_desk(*, server_waits: bool = False) -> LiveDesk:
+    """Return the running loop's desk.
+
+    `server_waits` for it to be closed before it ends; one that knows no lifespan does not.
+    """
     loop = asyncio.get_running_loop()
     if loop not in _desks:
-        _desks[loop] = loop.create_task(_made())
+        _desks[loop] = loop.create_task(_made(server_waits=server_waits))
     # Shielded: who asked first may go away.
     return await asyncio.shield(_desks[loop])
 
@@ -118,21 +123,36 @@ async def close_live_desk() -> None:
         await (await task).close()
 
 
-async def _made() -> LiveDesk:
+async def _made(*, server_waits: bool) -> LiveDesk:
     desk = LiveDesk()
     await desk.start()
     if threading.current_thread() is threading.main_thread():
-        _drain_at_the_signal(desk)
+        _drain_at_the_signal(desk, server_waits=server_waits)
     return desk
 
 
-def _drain_at_the_signal(desk: LiveDesk) -> None:
-    """Begin to drain when the server is told to stop, not only when its last connection has ended."""
+def _drain_at_the_signal(desk: LiveDesk, *, server_waits: bool) -> None:
+    """Begin to drain when the server is told to stop, not only when its last connection has ended.
+
+    A server that does not wait for us cuts its connections at once; it hears of the signal when all here has ended.
+    """
     loop, before = asyncio.get_running_loop(), signal.getsignal(signal.SIGTERM)
 
-    def stop(number: int, frame: FrameType | None) -> None:
-        loop.call_soon_threadsafe(lambda: desk.do_beside(desk.drain()))
-        if callable(before):
-            before(number, frame)
+    async def end() -> None:
+        await desk.close()
+        signal.raise_signal(signal.SIGTERM)
+
+    def begin() -> None:
+        if server_waits:
+            desk.do_beside(desk.drain())
+        else:
+            desk.ending = loop.create_task(end())
+
+    def stop(number: int, _: FrameType | None) -> None:
+        # From now on, also at a second signal, the server is told.
+        signal.signal(number, before)
+        loop.call_soon_threadsafe(begin)
+        if server_waits:
+            signal.raise_signal(number)
 
     signal.signal(signal.SIGTERM, stop)
