@@ -32,7 +32,7 @@ async def chat(web: Web, caller: Caller, model: str, *, stream: bool, word: str,
 def test_four_processes_let_exactly_the_limit_in(desk: Desk, webs: list[Web], simulator: object) -> None:
     for seed in range(SEEDS):
         chance, caller = random.Random(seed), desk.caller()
-        limit, asked = chance.randint(1, 60), chance.randint(61, 80)
+        limit, asked = chance.randint(1, 40), chance.randint(41, 60)
         Limit.objects.create(site=caller.made.site, requests_per_minute=limit)
 
         answers = at_once(

@@ -61,15 +61,16 @@ def test_a_killed_process_leaves_words_to_its_readers_and_accounts(desk: Desk, c
 
     assert time.monotonic() - killed_at < SECONDS
     assert not direct.is_whole
-    for (dialect, stream_id), answer in zip(begun.items(), read_on, strict=True):
+    for dialect, answer in zip(begun, read_on, strict=True):
         spoken = SPOKEN[dialect]
         assert answer.is_whole, dialect
         assert error_in(answer.events, spoken) is not None, (dialect, answer.body[-500:])
         assert not has_clean_end(answer.events, spoken)
         # What was told by us is no event of the stream: who comes back has not seen more than there is.
         assert (answer.events[-1].id, answer.events[-1].name) == ("", "" if dialect == "openai" else "error")
-        (again,) = at_once(read(here, caller, stream_id, f"?after={answer.events[-2].id}"))
-        assert (again.status, again.is_whole) == (502, True), again.raw
+    seen = zip(begun.values(), (answer.events[-2].id for answer in read_on), strict=True)
+    back = at_once(*(read(here, caller, stream_id, f"?after={last}") for stream_id, last in seen))
+    assert [(again.status, again.is_whole) for again in back] == [(502, True)] * len(begun)
     lost = [event for _, event in caller.settled().values()]
     assert [(event.outcome, event.estimated, event.billable) for event in lost] == [(Outcome.LOST, True, False)] * 4
     # Nobody closes them again.
