@@ -14,7 +14,19 @@ import pytest
 from nightdesk import env, settings
 
 ROOT = Path(__file__).resolve().parents[1]
-ROOMS = ("core", "providers", "simulator", "tenants", "metering", "inference", "nightdesk", "jobs", "api", "webhooks")
+ROOMS = (
+    "core",
+    "providers",
+    "simulator",
+    "tenants",
+    "streams",
+    "metering",
+    "inference",
+    "nightdesk",
+    "jobs",
+    "api",
+    "webhooks",
+)
 SOURCES = sorted(
     path
     for folder in (ROOT / "platform", ROOT / "jobs", ROOT / "api", ROOT / "webhooks")
