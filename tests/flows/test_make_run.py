@@ -95,8 +95,11 @@ def environment(**variables: str) -> dict[str, str]:
 
 
 def paste(command: str) -> Any:
-    done = subprocess.run(["/bin/sh", "-c", command], capture_output=True, text=True, check=True, timeout=30)
-    return json.loads(done.stdout)
+    return json.loads(said_by(command))
+
+
+def said_by(command: str) -> str:
+    return subprocess.run(["/bin/sh", "-c", command], capture_output=True, text=True, check=True, timeout=30).stdout
 
 
 def test_the_commands_on_the_card_work_as_pasted_and_the_desk_outlives_a_kill_and_leaves_with_ctrl_c(
@@ -108,12 +111,14 @@ def test_the_commands_on_the_card_work_as_pasted_and_the_desk_outlives_a_kill_an
         assert before.keys() >= PROMISED
         assert before["base_url"] == f"http://127.0.0.1:{port}"
         assert stat.S_IMODE((folder / "local.json").stat().st_mode) == 0o600
-        submit, show, webhooks = desk.commands()
+        stream, submit, show, webhooks = desk.commands()
 
+        streamed = said_by(stream)
         job = paste(submit)
         wait_for(lambda: paste(show)["state"] == "succeeded", every=0.2)
         received = wait_for(lambda: paste(webhooks), every=0.2)
 
+        assert streamed.rstrip().endswith("data: [DONE]")
         assert paste(show)["id"] == job["id"]
         assert paste(show)["result"]["choices"][0]["message"]["content"]
         assert (received[0]["type"], received[0]["verified"]) == ("job.succeeded", True)
