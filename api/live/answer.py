@@ -1,6 +1,5 @@
 """How an answer is written: its headers, a whole body, a stream of events, an error in the caller's dialect."""
 
-import asyncio
 import math
 import time
 from collections.abc import Sequence
@@ -207,8 +206,3 @@ def go_duration(seconds: float) -> str:
     minutes, rest = divmod(math.ceil(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}h{minutes}m{rest}s" if hours else f"{minutes}m{rest}s"
-
-
-async def until_gone(reply: Reply) -> None:
-    """Wait for the client to go away."""
-    await asyncio.wait_for(reply.gone.wait(), None)
