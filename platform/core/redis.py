@@ -5,13 +5,13 @@ import functools
 import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeAlias
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import redis.asyncio
-from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import NoScriptError, RedisError
 
-Command: TypeAlias = tuple[Any, ...]
+from core.redis_line import Line
 
 #: How long a server may take to be reached, and for each answer. Who asks here has a visitor waiting.
 CONNECT_SECONDS, ANSWER_SECONDS = 0.5, 1.0
@@ -20,7 +20,7 @@ CONNECTIONS = 512
 
 _clients: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, redis.asyncio.Redis]] = WeakKeyDictionary()
 
-_lines: "WeakKeyDictionary[redis.asyncio.Redis, Line]" = WeakKeyDictionary()
+_lines: WeakKeyDictionary[redis.asyncio.Redis, Line] = WeakKeyDictionary()
 
 
 class RedisAway(Exception):
@@ -75,7 +75,7 @@ async def close_clients() -> None:
     """Close the running loop's clients."""
     for each in _clients.pop(asyncio.get_running_loop(), {}).values():
         if line := _lines.pop(each, None):
-            await line.close()
+            line.close()
         await each.aclose()
 
 
@@ -105,92 +105,7 @@ class Script:
                 return await line.call("EVAL", self._source, len(keys), *keys, *arguments)
 
 
-class Line:
-    """One connection that many tasks share: what they ask at about the same time goes out together.
-
-    For short commands that every live request needs: one from a pool of connections takes three times as long. A
-    command is never sent twice. What waits in Redis needs a connection of its own.
-    """
-
-    def __init__(self, server: redis.asyncio.Redis) -> None:
-        pool = server.connection_pool
-        # It has its own bound over each exchange.
-        self._connection = pool.connection_class(**{**pool.connection_kwargs, "socket_timeout": None})
-        self._unsent: list[tuple[Command, asyncio.Future[Any]]] = []
-        self._talking: asyncio.Task[None] | None = None
-
-    async def call(self, *command: Any) -> Any:
-        """Return the answer. Raises `RedisError` and `OSError`."""
-        loop = asyncio.get_running_loop()
-        answer: asyncio.Future[Any] = loop.create_future()
-        self._unsent.append((command, answer))
-        if self._talking is None:
-            self._talking = loop.create_task(self._talk(), name="redis-line")
-        return await answer
-
-    async def close(self) -> None:
-        """Hang up; who still waits hears of it."""
-        if self._talking is not None:
-            self._talking.cancel()
-            await asyncio.gather(self._talking, return_exceptions=True)
-        await self._connection.disconnect()
-
-    async def _talk(self) -> None:
-        try:
-            while self._unsent:
-                asked, self._unsent = self._unsent, []
-                await self._exchange(asked)
-        finally:
-            self._talking = None
-            _fail(self._unsent, ConnectionResetError("The line was closed."))
-
-    async def _exchange(self, asked: "list[tuple[Command, asyncio.Future[Any]]]") -> None:
-        """Send commands, and hand out their answers, which come in the same order."""
-        try:
-            async with asyncio.timeout(ANSWER_SECONDS):
-                await self._connect()
-                packed = self._connection.pack_commands(command for command, _ in asked)
-                await self._connection.send_packed_command(packed, check_health=False)
-                for _, answer in asked:
-                    _hand_out(answer, await self._next_answer())
-        except BaseException as error:
-            # The answers to come are nobody's any more.
-            await self._connection.disconnect(nowait=True)
-            is_ours = isinstance(error, RedisError | OSError)
-            _fail(asked, error if is_ours else ConnectionResetError("The line was closed."))
-            if not is_ours:
-                raise
-
-    async def _connect(self) -> None:
-        reader = getattr(self._connection, "_reader", None)
-        if reader is not None and reader.at_eof():
-            # The server has hung up since, as one does that is restarted. Nothing is sent there.
-            await self._connection.disconnect(nowait=True)
-        await self._connection.connect()  # type: ignore[no-untyped-call]
-
-    async def _next_answer(self) -> Any:
-        try:
-            return await self._connection.read_response(disable_decoding=True)
-        except ResponseError as error:
-            return error
-
-
-def _hand_out(answer: "asyncio.Future[Any]", value: Any) -> None:
-    if answer.done():
-        return  # Whoever asked has gone.
-    if isinstance(value, Exception):
-        answer.set_exception(value)
-    else:
-        answer.set_result(value)
-
-
-def _fail(asked: "list[tuple[Command, asyncio.Future[Any]]]", error: BaseException) -> None:
-    for _, answer in asked:
-        if not answer.done():
-            answer.set_exception(error)
-
-
 def _line(server: redis.asyncio.Redis) -> Line:
     if server not in _lines:
-        _lines[server] = Line(server)
+        _lines[server] = Line(server, answer_seconds=ANSWER_SECONDS)
     return _lines[server]
