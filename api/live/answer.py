@@ -11,8 +11,8 @@ from django.conf import settings
 
 from api.errors import Problem, problem_of
 from api.live.asked import Asked
-from api.live.consumer import Headers, Reply
 from api.live.edges import Wire, encode_error, status_for
+from api.live.request import Headers, Reply
 from core import clock, metrics
 from providers.dialects.sse_writer import KEEP_ALIVE, to_sse, to_unnumbered
 from streams.entries import About, Event

@@ -5,9 +5,9 @@ from api.errors import Draining, TooLarge
 from api.live import routes
 from api.live.answer import Course, send_error
 from api.live.asked import Asked
-from api.live.consumer import LiveConsumer, Reply
 from api.live.desk import close_live_desk, is_draining, live_desk
 from api.live.edges import Wire
+from api.live.request import LiveRequest, Reply
 from api.live.socket import PATH, SocketConsumer
 
 
@@ -33,9 +33,9 @@ class Gate:
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         method, path = scope["method"], scope["path"]
         if (handler := routes.find(method, path)) is not None:
-            await LiveConsumer(handler, _refuse_length, routes.limit_of(path))(scope, receive, send)
+            await LiveRequest(handler, _refuse_length, routes.limit_of(path))(scope, receive, send)
         elif path == "/readyz" and is_draining():
-            await LiveConsumer(_not_ready, _refuse_length, 0)(scope, receive, send)
+            await LiveRequest(_not_ready, _refuse_length, 0)(scope, receive, send)
         else:
             await self._django(scope, receive, send)
 

@@ -1,6 +1,5 @@
 """A live request as it came in, before anybody knows whose it is."""
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -51,7 +50,7 @@ class Asked:
         return next(iter(parse_qs(self.query, keep_blank_values=True).get(name, ())), None)
 
 
-def to_asked(scope: Mapping[str, Any]) -> Asked:
+def to_asked(scope: Mapping[str, Any], started_at: float, body: bytes = b"") -> Asked:
     """Read what an ASGI scope says of a request."""
     headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
     query: bytes = scope.get("query_string", b"")
@@ -67,5 +66,6 @@ def to_asked(scope: Mapping[str, Any]) -> Asked:
         address=client_address(peer, headers.get("x-forwarded-for", ""), settings.TRUSTED_PROXY_COUNT),
         own_origin=f"{ORIGIN_SCHEMES.get(scope.get('scheme', ''), 'http')}://{headers.get('host', '')}",
         request_id=to_public("req", new_uuid()),
-        started_at=time.perf_counter(),
+        started_at=started_at,
+        body=body,
     )

@@ -105,10 +105,11 @@ async def live_desk(*, server_waits: bool = False) -> LiveDesk:
     `server_waits` for it to be closed before it ends; one that knows no lifespan does not.
     """
     loop = asyncio.get_running_loop()
-    if loop not in _desks:
-        _desks[loop] = loop.create_task(_made(server_waits=server_waits))
+    made = _desks.get(loop)
+    if made is None:
+        made = _desks[loop] = loop.create_task(_made(server_waits=server_waits))
     # Shielded: who asked first may go away.
-    return await asyncio.shield(_desks[loop])
+    return made.result() if made.done() else await asyncio.shield(made)
 
 
 def is_draining() -> bool:

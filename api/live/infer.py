@@ -21,9 +21,9 @@ from api.live.answer import (
 )
 from api.live.asked import Asked
 from api.live.begin import PATIENCE_SECONDS, Begun, begin, idempotency_key, to_json
-from api.live.consumer import Reply
 from api.live.desk import LiveDesk, live_desk
 from api.live.edges import STREAM_READERS, Reader, Wanted, Wire
+from api.live.request import Reply
 from api.live.run import account_for_hit, start_run
 from api.live.who import Known, enter
 from core import clock, metrics

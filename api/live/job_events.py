@@ -11,10 +11,10 @@ import structlog
 
 from api.live.answer import RETRY_MILLISECONDS, STREAM_HEADERS, Course, keep_alive_seconds
 from api.live.asked import Asked
-from api.live.consumer import Reply
 from api.live.desk import LiveDesk, live_desk
 from api.live.infer import answered
 from api.live.job_states import Watched
+from api.live.request import Reply
 from api.live.streams import cursor_of
 from api.live.who import Known, use_up
 from core import metrics

@@ -7,9 +7,9 @@ from api.errors import ResourceNotFound
 from api.live.answer import Course, send_body
 from api.live.asked import Asked
 from api.live.begin import to_json
-from api.live.consumer import Reply
 from api.live.edges import Wire
 from api.live.infer import answered
+from api.live.request import Reply
 from api.live.who import enter, use_up
 from core import clock
 from inference.routing import Routing

@@ -10,9 +10,9 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from api.errors import ResourceNotFound
 from api.live.answer import Course, send_body
 from api.live.asked import Asked
-from api.live.consumer import Reply
 from api.live.desk import LiveDesk, live_desk
 from api.live.infer import answered
+from api.live.request import Reply
 from core import metrics
 from core.redis import RedisAway
 from metering import buffer

@@ -8,10 +8,10 @@ from typing import Any, TypeAlias
 from django.conf import settings
 
 from api.live import edges, job_events, lists, streams
-from api.live.consumer import Handler
 from api.live.edges import Wire
 from api.live.infer import Edge, start_stream
 from api.live.metrics import tell_metrics
+from api.live.request import Handler
 from tenants.limits import Scope
 
 EXACT: Mapping[tuple[str, str], Handler] = {

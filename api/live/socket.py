@@ -79,7 +79,7 @@ class SocketConsumer(AsyncConsumer):  # type: ignore[misc] # Channels ships no t
     """One connection."""
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        self._asked = to_asked(scope)
+        self._asked = to_asked(scope, time.perf_counter())
         self._offered: list[str] = scope.get("subprotocols") or []
         self._send = send
         self._line = Line(send, settings.SOCKET_UNREAD_BYTES)
@@ -101,7 +101,7 @@ class SocketConsumer(AsyncConsumer):  # type: ignore[misc] # Channels ships no t
             await self._finish()
 
     async def dispatch(self, message: Mapping[str, Any]) -> None:
-        # Not Channels' own, as in `LiveConsumer`.
+        # Not Channels' own, for nothing here uses the ORM, whose connections it would look after in a thread each time.
         match message["type"]:
             case "websocket.connect":
                 await self._connect()

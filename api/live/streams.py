@@ -3,9 +3,9 @@
 from api.live.answer import JSON, Course, first_events, keep_alive_seconds, send_body, send_events, send_whole
 from api.live.asked import Asked
 from api.live.begin import to_json
-from api.live.consumer import Reply
 from api.live.desk import live_desk
 from api.live.infer import answered
+from api.live.request import Reply
 from api.live.who import Known, check_own, enter, use_up
 from streams.errors import CursorMalformed
 from streams.follow import Following, find_record, follow, request_cancel
