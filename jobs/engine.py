@@ -31,11 +31,10 @@ from core.crypto import UnknownKey
 from core.grouping import Grouped
 from core.ids import to_public
 from core.threads import DatabaseThreads
-from inference import routing
 from inference.breaker import NO_BREAKER, Breaker
 from inference.clients import Clients
 from inference.retry_budget import RetryBudgets, to_report
-from inference.routing import ProviderSpec, Routing
+from inference.routing import Glances, ProviderSpec
 from jobs import leases, retention
 from jobs.batches.expand import expand_one
 from jobs.batches.upkeep import tend
@@ -135,6 +134,7 @@ class Engine:
         self._reading = DatabaseThreads("reading", 1)
         self._opener: Grouped[Opening, Canceled | GivenBack | None] = self._grouped(open_calls)
         self._ender: Grouped[End, Finish] = self._grouped(finish_all)
+        self._glances = Glances(self._database)
         self._clients = Clients()
         self._budgets = RetryBudgets(settings.RETRY_BUDGET_PERCENT / 100, settings.RETRY_BUDGET_FLOOR)
         self._provider_for = provider_for or self._clients
@@ -350,7 +350,7 @@ class Engine:
         try:
             return await execute(
                 slot.run,
-                routing=await self._routing(),
+                routing=await self._glances.routing(),
                 opener=partial(self._open, slot),
                 retries=self._budgets.of_site(slot.run.job.site_id),
                 provider_for=self._provider_for,
@@ -380,11 +380,6 @@ class Engine:
             if self._was_cut:
                 self._bell.set()
         return stopped
-
-    async def _routing(self) -> Routing:
-        if kept := routing.kept():
-            return kept
-        return await self._database.run(routing.current)
 
     async def _finish(self, slot: Slot, ending: Ending) -> Finish | None:
         """Write the end, waiting for Postgres if need be. None if it could not be written: the sweep will see to it."""

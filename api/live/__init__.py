@@ -1,1 +1,1 @@
-"""The live path: between a caller's dialect and a stream, bare ASGI and Channels. No Django view, no ORM on the way in."""
+"""The live path, from a caller's dialect to a stream: bare ASGI and Channels. No Django view, no ORM on the way in."""

@@ -84,7 +84,7 @@ async def begin(
     """
     wanted = _within_token(wanted, known)
     check_model(known.identity.site, wanted.request.model, known.identity.model)
-    targets = _targets(desk, wanted, (await desk.routing()).targets_for(wanted.request.model))
+    targets = _targets(desk, wanted, (await desk.glances.routing()).targets_for(wanted.request.model))
     input_tokens = estimate_tokens(wanted.request)
     _check_length(wanted, targets, input_tokens)
     allowed = await limits_for(known.identity.site.id, desk.threads)

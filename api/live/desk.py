@@ -16,11 +16,10 @@ from api.live.job_states import JobStates
 from api.live.leases import Leases
 from core import redis
 from core.threads import DatabaseThreads
-from inference import routing
 from inference.breaker import Breakers
 from inference.clients import Clients
 from inference.retry_budget import RetryBudgets
-from inference.routing import Routing
+from inference.routing import Glances
 from streams.process import ProcessMark
 from streams.registry import LiveStreams
 
@@ -36,6 +35,7 @@ class LiveDesk:
     def __init__(self) -> None:
         self.server = redis.client(settings.REDIS_URL)
         self.threads = DatabaseThreads("live", THREADS)
+        self.glances = Glances(self.threads)
         self.clients = Clients()
         self.budgets = RetryBudgets(settings.RETRY_BUDGET_PERCENT / 100, settings.RETRY_BUDGET_FLOOR)
         self.breakers = Breakers(settings.REDIS_URL)
@@ -70,12 +70,6 @@ class LiveDesk:
         self._beside.add(task)
         task.add_done_callback(self._beside.discard)
         return task
-
-    async def routing(self) -> Routing:
-        """Return where models are served; waits for Postgres only where nobody has asked for a while."""
-        if kept := routing.kept():
-            return kept
-        return await self.threads.run(routing.current)
 
     async def drain(self) -> None:
         """Let nothing more in; streams may end within the drain time, and are then broken off, with a word."""

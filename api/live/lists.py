@@ -66,7 +66,7 @@ async def _count(course: Course, reply: Reply) -> None:
     await use_up(desk, known)
     request = anthropic.decode_count(course.asked.body)
     check_model(known.identity.site, request.model, known.identity.model)
-    (await desk.routing()).targets_for(request.model)
+    (await desk.glances.routing()).targets_for(request.model)
     await send_body(course, reply, to_json({"input_tokens": estimate_tokens(request)}))
 
 
@@ -74,7 +74,7 @@ async def _models(course: Course) -> list[ListedModel]:
     """Return what the caller may ask for."""
     desk, known = await enter(course, None)
     await use_up(desk, known)
-    return list(_listed(known.identity, await desk.routing()))
+    return list(_listed(known.identity, await desk.glances.routing()))
 
 
 def _listed(identity: Identity, routing: Routing) -> Iterator[ListedModel]:

@@ -12,7 +12,8 @@ from core.ids import new_uuid, to_public
 from tenants import tickets
 from tenants.errors import NotProven, ScopeMissing
 from tenants.limits import Scope, check_place, check_scope
-from tenants.live_proof import prove_live, prove_reader, with_lookups
+from tenants.live_proof import prove_live, prove_reader
+from tenants.lookups import with_lookups
 from tenants.models import Site
 from tenants.proof import Identity, Means, Token, find_proof
 from tenants.tickets import READING, Readable

@@ -1,5 +1,6 @@
 """Which targets serve a model: rows and settings, read together and kept in the process for less than a second."""
 
+import asyncio
 import random
 import threading
 import time
@@ -13,6 +14,7 @@ from django.db.models import BinaryField
 from django.db.models.functions import Cast
 
 from core.crypto import CryptoError
+from core.threads import DatabaseThreads
 from inference.errors import UnknownModel
 from inference.models import ProviderAccount
 from inference.models import Target as TargetRow
@@ -23,6 +25,8 @@ log = structlog.get_logger(__name__)
 
 #: A changed route or key is in effect everywhere within a second.
 FRESH_SECONDS = 0.9
+#: What is looked at when it is so old is worth reading again, before somebody has to wait for it.
+AGING_SECONDS = 0.4
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,22 +97,52 @@ _lock = threading.Lock()
 _kept: tuple[float, Routing] | None = None
 
 
-def kept() -> Routing | None:
-    """Return the routing if this process read it within `FRESH_SECONDS`; nothing is read here."""
+def kept(seconds: float = FRESH_SECONDS) -> Routing | None:
+    """Return the routing if this process read it within so many seconds; nothing is read here."""
     found = _kept
-    return found[1] if found and time.monotonic() - found[0] < FRESH_SECONDS else None
+    return found[1] if found and time.monotonic() - found[0] < seconds else None
 
 
-def current() -> Routing:
-    """Return the routing, at most `FRESH_SECONDS` old."""
+def current(seconds: float = FRESH_SECONDS) -> Routing:
+    """Return the routing, at most so many seconds old."""
     global _kept
-    if found := kept():
+    if found := kept(seconds):
         return found
     started, routing = time.monotonic(), load()
     with _lock:
         # The age counts from before the query: what changed while it ran must not be missed for longer.
         _kept = (started, routing)
     return routing
+
+
+class Glances:
+    """The routing on an event loop: read in threads, and again before anybody has to wait for it."""
+
+    def __init__(self, threads: DatabaseThreads) -> None:
+        self._threads = threads
+        self._reading: asyncio.Task[Routing] | None = None
+
+    async def routing(self) -> Routing:
+        """Return the routing; wait for Postgres only where nobody has asked for a while."""
+        found = kept()
+        if found is None:
+            # Shielded: others wait for it too.
+            return await asyncio.shield(self._read())
+        if kept(AGING_SECONDS) is None:
+            self._read()
+        return found
+
+    def _read(self) -> "asyncio.Task[Routing]":
+        if self._reading is None:
+            self._reading = asyncio.create_task(self._threads.run(current, AGING_SECONDS))
+            self._reading.add_done_callback(self._done)
+        return self._reading
+
+    def _done(self, reading: "asyncio.Task[Routing]") -> None:
+        self._reading = None
+        if not reading.cancelled():
+            # Looked at, so that asyncio does not complain: where nobody waits, the next one asks again.
+            reading.exception()
 
 
 def forget() -> None:

@@ -1,22 +1,15 @@
-"""Proofs on an event loop: who asks, without ever waiting for Postgres on the loop.
-
-What the directory remembers is enough for nearly every request. The rest is asked for in threads, once for all who
-wait for the same. What is asked for often is asked for anew before it is too old to count, so that nobody waits at all.
-"""
+"""Proofs on an event loop: who asks, without ever waiting for Postgres on the loop."""
 
 import asyncio
 import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias, TypeVar
-from weakref import WeakKeyDictionary
 
 from core.signing import Hashed
 from core.threads import DatabaseThreads
 from tenants import tickets
-from tenants.directory import NotRemembered, Remembered, ShortMemory
 from tenants.errors import NotProven, OriginNotAllowed
 from tenants.limits import check_scope, read_origin
+from tenants.lookups import with_lookups
 from tenants.models import Site
 from tenants.origins import allowed_origin
 from tenants.proof import Presented, Proven, Signature, Token, check, find_proof, prove
@@ -24,14 +17,6 @@ from tenants.tickets import READING, Readable, Ticket
 
 #: A body longer than this is hashed in a thread: a mebibyte takes the loop about a millisecond.
 HASHED_HERE_BYTES = 262_144
-#: More than the lookups of any proof. What is loaded is forgotten at once only where far too many ask.
-MOST_LOOKUPS = 4
-
-T = TypeVar("T")
-Key: TypeAlias = tuple[ShortMemory[Any], str]
-
-#: What is being asked for at this moment, by the threads that do it.
-_under_way: WeakKeyDictionary[DatabaseThreads, dict[Key, "asyncio.Task[Any]"]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,22 +76,6 @@ async def is_site_origin(origin: str, threads: DatabaseThreads) -> bool:
     return await with_lookups(lambda remembered: remembered.knows_origin(asking), threads)
 
 
-async def with_lookups(decide: Callable[[Remembered], T], threads: DatabaseThreads) -> T:
-    """Return what is decided by what is remembered, once enough is. `decide` may be called more than once."""
-    for _ in range(MOST_LOOKUPS):
-        remembered = Remembered()
-        try:
-            decided = decide(remembered)
-        except NotRemembered as missing:
-            # Shielded: others wait for it too, and this request may be canceled.
-            await asyncio.shield(_load(missing, threads))
-        else:
-            for each in remembered.aging:
-                _load(each, threads)
-            return decided
-    raise NotProven
-
-
 async def _site_of(ticket: Ticket, origin: str | None, threads: DatabaseThreads) -> Site:
     """Return the ticket's site, if it is active, the credential still live, and the origin still the site's."""
     site = await with_lookups(lambda remembered: remembered.find_voucher(ticket.credential_id), threads)
@@ -124,20 +93,3 @@ async def _hashed(asked: Presented) -> Presented:
         return asked
     digest = await asyncio.to_thread(lambda: hashlib.sha256(body).hexdigest())
     return replace(asked, body=Hashed(digest))
-
-
-def _load(missing: NotRemembered, threads: DatabaseThreads) -> "asyncio.Task[Any]":
-    """Ask for it in a thread, unless that is being done."""
-    tasks = _under_way.setdefault(threads, {})
-    key = (missing.memory, missing.key)
-    if key not in tasks:
-        tasks[key] = asyncio.create_task(threads.run(missing.memory.load, missing.key))
-        tasks[key].add_done_callback(lambda task: _done(tasks, key, task))
-    return tasks[key]
-
-
-def _done(tasks: dict[Key, "asyncio.Task[Any]"], key: Key, task: "asyncio.Task[Any]") -> None:
-    del tasks[key]
-    if not task.cancelled():
-        # Looked at, so that asyncio does not complain: where nobody waits, the next one asks again.
-        task.exception()

@@ -10,7 +10,8 @@ from django.db.models import Q
 
 from core.threads import DatabaseThreads
 from tenants.admission.windows import Unit, Window
-from tenants.directory import NotRemembered, ShortMemory
+from tenants.directory import ShortMemory
+from tenants.lookups import look_up
 from tenants.models import Limit, LimitedKind
 
 MINUTE, HOUR, DAY = 60, 3_600, 86_400
@@ -43,15 +44,7 @@ class SiteLimits:
 
 async def limits_for(site_id: UUID, threads: DatabaseThreads) -> SiteLimits:
     """Return the limits of a site, and wait for Postgres only where they are not known."""
-    try:
-        return peek(site_id)
-    except NotRemembered as missing:
-        return await threads.run(missing.memory.load, missing.key)
-
-
-def peek(site_id: UUID) -> SiteLimits:
-    """Return the limits of a site if this process knows them. Raises `NotRemembered`."""
-    return _known.peek(site_id.hex)[0]
+    return await look_up(_known, site_id.hex, threads)
 
 
 def limits_of(site_id: UUID) -> SiteLimits:

@@ -8,11 +8,13 @@ import pytest
 from django.db import connection
 from pytest_django import Settings
 
+from core.threads import DatabaseThreads
 from inference import routing
 from inference.errors import UnknownModel
-from inference.routing import ProviderSpec, Target, order
+from inference.routing import Glances, ProviderSpec, Target, order
 from providers.types import Dialect
 from tests.factories import make_provider, make_route
+from tests.polling import wait_until
 
 
 def target(name: str, position: int = 1, weight: int = 1) -> Target:
@@ -105,6 +107,22 @@ def test_the_routing_is_read_once_and_again_when_it_is_old(
     make_route("desk", (make_provider("new"), "m"))
     now[0] += 0.02
     assert names(routing.current().targets_for("desk")) == ["new"]
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_on_an_event_loop_it_is_read_again_before_anybody_must_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads = DatabaseThreads("test", 1)
+    try:
+        glances = Glances(threads)
+        first = await glances.routing()
+        assert await glances.routing() is first
+        monkeypatch.setattr(routing, "AGING_SECONDS", -1)
+        assert await glances.routing() is first
+
+        await wait_until(lambda: routing.kept() is not first)
+        assert routing.kept() is not None
+    finally:
+        threads.close()
 
 
 def test_a_key_that_does_not_open_stops_its_own_provider_only(db: None) -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from tenants import directory
 from tenants.credentials import NewSite, create_site
+from tests.platform.tenants.counted import Counted
 
 
 @pytest.fixture(autouse=True)
@@ -23,3 +24,10 @@ def bakery(db: None) -> NewSite:
 @pytest.fixture
 def florist(db: None) -> NewSite:
     return create_site("Florist", "florist")
+
+
+@pytest.fixture
+def threads() -> Iterator[Counted]:
+    made = Counted()
+    yield made
+    made.close()

@@ -1,17 +1,9 @@
 """Who asks, on an event loop that never waits for Postgres. (On the loop itself Django refuses every query.)"""
 
-import asyncio
-import gc
-from collections.abc import Callable, Iterator
-from typing import Any
-
 import pytest
-from django.db import OperationalError
 
-from core.threads import DatabaseThreads
 from tenants import directory, live_proof, tickets, tokens
 from tenants.credentials import NewSite, revoke
-from tenants.directory import Remembered, ShortMemory
 from tenants.errors import (
     Contradicting,
     Missing,
@@ -23,43 +15,18 @@ from tenants.errors import (
     Unfit,
 )
 from tenants.limits import Scope, check_origin
-from tenants.live_proof import is_site_origin, prove_live, prove_reader, with_lookups
+from tenants.live_proof import is_site_origin, prove_live, prove_reader
 from tenants.models import Site
 from tenants.proof import Identity, Means, Presented, prove
 from tenants.tickets import Readable
 from tenants.tokens import Wanted
 from tests.asking import bearer, signed, signed_older, token
-from tests.polling import wait_until
+from tests.platform.tenants.counted import Counted
 
 with_rows = pytest.mark.django_db(transaction=True)
 
 PAGE, SHOP, OTHER = "https://bakery.test", "https://shop.bakery.test", "https://florist.test"
 TARGET, BODY = "/v1/chat/completions", b'{"model": "gpt-5"}'
-
-
-class Counted(DatabaseThreads):
-    """Threads that count what they are asked, may wait before they do it, and may find Postgres away."""
-
-    def __init__(self) -> None:
-        super().__init__("live-proof", 2)
-        self.asked: list[str] = []
-        self.open = asyncio.Event()
-        self.open.set()
-        self.is_away = False
-
-    async def run(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        self.asked.append(function.__name__)
-        await self.open.wait()
-        if self.is_away:
-            raise OperationalError
-        return await super().run(function, *args, **kwargs)
-
-
-@pytest.fixture
-def threads() -> Iterator[Counted]:
-    made = Counted()
-    yield made
-    made.close()
 
 
 @pytest.fixture
@@ -86,99 +53,6 @@ def narrow(made: NewSite, *scopes: Scope, origin: str | None = PAGE) -> Presente
 def ticket_text(made: NewSite, *, origin: str | None = PAGE) -> str:
     identity = Identity(made.site, Means.API_KEY, made.api_key.credential.public_id)
     return tickets.mint(identity, Readable.STREAM, "stm_1", origin=origin).text
-
-
-# Looking up
-
-
-class Source:
-    """What is asked in threads: it counts."""
-
-    def __init__(self) -> None:
-        self.asked = 0
-        self.memory = ShortMemory(self.load)
-
-    def load(self, key: str) -> str:
-        self.asked += 1
-        return key.upper()
-
-    def decide(self, remembered: Remembered) -> str:
-        return remembered.peek(self.memory, "a")
-
-
-async def test_what_is_remembered_is_not_asked_for(threads: Counted) -> None:
-    source = Source()
-
-    assert await with_lookups(source.decide, threads) == "A"
-    threads.is_away = True
-    assert await with_lookups(source.decide, threads) == "A"
-    assert source.asked == 1
-
-
-async def test_of_many_at_once_one_asks_for_all_and_who_goes_away_leaves_it_to_the_others(threads: Counted) -> None:
-    source = Source()
-    threads.open.clear()
-    waiting = [asyncio.create_task(with_lookups(source.decide, threads)) for _ in range(50)]
-    await wait_until(lambda: threads.asked)
-    waiting[0].cancel()
-    await asyncio.sleep(0)
-    threads.open.set()
-
-    found = await asyncio.gather(*waiting, return_exceptions=True)
-
-    assert isinstance(found[0], asyncio.CancelledError)
-    assert found[1:] == ["A"] * 49
-    assert (threads.asked, source.asked) == (["load"], 1)
-
-
-async def test_what_grows_old_is_asked_anew_before_anybody_must_wait(
-    threads: Counted, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    source = Source()
-    await with_lookups(source.decide, threads)
-    monkeypatch.setattr(directory, "AGING_SECONDS", -1)
-    threads.open.clear()
-
-    assert [await with_lookups(source.decide, threads) for _ in range(3)] == ["A"] * 3
-    await wait_until(lambda: len(threads.asked) == 2)
-    threads.open.set()
-
-    await wait_until(lambda: source.asked == 2)
-
-
-async def test_what_nobody_waits_for_may_fail_unseen(
-    threads: Counted, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    source = Source()
-    await with_lookups(source.decide, threads)
-    monkeypatch.setattr(directory, "AGING_SECONDS", -1)
-    threads.is_away = True
-
-    await with_lookups(source.decide, threads)
-    await wait_until(lambda: len(threads.asked) == 2)
-    await asyncio.sleep(0)
-    gc.collect()
-
-    assert await with_lookups(source.decide, threads) == "A"
-    assert "never retrieved" not in caplog.text
-
-
-async def test_without_postgres_what_is_not_remembered_fails_and_is_asked_again(threads: Counted) -> None:
-    source = Source()
-    threads.is_away = True
-    for _ in range(2):
-        with pytest.raises(OperationalError):
-            await with_lookups(source.decide, threads)
-
-    threads.is_away = False
-    assert await with_lookups(source.decide, threads) == "A"
-
-
-async def test_what_is_forgotten_at_once_does_not_go_round_for_ever(threads: Counted) -> None:
-    memory = ShortMemory(str.upper, seconds=0)
-
-    with pytest.raises(NotProven):
-        await with_lookups(lambda remembered: remembered.peek(memory, "a"), threads)
 
 
 # Proofs
