@@ -52,7 +52,7 @@ class Course:
     def headers(self) -> Headers:
         """Return what every answer carries. Call it when the answer begins."""
         overhead = max(time.perf_counter() - self.asked.started_at - self.upstream_seconds, 0.0)
-        metrics.overhead_seconds.labels(self.route).observe(overhead)
+        metrics.of_route(self.route).overhead_seconds.observe(overhead)
         milliseconds, upstream = overhead * 1000, self.upstream_seconds * 1000
         request_id = self.asked.request_id.encode()
         headers = [
@@ -74,8 +74,8 @@ class Course:
 
     def done(self, status: int) -> None:
         """Count the answer."""
-        metrics.live_requests.labels(self.route, str(status)).inc()
-        metrics.live_seconds.labels(self.route).observe(time.perf_counter() - self.asked.started_at)
+        metrics.answers(self.route, status).inc()
+        metrics.of_route(self.route).seconds.observe(time.perf_counter() - self.asked.started_at)
 
 
 async def send_body(course: Course, reply: Reply, body: bytes, status: int = 200, content_type: str = JSON) -> None:
@@ -104,7 +104,7 @@ async def send_whole(course: Course, reply: Reply, about: About, events: Sequenc
 async def send_events(course: Course, reply: Reply, following: Following, events: Sequence[Event]) -> None:
     """Send a stream from these events on, until it ends or its reader is gone."""
     await reply.begin(200, [*course.headers(), *STREAM_HEADERS])
-    metrics.first_byte_seconds.labels(course.route).observe(time.perf_counter() - course.asked.started_at)
+    metrics.of_route(course.route).first_byte_seconds.observe(time.perf_counter() - course.asked.started_at)
     stream_id = following.about.id
     await reply.write(_sse(stream_id, events, retry_milliseconds=RETRY_MILLISECONDS))
     last_words = b""

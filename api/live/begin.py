@@ -88,16 +88,17 @@ async def begin(
     input_tokens = estimate_tokens(wanted.request)
     _check_length(wanted, targets, input_tokens)
     allowed = await limits_for(known.identity.site.id, desk.threads)
-    ask = _ask(desk, known, asked, wanted, targets, allowed, input_tokens, stream_id or new_stream_id())
-    begun = Begun(known, wanted, targets, _asker(known, asked, wanted), ask, None, input_tokens, may_cache(asked))
+    asker = Asker(known.identity.site.id, wanted.request.model, asked.request_id)
+    ask = _ask(desk, known, asked, wanted, targets, asker, allowed, input_tokens, stream_id or new_stream_id())
+    outcome: Outcome | None
     try:
         outcome = await _admit(desk, known, ask)
     except RedisAway as error:
         await _go_on_without(desk, known, error)
-        return begun
+        outcome = None
     match outcome:
-        case Admitted():
-            return replace(begun, admitted=outcome)
+        case Admitted() | None:
+            return Begun(known, wanted, targets, asker, ask, outcome, input_tokens, may_cache(asked))
         case Attach() | Hit():
             return outcome
         case Limited():
@@ -185,6 +186,7 @@ def _ask(
     asked: Asked,
     wanted: Wanted,
     targets: tuple[Target, ...],
+    asker: Asker,
     allowed: SiteLimits,
     input_tokens: int,
     stream_id: str,
@@ -193,7 +195,8 @@ def _ask(
     answer_tokens = (request.max_tokens or ANSWER_TOKENS) if isinstance(request, ChatRequest) else 0
     kind = LimitedKind.CHAT if isinstance(request, ChatRequest) else LimitedKind.EMBEDDINGS
     call = CallOpened(1, f"{asked.request_id}:1", targets[0], clock.now())
-    account = to_open_account(_asker(known, asked, wanted), call)
+    # Should this process be killed, its prompt is what is known of the call.
+    account = to_open_account(asker, call, Usage(input_tokens))
     return Ask(
         site=known.site,
         request_id=asked.request_id,
@@ -207,8 +210,7 @@ def _ask(
         stream_id=stream_id,
         cache_key=_cache_key(known, asked, wanted),
         process=desk.mark.id,
-        # Should this process be killed, its prompt is what is known of the call.
-        open_account=to_entry(replace(account, usage=Usage(input_tokens))),
+        open_account=to_entry(account),
     )
 
 
@@ -224,10 +226,6 @@ def may_cache(asked: Asked) -> bool:
     """Say whether answers are kept, and the caller has nothing against that."""
     directives = asked.headers.get("cache-control", "")
     return bool(settings.CACHE_SECONDS) and "no-store" not in directives and "no-cache" not in directives
-
-
-def _asker(known: Known, asked: Asked, wanted: Wanted) -> Asker:
-    return Asker(known.identity.site.id, wanted.request.model, asked.request_id)
 
 
 async def _go_on_without(desk: LiveDesk, known: Known, error: RedisAway) -> None:

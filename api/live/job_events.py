@@ -175,7 +175,7 @@ async def _read(course: Course, reply: Reply, public_id: str) -> None:
         # What is wrong is known with the first event, which is there at once.
         first: Sequence[Told] = await anext(events, [])
         await reply.begin(200, [*course.headers(), *STREAM_HEADERS])
-        metrics.first_byte_seconds.labels(course.route).observe(time.perf_counter() - asked.started_at)
+        metrics.of_route(course.route).first_byte_seconds.observe(time.perf_counter() - asked.started_at)
         await reply.write(b"retry: %d\n" % RETRY_MILLISECONDS + _to_sse(public_id, first))
         async for more in events:
             await reply.write(_to_sse(public_id, more) if more else KEEP_ALIVE)

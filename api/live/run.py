@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import structlog
@@ -59,7 +59,7 @@ class LiveLedger:
         if call.number == 1:
             # It was opened with the admission, in the same round trip.
             return
-        account = to_entry(replace(to_open_account(self.begun.asker, call), usage=Usage(self.begun.input_tokens)))
+        account = to_entry(to_open_account(self.begun.asker, call, Usage(self.begun.input_tokens)))
         try:
             with redis_errors():
                 key = open_key(self.desk.mark.id)

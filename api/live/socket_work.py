@@ -178,7 +178,7 @@ class Work:
         asked = self.party.asking(said)
         with structlog.contextvars.bound_contextvars(request_id=asked.request_id):
             opened = await open_stream(self._desk, known, asked, said.dialect, detached=False)
-        metrics.live_requests.labels("socket_start", "200").inc()
+        metrics.answers("socket_start", 200).inc()
         patience = PATIENCE_SECONDS if opened.is_replayed else 0
         reading = follow(self._desk.server, opened.stream_id, 0, site=known.site, patience_seconds=patience)
         async with reading:

@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+import select
 import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -126,9 +127,9 @@ class _Connector(aiohttp.TCPConnector):
     """Hands out only connections that are still alive, and notes when one was handed out.
 
     aiohttp repeats a request on a fresh connection only for idempotent methods; a POST on a kept connection which the
-    server has just closed ends in ServerDisconnectedError, and nobody can tell any more whether it was processed. A
-    close that has already arrived shows up as soon as the event loop looks at its sockets, so we let it look before
-    we hand a used connection out. What remains is the close that crosses our request on the wire.
+    server has just closed ends in ServerDisconnectedError, and nobody can tell any more whether it was processed. So
+    before we hand a used connection out we ask the system whether something has arrived there, as a close would, and
+    if so let the event loop see what it is. What remains is the close that crosses our request on the wire.
     """
 
     def __init__(self, connections: int) -> None:
@@ -158,6 +159,8 @@ class _Connector(aiohttp.TCPConnector):
         if protocol not in self._used:
             self._used.add(protocol)
             return True
+        if not _has_news(protocol):
+            return protocol.is_connected()
         try:
             # The loop polls its sockets once between two rounds, and runs what it found in the second.
             await asyncio.sleep(0)
@@ -166,3 +169,15 @@ class _Connector(aiohttp.TCPConnector):
             connection.close()
             raise
         return protocol.is_connected()
+
+
+def _has_news(protocol: ResponseHandler) -> bool:
+    """Say whether something has arrived that the event loop has yet to look at; also where that cannot be told."""
+    if protocol.transport is None:
+        return True
+    arrived = select.poll()
+    try:
+        arrived.register(protocol.transport.get_extra_info("socket"), select.POLLIN)
+        return bool(arrived.poll(0))
+    except (OSError, TypeError, ValueError):
+        return True

@@ -3,6 +3,9 @@
 Labels are few and bounded: never a site, a model that a caller made up, or anything a person wrote.
 """
 
+from dataclasses import dataclass
+from functools import cache
+
 from prometheus_client import Counter, Gauge, Histogram
 
 #: From an answer out of the cache to a long wait for a provider.
@@ -21,6 +24,29 @@ overhead_seconds = Histogram(
 first_byte_seconds = Histogram(
     "nightdesk_first_byte_seconds", "From a live request to the first byte of its answer", ["route"], buckets=SECONDS
 )
+
+
+@dataclass(frozen=True, slots=True)
+class OfRoute:
+    """What is observed of each request of a route: found once, for looking it up takes as long as counting."""
+
+    seconds: Histogram
+    overhead_seconds: Histogram
+    first_byte_seconds: Histogram
+
+
+@cache
+def of_route(route: str) -> OfRoute:
+    """Return a route's own. Routes are few, and ours."""
+    return OfRoute(live_seconds.labels(route), overhead_seconds.labels(route), first_byte_seconds.labels(route))
+
+
+@cache
+def answers(route: str, status: int) -> Counter:
+    """Return what counts the answers of a route with this status."""
+    return live_requests.labels(route, str(status))
+
+
 streams_open = Gauge("nightdesk_streams_open", "Streams that this process is serving from a provider")
 sockets_open = Gauge("nightdesk_websockets_open", "WebSocket connections to this process")
 stream_events = Counter("nightdesk_stream_events", "Events written to streams")

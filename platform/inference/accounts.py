@@ -1,11 +1,14 @@
 """Translate calls into accounts: who asked, which call, what it used."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from uuid import UUID
 
 from inference.calls import CallClosed, CallOpened
 from metering.accounts import Account
 from metering.models import Outcome
+from providers.types import Usage
+
+NONE_YET = Usage()
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,8 +22,8 @@ class Asker:
     attempt: int | None = None
 
 
-def to_open_account(asker: Asker, call: CallOpened) -> Account:
-    """The account of a call that is about to be made."""
+def to_open_account(asker: Asker, call: CallOpened, usage: Usage = NONE_YET) -> Account:
+    """The account of a call that is about to be made, with what it is known to use already."""
     return Account(
         dedupe_key=call.call_id,
         site_id=asker.site_id,
@@ -33,13 +36,25 @@ def to_open_account(asker: Asker, call: CallOpened) -> Account:
         model=asker.model,
         upstream_model=call.target.upstream_model,
         started_at=call.started_at,
+        usage=usage,
     )
 
 
 def to_account(asker: Asker, call: CallClosed, *, billable: bool = False) -> Account:
     """The account of a call that ended."""
-    return replace(
-        to_open_account(asker, call.opened),
+    opened = call.opened
+    return Account(
+        dedupe_key=opened.call_id,
+        site_id=asker.site_id,
+        job_id=asker.job_id,
+        attempt=asker.attempt,
+        call=opened.number,
+        request_id=asker.request_id,
+        provider=opened.target.provider.name,
+        price_list=opened.target.provider.price_list,
+        model=asker.model,
+        upstream_model=opened.target.upstream_model,
+        started_at=opened.started_at,
         outcome=Outcome(call.outcome.value),
         usage=call.usage,
         estimated=call.estimated,

@@ -84,7 +84,7 @@ async def complete(
         asked_before=asked_before,
     )
     while (target := await course.next_target()) is not None:
-        upstream = replace(request, model=target.upstream_model)
+        upstream = request if request.model == target.upstream_model else replace(request, model=target.upstream_model)
         try:
             async with course.asking(target) as asking, recorded(request, target, trace, ledger) as watch:
                 context = CallContext(watch.opened.call_id, total_seconds=course.remaining_seconds)

@@ -4,7 +4,7 @@ import asyncio
 import random
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 
@@ -77,8 +77,10 @@ class Routing:
         return targets
 
 
-def order(targets: Iterable[Target], chance: random.Random) -> list[Target]:
+def order(targets: Sequence[Target], chance: random.Random) -> list[Target]:
     """Order targets for one request: by position, and within a position at random by weight."""
+    if len(targets) == 1:
+        return list(targets)
     ordered: list[Target] = []
     for _, group in groupby(sorted(targets, key=lambda t: t.position), key=lambda t: t.position):
         # Each draws a time of arrival at a rate equal to its weight; sorting by it is a weighted shuffle.

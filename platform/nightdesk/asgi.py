@@ -6,6 +6,7 @@ from django.conf import settings
 from core import crash
 from nightdesk import env
 from nightdesk.checks import refuse_bad_settings
+from nightdesk.interpreter import settle_in
 
 env.use_settings("nightdesk.settings")
 django.setup(set_prefix=False)
@@ -18,3 +19,4 @@ refuse_bad_settings()
 crash.arm(settings.CRASH_AT)
 
 application = Gate(get_application())
+settle_in()

@@ -18,6 +18,7 @@ from inference.breaker import Breakers
 from jobs.engine import Engine
 from jobs.tasks import bell as jobs_bell
 from metering.drainer import Drainer
+from nightdesk.interpreter import settle_in
 from webhooks.courier import Courier
 from webhooks.tasks import bell as webhooks_bell
 
@@ -69,6 +70,7 @@ class DeskStep(bootsteps.StartStopStep):  # type: ignore[misc] # Celery ships no
             raise ImproperlyConfigured("Run the Nightdesk worker with --pool=threads.")
         worker.timer.call_repeatedly(GLANCE_SECONDS, _glance)
         crash.arm(settings.CRASH_AT)
+        settle_in()
         self.desk = Desk()
         self.desk.start()
 

@@ -64,15 +64,12 @@ class Answer:
     async def chunks(self) -> AsyncGenerator[bytes, None]:
         """Yield the body as it comes. Raises ProviderError."""
         while chunk := await self._next():
-            self._size += len(chunk)
-            if self._size > ANSWER_BYTES:
-                raise BadResponse(f"The provider's answer is longer than {ANSWER_BYTES} bytes.")
             yield chunk
 
     async def read(self) -> bytes:
         """Return the whole body."""
         body = bytearray()
-        async for chunk in self.chunks():
+        while chunk := await self._next():
             self.answered = True
             body += chunk
         return bytes(body)
@@ -89,9 +86,13 @@ class Answer:
     async def _next(self) -> bytes:
         try:
             async with asyncio.timeout_at(self._next_deadline()):
-                return await self._response.read_some()
+                chunk = await self._response.read_some()
         except FOREIGN_ERRORS as error:
             raise to_provider_error(error, sent=True, answered=self.answered) from error
+        self._size += len(chunk)
+        if self._size > ANSWER_BYTES:
+            raise BadResponse(f"The provider's answer is longer than {ANSWER_BYTES} bytes.")
+        return chunk
 
     def _next_deadline(self) -> float:
         """Return when the next byte must have come, in the loop's time."""

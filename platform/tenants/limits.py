@@ -1,6 +1,7 @@
 """What a site may do, once it is known: from where, for which browser, with which model, within which scope."""
 
 from enum import StrEnum
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from urllib.parse import urlsplit
 
@@ -83,6 +84,7 @@ def _holds(network: str, address: IPv4Address | IPv6Address) -> bool:
         return False
 
 
+@lru_cache(maxsize=4096)
 def _read_address(text: str) -> IPv4Address | IPv6Address | None:
     """Read an address, with or without a port, as some proxies write it."""
     if text.startswith("["):

@@ -1,5 +1,7 @@
 """Who uses the desk: sites, and the credentials they prove themselves with."""
 
+from functools import cached_property
+
 from django.contrib.postgres.fields import ArrayField
 from django.core.validators import MinValueValidator
 from django.db import models
@@ -39,7 +41,7 @@ class Site(models.Model):
     def __str__(self) -> str:
         return self.slug
 
-    @property
+    @cached_property
     def public_id(self) -> str:
         return to_public(self.ID_PREFIX, self.id)
 
