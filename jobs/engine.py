@@ -13,6 +13,7 @@ import asyncio
 import math
 import random
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -75,6 +76,8 @@ UNREADABLE_SECONDS = 10.0
 DATABASE_THREADS = 6
 #: Calls are opened, and attempts ended, in groups of at most so many, so many groups at a time.
 LARGEST_GROUP, GROUPS_AT_ONCE = 200, 2
+#: Claims come no closer together: each takes what has come meanwhile. The first after a pause comes at once.
+CLAIM_GAP_SECONDS = 0.02
 #: So many jobs at most are between their claim and their call. A crowd that begins at once also ends at once, and waits
 #: for itself again and again, with 500 calls of 3 s for a third of the time; begun in portions, it spreads out.
 BEGIN_AT_ONCE = 64
@@ -87,7 +90,7 @@ DATABASE_AWAY = (OperationalError, InterfaceError)
 
 
 class Phase(Enum):
-    """How far a job under way has come."""
+    """How far a job under way has come. It takes up a slot until its end is being written."""
 
     NOT_BEGUN = auto()
     #: Its first call is being prepared, and the account of it opened.
@@ -260,9 +263,11 @@ class Engine:
         for what it had claimed would then be held by nobody."""
         while not self._stopping.is_set():
             self._bell.clear()
+            gap_ends_at = time.monotonic() + CLAIM_GAP_SECONDS
             claimed = await self._survive(self._claim)
             if not claimed:
                 await _wait(self._bell, POLL_SECONDS)
+            await asyncio.sleep(max(gap_ends_at - time.monotonic(), 0))
 
     async def _claim(self) -> int:
         worker_id, free = self._worker_id, self._free_slots()
@@ -281,8 +286,11 @@ class Engine:
         return len(claims)
 
     def _free_slots(self) -> int:
-        beginning = sum(slot.phase in (Phase.NOT_BEGUN, Phase.BEGINNING) for slot in self._slots.values())
-        return min(settings.JOB_SLOTS - len(self._slots), BEGIN_AT_ONCE - beginning)
+        held, phases = len(self._slots), Counter(slot.phase for slot in self._slots.values())
+        beginning = phases[Phase.NOT_BEGUN] + phases[Phase.BEGINNING]
+        slots: int = settings.JOB_SLOTS
+        # While Postgres is slow, no more ends wait for it than there are slots.
+        return min(slots - held + phases[Phase.ENDING], 2 * slots - held, BEGIN_AT_ONCE - beginning)
 
     async def _forever(self, step: Callable[[], Awaitable[object]], pause_seconds: float) -> None:
         """Take one step after the other."""
@@ -333,6 +341,7 @@ class Engine:
             started = time.monotonic()
             ending = slot.stopped_by or await self._execute(slot)
             slot.phase = Phase.ENDING
+            self._bell.set()
             slot.voice.end(ending)
             result = await self._finish(slot, ending)
             if job.batch_id is not None:

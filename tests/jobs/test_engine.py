@@ -362,6 +362,31 @@ def test_an_answer_that_waits_for_the_database_is_written_although_the_lease_was
     assert UsageEvent.objects.get().billable
 
 
+def test_a_slot_is_free_again_while_an_end_waits_to_be_written_but_not_without_bound(
+    site: Site, desk_route: None, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.JOB_SLOTS = 1
+    may_end, begun = threading.Event(), threading.Semaphore(0)
+
+    def finish_when_allowed(ends: Sequence[End]) -> Any:
+        assert may_end.wait(20)
+        return finish_all(ends)
+
+    async def count(_: InferenceRequest) -> None:
+        begun.release()
+
+    monkeypatch.setattr("jobs.engine.finish_all", finish_when_allowed)
+    jobs = [queued(site) for _ in range(4)]
+
+    with working(Scripted(*[HELLO] * 4, before=count)):
+        assert begun.acquire(timeout=10)
+        assert begun.acquire(timeout=10)
+        wait_for(lambda: Job.objects.filter(state="running").count() == 2)
+        assert not begun.acquire(timeout=0.5)
+        may_end.set()
+        assert {ended(job).state for job in jobs} == {JobState.SUCCEEDED}
+
+
 def test_an_end_that_cannot_be_written_fails_the_job_instead_of_running_it_again(
     site: Site, desk_route: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
