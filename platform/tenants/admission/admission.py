@@ -28,7 +28,6 @@ from tenants.admission.asks import (
     Admitted,
     Ask,
     Attach,
-    Closed,
     Hit,
     KeyReused,
     Lease,
@@ -37,7 +36,6 @@ from tenants.admission.asks import (
     Outcome,
     Settlement,
     TooManyAtOnce,
-    Unchecked,
     settlement,
 )
 from tenants.admission.scripts import SCRIPTS, Scripts
@@ -54,7 +52,7 @@ async def admit(server: Redis, ask: Ask, scripts: Scripts = SCRIPTS) -> Outcome:
     """Let a request begin, or say why not. Nothing is counted unless it may begin.
 
     Raises:
-        RedisAway: whether it was counted is not known. `without_redis` says what then.
+        RedisAway: whether it was counted is not known.
     """
     tokens = min(max(ask.tokens, 0), LARGEST_TOKENS)
     try:
@@ -66,11 +64,6 @@ async def admit(server: Redis, ask: Ask, scripts: Scripts = SCRIPTS) -> Outcome:
         undoing.add_done_callback(_undone.discard)
         raise
     return _to_outcome(ask, tokens, answer)
-
-
-def without_redis() -> Unchecked | Closed:
-    """Return what the settings say of a request that `admit` raised `RedisAway` for."""
-    return Unchecked() if settings.LIVE_WITHOUT_REDIS == "open" else Closed()
 
 
 async def settle(server: Redis, ended: Settlement, scripts: Scripts = SCRIPTS) -> bool:
