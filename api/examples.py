@@ -221,6 +221,7 @@ TOKEN_WANTED: dict[str, Any] = {
     "model": "gpt-5-mini",
     "max_tokens": 500,
     "origin": "https://bakery.example",
+    "user": "customer-4711",
     "expires_in": 900,
 }
 TOKEN: dict[str, Any] = {
@@ -231,6 +232,7 @@ TOKEN: dict[str, Any] = {
     "model": "gpt-5-mini",
     "max_tokens": 500,
     "origin": "https://bakery.example",
+    "user": "customer-4711",
     "expires_at": "2026-11-21T09:15:00Z",
 }
 TICKET_WANTED: dict[str, Any] = {"job": "job_01ka2m7v5xf3v8k0q9r6t4w2ye", "origin": "https://bakery.example"}

@@ -43,8 +43,10 @@ class About(Struct, frozen=True, kw_only=True):
     origin: str | None
     kind: Literal["stream", "answer"]
     created_at: float
-    #: The narrow token that it was begun with; no other one may read it.
+    #: The narrow token that it was begun with; no other one may read it,
     token: str | None = None
+    #: but those that are for the same user, if it was for one.
+    user: str | None = None
     #: When to come back, of an error that is told as an answer.
     retry_after_seconds: int | None = None
 
