@@ -284,7 +284,7 @@ SPECTACULAR_SETTINGS = {
     "OAS_VERSION": "3.1.1",
     "SERVE_INCLUDE_SCHEMA": False,
     "COMPONENT_SPLIT_REQUEST": True,
-    "TAGS": [{"name": name} for name in ("Jobs", "Batches", "Files", "Webhooks", "Tokens", "Operations")],
+    "TAGS": [{"name": name} for name in ("Jobs", "Batches", "Files", "Webhooks", "Tokens", "Limits", "Operations")],
     "ENUM_NAME_OVERRIDES": {
         "JobState": "jobs.models.JobState",
         "BatchState": "jobs.models.BatchState",
