@@ -225,6 +225,7 @@ def _about(begun: Begun, kind: str) -> About:
         created_at=clock.now().timestamp(),
         token=begun.known.identity.token_id,
         user=begun.known.identity.user,
+        model=begun.wanted.request.model,
     )
 
 
