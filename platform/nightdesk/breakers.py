@@ -69,11 +69,11 @@ class Row:
 
 
 def show(request: HttpRequest) -> HttpResponse:
-    return PAGE.draw(request, _read())
+    return PAGE.draw(request, _read)
 
 
 def show_live(request: HttpRequest) -> HttpResponse:
-    return PAGE.draw_live(request, _read())
+    return PAGE.draw_live(request, _read)
 
 
 def close(request: HttpRequest) -> HttpResponse:
@@ -114,16 +114,21 @@ def _name(state: State) -> str:
     return f"{state.provider} ({state.model})" if state.model else state.provider
 
 
-def _read() -> dict[str, Any]:
+def _read(_: HttpRequest) -> dict[str, Any]:
     now = clock.now()
     specs = routing.current().providers
     hints = dict(ProviderAccount.objects.values_list("name", "key_hint"))
+    states = _states()
+    return {"rows": rows(specs, hints, states, now), "is_away": states is None, "as_of": f"{now:%H:%M:%S} UTC"}
+
+
+def _states() -> list[State] | None:
+    """Return which keys are in trouble; None where Redis is away, so that nobody knows."""
     try:
         with waiting_client(settings.REDIS_URL) as server:
-            states = read_states(server)
+            return read_states(server)
     except RedisAway:
-        return {"rows": rows(specs, hints, None, now), "is_away": True, "as_of": f"{now:%H:%M:%S} UTC"}
-    return {"rows": rows(specs, hints, states, now), "is_away": False, "as_of": f"{now:%H:%M:%S} UTC"}
+        return None
 
 
 def rows(

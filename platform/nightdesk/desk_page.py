@@ -1,14 +1,17 @@
 """Pages of the admin that show what Redis tells, where no rows are: who may see them, and how they are drawn."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from django.contrib import admin
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest
 from django.template.response import TemplateResponse
 from django.urls import reverse
+
+#: Reads what a page shows.
+Read: TypeAlias = Callable[[HttpRequest], Mapping[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,21 +36,22 @@ class DeskPage:
     def may_act(self, request: HttpRequest) -> bool:
         return self.may_view(request) and request.user.has_perm(self.act_permission)
 
-    def draw(self, request: HttpRequest, context: Mapping[str, Any]) -> TemplateResponse:
-        """Draw the whole page. Raises `PermissionDenied`."""
+    def draw(self, request: HttpRequest, read: Read) -> TemplateResponse:
+        """Draw the whole page with what is read for it. Raises `PermissionDenied`."""
         request.current_app = admin.site.name
         common = {**admin.site.each_context(request), "title": self.title}
-        return self._draw(request, self.name, {**common, **context})
+        return self._draw(request, self.name, read, common)
 
-    def draw_live(self, request: HttpRequest, context: Mapping[str, Any]) -> TemplateResponse:
+    def draw_live(self, request: HttpRequest, read: Read) -> TemplateResponse:
         """Draw the part that changes by itself. Raises `PermissionDenied`."""
-        return self._draw(request, f"{self.name}_live", context)
+        return self._draw(request, f"{self.name}_live", read, {})
 
     def require(self, allowed: bool) -> None:
         """Refuse who may not. Raises `PermissionDenied`."""
         if not allowed:
             raise PermissionDenied
 
-    def _draw(self, request: HttpRequest, template: str, context: Mapping[str, Any]) -> TemplateResponse:
+    def _draw(self, request: HttpRequest, template: str, read: Read, common: Mapping[str, Any]) -> TemplateResponse:
         self.require(self.may_view(request))
-        return TemplateResponse(request, f"desk/{template}.html", {**context, "can_act": self.may_act(request)})
+        context = {**common, **read(request), "can_act": self.may_act(request)}
+        return TemplateResponse(request, f"desk/{template}.html", context)

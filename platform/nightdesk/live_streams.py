@@ -51,11 +51,11 @@ class Row:
 
 
 def show(request: HttpRequest) -> HttpResponse:
-    return PAGE.draw(request, _read(request))
+    return PAGE.draw(request, _read)
 
 
 def show_live(request: HttpRequest) -> HttpResponse:
-    return PAGE.draw_live(request, _read(request))
+    return PAGE.draw_live(request, _read)
 
 
 def cancel(request: HttpRequest) -> HttpResponse:
@@ -95,7 +95,6 @@ def _cancel(request: HttpRequest, stream_id: str) -> None:
 
 def _read(request: HttpRequest) -> dict[str, Any]:
     now = clock.now()
-    found = None
     try:
         with waiting_client(settings.REDIS_URL) as server:
             found = read_running(server)

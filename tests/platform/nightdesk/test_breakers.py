@@ -178,10 +178,15 @@ def test_without_redis_the_page_says_what_is_not_known(openai: ProviderSpec) -> 
 def test_the_part_that_changes_is_served_alone(openai: ProviderSpec) -> None:
     note(openai, DEAD)
 
-    part = sign_in().get(f"{PAGE}live/").content.decode()
+    browser = sign_in(csrf=True)
+    part = browser.get(f"{PAGE}live/").content.decode()
 
     assert "The key is refused" in part
     assert "<html" not in part
+    # Its buttons work, too.
+    fields = dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)"', part))
+    browser.post(f"{PAGE}close/", fields)
+    assert "The key is refused" not in page(browser)
 
 
 # The rows
