@@ -9,7 +9,7 @@ from django.conf import settings
 from core.redis import RedisAway, waiting_client
 from streams.canceling import ask_to_cancel
 from streams.log import Writer
-from streams.running import MOST_TOLD, PROCESSES, Overview, Seen, read_running
+from streams.running import MOST_TOLD, PROCESSES, Overview, Seen, read_running, tell
 from tests.platform.streams.conftest import DONE, FRAMES, SITE, OpenProcess, Process, Wire
 from tests.polling import wait_until
 
@@ -70,6 +70,13 @@ async def test_what_has_ended_is_seen_no_more(serving: Process) -> None:
     ending.set()
 
     assert (await seen_when(lambda found: not found.count)).streams == ()
+
+
+async def test_what_nobody_here_could_cancel_is_not_told(serving: Process) -> None:
+    """Such as a job's stream, which its worker writes: it has a page of its own."""
+    job, stream = serving.writer().stream, serving.start(speaking, detached=True)
+
+    assert [line.id for line in tell([job, stream]).streams] == [stream.id]
 
 
 async def test_a_process_that_stops_takes_its_streams_along(open_process: OpenProcess) -> None:
