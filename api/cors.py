@@ -7,7 +7,8 @@ from django.http import HttpRequest, HttpResponse
 from django.utils.cache import patch_vary_headers
 
 from api.authentication import known_sender
-from api.errors import API_PREFIXES, problem_of, to_response
+from api.error_answers import API_PREFIXES, to_response
+from api.errors import problem_of
 from tenants import directory
 from tenants.limits import read_origin
 from tenants.origins import Headers, Preflight, allowed_origin, answer_headers, preflight_answer

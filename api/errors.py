@@ -1,24 +1,19 @@
-"""What went wrong, as an answer. The only place that knows HTTP status codes of errors.
+"""What went wrong, as it is told. The only place that knows HTTP status codes of errors.
 
-Every error has one body: `{"error": {"type", "code", "message", "param", "request_id"}}`; where there may be many
-mistakes, `errors` lists them beside these.
+How a problem is then written down, `api.error_answers` says for Django, and `api.live.answer` for the live path.
 """
 
 import math
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import structlog
 from django.core.exceptions import PermissionDenied, RequestDataTooBig, SuspiciousOperation
 from django.db import IntegrityError, InterfaceError, OperationalError
-from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
-from django.views import defaults
+from django.http import Http404
 from psycopg.errors import DiskFull
 from rest_framework import exceptions as drf
 
-from api.request_ids import id_of
 from core.redis import RedisAway
 from inference.errors import NoProvider, UnknownModel
 from jobs.batches.mistakes import Mistake
@@ -70,8 +65,6 @@ from streams.errors import (
 from tenants.errors import Forbidden, Unauthenticated
 from webhooks.errors import TooManyEndpoints, UnknownEventType, UnsafeUrl
 
-log = structlog.get_logger(__name__)
-
 INVALID = "invalid_request_error"
 UNAUTHENTICATED = "authentication_error"
 FORBIDDEN = "permission_error"
@@ -85,8 +78,6 @@ LIMITED = "rate_limit_error"
 CUTTING = (408, 413, 507)
 #: When to come back, where we do not know better.
 RETRY_AFTER_SECONDS = 5
-API_PREFIXES = ("/v1/", "/api/")
-API_PATHS = ("/v1", "/api", "/healthz", "/readyz")
 
 
 class ApiError(Exception):
@@ -297,6 +288,29 @@ class Problem:
     wait_seconds: float | None = None
 
     @property
+    def is_ours(self) -> bool:
+        """The desk is to blame, or what it needs, and not whoever asked."""
+        return self.status >= 500
+
+    @property
+    def is_unforeseen(self) -> bool:
+        """Nobody thought of it: it has no line in the table."""
+        return self.status == 500
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What an answer says of it beside its body."""
+        headers = {}
+        if self.status == 401:
+            headers["WWW-Authenticate"] = "Bearer"
+        if self.status in CUTTING:
+            # The rest of the body is not read, so the connection cannot carry another request.
+            headers["Connection"] = "close"
+        if self.retry_after_seconds is not None:
+            headers["Retry-After"] = str(self.retry_after_seconds)
+        return headers
+
+    @property
     def retry_after_seconds(self) -> int | None:
         if self.status not in (429, 503):
             return None
@@ -366,90 +380,3 @@ def _mistakes(detail: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[s
             yield from _mistakes(inner, path)
     else:
         yield path, detail
-
-
-# From problem to answer
-
-
-def to_response(problem: Problem, request: HttpRequest) -> HttpResponse:
-    """Write the problem down: as JSON, or as plain words on the pages that people look at."""
-    response = _json(problem, request) if is_api(request.path) else _page(problem)
-    response.status_code = problem.status
-    if problem.status == 401:
-        response["WWW-Authenticate"] = "Bearer"
-    if problem.status in CUTTING:
-        # The rest of the body is not read, so the connection cannot carry another request.
-        response["Connection"] = "close"
-    if problem.retry_after_seconds is not None:
-        response["Retry-After"] = str(problem.retry_after_seconds)
-    return response
-
-
-def is_api(path: str) -> bool:
-    """Are errors at this path told as JSON?"""
-    return path in API_PATHS or path.startswith(API_PREFIXES)
-
-
-def _json(problem: Problem, request: HttpRequest) -> HttpResponse:
-    return JsonResponse(_body(problem, request), json_dumps_params={"ensure_ascii": False})
-
-
-def _body(problem: Problem, request: HttpRequest) -> dict[str, Any]:
-    error = {
-        "type": problem.type,
-        "code": problem.code,
-        "message": problem.message,
-        "param": problem.param,
-        "request_id": id_of(request),
-    }
-    return {"error": {**error, "errors": [each.to_wire() for each in problem.errors]} if problem.errors else error}
-
-
-def _page(problem: Problem) -> HttpResponse:
-    return HttpResponse(f"{problem.message}\n", content_type="text/plain; charset=utf-8")
-
-
-# Where Django and DRF hand errors over
-
-
-def handle(error: Exception, context: Mapping[str, Any]) -> HttpResponse:
-    """Answer for an error in a view (DRF's EXCEPTION_HANDLER). Nothing passes."""
-    problem = problem_of(error)
-    if problem.status >= 500:
-        log.error("request_broke", error=type(error).__name__, exc_info=error)
-    request = context["request"]
-    response = to_response(problem, request._request)
-    if isinstance(error, drf.MethodNotAllowed):
-        response["Allow"] = ", ".join(context["view"].allowed_methods)
-    return response
-
-
-def bad_request(request: HttpRequest, exception: Exception) -> HttpResponseBase:
-    """Django's handler400."""
-    return (
-        to_response(problem_of(exception), request)
-        if is_api(request.path)
-        else defaults.bad_request(request, exception)
-    )
-
-
-def forbidden(request: HttpRequest, exception: Exception) -> HttpResponseBase:
-    """Django's handler403."""
-    if is_api(request.path):
-        return to_response(problem_of(exception), request)
-    return defaults.permission_denied(request, exception)
-
-
-def not_found(request: HttpRequest, exception: Exception) -> HttpResponseBase:
-    """Django's handler404."""
-    if is_api(request.path):
-        return to_response(problem_of(exception), request)
-    return defaults.page_not_found(request, exception)
-
-
-def broken(request: HttpRequest) -> HttpResponseBase:
-    """Django's handler500, which is called while the error is being handled."""
-    problem = problem_of(sys.exc_info()[1] or Exception())
-    if is_api(request.path) or problem.status != 500:
-        return to_response(problem, request)
-    return defaults.server_error(request)

@@ -221,6 +221,7 @@ TOKEN_WANTED: dict[str, Any] = {
     "model": "gpt-5-mini",
     "max_tokens": 500,
     "origin": "https://bakery.example",
+    "user": "customer-4711",
     "expires_in": 900,
 }
 TOKEN: dict[str, Any] = {
@@ -231,7 +232,35 @@ TOKEN: dict[str, Any] = {
     "model": "gpt-5-mini",
     "max_tokens": 500,
     "origin": "https://bakery.example",
+    "user": "customer-4711",
     "expires_at": "2026-11-21T09:15:00Z",
+}
+LIMITS: dict[str, Any] = {
+    "object": "limits",
+    "windows": [
+        {
+            "name": "site",
+            "kind": None,
+            "model": None,
+            "unit": "requests",
+            "seconds": 60,
+            "limit": 100,
+            "remaining": 97,
+            "reset_seconds": 41.25,
+        },
+        {
+            "name": "kind:chat,model:gpt-5-mini",
+            "kind": "chat",
+            "model": "gpt-5-mini",
+            "unit": "tokens",
+            "seconds": 60,
+            "limit": 20000,
+            "remaining": 18350,
+            "reset_seconds": 41.25,
+        },
+    ],
+    "concurrency": {"limit": 10, "running": 2},
+    "jobs": {"limit": 50, "running": 7},
 }
 TICKET_WANTED: dict[str, Any] = {"job": "job_01ka2m7v5xf3v8k0q9r6t4w2ye", "origin": "https://bakery.example"}
 TICKET: dict[str, Any] = {

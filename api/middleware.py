@@ -10,7 +10,8 @@ from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest, HttpResponse
 
 from api.body_limit import is_cut_off, limit_of
-from api.errors import TooLarge, is_api, problem_of, to_response
+from api.error_answers import is_api, to_response
+from api.errors import TooLarge, problem_of
 from api.reading import unread
 from api.request_ids import give_id
 

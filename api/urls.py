@@ -2,7 +2,7 @@
 
 from django.urls import path, re_path
 
-from api.views import batches, files, jobs, operations, tokens, webhooks
+from api.views import batches, files, jobs, limits, operations, tokens, webhooks
 
 urlpatterns = [
     path("v1/jobs", jobs.Jobs.as_view()),
@@ -24,6 +24,7 @@ urlpatterns = [
     path("v1/deliveries", webhooks.Deliveries.as_view()),
     path("v1/tokens", tokens.Tokens.as_view()),
     path("v1/tickets", tokens.Tickets.as_view()),
+    path("v1/limits", limits.Limits.as_view()),
     path("v1/openapi.json", operations.OpenAPIDocument.as_view()),
     path("docs", operations.docs),
     path("healthz", operations.Health.as_view()),

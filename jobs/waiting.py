@@ -11,6 +11,7 @@ from jobs.leases import live_workers
 from jobs.models import Job, JobState
 from jobs.pauses import over_job
 from jobs.shown import pause_text
+from tenants.models import Site
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,11 @@ class Room:
     @property
     def text(self) -> str:
         return f"{self.running:,} running, {self.most:,} allowed at once"
+
+
+def running_of(site: Site) -> int:
+    """Return how many jobs of a site run, as its cap counts them."""
+    return Job.objects.filter(state=JobState.RUNNING, site=site).count()
 
 
 def why_waits(job: Job, now: datetime) -> str:
@@ -65,7 +71,7 @@ def _room_of_site(job: Job) -> Room | None:
     most = job.site.max_running_jobs
     if most is None:
         return None
-    return Room(most, Job.objects.filter(state=JobState.RUNNING, site=job.site_id).count())
+    return Room(most, running_of(job.site))
 
 
 def _room_of_provider(job: Job) -> Room | None:

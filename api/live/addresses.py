@@ -65,18 +65,68 @@ STREAMED = (*ANSWER, "XNightdeskContinue")
 PLACE = ("LastEventID", "After")
 REPEATED = "The same again, by `Idempotency-Key`, is answered from the same call: attached to it, or replayed."
 
-LIVE: tuple[Live, ...] = (
-    Live(
+
+def _chat(
+    path: str,
+    name: str,
+    summary: str,
+    body: Any,
+    answer: Any,
+    *,
+    description: str = "Whole, or with `stream` as events.",
+    wire: Wire = Wire.OPENAI,
+    more: tuple[str, ...] = (),
+) -> Live:
+    """Describe one that asks for a chat, whole or as events. They differ in their dialects alone."""
+    return Live(
         "POST",
+        path,
+        name,
+        summary,
+        description=f"{description} {REPEATED}",
+        wire=wire,
+        body=body,
+        answer=answer,
+        streams=True,
+        parameters=(*STREAMED, *more),
+        errors=(*ENTERING, *ASKING, StreamsClosed),
+    )
+
+
+LIVE: tuple[Live, ...] = (
+    _chat(
         "/v1/chat/completions",
         "chat_completions",
         "Chat, in OpenAI's dialect",
-        description=f"Whole, or with `stream` as events. {REPEATED}",
-        body=openai_wire.ChatBody,
-        answer=shapes.ChatCompletion,
-        streams=True,
-        parameters=STREAMED,
-        errors=(*ENTERING, *ASKING, StreamsClosed),
+        openai_wire.ChatBody,
+        shapes.ChatCompletion,
+    ),
+    _chat(
+        "/v1/messages",
+        "messages",
+        "Chat, in Anthropic's dialect",
+        anthropic_wire.MessagesBody,
+        shapes.Message,
+        wire=Wire.ANTHROPIC,
+        more=("AnthropicVersion",),
+    ),
+    _chat(
+        "/v1/chat",
+        "chat",
+        "Chat for pages: events that end with `done` or `error`",
+        openai_wire.ChatBody,
+        shapes.ChatCompletion,
+        description="OpenAI's body and chunks. A whole stream ends with `event: done`, and a failed one with "
+        "`event: error`.",
+    ),
+    _chat(
+        "/api/v1/chat",
+        "chat_in_an_envelope",
+        "Chat, with the provider's name and an id of your own",
+        EnvelopeBody,
+        shapes.Enveloped,
+        description="OpenAI's body, `provider` if only that one may answer, and `request_id`, which is an "
+        "idempotency key. Streams are those of `/v1/chat`.",
     ),
     Live(
         "POST",
@@ -91,19 +141,6 @@ LIVE: tuple[Live, ...] = (
     ),
     Live(
         "POST",
-        "/v1/messages",
-        "messages",
-        "Chat, in Anthropic's dialect",
-        wire=Wire.ANTHROPIC,
-        description=f"Whole, or with `stream` as events. {REPEATED}",
-        body=anthropic_wire.MessagesBody,
-        answer=shapes.Message,
-        streams=True,
-        parameters=(*STREAMED, "AnthropicVersion"),
-        errors=(*ENTERING, *ASKING, StreamsClosed),
-    ),
-    Live(
-        "POST",
         "/v1/messages/count_tokens",
         "count_tokens",
         "About how many tokens a prompt has",
@@ -112,32 +149,6 @@ LIVE: tuple[Live, ...] = (
         answer=shapes.InputTokens,
         parameters=("AnthropicVersion",),
         errors=(*ENTERING, *WITH_BODY),
-    ),
-    Live(
-        "POST",
-        "/v1/chat",
-        "chat",
-        "Chat for pages: events that end with `done` or `error`",
-        description="OpenAI's body and chunks. A whole stream ends with `event: done`, and a failed one with "
-        f"`event: error`. {REPEATED}",
-        body=openai_wire.ChatBody,
-        answer=shapes.ChatCompletion,
-        streams=True,
-        parameters=STREAMED,
-        errors=(*ENTERING, *ASKING, StreamsClosed),
-    ),
-    Live(
-        "POST",
-        "/api/v1/chat",
-        "chat_in_an_envelope",
-        "Chat, with the provider's name and an id of your own",
-        description="OpenAI's body, `provider` if only that one may answer, and `request_id`, which is an "
-        "idempotency key. Streams are those of `/v1/chat`.",
-        body=EnvelopeBody,
-        answer=shapes.Enveloped,
-        streams=True,
-        parameters=STREAMED,
-        errors=(*ENTERING, *ASKING, StreamsClosed),
     ),
     Live(
         "GET",

@@ -224,6 +224,8 @@ def _about(begun: Begun, kind: str) -> About:
         kind="stream" if kind == "stream" else "answer",
         created_at=clock.now().timestamp(),
         token=begun.known.identity.token_id,
+        user=begun.known.identity.user,
+        model=begun.wanted.request.model,
     )
 
 

@@ -46,12 +46,14 @@ async def enter(course: Course, scope: Scope | None) -> tuple[LiveDesk, Known]:
 
 
 def check_own(about: About, identity: Identity | None) -> None:
-    """Let a narrow token read and cancel what was begun with it, and no other stream of its site.
+    """Let a narrow token read and cancel what was begun with it, or for its user, and no other stream of its site.
 
     Raises:
         StreamUnknown: for the token there is none of that id.
     """
-    if identity is not None and identity.token_id is not None and about.token != identity.token_id:
+    if identity is None or identity.token_id is None or identity.token_id == about.token:
+        return
+    if identity.user is None or identity.user != about.user:
         raise StreamUnknown(f"There is no stream {about.id}.")
 
 

@@ -1,4 +1,4 @@
-"""The one body of all errors, for the OpenAPI document. `api.errors` writes it."""
+"""The one body of all errors, for the OpenAPI document. `api.error_answers` writes it."""
 
 from typing import Any
 

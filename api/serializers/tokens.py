@@ -1,5 +1,6 @@
 """Narrow tokens and tickets on the wire."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +17,7 @@ from tenants.tokens import GRANTABLE, LONGEST_SECONDS, NarrowToken, Wanted
 
 ORIGIN_HELP = "The one origin, like `https://example.com`, whose pages may use it: one of the site's."
 DEFAULT_SECONDS = 600
+USER_FORM = re.compile(r"[\x20-\x7e]{1,128}")
 
 
 # In
@@ -47,6 +49,22 @@ class TokenIn(StrictSerializer[Any]):
         help_text="How many seconds it can be used.",
     )
 
+    user = Text(
+        min_length=1,
+        max_length=128,
+        required=False,
+        allow_null=True,
+        # Two users may differ in a space alone.
+        trim_whitespace=False,
+        help_text="Who it is for, in your own words, such as a visitor's id: tokens with the same one may follow and "
+        "cancel one another's streams. Without it, a token's streams are its own.",
+    )
+
+    def validate_user(self, text: str | None) -> str | None:
+        if text is not None and not USER_FORM.fullmatch(text):
+            raise ValidationError("Must be 1 to 128 printable ASCII characters.")
+        return text
+
     def validate_scope(self, text: str) -> frozenset[Scope]:
         words = text.split()
         unknown = [word for word in words if word not in GRANTABLE]
@@ -58,7 +76,12 @@ class TokenIn(StrictSerializer[Any]):
     def to_wanted(self) -> Wanted:
         given: Mapping[str, Any] = self.validated_data
         return Wanted(
-            given["scope"], given["expires_in"], given.get("model"), given.get("max_tokens"), given.get("origin")
+            given["scope"],
+            given["expires_in"],
+            given.get("model"),
+            given.get("max_tokens"),
+            given.get("origin"),
+            given.get("user"),
         )
 
 
@@ -105,6 +128,7 @@ class TokenOut(serializers.Serializer[NarrowToken]):
     model = serializers.CharField(source="wanted.model", allow_null=True)
     max_tokens = serializers.IntegerField(source="wanted.max_tokens", allow_null=True)
     origin = serializers.CharField(source="wanted.origin", allow_null=True)
+    user = serializers.CharField(source="wanted.user", allow_null=True)
     expires_at = Moment(source="minted.ends_at")
 
     def get_scope(self, token: NarrowToken) -> str:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 from weakref import WeakKeyDictionary
 
+import redis
 import redis.asyncio
 from redis.exceptions import NoScriptError, RedisError
 
@@ -88,6 +89,17 @@ def redis_errors() -> Iterator[None]:
         raise RedisAway(f"{type(error).__name__}: {error}"[:200]) from error
 
 
+@contextmanager
+def waiting_client(url: str) -> Iterator[redis.Redis]:
+    """Lend a client to code that may wait. Raises `RedisAway` for whatever goes wrong between it and the server."""
+    server = redis.Redis.from_url(url, socket_connect_timeout=CONNECT_SECONDS, socket_timeout=ANSWER_SECONDS)
+    try:
+        with redis_errors():
+            yield server
+    finally:
+        server.close()
+
+
 class Script:
     """A Lua script, sent by its name once the server knows it: one round trip."""
 
@@ -103,6 +115,14 @@ class Script:
                 return await line.call("EVALSHA", self._sha, len(keys), *keys, *arguments)
             except NoScriptError:
                 return await line.call("EVAL", self._source, len(keys), *keys, *arguments)
+
+    def run_waiting(self, server: redis.Redis, keys: Sequence[str | bytes], arguments: Sequence[Any]) -> Any:
+        """Do the same in code that may wait. Raises `RedisAway`."""
+        with redis_errors():
+            try:
+                return server.evalsha(self._sha, len(keys), *keys, *arguments)
+            except NoScriptError:
+                return server.eval(self._source, len(keys), *keys, *arguments)
 
 
 def _line(server: redis.asyncio.Redis) -> Line:

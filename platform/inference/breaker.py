@@ -33,6 +33,7 @@ from inference.health import (
     ids_of,
     judge,
     refusal_of,
+    since,
     to_state,
     to_states,
 )
@@ -301,8 +302,19 @@ def read_states(server: "redis.Redis") -> list[State]:
     with redis_errors():
         found: dict[bytes, bytes] = server.hgetall(KEY)  # type: ignore[assignment] # typed for async, too
         seconds, micros = server.time()
-    entries = {id_.decode(): decode(text) for id_, text in found.items()}
-    return to_states(entries, seconds * 1000 + micros / 1000)
+    now_ms = seconds * 1000 + micros / 1000
+    # Where nobody makes calls, nobody tidies up.
+    entries = {id_.decode(): since(decode(text), now_ms - _window_ms()) for id_, text in found.items()}
+    return to_states({id_: each for id_, each in entries.items() if each.opened_at or each.counts}, now_ms)
+
+
+def close_breaker(server: "redis.Redis", id_: str) -> bool:
+    """Let calls through again, whatever was noted; every process sees it at its next look.
+
+    False where nothing was noted any more. Raises `RedisAway`.
+    """
+    with redis_errors():
+        return bool(server.hdel(KEY, id_))
 
 
 def _window_ms() -> int:

@@ -92,10 +92,18 @@ class State:
     opened_at: datetime | None
     #: How long it is left alone from now.
     rest_seconds: float
+    #: One call is under way, to see.
+    is_probed: bool
 
 
 def decode(text: bytes) -> Entry:
     return msgspec.json.decode(text, type=Entry)
+
+
+def since(entry: Entry, moment_ms: float) -> Entry:
+    """Leave out of an entry's counts what is older."""
+    kept = {second: each for second, each in entry.counts.items() if int(second) * 1000 >= moment_ms}
+    return msgspec.structs.replace(entry, counts=kept)
 
 
 def to_state(id_: str, entry: Entry, now_ms: float) -> State:
@@ -112,6 +120,7 @@ def to_state(id_: str, entry: Entry, now_ms: float) -> State:
         answers=sum(answers for _, answers in entry.counts.values()),
         opened_at=datetime.fromtimestamp(entry.opened_at / 1000, UTC) if entry.opened_at else None,
         rest_seconds=rest_ms / 1000,
+        is_probed=bool(entry.prober) and entry.probe_until > now_ms,
     )
 
 
@@ -122,7 +131,7 @@ def to_states(entries: Mapping[str, Entry], now_ms: float) -> list[State]:
 
 def ids_of(target: Target) -> tuple[str, str]:
     """Name a target's key, and its model under that key: rates are limited by model, all other trouble is the key's."""
-    key = _key_id(target.provider)
+    key = key_id(target.provider)
     return key, f"{key}:{target.upstream_model}"
 
 
@@ -133,7 +142,8 @@ def id_for(target: Target, error: ProviderError) -> str:
 
 
 @functools.lru_cache(maxsize=1000)
-def _key_id(spec: ProviderSpec) -> str:
+def key_id(spec: ProviderSpec) -> str:
+    """Name a provider's key."""
     # Another key, or another address, is another matter; a digest, for names are seen by many.
     secret = f"{spec.base_url}\0{spec.api_key}".encode()
     return f"{spec.name}:{hashlib.sha256(secret).hexdigest()[:12]}"

@@ -33,6 +33,8 @@ class ProviderAccount(models.Model):
     class Meta:
         ordering = ["name"]
         verbose_name = "provider"
+        # What operators may do in the admin, beside looking.
+        permissions = [("close_breaker", "Can close breakers")]
 
     def __str__(self) -> str:
         return self.name

@@ -9,8 +9,10 @@ from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponseRedirect
 from django.http.response import HttpResponseBase
 from django.template.response import TemplateResponse
+from django.urls import path
 
 from core import theme
+from nightdesk import breakers, live_streams
 
 View = TypeVar("View", bound=Callable[..., HttpResponseBase])
 
@@ -18,6 +20,13 @@ View = TypeVar("View", bound=Callable[..., HttpResponseBase])
 class DeskSite(theme.ThemedSite):
     index_template = "desk/home.html"
     index_title = "How the desk fares"
+
+    def get_urls(self) -> list[Any]:
+        pages = (*breakers.VIEWS, *live_streams.VIEWS)
+        return [
+            *(path(address, self.admin_view(view), name=name) for address, view, name in pages),
+            *super().get_urls(),
+        ]
 
     def admin_view(self, view: View, cacheable: bool = False) -> View:
         return super().admin_view(self._guarded(view), cacheable)

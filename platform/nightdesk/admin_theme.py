@@ -1,7 +1,7 @@
 """How the admin looks: its menu, its style sheet, its icon. `UNFOLD` in the settings names these functions."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeAlias
 
 from django.apps import apps
 from django.conf import settings
@@ -11,9 +11,13 @@ from django.templatetags.static import static
 from django.urls import reverse
 
 from core.admin import may_view
+from nightdesk import breakers, live_streams
+from nightdesk.desk_page import DeskPage
 
-#: Headings of the menu with their models and symbols. What is not registered, or not for the reader, is left out.
-MENU = (
+#: A model with its symbol, or a page of ours.
+Entry: TypeAlias = tuple[str, str] | DeskPage
+#: Headings of the menu. What is not registered, or not for the reader, is left out.
+MENU: tuple[tuple[str, tuple[Entry, ...]], ...] = (
     (
         "Work",
         (
@@ -21,11 +25,12 @@ MENU = (
             ("jobs.Batch", "stacks"),
             ("jobs.Pause", "pause_circle"),
             ("jobs.WorkerLease", "dns"),
+            live_streams.PAGE,
         ),
     ),
     ("Webhooks", (("webhooks.Delivery", "send"), ("webhooks.Event", "bolt"), ("webhooks.Endpoint", "webhook"))),
     ("Spend", (("metering.UsageEvent", "receipt_long"), ("metering.Price", "sell"))),
-    ("Routing", (("inference.Route", "route"), ("inference.ProviderAccount", "hub"))),
+    ("Routing", (("inference.Route", "route"), ("inference.ProviderAccount", "hub"), breakers.PAGE)),
     (
         "Sites",
         (
@@ -46,8 +51,13 @@ def navigation(request: HttpRequest) -> list[dict[str, Any]]:
     return [{"items": [home]}, *(group for group in groups if group["items"])]
 
 
-def _items(request: HttpRequest, entries: tuple[tuple[str, str], ...]) -> Iterator[dict[str, str]]:
-    for label, icon in entries:
+def _items(request: HttpRequest, entries: tuple[Entry, ...]) -> Iterator[dict[str, str]]:
+    for entry in entries:
+        if isinstance(entry, DeskPage):
+            if entry.may_view(request):
+                yield {"title": entry.title, "icon": entry.icon, "link": entry.url}
+            continue
+        label, icon = entry
         model = apps.get_model(label)
         if may_view(admin.site, request, model):
             link = reverse(f"admin:{model._meta.app_label}_{model._meta.model_name}_changelist")

@@ -273,7 +273,7 @@ REST_FRAMEWORK = {
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
     "DEFAULT_PARSER_CLASSES": ["api.parsers.StrictJSONParser"],
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
-    "EXCEPTION_HANDLER": "api.errors.handle",
+    "EXCEPTION_HANDLER": "api.error_answers.handle",
     "UNAUTHENTICATED_USER": None,
 }
 SPECTACULAR_SETTINGS = {
@@ -284,7 +284,7 @@ SPECTACULAR_SETTINGS = {
     "OAS_VERSION": "3.1.1",
     "SERVE_INCLUDE_SCHEMA": False,
     "COMPONENT_SPLIT_REQUEST": True,
-    "TAGS": [{"name": name} for name in ("Jobs", "Batches", "Files", "Webhooks", "Tokens", "Operations")],
+    "TAGS": [{"name": name} for name in ("Jobs", "Batches", "Files", "Webhooks", "Tokens", "Limits", "Operations")],
     "ENUM_NAME_OVERRIDES": {
         "JobState": "jobs.models.JobState",
         "BatchState": "jobs.models.BatchState",

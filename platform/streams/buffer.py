@@ -33,6 +33,11 @@ class EventBuffer:
         """The seq of the oldest event that is held."""
         return self.last - len(self.events) + 1
 
+    @property
+    def data_bytes(self) -> int:
+        """Of all events that ever came, without what they take of memory beside it."""
+        return self.taken_bytes - EVENT_BYTES * self.last
+
     def append(self, frames: Iterable[tuple[str, bytes]]) -> None:
         """Number the frames and take them in."""
         seq = self.last

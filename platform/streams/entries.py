@@ -43,8 +43,12 @@ class About(Struct, frozen=True, kw_only=True):
     origin: str | None
     kind: Literal["stream", "answer"]
     created_at: float
-    #: The narrow token that it was begun with; no other one may read it.
+    #: The narrow token that it was begun with; no other one may read it,
     token: str | None = None
+    #: but those that are for the same user, if it was for one.
+    user: str | None = None
+    #: The name that was asked for; empty where nobody said.
+    model: str = ""
     #: When to come back, of an error that is told as an answer.
     retry_after_seconds: int | None = None
 
@@ -102,6 +106,11 @@ def process_key(process_id: str) -> str:
 def cancel_key(process_id: str) -> str:
     """Name the set of streams that a process is asked to cancel."""
     return f"nd:process:{process_id}:cancel"
+
+
+def running_key(process_id: str) -> str:
+    """Name the key in which a process tells what it runs."""
+    return f"nd:process:{process_id}:running"
 
 
 def split(after: int, events: Sequence[Event], end: End | None) -> Iterator[Entry]:

@@ -9,17 +9,8 @@ import redis.asyncio
 from django.conf import settings
 
 from core.redis import redis_errors
-from streams.entries import (
-    BEAT_SECONDS,
-    EXPIRY_SECONDS,
-    About,
-    End,
-    Event,
-    Record,
-    cancel_key,
-    decode_record,
-    record_key,
-)
+from streams.canceling import note_cancel
+from streams.entries import BEAT_SECONDS, About, End, Event, Record, decode_record, record_key
 from streams.errors import CursorExpired, StreamUnknown
 from streams.here import here
 from streams.ids import age_seconds, check_stream_id
@@ -58,8 +49,7 @@ async def request_cancel(server: redis.asyncio.Redis, stream_id: str, *, site: s
         return False
     with redis_errors():
         pipeline = server.pipeline(transaction=False)
-        pipeline.sadd(cancel_key(record.process), stream_id)
-        pipeline.expire(cancel_key(record.process), 2 * EXPIRY_SECONDS)
+        note_cancel(pipeline, record.process, stream_id)
         await pipeline.execute()
     return True
 

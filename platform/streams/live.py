@@ -51,6 +51,11 @@ class LiveStream(EventBuffer):
         return self._readers
 
     @property
+    def is_running(self) -> bool:
+        """Say whether somebody here writes it still, and could be canceled."""
+        return self._task is not None and self.end is None
+
+    @property
     def unread_since(self) -> float | None:
         """Since when nobody has read it here, by the monotonic clock; None while somebody does, and after its end."""
         return None if self.end else self._unread_at

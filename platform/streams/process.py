@@ -10,8 +10,9 @@ import structlog
 from core.ids import new_uuid, to_public
 from core.redis import RedisAway, redis_errors
 from streams.background import stop_task
-from streams.entries import BEAT_SECONDS, EXPIRY_SECONDS, cancel_key, process_key
+from streams.entries import BEAT_SECONDS, EXPIRY_SECONDS, cancel_key, process_key, running_key
 from streams.here import here
+from streams.running import Telling
 
 log = structlog.get_logger(__name__)
 
@@ -25,6 +26,7 @@ class ProcessMark:
         self._here = here(server)
         self._task: asyncio.Task[None] | None = None
         self._is_marked = False
+        self._told = Telling(self.id, self._here)
 
     async def start(self) -> None:
         """Make the mark, and keep it. When Redis is away the mark follows as soon as it is back."""
@@ -35,7 +37,7 @@ class ProcessMark:
         """Take the mark away, and stop all that runs beside it. What has not ended here is orphaned at once."""
         await stop_task(self._task)
         with suppress(RedisAway), redis_errors():
-            await self._server.delete(process_key(self.id))
+            await self._server.delete(process_key(self.id), running_key(self.id))
         await self._here.close()
 
     async def _keep(self) -> None:
@@ -65,5 +67,6 @@ class ProcessMark:
             pipeline: Any = self._server.pipeline(transaction=False)
             pipeline.set(process_key(self.id), b"1", px=EXPIRY_SECONDS * 1000, get=True)
             pipeline.smembers(cancel_key(self.id))
-            before, to_cancel = await pipeline.execute()
+            self._told.add_to(pipeline)
+            before, to_cancel, *_ = await pipeline.execute()
         return before, to_cancel

@@ -23,6 +23,7 @@ class Scope(StrEnum):
     WEBHOOKS_READ = "webhooks:read"
     WEBHOOKS_WRITE = "webhooks:write"
     TOKENS_WRITE = "tokens:write"
+    LIMITS_READ = "limits:read"
 
 
 def client_address(peer: str, forwarded_for: str, trusted_proxies: int) -> str:

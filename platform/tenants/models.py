@@ -37,6 +37,11 @@ class Site(models.Model):
 
     class Meta:
         ordering = ["slug"]
+        # Of streams there are no rows; they are their sites'.
+        permissions = [
+            ("view_stream", "Can view live streams"),
+            ("cancel_stream", "Can cancel live streams"),
+        ]
 
     def __str__(self) -> str:
         return self.slug

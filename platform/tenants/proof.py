@@ -84,6 +84,8 @@ class Identity:
     origin: str | None = None
     #: Which narrow token it was, for there are many of one credential.
     token_id: str | None = None
+    #: Who the narrow token is for, in the words of the site's front end.
+    user: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -414,7 +416,9 @@ def _check_minted(token: str, lookups: Lookups) -> Identity:
     site = lookups.find_voucher(claims["cred"])
     if site is None or site.public_id != claims["site"]:
         raise NotProven
-    return _narrowed(Identity(site, Means.TOKEN, claims["cred"], token_id=claims["jti"]), claims)
+    return _narrowed(
+        Identity(site, Means.TOKEN, claims["cred"], token_id=claims["jti"], user=claims.get("user")), claims
+    )
 
 
 def _refusal_of_ticket(text: str) -> Unfit:

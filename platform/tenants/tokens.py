@@ -34,6 +34,8 @@ class Wanted:
     model: str | None = None
     max_tokens: int | None = None
     origin: str | None = None
+    #: Who it is for, in the front end's own words: tokens of one user share what they began.
+    user: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,7 @@ def mint(identity: Identity, wanted: Wanted, *, own: str = "") -> NarrowToken:
         "model": fitting.model,
         "max_tokens": fitting.max_tokens,
         "origin": fitting.origin,
+        "user": fitting.user,
     }
     text = minted.mint(Use.TOKEN, claims, seconds=wanted.seconds)
     log.info("token_minted", minted=token_id, scope=claims["scope"], seconds=wanted.seconds)

@@ -38,6 +38,7 @@ OPERATIONS = [
     ("/v1/deliveries", "get", {"200", "400", "401", "403", "404", "503"}),
     ("/v1/tokens", "post", {"201", "400", "401", "403", "408", "413", "415", "503", "507"}),
     ("/v1/tickets", "post", {"201", "400", "401", "403", "404", "408", "413", "415", "503", "507"}),
+    ("/v1/limits", "get", {"200", "401", "403", "503"}),
     ("/healthz", "get", {"200"}),
     ("/readyz", "get", {"200", "503"}),
 ]
@@ -135,6 +136,14 @@ def test_the_examples_of_a_token_and_a_ticket_are_what_is_answered(desk: Caller,
     assert (token.status_code, ticket.status_code) == (201, 201)
     assert set(json.loads(token.content)) == set(examples.TOKEN)
     assert set(json.loads(ticket.content)) == set(examples.TICKET)
+
+
+def test_the_example_of_limits_has_what_the_schema_has(document: dict[str, Any]) -> None:
+    schemas = document["components"]["schemas"]
+
+    assert set(examples.LIMITS) == set(schemas["LimitsOut"]["properties"])
+    assert set(examples.LIMITS["windows"][0]) == set(schemas["WindowOut"]["properties"])
+    assert set(examples.LIMITS["jobs"]) == set(schemas["AtOnceOut"]["properties"])
 
 
 def test_the_example_of_a_job_that_succeeded_has_what_the_schema_has(document: dict[str, Any]) -> None:

@@ -47,7 +47,10 @@ def bearer(text: str) -> dict[str, str]:
 
 def test_a_token_says_what_it_turned_out_to_be_for(desk: Caller) -> None:
     with clock.frozen(clock.now().replace(year=2026, month=11, day=21, hour=9, minute=0, second=0, microsecond=0)):
-        response = desk.post("/v1/tokens", {**WANTED, "model": "gpt-5-mini", "max_tokens": 50, "expires_in": 900})
+        response = desk.post(
+            "/v1/tokens",
+            {**WANTED, "model": "gpt-5-mini", "max_tokens": 50, "expires_in": 900, "user": "customer-4711"},
+        )
 
     shown = read(response)
     assert response["Cache-Control"] == "no-store"
@@ -59,6 +62,7 @@ def test_a_token_says_what_it_turned_out_to_be_for(desk: Caller) -> None:
         "model": "gpt-5-mini",
         "max_tokens": 50,
         "origin": PAGE,
+        "user": "customer-4711",
         "expires_at": "2026-11-21T09:15:00Z",
     }
 
@@ -121,6 +125,11 @@ def test_a_token_bounds_what_a_request_may_ask_for(desk: Caller, stranger: Calle
         ({"scope": "jobs:read", "max_tokens": 0}, "max_tokens"),
         ({"scope": "jobs:read", "max_tokens": 2**31}, "max_tokens"),
         ({"scope": "jobs:read", "model": ""}, "model"),
+        ({"scope": "jobs:read", "user": ""}, "user"),
+        ({"scope": "jobs:read", "user": "x" * 129}, "user"),
+        ({"scope": "jobs:read", "user": "anna\n"}, "user"),
+        ({"scope": "jobs:read", "user": "anna\u200b"}, "user"),
+        ({"scope": "jobs:read", "user": 7}, "user"),
         ({"scope": "jobs:read", "site": "florist"}, "site"),
     ],
 )

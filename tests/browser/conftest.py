@@ -16,10 +16,11 @@ from tests.api.live.conftest import live as live
 from tests.api.live.conftest import simulator as simulator
 from tests.api.live.conftest import simulator_process as simulator_process
 from tests.api.live.servers import uvicorn_server
-from tests.browser.devtools import Browser, NotInstalled, Tab, start_browser
+from tests.browser.devtools import Browser, Tab, start_browser
 from tests.browser.network import Line, page_server
 from tests.factories import make_provider, make_route
 from tests.polling import wait_for
+from tests.programs import NotInstalled, do_without
 
 #: The same answer at once, and in 50 deltas within 1.5 s, as one reads along.
 AT_ONCE = "gpt-4o-mini@tokens=50"
@@ -32,7 +33,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
         with start_browser(tmp_path_factory.mktemp("chromium")) as started:
             yield started
     except NotInstalled as error:
-        pytest.skip(str(error))
+        do_without(error)
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,7 @@ from nightdesk import env
 from nightdesk.local.program import Program, launch, stop
 from tests.polling import wait_for
 from tests.ports import own_port
+from tests.programs import NotInstalled
 
 HOST = "127.0.0.1"
 SECONDS = 20.0
@@ -40,13 +41,6 @@ FLAGS = (
     "--disable-backgrounding-occluded-windows",
     "--disable-renderer-backgrounding",
 )
-
-
-class NotInstalled(Exception):
-    """There is no Chromium on this machine; the message says how to get it."""
-
-    def __init__(self) -> None:
-        super().__init__("chromium is not installed, so no page was tried: `make browser` installs it")
 
 
 class PageError(Exception):
@@ -119,7 +113,7 @@ def start_browser(folder: Path) -> Iterator[Browser]:
     """Run a Chromium that knows nothing yet, and end it with the block. Raises `NotInstalled`."""
     path = next(filter(None, map(shutil.which, NAMES)), None)
     if path is None:
-        raise NotInstalled
+        raise NotInstalled("chromium", by="browser")
     port = own_port()
     own = (f"--user-data-dir={folder / 'profile'}", f"--remote-debugging-port={port}")
     # It writes to the home folder, too, unless that is elsewhere.

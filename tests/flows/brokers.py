@@ -23,19 +23,13 @@ from nightdesk.local.program import Program
 from nightdesk.local.valkey import prepare_valkey
 from tests.flows.local_nodes import LocalBroker, LocalProcess
 from tests.ports import own_port
+from tests.programs import NotInstalled
 
 #: Where Debian's package puts it. The program of this name on the PATH insists on the account of the service.
 RABBITMQ_SERVER = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
 #: What docs/how-to/choose-a-broker.md promises to be enough.
 REDIS_RIGHTS = "~nightdesk:* +@all -@admin -@dangerous"
 USER, PASSWORD, VIRTUAL_HOST = "desk", "rung-in-tests", "nightdesk"
-
-
-class NotInstalled(Exception):
-    """The broker's program is not on this machine; the message says how to get it."""
-
-    def __init__(self, package: str) -> None:
-        super().__init__(f"{package} is not installed, so nothing ran on it: `make brokers` installs it")
 
 
 class Brokers:
@@ -70,7 +64,7 @@ def _valkey(folder: Path) -> Iterator[LocalBroker]:
 def _redis(folder: Path) -> Iterator[LocalBroker]:
     program = shutil.which("redis-server")
     if program is None:
-        raise NotInstalled("redis-server")
+        raise NotInstalled("redis-server", by="brokers")
     valkey = _prepare_valkey(folder)
     # It is told the same things as Valkey, in the same words.
     argv = (program, *valkey.program.argv[1:])
@@ -91,7 +85,7 @@ def _prepare_valkey(folder: Path) -> Embedded:
 def _rabbitmq(folder: Path) -> Iterator[LocalBroker]:
     port_mapper = shutil.which("epmd")
     if port_mapper is None or not RABBITMQ_SERVER.exists():
-        raise NotInstalled("rabbitmq-server")
+        raise NotInstalled("rabbitmq-server", by="brokers")
     node = _Node(folder, own_port(), own_port(), own_port())
     # It would start one itself, which outlives it and all of us.
     mapper = Program(

@@ -23,10 +23,11 @@ from nightdesk.celery import app
 from nightdesk.local.card import Seeded
 from nightdesk.local.demo_site import seed
 from nightdesk.local.program import Program
-from tests.flows.brokers import KINDS, Brokers, NotInstalled
+from tests.flows.brokers import KINDS, Brokers
 from tests.flows.local_nodes import LocalProcess, LocalWorker
 from tests.polling import wait_for
 from tests.ports import own_port
+from tests.programs import NotInstalled, do_without
 from tests.simulator_process import SimulatorProcess, start_simulator
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -76,7 +77,7 @@ def celery_broker(brokers: Brokers, broker_kind: str) -> CeleryTestBroker:
     try:
         return CeleryTestBroker(brokers.at(broker_kind))
     except NotInstalled as error:
-        pytest.skip(str(error))
+        do_without(error)
 
 
 @pytest.fixture

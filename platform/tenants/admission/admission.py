@@ -13,7 +13,6 @@ And of no site: `nd:open:<process>`, a hash of the accounts of running requests,
 
 import asyncio
 import hashlib
-import struct
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -28,7 +27,6 @@ from tenants.admission.asks import (
     Admitted,
     Ask,
     Attach,
-    Closed,
     Hit,
     KeyReused,
     Lease,
@@ -37,11 +35,11 @@ from tenants.admission.asks import (
     Outcome,
     Settlement,
     TooManyAtOnce,
-    Unchecked,
     settlement,
 )
+from tenants.admission.packing import doubles, left_of, numbers
 from tenants.admission.scripts import SCRIPTS, Scripts
-from tenants.admission.windows import LARGEST_LIMIT, LARGEST_TOKENS, Left, Window, encode, site_prefix
+from tenants.admission.windows import LARGEST_LIMIT, LARGEST_TOKENS, Window, encode, site_prefix
 
 USAGE = b"nd:usage"
 #: Redis keeps what runs for a day after the last one began.
@@ -54,7 +52,7 @@ async def admit(server: Redis, ask: Ask, scripts: Scripts = SCRIPTS) -> Outcome:
     """Let a request begin, or say why not. Nothing is counted unless it may begin.
 
     Raises:
-        RedisAway: whether it was counted is not known. `without_redis` says what then.
+        RedisAway: whether it was counted is not known.
     """
     tokens = min(max(ask.tokens, 0), LARGEST_TOKENS)
     try:
@@ -66,11 +64,6 @@ async def admit(server: Redis, ask: Ask, scripts: Scripts = SCRIPTS) -> Outcome:
         undoing.add_done_callback(_undone.discard)
         raise
     return _to_outcome(ask, tokens, answer)
-
-
-def without_redis() -> Unchecked | Closed:
-    """Return what the settings say of a request that `admit` raised `RedisAway` for."""
-    return Unchecked() if settings.LIVE_WITHOUT_REDIS == "open" else Closed()
 
 
 async def settle(server: Redis, ended: Settlement, scripts: Scripts = SCRIPTS) -> bool:
@@ -92,7 +85,7 @@ async def settle(server: Redis, ended: Settlement, scripts: Scripts = SCRIPTS) -
     if len(ended.usage_rows) > MOST_ROWS:
         raise ValueError(f"{len(ended.usage_rows)} rows of usage are too many for one request.")
     beyond = _bounded(ended.used_tokens) - _bounded(ended.reserved_tokens) if ended.at else 0
-    numbers = [
+    figures = [
         ended.at,
         beyond,
         len(windows),
@@ -106,7 +99,7 @@ async def settle(server: Redis, ended: Settlement, scripts: Scripts = SCRIPTS) -
         ended.body_hash,
         ended.stream_id,
         ended.outcome,
-        _doubles(numbers),
+        doubles(figures),
         *(each.body for each in ended.cache),
         *ended.usage_rows,
     ]
@@ -189,21 +182,21 @@ def _arguments_to_admit(ask: Ask, tokens: int) -> list[Any]:
         raise ValueError("The hash of the body must be of 32 bytes.")
     is_held = ask.concurrency is not None or any(window.unit == "tokens" for window in ask.windows)
     at_once = -1 if ask.concurrency is None else min(max(ask.concurrency, 0), LARGEST_LIMIT)
-    numbers = [_lease_ms(ask.lease_seconds), int(is_held), at_once]
+    figures = [_lease_ms(ask.lease_seconds), int(is_held), at_once]
     for window in ask.windows:
-        numbers += (window.needs(tokens), min(window.limit, LARGEST_LIMIT), window.seconds * 1_000_000)
-    return [ask.request_id, ask.body_hash, ask.stream_id, ask.open_account or b"", _doubles(numbers)]
+        figures += (window.needs(tokens), min(window.limit, LARGEST_LIMIT), window.seconds * 1_000_000)
+    return [ask.request_id, ask.body_hash, ask.stream_id, ask.open_account or b"", doubles(figures)]
 
 
 def _to_outcome(ask: Ask, tokens: int, answer: list[Any]) -> Outcome:
     match answer:
         case [0, packed]:
-            at, *left = _numbers(packed)
-            return Admitted(_left(ask.windows, left), int(at))
+            at, *left = numbers(packed)
+            return Admitted(left_of(ask.windows, left), int(at))
         case [1, packed]:
-            index, wait, *left = _numbers(packed)
+            index, wait, *left = numbers(packed)
             window = ask.windows[int(index)]
-            return Limited(window, min(wait / 1e6, window.seconds), _left(ask.windows, left), window.needs(tokens))
+            return Limited(window, min(wait / 1e6, window.seconds), left_of(ask.windows, left), window.needs(tokens))
         case [2]:
             return TooManyAtOnce(ask.concurrency or 0)
         case [3]:
@@ -215,19 +208,6 @@ def _to_outcome(ask: Ask, tokens: int, answer: list[Any]) -> Outcome:
         case [6, body]:
             return Hit(body)
     raise AssertionError(f"The script answered {answer!r}.")
-
-
-def _left(windows: Sequence[Window], numbers: list[float]) -> tuple[Left, ...]:
-    return tuple(Left(window, int(numbers[2 * i]), numbers[2 * i + 1] / 1e6) for i, window in enumerate(windows))
-
-
-def _doubles(numbers: Sequence[int]) -> bytes:
-    """Pack numbers as Lua has them: one argument instead of many."""
-    return struct.pack(f"<{len(numbers)}d", *numbers)
-
-
-def _numbers(packed: bytes) -> tuple[float, ...]:
-    return struct.unpack(f"<{len(packed) // 8}d", packed)
 
 
 def _of_tokens(windows: Iterable[Window]) -> list[Window]:

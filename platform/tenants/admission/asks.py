@@ -88,16 +88,6 @@ class Hit:
     body: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Unchecked:
-    """Redis is away, and LIVE_WITHOUT_REDIS lets requests through: nothing is counted, no nonce is used up."""
-
-
-@dataclass(frozen=True, slots=True)
-class Closed:
-    """Redis is away, and LIVE_WITHOUT_REDIS lets nobody through."""
-
-
 Outcome: TypeAlias = Admitted | Limited | TooManyAtOnce | NonceUsed | KeyReused | Attach | Hit
 
 

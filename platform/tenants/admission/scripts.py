@@ -13,6 +13,7 @@ class Scripts:
     admit: Script
     settle: Script
     renew: Script
+    look: Script
 
 
 def load(clock: str) -> Scripts:
@@ -22,6 +23,7 @@ def load(clock: str) -> Scripts:
         Script(clock + sliding + _read("admit")),
         Script(clock + sliding + _read("settle")),
         Script(clock + _read("renew")),
+        Script(clock + sliding + _read("look")),
     )
 
 

@@ -4,16 +4,15 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 
 import pytest
-import redis as sync_redis
 from django.conf import settings
 from pytest_django import Settings
 
 from core import redis
 from inference import breaker as breaker_module
-from inference.breaker import KEY, Breakers, read_states
+from inference.breaker import KEY, Breakers, close_breaker, read_states
 from inference.calls import CallOutcome
 from inference.complete import Answered, PutOff, Unanswered
-from inference.health import Condition, Verdict, ids_of, judge
+from inference.health import Condition, State, Verdict, ids_of, judge
 from inference.routing import ProviderSpec, Target
 from providers import errors
 from providers.errors import ProviderError
@@ -60,6 +59,22 @@ Process = Callable[[], Breakers]
 async def fail(breakers: Breakers, times: int = 3, error: ProviderError = RESET, at: Target | None = None) -> None:
     for _ in range(times):
         await breakers.report(at or target(), error)
+
+
+async def read() -> list[State]:
+    def wait() -> list[State]:
+        with redis.waiting_client(settings.REDIS_URL) as server:
+            return read_states(server)
+
+    return await asyncio.to_thread(wait)
+
+
+async def close_by_hand(id_: str) -> bool:
+    def wait() -> bool:
+        with redis.waiting_client(settings.REDIS_URL) as server:
+            return close_breaker(server, id_)
+
+    return await asyncio.to_thread(wait)
 
 
 async def until_allowed(breakers: Breakers, at: Target | None = None) -> None:
@@ -326,10 +341,8 @@ async def test_a_flushed_redis_closes_it(process: Process) -> None:
 
 async def test_the_states_can_be_read_outside_of_a_loop(process: Process) -> None:
     await fail(process(), 1, DEAD)
-    server = sync_redis.Redis.from_url(settings.REDIS_URL)
 
-    [state] = await asyncio.to_thread(read_states, server)
-    server.close()
+    [state] = await read()
 
     assert (state.provider, state.condition, state.kind, state.failures) == (
         "openai",
@@ -339,6 +352,64 @@ async def test_the_states_can_be_read_outside_of_a_loop(process: Process) -> Non
     )
     assert state.opened_at is not None
     assert 55 < state.rest_seconds <= 60
+
+
+async def test_failures_of_long_ago_are_told_no_more(process: Process, settings: Settings) -> None:
+    await fail(process(), 1)
+    assert [state.failures for state in await read()] == [1]
+
+    settings.BREAKER_WINDOW_SECONDS = 0
+
+    async with asyncio.timeout(10):
+        while await read():  # noqa: ASYNC110 (a second must have passed)
+            await asyncio.sleep(0.05)
+
+
+async def test_it_is_told_that_one_call_is_under_way_to_see(process: Process, settings: Settings) -> None:
+    settings.BREAKER_REST_SECONDS = 0.01
+    breakers = process()
+    await fail(breakers)
+    await until_allowed(breakers)
+
+    [state] = await read()
+
+    assert (state.condition, state.is_probed) == (Condition.HALF_OPEN, True)
+    await breakers.report(target(), RESET)
+    assert [state.is_probed for state in await read()] == [False]
+
+
+@pytest.mark.parametrize("is_probed", [False, True])
+async def test_one_that_is_closed_by_hand_lets_the_calls_of_all_processes_through(
+    process: Process, settings: Settings, is_probed: bool
+) -> None:
+    one, two = process(), process()
+    settings.BREAKER_REST_SECONDS = 0.01 if is_probed else 60
+    await fail(one, 3)
+    if is_probed:
+        await until_allowed(one)
+    assert not await two.allows(target())
+    [state] = await read()
+
+    assert await close_by_hand(state.id) is True
+
+    for breakers in (one, two):
+        await until_allowed(breakers)
+        assert await breakers.allows(target())
+    assert await read() == []
+    assert await close_by_hand(state.id) is False
+
+
+async def test_one_that_was_closed_by_hand_opens_as_any_other(process: Process) -> None:
+    breakers = process()
+    await fail(breakers)
+    [state] = await read()
+    await close_by_hand(state.id)
+    await until_allowed(breakers)
+
+    await fail(breakers, 2)
+    assert await breakers.allows(target())
+    await fail(breakers, 1)
+    assert not await breakers.allows(target())
 
 
 def test_the_name_of_a_key_does_not_hold_it() -> None:

@@ -29,10 +29,11 @@ def is_outside(address: str) -> bool:
 
 
 def pages() -> list[str]:
-    """Every list, every form to add, and the home page."""
+    """Every list, every form to add, and the pages of the desk's own."""
     registered = [model._meta for model in admin.site._registry]
     lists = [f"/admin/{meta.app_label}/{meta.model_name}/" for meta in registered]
-    return ["/admin/", *lists, *(f"{address}add/" for address in lists)]
+    own = ["/admin/", "/admin/breakers/", "/admin/streams/"]
+    return [*own, *lists, *(f"{address}add/" for address in lists)]
 
 
 def test_no_page_loads_anything_from_an_outside_host(site: Site) -> None:
@@ -106,6 +107,7 @@ def test_the_menu_holds_what_one_may_see() -> None:
     ]
     everything = menu(sign_in(name="bob"))
     assert {"/admin/jobs/workerlease/", "/admin/inference/route/", "/admin/auth/user/"} < set(everything)
+    assert {"/admin/breakers/", "/admin/streams/"} < set(everything)
 
 
 def test_operators_are_made_and_changed_in_the_same_dress() -> None:

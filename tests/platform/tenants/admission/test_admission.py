@@ -10,19 +10,17 @@ from redis.crc import key_slot
 
 from core import redis
 from core.redis import RedisAway
-from tenants.admission.admission import USAGE, admit, drop_key, open_key, recall, renew, settle, without_redis
+from tenants.admission.admission import USAGE, admit, drop_key, open_key, recall, renew, settle
 from tenants.admission.asks import (
     Admitted,
     Ask,
     Attach,
     Cached,
-    Closed,
     Hit,
     KeyReused,
     Limited,
     NonceUsed,
     TooManyAtOnce,
-    Unchecked,
     lease_of,
     settlement,
 )
@@ -388,14 +386,10 @@ def test_what_is_no_window_is_refused(limit: int, seconds: int) -> None:
         requests(limit, seconds)
 
 
-async def test_without_redis_the_settings_say_what_becomes_of_a_request(settings: Settings) -> None:
+async def test_without_redis_nobody_is_told_that_they_were_let_in() -> None:
     away = redis.client("redis://127.0.0.1:1/0")
     try:
         with pytest.raises(RedisAway):
             await admit(away, busy("bakery"))
     finally:
         await redis.close_clients()
-
-    assert without_redis() == Unchecked()
-    settings.LIVE_WITHOUT_REDIS = "closed"
-    assert without_redis() == Closed()
