@@ -1,11 +1,12 @@
 """End attempts: one transaction writes states, attempts, accounts and events, or nothing."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
 
 from django.db import transaction
+from msgspec import structs
 
 from core.crash import CrashPoint, crash_point
 from jobs.endings import Canceled, Ending, Failed, GivenBack, RetryIn, Succeeded
@@ -94,4 +95,4 @@ def _calls_of(end: End) -> Sequence[Account]:
 
 def _bill(calls: Sequence[Account]) -> list[Account]:
     """Mark the call that answered; the others were made too, and are the desk's own cost."""
-    return [replace(call, billable=call.outcome is Outcome.OK and call is calls[-1]) for call in calls]
+    return [structs.replace(call, billable=call.outcome is Outcome.OK and call is calls[-1]) for call in calls]

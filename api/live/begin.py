@@ -117,7 +117,7 @@ async def _admit(desk: LiveDesk, known: Known, ask: Ask) -> Outcome:
     if isinstance(outcome, Attach) and await _is_gone(desk, known, outcome.stream_id):
         # What was answered then cannot be read any more, so it is asked anew. The nonce was used up just now.
         await drop_key(desk.server, ask, outcome)
-        return await admit(desk.server, replace(ask, nonce=None))
+        return await admit(desk.server, msgspec.structs.replace(ask, nonce=None))
     return outcome
 
 
@@ -163,6 +163,8 @@ def _targets(desk: LiveDesk, wanted: Wanted, targets: tuple[Target, ...]) -> tup
     usable = [target for target in order(targets, desk.chance) if target.provider.api_key]
     if not usable:
         raise NoProvider(wanted.request.model, [target.provider.name for target in targets])
+    if len(usable) == 1:
+        return (usable[0],)
     # One place each, so that nobody shuffles them again: the first one's account is opened with the admission.
     return tuple(replace(target, position=place) for place, target in enumerate(usable, 1))
 

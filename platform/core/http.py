@@ -92,9 +92,12 @@ class ProviderClient:
         if self._session is None:
             # Not before: a session must be made inside the loop that uses it.
             self._session = _session(self._connections)
-        timeouts = aiohttp.ClientTimeout(total=None, connect=connect_seconds, sock_connect=connect_seconds)
         answer = await self._session.post(
-            url, headers={**BASE_HEADERS, **headers}, data=body, allow_redirects=False, timeout=timeouts
+            url,
+            headers={**BASE_HEADERS, **headers},
+            data=body,
+            allow_redirects=False,
+            timeout=_timeouts(connect_seconds),
         )
         return Response(answer)
 
@@ -103,6 +106,11 @@ class ProviderClient:
         self.is_closed = True
         if self._session is not None:
             await self._session.close()
+
+
+@functools.lru_cache(maxsize=64)
+def _timeouts(connect_seconds: float) -> aiohttp.ClientTimeout:
+    return aiohttp.ClientTimeout(total=None, connect=connect_seconds, sock_connect=connect_seconds)
 
 
 def _session(connections: int) -> aiohttp.ClientSession:

@@ -5,6 +5,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Protocol
 
+from msgspec import Struct
+
 from inference.routing import Target
 from providers.errors import ProviderError
 from providers.types import Usage
@@ -17,8 +19,7 @@ class CallOutcome(StrEnum):
     CANCELED = "canceled"
 
 
-@dataclass(frozen=True, slots=True)
-class CallOpened:
+class CallOpened(Struct, frozen=True):
     """A call about to be made. `number` counts from 1 within the request."""
 
     number: int
@@ -27,8 +28,7 @@ class CallOpened:
     started_at: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class CallClosed:
+class CallClosed(Struct, frozen=True):
     """A call that ended. `usage` is the provider's, or our estimate where `estimated` says so."""
 
     opened: CallOpened

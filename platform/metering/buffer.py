@@ -9,7 +9,7 @@ which an event loop must not wait for. Entries have keys of their own, so that w
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -211,7 +211,7 @@ def _write(closed: Sequence[Account]) -> None:
 
 def _write_lost(opened: Sequence[Account]) -> None:
     with transaction.atomic():
-        accounts.write_lost([replace(each, outcome=Outcome.LOST, estimated=True) for each in opened])
+        accounts.write_lost([msgspec.structs.replace(each, outcome=Outcome.LOST, estimated=True) for each in opened])
 
 
 def _say(entry: bytes, error: Exception) -> None:

@@ -197,6 +197,8 @@ def _check(proof: Proof, asked: Presented, lookups: Lookups) -> Proven:
     match proof:
         case Signature():
             return _check_signature(proof, asked, lookups)
+        case Token(text) if text.startswith("nd_"):
+            return Proven(_check_key(text, lookups))
         case Token(text) if minted.is_minted(Use.TOKEN, text):
             return Proven(_check_minted(text, lookups))
         case Token(text) if minted.is_minted(Use.TICKET, text):

@@ -7,12 +7,13 @@ Only they are made up: they die and are frozen at any point, and come back with 
 import random
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import timedelta
 from uuid import UUID
 
 from django.db import DatabaseError, connection, transaction
 from django.db.models.functions import Now
+from msgspec.structs import replace
 
 from core.ids import to_public
 from inference.accounts import Asker

@@ -15,11 +15,11 @@ import asyncio
 import hashlib
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from itertools import groupby
 from typing import Any, cast
 
 from django.conf import settings
+from msgspec import structs
 from redis.asyncio import Redis
 
 from core.redis import RedisAway, redis_errors
@@ -112,7 +112,7 @@ async def drop_key(server: Redis, ask: Ask, gone: Attach, scripts: Scripts = SCR
     Raises: as `settle`.
     """
     ended = settlement(ask, None, used_tokens=0, outcome="drop")
-    await settle(server, replace(ended, stream_id=gone.stream_id), scripts)
+    await settle(server, structs.replace(ended, stream_id=gone.stream_id), scripts)
 
 
 async def renew(server: Redis, leases: Iterable[Lease], lease_seconds: int, scripts: Scripts = SCRIPTS) -> int:

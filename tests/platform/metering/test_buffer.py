@@ -4,7 +4,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 from uuid import UUID
 
@@ -12,6 +11,7 @@ import pytest
 import redis
 from django.conf import settings
 from django.db import connection
+from msgspec.structs import replace
 
 from core import redis as core_redis
 from core.advisory import alone
