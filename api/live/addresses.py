@@ -99,7 +99,7 @@ LIVE: tuple[Live, ...] = (
         body=anthropic_wire.MessagesBody,
         answer=shapes.Message,
         streams=True,
-        parameters=(*STREAMED, "AnthropicVersion"),
+        parameters=(*STREAMED, "AnthropicVersion", "AnthropicBeta"),
         errors=(*ENTERING, *ASKING, StreamsClosed),
     ),
     Live(
@@ -169,7 +169,7 @@ LIVE: tuple[Live, ...] = (
         body=openai_wire.ChatBody | anthropic_wire.MessagesBody | EnvelopeBody,
         answer=shapes.StreamStarted,
         status=202,
-        parameters=(*ONCE, "Dialect", "XTicketOrigin", "XNightdeskContinue", "AnthropicVersion"),
+        parameters=(*ONCE, "Dialect", "XTicketOrigin", "XNightdeskContinue", "AnthropicVersion", "AnthropicBeta"),
         errors=(*ENTERING, *ADMITTED, StreamsClosed),
     ),
     Live(

@@ -173,6 +173,7 @@ COMPONENTS: Mapping[str, Schema] = {
         ),
         "XTicketOrigin": _header_in("X-Ticket-Origin", "The origin whose pages may use the ticket."),
         "AnthropicVersion": _header_in("anthropic-version", "Anthropic's, such as `2023-06-01`."),
+        "AnthropicBeta": _header_in("anthropic-beta", "Anthropic's; a provider of its dialect sees it."),
         "LastEventID": _header_in("Last-Event-ID", "The `id` of the last event that you have."),
         "After": _query("after", "The same, where no header can be sent; or its number alone."),
         "Dialect": _query(

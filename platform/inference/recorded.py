@@ -13,8 +13,8 @@ from inference.calls import CallClosed, CallOpened, CallOutcome, Ledger, Trace
 from inference.collect import Collector
 from inference.routing import Target
 from providers.errors import Ambiguous, ProviderError, TimedOut
-from providers.estimate import estimate_text, estimate_tokens
-from providers.types import Answer, Burst, InferenceRequest, Started, Usage
+from providers.estimate import estimate_answer, estimate_text, estimate_tokens
+from providers.types import Answer, Burst, Completion, InferenceRequest, Started, Usage
 
 log = structlog.get_logger(__name__)
 
@@ -103,7 +103,11 @@ class Watch:
         )
 
     def _estimate(self) -> Usage:
-        return Usage(estimate_tokens(self.request), estimate_text(self.collector.received))
+        if isinstance(self.answer, Completion):
+            output_tokens = estimate_answer(self.answer)
+        else:
+            output_tokens = estimate_text(self.collector.received)
+        return Usage(estimate_tokens(self.request), output_tokens)
 
     def _elapsed_ms(self) -> int:
         return int((time.monotonic() - self._started) * 1000)

@@ -5,17 +5,17 @@ import msgspec
 from providers.dialects.encoding import StreamEncoder
 from providers.dialects.error_bodies import Fault, openai_error
 from providers.dialects.openai import encode_usage
-from providers.dialects.openai_stream import DONE, OpenAIStream
+from providers.dialects.openai_stream import DONE
 from providers.dialects.sse import Frame
 from providers.types import Burst, Finished
 
 
 class WordPressStream:
-    """Makes chunks of events. What ends the stream is an event with a name, for which a page can listen."""
+    """Lets `chunks` write OpenAI's. What ends the stream is an event with a name, for which a page can listen."""
 
-    def __init__(self, answer_id: str, created: int, model: str) -> None:
+    def __init__(self, answer_id: str, chunks: StreamEncoder) -> None:
         self._id = answer_id
-        self._chunks = OpenAIStream(answer_id, created, model)
+        self._chunks = chunks
 
     def encode(self, burst: Burst) -> list[Frame]:
         frames = self._chunks.encode(burst)
@@ -27,7 +27,7 @@ class WordPressStream:
         return [Frame("error", openai_error(error)) for _ in self._chunks.interrupt(error)]
 
     def continued(self) -> StreamEncoder:
-        self._chunks.continued()
+        self._chunks = self._chunks.continued()
         return self
 
     def _done(self, event: Finished) -> Frame:

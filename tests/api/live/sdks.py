@@ -82,7 +82,8 @@ def sdk_site(
             provider = new_provider(name, simulator_process)
             provider.save()
             make_route(name, (provider, upstream_model))
-        openai = ProviderAccount.objects.get(name="openai")
+        openai, anthropic = (ProviderAccount.objects.get(name=name) for name in ("openai", "anthropic"))
+        make_route("anthropic-then-openai", (anthropic, UPSTREAMS["anthropic"]), (openai, UPSTREAMS["openai"]))
         make_route("embed", (openai, "text-embedding-3-small"))
         for name in ("openai", "anthropic"):
             account = ProviderAccount.objects.get(name=name)

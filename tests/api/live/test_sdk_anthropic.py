@@ -130,6 +130,17 @@ def test_a_single_tool_call(sdks: Sdks, model: str, streamed: bool) -> None:
     assert calls_of(chosen) == [("get_time", ["zone"])]
 
 
+def test_what_only_this_dialect_can_say_reaches_it_and_is_refused_elsewhere(sdks: Sdks) -> None:
+    document: Any = {"type": "document", "source": {"type": "text", "media_type": "text/plain", "data": "Rye."}}
+    says: Any = [{"role": "user", "content": [document, {"type": "text", "text": "What is in it?"}]}]
+    asked: Any = {"max_tokens": 50, "messages": says}
+
+    assert sdks.anthropic.messages.create(model="anthropic", **asked).content
+    with pytest.raises(BadRequestError, match=r"messages\.0\.content\.0"):
+        sdks.anthropic.messages.create(model="openai", **asked)
+    assert len(sdks.simulator.finished()) == 1
+
+
 @each_dialect
 def test_the_tool_runner(sdks: Sdks, model: str) -> None:
     asked: list[str] = []
