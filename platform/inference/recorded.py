@@ -64,6 +64,8 @@ class Watch:
         self.answer: Answer | None = None
         #: More came than the word that it starts, which says nothing yet.
         self.has_begun = False
+        #: What the provider has told, perhaps before its last word, which may never come.
+        self._usage: Usage | None = None
         self._started = time.monotonic()
         self._first_event_ms: int | None = None
 
@@ -71,24 +73,25 @@ class Watch:
         if self._first_event_ms is None and burst.events:
             self._first_event_ms = self._elapsed_ms()
             crash_point(CrashPoint.IN_CALL)
+        self._usage = burst.usage or self._usage
         for event in burst.events:
             self.collector.add(event)
             self.has_begun = self.has_begun or not isinstance(event, Started)
 
     def answered(self) -> CallClosed:
-        return self._closed(CallOutcome.OK, self.answer.usage if self.answer else self._finished_usage())
+        return self._closed(CallOutcome.OK, self.answer.usage if self.answer else self._told_usage())
 
     def failed(self, error: ProviderError) -> CallClosed:
         outcome = CallOutcome.TIMEOUT if isinstance(error, TimedOut) else CallOutcome.ERROR
         if error.maybe_billed:
-            return self._closed(outcome, self._finished_usage(), error)
+            return self._closed(outcome, self._told_usage(), error)
         return self._closed(outcome, Usage(), error)
 
     def canceled(self) -> CallClosed:
-        return self._closed(CallOutcome.CANCELED, self._finished_usage())
+        return self._closed(CallOutcome.CANCELED, self._told_usage())
 
-    def _finished_usage(self) -> Usage | None:
-        return self.collector.finished.usage if self.collector.finished else None
+    def _told_usage(self) -> Usage | None:
+        return self.collector.finished.usage if self.collector.finished else self._usage
 
     def _closed(self, outcome: CallOutcome, usage: Usage | None, error: ProviderError | None = None) -> CallClosed:
         return CallClosed(
