@@ -185,9 +185,10 @@ class Run:
                         case Answers(target):
                             encoder = encoder_for(self._begun.wanted, self._answering(target))
                             writer.describe(status=200, content_type=EVENT_STREAM)
-                        case Continued():
+                        case Continued(target):
                             assert encoder is not None
-                            encoder = encoder.continued()
+                            encoder, frames = encoder.continued(target.provider.name)
+                            writer.append(frames)
                         case Burst():
                             assert encoder is not None
                             self._append(writer, encoder, part)

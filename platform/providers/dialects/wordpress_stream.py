@@ -26,9 +26,9 @@ class WordPressStream:
     def interrupt(self, error: Fault) -> list[Frame]:
         return [Frame("error", openai_error(error)) for _ in self._chunks.interrupt(error)]
 
-    def continued(self) -> StreamEncoder:
-        self._chunks = self._chunks.continued()
-        return self
+    def continued(self, provider: str) -> tuple[StreamEncoder, list[Frame]]:
+        self._chunks, frames = self._chunks.continued(provider)
+        return self, frames
 
     def _done(self, event: Finished) -> Frame:
         usage = encode_usage(event.usage) if event.usage else None

@@ -89,7 +89,10 @@ def sdk_site(
             account = ProviderAccount.objects.get(name=name)
             # It never has enough of tools.
             make_route(f"{name}-tools", (account, f"{UPSTREAMS[name]}@tool_calls=1"))
-            make_route(f"{name}-cut", (account, f"{UPSTREAMS[name]}@cut_after_n=3"))
+            cut = f"{UPSTREAMS[name]}@cut_after_n=3"
+            make_route(f"{name}-cut", (account, cut))
+            other = "anthropic" if name == "openai" else "openai"
+            make_route(f"{name}-continued", (account, cut), (ProviderAccount.objects.get(name=other), UPSTREAMS[other]))
         # As `make run` has them, for the how-to.
         for model, targets in ROUTES.items():
             make_route(model, *((ProviderAccount.objects.get(name=name[4:]), behind) for name, behind in targets))

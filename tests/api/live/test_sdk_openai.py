@@ -173,6 +173,22 @@ def test_hints_are_no_hindrance(sdks: Sdks) -> None:
         assert sdks.openai.chat.completions.create(model=model, messages=SAYS, **hints).choices[0].message.content
 
 
+@each_dialect
+def test_an_answer_that_another_provider_goes_on_with(sdks: Sdks, model: str) -> None:
+    asked: Any = {"model": f"{model}-continued", "messages": SAYS, "extra_headers": {"X-Nightdesk-Continue": "true"}}
+
+    chunks = list(sdks.openai.chat.completions.create(**asked, stream=True))
+    with sdks.openai.chat.completions.stream(**asked) as stream:
+        helped = stream.get_final_completion()
+
+    told = [chunk.model_extra["nightdesk"] for chunk in chunks if "nightdesk" in (chunk.model_extra or {})]
+    assert told == [{"continued_by": "anthropic" if model == "openai" else "openai"}]
+    # Who looks at the first choice of each chunk finds one.
+    text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
+    assert helped.choices[0].message.content == text
+    assert helped.choices[0].finish_reason == "stop"
+
+
 # Tools
 
 

@@ -48,7 +48,7 @@ def test_another_provider_goes_on_without_beginning_again() -> None:
     encoder = encoder_of("stm_1")
     encoder.encode(Burst((STARTED, ToolCallStarted(0, "call_a", "f"))))
 
-    text, call = encoder.continued().encode(
+    text, call = encoder.continued("next")[0].encode(
         Burst((Started("other", "other"), TextDelta("b"), ToolCallStarted(0, "b", "g")))
     )
 
