@@ -13,6 +13,7 @@ from inference.models import ProviderAccount
 from tenants.models import Limit
 from tests.api.live.conftest import Live
 from tests.api.live.test_streams import lines_of
+from tests.asking import token
 from tests.factories import make_provider, make_route
 from tests.platform.providers.vendors import recorded
 
@@ -178,6 +179,21 @@ def test_tokens_are_reserved_for_each_of_several_answers(live: Live) -> None:
 
     assert once.status_code == 200
     assert (twice.status_code, twice.json()["error"]["param"]) == (400, "max_tokens"), twice.text
+
+
+def test_a_narrow_token_bounds_all_answers_together(asked: Live, vendor: Vendor) -> None:
+    narrow = f"Bearer {token(asked.made, max_tokens=100)}"
+    body = {"model": "asked", "messages": [HELLO], "n": 3}
+
+    bounded = asked.post("/v1/chat/completions", body, authorization=narrow)
+    too_many = asked.post("/v1/chat/completions", {**body, "max_tokens": 34}, authorization=narrow)
+    none_left = asked.post("/v1/chat/completions", {**body, "n": 101}, authorization=narrow)
+
+    assert bounded.status_code == 200, bounded.text
+    assert [each["max_completion_tokens"] for each in vendor.bodies] == [33]
+    assert {(each.status_code, each.json()["error"]["param"]) for each in (too_many, none_left)} == {
+        (400, "max_tokens")
+    }
 
 
 @pytest.mark.parametrize("stream", [False, True])
