@@ -37,6 +37,7 @@ from jobs.models import Job
 from jobs.payload import PAYLOAD_VERSION, encode_answer, open_body, to_request
 from metering import accounts
 from metering.accounts import Account
+from providers.dialects.errors import InvalidRequest
 from providers.types import Provider
 
 log = structlog.get_logger(__name__)
@@ -150,7 +151,7 @@ async def execute(
         )
     except AttemptStopped as stopped:
         return stopped.ending
-    except (InvalidBody, UnreadablePayload) as error:
+    except (InvalidBody, InvalidRequest, UnreadablePayload) as error:
         return Failed("invalid_body", str(error))
     except InferenceError as error:
         return Failed("no_provider", str(error))

@@ -100,6 +100,9 @@ def to_request(kind: str, body: Mapping[str, Any]) -> InferenceRequest:
 
 def encode_answer(kind: str, body: Mapping[str, Any], answer: Answer, created: int) -> bytes:
     """Return the answer as JSON in the wire of the job's kind, in the form its body asked for."""
+    if isinstance(answer, Completion) and answer.body:
+        # It was asked for as a whole, for only its own dialect can say it.
+        return answer.body
     return msgspec.json.encode(_to_wire(kind, body, answer, created))
 
 

@@ -13,11 +13,12 @@ from django.db import IntegrityError, transaction
 from core import clock
 from core.crash import CrashPoint, crash_point
 from inference import routing
-from inference.routing import first_provider
+from inference.routing import able, first_provider
 from jobs.errors import IdempotencyConflict, InvalidBody, InvalidTime
 from jobs.models import Job, JobKind
 from jobs.payload import PAYLOAD_VERSION, encode, to_request
 from jobs.tasks import bell
+from providers.dialects.errors import InvalidRequest
 from providers.types import ChatRequest, InferenceRequest
 from tenants.limits import check_model
 from tenants.models import Site
@@ -68,8 +69,20 @@ def submit(site: Site, wanted: Submission) -> Submitted:
     _check_times(wanted)
     request = to_request(wanted.kind, wanted.body)
     check_allowed(site, request, wanted.only_model, wanted.max_tokens_cap)
-    provider = first_provider(routing.current().targets_for(request.model))
-    return _store(site, wanted, _to_row(site, wanted, request.model, provider))
+    return _store(site, wanted, _to_row(site, wanted, request.model, provider_of(request)))
+
+
+def provider_of(request: InferenceRequest) -> str:
+    """Name the provider in the first place of those that can do what is asked for.
+
+    Raises:
+        InvalidBody: none can.
+        UnknownModel: nobody serves the model.
+    """
+    try:
+        return first_provider(able(routing.current().targets_for(request.model), request))
+    except InvalidRequest as error:
+        raise InvalidBody(error.message, error.param) from error
 
 
 def check_allowed(site: Site, request: InferenceRequest, only_model: str | None, max_tokens_cap: int | None) -> None:
@@ -92,7 +105,7 @@ def _check_times(wanted: Submission) -> None:
 def _check_max_tokens(request: InferenceRequest, cap: int | None) -> None:
     if cap is None or not isinstance(request, ChatRequest):
         return
-    if request.max_tokens is None or request.max_tokens > cap:
+    if request.max_tokens is None or request.max_tokens * request.answers > cap:
         raise InvalidBody(f"Your token allows at most {cap} tokens; ask for that many or fewer.", "max_tokens")
 
 

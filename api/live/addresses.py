@@ -108,7 +108,7 @@ LIVE: tuple[Live, ...] = (
         anthropic_wire.MessagesBody,
         shapes.Message,
         wire=Wire.ANTHROPIC,
-        more=("AnthropicVersion",),
+        more=("AnthropicVersion", "AnthropicBeta"),
     ),
     _chat(
         "/v1/chat",
@@ -180,7 +180,7 @@ LIVE: tuple[Live, ...] = (
         body=openai_wire.ChatBody | anthropic_wire.MessagesBody | EnvelopeBody,
         answer=shapes.StreamStarted,
         status=202,
-        parameters=(*ONCE, "Dialect", "XTicketOrigin", "XNightdeskContinue", "AnthropicVersion"),
+        parameters=(*ONCE, "Dialect", "XTicketOrigin", "XNightdeskContinue", "AnthropicVersion", "AnthropicBeta"),
         errors=(*ENTERING, *ADMITTED, StreamsClosed),
     ),
     Live(

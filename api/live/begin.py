@@ -19,7 +19,7 @@ from inference import cache
 from inference.accounts import Asker, to_open_account
 from inference.calls import CallOpened
 from inference.errors import NoProvider, UnknownModel
-from inference.routing import Target, order
+from inference.routing import Target, able, order
 from jobs.errors import IdempotencyConflict
 from metering.buffer import to_entry
 from providers.catalogue import find_model
@@ -149,9 +149,11 @@ def _within_token(wanted: Wanted, known: Known) -> Wanted:
     cap, request = known.identity.max_tokens, wanted.request
     if cap is None or not isinstance(request, ChatRequest):
         return wanted
-    if request.max_tokens is not None and request.max_tokens > cap:
+    # Of each answer, for all of them may be as long.
+    longest = cap // request.answers
+    if longest == 0 or (request.max_tokens is not None and request.max_tokens > longest):
         raise InvalidRequest(f"Your token allows at most {cap} tokens; ask for that many or fewer.", "max_tokens")
-    return replace(wanted, request=replace(request, max_tokens=request.max_tokens or cap))
+    return replace(wanted, request=replace(request, max_tokens=request.max_tokens or longest))
 
 
 def _targets(desk: LiveDesk, wanted: Wanted, targets: tuple[Target, ...]) -> tuple[Target, ...]:
@@ -160,6 +162,7 @@ def _targets(desk: LiveDesk, wanted: Wanted, targets: tuple[Target, ...]) -> tup
         targets = tuple(target for target in targets if target.provider.name == wanted.provider)
         if not targets:
             raise UnknownModel(wanted.request.model)
+    targets = able(targets, wanted.request)
     usable = [target for target in order(targets, desk.chance) if target.provider.api_key]
     if not usable:
         raise NoProvider(wanted.request.model, [target.provider.name for target in targets])
@@ -194,7 +197,9 @@ def _ask(
     stream_id: str,
 ) -> Ask:
     request = wanted.request
-    answer_tokens = (request.max_tokens or ANSWER_TOKENS) if isinstance(request, ChatRequest) else 0
+    answer_tokens = 0
+    if isinstance(request, ChatRequest):
+        answer_tokens = (request.max_tokens or ANSWER_TOKENS) * request.answers
     kind = LimitedKind.CHAT if isinstance(request, ChatRequest) else LimitedKind.EMBEDDINGS
     call = CallOpened(1, f"{asked.request_id}:1", targets[0], clock.now())
     # Should this process be killed, its prompt is what is known of the call.

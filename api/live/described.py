@@ -169,10 +169,14 @@ COMPONENTS: Mapping[str, Schema] = {
         "XClientRequestID": _header_in("X-Client-Request-ID", "The same; comes back in the answer.", maxLength=255),
         "CacheControl": _header_in("Cache-Control", "`no-store` or `no-cache`: ask the provider, and keep nothing."),
         "XNightdeskContinue": _header_in(
-            "X-Nightdesk-Continue", "`true`: should the stream be cut, let the next provider go on.", enum=["true"]
+            "X-Nightdesk-Continue",
+            "`true`: should the stream be cut, let the next provider go on. One event then bears "
+            '`"nightdesk": {"continued_by": "<provider>"}`.',
+            enum=["true"],
         ),
         "XTicketOrigin": _header_in("X-Ticket-Origin", "The origin whose pages may use the ticket."),
         "AnthropicVersion": _header_in("anthropic-version", "Anthropic's, such as `2023-06-01`."),
+        "AnthropicBeta": _header_in("anthropic-beta", "Anthropic's; a provider of its dialect sees it."),
         "LastEventID": _header_in("Last-Event-ID", "The `id` of the last event that you have."),
         "After": _query("after", "The same, where no header can be sent; or its number alone."),
         "Dialect": _query(

@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import Protocol
 
 import msgspec
+from msgspec import Raw
 
 from api.errors import Problem
 from providers.dialects import anthropic, openai
@@ -30,8 +31,13 @@ class Wire(StrEnum):
     ENVELOPE = "envelope"
 
 
-#: Whose bytes need no translation.
-SAME = {Wire.OPENAI: (Dialect.OPENAI, Dialect.AZURE), Wire.ANTHROPIC: (Dialect.ANTHROPIC,)}
+#: In whose dialect a wire's answers are. The provider's bytes need no translation where it is the same.
+DIALECTS = {
+    Wire.OPENAI: Dialect.OPENAI,
+    Wire.ANTHROPIC: Dialect.ANTHROPIC,
+    Wire.WORDPRESS: Dialect.OPENAI,
+    Wire.ENVELOPE: Dialect.OPENAI,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,36 +69,37 @@ class Answering:
 
 
 class Reader(Protocol):
-    """Reads a body. Raises InvalidRequest."""
+    """Reads a body, and the headers that are a part of the request in its dialect. Raises InvalidRequest."""
 
-    def __call__(self, body: bytes, version: str | None = None) -> Wanted:
-        """`version` is the header `anthropic-version`, if it was sent; the other dialects have none."""
-        ...
+    def __call__(self, body: bytes, headers: Mapping[str, str]) -> Wanted: ...
 
 
-def read_chat(body: bytes, version: str | None = None) -> Wanted:
-    parsed = openai.parse_chat(body)
-    include_usage = bool(parsed.stream_options and parsed.stream_options.include_usage)
-    return Wanted(Wire.OPENAI, openai.to_chat_request(parsed), bool(parsed.stream), include_usage)
+def read_chat(body: bytes, headers: Mapping[str, str]) -> Wanted:
+    read = openai.parse_chat(body)
+    options = read.body.stream_options
+    include_usage = bool(options and options.include_usage)
+    return Wanted(Wire.OPENAI, openai.to_chat_request(read), bool(read.body.stream), include_usage)
 
 
-def read_embeddings(body: bytes, version: str | None = None) -> Wanted:
-    parsed = openai.parse_embedding(body)
-    return Wanted(Wire.OPENAI, openai.to_embedding_request(parsed), encoding_format=parsed.encoding_format)
+def read_embeddings(body: bytes, headers: Mapping[str, str]) -> Wanted:
+    read = openai.parse_embedding(body)
+    return Wanted(Wire.OPENAI, openai.to_embedding_request(read), encoding_format=read.body.encoding_format)
 
 
-def read_messages(body: bytes, version: str | None = None) -> Wanted:
+def read_messages(body: bytes, headers: Mapping[str, str]) -> Wanted:
+    version = headers.get("anthropic-version")
     # Who names no version wants none of what the newer one changed.
-    parsed = anthropic.parse_chat(body, anthropic.CLASSIC if version is None else anthropic.check_version(version))
-    return Wanted(Wire.ANTHROPIC, anthropic.to_chat_request(parsed), bool(parsed.stream))
+    read = anthropic.parse_chat(body, anthropic.CLASSIC if version is None else anthropic.check_version(version))
+    request = anthropic.to_chat_request(read, anthropic.own_headers(headers))
+    return Wanted(Wire.ANTHROPIC, request, bool(read.body.stream))
 
 
-def read_wordpress(body: bytes, version: str | None = None) -> Wanted:
-    parsed = openai.parse_chat(body)
-    return Wanted(Wire.WORDPRESS, openai.to_chat_request(parsed), bool(parsed.stream))
+def read_wordpress(body: bytes, headers: Mapping[str, str]) -> Wanted:
+    read = openai.parse_chat(body)
+    return Wanted(Wire.WORDPRESS, openai.to_chat_request(read), bool(read.body.stream))
 
 
-def read_envelope(body: bytes, version: str | None = None) -> Wanted:
+def read_envelope(body: bytes, headers: Mapping[str, str]) -> Wanted:
     envelope = decode_envelope(body)
     return Wanted(
         Wire.ENVELOPE,
@@ -116,32 +123,39 @@ def encoder_for(wanted: Wanted, answering: Answering) -> StreamEncoder:
     """Return what makes the caller's stream of the provider's; where both speak one dialect, bytes pass through."""
     model = wanted.request.model
     match wanted.wire:
-        case Wire.OPENAI if answering.dialect in SAME[Wire.OPENAI]:
+        case Wire.OPENAI if _is_same(wanted, answering):
             return OpenAIThrough(wanted.include_usage)
         case Wire.OPENAI:
             return OpenAIStream(answering.answer_id, answering.created, model, wanted.include_usage)
-        case Wire.ANTHROPIC if answering.dialect in SAME[Wire.ANTHROPIC]:
+        case Wire.ANTHROPIC if _is_same(wanted, answering):
             return AnthropicThrough(request_id=answering.request_id)
         case Wire.ANTHROPIC:
             return AnthropicStream(answering.answer_id, model, answering.input_tokens, request_id=answering.request_id)
+        case Wire.WORDPRESS | Wire.ENVELOPE if _is_same(wanted, answering):
+            return WordPressStream(answering.answer_id, OpenAIThrough())
         case Wire.WORDPRESS | Wire.ENVELOPE:
-            return WordPressStream(answering.answer_id, answering.created, model)
+            return WordPressStream(answering.answer_id, OpenAIStream(answering.answer_id, answering.created, model))
 
 
 def encode_answer(wanted: Wanted, answer: Answer, answering: Answering) -> bytes:
     """Return the body of a whole answer; where both speak one dialect, the provider's own bytes."""
-    if answer.body and answering.dialect in SAME.get(wanted.wire, ()) and _is_asked_as_given(wanted):
-        return answer.body
+    body = answer.body if _is_same(wanted, answering) and _is_asked_as_given(wanted) else b""
     match answer:
+        case Completion() if wanted.wire is Wire.ENVELOPE:
+            data = Raw(body) if body else openai.encode_completion(answer, created=answering.created)
+            return encode_envelope(answering.answer_id, answering.provider, wanted.request.model, data)
+        case _ if body:
+            return body
         case Embeddings():
             return msgspec.json.encode(openai.encode_embeddings(answer, wanted.encoding_format))
         case Completion() if wanted.wire is Wire.ANTHROPIC:
             return msgspec.json.encode(anthropic.encode_completion(answer))
-        case Completion() if wanted.wire is Wire.ENVELOPE:
-            data = openai.encode_completion(answer, created=answering.created)
-            return encode_envelope(answering.answer_id, answering.provider, wanted.request.model, data)
         case Completion():
             return msgspec.json.encode(openai.encode_completion(answer, created=answering.created))
+
+
+def _is_same(wanted: Wanted, answering: Answering) -> bool:
+    return answering.dialect is not None and answering.dialect.body is DIALECTS[wanted.wire]
 
 
 def encode_error(wire: Wire, problem: Problem, request_id: str) -> bytes:

@@ -54,7 +54,7 @@ class Edge:
 
     async def _answer(self, course: Course, reply: Reply) -> None:
         desk, known = await enter(course, self.scope)
-        wanted = self.read(course.asked.body, course.asked.headers.get("anthropic-version"))
+        wanted = self.read(course.asked.body, course.asked.headers)
         course.wire = wanted.wire
         begun = await begin(desk, known, course.asked, wanted)
         match begun:
@@ -138,7 +138,7 @@ async def open_stream(desk: LiveDesk, known: Known, asked: Asked, dialect: str, 
     """
     if dialect not in STREAM_READERS:
         raise InvalidRequest(f"'dialect' must be one of {', '.join(STREAM_READERS)}.", "dialect", "invalid_value")
-    wanted = _streamed(STREAM_READERS[dialect](asked.body, asked.headers.get("anthropic-version")))
+    wanted = _streamed(STREAM_READERS[dialect](asked.body, asked.headers))
     begun = await begin(desk, known, asked, wanted)
     match begun:
         case Attach(stream_id):

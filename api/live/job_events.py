@@ -112,7 +112,9 @@ class JobReading:
                     yield self._take(number, events)
                     if self._desk.is_draining:
                         return
-            self._read_out, self._is_whole = number, following.end == End("done")
+            # An answer that was asked for as a whole leaves a stream without an event, which tells nothing of it.
+            has_told = self._attempt == number and self._seq > 0
+            self._read_out, self._is_whole = number, has_told and following.end == End("done")
         except StreamError:
             # It is not there yet, or no more. Where the process that wrote it is gone, Postgres says how it goes on.
             return

@@ -1,6 +1,6 @@
 """One HTTP request on the live path: its body read, its answer written, its client's going noticed.
 
-Bare ASGI: a Channels consumer makes two tasks for each request, and waits in a third (decision 19).
+Bare ASGI: a Channels consumer makes two tasks for each request, and waits in a third (decision 20).
 """
 
 import asyncio

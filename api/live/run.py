@@ -22,6 +22,7 @@ from inference import cache
 from inference.accounts import to_account, to_open_account
 from inference.calls import CallClosed, CallOpened, CallOutcome, Trace
 from inference.complete import Answered, PutOff, Unanswered, complete
+from inference.continuation import can_be_continued
 from inference.routing import Target
 from inference.stream import Answering as Answers
 from inference.stream import Continued, Part, stream
@@ -81,7 +82,8 @@ class Run:
         self._desk = desk
         self._begun = begun
         self._created = created
-        self._continuation = continuation
+        request = begun.wanted.request
+        self._continuation = continuation and isinstance(request, ChatRequest) and can_be_continued(request)
         self.trace = Trace(begun.ask.request_id)
         #: Of a list of inputs: how many vectors were known. None: nobody looked.
         self.known_inputs: int | None = None
@@ -183,9 +185,10 @@ class Run:
                         case Answers(target):
                             encoder = encoder_for(self._begun.wanted, self._answering(target))
                             writer.describe(status=200, content_type=EVENT_STREAM)
-                        case Continued():
+                        case Continued(target):
                             assert encoder is not None
-                            encoder = encoder.continued()
+                            encoder, frames = encoder.continued(target.provider.name)
+                            writer.append(frames)
                         case Burst():
                             assert encoder is not None
                             self._append(writer, encoder, part)

@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -85,7 +85,7 @@ def create(site: Site, wanted: BatchSubmission) -> Created:
     # All of them are read before the transaction begins.
     members = [read.member for read in reader.read_list(wanted.requests)]
     reader.check()
-    row = _to_row(site, wanted, digest, model=only_one(reader.providers), total=len(members))
+    row = _to_row(site, wanted, digest, model=only_one(reader.models), total=len(members))
     return _store(site, wanted, row, members)
 
 
@@ -101,7 +101,7 @@ def find_input(site: Site, file_id: str) -> File:
     return file
 
 
-def only_one(models: dict[str, str]) -> str:
+def only_one(models: Collection[str]) -> str:
     """Return the model of all members; empty where they differ."""
     return next(iter(models)) if len(models) == 1 else ""
 

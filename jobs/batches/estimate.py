@@ -36,7 +36,7 @@ class ModelEstimate:
 
     def add(self, request: InferenceRequest) -> None:
         input_tokens = estimate_tokens(request)
-        longest = request.max_tokens if isinstance(request, ChatRequest) else 0
+        longest = _longest(request)
         self.requests += 1
         self.input_tokens += input_tokens
         self.max_output_tokens += longest or 0
@@ -44,6 +44,13 @@ class ModelEstimate:
         if self.price is not None:
             self.low_pico_usd += cost_of(Usage(input_tokens), self.price.rates)
             self.high_pico_usd += cost_of(Usage(input_tokens, longest or 0), self.price.rates)
+
+
+def _longest(request: InferenceRequest) -> int | None:
+    """Return how many tokens the answers of a request may have; None where it does not say."""
+    if not isinstance(request, ChatRequest):
+        return 0
+    return None if request.max_tokens is None else request.max_tokens * request.answers
 
 
 def estimate(site: Site, wanted: BatchSubmission) -> list[ModelEstimate]:

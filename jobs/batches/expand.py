@@ -112,7 +112,7 @@ def _read_and_insert(batch: Batch, is_stopping: Callable[[], bool]) -> int:
         total = insert_members(batch, members)
         reader.check()
         begun = Batch.objects.filter(id=batch.id, state=BatchState.VALIDATING).update(
-            state=BatchState.IN_PROGRESS, in_progress_at=Now(), total=total, model=only_one(reader.providers)
+            state=BatchState.IN_PROGRESS, in_progress_at=Now(), total=total, model=only_one(reader.models)
         )
         if not begun:
             raise Overtaken

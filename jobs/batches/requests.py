@@ -10,17 +10,15 @@ from typing import Any
 import msgspec
 from django.conf import settings
 
-from inference import routing
 from inference.errors import UnknownModel
-from inference.routing import first_provider
 from jobs.batches import strict
 from jobs.batches.mistakes import MOST_TOLD, Mistake
 from jobs.errors import InvalidBatch, InvalidBody, LineTooLong
 from jobs.files.read import AROUND_A_BODY
 from jobs.models import JobKind
 from jobs.payload import encode, to_request
-from jobs.submit import check_allowed
-from providers.types import InferenceRequest
+from jobs.submit import check_allowed, provider_of
+from providers.types import ChatRequest, InferenceRequest
 from tenants.errors import ModelNotAllowed
 from tenants.models import Site
 
@@ -92,11 +90,16 @@ class Reader:
 
     def __init__(self, rules: Rules) -> None:
         self.mistakes: list[Mistake] = []
-        #: The models asked for, each with its provider.
-        self.providers: dict[str, str] = {}
+        #: By the model, and by whether only some can do it.
+        self._providers: dict[tuple[str, bool], str] = {}
         self._rules = rules
         self._url = ENDPOINT_OF[rules.kind]
         self._seen: set[str] = set()
+
+    @property
+    def models(self) -> set[str]:
+        """The models asked for."""
+        return {model for model, _ in self._providers}
 
     def read_lines(self, lines: Iterable[bytes]) -> Iterator[Read]:
         """Yield the members that the lines of a file ask for, up to the first mistake.
@@ -153,7 +156,7 @@ class Reader:
         try:
             request = to_request(self._rules.kind, body)
             check_allowed(self._rules.site, request, self._rules.only_model, self._rules.max_tokens_cap)
-            provider = self._provider_of(request.model)
+            provider = self._provider_of(request)
         except InvalidBody as error:
             raise Refused("invalid_value", str(error), f"body.{error.param}" if error.param else "body") from error
         except ModelNotAllowed as error:
@@ -181,10 +184,12 @@ class Reader:
             if given is not None and given != wanted:
                 raise Refused(code, f"Must be {wanted!r}, as the batch's endpoint says; got {given[:60]!r}.", name)
 
-    def _provider_of(self, model: str) -> str:
-        if model not in self.providers:
-            self.providers[model] = first_provider(routing.current().targets_for(model))
-        return self.providers[model]
+    def _provider_of(self, request: InferenceRequest) -> str:
+        # What only one dialect can say, not every provider of a model can do.
+        kind = request.model, isinstance(request, ChatRequest) and request.only_sent is not None
+        if kind not in self._providers:
+            self._providers[kind] = provider_of(request)
+        return self._providers[kind]
 
 
 def _parse(data: bytes | msgspec.Raw) -> Line:

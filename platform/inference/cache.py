@@ -14,10 +14,13 @@ from typing import Any
 import msgspec
 
 from providers.errors import BadResponse
-from providers.types import EmbeddingRequest, Embeddings, InferenceRequest, Usage
+from providers.types import ChatRequest, EmbeddingRequest, Embeddings, InferenceRequest, Sent, Usage
 
 #: Another form of what is kept takes another number: what was kept before is then not found.
-FORM = b"1"
+FORM = b"2"
+
+#: How an answer is delivered, not what it says.
+DELIVERY = ("stream", "stream_options")
 
 _encoder = msgspec.json.Encoder(order="deterministic")
 
@@ -28,10 +31,21 @@ def key_of(site: str, request: InferenceRequest, wire: str = "") -> bytes | None
     Two bodies that mean the same have one key: the order of names and white space in them do not matter.
     """
     try:
-        canonical = _encoder.encode(request)
+        canonical = _encoder.encode(_asked(request))
     except (UnicodeError, RecursionError, ValueError):
         return None
     return hashlib.sha256(b"\0".join((FORM, site.encode(), wire.encode(), canonical))).digest()
+
+
+def _asked(request: InferenceRequest) -> Any:
+    """Return all that an answer may depend on: where it is known, what was sent, every field of it."""
+    if isinstance(request, ChatRequest) and request.sent is not None:
+        return request.model, request.max_tokens, request.sent.dialect, request.sent.headers, _fields(request.sent)
+    return request
+
+
+def _fields(sent: Sent) -> dict[str, Any]:
+    return {name: msgspec.json.decode(value) for name, value in sent.fields.items() if name not in DELIVERY}
 
 
 @dataclass(frozen=True)

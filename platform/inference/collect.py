@@ -14,6 +14,7 @@ from providers.types import (
     ToolCall,
     ToolCallDelta,
     ToolCallStarted,
+    Unread,
 )
 
 
@@ -26,6 +27,7 @@ class Collector:
     text: list[str] = field(default_factory=list)
     reasoning: list[str] = field(default_factory=list)
     tools: dict[int, tuple[ToolCallStarted, list[str]]] = field(default_factory=dict)
+    unread: list[str] = field(default_factory=list)
     finished: Finished | None = None
 
     def add(self, event: StreamEvent) -> None:
@@ -40,6 +42,8 @@ class Collector:
                 self.tools[index] = (event, [])
             case ToolCallDelta(index, arguments):
                 self.tools[index][1].append(arguments)
+            case Unread(text):
+                self.unread.append(text)
             case Finished():
                 self.finished = event
 
@@ -57,7 +61,8 @@ class Collector:
     @property
     def received(self) -> str:
         """Everything the model wrote, for an estimate of what it cost."""
-        return "".join((*self.reasoning, *self.text, *(call.arguments for call in self._tool_calls())))
+        calls = (call.arguments for call in self._tool_calls())
+        return "".join((*self.reasoning, *self.text, *calls, *self.unread))
 
     def completion(self) -> Completion:
         """Return the whole answer. Raises `Interrupted` if its end was never said."""

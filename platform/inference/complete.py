@@ -12,7 +12,7 @@ from inference.calls import Ledger, Trace
 from inference.course import Asking, Course
 from inference.recorded import Watch, recorded
 from inference.retry_budget import Retries
-from inference.routing import ProviderSpec, Target
+from inference.routing import ProviderSpec, Target, able
 from providers.errors import ProviderError
 from providers.types import Answer, Burst, CallContext, ChatRequest, InferenceRequest, Provider
 
@@ -68,15 +68,16 @@ async def complete(
 
     `asked_before` says that an earlier attempt at the same request has failed. `whole` asks for whole answers: what
     the provider wrote can then be passed on as it is. Without, a chat's answer comes as a stream and is put together;
-    `hear` is told of each burst.
+    `hear` is told of each burst. What cannot be put together is asked for as a whole anyway.
 
     Raises:
+        InvalidRequest: no target can do all that is asked for.
         NoProvider: no target has a key.
         Exception: what the ledger raises; the call it was told of has then not been made.
     """
     course = Course(
         request.model,
-        targets,
+        able(targets, request),
         retries=retries,
         deadline_seconds=deadline_seconds,
         chance=chance,
@@ -105,7 +106,7 @@ async def _ask(
     whole: bool,
     hear: Hear | None,
 ) -> Answer:
-    if isinstance(request, ChatRequest) and not whole:
+    if isinstance(request, ChatRequest) and request.only_sent is None and not whole:
         # Streamed also when nobody looks on: silence and cuts are noticed at once, and no proxy on the way gives up.
         async with aclosing(provider.stream(request, context)) as bursts:
             async for burst in bursts:

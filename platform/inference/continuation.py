@@ -21,6 +21,12 @@ from providers.types import (
 )
 
 
+def can_be_continued(request: ChatRequest) -> bool:
+    """Say whether another provider could go on with the answer, should it be cut: as far as neutral events tell it."""
+    is_text = request.output_format is None or request.output_format.kind == "text"
+    return is_text and request.only_sent is None
+
+
 class Continuation:
     """What was said so far of one answer, over all the calls that it takes."""
 
@@ -46,7 +52,8 @@ class Continuation:
         max_tokens = self._request.max_tokens
         if max_tokens is not None:
             max_tokens = max(max_tokens - estimate_text(said), 1)
-        return replace(self._request, messages=(*self._request.messages, turn), max_tokens=max_tokens)
+        sent = self._request.sent.with_turn(said) if self._request.sent is not None else None
+        return replace(self._request, messages=(*self._request.messages, turn), max_tokens=max_tokens, sent=sent)
 
     def add(self, burst: Burst, trace: Trace) -> Burst:
         """Return a burst as a part of the one answer. One with `Finished` comes after its call is in the trace."""
@@ -54,9 +61,8 @@ class Continuation:
 
     def can_go_on_after(self, error: ProviderError, trace: Trace) -> bool:
         """Say whether somebody else can go on; then what the call used, which is in the trace, counts too."""
-        wanted = self._request.output_format
         # A tool call or a document that was cut has no end which another model would write.
-        if not error.failover or self._has_called_tools or (wanted is not None and wanted.kind != "text"):
+        if not error.failover or self._has_called_tools or not can_be_continued(self._request):
             return False
         self._usage = _sum(self._usage, trace.closed[-1].usage)
         return True

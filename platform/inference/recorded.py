@@ -13,8 +13,8 @@ from inference.calls import CallClosed, CallOpened, CallOutcome, Ledger, Trace
 from inference.collect import Collector
 from inference.routing import Target
 from providers.errors import Ambiguous, ProviderError, TimedOut
-from providers.estimate import estimate_text, estimate_tokens
-from providers.types import Answer, Burst, InferenceRequest, Started, Usage
+from providers.estimate import estimate_answer, estimate_text, estimate_tokens
+from providers.types import Answer, Burst, Completion, InferenceRequest, Started, Usage
 
 log = structlog.get_logger(__name__)
 
@@ -64,6 +64,8 @@ class Watch:
         self.answer: Answer | None = None
         #: More came than the word that it starts, which says nothing yet.
         self.has_begun = False
+        #: What the provider has told, perhaps before its last word, which may never come.
+        self._usage: Usage | None = None
         self._started = time.monotonic()
         self._first_event_ms: int | None = None
 
@@ -71,24 +73,25 @@ class Watch:
         if self._first_event_ms is None and burst.events:
             self._first_event_ms = self._elapsed_ms()
             crash_point(CrashPoint.IN_CALL)
+        self._usage = burst.usage or self._usage
         for event in burst.events:
             self.collector.add(event)
             self.has_begun = self.has_begun or not isinstance(event, Started)
 
     def answered(self) -> CallClosed:
-        return self._closed(CallOutcome.OK, self.answer.usage if self.answer else self._finished_usage())
+        return self._closed(CallOutcome.OK, self.answer.usage if self.answer else self._told_usage())
 
     def failed(self, error: ProviderError) -> CallClosed:
         outcome = CallOutcome.TIMEOUT if isinstance(error, TimedOut) else CallOutcome.ERROR
         if error.maybe_billed:
-            return self._closed(outcome, self._finished_usage(), error)
+            return self._closed(outcome, self._told_usage(), error)
         return self._closed(outcome, Usage(), error)
 
     def canceled(self) -> CallClosed:
-        return self._closed(CallOutcome.CANCELED, self._finished_usage())
+        return self._closed(CallOutcome.CANCELED, self._told_usage())
 
-    def _finished_usage(self) -> Usage | None:
-        return self.collector.finished.usage if self.collector.finished else None
+    def _told_usage(self) -> Usage | None:
+        return self.collector.finished.usage if self.collector.finished else self._usage
 
     def _closed(self, outcome: CallOutcome, usage: Usage | None, error: ProviderError | None = None) -> CallClosed:
         return CallClosed(
@@ -103,7 +106,11 @@ class Watch:
         )
 
     def _estimate(self) -> Usage:
-        return Usage(estimate_tokens(self.request), estimate_text(self.collector.received))
+        if isinstance(self.answer, Completion):
+            output_tokens = estimate_answer(self.answer)
+        else:
+            output_tokens = estimate_text(self.collector.received)
+        return Usage(estimate_tokens(self.request), output_tokens)
 
     def _elapsed_ms(self) -> int:
         return int((time.monotonic() - self._started) * 1000)

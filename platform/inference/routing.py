@@ -5,7 +5,7 @@ import random
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 
 import structlog
@@ -19,7 +19,7 @@ from inference.errors import UnknownModel
 from inference.models import ProviderAccount
 from inference.models import Target as TargetRow
 from providers.catalogue import vendors_of
-from providers.types import Dialect
+from providers.types import ChatRequest, Dialect, InferenceRequest
 
 log = structlog.get_logger(__name__)
 
@@ -75,6 +75,20 @@ class Routing:
         if not targets:
             raise UnknownModel(model)
         return targets
+
+
+def able(targets: tuple[Target, ...], request: InferenceRequest) -> tuple[Target, ...]:
+    """Return the targets that can do all that is asked for: what only one dialect can say, others cannot.
+
+    Raises:
+        InvalidRequest: none can.
+    """
+    if not isinstance(request, ChatRequest) or request.sent is None or request.only_sent is None:
+        return targets
+    found = tuple(target for target in targets if target.provider.dialect.body is request.sent.dialect)
+    if not found:
+        raise replace(request.only_sent)
+    return found
 
 
 def order(targets: Sequence[Target], chance: random.Random) -> list[Target]:

@@ -16,7 +16,7 @@ from inference.continuation import Continuation
 from inference.course import Course
 from inference.recorded import recorded
 from inference.retry_budget import Retries
-from inference.routing import ProviderSpec, Target
+from inference.routing import ProviderSpec, Target, able
 from providers.errors import Interrupted, Overloaded, ProviderError
 from providers.types import Burst, CallContext, ChatRequest, Provider
 
@@ -59,12 +59,18 @@ async def stream(
     Close it when you stop before the end: that closes the call upstream. Every call is in the trace then, too.
 
     Raises:
+        InvalidRequest: no target can do all that is asked for.
         NoProvider: no target has a key.
         ProviderError: nobody answered, or the answer was cut.
         Exception: what the ledger raises; the call it was told of has then not been made.
     """
     course = Course(
-        request.model, targets, retries=retries, deadline_seconds=deadline_seconds, chance=chance, breaker=breaker
+        request.model,
+        able(targets, request),
+        retries=retries,
+        deadline_seconds=deadline_seconds,
+        chance=chance,
+        breaker=breaker,
     )
     said = Continuation(request) if continuation else None
     cut: ProviderError | None = None

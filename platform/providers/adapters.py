@@ -1,12 +1,13 @@
 """The providers: each one endpoint with one key, speaking its dialect through one client."""
 
 from collections.abc import AsyncGenerator, Iterator
-from contextlib import aclosing, contextmanager
+from contextlib import aclosing, contextmanager, suppress
 from dataclasses import replace
-from typing import Protocol
+from typing import Any, Protocol
 from urllib.parse import quote, urlsplit
 
 import msgspec
+from msgspec import Raw
 
 from core.http import ProviderClient
 from providers.catalogue import Model, find_model
@@ -40,10 +41,15 @@ from providers.types import (
     Provider,
     StreamEvent,
     TextPart,
+    Usage,
 )
 
 OPENAI_URL = "https://api.openai.com/v1"
 ANTHROPIC_URL = "https://api.anthropic.com"
+
+#: The fields of a body that may hold what nobody is to read in an error, and what stands in them that may be read.
+PROMPTS = {"messages", "system", "prediction"}
+NAMES = {"type", "role", "name", "id", "tool_call_id", "tool_use_id", "media_type"}
 
 #: A message that repeats so many characters of the prompt in a row quotes it.
 QUOTE_CHARACTERS = 16
@@ -53,6 +59,9 @@ class EventReader(Protocol):
     """Makes events of a dialect's frames, and knows when the stream has ended as it should."""
 
     finished: Finished | None
+
+    @property
+    def usage(self) -> Usage | None: ...
 
     def read(self, frame: Frame) -> list[StreamEvent]: ...
 
@@ -88,7 +97,8 @@ class OpenAI:
                 request, stream=True, flavor=self._flavor, model=self._model(request.model)
             )
             sent = self._request("chat/completions", request.model, payload, call)
-            bursts = _stream(self._http, sent, call, openai_errors.to_error, openai_upstream.EventReader())
+            reader = openai_upstream.EventReader(request.answers)
+            bursts = _stream(self._http, sent, call, openai_errors.to_error, reader)
             async with aclosing(bursts):
                 async for burst in bursts:
                     yield burst
@@ -192,7 +202,8 @@ class Anthropic:
     def _request(self, request: ChatRequest, call: CallContext, *, stream: bool) -> Post:
         model = find_model("anthropic", request.model)
         payload = anthropic_upstream.to_payload(request, stream=stream, model=model)
-        headers = {"x-api-key": self._api_key, "anthropic-version": anthropic_upstream.API_VERSION}
+        sent = request.sent.headers if request.sent is not None else {}
+        headers = {"anthropic-version": anthropic_upstream.API_VERSION, **sent, "x-api-key": self._api_key}
         return _post(f"{self._base_url}/v1/messages", headers, payload, call)
 
 
@@ -248,7 +259,7 @@ async def _stream(
             raise _cut(answer)
         # Before the last event, not after it: who takes the last event seldom comes back for more.
         await answer.drain()
-        yield Burst((*burst.events, reader.finished), burst.frames)
+        yield Burst((*burst.events, reader.finished), burst.frames, reader.usage)
 
 
 def _read(chunk: bytes, decoder: Decoder, reader: EventReader, answer: Answer) -> tuple[Burst, ProviderError | None]:
@@ -270,7 +281,7 @@ def _read(chunk: bytes, decoder: Decoder, reader: EventReader, answer: Answer) -
     if answer.answered and isinstance(error, Overloaded | RateLimited | Transient):
         # An error frame. Once something was passed on, it is no longer as if nothing had happened.
         error = Interrupted(error.message, code=error.code)
-    return Burst(events, frames), error
+    return Burst(events, frames, reader.usage), error
 
 
 def _cut(answer: Answer) -> ProviderError:
@@ -326,6 +337,25 @@ def _texts(request: InferenceRequest) -> Iterator[str]:
     for message in request.messages:
         yield from (part.text for part in message.parts if isinstance(part, TextPart))
         yield from (call.arguments for call in message.tool_calls)
+    if request.sent is not None:
+        for name in PROMPTS & request.sent.fields.keys():
+            yield from _strings(request.sent.fields[name])
+
+
+def _strings(field: Raw) -> Iterator[str]:
+    """Yield what is said anywhere in a field of a body; not how it is called."""
+    found: list[Any] = []
+    # What is nested so deeply that it cannot be read here, no vendor quotes.
+    with suppress(RecursionError):
+        found.append(msgspec.json.decode(field))
+    while found:
+        match found.pop():
+            case str(text):
+                yield text
+            case list(values):
+                found += values
+            case dict(values):
+                found += [value for name, value in values.items() if name not in NAMES]
 
 
 def _checked_url(base_url: str) -> str:

@@ -5,10 +5,11 @@ about four characters a token and code about three; other scripts take about two
 """
 
 from collections.abc import Iterable
+from typing import Any
 
 import msgspec
 
-from providers.types import Completion, EmbeddingRequest, ImagePart, InferenceRequest, Message, Part, Tool
+from providers.types import Completion, EmbeddingRequest, InferenceRequest, Message, OpaquePart, Part, TextPart, Tool
 
 ASCII_CHARACTERS_PER_TOKEN = 3
 OTHER_BYTES_PER_TOKEN = 2
@@ -45,8 +46,13 @@ def estimate_tokens(request: InferenceRequest) -> int:
 def estimate_answer(completion: Completion) -> int:
     """Return about how many output tokens an answer is."""
     calls = (estimate_text(call.name + call.arguments) + TOKENS_PER_MESSAGE for call in completion.tool_calls)
-    said = (completion.text, completion.reasoning, completion.refusal or "")
+    said = (completion.text, completion.reasoning, completion.refusal or "", *completion.others)
     return sum(estimate_text(text) for text in said) + sum(calls)
+
+
+def estimate_opaque(value: Any) -> int:
+    """Return about how many tokens something is that we do not read: a file's bytes are not what is counted."""
+    return min(_json_tokens(value), TOKENS_PER_IMAGE)
 
 
 def _message_tokens(message: Message) -> int:
@@ -55,11 +61,17 @@ def _message_tokens(message: Message) -> int:
 
 
 def _part_tokens(parts: Iterable[Part]) -> int:
-    return sum(_image_tokens(part) if isinstance(part, ImagePart) else estimate_text(part.text) for part in parts)
+    return sum(map(_tokens_of_part, parts))
 
 
-def _image_tokens(part: ImagePart) -> int:
-    return TOKENS_PER_SMALL_IMAGE if part.detail == "low" else TOKENS_PER_IMAGE
+def _tokens_of_part(part: Part) -> int:
+    match part:
+        case TextPart(text):
+            return estimate_text(text)
+        case OpaquePart(tokens):
+            return tokens
+        case _:
+            return TOKENS_PER_SMALL_IMAGE if part.detail == "low" else TOKENS_PER_IMAGE
 
 
 def _tool_tokens(tool: Tool) -> int:

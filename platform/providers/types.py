@@ -3,13 +3,15 @@
 Every dialect translates to and from these (wire formats: `providers/dialects/`). Nothing here does I/O.
 """
 
-from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Literal, Protocol, TypeAlias
 
-from msgspec import Struct
+import msgspec
+from msgspec import Raw, Struct
 
+from providers.dialects.errors import InvalidRequest
 from providers.dialects.sse import Frame
 
 #: A JSON object as it stood on the wire: a tool's schema, a tool call's input. Never interpreted on the way through.
@@ -23,6 +25,11 @@ class Dialect(StrEnum):
     ANTHROPIC = "anthropic"
     #: OpenAI's bodies at Azure's addresses, with Azure's header and error codes.
     AZURE = "azure"
+
+    @property
+    def body(self) -> "Dialect":
+        """Whose bodies it has."""
+        return Dialect.OPENAI if self is Dialect.AZURE else self
 
 
 # Requests
@@ -43,7 +50,15 @@ class ImagePart:
     detail: Literal["auto", "low", "high"] | None = None
 
 
-Part: TypeAlias = TextPart | ImagePart
+@dataclass(frozen=True, slots=True)
+class OpaquePart:
+    """Something that only the caller's own dialect can say: a file, a sound, what a vendor's tool found."""
+
+    #: About how many it is.
+    tokens: int
+
+
+Part: TypeAlias = TextPart | ImagePart | OpaquePart
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,12 +116,34 @@ class OutputFormat:
 
 
 @dataclass(frozen=True, slots=True)
+class Sent:
+    """What a caller sent, in its own dialect: a provider of the same dialect gets all of it, known to us or not."""
+
+    dialect: Dialect
+    #: The body's fields, each as it was written.
+    fields: Mapping[str, Raw] = field(repr=False)
+    #: The headers that are a part of the request.
+    headers: Mapping[str, str] = field(default_factory=dict)
+    #: What no other dialect can say, and would change the answer; None where there is nothing of that.
+    only_here: InvalidRequest | None = None
+
+    def with_turn(self, text: str) -> "Sent":
+        """Return it with one more turn of the model's, which both dialects write alike."""
+        turn = msgspec.json.encode({"role": "assistant", "content": text})
+        messages = bytes(self.fields["messages"]).rstrip().removesuffix(b"]")
+        return replace(self, fields={**self.fields, "messages": Raw(messages + b"," + turn + b"]")})
+
+
+@dataclass(frozen=True, slots=True)
 class ChatRequest:
     """One chat inference. None means that the caller did not say."""
 
     model: str
     messages: tuple[Message, ...]
+    #: Of each answer.
     max_tokens: int | None = None
+    #: How many answers are asked for.
+    answers: int = 1
     temperature: float | None = None
     top_p: float | None = None
     presence_penalty: float | None = None
@@ -122,6 +159,13 @@ class ChatRequest:
     seed: int | None = None
     #: The caller's name for the person asking, for the vendor's abuse checks.
     user: str | None = None
+    #: The same as it was sent; None where nobody sent it. All above is read from it, so it makes no other request.
+    sent: Sent | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def only_sent(self) -> InvalidRequest | None:
+        """What of it is not here, but only in what was sent; None where the neutral form says it all."""
+        return self.sent.only_here if self.sent is not None else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +176,8 @@ class EmbeddingRequest:
     inputs: tuple[str, ...] | tuple[tuple[int, ...], ...]
     dimensions: int | None = None
     user: str | None = None
+    #: What else was sent, as it was written: servers of the dialect have settings of their own.
+    more: Mapping[str, Any] = field(default_factory=dict)
 
 
 InferenceRequest: TypeAlias = ChatRequest | EmbeddingRequest
@@ -178,6 +224,8 @@ class Completion:
     tool_calls: tuple[ToolCall, ...] = ()
     reasoning: str = ""
     refusal: str | None = None
+    #: What the others say, where several answers were asked for; only `body` has them whole.
+    others: tuple[str, ...] = ()
     #: What the provider wrote, verbatim; empty where the answer came as a stream.
     body: bytes = field(default=b"", compare=False, repr=False)
 
@@ -226,6 +274,15 @@ class ToolCallDelta(Struct, frozen=True):
     arguments: str
 
 
+class Unread(Struct, frozen=True):
+    """Something that only the frames tell: another of several answers, a sound, a vendor's tool at work.
+
+    `text` is what of it counts.
+    """
+
+    text: str
+
+
 class Finished(Struct, frozen=True):
     """`refused` says that the text is what the model said instead of an answer."""
 
@@ -234,7 +291,7 @@ class Finished(Struct, frozen=True):
     refused: bool = False
 
 
-StreamEvent: TypeAlias = Started | TextDelta | ReasoningDelta | ToolCallStarted | ToolCallDelta | Finished
+StreamEvent: TypeAlias = Started | TextDelta | ReasoningDelta | ToolCallStarted | ToolCallDelta | Unread | Finished
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,6 +300,8 @@ class Burst:
 
     events: Sequence[StreamEvent]
     frames: Sequence[Frame] = ()
+    #: What the call used, once the provider has said all of it: often before its last word.
+    usage: Usage | None = None
 
 
 # The seam

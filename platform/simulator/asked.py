@@ -63,6 +63,8 @@ class Asked:
     max_tokens: int | None = None
     stop: tuple[str, ...] = ()
     choices: int = 1
+    #: OpenAI: with each token its likelihood, and that of so many others. None: without.
+    logprobs: int | None = None
     tools: Tools = NO_TOOLS
     #: The schema of the structured output, `{"type": "object"}` for JSON mode, None for prose.
     schema: Any = None

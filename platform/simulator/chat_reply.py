@@ -10,6 +10,7 @@ from simulator.catalogue import model_for
 from simulator.compose import Answer, Choice, Finish, Step, StepKind, ToolCall, Usage
 from simulator.controls import Controls
 from simulator.errors import Dialect
+from simulator.prose import words_of
 from simulator.replies import Frame, Stamp, with_pings
 
 DONE = b"data: [DONE]\n\n"
@@ -65,6 +66,23 @@ class CallOut(Struct):
     custom: CustomOut | UnsetType = UNSET
 
 
+class TokenOut(Struct):
+    """A token, or one that might have stood in its place."""
+
+    token: str
+    logprob: float
+    bytes: list[int]
+
+
+class TokenChosen(TokenOut):
+    top_logprobs: list[TokenOut]
+
+
+class LogprobsOut(Struct):
+    content: list[TokenChosen]
+    refusal: None = None
+
+
 class MessageOut(Struct):
     role: Literal["assistant"]
     content: str | None
@@ -76,7 +94,7 @@ class MessageOut(Struct):
 class ChoiceOut(Struct):
     index: int
     message: MessageOut
-    logprobs: None
+    logprobs: LogprobsOut | None
     finish_reason: str
     content_filter_results: dict[str, Any] | UnsetType = UNSET
 
@@ -103,7 +121,7 @@ class Delta(Struct):
 class ChunkChoice(Struct):
     index: int
     delta: Delta
-    logprobs: None = None
+    logprobs: LogprobsOut | None = None
     finish_reason: str | None = None
     content_filter_results: dict[str, Any] | UnsetType = UNSET
 
@@ -131,7 +149,7 @@ def completion(asked: Asked, answer: Answer, stamp: Stamp, dialect: Dialect, con
         object="chat.completion",
         created=stamp.created,
         model=model_for(asked.model).snapshot or asked.model,
-        choices=[_choice_out(index, choice, stamp, is_azure) for index, choice in enumerate(answer.choices)],
+        choices=[_choice_out(index, choice, asked, stamp, is_azure) for index, choice in enumerate(answer.choices)],
         usage=UNSET if controls.drop_usage else to_usage(answer.usage),
         service_tier=asked.service_tier,
         system_fingerprint=FINGERPRINT,
@@ -188,6 +206,7 @@ class _Writer:
         self._controls = controls
         self._is_azure = dialect == Dialect.AZURE
         self._obfuscated = asked.obfuscated or controls.obfuscation
+        self._logprobs = asked.logprobs
         self._text_frames: dict[int, tuple[bytes, bytes]] = {}
         self._chunk = Chunk(
             id=completion_id(stamp),
@@ -223,10 +242,12 @@ class _Writer:
         return [Frame(b"data: " + encode(padded) + b"\n\n", 0)]
 
     def delta(self, step: Step) -> Frame:
-        if step.kind == StepKind.TEXT and not self._obfuscated:
+        is_text = step.kind == StepKind.TEXT
+        if is_text and not self._obfuscated and self._logprobs is None:
             before, after = self._around_text(step.choice)
             return Frame(before + encode(step.text) + after, step.served, is_delta=True)
-        return self._frame(ChunkChoice(step.choice, self._delta_of(step)), step.served, is_delta=True)
+        logprobs = to_logprobs([step.text], self._logprobs) if is_text else None
+        return self._frame(ChunkChoice(step.choice, self._delta_of(step), logprobs), step.served, is_delta=True)
 
     def _around_text(self, choice: int) -> tuple[bytes, bytes]:
         """A text's frame before and after the text: a stream is hundreds of frames that differ in nothing else."""
@@ -273,11 +294,28 @@ class _Writer:
         return Frame(data, served, is_delta)
 
 
-def _choice_out(index: int, choice: Choice, stamp: Stamp, is_azure: bool) -> ChoiceOut:
+def to_logprobs(tokens: list[str], others: int | None) -> LogprobsOut | None:
+    """How likely the tokens were, and so many others in the place of each: made up, in the form of the wire."""
+    if others is None:
+        return None
+    return LogprobsOut([_chosen(token, others) for token in tokens])
+
+
+def _chosen(token: str, others: int) -> TokenChosen:
+    top = [_token(token + "~" * rank, -0.1 - rank) for rank in range(others)]
+    return TokenChosen(token, -0.1, list(token.encode()), top)
+
+
+def _token(token: str, logprob: float) -> TokenOut:
+    return TokenOut(token, logprob, list(token.encode()))
+
+
+def _choice_out(index: int, choice: Choice, asked: Asked, stamp: Stamp, is_azure: bool) -> ChoiceOut:
     calls = [_call_out(call, call_id(stamp, index, number)) for number, call in enumerate(choice.calls)]
     message = MessageOut("assistant", None if calls else choice.text, calls or UNSET)
     filters: dict[str, Any] | UnsetType = CONTENT_FILTERS if is_azure else UNSET
-    return ChoiceOut(index, message, None, finish_reason(choice.finish), filters)
+    logprobs = None if calls else to_logprobs(words_of(choice.text), asked.logprobs)
+    return ChoiceOut(index, message, logprobs, finish_reason(choice.finish), filters)
 
 
 def _call_out(call: ToolCall, own_id: str) -> CallOut:

@@ -164,6 +164,7 @@ def read_chat(body: bytes, model: str) -> Asked:
         max_tokens=request.max_completion_tokens or request.max_tokens,
         stop=to_stop(request.stop),
         choices=request.n or 1,
+        logprobs=(request.top_logprobs or 0) if request.logprobs else None,
         tools=to_tools(request),
         schema=to_schema(request.response_format),
         include_usage=stream_options.include_usage,
@@ -179,6 +180,8 @@ def refuse_parameters(request: ChatRequest, model: str) -> None:
         raise Refusal(
             400, "The 'stream_options' parameter is only allowed when 'stream' is enabled.", param="stream_options"
         )
+    if request.top_logprobs is not None and not request.logprobs:
+        raise Refusal(400, "'top_logprobs' is only allowed when 'logprobs' is enabled.", param="top_logprobs")
     if request.max_tokens is not None and model.startswith(REASONING_PREFIXES):
         raise _unsupported("max_tokens", "is not supported with this model. Use 'max_completion_tokens' instead.")
     if request.tool_choice is not None and not request.tools:

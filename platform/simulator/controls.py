@@ -71,6 +71,9 @@ class Controls(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     retry_after: Annotated[Annotated[float, Meta(ge=0)] | None, about("Retry-After of an error, in seconds")] = None
     html_502: Annotated[bool, about("answer 502 with a proxy's HTML page")] = False
     cut_after_n: Annotated[Count | None, about("end the connection after so many deltas; 0 = before any byte")] = None
+    cut_after_events: Annotated[
+        Count | None, about("end a stream's connection after so many events, be they deltas or not")
+    ] = None
     cut: Annotated[Literal["fin", "rst"], about("how to end it: an orderly FIN or a reset")] = "fin"
     stall_after_n: Annotated[Count | None, about("fall silent after so many deltas; 0 = before any byte")] = None
     stall_ms: Annotated[Milliseconds | None, about("go on after so long a silence; not given = never")] = None
@@ -114,13 +117,19 @@ class Controls(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             return Refuse(self.status, self.retry_after)
         if self.html_502:
             return Html502()
+        if self.cut_after_events is not None:
+            return Break(self._cut, self.cut_after_events, counts_events=True)
         if self.cut_after_n is not None:
-            return Break(Ending.RST if self.cut == "rst" else Ending.CUT, self.cut_after_n)
+            return Break(self._cut, self.cut_after_n)
         if self.stall_after_n is not None:
             return Break(Ending.STALL, self.stall_after_n)
         if self.error_after_n is not None:
             return Break(Ending.ERROR, self.error_after_n)
         return None
+
+    @property
+    def _cut(self) -> Ending:
+        return Ending.RST if self.cut == "rst" else Ending.CUT
 
 
 DEFAULTS = Controls()

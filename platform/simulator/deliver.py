@@ -256,6 +256,8 @@ def _stop_index(frames: list[Frame], fault: Fault) -> int:
         return len(frames)
     if fault.after == 0:
         return 0
+    if fault.counts_events and fault.after is not None:
+        return min(fault.after, len(frames))
     places = [index for index, frame in enumerate(frames, start=1) if frame.is_delta] or [1]
     after = len(places) // 2 if fault.after is None else fault.after
     return places[min(max(after, 1), len(places)) - 1]

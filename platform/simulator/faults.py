@@ -47,6 +47,8 @@ class Break:
     how: Ending
     #: Deltas sent before it happens; None is half of them.
     after: int | None = None
+    #: `after` counts events of any kind instead.
+    counts_events: bool = False
 
 
 Fault: TypeAlias = Fine | Refuse | Html502 | Break

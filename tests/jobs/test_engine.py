@@ -14,7 +14,9 @@ from django.utils import timezone
 from pytest_django import Settings
 
 from core.crypto import new_key
+from inference import routing
 from inference.breaker import NO_BREAKER, Breaker, NoBreaker
+from inference.models import ProviderAccount
 from inference.routing import Target
 from jobs import execute, payload
 from jobs.cancel import cancel
@@ -27,7 +29,7 @@ from jobs.sweep import sweep
 from metering.models import UsageEvent
 from providers import errors
 from providers.scripted import Scripted
-from providers.types import Finished, FinishReason, InferenceRequest, TextDelta, Usage
+from providers.types import Completion, Finished, FinishReason, InferenceRequest, TextDelta, Usage
 from tenants.models import Site
 from tests.factories import make_batch, make_job
 from tests.polling import wait_for
@@ -98,6 +100,29 @@ def test_a_job_is_run_and_its_answer_kept_in_the_wire_of_its_kind(site: Site, de
     assert b'"object":"chat.completion"' in done.result
     assert UsageEvent.objects.get().billable
     assert Event.objects.get().type == "job.succeeded"
+
+
+def test_several_answers_to_a_job_are_kept_as_the_provider_wrote_them(site: Site, desk_route: None) -> None:
+    job = make_job(site, payload=BODY.replace(b"}]}", b'}],"n":2}'))
+    written = b'{"choices":[{"index":0},{"index":1}]}'
+
+    with working(Scripted(Completion("c", "m", "A", FinishReason.STOP, Usage(9, 4), others=("B",), body=written))):
+        done = ended(job)
+
+    assert (done.state, done.result) == (JobState.SUCCEEDED, written)
+    assert UsageEvent.objects.get().output_tokens == 4
+
+
+def test_a_job_that_no_provider_can_do_any_more_fails_and_nobody_is_asked(site: Site, desk_route: None) -> None:
+    job = make_job(site, payload=BODY.replace(b"}]}", b'}],"n":2}'))
+    ProviderAccount.objects.update(dialect="anthropic")
+    routing.forget()
+
+    with working(Scripted()):
+        done = ended(job)
+
+    assert (done.state, done.error_code) == (JobState.FAILED, "invalid_body")
+    assert not UsageEvent.objects.exists()
 
 
 def test_a_retry_without_budget_waits_longer_each_time(site: Site, desk_route: None, settings: Settings) -> None:

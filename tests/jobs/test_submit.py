@@ -11,7 +11,7 @@ from django.utils import timezone
 from core import clock
 from inference import routing
 from inference.errors import UnknownModel
-from inference.models import Route
+from inference.models import ProviderAccount, Route
 from jobs.errors import IdempotencyConflict, InvalidBody, InvalidTime
 from jobs.models import Job, JobKind, JobState
 from jobs.submit import Submission, Submitted, request_hash, submit
@@ -79,6 +79,24 @@ def test_the_same_key_for_another_request_is_refused(site: Site, desk_route: Non
     with pytest.raises(IdempotencyConflict):
         submit(site, wanted(idempotency_key="order-7", **change))
     assert Job.objects.count() == 1
+
+
+def test_what_no_provider_of_its_model_can_say_is_refused(site: Site, desk_route: None) -> None:
+    ProviderAccount.objects.update(dialect="anthropic")
+    routing.forget()
+
+    with pytest.raises(InvalidBody) as caught:
+        submit(site, wanted(body={**BODY, "n": 2}))
+
+    assert caught.value.param == "n"
+    assert not Job.objects.exists()
+
+
+def test_the_cap_of_a_token_holds_for_all_of_several_answers(site: Site, desk_route: None) -> None:
+    submit(site, wanted(body={**BODY, "n": 2, "max_tokens": 50}, max_tokens_cap=100))
+
+    with pytest.raises(InvalidBody, match="at most 100 tokens"):
+        submit(site, wanted(body={**BODY, "n": 3, "max_tokens": 50}, max_tokens_cap=100))
 
 
 def test_a_key_belongs_to_its_site(site: Site, desk_route: None) -> None:

@@ -1,24 +1,27 @@
 """Anthropic's dialect with us as the server: callers' bodies to neutral requests, neutral answers to bodies."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from providers.dialects import anthropic_wire as wire
 from providers.dialects.errors import InvalidRequest
-from providers.dialects.validation import Mistake, check_nesting, decode, is_base64
-from providers.estimate import estimate_tokens
+from providers.dialects.validation import Decoded, Mistake, StrangerIn, check_nesting, decode, is_base64
+from providers.estimate import TOKENS_PER_IMAGE, estimate_opaque, estimate_tokens
 from providers.types import (
     ChatRequest,
     Completion,
+    Dialect,
     FinishReason,
     ImagePart,
     JSONObject,
     Message,
+    OpaquePart,
     OutputFormat,
     Part,
     Role,
+    Sent,
     TextPart,
     Tool,
     ToolCall,
@@ -29,6 +32,8 @@ from providers.types import (
 #: What callers may send as `anthropic-version`. The newer refuses sampling settings, whatever the model.
 CLASSIC = "2023-06-01"
 STRICT = "2026-10-21"
+
+_KNOWN = frozenset(wire.MessagesBody.__struct_fields__)
 
 # Requests
 
@@ -42,41 +47,51 @@ def check_version(header: str | None) -> str:
     return header
 
 
+def own_headers(headers: Mapping[str, str]) -> dict[str, str]:
+    """Return the headers that are a part of the request: a provider of this dialect is to see them."""
+    return {name: headers[name] for name in ("anthropic-version", "anthropic-beta") if name in headers}
+
+
 def decode_chat(data: bytes | Mapping[str, Any], version: str = CLASSIC) -> ChatRequest:
     """Return the chat request that a body asks for, or raise InvalidRequest."""
     return to_chat_request(parse_chat(data, version))
 
 
-def parse_chat(data: bytes | Mapping[str, Any], version: str = CLASSIC) -> wire.MessagesBody:
+def parse_chat(data: bytes | Mapping[str, Any], version: str = CLASSIC) -> Decoded[wire.MessagesBody]:
     """Return the body as a struct, for callers who also want what is not part of the request (`stream`)."""
-    body = decode(data, wire.MessagesBody, _words)
+    decoded = decode(data, wire.MessagesBody, _words, wire.BLOCK_TYPES)
     if version == STRICT:
-        _refuse_sampling(body)
-    _refuse_unsupported(body)
-    return body
+        _refuse_sampling(decoded.body)
+    if decoded.body.thread is not None:
+        # By this code the vendor's SDK knows to send the whole conversation: its tool runner tries a thread first.
+        raise InvalidRequest("thread: not supported here.", "thread", "thread_unsupported_request")
+    return decoded
 
 
 def decode_count(data: bytes | Mapping[str, Any]) -> ChatRequest:
     """Return the request whose tokens a body asks to count, or raise InvalidRequest."""
-    body = decode(data, wire.CountBody, _words)
-    return to_chat_request(
-        wire.MessagesBody(
-            model=body.model,
-            max_tokens=1,
-            messages=body.messages,
-            system=body.system,
-            tools=body.tools,
-            tool_choice=body.tool_choice,
-            thinking=body.thinking,
-            output_config=body.output_config,
-        )
+    decoded = decode(data, wire.CountBody, _words, wire.BLOCK_TYPES)
+    body = decoded.body
+    wanted = wire.MessagesBody(
+        model=body.model,
+        max_tokens=1,
+        messages=body.messages,
+        system=body.system,
+        tools=body.tools,
+        tool_choice=body.tool_choice,
+        thinking=body.thinking,
+        output_config=body.output_config,
     )
+    return to_chat_request(Decoded(wanted, decoded.fields))
 
 
-def to_chat_request(body: wire.MessagesBody) -> ChatRequest:
-    messages = tuple(_messages(body))
+def to_chat_request(decoded: Decoded[wire.MessagesBody], headers: Mapping[str, str] | None = None) -> ChatRequest:
+    """Return the request; `headers` are those that the provider is to see, too."""
+    body = decoded.body
+    only_here = [*_unknown(decoded.fields), *_only_here(body)]
+    messages = tuple(_messages(body, only_here))
     _check_tool_turns(messages)
-    tools = tuple(_tool(tool, f"tools.{index}") for index, tool in enumerate(body.tools or ()))
+    tools = tuple(_tool(tool, f"tools.{index}", only_here) for index, tool in enumerate(body.tools or ()))
     return ChatRequest(
         model=body.model,
         messages=messages,
@@ -90,53 +105,85 @@ def to_chat_request(body: wire.MessagesBody) -> ChatRequest:
         output_format=_output_format(body.output_config),
         reasoning_effort=_effort(body),
         user=body.metadata.user_id if body.metadata else None,
+        sent=Sent(Dialect.ANTHROPIC, decoded.fields, headers or {}, only_here[0] if only_here else None),
     )
 
 
-def _messages(body: wire.MessagesBody) -> Iterator[Message]:
+# What no other dialect can say is noted in `only_here`, and stands in the neutral form for what it counts.
+
+
+def _unknown(fields: Collection[str]) -> Iterator[InvalidRequest]:
+    for name in fields:
+        if name not in _KNOWN:
+            yield _words(Mistake("unknown", name, name))
+
+
+def _only_here(body: wire.MessagesBody) -> Iterator[InvalidRequest]:
+    asks = {
+        "top_k": body.top_k is not None,
+        "speed": body.speed == "fast",
+        "inference_geo": body.inference_geo not in (None, "global"),
+        "container": body.container is not None,
+        "mcp_servers": bool(body.mcp_servers),
+        "context_management": body.context_management is not None,
+        "user_profile_id": body.user_profile_id is not None,
+        "workspace_id": body.workspace_id is not None,
+    }
+    for name, asked in asks.items():
+        if asked:
+            yield _unsupported(name)
+
+
+def _unsupported(path: str, what: str = "") -> InvalidRequest:
+    subject = f"{what} not" if what else "not"
+    return InvalidRequest(f"{path}: {subject} supported by any provider of this model.", path)
+
+
+def _messages(body: wire.MessagesBody, only_here: list[InvalidRequest]) -> Iterator[Message]:
     if body.system:
         yield Message(Role.SYSTEM, _text_parts(body.system))
     for index, message in enumerate(body.messages):
         path = f"messages.{index}.content"
         if isinstance(message, wire.AssistantIn):
-            yield _assistant_message(message, path)
+            yield _assistant_message(message, path, only_here)
         elif isinstance(message.content, str):
             yield Message(Role.USER, (TextPart(message.content),))
         else:
-            yield from _user_messages(message.content, path)
+            yield from _user_messages(message.content, path, only_here)
 
 
-def _user_messages(blocks: Sequence[wire.UserBlock], path: str) -> Iterator[Message]:
+def _user_messages(blocks: Sequence[wire.UserBlock], path: str, only_here: list[InvalidRequest]) -> Iterator[Message]:
     """Yield one message for each tool result, then one for what the user says besides."""
     results = [(i, block) for i, block in enumerate(blocks) if isinstance(block, wire.ToolResultBlock)]
     others = [(i, block) for i, block in enumerate(blocks) if not isinstance(block, wire.ToolResultBlock)]
     if results and others and others[0][0] < results[-1][0]:
         raise InvalidRequest(f"{path}: tool_result blocks must come first.", path)
     for index, result in results:
-        yield _tool_message(result, f"{path}.{index}")
+        yield _tool_message(result, f"{path}.{index}", only_here)
     if others:
-        yield Message(Role.USER, tuple(_part(block, f"{path}.{index}") for index, block in others))
+        yield Message(Role.USER, tuple(_part(block, f"{path}.{index}", only_here) for index, block in others))
 
 
-def _tool_message(block: wire.ToolResultBlock, path: str) -> Message:
+def _tool_message(block: wire.ToolResultBlock, path: str, only_here: list[InvalidRequest]) -> Message:
     if isinstance(block.content, str) or block.content is None:
         parts: tuple[Part, ...] = (TextPart(block.content or ""),)
     else:
-        parts = tuple(_part(inner, f"{path}.content.{index}") for index, inner in enumerate(block.content))
+        parts = tuple(_part(inner, f"{path}.content.{index}", only_here) for index, inner in enumerate(block.content))
     return Message(Role.TOOL, parts, tool_call_id=block.tool_use_id, is_error=bool(block.is_error))
 
 
-def _assistant_message(message: wire.AssistantIn, path: str) -> Message:
+def _assistant_message(message: wire.AssistantIn, path: str, only_here: list[InvalidRequest]) -> Message:
     if isinstance(message.content, str):
         return Message(Role.ASSISTANT, (TextPart(message.content),))
-    for index, block in enumerate(message.content):
-        if isinstance(block, wire.DocumentBlock):
-            raise InvalidRequest(f"{path}.{index}: document blocks are not supported.", f"{path}.{index}")
-    # Thinking blocks are left out: their signatures mean something to one model of one vendor only, and a route may
-    # lead to any.
+    # Thinking blocks are left out: their signatures mean something to one model of one vendor only, and the others
+    # answer as well without.
     return Message(
         Role.ASSISTANT,
-        tuple(TextPart(block.text) for block in message.content if isinstance(block, wire.TextBlock)),
+        tuple(
+            _part(block, f"{path}.{index}", only_here)
+            for index, block in enumerate(message.content)
+            if isinstance(block, wire.TextBlock | wire.DocumentBlock | StrangerIn)
+        ),
         tool_calls=tuple(
             _tool_call(block, f"{path}.{index}.input")
             for index, block in enumerate(message.content)
@@ -154,7 +201,7 @@ def _text_parts(content: str | list[wire.TextBlock]) -> tuple[Part, ...]:
     return (TextPart(content),) if isinstance(content, str) else tuple(TextPart(block.text) for block in content)
 
 
-def _part(block: wire.UserBlock, path: str) -> Part:
+def _part(block: wire.UserBlock, path: str, only_here: list[InvalidRequest]) -> Part:
     match block:
         case wire.TextBlock(text):
             return TextPart(text)
@@ -165,9 +212,20 @@ def _part(block: wire.UserBlock, path: str) -> Part:
         case wire.ImageBlock(wire.Base64Source()):
             raise InvalidRequest(f"{path}.source.data: Input should be base64.", f"{path}.source.data")
         case wire.ImageBlock():
-            raise InvalidRequest(f"{path}.source: images by file id are not supported.", f"{path}.source")
+            only_here.append(_unsupported(f"{path}.source", "images by file id are"))
+            return OpaquePart(TOKENS_PER_IMAGE)
+        case wire.DocumentBlock(held) | wire.SearchResultBlock(held):
+            return _opaque(held, path, "document and search_result blocks are", only_here)
+        case StrangerIn(held):
+            return _opaque(held, path, "blocks of this type are", only_here)
         case _:
-            raise InvalidRequest(f"{path}: document and search_result blocks are not supported.", path)
+            raise InvalidRequest(f"{path}: a tool_result block is not expected here.", path)
+
+
+def _opaque(value: Any, path: str, what: str, only_here: list[InvalidRequest]) -> OpaquePart:
+    check_nesting(value, path, _words)
+    only_here.append(_unsupported(path, what))
+    return OpaquePart(estimate_opaque(value))
 
 
 def _check_tool_turns(messages: Sequence[Message]) -> None:
@@ -194,9 +252,12 @@ def _check_tool_turns(messages: Sequence[Message]) -> None:
         )
 
 
-def _tool(tool: wire.ToolIn, path: str) -> Tool:
+def _tool(tool: wire.ToolIn, path: str, only_here: list[InvalidRequest]) -> Tool:
     if tool.type not in (None, "custom"):
-        raise InvalidRequest(f"{path}.type: server tools are not supported.", f"{path}.type")
+        only_here.append(_unsupported(f"{path}.type", "server tools are"))
+        return Tool(tool.name or "", tool.type, {})
+    if tool.name is None:
+        raise InvalidRequest(f"{path}.name: Field required", f"{path}.name")
     if tool.input_schema is None:
         raise InvalidRequest(f"{path}.input_schema: Field required", f"{path}.input_schema")
     check_nesting(tool.input_schema, f"{path}.input_schema", _words)
@@ -246,26 +307,6 @@ def _refuse_sampling(body: wire.MessagesBody) -> None:
         # Even the value that is the default.
         if value is not None:
             raise InvalidRequest(f"{field}: not supported in anthropic-version {STRICT}", field)
-
-
-def _refuse_unsupported(body: wire.MessagesBody) -> None:
-    """Refuse what we cannot pass on, rather than drop it and give another answer than was asked for."""
-    asks = {
-        "top_k": body.top_k is not None,
-        "speed": body.speed == "fast",
-        "inference_geo": body.inference_geo not in (None, "global"),
-        "container": body.container is not None,
-        "mcp_servers": bool(body.mcp_servers),
-        "context_management": body.context_management is not None,
-        "user_profile_id": body.user_profile_id is not None,
-        "workspace_id": body.workspace_id is not None,
-    }
-    for field, asked in asks.items():
-        if asked:
-            raise InvalidRequest(f"{field}: not supported here.", field)
-    if body.thread is not None:
-        # By this code the vendor's SDK knows to send the whole conversation: its tool runner tries a thread first.
-        raise InvalidRequest("thread: not supported here.", "thread", "thread_unsupported_request")
 
 
 def _words(mistake: Mistake) -> InvalidRequest:

@@ -6,7 +6,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from providers.dialects.anthropic import encode_usage, stop_reason
-from providers.dialects.encoding import StreamEncoder, quoted
+from providers.dialects.encoding import StreamEncoder, mark, quoted
 from providers.dialects.error_bodies import Fault, anthropic_error
 from providers.dialects.sse import Frame
 from providers.types import (
@@ -93,10 +93,10 @@ class AnthropicStream:
     def interrupt(self, error: Fault) -> list[Frame]:
         return [] if self._is_ended else [Frame("error", anthropic_error(error, self._request_id))]
 
-    def continued(self) -> StreamEncoder:
+    def continued(self, provider: str) -> tuple[StreamEncoder, list[Frame]]:
         if self._is_started:
             self.take_over(index=self._index, block=self._open, calls=self._calls)
-        return self
+        return self, [_continued(provider)]
 
     def take_over(self, *, index: int, block: int, calls: int) -> None:
         """Go on with a message that has this many tool calls, and this block open, which is the one of this index."""
@@ -226,6 +226,11 @@ def _usage(usage: Usage | None) -> JSONObject:
     return {field: count for field, count in encode_usage(usage).items() if field in _USAGE_AT_THE_END}
 
 
+def _continued(provider: str) -> Frame:
+    # A ping may come anywhere, and every client skips it.
+    return Frame("ping", b'{"type":"ping","nightdesk":' + mark(provider) + b"}")
+
+
 def _frame(event: str, **fields: Any) -> Frame:
     return Frame(event, msgspec.json.encode({"type": event, **fields}))
 
@@ -274,12 +279,12 @@ class AnthropicThrough:
     def interrupt(self, error: Fault) -> list[Frame]:
         return [] if self._is_ended else [Frame("error", anthropic_error(error, self._request_id))]
 
-    def continued(self) -> StreamEncoder:
+    def continued(self, provider: str) -> tuple[StreamEncoder, list[Frame]]:
         message = _read(self._message_start).message or _Message()
         encoder = AnthropicStream(message.id, message.model, request_id=self._request_id)
         if self._message_start:
             encoder.take_over(index=self._blocks - 1, block=self._open_block(), calls=self._calls)
-        return encoder
+        return encoder, [_continued(provider)]
 
     def _note(self, frame: Frame) -> None:
         """Remember what another provider would need to know to go on."""

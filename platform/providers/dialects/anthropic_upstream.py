@@ -1,11 +1,11 @@
 """Anthropic's dialect with us as the client: neutral requests to payloads, bodies and streams to neutral answers."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import Meta, Raw, Struct
 
 from providers.capabilities import Capabilities, strongest_within
 from providers.catalogue import Model
@@ -16,14 +16,17 @@ from providers.errors import BadResponse, Unsupported
 from providers.types import (
     ChatRequest,
     Completion,
+    Dialect,
     Finished,
     FinishReason,
+    ImagePart,
     JSONObject,
     Message,
     OutputFormat,
     Part,
     ReasoningDelta,
     Role,
+    Sent,
     Started,
     StreamEvent,
     TextDelta,
@@ -32,6 +35,7 @@ from providers.types import (
     ToolCall,
     ToolCallDelta,
     ToolCallStarted,
+    Unread,
     Usage,
 )
 
@@ -45,6 +49,8 @@ MAX_TOKENS_ANY_MODEL = 4096
 #: Reasoning effort as tokens to think with, for models that take a budget.
 _THINKING_BUDGETS = {"low": 1024, "medium": 4096, "high": 16_384, "xhigh": 24_576, "max": 32_768}
 
+_NULL = Raw(b"null")
+
 # Requests
 
 
@@ -54,10 +60,15 @@ def to_payload(request: ChatRequest, *, stream: bool = False, model: Model | Non
     Seed, penalties and verbosity have no counterpart here and are left out: they are wishes of degree. Raises
     Unsupported for what this dialect or model cannot express.
     """
+    as_sent = request.sent if request.sent is not None and request.sent.dialect is Dialect.ANTHROPIC else None
+    if as_sent is None and request.only_sent is not None:
+        raise Unsupported(request.only_sent.message)
     can = model.capabilities if model else Capabilities(efforts=("low", "medium", "high", "xhigh", "max"))
     _check_supported(request, can)
     max_tokens = _max_tokens(request, model)
     thinking = _thinking(request, can, max_tokens)
+    if as_sent is not None:
+        return _as_sent(request, as_sent, can, max_tokens, thinking, stream=stream)
     payload: JSONObject = {
         "model": request.model,
         "max_tokens": max_tokens,
@@ -75,6 +86,62 @@ def to_payload(request: ChatRequest, *, stream: bool = False, model: Model | Non
     return {key: value for key, value in payload.items() if value is not None}
 
 
+def _as_sent(
+    request: ChatRequest,
+    sent: Sent,
+    can: Capabilities,
+    max_tokens: int,
+    thinking: JSONObject | None,
+    *,
+    stream: bool,
+) -> JSONObject:
+    """Return the caller's own body, changed only where the desk or the model needs it otherwise."""
+    payload: JSONObject = {**sent.fields, "model": request.model, "max_tokens": max_tokens}
+    payload.pop("stream", None)
+    if not can.takes_sampling(None):
+        for name in ("temperature", "top_p", "top_k"):
+            payload.pop(name, None)
+    if not _takes_effort(sent, can, max_tokens):
+        payload["thinking"] = thinking
+        payload["output_config"] = _config_as_sent(request, sent, can)
+    if stream:
+        payload["stream"] = True
+    return {name: value for name, value in payload.items() if value is not None}
+
+
+def _takes_effort(sent: Sent, can: Capabilities, max_tokens: int) -> bool:
+    """Say whether a model takes what the caller says of thinking and effort; what it means can be said otherwise."""
+    effort = _value(_object(sent, "output_config"), "effort")
+    if effort is not None and (can.thinking_budget or effort not in can.efforts):
+        return False
+    thinking = _object(sent, "thinking")
+    match _value(thinking, "type"):
+        case "enabled":
+            takes_budget = can.thinking_budget or can.sampling == "always"
+            return takes_budget and int(_value(thinking, "budget_tokens")) < max_tokens
+        case "disabled":
+            return can.thinking_optional
+        case "adaptive":
+            return not can.thinking_budget
+        case _:
+            return True
+
+
+def _config_as_sent(request: ChatRequest, sent: Sent, can: Capabilities) -> JSONObject | None:
+    effort = None if can.thinking_budget else _effort(request, can)
+    config: JSONObject = {**_object(sent, "output_config"), "effort": effort}
+    return {name: value for name, value in config.items() if value is not None} or None
+
+
+def _object(sent: Sent, name: str) -> dict[str, Raw]:
+    """Return a field that was sent as an object; an empty one if it was not."""
+    return msgspec.json.decode(sent.fields.get(name, _NULL), type=dict[str, Raw] | None) or {}
+
+
+def _value(fields: Mapping[str, Raw], name: str) -> Any:
+    return msgspec.json.decode(fields.get(name, _NULL))
+
+
 def _check_supported(request: ChatRequest, can: Capabilities) -> None:
     chosen = request.output_format
     if chosen is not None and chosen.kind == "json_object":
@@ -85,6 +152,8 @@ def _check_supported(request: ChatRequest, can: Capabilities) -> None:
         )
     if request.tool_choice and request.tool_choice.mode in ("required", "named") and not can.forced_tools:
         raise Unsupported(f"Model {request.model} cannot be forced to use a tool. Use tool_choice 'auto'.")
+    if request.answers > 1:
+        raise Unsupported("This provider gives one answer to a request.")
     if any(not sequence.strip() for sequence in request.stop):
         raise Unsupported("This provider takes no stop sequence of white space only.")
 
@@ -161,6 +230,8 @@ def _blocks(parts: tuple[Part, ...]) -> list[JSONObject]:
 def _block(part: Part) -> JSONObject:
     if isinstance(part, TextPart):
         return {"type": "text", "text": part.text}
+    if not isinstance(part, ImagePart):
+        raise Unsupported("This provider cannot take a part of the request that another dialect has.")
     if part.url is not None:
         return {"type": "image", "source": {"type": "url", "url": part.url}}
     return {"type": "image", "source": {"type": "base64", "media_type": part.media_type, "data": part.data}}
@@ -384,8 +455,14 @@ class EventReader:
     finished: Finished | None = None
     _reason: str | None = None
     _usage: _Usage = field(default_factory=_Usage)
+    _is_counted: bool = False
     #: By the index of their content block.
     _calls: dict[int, _OpenCall] = field(default_factory=dict)
+
+    @property
+    def usage(self) -> Usage | None:
+        """What the call used, once all of it is said: at the beginning that is the prompt only."""
+        return to_usage(self._usage) if self._is_counted else None
 
     def read(self, frame: Frame) -> list[StreamEvent]:
         """Return what one frame brings. Raises BadResponse, or what an error event says."""
@@ -404,6 +481,7 @@ class EventReader:
                 yield from self._stop_block(event.index)
             case _Event(type="message_delta"):
                 self._usage = _newer(self._usage, event.usage)
+                self._is_counted = event.usage is not None and event.usage.output_tokens is not None
                 self._reason = (event.delta and event.delta.stop_reason) or self._reason
             case _Event(type="message_stop") if self._reason is not None:
                 self.finished = Finished(_finish_reason(self._reason), to_usage(self._usage))
@@ -427,6 +505,10 @@ class EventReader:
                 yield TextDelta(block.text)
             case "thinking" if block.thinking:
                 yield ReasoningDelta(block.thinking)
+            case "text" | "thinking" | "redacted_thinking":
+                return
+            case _:
+                yield Unread("")
 
     def _continue_block(self, index: int, delta: _Delta) -> Iterator[StreamEvent]:
         match delta.type:
@@ -436,7 +518,8 @@ class EventReader:
                 yield ReasoningDelta(delta.thinking)
             case "input_json_delta" if delta.partial_json:
                 if (call := self._calls.get(index)) is None:
-                    return  # The input of a server tool, which is the vendor's own business.
+                    yield Unread(delta.partial_json)  # the input of a server tool, which is the vendor's own business
+                    return
                 call.has_input = True
                 yield ToolCallDelta(call.number, delta.partial_json)
 

@@ -5,8 +5,10 @@ from typing import Annotated, Any, Literal, TypeAlias
 from msgspec import Meta, Struct
 
 from providers.dialects.openai_wire import ModelName, Name, TokenCount
+from providers.dialects.validation import StrangerIn
 
-# Content blocks. `cache_control` and other unknown fields in them are ignored: they change the cost, not the answer.
+# Content blocks. Of `cache_control` and other unknown fields in them only a provider of this dialect learns: they
+# change the cost, not the answer.
 
 
 class TextBlock(Struct, tag_field="type", tag="text"):
@@ -31,11 +33,11 @@ class ImageBlock(Struct, tag_field="type", tag="image"):
 
 
 class DocumentBlock(Struct, tag_field="type", tag="document"):
-    pass
+    source: Any = None
 
 
 class SearchResultBlock(Struct, tag_field="type", tag="search_result"):
-    pass
+    content: Any = None
 
 
 class ToolUseBlock(Struct, tag_field="type", tag="tool_use"):
@@ -46,7 +48,7 @@ class ToolUseBlock(Struct, tag_field="type", tag="tool_use"):
 
 class ToolResultBlock(Struct, tag_field="type", tag="tool_result"):
     tool_use_id: str
-    content: str | list[TextBlock | ImageBlock | DocumentBlock | SearchResultBlock] | None = None
+    content: str | list[TextBlock | ImageBlock | DocumentBlock | SearchResultBlock | StrangerIn] | None = None
     is_error: bool | None = None
 
 
@@ -58,8 +60,14 @@ class RedactedThinkingBlock(Struct, tag_field="type", tag="redacted_thinking"):
     pass
 
 
-UserBlock: TypeAlias = TextBlock | ImageBlock | ToolResultBlock | DocumentBlock | SearchResultBlock
-AssistantBlock: TypeAlias = TextBlock | ToolUseBlock | ThinkingBlock | RedactedThinkingBlock | DocumentBlock
+UserBlock: TypeAlias = TextBlock | ImageBlock | ToolResultBlock | DocumentBlock | SearchResultBlock | StrangerIn
+AssistantBlock: TypeAlias = (
+    TextBlock | ToolUseBlock | ThinkingBlock | RedactedThinkingBlock | DocumentBlock | StrangerIn
+)
+#: The types of blocks that have a struct of their own.
+BLOCK_TYPES = frozenset(
+    ("text", "image", "tool_use", "tool_result", "thinking", "redacted_thinking", "document", "search_result")
+)
 
 
 class UserIn(Struct, tag_field="role", tag="user"):
@@ -74,7 +82,8 @@ class AssistantIn(Struct, tag_field="role", tag="assistant"):
 
 
 class ToolIn(Struct):
-    name: Name
+    #: Some server tools have none.
+    name: Name | None = None
     #: Absent or "custom" for the caller's own tools; the vendor's server tools bear their name and date.
     type: str | None = None
     description: str | None = None
@@ -113,8 +122,8 @@ class MetadataIn(Struct):
     user_id: Annotated[str, Meta(max_length=512)] | None = None
 
 
-class MessagesBody(Struct, forbid_unknown_fields=True):
-    """`POST /v1/messages`."""
+class MessagesBody(Struct):
+    """`POST /v1/messages`. A provider of this dialect gets it as it is, with fields that are not here too."""
 
     model: ModelName
     max_tokens: TokenCount
@@ -130,11 +139,11 @@ class MessagesBody(Struct, forbid_unknown_fields=True):
     metadata: MetadataIn | None = None
     # The caller's side of it only: whether to stream is decided above this room.
     stream: bool | None = None
-    # Accepted, and without effect: they change cost or diagnostics, never the answer.
+    # For a provider of this dialect. Others do without: they change cost or diagnostics, never the answer.
     cache_control: Any = None
     service_tier: Literal["auto", "standard_only"] | None = None
     diagnostics: Any = None
-    # Accepted only where they ask for nothing (`anthropic._refuse_unsupported`).
+    # Only a provider of this dialect can do what they ask for (`anthropic._only_here`).
     top_k: int | None = None
     speed: Literal["standard", "fast"] | None = None
     inference_geo: str | None = None
@@ -143,6 +152,7 @@ class MessagesBody(Struct, forbid_unknown_fields=True):
     context_management: Any = None
     user_profile_id: str | None = None
     workspace_id: str | None = None
+    # Refused: it would be kept at one provider, and the next request may go to another.
     thread: Any = None
 
 

@@ -26,9 +26,17 @@ class StreamEncoder(Protocol):
         """Return the frames that say that the stream is broken off. Nothing may follow, least of all an end mark."""
         ...
 
-    def continued(self) -> "StreamEncoder":
-        """Return the encoder for what another provider goes on with, in the same answer of the same caller."""
+    def continued(self, provider: str) -> tuple["StreamEncoder", list[Frame]]:
+        """Return the encoder for what this provider goes on with, in the same answer of the same caller.
+
+        The frames say so. Clients that do not know of it make nothing of them.
+        """
         ...
+
+
+def mark(provider: str) -> bytes:
+    """Return what a frame of ours bears, under the name `nightdesk`, where this provider goes on with an answer."""
+    return _encode({"continued_by": provider})
 
 
 def quoted(text: str) -> bytes:

@@ -15,7 +15,7 @@ ProviderName = Annotated[str, Meta(min_length=1, max_length=100)]
 RequestID = Annotated[str, Meta(min_length=1, max_length=255)]
 
 
-class EnvelopeBody(wire.ChatBody, forbid_unknown_fields=True):
+class EnvelopeBody(wire.ChatBody):
     """OpenAI's whole body: a caller who knows more than the least may say more."""
 
     #: Only this provider may answer. None: as the routes say.
@@ -36,8 +36,10 @@ class Envelope:
 
 def decode_envelope(data: bytes | Mapping[str, Any]) -> Envelope:
     """Return what a body asks for, or raise InvalidRequest in OpenAI's words."""
-    body = openai.parse_as(data, EnvelopeBody)
-    return Envelope(openai.to_chat_request(body), body.provider, body.request_id, bool(body.stream))
+    decoded = openai.parse_as(data, EnvelopeBody)
+    body = decoded.body
+    request = openai.to_chat_request(decoded, ours=("provider", "request_id"))
+    return Envelope(request, body.provider, body.request_id, bool(body.stream))
 
 
 def encode_envelope(answer_id: str, provider: str, model: str, data: JSONObject | Raw) -> bytes:

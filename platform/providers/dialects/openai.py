@@ -3,23 +3,29 @@
 import base64
 import sys
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Literal, TypeAlias, TypeVar
+
+import msgspec
 
 from providers.dialects import openai_wire as wire
 from providers.dialects.errors import InvalidRequest
-from providers.dialects.validation import Mistake, check_nesting, decode, parse_data_url
+from providers.dialects.validation import Decoded, Mistake, StrangerIn, check_nesting, decode, parse_data_url
+from providers.estimate import estimate_opaque
 from providers.types import (
     ChatRequest,
     Completion,
+    Dialect,
     EmbeddingRequest,
     Embeddings,
     ImagePart,
     JSONObject,
     Message,
+    OpaquePart,
     OutputFormat,
     Part,
     Role,
+    Sent,
     TextPart,
     Tool,
     ToolCall,
@@ -37,6 +43,8 @@ NO_PARAMETERS: JSONObject = {"type": "object", "properties": {}}
 #: Inputs of one embeddings call.
 EMBEDDING_INPUTS = 2048
 
+_KNOWN = frozenset(wire.ChatBody.__struct_fields__)
+
 IMAGE_TYPES = ("image/png", "image/jpeg", "image/gif", "image/webp")
 
 # Requests
@@ -52,74 +60,128 @@ def decode_embedding(data: bytes | Mapping[str, Any]) -> EmbeddingRequest:
     return to_embedding_request(parse_embedding(data))
 
 
-def parse_chat(data: bytes | Mapping[str, Any]) -> wire.ChatBody:
+def parse_chat(data: bytes | Mapping[str, Any]) -> Decoded[wire.ChatBody]:
     """Return the body as a struct, for callers who also want what is not part of the request (`stream`)."""
     return parse_as(data, wire.ChatBody)
 
 
-def parse_as(data: bytes | Mapping[str, Any], shape: type[Body]) -> Body:
+def parse_as(data: bytes | Mapping[str, Any], shape: type[Body]) -> Decoded[Body]:
     """Return the body as a struct that has more fields than OpenAI's."""
-    body = decode(data, shape, _words)
-    _refuse_unsupported(body)
-    return body
+    decoded = decode(data, shape, _words, wire.PART_TYPES)
+    if decoded.body.stream_options is not None and not decoded.body.stream:
+        raise InvalidRequest(
+            "The 'stream_options' parameter is only allowed when 'stream' is enabled.", "stream_options"
+        )
+    return decoded
 
 
-def parse_embedding(data: bytes | Mapping[str, Any]) -> wire.EmbeddingBody:
+def parse_embedding(data: bytes | Mapping[str, Any]) -> Decoded[wire.EmbeddingBody]:
     """Return the body as a struct, for callers who also want `encoding_format`."""
     return decode(data, wire.EmbeddingBody, _words)
 
 
-def to_chat_request(body: wire.ChatBody) -> ChatRequest:
-    messages = tuple(_message(message, f"messages.{index}") for index, message in enumerate(body.messages))
+def to_chat_request(decoded: Decoded[wire.ChatBody], ours: Collection[str] = ()) -> ChatRequest:
+    """Return the request; the fields named `ours` are no part of it, and for no provider."""
+    body = decoded.body
+    fields = decoded.fields
+    if ours:
+        fields = {name: value for name, value in fields.items() if name not in ours}
+    only_here = [*_unknown(fields), *_only_here(body)]
+    messages = tuple(_message(message, f"messages.{i}", only_here) for i, message in enumerate(body.messages))
     _check_tool_turns(messages)
-    tools = tuple(_tool(tool, f"tools.{index}") for index, tool in enumerate(body.tools or ()))
+    tools = tuple(_tool(tool, f"tools.{index}", only_here) for index, tool in enumerate(body.tools or ()))
+    tool_choice = _tool_choice(body.tool_choice, tools, only_here)
     return ChatRequest(
         model=body.model,
         messages=messages,
         max_tokens=_max_tokens(body),
+        answers=body.n or 1,
         temperature=body.temperature,
         top_p=body.top_p,
         presence_penalty=body.presence_penalty,
         frequency_penalty=body.frequency_penalty,
         stop=_stop(body.stop),
         tools=tools,
-        tool_choice=_tool_choice(body.tool_choice, tools),
+        tool_choice=tool_choice,
         parallel_tool_calls=body.parallel_tool_calls,
         output_format=_output_format(body.response_format),
         reasoning_effort=body.reasoning_effort,
         verbosity=body.verbosity,
         seed=body.seed,
         user=body.safety_identifier or body.user,
+        sent=Sent(Dialect.OPENAI, fields, only_here=only_here[0] if only_here else None),
     )
 
 
-def to_embedding_request(body: wire.EmbeddingBody) -> EmbeddingRequest:
+def to_embedding_request(decoded: Decoded[wire.EmbeddingBody]) -> EmbeddingRequest:
+    body = decoded.body
     return EmbeddingRequest(
-        model=body.model, inputs=_embedding_inputs(body.input), dimensions=body.dimensions, user=body.user
+        model=body.model,
+        inputs=_embedding_inputs(body.input),
+        dimensions=body.dimensions,
+        user=body.user,
+        more={
+            name: msgspec.json.decode(value)
+            for name, value in decoded.fields.items()
+            if name not in body.__struct_fields__
+        },
     )
 
 
-def _message(message: wire.MessageIn, path: str) -> Message:
+# What no other dialect can say is noted in `only_here`, and stands in the neutral form for what it counts.
+
+
+def _unknown(fields: Collection[str]) -> Iterator[InvalidRequest]:
+    for name in fields:
+        if name not in _KNOWN:
+            yield _words(Mistake("unknown", name, name))
+
+
+def _only_here(body: wire.ChatBody) -> Iterator[InvalidRequest]:
+    asks = {
+        "n": (body.n or 1) > 1,
+        "logit_bias": bool(body.logit_bias),
+        "logprobs": bool(body.logprobs),
+        "top_logprobs": bool(body.top_logprobs),
+        "modalities": body.modalities not in (None, [], ["text"]),
+        "audio": body.audio is not None,
+        "web_search_options": body.web_search_options is not None,
+        "moderation": body.moderation is not None,
+        "functions": body.functions is not None,
+        "function_call": body.function_call is not None,
+    }
+    for name, asked in asks.items():
+        if asked:
+            yield _unsupported(name, f"'{name}' is not supported by any provider of this model.")
+
+
+def _message(message: wire.MessageIn, path: str, only_here: list[InvalidRequest]) -> Message:
     match message:
         case wire.SystemIn(content) | wire.DeveloperIn(content):
-            return Message(Role.SYSTEM, _text_parts(content))
+            return Message(Role.SYSTEM, _text_parts(content, f"{path}.content", only_here))
         case wire.UserIn(content):
-            return Message(Role.USER, _user_parts(content, f"{path}.content"))
+            return Message(Role.USER, _user_parts(content, f"{path}.content", only_here))
         case wire.AssistantIn():
-            return _assistant_message(message, path)
+            return _assistant_message(message, path, only_here)
         case wire.ToolIn(tool_call_id, content):
-            return Message(Role.TOOL, _text_parts(content), tool_call_id=tool_call_id)
-        case wire.FunctionResultIn():
-            raise _unsupported(f"{path}.role", "Messages with role 'function' are not supported. Use role 'tool'.")
+            return Message(Role.TOOL, _text_parts(content, f"{path}.content", only_here), tool_call_id=tool_call_id)
+        case wire.FunctionResultIn(content):
+            check_nesting(content, f"{path}.content", _words)
+            only_here.append(
+                _unsupported(f"{path}.role", "Messages with role 'function' are not supported. Use role 'tool'.")
+            )
+            return Message(Role.USER, (OpaquePart(estimate_opaque(content)),))
 
 
-def _assistant_message(message: wire.AssistantIn, path: str) -> Message:
+def _assistant_message(message: wire.AssistantIn, path: str, only_here: list[InvalidRequest]) -> Message:
+    parts = _assistant_parts(message, path, only_here)
     if message.audio is not None:
-        raise _unsupported(f"{path}.audio", "Audio is not supported.")
+        parts += (_opaque(message.audio, f"{path}.audio", "Audio", only_here),)
     if message.function_call is not None:
-        raise _unsupported(f"{path}.function_call", "'function_call' is not supported. Use 'tool_calls'.")
-    parts = _assistant_parts(message)
-    calls = tuple(_tool_call(call, f"{path}.tool_calls.{i}") for i, call in enumerate(message.tool_calls or ()))
+        parts += (_opaque(message.function_call, f"{path}.function_call", "'function_call'", only_here),)
+    calls = tuple(
+        _tool_call(call, f"{path}.tool_calls.{i}", only_here) for i, call in enumerate(message.tool_calls or ())
+    )
     if not parts and not calls:
         raise InvalidRequest(
             f"Invalid value for '{path}.content': an assistant message needs content or tool calls.",
@@ -129,7 +191,7 @@ def _assistant_message(message: wire.AssistantIn, path: str) -> Message:
     return Message(Role.ASSISTANT, parts, tool_calls=calls)
 
 
-def _assistant_parts(message: wire.AssistantIn) -> tuple[Part, ...]:
+def _assistant_parts(message: wire.AssistantIn, path: str, only_here: list[InvalidRequest]) -> tuple[Part, ...]:
     # What the model refused with is what it said.
     match message.content:
         case None:
@@ -137,31 +199,39 @@ def _assistant_parts(message: wire.AssistantIn) -> tuple[Part, ...]:
         case str(text):
             return (TextPart(text),)
         case parts:
-            return tuple(TextPart(part.text if isinstance(part, wire.TextIn) else part.refusal) for part in parts)
+            return tuple(_part(part, f"{path}.content.{index}", only_here) for index, part in enumerate(parts))
 
 
-def _text_parts(content: wire.TextContent) -> tuple[Part, ...]:
+def _text_parts(content: wire.TextContent, path: str, only_here: list[InvalidRequest]) -> tuple[Part, ...]:
     if isinstance(content, str):
         return (TextPart(content),)
-    return tuple(TextPart(part.text) for part in content)
+    return tuple(_part(part, f"{path}.{index}", only_here) for index, part in enumerate(content))
 
 
-def _user_parts(content: wire.UserContent, path: str) -> tuple[Part, ...]:
+def _user_parts(content: wire.UserContent, path: str, only_here: list[InvalidRequest]) -> tuple[Part, ...]:
     if isinstance(content, str):
         return (TextPart(content),)
-    return tuple(_user_part(part, f"{path}.{index}") for index, part in enumerate(content))
+    return tuple(_part(part, f"{path}.{index}", only_here) for index, part in enumerate(content))
 
 
-def _user_part(part: wire.TextIn | wire.ImageIn | wire.AudioIn | wire.FileIn, path: str) -> Part:
+def _part(part: wire.PartIn, path: str, only_here: list[InvalidRequest]) -> Part:
     match part:
-        case wire.TextIn(text):
+        case wire.TextIn(text) | wire.RefusalIn(text):
             return TextPart(text)
         case wire.ImageIn(image):
             return _image(image, f"{path}.image_url.url")
-        case wire.AudioIn():
-            raise _unsupported(path, "Audio input is not supported.")
-        case wire.FileIn():
-            raise _unsupported(path, "File parts are not supported.")
+        case wire.AudioIn(audio):
+            return _opaque(audio, path, "Audio input", only_here)
+        case wire.FileIn(file):
+            return _opaque(file, path, "A file", only_here)
+        case StrangerIn(stranger):
+            return _opaque(stranger, path, "This type of content", only_here)
+
+
+def _opaque(value: Any, path: str, what: str, only_here: list[InvalidRequest]) -> OpaquePart:
+    check_nesting(value, path, _words)
+    only_here.append(_unsupported(path, f"{what} is not supported by any provider of this model."))
+    return OpaquePart(estimate_opaque(value))
 
 
 def _image(image: wire.ImageURL, path: str) -> ImagePart:
@@ -178,9 +248,10 @@ def _image(image: wire.ImageURL, path: str) -> ImagePart:
     return ImagePart(media_type=data[0], data=data[1], detail=image.detail)
 
 
-def _tool_call(call: wire.FunctionCallIn | wire.CustomCallIn, path: str) -> ToolCall:
+def _tool_call(call: wire.FunctionCallIn | wire.CustomCallIn, path: str, only_here: list[InvalidRequest]) -> ToolCall:
     if isinstance(call, wire.CustomCallIn):
-        raise _unsupported(path, "Custom tools are not supported. Use function tools.")
+        only_here.append(_unsupported(path, "Custom tools are not supported. Use function tools."))
+        return ToolCall(call.id, "custom", _text(call.custom, path))
     return ToolCall(call.id, call.function.name, call.function.arguments)
 
 
@@ -228,16 +299,19 @@ def _stop(stop: str | list[str] | None) -> tuple[str, ...]:
     return tuple(stop or ())
 
 
-def _tool(tool: wire.FunctionToolIn | wire.CustomToolIn, path: str) -> Tool:
+def _tool(tool: wire.FunctionToolIn | wire.CustomToolIn, path: str, only_here: list[InvalidRequest]) -> Tool:
     if isinstance(tool, wire.CustomToolIn):
-        raise _unsupported(path, "Custom tools are not supported. Use function tools.")
+        only_here.append(_unsupported(path, "Custom tools are not supported. Use function tools."))
+        return Tool("custom", _text(tool.custom, path), NO_PARAMETERS)
     function = tool.function
     check_nesting(function.parameters, f"{path}.function.parameters", _words)
     return Tool(function.name, function.description, function.parameters or NO_PARAMETERS, function.strict)
 
 
 def _tool_choice(
-    choice: str | wire.NamedChoice | wire.AllowedChoice | wire.CustomChoice | None, tools: Sequence[Tool]
+    choice: str | wire.NamedChoice | wire.AllowedChoice | wire.CustomChoice | None,
+    tools: Sequence[Tool],
+    only_here: list[InvalidRequest],
 ) -> ToolChoice | None:
     match choice:
         case None:
@@ -255,7 +329,10 @@ def _tool_choice(
                 "Invalid value for 'tool_choice': it names no tool of 'tools'.", "tool_choice", "invalid_value"
             )
         case _:
-            raise _unsupported("tool_choice", "Only 'none', 'auto', 'required' and a function are supported.")
+            only_here.append(
+                _unsupported("tool_choice", "Only 'none', 'auto', 'required' and a function are supported.")
+            )
+            return None
 
 
 def _output_format(
@@ -294,27 +371,9 @@ def _embedding_inputs(value: str | list[str | int | list[int]]) -> tuple[str, ..
     )
 
 
-def _refuse_unsupported(body: wire.ChatBody) -> None:
-    """Refuse what we cannot pass on, rather than drop it and give another answer than was asked for."""
-    if body.stream_options is not None and not body.stream:
-        raise InvalidRequest(
-            "The 'stream_options' parameter is only allowed when 'stream' is enabled.", "stream_options"
-        )
-    asks = {
-        "n": (body.n or 1) > 1,
-        "logit_bias": bool(body.logit_bias),
-        "logprobs": bool(body.logprobs),
-        "top_logprobs": bool(body.top_logprobs),
-        "modalities": body.modalities not in (None, [], ["text"]),
-        "audio": body.audio is not None,
-        "web_search_options": body.web_search_options is not None,
-        "moderation": body.moderation is not None,
-        "functions": body.functions is not None,
-        "function_call": body.function_call is not None,
-    }
-    for field, asked in asks.items():
-        if asked:
-            raise _unsupported(field, f"'{field}' is not supported here.")
+def _text(value: Any, path: str) -> str:
+    check_nesting(value, path, _words)
+    return msgspec.json.encode(value).decode()
 
 
 def _unsupported(param: str, message: str) -> InvalidRequest:

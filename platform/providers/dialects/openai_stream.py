@@ -3,7 +3,7 @@
 import msgspec
 from msgspec import Raw, Struct
 
-from providers.dialects.encoding import StreamEncoder, quoted
+from providers.dialects.encoding import StreamEncoder, mark, quoted
 from providers.dialects.error_bodies import Fault, openai_error
 from providers.dialects.openai import encode_usage
 from providers.dialects.sse import Frame
@@ -63,10 +63,12 @@ class OpenAIStream:
     def interrupt(self, error: Fault) -> list[Frame]:
         return [] if self._is_ended else [Frame("", openai_error(error))]
 
-    def continued(self) -> StreamEncoder:
+    def continued(self, provider: str) -> tuple[StreamEncoder, list[Frame]]:
         if self._is_started:
             self.take_over(calls=self._calls)
-        return self
+        # With a choice that says nothing: there are clients that look at the first choice of every chunk.
+        chunk = self._delta_head + b"{}" + self._delta_tail
+        return self, [Frame("", chunk[:-1] + b',"nightdesk":' + mark(provider) + b"}")]
 
     def take_over(self, *, calls: int) -> None:
         """Go on with an answer that is begun and has this many tool calls."""
@@ -160,12 +162,12 @@ class OpenAIThrough:
     def interrupt(self, error: Fault) -> list[Frame]:
         return [] if self._is_ended else [Frame("", openai_error(error))]
 
-    def continued(self) -> StreamEncoder:
+    def continued(self, provider: str) -> tuple[StreamEncoder, list[Frame]]:
         first = _read(self._first or b"{}")
         encoder = OpenAIStream(first.id or "", first.created or 0, first.model or "", self._include_usage)
         if self._first is not None:
             encoder.take_over(calls=self._calls)
-        return encoder
+        return encoder.continued(provider)
 
     def _is_wanted(self, data: bytes) -> bool:
         # All chunks that say something have a delta, so this is read once in a stream.

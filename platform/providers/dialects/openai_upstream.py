@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import Meta, Raw, Struct
 
 from providers.capabilities import Capabilities, strongest_within
 from providers.catalogue import Model
@@ -20,6 +20,7 @@ from providers.errors import BadResponse, Unsupported
 from providers.types import (
     ChatRequest,
     Completion,
+    Dialect,
     EmbeddingRequest,
     Embeddings,
     Finished,
@@ -28,8 +29,10 @@ from providers.types import (
     JSONObject,
     Message,
     OutputFormat,
+    Part,
     ReasoningDelta,
     Role,
+    Sent,
     Started,
     StreamEvent,
     TextDelta,
@@ -39,6 +42,7 @@ from providers.types import (
     ToolCallDelta,
     ToolCallStarted,
     ToolChoice,
+    Unread,
     Usage,
 )
 
@@ -51,10 +55,12 @@ class Flavor:
     max_tokens_field: Literal["max_completion_tokens", "max_tokens"] = "max_completion_tokens"
     #: Whether `stream_options.include_usage` may be sent. Without it a stream's usage has to be estimated.
     stream_usage: bool = True
+    #: Whether it knows the role "developer", the newer name of "system".
+    developer_role: bool = True
 
 
 OPENAI = Flavor()
-COMPATIBLE = Flavor(max_tokens_field="max_tokens")
+COMPATIBLE = Flavor(max_tokens_field="max_tokens", developer_role=False)
 
 
 # Requests
@@ -69,10 +75,15 @@ def to_payload(
     """
     can = model.capabilities if model else None
     effort = _effort(request, can)
+    if request.sent is not None and request.sent.dialect is Dialect.OPENAI:
+        return _as_sent(request, request.sent, effort, stream=stream, flavor=flavor, model=model)
+    if request.only_sent is not None:
+        raise Unsupported(request.only_sent.message)
     payload: JSONObject = {
         "model": request.model,
         "messages": [_message(message) for message in request.messages],
         _max_tokens_field(flavor, can): _max_tokens(request, model),
+        "n": request.answers if request.answers > 1 else None,
         **_sampling(request, can, effort),
         "stop": list(request.stop) or None,
         "reasoning_effort": effort,
@@ -88,9 +99,58 @@ def to_payload(
     return {key: value for key, value in payload.items() if value is not None}
 
 
+#: Refused by models that reason, and dropped for them.
+_SAMPLING = ("temperature", "top_p", "presence_penalty", "frequency_penalty")
+
+
+def _as_sent(
+    request: ChatRequest, sent: Sent, effort: str | None, *, stream: bool, flavor: Flavor, model: Model | None
+) -> JSONObject:
+    """Return the caller's own body, changed only where the desk, the server or the model needs it otherwise."""
+    can = model.capabilities if model else None
+    payload: JSONObject = {**sent.fields, "model": request.model}
+    for name in ("stream", "stream_options", "max_tokens", "max_completion_tokens"):
+        payload.pop(name, None)
+    if (max_tokens := _max_tokens(request, model)) is not None:
+        payload[_max_tokens_field(flavor, can)] = max_tokens
+    if can is not None and not can.takes_sampling(effort):
+        for name in _SAMPLING:
+            payload.pop(name, None)
+    if can is not None and not can.verbosity:
+        payload.pop("verbosity", None)
+    if effort is not None:
+        payload["reasoning_effort"] = effort
+    elif request.reasoning_effort is not None:
+        del payload["reasoning_effort"]
+    if not flavor.developer_role:
+        payload["messages"] = _without_developer(sent.fields["messages"])
+    if stream:
+        payload["stream"] = True
+        if options := _stream_options(sent.fields.get("stream_options"), flavor):
+            payload["stream_options"] = options
+    return payload
+
+
+def _without_developer(messages: Raw) -> Raw | list[JSONObject]:
+    if b'"developer"' not in bytes(messages):
+        return messages
+    decoded: list[JSONObject] = msgspec.json.decode(messages, type=list[dict[str, Raw]])
+    for message in decoded:
+        if bytes(message["role"]) == b'"developer"':
+            message["role"] = Role.SYSTEM.value
+    return decoded
+
+
+def _stream_options(sent: Raw | None, flavor: Flavor) -> JSONObject:
+    wanted = msgspec.json.decode(sent, type=dict[str, Raw] | None) if sent is not None else None
+    options: JSONObject = {name: value for name, value in (wanted or {}).items() if name != "include_usage"}
+    return {**options, "include_usage": True} if flavor.stream_usage else options
+
+
 def to_embedding_payload(request: EmbeddingRequest) -> JSONObject:
     """Return the body to send. No `encoding_format`: compatible servers stumble over it, and we read both."""
     payload = {
+        **request.more,
         "model": request.model,
         "input": list(request.inputs),
         "dimensions": request.dimensions,
@@ -118,9 +178,11 @@ def _content(message: Message) -> str | list[JSONObject] | None:
             return [_part(part, message.role) for part in parts]
 
 
-def _part(part: TextPart | ImagePart, role: Role) -> JSONObject:
+def _part(part: Part, role: Role) -> JSONObject:
     if isinstance(part, TextPart):
         return {"type": "text", "text": part.text}
+    if not isinstance(part, ImagePart):
+        raise Unsupported("This provider cannot take a part of the request that another dialect has.")
     if role is not Role.USER:
         raise Unsupported(f"This provider takes images in user messages only, not in messages with role {role.value}.")
     image: JSONObject = {"url": part.url or f"data:{part.media_type};base64,{part.data}"}
@@ -238,14 +300,26 @@ class _Usage(Struct):
 
 
 class _Function(Struct):
+    """A function that is called, or a custom tool, whose arguments are called input."""
+
     name: str | None = None
     arguments: str | None = None
+    input: str | None = None
 
 
 class _ToolCall(Struct):
     index: int | None = None
     id: str | None = None
     function: _Function | None = None
+    custom: _Function | None = None
+
+    @property
+    def called(self) -> _Function:
+        return self.function or self.custom or _Function()
+
+
+class _Audio(Struct):
+    transcript: str | None = None
 
 
 class _Said(Struct):
@@ -256,6 +330,22 @@ class _Said(Struct):
     reasoning_content: str | None = None
     reasoning: str | None = None
     tool_calls: list[_ToolCall] | None = None
+    function_call: _Function | None = None
+    audio: _Audio | None = None
+
+    def unread(self) -> str | None:
+        """Return what counts of that which has no place in the neutral form; None if nothing of that kind is here."""
+        if self.audio is not None:
+            return self.audio.transcript or ""
+        call = self.function_call
+        return (call.name or "") + (call.arguments or "") if call is not None else None
+
+    def everything(self) -> str:
+        """Return all that is said in it, for what it counts."""
+        calls = [call.called for call in self.tool_calls or ()]
+        said = [self.reasoning_content or self.reasoning, self.content, self.refusal, self.unread()]
+        said += [text for call in calls for text in (call.name, call.arguments, call.input)]
+        return "".join(filter(None, said))
 
 
 class _Choice(Struct):
@@ -302,17 +392,19 @@ def to_completion(body: bytes) -> Completion:
     answer = _decoded(body, _Body)
     if answer.error is not None:
         raise to_stream_error(answer.error)
-    if not answer.choices or (said := answer.choices[0].message) is None:
+    first, *others = sorted(answer.choices or (), key=lambda choice: choice.index) or (None,)
+    if first is None or (said := first.message) is None:
         raise BadResponse("The provider's answer holds no message.")
     return Completion(
         id=answer.id or "",
         model=answer.model or "",
         text=said.content or "",
-        finish_reason=_finish_reason(answer.choices[0].finish_reason),
+        finish_reason=_finish_reason(first.finish_reason),
         usage=to_usage(answer.usage),
         tool_calls=tuple(_whole_call(call, index) for index, call in enumerate(said.tool_calls or ())),
         reasoning=said.reasoning_content or said.reasoning or "",
         refusal=said.refusal,
+        others=(*_unread(said), *(other.message.everything() for other in others if other.message)),
         body=body,
     )
 
@@ -343,10 +435,16 @@ def to_usage(usage: _Usage | None) -> Usage | None:
     )
 
 
+def _unread(said: _Said) -> tuple[str, ...]:
+    text = said.unread()
+    return () if text is None else (text,)
+
+
 def _whole_call(call: _ToolCall, index: int) -> ToolCall:
-    if call.function is None or not call.function.name:
+    called = call.called
+    if not called.name:
         raise BadResponse("The provider's answer calls a tool without a name.")
-    return ToolCall(call.id or f"call_{index}", call.function.name, call.function.arguments or "{}")
+    return ToolCall(call.id or f"call_{index}", called.name, called.arguments or called.input or "{}")
 
 
 def _finish_reason(word: str | None) -> FinishReason:
@@ -387,11 +485,16 @@ class _OpenCall:
 
 @dataclass(slots=True)
 class EventReader:
-    """Reads the frames of one stream. `finished` is set by `[DONE]` after a finish reason, and by nothing else."""
+    """Reads the frames of one stream. `finished` is set by `[DONE]` after a finish reason, and by nothing else.
 
+    Of several `answers` each has to have one. The first is read, and the others are counted.
+    """
+
+    answers: int = 1
     finished: Finished | None = None
     _started: bool = False
-    _reason: str | None = None
+    #: By the index of the answer.
+    _reasons: dict[int, str] = field(default_factory=dict)
     _usage: _Usage | None = None
     _refused: bool = False
     _calls: dict[int, _OpenCall] = field(default_factory=dict)
@@ -412,11 +515,16 @@ class EventReader:
             if not self._started:
                 self._started = True
                 events.append(Started(chunk.id or "", chunk.model or ""))
-            if choice.index == 0:
-                self._reason = choice.finish_reason or self._reason
-                if choice.delta is not None:
-                    events += self._deltas(choice.delta)
+            if choice.finish_reason:
+                self._reasons[choice.index] = choice.finish_reason
+            if choice.delta is not None:
+                events += self._deltas(choice.delta) if choice.index == 0 else _counted(choice.delta.everything())
         return events
+
+    @property
+    def usage(self) -> Usage | None:
+        """What the call used, once that is said and the answers are whole."""
+        return to_usage(self._usage) if self._is_whole else None
 
     def read_last(self, frame: Frame) -> None:
         """Take a frame that the end of the connection completed. Only an end mark can be trusted to be whole."""
@@ -424,9 +532,13 @@ class EventReader:
             self._end()
 
     def _end(self) -> None:
-        # Without a finish reason it is a cut, whatever the mark says.
-        if self._reason is not None:
-            self.finished = Finished(_finish_reason(self._reason), to_usage(self._usage), self._refused)
+        # Without a finish reason of each answer it is a cut, whatever the mark says.
+        if self._is_whole:
+            self.finished = Finished(_finish_reason(self._reasons[0]), to_usage(self._usage), self._refused)
+
+    @property
+    def _is_whole(self) -> bool:
+        return all(index in self._reasons for index in range(self.answers))
 
     def _deltas(self, delta: _Said) -> list[StreamEvent]:
         events: list[StreamEvent] = []
@@ -438,18 +550,20 @@ class EventReader:
             events.append(TextDelta(text))
         for fragment in delta.tool_calls or ():
             events += self._tool_call(fragment)
+        if (unread := delta.unread()) is not None:
+            events.append(Unread(unread))
         return events
 
     def _tool_call(self, fragment: _ToolCall) -> Iterator[StreamEvent]:
-        function = fragment.function or _Function()
+        function = fragment.called
         call = self._open_call(fragment)
         if call is None:
             if not function.name:
                 raise BadResponse("The provider's stream calls a tool without a name.")
             call = self._open_new_call(fragment)
             yield ToolCallStarted(call.number, call.id, function.name)
-        if function.arguments:
-            yield ToolCallDelta(call.number, function.arguments)
+        if arguments := function.arguments or function.input:
+            yield ToolCallDelta(call.number, arguments)
 
     def _open_call(self, fragment: _ToolCall) -> _OpenCall | None:
         """Return the call that a fragment belongs to; None if it begins one.
@@ -469,3 +583,7 @@ class EventReader:
 
     def _index(self, fragment: _ToolCall) -> int:
         return 0 if fragment.index is None else fragment.index
+
+
+def _counted(text: str) -> list[StreamEvent]:
+    return [Unread(text)] if text else []

@@ -4,6 +4,8 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from msgspec import Meta, Struct
 
+from providers.dialects.validation import StrangerIn
+
 Name: TypeAlias = Annotated[str, Meta(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
 ModelName: TypeAlias = Annotated[str, Meta(min_length=1, max_length=256)]
 TokenCount: TypeAlias = Annotated[int, Meta(ge=1, le=2**31 - 1)]
@@ -41,11 +43,16 @@ class FileIn(Struct, tag_field="type", tag="file"):
     file: Any = None
 
 
-TextContent: TypeAlias = str | Annotated[list[TextIn], Meta(min_length=1)]
-UserContent: TypeAlias = str | Annotated[list[TextIn | ImageIn | AudioIn | FileIn], Meta(min_length=1)]
-AssistantContent: TypeAlias = str | Annotated[list[TextIn | RefusalIn], Meta(min_length=1)]
+PartIn: TypeAlias = TextIn | RefusalIn | ImageIn | AudioIn | FileIn | StrangerIn
+#: The types of parts that have a struct of their own.
+PART_TYPES = frozenset(("text", "refusal", "image_url", "input_audio", "file"))
 
-# Messages. Unknown fields in them are ignored: SDKs send whole answers back, with all that vendors add to them.
+TextContent: TypeAlias = str | Annotated[list[TextIn | StrangerIn], Meta(min_length=1)]
+UserContent: TypeAlias = str | Annotated[list[TextIn | ImageIn | AudioIn | FileIn | StrangerIn], Meta(min_length=1)]
+AssistantContent: TypeAlias = str | Annotated[list[TextIn | RefusalIn | StrangerIn], Meta(min_length=1)]
+
+# Messages. Of unknown fields in them only a provider of this dialect learns: SDKs send whole answers back, with all
+# that vendors add to them, and an answer does not depend on that.
 
 
 class FunctionIn(Struct):
@@ -59,6 +66,7 @@ class FunctionCallIn(Struct, tag_field="type", tag="function"):
 
 
 class CustomCallIn(Struct, tag_field="type", tag="custom"):
+    id: str
     custom: Any = None
 
 
@@ -151,8 +159,8 @@ class StreamOptions(Struct):
     include_obfuscation: bool | None = None
 
 
-class ChatBody(Struct, forbid_unknown_fields=True):
-    """`POST /v1/chat/completions`."""
+class ChatBody(Struct):
+    """`POST /v1/chat/completions`. A provider of this dialect gets it as it is, with fields that are not here too."""
 
     model: ModelName
     messages: Annotated[list[MessageIn], Meta(min_length=1)]
@@ -175,7 +183,8 @@ class ChatBody(Struct, forbid_unknown_fields=True):
     # The caller's side of it only: whether to stream is decided above this room.
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    # Accepted, and without effect: they change where or how cheaply a vendor works, never what it answers.
+    # For a provider of this dialect. Others do without: they change where or how cheaply a vendor works, never what it
+    # answers.
     metadata: Metadata | None = None
     store: bool | None = None
     service_tier: str | None = None
@@ -183,8 +192,8 @@ class ChatBody(Struct, forbid_unknown_fields=True):
     prompt_cache_key: str | None = None
     prompt_cache_retention: str | None = None
     prompt_cache_options: Any = None
-    # Accepted only where they ask for nothing (`openai._refuse_unsupported`).
     n: Annotated[int, Meta(ge=1, le=128)] | None = None
+    # Only a provider of this dialect can do what they ask for (`openai._only_here`).
     logit_bias: dict[str, float] | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
@@ -196,8 +205,11 @@ class ChatBody(Struct, forbid_unknown_fields=True):
     function_call: Any = None
 
 
-class EmbeddingBody(Struct, forbid_unknown_fields=True):
-    """`POST /v1/embeddings`. What `input` may hold is checked by `openai.to_embedding_request`."""
+class EmbeddingBody(Struct):
+    """`POST /v1/embeddings`. What `input` may hold is checked by `openai.to_embedding_request`.
+
+    Other fields go to the provider as they are.
+    """
 
     model: ModelName
     # msgspec allows one list type in a union.

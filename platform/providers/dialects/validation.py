@@ -2,11 +2,12 @@
 
 import binascii
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 import msgspec
+from msgspec import Raw, Struct
 
 from providers.dialects.errors import InvalidRequest
 
@@ -17,7 +18,26 @@ _WHERE = re.compile(r" - at `\$(?P<path>[^`]*)`$")
 _MISSING = re.compile(r"^Object missing required field `(?P<name>[^`]*)`$")
 _UNKNOWN = re.compile(r"^Object contains unknown field `(?P<name>[^`]*)`$")
 
+#: A content part, of a message or inside a tool's result, whose type no struct has.
+_STRANGER = re.compile(r"^Invalid value .* - at `\$\.messages\[\d+\]\.content\[\d+\](\.content\[\d+\])?\.type`$")
+STRANGER = "*"
+
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+
+class StrangerIn(Struct, tag_field="type", tag=STRANGER):
+    """A content part of a type that we do not know."""
+
+    part: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded(Generic[T_co]):
+    """A body that was understood, and its fields as they were written."""
+
+    body: T_co
+    fields: Mapping[str, Raw]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +53,17 @@ class Mistake:
 Words = Callable[[Mistake], InvalidRequest]
 
 
-def decode(data: bytes | Mapping[str, Any], shape: type[T], words: Words) -> T:
-    """Return `data` as `shape`, or raise what `words` makes of its first mistake."""
+def decode(
+    data: bytes | Mapping[str, Any], shape: type[T], words: Words, part_types: Set[str] = frozenset()
+) -> Decoded[T]:
+    """Return `data` as `shape`, or raise what `words` makes of its first mistake.
+
+    Where `part_types` are given, a content part of another type is a `StrangerIn`.
+    """
     try:
         body = data if isinstance(data, bytes) else msgspec.json.encode(data)
         _refuse_nul(body, words)
-        return msgspec.json.decode(body, type=shape)
+        return Decoded(_read(body, shape, part_types), msgspec.json.decode(body, type=dict[str, Raw]))
     except msgspec.ValidationError as error:
         raise words(_mistake(str(error))) from None
     except (msgspec.DecodeError, UnicodeError) as error:
@@ -70,6 +95,30 @@ def is_base64(text: str) -> bool:
         return bool(binascii.a2b_base64(text, strict_mode=True))
     except ValueError:
         return False
+
+
+def _read(body: bytes, shape: type[T], part_types: Set[str]) -> T:
+    try:
+        return msgspec.json.decode(body, type=shape)
+    except msgspec.ValidationError as error:
+        if not part_types or not _STRANGER.match(str(error)):
+            raise
+    found = msgspec.json.decode(body)
+    _mark_strangers(found["messages"], part_types)
+    return msgspec.convert(found, shape)
+
+
+def _mark_strangers(holders: list[Any], part_types: Set[str]) -> None:
+    """Make strangers of the unknown parts in messages, and in the parts that hold others."""
+    contents = [holder.get("content") for holder in holders if isinstance(holder, dict)]
+    parts = [part for content in contents if isinstance(content, list) for part in content if isinstance(part, dict)]
+    for part in parts:
+        if isinstance(kind := part.get("type"), str) and kind not in part_types:
+            whole = dict(part)
+            part.clear()
+            part |= {"type": STRANGER, "part": whole}
+    if parts:
+        _mark_strangers(parts, part_types)
 
 
 def _mistake(message: str) -> Mistake:

@@ -5,17 +5,17 @@ import msgspec
 from providers.dialects.encoding import StreamEncoder
 from providers.dialects.error_bodies import Fault, openai_error
 from providers.dialects.openai import encode_usage
-from providers.dialects.openai_stream import DONE, OpenAIStream
+from providers.dialects.openai_stream import DONE
 from providers.dialects.sse import Frame
 from providers.types import Burst, Finished
 
 
 class WordPressStream:
-    """Makes chunks of events. What ends the stream is an event with a name, for which a page can listen."""
+    """Lets `chunks` write OpenAI's. What ends the stream is an event with a name, for which a page can listen."""
 
-    def __init__(self, answer_id: str, created: int, model: str) -> None:
+    def __init__(self, answer_id: str, chunks: StreamEncoder) -> None:
         self._id = answer_id
-        self._chunks = OpenAIStream(answer_id, created, model)
+        self._chunks = chunks
 
     def encode(self, burst: Burst) -> list[Frame]:
         frames = self._chunks.encode(burst)
@@ -26,9 +26,9 @@ class WordPressStream:
     def interrupt(self, error: Fault) -> list[Frame]:
         return [Frame("error", openai_error(error)) for _ in self._chunks.interrupt(error)]
 
-    def continued(self) -> StreamEncoder:
-        self._chunks.continued()
-        return self
+    def continued(self, provider: str) -> tuple[StreamEncoder, list[Frame]]:
+        self._chunks, frames = self._chunks.continued(provider)
+        return self, frames
 
     def _done(self, event: Finished) -> Frame:
         usage = encode_usage(event.usage) if event.usage else None

@@ -15,6 +15,10 @@ SAYS: Any = [{"role": "user", "content": "Say hello."}]
 PARAMETERS: Any = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 
 
+#: Should the provider break off, the next one goes on, and says so in the stream.
+CONTINUED = {"X-Nightdesk-Continue": "true"}
+
+
 class Mood(BaseModel):
     mood: str
 
@@ -28,6 +32,8 @@ def tried_openai(url: str, key: str, model: str) -> dict[str, Any]:
     tool: Any = {"type": "function", "function": {"name": "get_weather", "parameters": PARAMETERS}}
     with client.chat.completions.stream(model=model, messages=SAYS, tools=[tool], tool_choice="required") as stream:
         message = stream.get_final_completion().choices[0].message
+    with client.chat.completions.stream(model=f"{model}-continued", messages=SAYS, extra_headers=CONTINUED) as stream:
+        continued = stream.get_final_completion().choices[0]
     parsed = client.chat.completions.parse(model=model, messages=SAYS, response_format=Mood)
     vectors = client.embeddings.create(model="embed", input=["a", "b"])
     return {
@@ -36,6 +42,7 @@ def tried_openai(url: str, key: str, model: str) -> dict[str, Any]:
         "streamed": bool("".join(choice.delta.content or "" for chunk in chunks for choice in chunk.choices)),
         "usage": bool(chunks[-1].usage),
         "tools": [call.function.name for call in message.tool_calls or []],
+        "continued": (continued.finish_reason, len(continued.message.content.split()) > 3),
         "parsed": type(parsed.choices[0].message.parsed).__name__,
         "vectors": [len(row.embedding) for row in vectors.data],
         "models": model in {each.id for each in client.models.list()},
@@ -51,6 +58,8 @@ def tried_anthropic(url: str, key: str, model: str) -> dict[str, Any]:
     plain = client.messages.create(**asked, temperature=0.5)
     with client.messages.stream(**asked) as stream:
         text = "".join(stream.text_stream)
+    with client.messages.stream(**{**asked, "model": f"{model}-continued"}, extra_headers=CONTINUED) as stream:
+        continued = stream.get_final_message()
     tool: Any = {"name": "get_weather", "input_schema": PARAMETERS}
     with client.messages.stream(**asked, tools=[tool], tool_choice={"type": "any"}) as stream:
         calls = stream.get_final_message().content
@@ -60,6 +69,7 @@ def tried_anthropic(url: str, key: str, model: str) -> dict[str, Any]:
         "streamed": bool(text),
         "usage": plain.usage.output_tokens > 0,
         "tools": [call.name for call in calls],
+        "continued": (continued.stop_reason, len(continued.content[0].text.split()) > 3),
         "counted": client.messages.count_tokens(model=model, messages=SAYS).input_tokens > 0,
         "models": model in {each.id for each in client.models.list()},
         "unknown": _raised(lambda: client.messages.create(**{**asked, "model": "no-such-model"})),

@@ -82,13 +82,17 @@ def sdk_site(
             provider = new_provider(name, simulator_process)
             provider.save()
             make_route(name, (provider, upstream_model))
-        openai = ProviderAccount.objects.get(name="openai")
+        openai, anthropic = (ProviderAccount.objects.get(name=name) for name in ("openai", "anthropic"))
+        make_route("anthropic-then-openai", (anthropic, UPSTREAMS["anthropic"]), (openai, UPSTREAMS["openai"]))
         make_route("embed", (openai, "text-embedding-3-small"))
         for name in ("openai", "anthropic"):
             account = ProviderAccount.objects.get(name=name)
             # It never has enough of tools.
             make_route(f"{name}-tools", (account, f"{UPSTREAMS[name]}@tool_calls=1"))
-            make_route(f"{name}-cut", (account, f"{UPSTREAMS[name]}@cut_after_n=3"))
+            cut = f"{UPSTREAMS[name]}@cut_after_n=3"
+            make_route(f"{name}-cut", (account, cut))
+            other = "anthropic" if name == "openai" else "openai"
+            make_route(f"{name}-continued", (account, cut), (ProviderAccount.objects.get(name=other), UPSTREAMS[other]))
         # As `make run` has them, for the how-to.
         for model, targets in ROUTES.items():
             make_route(model, *((ProviderAccount.objects.get(name=name[4:]), behind) for name, behind in targets))

@@ -53,8 +53,8 @@ def worker(paced: Live) -> Iterator[None]:
     assert not thread.is_alive()
 
 
-def queued(live: Live, model: str = "paced", **fields: Any) -> Job:
-    body = {"model": model, "messages": MESSAGES, "max_tokens": 100}
+def queued(live: Live, model: str = "paced", *, answers: int = 1, **fields: Any) -> Job:
+    body = {"model": model, "messages": MESSAGES, "max_tokens": 100} | ({"n": answers} if answers > 1 else {})
     return make_job(live.made.site, model=model, payload=json.dumps(body).encode(), request_id="req_1", **fields)
 
 
@@ -97,6 +97,18 @@ def test_tokens_come_while_the_job_runs_and_the_end_from_postgres(paced: Live, w
     assert len(events) > 10
     assert not [name for _, name, _ in events if name == "answer"]
     assert text_in(events) == answer_of(job) != ""
+
+
+def test_several_answers_come_as_a_whole_when_they_are_all_there(paced: Live, worker: None) -> None:
+    job = queued(paced, answers=2)
+
+    events = read(paced, job)
+
+    assert states_in(events)[-1] == "succeeded"
+    (answer,) = [data for _, name, data in events if name == "answer"]
+    assert [choice["index"] for choice in answer["choices"]] == [0, 1]
+    assert answer_of(job) == answer["choices"][0]["message"]["content"] != ""
+    assert not text_in(events)
 
 
 def test_what_was_missed_is_read_on_another_connection(paced: Live, worker: None) -> None:

@@ -131,6 +131,30 @@ def test_a_single_tool_call(sdks: Sdks, model: str, streamed: bool) -> None:
 
 
 @each_dialect
+def test_an_answer_that_another_provider_goes_on_with(sdks: Sdks, model: str) -> None:
+    asked: Any = {"model": f"{model}-continued", "messages": SAYS, "max_tokens": 200}
+
+    with sdks.anthropic.messages.stream(**asked, extra_headers={"X-Nightdesk-Continue": "true"}) as stream:
+        text = "".join(stream.text_stream)
+        message = stream.get_final_message()
+
+    assert message.stop_reason == "end_turn"
+    assert [block.text for block in message.content if block.type == "text"] == [text]
+    assert {call["dialect"] for call in sdks.simulator.finished(2)} == {"openai", "anthropic"}
+
+
+def test_what_only_this_dialect_can_say_reaches_it_and_is_refused_elsewhere(sdks: Sdks) -> None:
+    document: Any = {"type": "document", "source": {"type": "text", "media_type": "text/plain", "data": "Rye."}}
+    says: Any = [{"role": "user", "content": [document, {"type": "text", "text": "What is in it?"}]}]
+    asked: Any = {"max_tokens": 50, "messages": says}
+
+    assert sdks.anthropic.messages.create(model="anthropic", **asked).content
+    with pytest.raises(BadRequestError, match=r"messages\.0\.content\.0"):
+        sdks.anthropic.messages.create(model="openai", **asked)
+    assert len(sdks.simulator.finished()) == 1
+
+
+@each_dialect
 def test_the_tool_runner(sdks: Sdks, model: str) -> None:
     asked: list[str] = []
 

@@ -26,8 +26,8 @@ SAME = {
     "models": True,
     "unknown": "NotFoundError",
 }
-OPENAI = {**SAME, "parsed": "Mood", "vectors": [1536, 1536], "cut": "APIError"}
-ANTHROPIC = {**SAME, "counted": True, "cut": "APIStatusError"}
+OPENAI = {**SAME, "continued": ["stop", True], "parsed": "Mood", "vectors": [1536, 1536], "cut": "APIError"}
+ANTHROPIC = {**SAME, "continued": ["end_turn", True], "counted": True, "cut": "APIStatusError"}
 
 
 def test_older_majors_work_as_they_are(sdks: Sdks) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
-from openai import AsyncOpenAI, OpenAI
+from openai import AsyncOpenAI, BadRequestError, OpenAI
 from pydantic import BaseModel
 
 from nightdesk.local.stack import ROOT
@@ -31,6 +31,9 @@ class Mood(BaseModel):
     mood: Literal["good", "bad"]
     reasons: list[str]
 
+
+#: The providers that speak this dialect: all that is sent reaches them.
+of_this_dialect = pytest.mark.parametrize("model", ["openai", "azure", "azure-dated"])
 
 # Text
 
@@ -99,6 +102,91 @@ def test_what_shapes_an_answer_is_heeded(sdks: Sdks, model: str) -> None:
     assert short.choices[0].finish_reason == "length"
     assert word not in (stopped.choices[0].message.content or "")
     assert stopped.choices[0].finish_reason == "stop"
+
+
+# Several answers, and what only this dialect has
+
+
+@of_this_dialect
+def test_several_answers_with_their_likelihoods(sdks: Sdks, model: str) -> None:
+    answer = sdks.openai.chat.completions.create(
+        model=model, messages=SAYS, n=3, logprobs=True, top_logprobs=2, max_completion_tokens=20
+    )
+
+    assert [choice.index for choice in answer.choices] == [0, 1, 2]
+    for choice in answer.choices:
+        assert choice.finish_reason in ("stop", "length")
+        assert choice.logprobs is not None
+        tokens = choice.logprobs.content or []
+        assert "".join(token.token for token in tokens) == choice.message.content
+        assert {len(token.top_logprobs) for token in tokens} == {2}
+    (call,) = sdks.simulator.finished()
+    assert answer.usage is not None
+    assert answer.usage.completion_tokens == call["output_tokens"]
+
+
+@of_this_dialect
+def test_several_answers_in_one_stream(sdks: Sdks, model: str) -> None:
+    with sdks.openai.chat.completions.stream(
+        model=model, messages=SAYS, n=2, logprobs=True, stream_options={"include_usage": True}
+    ) as stream:
+        answer = stream.get_final_completion()
+
+    assert [choice.finish_reason for choice in answer.choices] == ["stop", "stop"]
+    assert all(choice.message.content and choice.logprobs and choice.logprobs.content for choice in answer.choices)
+    (call,) = sdks.simulator.finished()
+    assert answer.usage is not None
+    assert answer.usage.completion_tokens == call["output_tokens"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "param"),
+    [
+        ({"n": 2}, "n"),
+        ({"logprobs": True}, "logprobs"),
+        ({"logit_bias": {"1": 5}}, "logit_bias"),
+        ({"extra_body": {"vendor_setting": 1}}, "vendor_setting"),
+    ],
+)
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_no_provider_of_the_model_can_say_is_refused_before_one_is_asked(
+    sdks: Sdks, asked: dict[str, Any], param: str, stream: bool
+) -> None:
+    with pytest.raises(BadRequestError) as caught:
+        sdks.openai.chat.completions.create(model="anthropic", messages=SAYS, stream=stream, **asked)
+
+    assert caught.value.param == param
+    assert sdks.simulator.journal() == []
+
+
+def test_what_a_provider_cannot_say_is_asked_of_the_next(sdks: Sdks) -> None:
+    answer = sdks.openai.chat.completions.create(model="anthropic-then-openai", messages=SAYS, n=2)
+
+    assert len(answer.choices) == 2
+    assert [call["dialect"] for call in sdks.simulator.finished()] == ["openai"]
+
+
+def test_hints_are_no_hindrance(sdks: Sdks) -> None:
+    hints: Any = {"metadata": {"k": "v"}, "store": True, "service_tier": "flex", "user": "u1", "prompt_cache_key": "k"}
+
+    for model in ("openai", "anthropic"):
+        assert sdks.openai.chat.completions.create(model=model, messages=SAYS, **hints).choices[0].message.content
+
+
+@each_dialect
+def test_an_answer_that_another_provider_goes_on_with(sdks: Sdks, model: str) -> None:
+    asked: Any = {"model": f"{model}-continued", "messages": SAYS, "extra_headers": {"X-Nightdesk-Continue": "true"}}
+
+    chunks = list(sdks.openai.chat.completions.create(**asked, stream=True))
+    with sdks.openai.chat.completions.stream(**asked) as stream:
+        helped = stream.get_final_completion()
+
+    told = [chunk.model_extra["nightdesk"] for chunk in chunks if "nightdesk" in (chunk.model_extra or {})]
+    assert told == [{"continued_by": "anthropic" if model == "openai" else "openai"}]
+    # Who looks at the first choice of each chunk finds one.
+    text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
+    assert helped.choices[0].message.content == text
+    assert helped.choices[0].finish_reason == "stop"
 
 
 # Tools

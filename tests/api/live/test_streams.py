@@ -1,12 +1,15 @@
 """Streams, from the first event to the last, and again from any place."""
 
+import uuid
 from typing import Any
 
 import httpx
+import pytest
 from pytest_django import Settings
 
-from inference.models import ProviderAccount, Route, Target
+from inference.models import ProviderAccount
 from tests.api.live.conftest import Live
+from tests.factories import make_provider, make_route
 
 CHAT: dict[str, Any] = {
     "model": "openai-chat",
@@ -83,18 +86,36 @@ def test_a_cut_after_the_first_token_is_never_a_clean_end(live: Live) -> None:
     assert event.estimated
 
 
-def test_an_answer_that_was_cut_goes_on_at_the_next_provider_if_asked_for(live: Live) -> None:
-    Target.objects.create(
-        route=Route.objects.get(model="cut-chat"),
-        provider=ProviderAccount.objects.get(name="sim-anthropic"),
-        upstream_model="claude-haiku-4-5",
-        position=2,
-    )
+def make_broken_off(live: Live) -> None:
+    """A route whose first provider breaks off, with a key of its own: none of the others' breakers knows of it."""
+    broken = make_provider("sim-broken", base_url=live.simulator.openai_url, api_key=uuid.uuid4().hex.encode())
+    on = ProviderAccount.objects.get(name="sim-anthropic")
+    make_route("broken-off", (broken, "gpt-4o-mini@cut_after_n=5"), (on, "claude-haiku-4-5"))
 
-    data = lines_of(
-        live.post("/v1/chat/completions", {**CHAT, "model": "cut-chat"}, x_nightdesk_continue="true").text, "data"
-    )
 
-    assert data[-1] == "[DONE]"
-    assert sum('"content":"' in each for each in data) > 5
-    assert {event.provider for event in live.usage(2)} == {"sim-openai", "sim-anthropic"}
+@pytest.mark.parametrize(
+    ("path", "end"),
+    [("/v1/chat/completions", "[DONE]"), ("/v1/messages", "message_stop"), ("/v1/chat", "finish_reason")],
+)
+def test_an_answer_that_was_cut_goes_on_at_the_next_provider_if_asked_for(live: Live, path: str, end: str) -> None:
+    make_broken_off(live)
+
+    body = {**CHAT, "model": "broken-off", "max_tokens": 200}
+    data = lines_of(live.post(path, body, x_nightdesk_continue="true").text, "data")
+
+    assert end in data[-1]
+    (mark,) = [index for index, each in enumerate(data) if '"nightdesk":{"continued_by":"sim-anthropic"}' in each]
+    said = [index for index, each in enumerate(data) if '"delta":{"content":"' in each or '"text_delta"' in each]
+    assert len([index for index in said if index < mark]) == 5
+    assert said[-1] > mark
+    assert {event.provider for event in live.usage(2)} == {"sim-broken", "sim-anthropic"}
+
+
+def test_an_answer_that_only_one_dialect_can_give_is_not_gone_on_with(live: Live) -> None:
+    make_broken_off(live)
+
+    body = {**CHAT, "model": "broken-off", "n": 2}
+    data = lines_of(live.post("/v1/chat/completions", body, x_nightdesk_continue="true").text, "data")
+
+    assert any('"index":1' in each for each in data)
+    assert '"upstream_stream_interrupted"' in data[-1]

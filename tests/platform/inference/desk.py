@@ -48,18 +48,25 @@ class Written:
 class Desk:
     """Scripted providers by name, asked in this order."""
 
-    def __init__(self, **scripts: Scripted) -> None:
+    def __init__(self, *, dialect: Dialect = Dialect.OPENAI, **scripts: Scripted) -> None:
         self.scripts = scripts
+        self.dialect = dialect
         self.ledger = Written()
         self.trace = Trace("job_1:1")
         self.budgets = RetryBudgets(share=0.2, floor=1000)
         self.breaker: Breaker = NO_BREAKER
 
     async def ask(
-        self, *, deadline_seconds: float = 30, keys: bool = True, asked_before: bool = False, whole: bool = False
+        self,
+        request: ChatRequest = REQUEST,
+        *,
+        deadline_seconds: float = 30,
+        keys: bool = True,
+        asked_before: bool = False,
+        whole: bool = False,
     ) -> Result:
         return await complete(
-            REQUEST,
+            request,
             self.targets(keys=keys),
             trace=self.trace,
             ledger=self.ledger,
@@ -88,7 +95,7 @@ class Desk:
 
     def targets(self, *, keys: bool = True) -> tuple[Target, ...]:
         return tuple(
-            Target(ProviderSpec(name, Dialect.OPENAI, "http://x", "sk" if keys else None), f"{name}-model", position)
+            Target(ProviderSpec(name, self.dialect, "http://x", "sk" if keys else None), f"{name}-model", position)
             for position, name in enumerate(self.scripts, 1)
         )
 

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from inference.cache import Recalled, key_of, keys_of_inputs, recalled
+from providers.dialects import anthropic, openai
 from providers.errors import BadResponse
 from providers.types import (
     ChatRequest,
@@ -47,6 +48,48 @@ def test_the_same_request_has_the_same_key_whatever_the_order_of_names() -> None
 )
 def test_another_request_has_another_key(changes: dict[str, Any]) -> None:
     assert key_of("site", CHAT) != key_of("site", replace(CHAT, **changes))
+
+
+SENT: dict[str, Any] = {
+    "model": "desk",
+    "messages": [{"role": "user", "content": "Hello", "x": {"a": 1, "b": 2}}],
+    "y": 1,
+}
+
+
+def sent(body: dict[str, Any] | bytes = SENT, **changes: Any) -> bytes | None:
+    return key_of("site", replace(openai.decode_chat(body), **changes))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {**SENT, "y": 2},
+        {**SENT, "n": 2},
+        {**SENT, "service_tier": "flex"},
+        {**SENT, "messages": [{"role": "user", "content": "Hello", "x": {"a": 1, "b": 3}}]},
+    ],
+)
+def test_whatever_else_is_sent_has_another_key(other: dict[str, Any]) -> None:
+    assert sent(other) != sent()
+
+
+def test_a_bound_of_the_desk_s_has_another_key() -> None:
+    assert sent(max_tokens=5) != sent()
+
+
+def test_versions_and_betas_have_keys_of_their_own() -> None:
+    read = anthropic.parse_chat({**SENT, "max_tokens": 5})
+    headers = [{}, {"anthropic-beta": "a"}, {"anthropic-beta": "b"}, {"anthropic-version": "2023-06-01"}]
+
+    assert len({key_of("site", anthropic.to_chat_request(read, each)) for each in headers}) == 4
+
+
+def test_what_is_sent_has_the_same_key_however_it_is_written_and_delivered() -> None:
+    turned = b"""{"y" : 1, "stream": false,
+        "messages": [{"x": {"b": 2, "a": 1}, "content": "Hell\\u006f", "role": "user"}], "model": "desk"}"""
+
+    assert sent(turned) == sent()
 
 
 def test_no_site_and_no_wire_finds_the_answer_of_another() -> None:

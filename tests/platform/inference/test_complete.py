@@ -9,8 +9,10 @@ from inference.complete import Answered, PutOff, Unanswered
 from inference.errors import NoProvider
 from inference.retry_budget import RetryBudgets
 from providers import errors
+from providers.dialects import openai
+from providers.dialects.errors import InvalidRequest
 from providers.scripted import Scripted
-from providers.types import Completion, Finished, FinishReason, InferenceRequest, TextDelta, Usage
+from providers.types import Completion, Dialect, Finished, FinishReason, InferenceRequest, TextDelta, Usage
 from tests.platform.inference.desk import BUSY, HELLO, Desk, Written
 
 
@@ -220,3 +222,38 @@ async def test_a_whole_answer_is_asked_for_as_one_and_keeps_what_the_provider_wr
     # Its first byte comes with its last; there is nothing to wait for in between.
     call = plain.received[0].call
     assert call.first_byte_seconds == call.total_seconds > 29
+
+
+SEVERAL = openai.decode_chat({"model": "desk", "messages": [{"role": "user", "content": "x"}], "n": 2})
+
+
+async def test_what_cannot_be_put_together_is_asked_for_as_a_whole() -> None:
+    class Plain(Scripted):
+        """Knows no streams."""
+
+        stream = None  # type: ignore[assignment]
+
+    written = Completion("c", "m", "A", FinishReason.STOP, Usage(9, 2), others=("B",), body=b'{"choices": [1, 2]}')
+    desk = Desk(one=Plain(written))
+
+    result = await desk.ask(SEVERAL)
+
+    assert isinstance(result, Answered)
+    assert result.answer == written
+
+
+async def test_where_no_target_can_say_it_none_is_asked() -> None:
+    desk = Desk(one=Scripted(), dialect=Dialect.ANTHROPIC)
+
+    with pytest.raises(InvalidRequest, match="'n'"):
+        await desk.ask(SEVERAL)
+    assert desk.ledger.opened == []
+
+
+async def test_a_whole_answer_without_usage_is_estimated_by_what_it_says() -> None:
+    desk = Desk(one=Scripted(Completion("c", "m", "A" * 30, FinishReason.STOP, None, others=("B" * 60,), body=b"{}")))
+
+    await desk.ask(whole=True)
+
+    (call,) = desk.trace.closed
+    assert (call.estimated, call.usage.output_tokens) == (True, 30)

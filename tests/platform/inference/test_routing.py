@@ -11,7 +11,9 @@ from pytest_django import Settings
 from core.threads import DatabaseThreads
 from inference import routing
 from inference.errors import UnknownModel
-from inference.routing import Glances, ProviderSpec, Target, order
+from inference.routing import Glances, ProviderSpec, Target, able, order
+from providers.dialects import openai
+from providers.dialects.errors import InvalidRequest
 from providers.types import Dialect
 from tests.factories import make_provider, make_route
 from tests.polling import wait_until
@@ -29,6 +31,23 @@ def test_lower_positions_come_first_whatever_their_weight() -> None:
     given = [target("third", 3, 100), target("first", 1), target("second", 2, 50)]
 
     assert names(order(given, random.Random(1))) == ["first", "second", "third"]
+
+
+SENT = {"model": "m", "messages": [{"role": "user", "content": "x"}], "n": 2}
+
+
+def test_what_only_one_dialect_can_say_is_for_the_targets_that_speak_it() -> None:
+    speaking = tuple(
+        Target(ProviderSpec(dialect, dialect, "http://x", "sk"), "m")
+        for dialect in (Dialect.ANTHROPIC, Dialect.AZURE, Dialect.OPENAI)
+    )
+    plain = openai.decode_chat({**SENT, "n": 1, "metadata": {"k": "v"}})
+
+    assert names(able(speaking, openai.decode_chat(SENT))) == ["azure", "openai"]
+    assert names(able(speaking, plain)) == ["anthropic", "azure", "openai"]
+    with pytest.raises(InvalidRequest) as caught:
+        able(speaking[:1], openai.decode_chat(SENT))
+    assert (caught.value.param, caught.value.code) == ("n", "unsupported_parameter")
 
 
 def test_targets_of_one_position_share_the_load_by_weight() -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from providers.adapters import Anthropic, AzureOpenAI, OpenAI, connect
+from providers.dialects import openai
 from providers.dialects.openai_upstream import Flavor
 from providers.errors import Interrupted, Rejected, Unsupported
 from providers.types import (
@@ -13,6 +14,7 @@ from providers.types import (
     ChatRequest,
     Dialect,
     EmbeddingRequest,
+    JSONObject,
     Message,
     Role,
     TextDelta,
@@ -161,6 +163,38 @@ async def test_a_quote_of_the_prompt_is_recognized(upstream: Upstream, call: Cal
 
     with pytest.raises(Rejected, match="quotes the request"):
         await provider.embed(EmbeddingRequest("m", (text,)), call)
+    await provider.close()
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"prediction": {"type": "content", "content": "a secret of the baker that is longer than two windows"}},
+        {
+            "messages": [
+                {
+                    "role": "user",
+                    "content": [
+                        {"type": "file", "file": {"x": "a secret of the baker that is longer than two windows"}}
+                    ],
+                }
+            ]
+        },
+    ],
+)
+async def test_a_quote_of_what_only_the_provider_can_read_is_recognized(
+    upstream: Upstream, call: CallContext, fields: JSONObject
+) -> None:
+    upstream.plays(
+        answers(
+            b'{"error": {"message": "No prediction with: a secret of the baker that is longer than two windows"}}', 400
+        )
+    )
+    provider = OpenAI(api_key=KEY, base_url=upstream.url)
+    body = {"model": "m", "messages": [{"role": "user", "content": "x"}], **fields}
+
+    with pytest.raises(Rejected, match="quotes the request"):
+        await provider.complete(openai.decode_chat(body), call)
     await provider.close()
 
 

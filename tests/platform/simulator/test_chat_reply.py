@@ -189,6 +189,23 @@ def test_a_long_text_is_answered_with_sentences_of_its_own(openai: OpenAI) -> No
     assert "Summarize" not in answer
 
 
+@pytest.mark.parametrize("streamed", [False, True])
+def test_likelihoods_come_with_each_token(openai: OpenAI, streamed: bool) -> None:
+    wanted: Any = {"messages": says("Hello"), "n": 2, "logprobs": True, "top_logprobs": 3}
+    if streamed:
+        with openai.chat.completions.stream(model=MODEL, **wanted) as chunks:
+            answer: Any = chunks.get_final_completion()
+    else:
+        answer = openai.chat.completions.create(model=MODEL, **wanted)
+
+    for choice in answer.choices:
+        tokens = choice.logprobs.content
+        assert "".join(token.token for token in tokens) == choice.message.content
+        assert bytes(tokens[0].bytes).decode() == tokens[0].token
+        assert {len(token.top_logprobs) for token in tokens} == {3}
+        assert tokens[0].logprob <= 0
+
+
 def test_n_choices_are_all_counted(openai: OpenAI) -> None:
     answer = openai.chat.completions.create(model=MODEL, messages=says("Hello"), n=3)
 

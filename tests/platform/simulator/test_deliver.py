@@ -126,6 +126,16 @@ def test_more_deltas_than_there_are_means_before_the_finish(simulator: Simulator
     assert b'"finish_reason":"stop"' not in answer
 
 
+@pytest.mark.parametrize("events", range(8))
+def test_a_stream_can_be_cut_after_any_event(simulator: SimulatorProcess, events: int) -> None:
+    with asking(simulator, cut_after_events=events, deltas=4) as plug:
+        answer = read_to_end(plug)
+
+    # The role, four deltas, the finish, and perhaps the usage before the end.
+    assert answer.count(b"data: ") == min(events, 7)
+    assert simulator.journal()[0]["outcome"] == "cut"
+
+
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("after", [0, 2])
 def test_a_stall_keeps_the_connection_open_and_silent(simulator: SimulatorProcess, stream: bool, after: int) -> None:

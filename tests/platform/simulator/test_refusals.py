@@ -207,6 +207,7 @@ REFUSED_CHATS: list[tuple[dict[str, Any], str | None, str | None]] = [
     ({"model": "o3", "max_tokens": 5}, "unsupported_parameter", "max_tokens"),
     ({"tool_choice": "required"}, None, "tool_choice"),
     ({"stream_options": {"include_usage": True}}, None, "stream_options"),
+    ({"top_logprobs": 2}, None, "top_logprobs"),
     ({"model": "gpt-6-luna", "tools": [TOOL], "reasoning_effort": "low"}, None, "reasoning_effort"),
     ({"model": "gpt-6-astra", "tools": [TOOL]}, None, "reasoning_effort"),
     ({"model": "gpt-6.1-sol", "reasoning_effort": "none"}, "unsupported_value", "reasoning_effort"),

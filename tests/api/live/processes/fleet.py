@@ -231,11 +231,12 @@ class Caller:
 
 def check_account(entry: Mapping[str, Any], event: UsageEvent) -> None:
     """Compare what the provider served with what the desk accounts for: estimated only where it was not told."""
+    # A reset takes along what was not read yet, and who has left reads nothing.
+    was_read = event.outcome in (Outcome.OK, Outcome.ERROR) and entry["outcome"] != "rst"
     if event.estimated:
         assert event.input_tokens > 0, entry
-        # An answer without its last word: nobody knows whether the usage that came is all of it.
-        assert event.outcome != Outcome.OK or not entry["usage_reported"], entry
-    elif event.outcome == Outcome.OK:
+        assert not (was_read and entry["usage_reported"]), entry
+    elif entry["usage_reported"]:
         assert (event.input_tokens, event.output_tokens) == (entry["input_tokens"], entry["output_tokens"]), entry
     else:
         # Refused: nothing was worked on.

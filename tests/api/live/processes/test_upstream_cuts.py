@@ -34,11 +34,38 @@ class Case:
 
 CASES = [Case(*each) for each in product(PROVIDERS, FAULTS, PROVIDERS)]
 
+#: How many events a stream with pings has, those that are no deltas included, and how many before the first delta.
+#: OpenAI: role, deltas, pings, finish, usage, [DONE].
+#: Anthropic: message_start, content_block_start, ping, deltas, pings, content_block_stop, message_delta, message_stop.
+EVENTS = {Dialect.OPENAI: DELTAS + 6, Dialect.ANTHROPIC: DELTAS + 8}
+BEGINNING = {Dialect.OPENAI: 1, Dialect.ANTHROPIC: 3}
+
+
+@dataclass(frozen=True, slots=True)
+class EventCase:
+    """A stream that is cut after so many events, of any kind."""
+
+    provider: Dialect
+    events: int
+    dialect: Dialect
+
+    @property
+    def place(self) -> tuple[Dialect, str]:
+        return self.provider, f"deltas={DELTAS},ping_every=2,cut_after_events={self.events}"
+
+
+EVENT_CASES = [
+    EventCase(provider, events, dialect)
+    for provider, dialect in product(PROVIDERS, PROVIDERS)
+    for events in range(EVENTS[provider] + 1)
+]
+
 
 @pytest.fixture(scope="module")
 def routes(desk: Desk) -> None:
     faulty = list(product(PROVIDERS, FAULTS))
     desk.make_routes([[each] for each in faulty])
+    desk.make_routes([[place] for place in dict.fromkeys(case.place for case in EVENT_CASES)])
     desk.make_routes([[(provider, fault), (other(provider), "deltas=4")] for provider, fault in faulty])
     desk.webs(1)
 
@@ -72,6 +99,29 @@ def test_a_stream_that_is_cut_anywhere_ends_in_an_error_of_the_dialect(
             assert error_in(answer.events, case.dialect) is not None, (case, answer.body)
             assert not has_clean_end(answer.events, case.dialect), case
     caller.settled()
+
+
+def test_a_stream_that_is_cut_after_any_event_is_an_error_and_its_account_is_right(
+    desk: Desk, caller: Caller, routes: None
+) -> None:
+    answers = at_once(*(post(desk, caller, case.dialect, desk.model(case.place), stream=True) for case in EVENT_CASES))
+
+    for case, answer in zip(EVENT_CASES, answers, strict=True):
+        assert answer.is_whole, case
+        if case.events <= BEGINNING[case.provider]:
+            assert answer.status == 502, (case, answer.raw)
+            assert answer.json()["error"]["message"], case
+        else:
+            # With its last word, it is no cut.
+            is_cut = case.events < EVENTS[case.provider]
+            assert answer.status == 200, (case, answer.raw)
+            assert (error_in(answer.events, case.dialect) is not None) is is_cut, (case, answer.body)
+            assert has_clean_end(answer.events, case.dialect) is not is_cut, case
+    calls = caller.settled().values()
+    # Some were asked twice: nobody had been shown anything yet.
+    assert len(calls) >= len(EVENT_CASES)
+    for entry, event in calls:
+        assert event.estimated is not entry["usage_reported"], entry
 
 
 def test_a_whole_answer_that_is_cut_is_an_error(desk: Desk, caller: Caller, routes: None) -> None:

@@ -147,20 +147,6 @@ def test_one_field_arrives_as(fields: JSONObject, name: str, value: object) -> N
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
-        # What we cannot do.
-        ({"top_k": 5}, "top_k"),
-        ({"speed": "fast"}, "speed"),
-        ({"inference_geo": "us"}, "inference_geo"),
-        ({"container": "c"}, "container"),
-        ({"mcp_servers": [{}]}, "mcp_servers"),
-        ({"tools": [{"type": "web_search_20250305", "name": "web_search"}]}, "tools.0.type"),
-        ({"messages": [{"role": "user", "content": [{"type": "document", "source": {}}]}]}, "messages.0.content.0"),
-        ({"messages": [{"role": "assistant", "content": [{"type": "document"}]}]}, "messages.0.content.0"),
-        (
-            {"messages": [{"role": "user", "content": [{"type": "image", "source": {"type": "file"}}]}]},
-            "messages.0.content.0.source",
-        ),
-        # What nobody can do.
         ({"max_tokens": 0}, "max_tokens"),
         ({"max_tokens": 1.5}, "max_tokens"),
         ({"messages": []}, "messages"),
@@ -204,7 +190,7 @@ def test_one_field_arrives_as(fields: JSONObject, name: str, value: object) -> N
             "messages.0.content.0.source.data",
         ),
         ({"messages": [{"role": "user", "content": "a\0b"}]}, "messages.0.content"),
-        ({"n": 1}, "n"),
+        ({"tools": [{"input_schema": {}}]}, "tools.0.name"),
     ],
 )
 def test_what_is_wrong_is_refused_and_named(fields: JSONObject, param: str) -> None:
@@ -212,10 +198,72 @@ def test_what_is_wrong_is_refused_and_named(fields: JSONObject, param: str) -> N
 
 
 @pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"top_k": 5}, "top_k"),
+        ({"speed": "fast"}, "speed"),
+        ({"inference_geo": "us"}, "inference_geo"),
+        ({"container": "c"}, "container"),
+        ({"mcp_servers": [{}]}, "mcp_servers"),
+        ({"tools": [{"type": "web_search_20250305", "name": "web_search"}]}, "tools.0.type"),
+        ({"messages": [{"role": "user", "content": [{"type": "document", "source": {}}]}]}, "messages.0.content.0"),
+        ({"messages": [{"role": "assistant", "content": [{"type": "document"}]}]}, "messages.0.content.0"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image", "source": {"type": "file"}}]}]},
+            "messages.0.content.0.source",
+        ),
+        ({"messages": [{"role": "assistant", "content": [{"type": "hologram"}]}]}, "messages.0.content.0"),
+        (
+            {
+                "messages": [
+                    CALLING,
+                    {
+                        "role": "user",
+                        "content": [
+                            {"type": "tool_result", "tool_use_id": "toolu_a", "content": [{"type": "hologram"}]}
+                        ],
+                    },
+                ]
+            },
+            "messages.1.content.0.content.0",
+        ),
+        ({"tools": [{"type": "mcp_toolset", "mcp_server_name": "x"}]}, "tools.0.type"),
+        ({"n": 1}, "n"),
+    ],
+)
+def test_what_only_this_dialect_can_say_is_taken_and_named(fields: JSONObject, param: str) -> None:
+    request = anthropic.decode_chat(body(**fields))
+
+    assert request.only_sent is not None
+    assert request.only_sent.param == param
+
+
+def test_a_field_that_we_do_not_know_is_refused_in_anthropic_s_words_where_it_must_be() -> None:
+    refusal = anthropic.decode_chat(body(foo=1)).only_sent
+
+    assert refusal is not None
+    assert refusal.message == "foo: Extra inputs are not permitted"
+
+
+@pytest.mark.parametrize(
+    "content", [[{"type": "thinking", "thinking": "Hm.", "signature": "abc"}, {"type": "text", "text": "Hi"}], "Hi"]
+)
+def test_thoughts_that_are_sent_back_are_for_this_dialect_and_no_hindrance(content: Any) -> None:
+    request = anthropic.decode_chat(body(messages=[HELLO, {"role": "assistant", "content": content}, HELLO]))
+
+    assert request.only_sent is None
+
+
+def test_versions_and_betas_are_a_part_of_the_request() -> None:
+    headers = {"anthropic-version": "2026-10-21", "anthropic-beta": "a,b", "authorization": "Bearer nd_secret"}
+
+    assert anthropic.own_headers(headers) == {"anthropic-version": "2026-10-21", "anthropic-beta": "a,b"}
+
+
+@pytest.mark.parametrize(
     ("data", "message"),
     [
         ({"model": "m", "messages": [HELLO]}, "max_tokens: Field required"),
-        (body(foo=1), "foo: Extra inputs are not permitted"),
         (body(temperature=9), "temperature: Expected `float` <= 1.0"),
         (b"{", "The request body is not valid JSON: Input data was truncated"),
     ],

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from providers.dialects.anthropic_stream import AnthropicStream, AnthropicThrough
+from providers.dialects.encoding import StreamEncoder
 from providers.dialects.error_bodies import Fault
 from providers.dialects.sse import Frame
 from providers.types import (
@@ -210,7 +211,7 @@ def test_who_goes_on_goes_on_in_the_block_that_is_open(
     frames = [Frame(body["type"], json.dumps(body).encode()) for body in (started, *blocks, *ends)]
     encoder.encode(Burst((STARTED,), frames))
 
-    first = encoder.continued().encode(Burst((STARTED, TextDelta("b"))))[0]
+    first = encoder.continued("next")[0].encode(Burst((STARTED, TextDelta("b"))))[0]
 
     assert (first.event, json.loads(first.data)["index"]) == (first_event, index)
 
@@ -219,7 +220,7 @@ def test_who_goes_on_after_a_call_that_was_cut_does_not_wait_for_its_end() -> No
     encoder = AnthropicStream("m", "m")
     encoder.encode(Burst((STARTED, ToolCallStarted(0, "call_a", "f"), ToolCallDelta(0, '{"a'))))
 
-    frames = encoder.continued().encode(Burst((TextDelta("b"), ToolCallStarted(0, "call_b", "g"))))
+    frames = encoder.continued("next")[0].encode(Burst((TextDelta("b"), ToolCallStarted(0, "call_b", "g"))))
 
     assert [json.loads(frame.data)["index"] for frame in frames] == [0, 1, 1, 1, 2]
 
@@ -229,12 +230,20 @@ def test_a_call_that_passed_through_still_counts_when_another_goes_on() -> None:
     upstream = AnthropicStream("m", "m").encode(Burst((STARTED, ToolCallStarted(0, "call_a", "f"))))
     encoder.encode(Burst((STARTED, ToolCallStarted(0, "call_a", "f")), upstream))
 
-    frames = encoder.continued().encode(Burst((FINISHED,)))
+    frames = encoder.continued("next")[0].encode(Burst((FINISHED,)))
 
     assert json.loads(frames[-2].data)["delta"]["stop_reason"] == "tool_use"
 
 
+@pytest.mark.parametrize("encoder", [AnthropicStream("m", "m"), AnthropicThrough()])
+def test_a_ping_says_who_goes_on(encoder: StreamEncoder) -> None:
+    (frame,) = encoder.continued("next")[1]
+
+    assert frame.event == "ping"
+    assert json.loads(frame.data) == {"type": "ping", "nightdesk": {"continued_by": "next"}}
+
+
 def test_who_goes_on_where_nothing_was_said_begins_the_message() -> None:
-    frames = AnthropicThrough().continued().encode(Burst((STARTED, TextDelta("b"))))
+    frames = AnthropicThrough().continued("next")[0].encode(Burst((STARTED, TextDelta("b"))))
 
     assert json.loads(frames[0].data)["message"]["id"] == STARTED.id

@@ -29,6 +29,7 @@ from providers.types import (
     ToolCallDelta,
     ToolCallStarted,
     ToolChoice,
+    Unread,
     Usage,
 )
 from tests.platform.providers.vendors import recorded
@@ -414,7 +415,7 @@ def test_counts_are_cumulative_and_the_last_given_one_counts() -> None:
     assert events[-1] == Finished(FinishReason.STOP, Usage(7, 3))
 
 
-def test_the_input_of_a_server_tool_is_none_of_ours() -> None:
+def test_the_input_of_a_server_tool_is_counted_and_not_read() -> None:
     stream = (
         START
         + frame(type="content_block_start", index=0, content_block={"type": "server_tool_use", "id": "s", "name": "w"})
@@ -422,7 +423,7 @@ def test_the_input_of_a_server_tool_is_none_of_ours() -> None:
         + frame(type="content_block_stop", index=0)
     )
 
-    assert read(stream) == [Started("i", "m")]
+    assert read(stream) == [Started("i", "m"), Unread(""), Unread("{}")]
 
 
 def test_an_input_that_comes_whole_is_taken_whole() -> None:

@@ -39,8 +39,6 @@ def test_whatever_openai_s_body_may_say_can_be_said() -> None:
         ({"model": "m"}, "messages", "missing_required_parameter"),
         ({"model": "m", "messages": SAYS, "provider": ""}, "provider", "invalid_value"),
         ({"model": "m", "messages": SAYS, "request_id": "x" * 256}, "request_id", "invalid_value"),
-        ({"model": "m", "messages": SAYS, "tenant": "x"}, "tenant", "unknown_parameter"),
-        ({"model": "m", "messages": SAYS, "n": 2}, "n", "unsupported_parameter"),
     ],
 )
 def test_what_is_wrong_is_refused_and_named(body: dict[str, Any], param: str, code: str) -> None:
@@ -48,6 +46,14 @@ def test_what_is_wrong_is_refused_and_named(body: dict[str, Any], param: str, co
         decode_envelope(body)
 
     assert (caught.value.param, caught.value.code) == (param, code)
+
+
+def test_what_stands_on_the_envelope_is_not_for_the_provider() -> None:
+    sent = decode_envelope({"model": "m", "messages": SAYS, "provider": "openai", "request_id": "r-1"}).request.sent
+
+    assert sent is not None
+    assert set(sent.fields) == {"model", "messages"}
+    assert sent.only_here is None
 
 
 @pytest.mark.parametrize("data", [{"object": "chat.completion"}, Raw(b'{"object": "chat.completion"}')])

@@ -10,6 +10,7 @@ import pytest
 
 from providers.dialects import openai
 from providers.dialects.errors import InvalidRequest
+from providers.estimate import TOKENS_PER_IMAGE, estimate_tokens
 from providers.types import (
     ChatRequest,
     Completion,
@@ -180,23 +181,6 @@ def test_what_changes_no_answer_is_taken_and_has_no_effect(fields: JSONObject) -
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
-        # What we cannot do.
-        ({"n": 2}, "n"),
-        ({"logprobs": True}, "logprobs"),
-        ({"top_logprobs": 3}, "top_logprobs"),
-        ({"logit_bias": {"50256": -100}}, "logit_bias"),
-        ({"modalities": ["text", "audio"]}, "modalities"),
-        ({"audio": {"voice": "x", "format": "wav"}}, "audio"),
-        ({"web_search_options": {}}, "web_search_options"),
-        ({"functions": [{"name": "f"}]}, "functions"),
-        ({"function_call": "auto"}, "function_call"),
-        ({"tools": [{"type": "custom", "custom": {"name": "c"}}]}, "tools.0"),
-        ({"tool_choice": {"type": "allowed_tools", "allowed_tools": {}}}, "tool_choice"),
-        ({"messages": [{"role": "function", "name": "f", "content": "x"}]}, "messages.0.role"),
-        ({"messages": [{"role": "user", "content": [{"type": "input_audio"}]}]}, "messages.0.content.0"),
-        ({"messages": [{"role": "user", "content": [{"type": "file", "file": {}}]}]}, "messages.0.content.0"),
-        ({"messages": [{"role": "assistant", "audio": {"id": "a"}}]}, "messages.0.audio"),
-        # What nobody can do.
         ({"messages": []}, "messages"),
         ({"messages": "Hello"}, "messages"),
         ({"messages": [{"role": "user"}]}, "messages.0.content"),
@@ -249,7 +233,6 @@ def test_what_changes_no_answer_is_taken_and_has_no_effect(fields: JSONObject) -
         ),
         ({"messages": [{"role": "user", "content": "a\0b"}]}, "messages.0.content"),
         ({"user": "a\0"}, "user"),
-        ({"temprature": 1}, "temprature"),
     ],
 )
 def test_what_is_wrong_is_refused_and_named(fields: JSONObject, param: str) -> None:
@@ -257,10 +240,73 @@ def test_what_is_wrong_is_refused_and_named(fields: JSONObject, param: str) -> N
 
 
 @pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"n": 2}, "n"),
+        ({"logprobs": True}, "logprobs"),
+        ({"top_logprobs": 3}, "top_logprobs"),
+        ({"logit_bias": {"50256": -100}}, "logit_bias"),
+        ({"modalities": ["text", "audio"]}, "modalities"),
+        ({"audio": {"voice": "x", "format": "wav"}}, "audio"),
+        ({"web_search_options": {}}, "web_search_options"),
+        ({"functions": [{"name": "f"}]}, "functions"),
+        ({"function_call": "auto"}, "function_call"),
+        ({"tools": [{"type": "custom", "custom": {"name": "c"}}]}, "tools.0"),
+        ({"tool_choice": {"type": "allowed_tools", "allowed_tools": {}}}, "tool_choice"),
+        ({"messages": [{"role": "function", "name": "f", "content": "x"}]}, "messages.0.role"),
+        ({"messages": [{"role": "user", "content": [{"type": "input_audio"}]}]}, "messages.0.content.0"),
+        ({"messages": [{"role": "user", "content": [{"type": "file", "file": {}}]}]}, "messages.0.content.0"),
+        ({"messages": [{"role": "assistant", "audio": {"id": "a"}}]}, "messages.0.audio"),
+        ({"messages": [{"role": "user", "content": [{"type": "hologram", "x": 1}]}]}, "messages.0.content.0"),
+        ({"messages": [{"role": "assistant", "function_call": {"name": "f"}}]}, "messages.0.function_call"),
+        ({"messages": [{"role": "system", "content": [{"type": "hologram"}]}]}, "messages.0.content.0"),
+        ({"temprature": 1}, "temprature"),
+    ],
+)
+def test_what_only_this_dialect_can_say_is_taken_and_named(fields: JSONObject, param: str) -> None:
+    request = openai.decode_chat(body(**fields))
+
+    assert request.only_sent is not None
+    assert request.only_sent.param == param
+
+
+def test_a_field_that_we_do_not_know_is_refused_in_openai_s_words_where_it_must_be() -> None:
+    refusal = openai.decode_chat(body(foo=1)).only_sent
+
+    assert refusal is not None
+    assert (refusal.message, refusal.code) == ("Unrecognized request argument supplied: foo", "unknown_parameter")
+
+
+def test_all_that_was_sent_is_kept_as_it_was_written() -> None:
+    sent = openai.decode_chat(
+        b'{"model": "m", "messages": [{"role": "user", "content": "x", "y": 1.0}], "z" : [ ]}'
+    ).sent
+
+    assert sent is not None
+    assert {name: bytes(value) for name, value in sent.fields.items()} == {
+        "model": b'"m"',
+        "messages": b'[{"role": "user", "content": "x", "y": 1.0}]',
+        "z": b"[ ]",
+    }
+
+
+def test_several_answers_are_counted() -> None:
+    assert openai.decode_chat(body(n=3)).answers == 3
+
+
+def test_what_is_not_read_counts_for_an_estimate() -> None:
+    file = {"type": "file", "file": {"file_data": "data:application/pdf;base64," + "A" * 100_000}}
+    with_file = body(messages=[{"role": "user", "content": [{"type": "text", "text": "Hello"}, file]}])
+
+    more = estimate_tokens(openai.decode_chat(with_file)) - estimate_tokens(openai.decode_chat(body()))
+
+    assert more == TOKENS_PER_IMAGE
+
+
+@pytest.mark.parametrize(
     ("data", "message", "code"),
     [
         ({"messages": [HELLO]}, "Missing required parameter: 'model'.", "missing_required_parameter"),
-        (body(foo=1), "Unrecognized request argument supplied: foo", "unknown_parameter"),
         (body(temperature=9), "Invalid value for 'temperature': Expected `float` <= 2.0.", "invalid_value"),
         (b"{", "We could not parse the JSON body of your request: Input data was truncated.", None),
         (b"[]", "Invalid value for the body: Expected `object`, got `array`.", "invalid_value"),
@@ -317,6 +363,12 @@ def test_inputs_to_embed_come_in_four_shapes(value: Any, inputs: Any) -> None:
     request = openai.decode_embedding({"model": "text-embedding-3-small", "input": value, "dimensions": 256})
 
     assert request == EmbeddingRequest("text-embedding-3-small", inputs, 256)
+
+
+def test_what_else_is_said_of_inputs_is_kept() -> None:
+    said = {"model": "m", "input": "a", "input_type": "query", "encoding_format": "base64"}
+
+    assert openai.decode_embedding(said).more == {"input_type": "query"}
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from providers.dialects.encoding import StreamEncoder
 from providers.dialects.error_bodies import Fault
 from providers.dialects.openai_stream import DONE, OpenAIStream, OpenAIThrough
 from providers.dialects.sse import Frame
@@ -134,13 +135,22 @@ def test_who_goes_on_keeps_the_name_of_the_answer() -> None:
     chunk = b'{"id":"c-9","created":8,"model":"m-9","choices":[{"index":0,"delta":{"role":"assistant"}}]}'
     encoder.encode(Burst((Started("c-9", "m-9"),), [Frame("", FILTERS), Frame("", chunk)]))
 
-    frames = encoder.continued().encode(Burst((Started("other", "other"), TextDelta("b"))))
+    frames = encoder.continued("next")[0].encode(Burst((Started("other", "other"), TextDelta("b"))))
 
     assert [(chunk["id"], chunk["created"], chunk["model"]) for chunk in map(_json, frames)] == [("c-9", 8, "m-9")]
 
 
+@pytest.mark.parametrize("encoder", [OpenAIStream("c-9", 8, "m"), OpenAIThrough()])
+def test_the_chunk_that_says_who_goes_on_is_a_chunk_that_says_nothing(encoder: StreamEncoder) -> None:
+    (frame,) = encoder.continued("next")[1]
+
+    chunk = _json(frame)
+    assert chunk["choices"] == [{"index": 0, "delta": {}, "logprobs": None, "finish_reason": None}]
+    assert chunk["nightdesk"] == {"continued_by": "next"}
+
+
 def test_who_goes_on_where_nothing_was_said_begins_the_answer() -> None:
-    first = _json(OpenAIThrough().continued().encode(Burst((STARTED, TextDelta("b"))))[0])
+    first = _json(OpenAIThrough().continued("next")[0].encode(Burst((STARTED, TextDelta("b"))))[0])
 
     assert (first["id"], first["model"], first["choices"][0]["delta"]["role"]) == (
         STARTED.id,

@@ -39,6 +39,7 @@ from providers.types import (
     ToolCallDelta,
     ToolCallStarted,
     ToolChoice,
+    Unread,
     Usage,
 )
 from tests.platform.providers.vendors import recorded
@@ -496,3 +497,83 @@ def test_the_last_frame_may_lack_its_blank_line_if_it_is_the_mark() -> None:
     assert reader.finished is None
     reader.read_last(Frame("", b"[DONE]"))
     assert reader.finished == Finished(FinishReason.LENGTH, None)
+
+
+# Several answers
+
+
+def of_answer(index: int, reason: str | None = None, **delta: Any) -> bytes:
+    choice = {"index": index, "delta": delta, "finish_reason": reason}
+    return b"data: " + json.dumps({"id": "i", "model": "m", "choices": [choice]}).encode() + b"\n\n"
+
+
+TOLD = b'data: {"choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": 4}}\n\n'
+MARK = b"data: [DONE]\n\n"
+
+
+def read_several(data: bytes, answers: int) -> tuple[list[StreamEvent], EventReader]:
+    reader = EventReader(answers)
+    return [event for frame in Decoder().feed(data) for event in reader.read(frame)], reader
+
+
+def test_of_several_answers_the_first_is_read_and_all_are_counted() -> None:
+    call = {"index": 0, "id": "c", "function": {"name": "f", "arguments": "{}"}}
+    events, reader = read_several(
+        of_answer(0, content="A")
+        + of_answer(1, content="B")
+        + of_answer(1, tool_calls=[call])
+        + of_answer(1, "length")
+        + of_answer(0, "stop")
+        + TOLD
+        + MARK,
+        2,
+    )
+
+    assert events == [Started("i", "m"), TextDelta("A"), Unread("B"), Unread("f{}")]
+    assert reader.finished == Finished(FinishReason.STOP, Usage(9, 4))
+
+
+def test_an_end_before_each_of_several_answers_has_one_is_a_cut() -> None:
+    _, reader = read_several(of_answer(0, "stop") + TOLD + MARK, 2)
+
+    assert (reader.finished, reader.usage) == (None, None)
+
+
+def test_usage_counts_once_the_answers_are_whole() -> None:
+    _, early = read_several(TOLD + of_answer(0, content="A"), 1)
+    _, told = read_several(of_answer(0, "stop") + TOLD, 1)
+
+    assert (early.usage, told.usage, told.finished) == (None, Usage(9, 4), None)
+
+
+def test_what_has_no_place_in_the_neutral_form_is_counted() -> None:
+    events, _ = read_several(
+        of_answer(0, audio={"id": "a", "transcript": "Hi"})
+        + of_answer(0, function_call={"name": "f", "arguments": "{"}),
+        1,
+    )
+
+    assert events == [Started("i", "m"), Unread("Hi"), Unread("f{")]
+
+
+def test_a_custom_tool_is_called_with_its_input() -> None:
+    events, _ = read_several(
+        of_answer(
+            0, tool_calls=[{"index": 0, "id": "c", "type": "custom", "custom": {"name": "sql", "input": "SELECT"}}]
+        )
+        + of_answer(0, tool_calls=[{"index": 0, "custom": {"input": " 1"}}]),
+        1,
+    )
+
+    assert events[1:] == [ToolCallStarted(0, "c", "sql"), ToolCallDelta(0, "SELECT"), ToolCallDelta(0, " 1")]
+
+
+def test_a_whole_answer_counts_all_of_several() -> None:
+    choices = [
+        {"index": 1, "message": {"content": "B"}, "finish_reason": "length"},
+        {"index": 0, "message": {"content": "A"}, "finish_reason": "stop"},
+    ]
+
+    completion = to_completion(json.dumps({"id": "i", "model": "m", "choices": choices}).encode())
+
+    assert (completion.text, completion.finish_reason, completion.others) == ("A", FinishReason.STOP, ("B",))

@@ -80,7 +80,7 @@ def test_another_provider_goes_on_in_the_same_answer(said: list[Burst], share: f
         for encoder in encoders(provider, caller):
             before = encode_all(encoder, cut)
 
-            after = encode_all(encoder.continued(), more)
+            after = encode_all(encoder.continued("next")[0], more)
 
             got, first, rest = heard(read_all(caller, [*before, *after])), heard(cut), heard(more)
             assert (got.text, got.reasoning) == (first.text + rest.text, first.reasoning + rest.reasoning)

@@ -3,6 +3,7 @@
 import json
 
 from providers.dialects.error_bodies import Fault
+from providers.dialects.openai_stream import OpenAIStream
 from providers.dialects.wordpress_stream import WordPressStream
 from providers.types import Burst, Finished, FinishReason, Started, TextDelta, ToolCallStarted, Usage
 
@@ -10,8 +11,12 @@ STARTED = Started("id", "m-2026")
 CUT = Fault(502, "server_error", "upstream_stream_interrupted", "Cut.")
 
 
+def encoder_of(answer_id: str) -> WordPressStream:
+    return WordPressStream(answer_id, OpenAIStream(answer_id, 5, "m"))
+
+
 def test_the_end_is_an_event_that_a_page_can_listen_for() -> None:
-    encoder = WordPressStream("stm_1", 5, "m")
+    encoder = encoder_of("stm_1")
 
     *chunks, done = encoder.encode(Burst((STARTED, TextDelta("a"), Finished(FinishReason.LENGTH, Usage(3, 2)))))
 
@@ -24,13 +29,13 @@ def test_the_end_is_an_event_that_a_page_can_listen_for() -> None:
 
 
 def test_usage_that_nobody_knows_is_null() -> None:
-    frames = WordPressStream("stm_1", 5, "m").encode(Burst((STARTED, Finished(FinishReason.STOP, None))))
+    frames = encoder_of("stm_1").encode(Burst((STARTED, Finished(FinishReason.STOP, None))))
 
     assert json.loads(frames[-1].data)["usage"] is None
 
 
 def test_a_failure_is_an_event_and_then_there_is_no_end() -> None:
-    encoder = WordPressStream("stm_1", 5, "m")
+    encoder = encoder_of("stm_1")
     encoder.encode(Burst((STARTED, TextDelta("a"))))
 
     (frame,) = encoder.interrupt(CUT)
@@ -40,10 +45,10 @@ def test_a_failure_is_an_event_and_then_there_is_no_end() -> None:
 
 
 def test_another_provider_goes_on_without_beginning_again() -> None:
-    encoder = WordPressStream("stm_1", 5, "m")
+    encoder = encoder_of("stm_1")
     encoder.encode(Burst((STARTED, ToolCallStarted(0, "call_a", "f"))))
 
-    text, call = encoder.continued().encode(
+    text, call = encoder.continued("next")[0].encode(
         Burst((Started("other", "other"), TextDelta("b"), ToolCallStarted(0, "b", "g")))
     )
 

@@ -1,0 +1,272 @@
+"""A caller's body on its way to a provider of the same dialect: all of it arrives, but for what must be changed."""
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+import pytest
+
+from providers.catalogue import Model, find_model
+from providers.dialects import anthropic, anthropic_upstream, openai, openai_upstream
+from providers.dialects.openai_upstream import COMPATIBLE, OPENAI, Flavor
+from providers.errors import Unsupported
+from providers.types import ChatRequest, JSONObject
+
+HELLO: JSONObject = {"role": "user", "content": "Hello"}
+
+#: Nested, unknown, and known by one vendor only.
+OPENAI_BODY: JSONObject = {
+    "model": "desk",
+    "messages": [
+        {"role": "developer", "content": "Be brief.", "name": "boss", "x_note": {"a": [1, 2.0, None]}},
+        {
+            "role": "user",
+            "content": [
+                {"type": "text", "text": "Look", "x_weight": 0.5},
+                {"type": "file", "file": {"file_id": "file-1"}},
+                {"type": "hologram", "data": "…"},
+            ],
+        },
+        {"role": "assistant", "content": "Hm.", "reasoning_content": "Let me see.", "audio": {"id": "a"}},
+        HELLO,
+    ],
+    "n": 2,
+    "logprobs": True,
+    "top_logprobs": 3,
+    "prediction": {"type": "content", "content": "x"},
+    "service_tier": "flex",
+    "metadata": {"k": "v"},
+    "store": True,
+    "user": "u1",
+    "safety_identifier": "s1",
+    "stop": "END",
+    "seed": 7,
+    "tools": [
+        {"type": "function", "function": {"name": "f", "x_cost": 1}, "x_cache": True},
+        {"type": "custom", "custom": {"name": "c"}},
+    ],
+    "temperature": 0.5,
+    "vendor_setting": {"deep": [{"er": True}]},
+}
+ANTHROPIC_BODY: JSONObject = {
+    "model": "desk",
+    "max_tokens": 100,
+    "system": [{"type": "text", "text": "Be brief.", "cache_control": {"type": "ephemeral", "ttl": "1h"}}],
+    "messages": [
+        {"role": "user", "content": [{"type": "document", "source": {"type": "text", "data": "x"}, "title": "T"}]},
+        {
+            "role": "assistant",
+            "content": [
+                {"type": "thinking", "thinking": "Hm.", "signature": "abc"},
+                {"type": "server_tool_use", "id": "s", "name": "web_search", "input": {"q": "x"}},
+                {"type": "text", "text": "Hi", "citations": [{"cited_text": "x"}]},
+            ],
+        },
+        HELLO,
+    ],
+    "top_k": 5,
+    "temperature": 0.5,
+    "thinking": {"type": "enabled", "budget_tokens": 1024, "display": "omitted"},
+    "metadata": {"user_id": "u1"},
+    "tools": [{"type": "web_search_20250305", "name": "web_search", "max_uses": 3}],
+    "mcp_servers": [{"type": "url", "url": "https://x.test", "name": "x"}],
+    "beta_setting": {"deep": [{"er": True}]},
+}
+
+
+def sent_to_openai(body: JSONObject, **kwargs: Any) -> JSONObject:
+    return _decoded(openai_upstream.to_payload(_upstream(openai.decode_chat(body)), **kwargs))
+
+
+def sent_to_anthropic(body: JSONObject, **kwargs: Any) -> JSONObject:
+    return _decoded(anthropic_upstream.to_payload(_upstream(anthropic.decode_chat(body)), **kwargs))
+
+
+def _upstream(request: ChatRequest) -> ChatRequest:
+    return replace(request, model="upstream")
+
+
+def _decoded(payload: JSONObject) -> JSONObject:
+    decoded: JSONObject = json.loads(msgspec.json.encode(payload))
+    return decoded
+
+
+def model(vendor: str, name: str) -> Model:
+    found = find_model(vendor, name)
+    assert found is not None
+    return found
+
+
+def test_openai_gets_all_that_was_sent() -> None:
+    assert sent_to_openai(OPENAI_BODY) == {**OPENAI_BODY, "model": "upstream"}
+
+
+def test_anthropic_gets_all_that_was_sent() -> None:
+    body = {**ANTHROPIC_BODY, "max_tokens": 2000}
+
+    assert sent_to_anthropic(body) == {**body, "model": "upstream"}
+
+
+def test_numbers_arrive_as_they_were_written() -> None:
+    messages = b'[{"role": "user", "content": "x"}]'
+    body = b'{"model": "m", "messages": ' + messages + b', "big": 123456789012345678901234567890, "f": 1.00}'
+
+    payload = msgspec.json.encode(openai_upstream.to_payload(openai.decode_chat(body)))
+
+    assert b'"big":123456789012345678901234567890' in payload
+    assert b'"f":1.00' in payload
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_how_an_answer_is_delivered_is_the_desk_s_business(stream: bool) -> None:
+    wanted = {"stream": True, "stream_options": {"include_usage": False, "include_obfuscation": False}}
+    body = {"model": "m", "messages": [HELLO], **wanted}
+
+    payload = sent_to_openai(body, stream=stream)
+
+    asked = {"stream": True, "stream_options": {"include_obfuscation": False, "include_usage": True}}
+    assert payload == {"model": "upstream", "messages": [HELLO], **(asked if stream else {})}
+    assert ("stream" in sent_to_anthropic({**body, "max_tokens": 5, "stream_options": None}, stream=stream)) is stream
+
+
+def test_a_server_that_tells_no_usage_in_streams_is_not_asked_for_it() -> None:
+    payload = sent_to_openai({"model": "m", "messages": [HELLO]}, stream=True, flavor=Flavor(stream_usage=False))
+
+    assert payload == {"model": "upstream", "messages": [HELLO], "stream": True}
+
+
+@pytest.mark.parametrize(
+    ("sent", "flavor", "name", "arrives"),
+    [
+        ("max_tokens", OPENAI, "gpt-4o", "max_completion_tokens"),
+        ("max_completion_tokens", COMPATIBLE, None, "max_tokens"),
+        ("max_tokens", COMPATIBLE, "o3", "max_completion_tokens"),
+    ],
+)
+def test_the_most_tokens_are_named_as_the_server_knows_them(
+    sent: str, flavor: Flavor, name: str | None, arrives: str
+) -> None:
+    known = model("openai", name) if name else None
+
+    payload = sent_to_openai({"model": "m", "messages": [HELLO], sent: 9}, flavor=flavor, model=known)
+
+    assert payload == {"model": "upstream", "messages": [HELLO], arrives: 9}
+
+
+def test_a_narrow_token_s_bound_is_what_arrives() -> None:
+    request = openai.decode_chat({"model": "m", "messages": [HELLO]})
+    message = anthropic.decode_chat({"model": "m", "messages": [HELLO], "max_tokens": 500})
+
+    assert openai_upstream.to_payload(replace(request, max_tokens=20))["max_completion_tokens"] == 20
+    assert anthropic_upstream.to_payload(replace(message, max_tokens=20))["max_tokens"] == 20
+
+
+def test_what_a_model_of_openai_refuses_is_changed_for_it() -> None:
+    body = {
+        "model": "m",
+        "messages": [HELLO],
+        "temperature": 0.5,
+        "presence_penalty": 1,
+        "reasoning_effort": "max",
+        "verbosity": "low",
+        "max_tokens": 10**6,
+        "x": 1,
+    }
+    gpt_5, o3 = model("openai", "gpt-5"), model("openai", "o3")
+
+    assert sent_to_openai(body, model=gpt_5) == {
+        "model": "upstream",
+        "messages": [HELLO],
+        "reasoning_effort": "high",
+        "verbosity": "low",
+        "max_completion_tokens": gpt_5.max_output,
+        "x": 1,
+    }
+    assert "verbosity" not in sent_to_openai(body, model=o3)
+    assert "reasoning_effort" not in sent_to_openai(body, model=model("openai", "gpt-4o"))
+
+
+def test_a_server_that_knows_no_developers_is_told_of_the_system() -> None:
+    payload = sent_to_openai(
+        {"model": "m", "messages": [{"role": "developer", "content": "x", "y": 1}, HELLO]}, flavor=COMPATIBLE
+    )
+
+    assert payload["messages"] == [{"role": "system", "content": "x", "y": 1}, HELLO]
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "arrives"),
+    [
+        # A budget for a model that takes no budgets is an effort, and the other way round.
+        (
+            "claude-sonnet-5-5",
+            {"thinking": {"type": "enabled", "budget_tokens": 8000}, "temperature": 1, "top_k": 3},
+            {"output_config": {"effort": "medium"}},
+        ),
+        (
+            "claude-sonnet-4-5",
+            {"output_config": {"effort": "high", "format": {"type": "json_schema", "schema": {}}}},
+            {
+                "thinking": {"type": "enabled", "budget_tokens": 9999},
+                "output_config": {"format": {"type": "json_schema", "schema": {}}},
+            },
+        ),
+        # A budget must be less than the tokens of the whole answer, which a narrow token may have bounded.
+        (
+            "claude-sonnet-4-5",
+            {"thinking": {"type": "enabled", "budget_tokens": 20_000}},
+            {"thinking": {"type": "enabled", "budget_tokens": 9999}},
+        ),
+        ("claude-opus-5-5", {"thinking": {"type": "disabled"}}, {"output_config": {"effort": "low"}}),
+        ("claude-sonnet-4-5", {"thinking": {"type": "adaptive"}}, {}),
+        # What it takes it gets as it is.
+        (
+            "claude-sonnet-4-5",
+            {"thinking": {"type": "enabled", "budget_tokens": 2000, "display": "omitted"}, "top_k": 3},
+            {"thinking": {"type": "enabled", "budget_tokens": 2000, "display": "omitted"}, "top_k": 3},
+        ),
+        (
+            "claude-sonnet-5-5",
+            {"thinking": {"type": "adaptive", "display": "omitted"}, "output_config": {"effort": "max", "x": 1}},
+            {"thinking": {"type": "adaptive", "display": "omitted"}, "output_config": {"effort": "max", "x": 1}},
+        ),
+    ],
+)
+def test_what_a_model_of_anthropic_refuses_is_changed_for_it(
+    name: str, fields: JSONObject, arrives: JSONObject
+) -> None:
+    body = {"model": "m", "messages": [HELLO], "max_tokens": 10_000}
+
+    payload = sent_to_anthropic({**body, **fields}, model=model("anthropic", name))
+
+    assert payload == {**body, "model": "upstream", **arrives}
+
+
+def test_what_one_dialect_cannot_say_is_not_said_in_it() -> None:
+    with pytest.raises(Unsupported, match="'n' is not supported"):
+        anthropic_upstream.to_payload(openai.decode_chat({"model": "m", "messages": [HELLO], "n": 2}))
+    with pytest.raises(Unsupported, match="top_k"):
+        openai_upstream.to_payload(
+            anthropic.decode_chat({"model": "m", "messages": [HELLO], "max_tokens": 5, "top_k": 5})
+        )
+
+
+def test_hints_are_left_out_in_another_dialect() -> None:
+    hints = {"metadata": {"k": "v"}, "store": True, "service_tier": "flex", "prompt_cache_key": "k"}
+
+    payload = anthropic_upstream.to_payload(openai.decode_chat({"model": "m", "messages": [HELLO], **hints}))
+
+    assert payload == {"model": "m", "max_tokens": anthropic_upstream.MAX_TOKENS_ANY_MODEL, "messages": [HELLO]}
+
+
+def test_a_turn_of_the_model_s_is_added_to_what_was_sent() -> None:
+    request = openai.decode_chat(b'{"model": "m", "messages": [ {"role": "user", "content": "x", "y": 1} ] }')
+    assert request.sent is not None
+
+    payload = openai_upstream.to_payload(replace(request, sent=request.sent.with_turn('So "far"')))
+
+    assert _decoded(payload)["messages"] == [
+        {"role": "user", "content": "x", "y": 1},
+        {"role": "assistant", "content": 'So "far"'},
+    ]
