@@ -16,6 +16,7 @@ from api.live.edges import Wire, encode_error, status_for
 from core import clock, metrics
 from providers.dialects.sse_writer import KEEP_ALIVE, to_sse, to_unnumbered
 from streams.entries import About, Event
+from streams.errors import NeverBegan
 from streams.follow import Following
 from tenants import origins
 from tenants.admission.windows import Left
@@ -118,10 +119,17 @@ async def send_events(course: Course, reply: Reply, following: Following, events
 
 
 async def first_events(following: Following) -> Sequence[Event]:
-    """Wait for the beginning of a stream: what its answer's status is, is known with it."""
+    """Wait for the beginning of a stream: what its answer's status is, is known with it. None: the reader has all.
+
+    Raises:
+        NeverBegan: it ended without any. To answer with nothing would look like a whole answer.
+        StreamError, RedisAway: as `Following` does.
+    """
     async for events in following:
         if events:
             return events
+    if not following.position:
+        raise NeverBegan("The stream was ended before its first event; ask anew.")
     return ()
 
 

@@ -109,6 +109,8 @@ class Run:
         try:
             body = await self.whole()
         except asyncio.CancelledError:
+            # Without a word it would look like an empty answer.
+            self._write_problem(writer, _cancellation_of(writer))
             raise
         except Exception as error:
             self._write_problem(writer, problem_of(error))
@@ -192,8 +194,7 @@ class Run:
             outcome = "keep"
             await writer.finish(End("done"))
         except asyncio.CancelledError:
-            problem = STOPPED if writer.stream.canceled_because == "stopped" else CANCELED
-            self._interrupt(writer, encoder, problem)
+            self._interrupt(writer, encoder, _cancellation_of(writer))
             raise
         except Exception as error:
             problem = problem_of(error)
@@ -290,6 +291,10 @@ class Run:
         key = self._begun.ask.cache_key
         is_kept = key is not None and len(body) <= settings.CACHE_BODY_BYTES
         return (Cached(key, body, settings.CACHE_SECONDS),) if is_kept and key is not None else ()
+
+
+def _cancellation_of(writer: Writer) -> Problem:
+    return STOPPED if writer.stream.canceled_because == "stopped" else CANCELED
 
 
 def answer_id(begun: Begun) -> str:

@@ -1,5 +1,6 @@
 """Whole answers, in every dialect in front of every provider."""
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from uuid import UUID
 
@@ -12,6 +13,8 @@ from redis import Redis
 from core.ids import new_uuid, to_public
 from inference.models import ProviderAccount, Route, Target
 from tests.api.live.conftest import Live
+from tests.factories import make_route
+from tests.polling import wait_for
 
 CHAT: dict[str, Any] = {"model": "openai-chat", "messages": [{"role": "user", "content": "Say hello."}]}
 
@@ -76,6 +79,28 @@ def test_the_same_again_with_its_key_is_one_call(live: Live) -> None:
     assert len(live.simulator.finished()) == 1
     other = live.post("/v1/chat/completions", {**CHAT, "temperature": 0}, idempotency_key="k-1")
     assert (other.status_code, other.json()["error"]["code"]) == (422, "idempotency_key_reused")
+
+
+def test_a_canceled_answer_is_an_error_for_all_who_wait_for_it(live: Live) -> None:
+    make_route("slow-chat", (ProviderAccount.objects.get(name="sim-openai"), "gpt-4o-mini@ttft_ms=10000"))
+    asked = {**CHAT, "model": "slow-chat"}
+
+    with ThreadPoolExecutor() as threads:
+        waiting = [threads.submit(live.post, "/v1/chat/completions", asked, idempotency_key="k-slow") for _ in range(2)]
+        wait_for(live.simulator.journal)
+        (stream_id,) = streams_of_keys()
+        canceled = httpx.delete(f"{live.url}/v1/streams/{stream_id}", headers=live.headers)
+        answers = [each.result() for each in waiting]
+
+    assert canceled.status_code == 202, canceled.text
+    assert [answer.status_code for answer in answers] == [499, 499], [answer.text for answer in answers]
+    assert {answer.json()["error"]["code"] for answer in answers} == {"stream_canceled"}
+
+
+def streams_of_keys() -> list[str]:
+    """What the idempotency keys stand for."""
+    with Redis.from_url(django_settings.REDIS_URL) as server:
+        return [bytes(server.get(key) or b"")[32:].decode() for key in server.scan_iter("nd:{*}:key:*")]
 
 
 def test_a_key_whose_answer_is_no_longer_kept_is_asked_anew(live: Live) -> None:

@@ -3,9 +3,13 @@
 from typing import Any
 
 import httpx
+from django.conf import settings as django_settings
 from pytest_django import Settings
+from redis import Redis
 
 from inference.models import ProviderAccount, Route, Target
+from streams.entries import About, End, Record, encode, record_key
+from streams.ids import new_stream_id
 from tests.api.live.conftest import Live
 
 CHAT: dict[str, Any] = {
@@ -72,6 +76,25 @@ def test_a_failure_before_the_first_token_is_an_answer_with_its_status(live: Liv
 
     assert answer.status_code == 400
     assert answer.json()["error"]["message"]
+
+
+def test_a_stream_that_ended_before_its_first_event_is_an_error_and_no_empty_answer(live: Live) -> None:
+    about = About(
+        id=new_stream_id(),
+        site=live.made.site.public_id,
+        status=0,
+        content_type="",
+        dialect="openai",
+        origin=None,
+        kind="stream",
+        created_at=0,
+    )
+    with Redis.from_url(django_settings.REDIS_URL) as server:
+        server.set(record_key(about.id), encode(Record(about, "process_gone", 0, End("canceled"))), ex=60)
+
+    answer = live.get(f"/v1/streams/{about.id}/events")
+
+    assert (answer.status_code, answer.json()["error"]["code"]) == (502, "stream_lost")
 
 
 def test_a_cut_after_the_first_token_is_never_a_clean_end(live: Live) -> None:
