@@ -113,7 +113,7 @@ async def send_events(course: Course, reply: Reply, following: Following, events
         async for more in following:
             await reply.write(_sse(stream_id, more) if more else KEEP_ALIVE)
     except Exception as error:  # whatever it is, the reader must neither wait for ever nor take this for an end
-        last_words = _last_words(course, following.about.dialect, error)
+        last_words = say_broken_off(course, Wire(following.about.dialect), error)
     await reply.write(last_words, more=False)
     course.done(200)
 
@@ -137,11 +137,12 @@ def keep_alive_seconds() -> float:
     return float(settings.STREAM_KEEPALIVE_SECONDS)
 
 
-def _last_words(course: Course, dialect: str, error: Exception) -> bytes:
-    """Say in the stream's dialect that it breaks off here. No event of the stream: whoever comes back lacks nothing."""
-    problem, wire = problem_of(error), Wire(dialect)
+def say_broken_off(course: Course, wire: Wire, error: Exception, *, name: str | None = None) -> bytes:
+    """Say in a dialect that a stream breaks off here. No event of the stream: whoever comes back lacks nothing."""
+    problem = problem_of(error)
     _log(course, problem, error)
-    name = "" if wire is Wire.OPENAI else "error"
+    if name is None:
+        name = "" if wire is Wire.OPENAI else "error"
     return to_unnumbered(name, encode_error(wire, problem, course.asked.request_id))
 
 

@@ -60,14 +60,23 @@ class LiveConsumer(AsyncConsumer):  # type: ignore[misc] # Channels ships no typ
         self._answering: asyncio.Task[None] | None = None
         self._asked: Asked | None = None
         self._reply: Reply | None = None
+        self._serving: asyncio.Task[Any] | None = None
+        #: What went wrong once the answer had begun, when nothing can be said of it any more.
+        self._broken_by: Exception | None = None
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         self._asked, self._reply = to_asked(scope), Reply(send)
         if (announced_length(scope) or 0) > self._limit:
             await self._refuse(self._asked, self._reply, self._limit)
             return
+        self._serving = asyncio.current_task()
         try:
             await super().__call__(scope, receive, send)
+        except asyncio.CancelledError:
+            if self._broken_by is None or self._serving is None or self._serving.uncancel():
+                raise
+            # So the server closes the connection, without the answer's end.
+            raise self._broken_by from None
         finally:
             await self._finish()
 
@@ -94,7 +103,13 @@ class LiveConsumer(AsyncConsumer):  # type: ignore[misc] # Channels ships no typ
 
     async def _answer(self, asked: Asked, reply: Reply) -> None:
         with structlog.contextvars.bound_contextvars(request_id=asked.request_id):
-            await self._handler(asked, reply)
+            try:
+                await self._handler(asked, reply)
+            except Exception as error:
+                # Nobody else would notice: all that this waits for is that the client goes.
+                self._broken_by = error
+                assert self._serving is not None
+                self._serving.cancel()
 
     async def _finish(self) -> None:
         """Tell the handler that the client is gone, and wait for it."""
