@@ -256,19 +256,23 @@ class Run:
             outcome=outcome,
             cache=cached,
         )
+        is_accounted = False
         try:
             await settle(self._desk.server, ended)
+            is_accounted = True
         except RedisAway as error:
             log.error("settled_without_redis", error=str(error), calls=len(closed))
-            await self._write_to_postgres(closed)
+            is_accounted = await self._write_to_postgres(closed)
         finally:
-            self._desk.leases.drop(self._begun.ask.request_id)
+            self._desk.leases.drop(self._begun.ask.request_id, is_accounted=is_accounted)
 
-    async def _write_to_postgres(self, closed: Sequence[Account]) -> None:
+    async def _write_to_postgres(self, closed: Sequence[Account]) -> bool:
         try:
             await self._desk.threads.run(accounts.write, closed)
         except (OperationalError, InterfaceError) as error:
             log.critical("accounts_lost", calls=[account.dedupe_key for account in closed], error=str(error)[:200])
+            return False
+        return True
 
     def _account(self, call: CallClosed) -> Account:
         # What a caller breaks off was worked on for it, until then.

@@ -14,7 +14,7 @@ And of no site: `nd:open:<process>`, a hash of the accounts of running requests,
 import asyncio
 import hashlib
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from itertools import groupby
@@ -132,6 +132,20 @@ async def renew(server: Redis, leases: Iterable[Lease], lease_seconds: int, scri
     for site, group in groupby(sorted(leases, key=lambda lease: lease.site), key=lambda lease: lease.site):
         held += await _renew_site(server, site, list(group), lease_seconds, scripts)
     return held
+
+
+async def open_requests(server: Redis, process: str) -> set[str]:
+    """Return the requests of a process whose accounts are open. Raises `RedisAway`."""
+    with redis_errors():
+        found = await server.hkeys(open_key(process))
+    return {each.decode() for each in cast(list[bytes], found)}
+
+
+async def forget_open(server: Redis, process: str, request_ids: Collection[str]) -> None:
+    """Take away open accounts of calls that were never made. Raises `RedisAway`."""
+    if request_ids:
+        with redis_errors():
+            await server.hdel(open_key(process), *request_ids)
 
 
 async def recall(server: Redis, site: str, keys: Sequence[bytes]) -> list[bytes | None]:
