@@ -143,6 +143,17 @@ def idempotency_key(asked: Asked, wanted: Wanted) -> str | None:
     return key
 
 
+def _own_key(known: Known, key: str | None) -> str | None:
+    """Return a key as it is kept. Each narrow token has its own: who holds another reads none of its streams."""
+    token_id = known.identity.token_id
+    return key if key is None or token_id is None else f"{token_id}\n{key}"
+
+
+def _hash(asked: Asked, wanted: Wanted) -> bytes:
+    """Return what the same request has in common: its address, its dialect, which not all addresses say, its body."""
+    return hashlib.sha256(b"\n".join((asked.path.encode(), wanted.wire.value.encode(), asked.body))).digest()
+
+
 def _within_token(wanted: Wanted, known: Known) -> Wanted:
     """Hold a request to the most tokens that its caller's token allows."""
     cap, request = known.identity.max_tokens, wanted.request
@@ -202,8 +213,8 @@ def _ask(
         concurrency=allowed.concurrency,
         lease_seconds=settings.LIVE_LEASE_SECONDS,
         nonce=known.nonce,
-        idempotency_key=idempotency_key(asked, wanted),
-        body_hash=hashlib.sha256(asked.path.encode() + b"\n" + asked.body).digest(),
+        idempotency_key=_own_key(known, idempotency_key(asked, wanted)),
+        body_hash=_hash(asked, wanted),
         stream_id=stream_id,
         cache_key=_cache_key(known, asked, wanted),
         process=desk.mark.id,

@@ -78,6 +78,29 @@ def test_a_failure_before_the_first_token_is_an_answer_with_its_status(live: Liv
     assert answer.json()["error"]["message"]
 
 
+def test_a_key_stands_for_a_body_in_one_dialect(live: Live) -> None:
+    one, other = (
+        live.post(f"/v1/streams?dialect={dialect}", CHAT, idempotency_key="k-1") for dialect in ("openai", "wordpress")
+    )
+
+    assert (one.status_code, other.status_code) == (202, 422), other.text
+
+
+def test_a_narrow_token_reads_nothing_of_another_s_by_its_idempotency_key(live: Live) -> None:
+    wanted = {"scope": "chat:write streams:write streams:read"}
+    tokens = [live.post("/v1/tokens", wanted).json()["token"] for _ in range(2)]
+
+    answers = [
+        live.post("/v1/chat/completions", CHAT, authorization=f"Bearer {token}", idempotency_key="k-1")
+        for token in (*tokens, tokens[0], live.key)
+    ]
+
+    streams = [lines_of(answer.text, "id")[0] for answer in answers]
+    assert streams[0] == streams[2]
+    assert len(set(streams)) == 3
+    assert len(live.simulator.finished(3)) == 3
+
+
 def test_a_stream_that_ended_before_its_first_event_is_an_error_and_no_empty_answer(live: Live) -> None:
     about = About(
         id=new_stream_id(),
