@@ -12,6 +12,7 @@ from redis import Redis
 
 from core.ids import new_uuid, to_public
 from inference.models import ProviderAccount, Route, Target
+from streams.ids import new_stream_id
 from tests.api.live.conftest import Live
 from tests.factories import make_route
 from tests.polling import wait_for
@@ -116,6 +117,18 @@ def test_a_key_whose_answer_is_no_longer_kept_is_asked_anew(live: Live) -> None:
     assert (first.status_code, again.status_code) == (200, 200)
     assert "idempotent-replayed" not in again.headers
     assert len(live.simulator.finished(2)) == 2
+
+
+def test_a_key_whose_process_was_killed_before_its_stream_began_is_asked_anew(live: Live) -> None:
+    live.post("/v1/chat/completions", CHAT, idempotency_key="k-3", cache_control="no-store")
+    with Redis.from_url(django_settings.REDIS_URL) as server:
+        (key,) = server.scan_iter("nd:{*}:key:*")
+        server.set(key, bytes(server.get(key) or b"")[:32] + new_stream_id().encode())
+
+    again = live.post("/v1/chat/completions", CHAT, idempotency_key="k-3", cache_control="no-store")
+
+    assert again.status_code == 200, again.text
+    assert "idempotent-replayed" not in again.headers
 
 
 def test_the_same_body_again_comes_from_the_cache(live: Live) -> None:
