@@ -68,6 +68,10 @@ class Share:
         self._room.give_back(taken)
 
 
+def too_slow(came: int) -> TooSlow:
+    return TooSlow(f"The body did not come in time: {came:,} bytes of it did. Send it again.")
+
+
 def share_of(scope: Scope) -> Share | None:
     """Return the share of a body whose sender is not proven; None for all others."""
     share: Share | None = scope.get(SHARE)
@@ -161,7 +165,7 @@ def _timely(scope: Scope, receive: Receive) -> Receive:
             async with asyncio.timeout(min(longest, in_all - waited)):
                 message = await receive()
         except TimeoutError as error:
-            raise TooSlow(f"The body did not come in time: {came:,} bytes of it did. Send it again.") from error
+            raise too_slow(came) from error
         waited += time.monotonic() - began
         came += len(message.get("body", b""))
         return message

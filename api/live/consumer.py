@@ -1,6 +1,7 @@
 """One HTTP request on the live path: its body read, its answer written, its client's going noticed."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import Any, TypeAlias
@@ -8,9 +9,12 @@ from typing import Any, TypeAlias
 import structlog
 from channels.consumer import AsyncConsumer
 from channels.exceptions import StopConsumer
+from django.conf import settings
 
 from api.body_limit import announced_length
+from api.errors import ApiError, TooLarge, TooSlow
 from api.live.asked import Asked, to_asked
+from api.reading import SLOWEST_BYTES_PER_SECOND, too_slow
 
 Message: TypeAlias = Mapping[str, Any]
 Headers: TypeAlias = list[tuple[bytes, bytes]]
@@ -45,8 +49,8 @@ class Reply:
 
 
 Handler: TypeAlias = Callable[[Asked, Reply], Awaitable[None]]
-#: Told of a body that is too large instead; it answers.
-Refusal: TypeAlias = Callable[[Asked, Reply, int], Awaitable[None]]
+#: Told why the body is not read to its end; it answers instead.
+Refusal: TypeAlias = Callable[[Asked, Reply, ApiError], Awaitable[None]]
 
 
 class LiveConsumer(AsyncConsumer):  # type: ignore[misc] # Channels ships no types
@@ -61,23 +65,31 @@ class LiveConsumer(AsyncConsumer):  # type: ignore[misc] # Channels ships no typ
         self._asked: Asked | None = None
         self._reply: Reply | None = None
         self._serving: asyncio.Task[Any] | None = None
-        #: What went wrong once the answer had begun, when nothing can be said of it any more.
+        #: What went wrong once the answer had begun, when nothing can be said of it any more; or with the body.
         self._broken_by: Exception | None = None
+        self._began_at = self._heard_at = 0.0
+        self._patience: asyncio.TimerHandle | None = None
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         self._asked, self._reply = to_asked(scope), Reply(send)
         if (announced_length(scope) or 0) > self._limit:
-            await self._refuse(self._asked, self._reply, self._limit)
+            await self._refuse(self._asked, self._reply, self._too_large())
             return
         self._serving = asyncio.current_task()
+        self._began_at = self._heard_at = time.monotonic()
+        self._wait_for_body()
         try:
             await super().__call__(scope, receive, send)
         except asyncio.CancelledError:
             if self._broken_by is None or self._serving is None or self._serving.uncancel():
                 raise
+            if isinstance(self._broken_by, TooSlow):
+                await self._refuse(self._asked, self._reply, self._broken_by)
+                return
             # So the server closes the connection, without the answer's end.
             raise self._broken_by from None
         finally:
+            self._stop_waiting()
             await self._finish()
 
     async def dispatch(self, message: Message) -> None:
@@ -91,10 +103,13 @@ class LiveConsumer(AsyncConsumer):  # type: ignore[misc] # Channels ships no typ
         assert self._asked is not None
         assert self._reply is not None
         self._body += message.get("body", b"")
+        self._heard_at = time.monotonic()
         if len(self._body) > self._limit:
-            await self._refuse(self._asked, self._reply, self._limit)
+            self._stop_waiting()
+            await self._refuse(self._asked, self._reply, self._too_large())
             raise StopConsumer
         if not message.get("more_body"):
+            self._stop_waiting()
             asked = replace(self._asked, body=bytes(self._body))
             self._answering = asyncio.create_task(self._answer(asked, self._reply))
 
@@ -107,9 +122,33 @@ class LiveConsumer(AsyncConsumer):  # type: ignore[misc] # Channels ships no typ
                 await self._handler(asked, reply)
             except Exception as error:
                 # Nobody else would notice: all that this waits for is that the client goes.
-                self._broken_by = error
-                assert self._serving is not None
-                self._serving.cancel()
+                self._break_off(error)
+
+    # The body
+
+    def _wait_for_body(self) -> None:
+        """Look again when the body would be too slow, as all bodies are held to it (`reading`)."""
+        came, longest = len(self._body), float(settings.BODY_WAIT_SECONDS)
+        due = min(self._heard_at + longest, self._began_at + longest + came / SLOWEST_BYTES_PER_SECOND)
+        seconds = due - time.monotonic()
+        if seconds > 0:
+            self._patience = asyncio.get_running_loop().call_later(seconds, self._wait_for_body)
+        else:
+            self._break_off(too_slow(came))
+
+    def _stop_waiting(self) -> None:
+        if self._patience is not None:
+            self._patience.cancel()
+
+    def _too_large(self) -> TooLarge:
+        return TooLarge(f"The body is larger than {self._limit:,} bytes.")
+
+    # The end
+
+    def _break_off(self, error: Exception) -> None:
+        self._broken_by = error
+        assert self._serving is not None
+        self._serving.cancel()
 
     async def _finish(self) -> None:
         """Tell the handler that the client is gone, and wait for it."""

@@ -4,7 +4,9 @@ import asyncio
 from typing import Any
 
 import pytest
+from pytest_django import Settings
 
+from api.errors import ApiError
 from api.live.asked import Asked
 from api.live.consumer import LiveConsumer, Reply
 
@@ -14,7 +16,8 @@ SCOPE = {"type": "http", "method": "GET", "path": "/", "headers": [], "client": 
 class Broken(Exception): ...
 
 
-async def refuse(asked: Asked, reply: Reply, limit: int) -> None: ...
+async def refuse(asked: Asked, reply: Reply, why: ApiError) -> None:
+    await reply.answer(400, [], type(why).__name__.encode())
 
 
 async def test_an_answer_that_breaks_off_is_told_to_the_server_at_once() -> None:
@@ -38,3 +41,51 @@ async def test_an_answer_that_breaks_off_is_told_to_the_server_at_once() -> None
             await LiveConsumer(handler, refuse, 1000)(SCOPE, receive, send)
 
     assert sent[-1] == {"type": "http.response.body", "body": b"The beginning", "more_body": True}
+
+
+@pytest.mark.parametrize("pieces", [[], [b"{"]], ids=["nothing comes", "it stops"])
+async def test_a_body_that_stalls_is_not_waited_for(settings: Settings, pieces: list[bytes]) -> None:
+    settings.BODY_WAIT_SECONDS = 0.05
+    sent: list[dict[str, Any]] = []
+
+    async def handler(asked: Asked, reply: Reply) -> None:
+        raise AssertionError("Half a body was taken for a whole one.")
+
+    async def receive() -> dict[str, Any]:
+        if pieces:
+            return {"type": "http.request", "body": pieces.pop(), "more_body": True}
+        found: dict[str, Any] = await asyncio.get_running_loop().create_future()
+        return found
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    async with asyncio.timeout(5):
+        await LiveConsumer(handler, refuse, 1000)(SCOPE, receive, send)
+
+    assert sent[-1] == {"type": "http.response.body", "body": b"TooSlow", "more_body": False}
+
+
+async def test_who_waits_for_an_answer_may_be_silent(settings: Settings) -> None:
+    settings.BODY_WAIT_SECONDS = 0.05
+    sent: list[dict[str, Any]] = []
+    said = [{"type": "http.request", "body": b"{}", "more_body": False}]
+    answered = asyncio.Event()
+
+    async def handler(asked: Asked, reply: Reply) -> None:
+        await asyncio.sleep(0.2)
+        await reply.answer(200, [], asked.body)
+        answered.set()
+
+    async def receive() -> dict[str, Any]:
+        if said:
+            return said.pop()
+        await answered.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    await LiveConsumer(handler, refuse, 1000)(SCOPE, receive, send)
+
+    assert sent[-1]["body"] == b"{}"
