@@ -78,9 +78,11 @@ class LiveDesk:
         return await self.threads.run(routing.current)
 
     async def drain(self) -> None:
-        """Let nothing more in; streams may end within the drain time, and are then broken off, with a word."""
+        """Let nothing more in; what runs may end within the drain time. Streams are then broken off, with a word."""
         self.draining.set()
-        await self.streams.drain(settings.LIVE_DRAIN_SECONDS)
+        await asyncio.gather(
+            self.streams.drain(settings.LIVE_DRAIN_SECONDS), self.leases.wait_until_empty(settings.LIVE_DRAIN_SECONDS)
+        )
 
     async def close(self) -> None:
         """End what runs: streams get the drain time, accounts are written, then connections close."""

@@ -32,6 +32,8 @@ class Leases:
         self._unheld: set[str] = set()
         #: Whose accounts reached nobody: that they are open is all that is known of their calls.
         self._unaccounted: set[str] = set()
+        self._is_empty = asyncio.Event()
+        self._is_empty.set()
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -46,12 +48,21 @@ class Leases:
 
     def add(self, ask: Ask) -> None:
         self._held[ask.request_id] = lease_of(ask)
+        self._is_empty.clear()
 
     def drop(self, request_id: str, *, is_accounted: bool = True) -> None:
         """Hold it no longer. One whose account is nowhere yet stays open, and is closed as lost."""
         self._held.pop(request_id, None)
         if not is_accounted:
             self._unaccounted.add(request_id)
+        if not self._held:
+            self._is_empty.set()
+
+    async def wait_until_empty(self, seconds: float) -> None:
+        """Wait until nothing runs any more, but no longer than this."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._is_empty.wait()
 
     async def _keep(self) -> None:
         while True:
