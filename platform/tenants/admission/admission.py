@@ -206,7 +206,8 @@ def _arguments_to_admit(ask: Ask, tokens: int) -> list[Any]:
     numbers = [_lease_ms(ask.lease_seconds), int(is_held), at_once]
     for window in ask.windows:
         numbers += (window.needs(tokens), min(window.limit, LARGEST_LIMIT), window.seconds * 1_000_000)
-    return [ask.request_id, ask.body_hash, ask.stream_id, ask.open_account or b"", _doubles(numbers)]
+    kept = settings.IDEMPOTENCY_SECONDS * 1000
+    return [ask.request_id, ask.body_hash, ask.stream_id, ask.open_account or b"", _doubles(numbers), kept]
 
 
 def _to_outcome(ask: Ask, tokens: int, answer: list[Any]) -> Outcome:

@@ -143,6 +143,20 @@ def test_the_same_body_again_comes_from_the_cache(live: Live) -> None:
     assert (hit.outcome, hit.billable, hit.input_tokens, hit.cost_pico_usd) == ("ok", False, 0, 0)
 
 
+def test_a_key_stands_for_its_body_also_when_that_came_from_the_cache(live: Live) -> None:
+    live.post("/v1/chat/completions", CHAT)
+    hit = live.post("/v1/chat/completions", CHAT, idempotency_key="k-4")
+    other = live.post("/v1/chat/completions", {**CHAT, "temperature": 0}, idempotency_key="k-4")
+    again = live.post("/v1/chat/completions", CHAT, idempotency_key="k-4")
+    uncached = [live.post("/v1/chat/completions", CHAT, idempotency_key="k-4", cache_control="no-store") for _ in "12"]
+
+    assert [hit.headers["x-cache"], again.headers["x-cache"]] == ["HIT", "HIT"]
+    assert (other.status_code, other.json()["error"]["code"]) == (422, "idempotency_key_reused")
+    # The one call that a key stands for.
+    assert ["idempotent-replayed" in answer.headers for answer in uncached] == [False, True]
+    assert len(live.simulator.finished(2)) == 2
+
+
 def test_who_insists_on_a_provider_gets_no_other_s_answer_from_the_cache(live: Live) -> None:
     provider = ProviderAccount.objects.get(name="sim-anthropic")
     Target.objects.create(
