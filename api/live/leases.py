@@ -58,6 +58,11 @@ class Leases:
         if not self._held:
             self._is_empty.set()
 
+    @property
+    def held(self) -> int:
+        """How many requests run."""
+        return len(self._held)
+
     async def wait_until_empty(self, seconds: float) -> None:
         """Wait until nothing runs any more, but no longer than this."""
         with suppress(TimeoutError):

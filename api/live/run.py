@@ -243,6 +243,10 @@ class Run:
 
     # Accounts
 
+    def give_up(self) -> None:
+        """Give back what was let in, and ask nobody."""
+        self._desk.do_beside(self._settle("drop"))
+
     async def _settle(self, outcome: Outcome, cached: tuple[Cached, ...] = ()) -> None:
         """Give back what was reserved, and hand over the accounts of all calls, in one round trip."""
         closed = [self._account(call) for call in self.trace.closed]
