@@ -164,9 +164,10 @@ def open_key(process: str) -> bytes:
 
 
 async def _undo(server: Redis, ask: Ask, scripts: Scripts) -> None:
-    """End what may have begun. What it reserved of tokens lapses with their windows."""
+    """End what may have begun. When that was nobody was told, but its lease says it."""
+    ended = replace(settlement(ask, None, used_tokens=0, outcome="drop"), at=-1000 * _lease_ms(ask.lease_seconds))
     with suppress(RedisAway):
-        await settle(server, settlement(ask, None, used_tokens=0, outcome="drop"), scripts)
+        await settle(server, ended, scripts)
 
 
 #: Asyncio itself would let go of them.
