@@ -126,15 +126,21 @@ class Run:
         if known is None:
             answered = await self._ask_whole(request)
             return self._encode(answered.answer, answered.target), ()
-        self.known_inputs = sum(each is not None for each in known.known)
         rest, target = None, self._begun.targets[0]
         if known.rest is not None:
-            answered = await self._ask_whole(known.rest)
-            assert isinstance(answered.answer, Embeddings)
-            rest, target = answered.answer, answered.target
+            rest, target = await self._embed(known.rest)
+            if known.is_of_another_model(rest):
+                known = known.forgotten()
+                rest, target = await self._embed(known.rest or request)
+        self.known_inputs = sum(each is not None for each in known.known)
         kept = known.to_keep(rest) if rest is not None else []
         cached = tuple(Cached(key, vector, settings.CACHE_SECONDS) for key, vector in kept)
         return self._encode(known.answer(rest), target), cached
+
+    async def _embed(self, request: EmbeddingRequest) -> tuple[Embeddings, Target]:
+        answered = await self._ask_whole(request)
+        assert isinstance(answered.answer, Embeddings)
+        return answered.answer, answered.target
 
     async def _recall(self, request: EmbeddingRequest) -> cache.Recalled | None:
         """Look up what is known of an answer; None where nothing is kept."""
