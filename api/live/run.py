@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -35,12 +35,15 @@ from providers.types import Answer, Burst, ChatRequest, EmbeddingRequest, Embedd
 from streams.entries import End
 from streams.log import Writer
 from tenants.admission.admission import open_key, recall, settle
-from tenants.admission.asks import Cached, settlement
+from tenants.admission.asks import Cached, Settlement, settlement
 
 log = structlog.get_logger(__name__)
 
 CANCELED = Problem(499, "server_error", "stream_canceled", "The stream was canceled before its end.")
 STOPPED = Problem(503, "service_unavailable_error", "stopping", "The desk is restarting; this answer was broken off.")
+
+#: How long a Redis that did not take the end of a request is left alone, each time.
+SETTLED_AGAIN_AFTER = (0.5, 1, 2, 4, 8, 15, 30)
 
 Outcome = Literal["keep", "drop"]
 
@@ -273,8 +276,17 @@ class Run:
         except RedisAway as error:
             log.error("settled_without_redis", error=str(error), calls=len(closed))
             is_accounted = await self._write_to_postgres(closed)
+            self._desk.do_beside(self._settle_later(ended))
         finally:
             self._desk.leases.drop(self._begun.ask.request_id, is_accounted=is_accounted)
+
+    async def _settle_later(self, ended: Settlement) -> None:
+        """Give back what was reserved once Redis is back, if that is soon; or else it is held until it lapses."""
+        for seconds in SETTLED_AGAIN_AFTER:
+            await asyncio.sleep(seconds)
+            with suppress(RedisAway):
+                await settle(self._desk.server, ended)
+                return
 
     async def _write_to_postgres(self, closed: Sequence[Account]) -> bool:
         try:
