@@ -10,7 +10,8 @@ from django.db.models import Q
 
 from core.threads import DatabaseThreads
 from tenants.admission.windows import Unit, Window
-from tenants.directory import NotRemembered, ShortMemory
+from tenants.directory import ShortMemory
+from tenants.live_proof import with_lookups
 from tenants.models import Limit, LimitedKind
 
 MINUTE, HOUR, DAY = 60, 3_600, 86_400
@@ -42,11 +43,8 @@ class SiteLimits:
 
 
 async def limits_for(site_id: UUID, threads: DatabaseThreads) -> SiteLimits:
-    """Return the limits of a site, and wait for Postgres only where they are not known."""
-    try:
-        return peek(site_id)
-    except NotRemembered as missing:
-        return await threads.run(missing.memory.load, missing.key)
+    """Return the limits of a site, and wait for Postgres only where they are not known: once for all who wait."""
+    return await with_lookups(lambda remembered: remembered.peek(_known, site_id.hex), threads)
 
 
 def peek(site_id: UUID) -> SiteLimits:
