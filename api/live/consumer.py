@@ -86,8 +86,11 @@ class LiveConsumer(AsyncConsumer):  # type: ignore[misc] # Channels ships no typ
             if isinstance(self._broken_by, TooSlow):
                 await self._refuse(self._asked, self._reply, self._broken_by)
                 return
-            # So the server closes the connection, without the answer's end.
-            raise self._broken_by from None
+            if not self._reply.has_begun:
+                raise self._broken_by from None
+            # Left like this uvicorn closes the connection, without the answer's end. Nothing is raised: Daphne would
+            # begin a second answer, fail, and from then on look after no connection any more.
+            log.error("live_broke_off", path=self._asked.path[:200], exc_info=self._broken_by)
         finally:
             self._stop_waiting()
             await self._finish()
