@@ -125,7 +125,8 @@ class LiveConsumer(AsyncConsumer):  # type: ignore[misc] # Channels ships no typ
                 await self._handler(asked, reply)
             except Exception as error:
                 # Nobody else would notice: all that this waits for is that the client goes.
-                self._break_off(error)
+                if not reply.gone.is_set():
+                    self._break_off(error)
 
     # The body
 

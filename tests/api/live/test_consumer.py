@@ -47,6 +47,28 @@ async def test_an_answer_that_breaks_off_is_left_to_the_server_at_once(has_begun
     assert [message.get("more_body") for message in sent] == ([None, True] if has_begun else [])
 
 
+async def test_what_goes_wrong_after_the_client_has_gone_disturbs_nobody() -> None:
+    async def handler(asked: Asked, reply: Reply) -> None:
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            raise Broken
+
+    said: list[dict[str, Any]] = [
+        {"type": "http.disconnect"},
+        {"type": "http.request", "body": b"", "more_body": False},
+    ]
+
+    async def receive() -> dict[str, Any]:
+        await asyncio.sleep(0)
+        return said.pop()
+
+    async def send(message: dict[str, Any]) -> None: ...
+
+    async with asyncio.timeout(5):
+        await LiveConsumer(handler, refuse, 1000)(SCOPE, receive, send)
+
+
 @pytest.mark.parametrize("pieces", [[], [b"{"]], ids=["nothing comes", "it stops"])
 async def test_a_body_that_stalls_is_not_waited_for(settings: Settings, pieces: list[bytes]) -> None:
     settings.BODY_WAIT_SECONDS = 0.05
