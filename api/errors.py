@@ -58,6 +58,7 @@ from streams.errors import (
     CursorExpired,
     CursorForeign,
     CursorMalformed,
+    NeverBegan,
     Orphaned,
     StreamsClosed,
     StreamUnknown,
@@ -205,6 +206,7 @@ TABLE: Mapping[type[BaseException], Row] = {
     # Streams
     StreamUnknown: Row(404, NOT_FOUND, "not_found"),
     Orphaned: Row(502, BROKEN, "stream_lost", "The process that served this stream is gone; it has no end."),
+    NeverBegan: Row(502, BROKEN, "stream_lost"),
     StreamsClosed: Row(503, UNAVAILABLE, "stopping"),
     CursorMalformed: Row(400, INVALID, "stream_cursor_malformed"),
     CursorForeign: Row(400, INVALID, "stream_cursor_foreign"),

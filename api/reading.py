@@ -68,6 +68,10 @@ class Share:
         self._room.give_back(taken)
 
 
+def too_slow(came: int) -> TooSlow:
+    return TooSlow(f"The body did not come in time: {came:,} bytes of it did. Send it again.")
+
+
 def share_of(scope: Scope) -> Share | None:
     """Return the share of a body whose sender is not proven; None for all others."""
     share: Share | None = scope.get(SHARE)
@@ -90,7 +94,7 @@ async def read_body(scope: Scope, receive: Receive) -> IO[bytes]:
     """
     body = _new_file()
     try:
-        await _fill(body, _timely(scope, receive), share_of(scope))
+        await _fill(body, timely(scope, receive), share_of(scope))
     except Unread as why:
         _drop(body)
         scope[UNREAD] = why
@@ -144,7 +148,7 @@ def _room_wanted() -> Iterator[None]:
         raise NoRoom from error
 
 
-def _timely(scope: Scope, receive: Receive) -> Receive:
+def timely(scope: Scope, receive: Receive) -> Receive:
     """Return a `receive` that raises `TooSlow` once it had to wait too long: for one piece, or for all in all.
 
     Only waiting counts. What we are slow with ourselves is not the client's fault.
@@ -161,7 +165,7 @@ def _timely(scope: Scope, receive: Receive) -> Receive:
             async with asyncio.timeout(min(longest, in_all - waited)):
                 message = await receive()
         except TimeoutError as error:
-            raise TooSlow(f"The body did not come in time: {came:,} bytes of it did. Send it again.") from error
+            raise too_slow(came) from error
         waited += time.monotonic() - began
         came += len(message.get("body", b""))
         return message

@@ -13,6 +13,7 @@ from api.errors import (
     TooLarge,
     TooLong,
     TooManyAtOnce,
+    TooSlow,
 )
 from api.live import shapes
 from api.live.edges import Wire
@@ -31,7 +32,7 @@ Errors: TypeAlias = tuple[type[BaseException], ...]
 #: What may happen to whoever asks for anything,
 ENTERING: Errors = (Unauthenticated, Forbidden, Draining, OperationalError)
 #: has a body,
-WITH_BODY: Errors = (InvalidRequest, TooLarge, UnknownModel)
+WITH_BODY: Errors = (InvalidRequest, TooSlow, TooLarge, UnknownModel)
 #: wants an answer of a provider,
 ADMITTED: Errors = (*WITH_BODY, TooLong, NoProvider, IdempotencyConflict, LimitReached, TooManyAtOnce, NoFastMemory)
 ASKING: Errors = (*ADMITTED, ProviderError)

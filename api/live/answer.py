@@ -16,6 +16,7 @@ from api.live.request import Headers, Reply
 from core import clock, metrics
 from providers.dialects.sse_writer import KEEP_ALIVE, to_sse, to_unnumbered
 from streams.entries import About, Event
+from streams.errors import NeverBegan
 from streams.follow import Following
 from tenants import origins
 from tenants.admission.windows import Left
@@ -112,16 +113,23 @@ async def send_events(course: Course, reply: Reply, following: Following, events
         async for more in following:
             await reply.write(_sse(stream_id, more) if more else KEEP_ALIVE)
     except Exception as error:  # whatever it is, the reader must neither wait for ever nor take this for an end
-        last_words = _last_words(course, following.about.dialect, error)
+        last_words = say_broken_off(course, Wire(following.about.dialect), error)
     await reply.write(last_words, more=False)
     course.done(200)
 
 
 async def first_events(following: Following) -> Sequence[Event]:
-    """Wait for the beginning of a stream: what its answer's status is, is known with it."""
+    """Wait for the beginning of a stream: what its answer's status is, is known with it. None: the reader has all.
+
+    Raises:
+        NeverBegan: it ended without any. To answer with nothing would look like a whole answer.
+        StreamError, RedisAway: as `Following` does.
+    """
     async for events in following:
         if events:
             return events
+    if not following.position:
+        raise NeverBegan("The stream was ended before its first event; ask anew.")
     return ()
 
 
@@ -129,11 +137,12 @@ def keep_alive_seconds() -> float:
     return float(settings.STREAM_KEEPALIVE_SECONDS)
 
 
-def _last_words(course: Course, dialect: str, error: Exception) -> bytes:
-    """Say in the stream's dialect that it breaks off here. No event of the stream: whoever comes back lacks nothing."""
-    problem, wire = problem_of(error), Wire(dialect)
+def say_broken_off(course: Course, wire: Wire, error: Exception, *, name: str | None = None) -> bytes:
+    """Say in a dialect that a stream breaks off here. No event of the stream: whoever comes back lacks nothing."""
+    problem = problem_of(error)
     _log(course, problem, error)
-    name = "" if wire is Wire.OPENAI else "error"
+    if name is None:
+        name = "" if wire is Wire.OPENAI else "error"
     return to_unnumbered(name, encode_error(wire, problem, course.asked.request_id))
 
 

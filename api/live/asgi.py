@@ -1,7 +1,7 @@
 """What comes first at the server: live requests and WebSockets to their consumers, everything else to Django."""
 
 from api.body_limit import App, Receive, Scope, Send
-from api.errors import Draining, TooLarge
+from api.errors import ApiError, Draining
 from api.live import routes
 from api.live.answer import Course, send_error
 from api.live.asked import Asked
@@ -33,9 +33,9 @@ class Gate:
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         method, path = scope["method"], scope["path"]
         if (handler := routes.find(method, path)) is not None:
-            await LiveRequest(handler, _refuse_length, routes.limit_of(path))(scope, receive, send)
+            await LiveRequest(handler, _refuse_body, routes.limit_of(path))(scope, receive, send)
         elif path == "/readyz" and is_draining():
-            await LiveRequest(_not_ready, _refuse_length, 0)(scope, receive, send)
+            await LiveRequest(_not_ready, _refuse_body, 0)(scope, receive, send)
         else:
             await self._django(scope, receive, send)
 
@@ -44,11 +44,11 @@ async def _not_ready(asked: Asked, reply: Reply) -> None:
     await send_error(Course(asked, "readyz"), reply, Draining())
 
 
-async def _refuse_length(asked: Asked, reply: Reply, limit: int) -> None:
+async def _refuse_body(asked: Asked, reply: Reply, why: ApiError) -> None:
     wire = Wire.ANTHROPIC if asked.path.startswith("/v1/messages") else Wire.OPENAI
     # The rest of the body is not read, so the connection cannot carry another request.
     course = Course(asked, "refused", wire, extra=[(b"connection", b"close")])
-    await send_error(course, reply, TooLarge(f"The body is larger than {limit:,} bytes."))
+    await send_error(course, reply, why)
 
 
 async def _live_as_long_as_the_server(receive: Receive, send: Send) -> None:

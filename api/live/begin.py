@@ -1,7 +1,9 @@
 """From a proven request to one that may begin: what is wanted, who could serve it, and whether there is room."""
 
+import asyncio
 import hashlib
 import re
+import time
 from dataclasses import dataclass, replace
 
 import msgspec
@@ -26,9 +28,9 @@ from providers.catalogue import find_model
 from providers.dialects.errors import InvalidRequest
 from providers.estimate import estimate_tokens
 from providers.types import ChatRequest, Usage
-from streams.entries import process_key
+from streams.entries import Record, process_key
 from streams.errors import StreamUnknown
-from streams.follow import find_record
+from streams.follow import PEEK_SECONDS, find_record
 from streams.ids import age_seconds, new_stream_id
 from tenants.admission.admission import admit, drop_key
 from tenants.admission.asks import Admitted, Ask, Attach, Hit, KeyReused, Limited, NonceUsed, Outcome
@@ -124,14 +126,26 @@ async def _admit(desk: LiveDesk, known: Known, ask: Ask) -> Outcome:
 async def _is_gone(desk: LiveDesk, known: Known, stream_id: str) -> bool:
     """Say whether a stream's log has ended its time, or its process died before its end."""
     try:
-        record = await find_record(desk.server, stream_id, site=known.site)
+        record = await _record_of(desk, known, stream_id)
     except StreamUnknown:
-        # One that another process is about to begin is not there yet.
-        return age_seconds(stream_id) > PATIENCE_SECONDS
+        return True
     if record.end is not None or record.process == desk.mark.id:
         return False
     with redis_errors():
         return not await desk.server.exists(process_key(record.process))
+
+
+async def _record_of(desk: LiveDesk, known: Known, stream_id: str) -> Record:
+    """Return a stream's record. One that another process is about to begin is not there yet. Raises `StreamUnknown`."""
+    begun_at = time.monotonic()
+    while True:
+        try:
+            return await find_record(desk.server, stream_id, site=known.site)
+        except StreamUnknown:
+            # By the clock of the other machine, too, or by what has passed here: they may differ.
+            if max(age_seconds(stream_id), time.monotonic() - begun_at) > PATIENCE_SECONDS:
+                raise
+        await asyncio.sleep(PEEK_SECONDS)
 
 
 def idempotency_key(asked: Asked, wanted: Wanted) -> str | None:
@@ -142,6 +156,17 @@ def idempotency_key(asked: Asked, wanted: Wanted) -> str | None:
     if not IDEMPOTENCY_FORM.fullmatch(key):
         raise InvalidRequest("Idempotency-Key must be 1 to 255 printable ASCII characters.", "Idempotency-Key")
     return key
+
+
+def _own_key(known: Known, key: str | None) -> str | None:
+    """Return a key as it is kept. Each narrow token has its own: who holds another reads none of its streams."""
+    token_id = known.identity.token_id
+    return key if key is None or token_id is None else f"{token_id}\n{key}"
+
+
+def _hash(asked: Asked, wanted: Wanted) -> bytes:
+    """Return what the same request has in common: its address, its dialect, which not all addresses say, its body."""
+    return hashlib.sha256(b"\n".join((asked.path.encode(), wanted.wire.value.encode(), asked.body))).digest()
 
 
 def _within_token(wanted: Wanted, known: Known) -> Wanted:
@@ -212,8 +237,8 @@ def _ask(
         concurrency=allowed.concurrency,
         lease_seconds=settings.LIVE_LEASE_SECONDS,
         nonce=known.nonce,
-        idempotency_key=idempotency_key(asked, wanted),
-        body_hash=hashlib.sha256(asked.path.encode() + b"\n" + asked.body).digest(),
+        idempotency_key=_own_key(known, idempotency_key(asked, wanted)),
+        body_hash=_hash(asked, wanted),
         stream_id=stream_id,
         cache_key=_cache_key(known, asked, wanted),
         process=desk.mark.id,

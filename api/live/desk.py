@@ -41,7 +41,7 @@ class LiveDesk:
         self.breakers = Breakers(settings.REDIS_URL)
         self.chance = random.Random()  # noqa: S311 (jitter and weights, no secrets)
         self.mark = ProcessMark(self.server)
-        self.leases = Leases(self.server)
+        self.leases = Leases(self.server, self.mark.id)
         self.job_states = JobStates(self.server, self.threads)
         self.streams = LiveStreams(
             self.server,
@@ -72,17 +72,19 @@ class LiveDesk:
         return task
 
     async def drain(self) -> None:
-        """Let nothing more in; streams may end within the drain time, and are then broken off, with a word."""
+        """Let nothing more in; what runs may end within the drain time. Streams are then broken off, with a word."""
         self.draining.set()
-        await self.streams.drain(settings.LIVE_DRAIN_SECONDS)
+        await asyncio.gather(
+            self.streams.drain(settings.LIVE_DRAIN_SECONDS), self.leases.wait_until_empty(settings.LIVE_DRAIN_SECONDS)
+        )
 
     async def close(self) -> None:
         """End what runs: streams get the drain time, accounts are written, then connections close."""
         await self.drain()
-        self.leases.stop()
         self.job_states.stop()
         if self._beside:
             await asyncio.wait(self._beside, timeout=2)
+        await self.leases.stop()
         await self.mark.stop()
         await self.breakers.close()
         await self.clients.close()

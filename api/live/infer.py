@@ -5,6 +5,7 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Literal
 
 from django.conf import settings
 from django.db import OperationalError
@@ -24,13 +25,15 @@ from api.live.begin import PATIENCE_SECONDS, Begun, begin, idempotency_key, to_j
 from api.live.desk import LiveDesk, live_desk
 from api.live.edges import STREAM_READERS, Reader, Wanted, Wire
 from api.live.request import Reply
-from api.live.run import account_for_hit, start_run
+from api.live.run import Run, account_for_hit, start_run
 from api.live.who import Known, enter
 from core import clock, metrics
 from providers.dialects.errors import InvalidRequest
 from streams.entries import About
+from streams.errors import StreamsClosed
 from streams.follow import follow
 from streams.live import LiveStream
+from streams.log import Writer
 from tenants import tickets
 from tenants.admission.asks import Attach, Hit
 from tenants.admission.windows import Left
@@ -206,14 +209,32 @@ async def _answer_from_cache(
 
 def _run_stream(desk: LiveDesk, begun: Begun, *, detached: bool = False, continuation: bool = False) -> LiveStream:
     run = start_run(desk, begun, continuation=continuation)
-    return desk.streams.start(_about(begun, "stream"), run.write_stream, detached=detached)
+    return _write(desk, begun, "stream", run, run.write_stream, detached=detached)
 
 
 def _run_answer(desk: LiveDesk, begun: Begun) -> None:
-    desk.streams.start(_about(begun, "answer"), start_run(desk, begun).write_whole)
+    run = start_run(desk, begun)
+    _write(desk, begun, "answer", run, run.write_whole)
 
 
-def _about(begun: Begun, kind: str) -> About:
+def _write(
+    desk: LiveDesk,
+    begun: Begun,
+    kind: Literal["stream", "answer"],
+    run: Run,
+    work: Callable[[Writer], Awaitable[None]],
+    *,
+    detached: bool = False,
+) -> LiveStream:
+    try:
+        return desk.streams.start(_about(begun, kind), work, detached=detached)
+    except StreamsClosed:
+        # This process was told to stop since it let the request in, and nobody else gives back what that took.
+        run.give_up()
+        raise
+
+
+def _about(begun: Begun, kind: Literal["stream", "answer"]) -> About:
     return About(
         id=begun.ask.stream_id,
         site=begun.known.site,
@@ -221,7 +242,7 @@ def _about(begun: Begun, kind: str) -> About:
         content_type="",
         dialect=begun.wanted.wire.value,
         origin=begun.known.identity.origin,
-        kind="stream" if kind == "stream" else "answer",
+        kind=kind,
         created_at=clock.now().timestamp(),
         token=begun.known.identity.token_id,
         user=begun.known.identity.user,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import msgspec
 import structlog
 
-from api.live.answer import RETRY_MILLISECONDS, STREAM_HEADERS, Course, keep_alive_seconds
+from api.live.answer import RETRY_MILLISECONDS, STREAM_HEADERS, Course, keep_alive_seconds, say_broken_off
 from api.live.asked import Asked
 from api.live.desk import LiveDesk, live_desk
 from api.live.infer import answered
@@ -179,9 +179,13 @@ async def _read(course: Course, reply: Reply, public_id: str) -> None:
         await reply.begin(200, [*course.headers(), *STREAM_HEADERS])
         metrics.of_route(course.route).first_byte_seconds.observe(time.perf_counter() - asked.started_at)
         await reply.write(b"retry: %d\n" % RETRY_MILLISECONDS + _to_sse(public_id, first))
-        async for more in events:
-            await reply.write(_to_sse(public_id, more) if more else KEEP_ALIVE)
-    await reply.write(b"", more=False)
+        last_words = b""
+        try:
+            async for more in events:
+                await reply.write(_to_sse(public_id, more) if more else KEEP_ALIVE)
+        except Exception as error:  # as of a stream: nobody is to wait for ever
+            last_words = say_broken_off(course, course.wire, error, name="error")
+    await reply.write(last_words, more=False)
     course.done(200)
 
 

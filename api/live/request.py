@@ -11,7 +11,9 @@ from typing import Any, TypeAlias
 import structlog
 
 from api.body_limit import announced_length
+from api.errors import ApiError, TooLarge, TooSlow
 from api.live.asked import Asked, to_asked
+from api.reading import timely
 
 Message: TypeAlias = Mapping[str, Any]
 Headers: TypeAlias = list[tuple[bytes, bytes]]
@@ -20,10 +22,6 @@ log = structlog.get_logger(__name__)
 
 #: Most answers are there before it would be of use to know that nobody waits for them any more.
 LISTEN_AFTER_SECONDS = 0.05
-
-
-class TooLong(Exception):
-    """The body is longer than it may be."""
 
 
 class Gone(Exception):
@@ -55,8 +53,8 @@ class Reply:
 
 
 Handler: TypeAlias = Callable[[Asked, Reply], Awaitable[None]]
-#: Told of a body that is too large instead; it answers.
-Refusal: TypeAlias = Callable[[Asked, Reply, int], Awaitable[None]]
+#: Told why the body is not read to its end; it answers instead.
+Refusal: TypeAlias = Callable[[Asked, Reply, ApiError], Awaitable[None]]
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
 
 
@@ -72,27 +70,30 @@ class LiveRequest:
         started_at, reply = time.perf_counter(), Reply(send)
         try:
             body = await self._read(scope, receive)
-        except TooLong:
-            await self._refuse(to_asked(scope, started_at), reply, self._limit)
+        except (TooLarge, TooSlow) as why:
+            await self._refuse(to_asked(scope, started_at), reply, why)
         except Gone:
             pass
         else:
             await self._answer(to_asked(scope, started_at, body), reply, receive)
 
     async def _read(self, scope: Any, receive: Receive) -> bytes:
-        """Return the body. Raises `TooLong`, or `Gone`."""
+        """Return the body. Raises `TooLarge`, `TooSlow` or `Gone`."""
         if (announced_length(scope) or 0) > self._limit:
-            raise TooLong
-        body, more = bytearray(), True
+            raise self._too_large()
+        body, more, receive = bytearray(), True, timely(scope, receive)
         while more:
             message = await receive()
             if message["type"] == "http.disconnect":
                 raise Gone
             body += message.get("body", b"")
             if len(body) > self._limit:
-                raise TooLong
+                raise self._too_large()
             more = message.get("more_body", False)
         return bytes(body)
+
+    def _too_large(self) -> TooLarge:
+        return TooLarge(f"The body is larger than {self._limit:,} bytes.")
 
     async def _answer(self, asked: Asked, reply: Reply, receive: Receive) -> None:
         # The server has made this task for this request alone, so nothing need be unbound.
@@ -104,8 +105,14 @@ class LiveRequest:
             if not ears.take_back():
                 raise
         except Exception as error:
-            # The server closes the connection without the answer's end, so nobody takes it for whole.
-            log.error("answer_broke_off", exc_info=error)
+            if ears.take_back():
+                # Nobody is there any more to hear of it.
+                return
+            if not reply.has_begun:
+                raise
+            # Left like this uvicorn closes the connection, without the answer's end. Nothing is raised: Daphne would
+            # begin a second answer, fail, and from then on look after no connection any more.
+            log.error("live_broke_off", path=asked.path[:200], exc_info=error)
         finally:
             ears.close()
 

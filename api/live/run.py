@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from typing import Literal
 
@@ -36,12 +36,15 @@ from providers.types import Answer, Burst, ChatRequest, EmbeddingRequest, Embedd
 from streams.entries import End
 from streams.log import Writer
 from tenants.admission.admission import open_key, recall, settle
-from tenants.admission.asks import Cached, settlement
+from tenants.admission.asks import Cached, Settlement, settlement
 
 log = structlog.get_logger(__name__)
 
 CANCELED = Problem(499, "server_error", "stream_canceled", "The stream was canceled before its end.")
 STOPPED = Problem(503, "service_unavailable_error", "stopping", "The desk is restarting; this answer was broken off.")
+
+#: How long a Redis that did not take the end of a request is left alone, each time.
+SETTLED_AGAIN_AFTER = (0.5, 1, 2, 4, 8, 15, 30)
 
 Outcome = Literal["keep", "drop"]
 
@@ -111,6 +114,8 @@ class Run:
         try:
             body = await self.whole()
         except asyncio.CancelledError:
+            # Without a word it would look like an empty answer.
+            self._write_problem(writer, _cancellation_of(writer))
             raise
         except Exception as error:
             self._write_problem(writer, problem_of(error))
@@ -126,15 +131,21 @@ class Run:
         if known is None:
             answered = await self._ask_whole(request)
             return self._encode(answered.answer, answered.target), ()
-        self.known_inputs = sum(each is not None for each in known.known)
         rest, target = None, self._begun.targets[0]
         if known.rest is not None:
-            answered = await self._ask_whole(known.rest)
-            assert isinstance(answered.answer, Embeddings)
-            rest, target = answered.answer, answered.target
+            rest, target = await self._embed(known.rest)
+            if known.is_of_another_model(rest):
+                known = known.forgotten()
+                rest, target = await self._embed(known.rest or request)
+        self.known_inputs = sum(each is not None for each in known.known)
         kept = known.to_keep(rest) if rest is not None else []
         cached = tuple(Cached(key, vector, settings.CACHE_SECONDS) for key, vector in kept)
         return self._encode(known.answer(rest), target), cached
+
+    async def _embed(self, request: EmbeddingRequest) -> tuple[Embeddings, Target]:
+        answered = await self._ask_whole(request)
+        assert isinstance(answered.answer, Embeddings)
+        return answered.answer, answered.target
 
     async def _recall(self, request: EmbeddingRequest) -> cache.Recalled | None:
         """Look up what is known of an answer; None where nothing is kept."""
@@ -195,8 +206,7 @@ class Run:
             outcome = "keep"
             await writer.finish(End("done"))
         except asyncio.CancelledError:
-            problem = STOPPED if writer.stream.canceled_because == "stopped" else CANCELED
-            self._interrupt(writer, encoder, problem)
+            self._interrupt(writer, encoder, _cancellation_of(writer))
             raise
         except Exception as error:
             problem = problem_of(error)
@@ -245,6 +255,10 @@ class Run:
 
     # Accounts
 
+    def give_up(self) -> None:
+        """Give back what was let in, and ask nobody."""
+        self._desk.do_beside(self._settle("drop"))
+
     async def _settle(self, outcome: Outcome, cached: tuple[Cached, ...] = ()) -> None:
         """Give back what was reserved, and hand over the accounts of all calls, in one round trip."""
         closed = [self._account(call) for call in self.trace.closed]
@@ -258,19 +272,32 @@ class Run:
             outcome=outcome,
             cache=cached,
         )
+        is_accounted = False
         try:
             await settle(self._desk.server, ended)
+            is_accounted = True
         except RedisAway as error:
             log.error("settled_without_redis", error=str(error), calls=len(closed))
-            await self._write_to_postgres(closed)
+            is_accounted = await self._write_to_postgres(closed)
+            self._desk.do_beside(self._settle_later(ended))
         finally:
-            self._desk.leases.drop(self._begun.ask.request_id)
+            self._desk.leases.drop(self._begun.ask.request_id, is_accounted=is_accounted)
 
-    async def _write_to_postgres(self, closed: Sequence[Account]) -> None:
+    async def _settle_later(self, ended: Settlement) -> None:
+        """Give back what was reserved once Redis is back, if that is soon; or else it is held until it lapses."""
+        for seconds in SETTLED_AGAIN_AFTER:
+            await asyncio.sleep(seconds)
+            with suppress(RedisAway):
+                await settle(self._desk.server, ended)
+                return
+
+    async def _write_to_postgres(self, closed: Sequence[Account]) -> bool:
         try:
             await self._desk.threads.run(accounts.write, closed)
         except (OperationalError, InterfaceError) as error:
             log.critical("accounts_lost", calls=[account.dedupe_key for account in closed], error=str(error)[:200])
+            return False
+        return True
 
     def _account(self, call: CallClosed) -> Account:
         # What a caller breaks off was worked on for it, until then.
@@ -293,6 +320,10 @@ class Run:
         key = self._begun.ask.cache_key
         is_kept = key is not None and len(body) <= settings.CACHE_BODY_BYTES
         return (Cached(key, body, settings.CACHE_SECONDS),) if is_kept and key is not None else ()
+
+
+def _cancellation_of(writer: Writer) -> Problem:
+    return STOPPED if writer.stream.canceled_because == "stopped" else CANCELED
 
 
 def answer_id(begun: Begun) -> str:

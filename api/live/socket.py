@@ -229,7 +229,8 @@ class SocketConsumer(AsyncConsumer):  # type: ignore[misc] # Channels ships no t
         try:
             await step
         except LineClosed:
-            return
+            if self._line.is_overrun:
+                await self._close(SILENT)
         except Exception as error:
             await self._turn_away(error)
 
@@ -256,7 +257,7 @@ class SocketConsumer(AsyncConsumer):  # type: ignore[misc] # Channels ships no t
         unanswered = self._line.unanswered_since
         if self._desk.is_draining:
             return DRAINED
-        if unanswered is not None and now - unanswered >= settings.SOCKET_PONG_SECONDS:
+        if self._line.is_overrun or unanswered is not None and now - unanswered >= settings.SOCKET_PONG_SECONDS:
             return SILENT
         if self._work is None:
             return UNPROVEN if now - self._heard_at >= settings.SOCKET_PROOF_SECONDS else None

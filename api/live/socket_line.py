@@ -14,6 +14,8 @@ from api.live.socket_words import Asking, ServerWord, write
 
 #: There are so many pings on the way to the bound.
 PINGS = 4
+#: Words that answer the client's own do not wait, but who reads none of them is sent away at so many times the bound.
+PATIENCE = 2
 
 
 class LineClosed(Exception):
@@ -35,6 +37,8 @@ class Line:
         self._turn = asyncio.Lock()
         self._was_read = asyncio.Event()
         self.is_closed = False
+        #: It was told too much that it has not read.
+        self.is_overrun = False
         #: When something was last sent.
         self.told_at = time.monotonic()
 
@@ -44,9 +48,12 @@ class Line:
         return self._asked[0][1] if self._asked else self._putting_since
 
     async def tell(self, word: ServerWord) -> None:
-        """Send one word now, however far behind the client is. Raises `LineClosed`."""
+        """Send one word now, unless the client is too far behind to be told anything more. Raises `LineClosed`."""
+        if self._sent - self._read >= PATIENCE * self._most_unread:
+            self.is_overrun = True
+            raise LineClosed
         async with self._turn:
-            await self._put(write(word))
+            await self._put_and_ask(write(word))
 
     async def pass_on(self, texts: Iterable[str]) -> None:
         """Send these messages, each once the client has read enough of what came before. Raises `LineClosed`."""
@@ -56,9 +63,7 @@ class Line:
                 self._was_read.clear()
                 await self._was_read.wait()
             async with self._turn:
-                await self._put(text)
-                if self._sent - self._asked_at_bytes >= self._most_unread // PINGS:
-                    await self._ask()
+                await self._put_and_ask(text)
 
     async def ask(self) -> None:
         """Send a ping. One that waits for an answer is enough."""
@@ -76,6 +81,11 @@ class Line:
         """Send nothing more."""
         self.is_closed = True
         self._was_read.set()
+
+    async def _put_and_ask(self, text: str) -> None:
+        await self._put(text)
+        if self._sent - self._asked_at_bytes >= self._most_unread // PINGS:
+            await self._ask()
 
     async def _ask(self) -> None:
         self._last_id += 1

@@ -64,6 +64,14 @@ class Recalled:
         unknown: dict[Any, None] = dict.fromkeys(text for text, known in self._pairs() if known is None)
         return replace(self.request, inputs=tuple(unknown)) if unknown else None
 
+    def is_of_another_model(self, rest: Embeddings) -> bool:
+        """Say whether what is known is of another model than the rest: such vectors have nothing in common."""
+        return any(known[0] != rest.model for known in self.known if known)
+
+    def forgotten(self) -> "Recalled":
+        """Return the same request, with nothing known of its answer."""
+        return Recalled(self.request, self.keys, (None,) * len(self.keys))
+
     def answer(self, rest: Embeddings | None) -> Embeddings:
         """Return the whole answer, with the usage of `rest`: what is known costs nothing."""
         if self.rest is None:
@@ -97,8 +105,9 @@ def keys_of_inputs(site: str, request: EmbeddingRequest) -> tuple[bytes, ...] | 
 
 
 def recalled(request: EmbeddingRequest, keys: Sequence[bytes], found: Sequence[bytes | None]) -> Recalled:
-    """Take in what was found under the keys."""
-    return Recalled(request, tuple(keys), tuple(map(_unpack, found)))
+    """Take in what was found under the keys. Of two models' vectors it is nothing: a route was changed meanwhile."""
+    all_known = Recalled(request, tuple(keys), tuple(map(_unpack, found)))
+    return all_known if len({known[0] for known in all_known.known if known}) < 2 else all_known.forgotten()
 
 
 def _pack(model: str, vector: tuple[float, ...]) -> bytes:

@@ -71,6 +71,12 @@ class EventBuffer:
             raise CursorAhead(f"There is no event {seq} yet; the last is {self.last}.")
         return self.events[begin : begin + BATCH]
 
+    def let_go(self) -> None:
+        """Hold nothing of what has come."""
+        # Not cleared: a flush may be at it.
+        self.events = []
+        self.held_bytes = 0
+
     def finish(self, end: End) -> None:
         """No more events will come."""
         self.end = end

@@ -3,6 +3,7 @@
 * StreamError
   + StreamUnknown       there is none of that id, or it is another site's
   + Orphaned            the process that served it is gone: no event will follow, and no end
+  + NeverBegan          it has ended, before its first event
   + StreamsClosed       this process starts no more streams: it is about to stop
   + CursorError
     - CursorMalformed   the text is no cursor
@@ -22,6 +23,10 @@ class StreamUnknown(StreamError):
 
 class Orphaned(StreamError):
     """The process that served the stream is gone, and left no end."""
+
+
+class NeverBegan(StreamError):
+    """The stream has ended, and whoever wrote it said nothing."""
 
 
 class StreamsClosed(StreamError):

@@ -27,6 +27,8 @@ TRIP_BYTES, TRIP_ENTRIES = 256 * 1024, 256
 AWAY_SECONDS = 0.5
 #: What is kept of streams that ended while Redis is away.
 KEPT_SECONDS, KEPT_BYTES = 60.0, 64 * 1024 * 1024
+#: Of so many it is kept at least that they ended.
+MOST_ENDS = 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +59,11 @@ class Source(Protocol):
     def verify(self) -> None:
         """See whether the log is still there, and write it again if it is not."""
 
+    def let_go(self) -> None:
+        """Hold its events no longer, only its end: it has ended, and Redis is away for too long."""
+
     def drop(self) -> None:
-        """Give up: it has ended, and Redis is away for too long."""
+        """Give up."""
 
 
 class Flusher:
@@ -135,14 +140,19 @@ class Flusher:
             log.info("stream_log_back", streams=len(self._due))
 
     def _let_go(self) -> None:
-        """Drop what ended long ago, and the oldest of it beyond a bound: nobody here may read it any more."""
-        ended = [source for source in self._due if source.stream.ended_at is not None]
+        """Let go of what ended long ago, and of the oldest of it beyond a bound.
+
+        That it ended is written all the same once Redis is back: who finds there how it began must not wait for ever.
+        """
+        ended = sorted((source for source in self._due if source.stream.ended_at is not None), key=_ended_at)
+        for source in ended[: max(len(ended) - MOST_ENDS, 0)]:
+            del self._due[source]
+            source.drop()
         held = sum(source.stream.held_bytes for source in ended)
-        for source in sorted(ended, key=_ended_at):
+        for source in ended:
             if held > KEPT_BYTES or time.monotonic() - _ended_at(source) > KEPT_SECONDS:
                 held -= source.stream.held_bytes
-                del self._due[source]
-                source.drop()
+                source.let_go()
 
 
 def _ended_at(source: Source) -> float:

@@ -150,6 +150,10 @@ class Writer:
         self._record_due = True
         self._here.flusher.mark(self)
 
+    def let_go(self) -> None:
+        """Hold no event any more: readers of what the log lacks are told that it is no longer kept."""
+        self.stream.let_go()
+
     def drop(self) -> None:
         """From now on who reads it finds it in the log, or not at all."""
         self._here.writers.pop(self.stream.id, None)

@@ -13,7 +13,7 @@ And of no site: `nd:open:<process>`, a hash of the accounts of running requests,
 
 import asyncio
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from itertools import groupby
 from typing import Any, cast
@@ -127,6 +127,20 @@ async def renew(server: Redis, leases: Iterable[Lease], lease_seconds: int, scri
     return held
 
 
+async def open_requests(server: Redis, process: str) -> set[str]:
+    """Return the requests of a process whose accounts are open. Raises `RedisAway`."""
+    with redis_errors():
+        found = await server.hkeys(open_key(process))
+    return {each.decode() for each in cast(list[bytes], found)}
+
+
+async def forget_open(server: Redis, process: str, request_ids: Collection[str]) -> None:
+    """Take away open accounts of calls that were never made. Raises `RedisAway`."""
+    if request_ids:
+        with redis_errors():
+            await server.hdel(open_key(process), *request_ids)
+
+
 async def recall(server: Redis, site: str, keys: Sequence[bytes]) -> list[bytes | None]:
     """Return the cached answers of a site, None for those that are not known. Raises `RedisAway`."""
     prefix = site_prefix(site)
@@ -143,9 +157,12 @@ def open_key(process: str) -> bytes:
 
 
 async def _undo(server: Redis, ask: Ask, scripts: Scripts) -> None:
-    """End what may have begun. What it reserved of tokens lapses with their windows."""
+    """End what may have begun. When that was nobody was told, but its lease says it."""
+    ended = structs.replace(
+        settlement(ask, None, used_tokens=0, outcome="drop"), at=-1000 * _lease_ms(ask.lease_seconds)
+    )
     with suppress(RedisAway):
-        await settle(server, settlement(ask, None, used_tokens=0, outcome="drop"), scripts)
+        await settle(server, ended, scripts)
 
 
 #: Asyncio itself would let go of them.
@@ -185,7 +202,8 @@ def _arguments_to_admit(ask: Ask, tokens: int) -> list[Any]:
     figures = [_lease_ms(ask.lease_seconds), int(is_held), at_once]
     for window in ask.windows:
         figures += (window.needs(tokens), min(window.limit, LARGEST_LIMIT), window.seconds * 1_000_000)
-    return [ask.request_id, ask.body_hash, ask.stream_id, ask.open_account or b"", doubles(figures)]
+    kept = settings.IDEMPOTENCY_SECONDS * 1000
+    return [ask.request_id, ask.body_hash, ask.stream_id, ask.open_account or b"", doubles(figures), kept]
 
 
 def _to_outcome(ask: Ask, tokens: int, answer: list[Any]) -> Outcome:

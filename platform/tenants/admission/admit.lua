@@ -4,7 +4,8 @@
 -- KEYS: running, open accounts, nonce, idempotency, cache, then the windows. One that is not asked for stands there
 --       as the running key: that holds a sorted set, so it reads as absent.
 -- ARGV: request id, body hash, stream id, open account, and doubles: lease in ms, 1 to hold it in running, most at once
---       (-1: any number), then for each window what is needed of it, its limit, its span in us.
+--       (-1: any number), then for each window what is needed of it, its limit, its span in us; and the time to keep
+--       the idempotency key of a request that is answered from the cache, in ms.
 -- Returns {ADMITTED, doubles} with the moment in them, {LIMITED, doubles} with which window and how long to wait, and in
 -- both for each window what remains and when it is empty; or another code with what belongs to it. Times are in us.
 local ADMITTED, LIMITED, TOO_MANY, NONCE_USED, KEY_REUSED, ATTACH, HIT = 0, 1, 2, 3, 4, 5, 6
@@ -25,13 +26,15 @@ end
 
 if found[NONCE] then return {NONCE_USED} end
 local known = found[IDEMPOTENCY]
-if known then
-    if string.sub(known, 1, 32) ~= body then return {KEY_REUSED} end
+if known and string.sub(known, 1, 32) ~= body then return {KEY_REUSED} end
+-- One that was answered from the cache stands for no stream.
+if known and #known > 32 then
     use_up_nonce()
     return {ATTACH, string.sub(known, 33)}
 end
 if found[CACHE] then
     use_up_nonce()
+    if KEYS[IDEMPOTENCY] ~= running then redis.call('SET', KEYS[IDEMPOTENCY], body, 'PX', ARGV[6]) end
     return {HIT, found[CACHE]}
 end
 

@@ -107,7 +107,7 @@ class Settlement(Struct, frozen=True):
     site: str
     request_id: str
     windows: tuple[Window, ...]
-    #: `Admitted.at`, and the tokens that were reserved then.
+    #: `Admitted.at`, and the tokens that were reserved then. Below 0: nobody was told, but this is its lease.
     at: int
     reserved_tokens: int
     used_tokens: int

@@ -43,7 +43,7 @@ class SiteLimits:
 
 
 async def limits_for(site_id: UUID, threads: DatabaseThreads) -> SiteLimits:
-    """Return the limits of a site, and wait for Postgres only where they are not known."""
+    """Return the limits of a site, and wait for Postgres only where they are not known: once for all who wait."""
     return await look_up(_known, site_id.hex, threads)
 
 

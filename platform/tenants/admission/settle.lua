@@ -2,8 +2,8 @@
 -- where they are fetched from. A second time changes nothing, but that the rows come twice: they have keys of their own.
 --
 -- KEYS: running, open accounts, usage, idempotency (running again: none), then windows of tokens, then cache entries.
--- ARGV: request id, body hash, stream id, 'keep' or 'drop', then doubles: the moment it was let in, tokens used beyond
---       what was reserved (below 0: to give back), number of windows, number of cache entries, time to keep the
+-- ARGV: request id, body hash, stream id, 'keep' or 'drop', then doubles: the moment it was let in (below 0: not known, but
+--       this is its lease in us), tokens used beyond what was reserved (below 0: to give back), number of windows, number of cache entries, time to keep the
 --       idempotency key in ms, the spans of the windows in us, the times to keep the cache entries in ms; then the
 --       bodies of the cache entries, then the rows.
 -- Returns 1 if the request was held until now.
@@ -12,6 +12,12 @@ local WEEK = 604800000
 
 local running, id, body, stream, numbers = KEYS[RUNNING], ARGV[1], ARGV[2], ARGV[3], ARGV[5]
 local admitted, beyond, windows, cached, kept = unpack_at('<ddddd', numbers)
+
+if admitted < 0 then
+    -- Nobody has prolonged it yet.
+    local ends = redis.call('ZSCORE', running, id)
+    admitted = ends and ends + admitted or 0
+end
 
 -- Give back of what was noted when it was let in. It stands in the first entry that is not older.
 local function give_back(key, state, at, total, span, number)

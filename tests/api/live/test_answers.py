@@ -1,5 +1,7 @@
 """Whole answers, in every dialect in front of every provider."""
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from uuid import UUID
 
@@ -11,7 +13,10 @@ from redis import Redis
 
 from core.ids import new_uuid, to_public
 from inference.models import ProviderAccount, Route, Target
+from streams.ids import new_stream_id
 from tests.api.live.conftest import Live
+from tests.factories import make_route
+from tests.polling import wait_for
 
 CHAT: dict[str, Any] = {"model": "openai-chat", "messages": [{"role": "user", "content": "Say hello."}]}
 
@@ -78,6 +83,28 @@ def test_the_same_again_with_its_key_is_one_call(live: Live) -> None:
     assert (other.status_code, other.json()["error"]["code"]) == (422, "idempotency_key_reused")
 
 
+def test_a_canceled_answer_is_an_error_for_who_waits_for_it(live: Live) -> None:
+    make_route("slow-chat", (ProviderAccount.objects.get(name="sim-openai"), "gpt-4o-mini@ttft_ms=10000"))
+    asked = {**CHAT, "model": "slow-chat"}
+
+    with ThreadPoolExecutor() as threads:
+        waiting = threads.submit(live.post, "/v1/chat/completions", asked, idempotency_key="k-slow")
+        wait_for(live.simulator.journal)
+        (stream_id,) = streams_of_keys()
+        canceled = httpx.delete(f"{live.url}/v1/streams/{stream_id}", headers=live.headers)
+        answer = waiting.result()
+
+    assert canceled.status_code == 202, canceled.text
+    assert answer.status_code == 499, answer.text
+    assert answer.json()["error"]["code"] == "stream_canceled"
+
+
+def streams_of_keys() -> list[str]:
+    """What the idempotency keys stand for."""
+    with Redis.from_url(django_settings.REDIS_URL) as server:
+        return [bytes(server.get(key) or b"")[32:].decode() for key in server.scan_iter("nd:{*}:key:*")]
+
+
 def test_a_key_whose_answer_is_no_longer_kept_is_asked_anew(live: Live) -> None:
     first = live.post("/v1/chat/completions", CHAT, idempotency_key="k-2", cache_control="no-store")
     with Redis.from_url(django_settings.REDIS_URL) as server:
@@ -93,6 +120,18 @@ def test_a_key_whose_answer_is_no_longer_kept_is_asked_anew(live: Live) -> None:
     assert len(live.simulator.finished(2)) == 2
 
 
+def test_a_key_whose_process_was_killed_before_its_stream_began_is_asked_anew(live: Live) -> None:
+    live.post("/v1/chat/completions", CHAT, idempotency_key="k-3", cache_control="no-store")
+    with Redis.from_url(django_settings.REDIS_URL) as server:
+        (key,) = server.scan_iter("nd:{*}:key:*")
+        server.set(key, bytes(server.get(key) or b"")[:32] + new_stream_id().encode())
+
+    again = live.post("/v1/chat/completions", CHAT, idempotency_key="k-3", cache_control="no-store")
+
+    assert again.status_code == 200, again.text
+    assert "idempotent-replayed" not in again.headers
+
+
 def test_the_same_body_again_comes_from_the_cache(live: Live) -> None:
     first, second = (live.post("/v1/chat/completions", CHAT) for _ in range(2))
     third = live.post("/v1/chat/completions", CHAT, cache_control="no-store")
@@ -103,6 +142,34 @@ def test_the_same_body_again_comes_from_the_cache(live: Live) -> None:
     assert len(live.simulator.finished(2)) == 2
     hit = next(event for event in live.usage(3) if event.provider == "cache")
     assert (hit.outcome, hit.billable, hit.input_tokens, hit.cost_pico_usd) == ("ok", False, 0, 0)
+
+
+def test_a_key_stands_for_its_body_also_when_that_came_from_the_cache(live: Live) -> None:
+    live.post("/v1/chat/completions", CHAT)
+    hit = live.post("/v1/chat/completions", CHAT, idempotency_key="k-4")
+    other = live.post("/v1/chat/completions", {**CHAT, "temperature": 0}, idempotency_key="k-4")
+    again = live.post("/v1/chat/completions", CHAT, idempotency_key="k-4")
+    uncached = [live.post("/v1/chat/completions", CHAT, idempotency_key="k-4", cache_control="no-store") for _ in "12"]
+
+    assert [hit.headers["x-cache"], again.headers["x-cache"]] == ["HIT", "HIT"]
+    assert (other.status_code, other.json()["error"]["code"]) == (422, "idempotency_key_reused")
+    # The one call that a key stands for.
+    assert ["idempotent-replayed" in answer.headers for answer in uncached] == [False, True]
+    assert len(live.simulator.finished(2)) == 2
+
+
+def test_vectors_of_two_models_are_never_put_into_one_answer(live: Live) -> None:
+    def lengths(*inputs: str) -> list[int]:
+        answer = live.post("/v1/embeddings", {"model": "embed", "input": list(inputs)})
+        return [len(row["embedding"]) for row in answer.json()["data"]]
+
+    before = lengths("a", "b")
+    Target.objects.filter(route__model="embed").update(upstream_model="text-embedding-3-large")
+    wait_for(lambda: lengths(f"{time.monotonic()}") == [3072])
+
+    assert before == [1536, 1536]
+    assert lengths("c", "a") == [3072, 3072]
+    assert lengths("b", "c") == [3072, 3072]
 
 
 def test_who_insists_on_a_provider_gets_no_other_s_answer_from_the_cache(live: Live) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 from django.conf import settings as desk_settings
+from django.db import connection
 from pytest_django import Settings
 from redis import Redis
 
@@ -172,6 +173,25 @@ def test_a_job_that_waits_says_so_until_it_is_over(paced: Live) -> None:
 
     events = events_of(text)
     assert states_in(events) == ["queued", "canceled"]
+
+
+def test_what_goes_wrong_on_the_way_is_told_and_ends_the_connection(paced: Live) -> None:
+    job = queued(paced)
+    url, text = f"{paced.url}/v1/jobs/{job.public_id}/events", ""
+
+    with httpx.stream("GET", url, headers=paced.headers, timeout=10) as answer:
+        for chunk in answer.iter_text():
+            if not text:
+                # An answer that nobody can read.
+                with connection.cursor() as cursor:
+                    cursor.execute(
+                        "UPDATE jobs_job SET state = 'succeeded', result = 'x', finished_at = now() WHERE id = %s",
+                        [job.id],
+                    )
+            text += chunk
+
+    name, data = events_of(text)[-1][1:]
+    assert (name, data["error"]["code"]) == ("error", "internal_error")
 
 
 def test_several_jobs_are_followed_over_one_socket(paced: Live, worker: None) -> None:

@@ -1,11 +1,13 @@
 """Streams over a WebSocket: started, followed, resumed, left and canceled, several over one connection."""
 
 import uuid
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 import pytest
 from pytest_django import Settings
+from websockets.exceptions import ConnectionClosed
 
 from tenants.credentials import create_site
 from tests.api.live.conftest import OPENAI_MODEL, Live
@@ -251,6 +253,20 @@ def test_who_does_not_read_is_cut_off_and_can_resume(live: Live, settings: Setti
         rest = client.hear_until("end")
     assert [word["seq"] for word in rest if word["type"] == "event"][:2] == [6, 7]
     assert rest[-1]["kind"] == "done"
+
+
+def test_who_asks_and_does_not_read_is_cut_off_too(live: Live, settings: Settings) -> None:
+    settings.SOCKET_UNREAD_BYTES = 16_384
+
+    with socket(live) as client:
+        client.answers_pings = False
+        with suppress(ConnectionClosed):
+            for _ in range(200):
+                client.say("ping", id="x" * 1000)
+        code = client.closed_with()
+
+    assert code == 4408
+    assert client.heard_bytes < 2 * 16_384 + 2000
 
 
 def test_what_is_read_goes_on_however_long(live: Live, settings: Settings) -> None:

@@ -5,9 +5,13 @@ from typing import Any
 
 import httpx
 import pytest
+from django.conf import settings as django_settings
 from pytest_django import Settings
+from redis import Redis
 
 from inference.models import ProviderAccount
+from streams.entries import About, End, Record, encode, record_key
+from streams.ids import new_stream_id
 from tests.api.live.conftest import Live
 from tests.factories import make_provider, make_route
 
@@ -75,6 +79,48 @@ def test_a_failure_before_the_first_token_is_an_answer_with_its_status(live: Liv
 
     assert answer.status_code == 400
     assert answer.json()["error"]["message"]
+
+
+def test_a_key_stands_for_a_body_in_one_dialect(live: Live) -> None:
+    one, other = (
+        live.post(f"/v1/streams?dialect={dialect}", CHAT, idempotency_key="k-1") for dialect in ("openai", "wordpress")
+    )
+
+    assert (one.status_code, other.status_code) == (202, 422), other.text
+
+
+def test_a_narrow_token_reads_nothing_of_another_s_by_its_idempotency_key(live: Live) -> None:
+    wanted = {"scope": "chat:write streams:write streams:read"}
+    tokens = [live.post("/v1/tokens", wanted).json()["token"] for _ in range(2)]
+
+    answers = [
+        live.post("/v1/chat/completions", CHAT, authorization=f"Bearer {token}", idempotency_key="k-1")
+        for token in (*tokens, tokens[0], live.key)
+    ]
+
+    streams = [lines_of(answer.text, "id")[0] for answer in answers]
+    assert streams[0] == streams[2]
+    assert len(set(streams)) == 3
+    assert len(live.simulator.finished(3)) == 3
+
+
+def test_a_stream_that_ended_before_its_first_event_is_an_error_and_no_empty_answer(live: Live) -> None:
+    about = About(
+        id=new_stream_id(),
+        site=live.made.site.public_id,
+        status=0,
+        content_type="",
+        dialect="openai",
+        origin=None,
+        kind="stream",
+        created_at=0,
+    )
+    with Redis.from_url(django_settings.REDIS_URL) as server:
+        server.set(record_key(about.id), encode(Record(about, "process_gone", 0, End("canceled"))), ex=60)
+
+    answer = live.get(f"/v1/streams/{about.id}/events")
+
+    assert (answer.status_code, answer.json()["error"]["code"]) == (502, "stream_lost")
 
 
 def test_a_cut_after_the_first_token_is_never_a_clean_end(live: Live) -> None:

@@ -8,6 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from core.redis import RedisAway
+from streams import flusher
 from streams.entries import (
     ENTRY_BYTES,
     Entry,
@@ -22,6 +23,7 @@ from streams.entries import (
 from streams.errors import CursorExpired
 from streams.flusher import APPEND
 from streams.follow import request_cancel
+from streams.here import here
 from tests.platform.streams.conftest import DONE, FRAMES, SITE, OpenProcess, Process, Wire, told
 from tests.polling import wait_until
 
@@ -164,6 +166,28 @@ async def test_while_redis_is_away_readers_here_go_on_and_all_others_when_it_is_
 
     await wire.mend()
     assert told(await other.read(writer.stream.id)) == FRAMES
+
+
+async def test_what_was_let_go_while_redis_was_away_is_not_waited_for(
+    open_process: OpenProcess, wire: Wire, other: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    serving = await open_process(wire.url)
+    writer = serving.writer()
+    writer.append(FRAMES[:5])
+    await writer.flushed()
+
+    monkeypatch.setattr(flusher, "KEPT_SECONDS", 0)
+    await wire.cut()
+    writer.append(FRAMES[5:])
+    await writer.finish(DONE)
+    await wait_until(lambda: not writer.stream.held_bytes)
+    await wire.mend()
+    await wait_until(lambda: not here(serving.server).flusher.away)
+
+    async with asyncio.timeout(10):
+        for process, after in ((serving, 0), (other, 0), (other, 5)):
+            with pytest.raises(CursorExpired):
+                await process.read(writer.stream.id, after)
 
 
 async def test_a_reader_whose_redis_is_away_is_told_so(open_process: OpenProcess, wire: Wire, serving: Process) -> None:

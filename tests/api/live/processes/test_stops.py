@@ -85,3 +85,22 @@ def test_at_sigterm_streams_end_or_are_broken_off_with_a_word_and_all_is_account
     assert again.events == elsewhere.events
     outcomes = sorted(event.outcome for _, event in caller.settled().values())
     assert outcomes == [Outcome.CANCELED, Outcome.CANCELED, Outcome.OK]
+
+
+@pytest.mark.parametrize("server", ["uvicorn", "daphne"])
+def test_at_sigterm_a_whole_answer_has_the_same_time(
+    desk: Desk, caller: Caller, stopping: dict[str, Web], server: str
+) -> None:
+    (web,) = desk.fleet.start(DRAIN, server=server)
+    desk.make_known([web])
+
+    async def stop() -> None:
+        await wait_until(desk.simulator.journal)
+        web.signal(signal.SIGTERM)
+
+    asked = body(desk.model(SHORT), stream=False)
+    asking: list[Any] = [ask(web.url, "POST", "/v1/chat/completions", caller.headers, asked), stop()]
+    whole, _ = at_once(*asking)
+
+    assert (whole.status, whole.is_whole) == (200, True), whole.raw
+    assert [event.outcome for _, event in caller.settled().values()] == [Outcome.OK]

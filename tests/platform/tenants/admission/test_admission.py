@@ -256,6 +256,21 @@ async def test_who_goes_away_while_being_let_in_holds_nothing(server: Redis, sho
     await server.delete(open_key(process))
 
 
+async def test_who_goes_away_while_being_let_in_has_its_tokens_given_back(server: Redis, shop: str) -> None:
+    window = tokens(1000)
+    # The script is known to the server, or else nobody would be let in.
+    await let_in(server, ask(f"{shop}_2"))
+    for n in range(40):
+        asking = asyncio.create_task(admit(server, ask(shop, window, tokens=100, request_id=f"req_gone_{n}")))
+        await asyncio.sleep(0)
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
+
+    async with asyncio.timeout(10):
+        while await remaining(server, shop, window) != 1000:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
 # Reservations
 
 
