@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 from django.db import connection
+from django.test import TransactionTestCase
 from pytest_django import DjangoDbBlocker, Settings
 
 from inference import routing
@@ -13,6 +14,7 @@ from tenants.admission import rules
 from tenants.models import Site
 from tests.factories import make_site
 from tests.polling import wait_for
+from tests.tables import empty_tables
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -40,6 +42,14 @@ def _is_empty() -> bool:
         name = connection.settings_dict["NAME"]
         cursor.execute("SELECT count(*) FROM pg_stat_activity WHERE datname = %s", [name])
         return bool(cursor.fetchone() == (0,))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _tables_are_emptied_quickly() -> Iterator[None]:
+    """What is committed in a test is deleted after it in our own way."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TransactionTestCase, "_fixture_teardown", lambda _: empty_tables())
+        yield
 
 
 @pytest.fixture(autouse=True)
