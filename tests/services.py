@@ -41,9 +41,13 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
             **dict.fromkeys(("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "AZURE_OPENAI_API_KEY"), ""),
         }
     )
+    folder = Path(_servers.enter_context(tempfile.TemporaryDirectory(prefix="nightdesk-tests-")))
+    # Nobody's certificate is trusted. Whoever makes a client of HTTP would read the whole world's, 20 ms each time, and
+    # who polls with one makes many. What is tried over TLS brings its own.
+    (folder / "certificates").mkdir()
+    env.put({"SSL_CERT_FILE": "", "SSL_CERT_DIR": str(folder / "certificates")})
     if env.given("DATABASE_URL") and env.given("REDIS_URL") or _only_hands_out(early_config):
         return
-    folder = Path(_servers.enter_context(tempfile.TemporaryDirectory(prefix="nightdesk-tests-")))
     postgres = _servers.enter_context(postgres_server(folder / "postgres", own_port(), durable=False))
     valkey = _servers.enter_context(valkey_server(folder / "valkey", own_port(), durable=False))
     env.put({"DATABASE_URL": postgres.url, "REDIS_URL": valkey.url})
