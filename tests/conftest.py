@@ -16,6 +16,10 @@ from tests.factories import make_site
 from tests.polling import wait_for
 from tests.tables import empty_tables
 
+#: What takes longest. Where tests are shared out it comes first, or one of them would be left to one process at the
+#: end, when the others have nothing more to do.
+LONGEST = ("tests/chaos/test_campaign.py", "tests/chaos/test_points.py", "tests/flows/", "tests/api/live/processes/")
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
@@ -24,6 +28,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="NAMES",
         help="run every flow on these brokers: all, or some of valkey,redis,rabbitmq",
     )
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if hasattr(config, "workerinput"):  # in a process of pytest-xdist
+        items.sort(key=lambda item: not item.nodeid.startswith(LONGEST))
 
 
 @pytest.fixture(scope="session")
