@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 from django.db import connection
-from django.test import TransactionTestCase
-from pytest_django import DjangoDbBlocker, Settings
+from django.test import TransactionTestCase, override_settings
+from pytest_django import DjangoDbBlocker
 
 from inference import routing
 from metering import prices
@@ -71,10 +71,11 @@ def _nothing_is_remembered() -> None:
     prices.forget()
 
 
-@pytest.fixture(autouse=True)
-def _passwords_are_quick(settings: Settings) -> None:
+@pytest.fixture(scope="session", autouse=True)
+def _passwords_are_quick() -> Iterator[None]:
     """Hashing passwords slowly protects people; there are none here."""
-    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+    with override_settings(PASSWORD_HASHERS=["django.contrib.auth.hashers.MD5PasswordHasher"]):
+        yield
 
 
 @pytest.fixture
