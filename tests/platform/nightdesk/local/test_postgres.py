@@ -263,8 +263,10 @@ def _written(path: Path, text: str) -> Iterator[None]:
     """Write another text into the file, until the block ends."""
     before = path.read_text()
     path.write_text(text)
-    yield
-    path.write_text(before)
+    try:
+        yield
+    finally:
+        path.write_text(before)
 
 
 def _start_and_forget(data_dir: Path) -> tuple[subprocess.Popen[bytes], Program]:
