@@ -72,7 +72,8 @@ def test_at_sigterm_streams_end_or_are_broken_off_with_a_word_and_all_is_account
         web.process.wait(SECONDS)
     assert time.monotonic() - told_at < SECONDS
     assert web.process.poll() in (0, -signal.SIGTERM), web.log.read_text()[-2000:]
-    assert seen in ([503, 503], [None, None])
+    # On a busy machine the door may close between the two questions.
+    assert seen in ([503, 503], [503, None], [None, None])
     assert (short.is_whole, has_clean_end(short.events, Dialect.OPENAI)) == (True, True)
     (again,) = at_once(ask(other.url, "GET", f"/v1/streams/{stream_id}/events", caller.headers))
     for answer in (long, elsewhere, again):
