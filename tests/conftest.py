@@ -4,7 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 from django.db import connection
-from pytest_django import DjangoDbBlocker, Settings
+from django.test import TransactionTestCase, override_settings
+from pytest_django import DjangoDbBlocker
 
 from inference import routing
 from metering import prices
@@ -13,6 +14,11 @@ from tenants.admission import rules
 from tenants.models import Site
 from tests.factories import make_site
 from tests.polling import wait_for
+from tests.tables import empty_tables
+
+#: What takes longest. Where tests are shared out it comes first, or one of them would be left to one process at the
+#: end, when the others have nothing more to do.
+LONGEST = ("tests/chaos/test_campaign.py", "tests/chaos/test_points.py", "tests/flows/", "tests/api/live/processes/")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -22,6 +28,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="NAMES",
         help="run every flow on these brokers: all, or some of valkey,redis,rabbitmq",
     )
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if hasattr(config, "workerinput"):  # in a process of pytest-xdist
+        items.sort(key=lambda item: not item.nodeid.startswith(LONGEST))
 
 
 @pytest.fixture(scope="session")
@@ -42,6 +54,14 @@ def _is_empty() -> bool:
         return bool(cursor.fetchone() == (0,))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _tables_are_emptied_quickly() -> Iterator[None]:
+    """What is committed in a test is deleted after it in our own way."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TransactionTestCase, "_fixture_teardown", lambda _: empty_tables())
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _nothing_is_remembered() -> None:
     """What this process keeps of sites and routes does not outlive a test's database."""
@@ -51,10 +71,11 @@ def _nothing_is_remembered() -> None:
     prices.forget()
 
 
-@pytest.fixture(autouse=True)
-def _passwords_are_quick(settings: Settings) -> None:
+@pytest.fixture(scope="session", autouse=True)
+def _passwords_are_quick() -> Iterator[None]:
     """Hashing passwords slowly protects people; there are none here."""
-    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+    with override_settings(PASSWORD_HASHERS=["django.contrib.auth.hashers.MD5PasswordHasher"]):
+        yield
 
 
 @pytest.fixture

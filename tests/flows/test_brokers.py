@@ -9,7 +9,7 @@ from kombu import Connection
 from pytest_celery import CeleryTestBroker
 
 from nightdesk.broker import QUEUE
-from tests.flows.conftest import Web, start_worker
+from tests.flows.conftest import ReceiverProcess, Web, start_worker
 from tests.polling import wait_for
 
 
@@ -32,8 +32,13 @@ def rings_in_rabbitmq(url: str) -> int:
 
 
 @pytest.mark.every_broker
-def test_a_ring_waits_in_the_broker_until_a_worker_hears_it(
-    environment: dict[str, str], broker_kind: str, celery_broker: CeleryTestBroker, web: Web, tmp_path: Path
+def test_a_ring_waits_in_the_broker_until_a_worker_hears_it_and_the_site_is_told(
+    environment: dict[str, str],
+    broker_kind: str,
+    celery_broker: CeleryTestBroker,
+    web: Web,
+    receiver: ReceiverProcess,
+    tmp_path: Path,
 ) -> None:
     url = celery_broker.container.url
     before = rings_in(broker_kind, url)
@@ -44,5 +49,7 @@ def test_a_ring_waits_in_the_broker_until_a_worker_hears_it(
     try:
         wait_for(lambda: rings_in(broker_kind, url) == 0, seconds=60)
         assert web.ended(job_id)["state"] == "succeeded"
+        (webhook,) = wait_for(lambda: receiver.received(job_id))
+        assert (webhook["type"], webhook["verified"]) == ("job.succeeded", True)
     finally:
         worker.teardown()

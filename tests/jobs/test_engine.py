@@ -79,6 +79,12 @@ def working(provider: Scripted, breaker: Breaker = NO_BREAKER) -> Iterator[Engin
         assert not thread.is_alive()
 
 
+@pytest.fixture
+def quick_pulse(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The heart beats more often, for tests that wait for it; a lease lasts as long as ever."""
+    monkeypatch.setattr("jobs.leases.HEARTBEAT_SECONDS", 0.3)
+
+
 def queued(site: Site, **fields: Any) -> Job:
     return make_job(site, payload=BODY, **fields)
 
@@ -266,7 +272,9 @@ def test_a_job_that_cannot_be_opened_fails_and_does_not_hold_up_the_others(site:
     assert failed.error_code == "invalid_body"
 
 
-def test_canceling_a_running_job_closes_its_call_and_bills_nothing(site: Site, desk_route: None) -> None:
+def test_canceling_a_running_job_closes_its_call_and_bills_nothing(
+    site: Site, desk_route: None, quick_pulse: None
+) -> None:
     job, gate = queued(site), Gate()
 
     with working(Scripted(HELLO, before=gate)):
@@ -279,7 +287,9 @@ def test_canceling_a_running_job_closes_its_call_and_bills_nothing(site: Site, d
     assert Event.objects.get().type == "job.canceled"
 
 
-def test_a_worker_that_lost_its_lease_drops_its_jobs_and_begins_anew(site: Site, desk_route: None) -> None:
+def test_a_worker_that_lost_its_lease_drops_its_jobs_and_begins_anew(
+    site: Site, desk_route: None, quick_pulse: None
+) -> None:
     job, gate = queued(site), Gate()
 
     with working(Scripted(HELLO, HELLO, before=gate)):
@@ -360,7 +370,7 @@ def test_an_error_of_the_database_of_any_kind_does_not_end_the_engine(
 
 
 def test_an_answer_that_waits_for_the_database_is_written_although_the_lease_was_lost_meanwhile(
-    site: Site, desk_route: None, monkeypatch: pytest.MonkeyPatch
+    site: Site, desk_route: None, quick_pulse: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     away, waiting = threading.Event(), threading.Event()
     away.set()
@@ -449,13 +459,14 @@ def test_an_account_that_cannot_be_written_does_not_keep_a_job_running(
     assert not UsageEvent.objects.filter(outcome="open").exists()
 
 
-def test_a_claim_whose_answer_never_came_is_given_back(site: Site, desk_route: None) -> None:
+def test_a_claim_whose_answer_never_came_is_given_back(site: Site, desk_route: None, quick_pulse: None) -> None:
     with working(Scripted(HELLO)):
         worker_id = wait_for(lambda: WorkerLease.objects.first()).worker_id
         job = queued(site, available_at=timezone.now() + timedelta(hours=1))
         # What a claim writes whose acknowledgement is lost: the job runs in the worker's name, and it does not know.
-        Job.objects.update(state="running", attempt=1, worker_id=worker_id, deadline_at="2100-01-01T00:00Z")
-        Attempt.objects.create(job=job, number=1, worker_id=worker_id)
+        with transaction.atomic():
+            Job.objects.update(state="running", attempt=1, worker_id=worker_id, deadline_at="2100-01-01T00:00Z")
+            Attempt.objects.create(job=job, number=1, worker_id=worker_id)
         done = ended(job)
 
     assert (done.state, done.attempt, done.crash_count, done.error_count) == (JobState.SUCCEEDED, 2, 0, 0)

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 from anthropic import Anthropic
-from django.core.management import call_command
 from openai import OpenAI
 from pytest_django import DjangoDbBlocker
 
@@ -17,6 +16,7 @@ from tenants.credentials import create_site
 from tenants.models import Limit
 from tests.factories import make_route
 from tests.simulator_process import SimulatorProcess
+from tests.tables import empty_tables
 
 SAYS: Any = [{"role": "user", "content": "Say hello."}]
 #: One red pixel.
@@ -76,7 +76,7 @@ class SdkSite:
 def sdk_site(
     django_db_setup: None, django_db_blocker: DjangoDbBlocker, simulator_process: SimulatorProcess
 ) -> Iterator[SdkSite]:
-    # Rows for a module, not for a test: emptying every table takes longer than most of these tests.
+    # Rows for a module, not for a test: making these takes longer than most of these tests.
     with django_db_blocker.unblock():
         for name, upstream_model in UPSTREAMS.items():
             provider = new_provider(name, simulator_process)
@@ -104,7 +104,7 @@ def sdk_site(
             yield site
         finally:
             site.close()
-            call_command("flush", verbosity=0, interactive=False, reset_sequences=False, allow_cascade=True)
+            empty_tables()
 
 
 @pytest.fixture

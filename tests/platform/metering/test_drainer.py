@@ -69,14 +69,16 @@ async def test_without_redis_it_says_so_once_and_goes_on_when_it_is_back(
     drainer = Drainer(valkey.url)
     with capture_logs() as logs:
         async with running(drainer) as task:
-            await wait_until(lambda: logs)
+            await wait_until(lambda: [each for each in logs if each["event"] == "drainer_out"])
             with serving(valkey, tmp_path / "valkey.log"), redis.Redis.from_url(valkey.url) as server:
                 push(server, account(site))
                 await wait_until(lambda: drainer.drained == 1)
                 drainer.stop()
                 await task
 
-    assert [(each["event"], each["log_level"]) for each in logs] == [("drainer_out", "error"), ("drainer_back", "info")]
+    # A server of other tests may be at work in this process, and has its own to say.
+    said = [(each["event"], each["log_level"]) for each in logs if each["event"].startswith("drainer_")]
+    assert said == [("drainer_out", "error"), ("drainer_back", "info")]
 
 
 async def test_while_postgres_cannot_write_nothing_is_lost_or_set_aside(

@@ -3,12 +3,12 @@
 from collections.abc import Iterator
 
 import pytest
-from django.core.management import call_command
 from pytest_django import DjangoDbBlocker
 
 from inference.models import ProviderAccount
 from tests.api.live.processes.fleet import Caller, Desk, Fleet
 from tests.simulator_process import SimulatorProcess
+from tests.tables import empty_tables
 
 
 @pytest.fixture(scope="session")
@@ -31,7 +31,7 @@ def desk(fleet: Fleet, simulator_process: SimulatorProcess, django_db_blocker: D
             name="sim-anthropic", dialect="anthropic", base_url=anthropic, price_list="anthropic", api_key=b"sk-test"
         )
         yield Desk(fleet, simulator_process)
-        call_command("flush", verbosity=0, interactive=False, inhibit_post_migrate=False)
+        empty_tables()
 
 
 @pytest.fixture

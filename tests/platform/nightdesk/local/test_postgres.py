@@ -22,17 +22,48 @@ from tests.polling import wait_for
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with postgres_server(tmp_path_factory.mktemp("postgres"), free_port(), durable=False) as server:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("postgres") / "My projects é"
+
+
+@pytest.fixture(scope="module")
+def server(folder: Path) -> Iterator[Server]:
+    with postgres_server(folder, free_port(), durable=False) as server:
         yield server
 
 
 @pytest.fixture
 def data_dir(tmp_path: Path) -> Iterator[Path]:
     """A data folder that several servers use, one after the other."""
-    yield tmp_path
+    with _without_trace(tmp_path):
+        yield tmp_path
+
+
+# To make a cluster takes a second of processor time. So tests that are not about that share one.
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A data folder with a cluster in it, and no server. A test leaves it as it was."""
+    folder = tmp_path_factory.mktemp("made")
+    with _without_trace(folder):
+        prepare_postgres(folder, free_port(), durable=False)
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def lasting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A data folder whose servers write as if a power cut were near."""
+    folder = tmp_path_factory.mktemp("lasting")
+    with _without_trace(folder):
+        yield folder
+
+
+@contextmanager
+def _without_trace(folder: Path) -> Iterator[None]:
+    yield
     # What root put elsewhere does not go away with the temporary folder.
-    leave_no_trace(tmp_path.resolve())
+    leave_no_trace(folder.resolve())
 
 
 @contextmanager
@@ -87,27 +118,40 @@ def test_a_wrong_password_is_refused(server: Server) -> None:
         psycopg.connect(wrong)
 
 
-def test_values_of_rows_stay_out_of_its_log(tmp_path: Path) -> None:
-    with postgres_server(tmp_path, free_port(), durable=False) as server:
-        ask(server, "CREATE TABLE note (body text PRIMARY KEY); INSERT INTO note VALUES ('a secret')")
-        with pytest.raises(psycopg.errors.UniqueViolation):
-            ask(server, "INSERT INTO note VALUES ('a secret')")
+def test_a_folder_with_spaces_in_its_name_is_fine(server: Server, folder: Path) -> None:
+    assert " " in str(folder)
+    assert server.pid in list(servers_in((folder / "cluster").resolve(), EXECUTABLE))
 
-    log = (tmp_path / "server.log").read_text()
-    assert "duplicate key" in log
+
+def test_values_of_rows_stay_out_of_its_log(server: Server, folder: Path) -> None:
+    ask(server, "CREATE TABLE note (body text PRIMARY KEY); INSERT INTO note VALUES ('a secret')")
+    with pytest.raises(psycopg.errors.UniqueViolation):
+        ask(server, "INSERT INTO note VALUES ('a secret')")
+
+    # It is written by another process, which may still be about to.
+    log = wait_for(lambda: text if "duplicate key" in (text := (folder / "server.log").read_text()) else None)
     assert "a secret" not in log
 
 
-def test_a_durable_one_remembers_over_a_restart_and_keeps_its_password(data_dir: Path) -> None:
+def test_a_durable_one_remembers_over_a_restart_and_keeps_its_password(lasting: Path) -> None:
     port = free_port()
-    with postgres_server(data_dir, port) as server:
+    with postgres_server(lasting, port) as server:
         ask(server, "CREATE TABLE kept AS SELECT 1 AS one")
         assert ask(server, "SHOW fsync") == "on"
         url = server.url
 
-    with postgres_server(data_dir, port) as server:
+    with postgres_server(lasting, port) as server:
         assert ask(server, "SELECT one FROM kept") == 1
         assert server.url == url
+
+
+def test_a_server_that_was_killed_recovers_what_was_committed(lasting: Path) -> None:
+    with postgres_server(lasting, free_port()) as server:
+        ask(server, "CREATE TABLE saved AS SELECT 1 AS one")
+        os.kill(server.pid, signal.SIGKILL)
+
+    with postgres_server(lasting, free_port()) as server:
+        assert ask(server, "SELECT one FROM saved") == 1
 
 
 def test_the_password_is_in_a_private_file_and_on_no_command_line(data_dir: Path) -> None:
@@ -129,35 +173,26 @@ def test_nothing_runs_and_nothing_lies_about_after_a_short_life(tmp_path: Path) 
     assert not cluster.exists()
 
 
-def test_a_server_left_behind_by_a_killed_start_is_ended_and_its_data_kept(data_dir: Path) -> None:
-    left_behind, program = _start_and_forget(data_dir)
+def test_a_server_left_behind_by_a_killed_start_is_ended_and_its_data_kept(made: Path) -> None:
+    left_behind, program = _start_and_forget(made)
 
-    with kept(data_dir) as server:
+    with kept(made) as server:
         assert left_behind.wait(1) == 0
         assert ask(server, "SELECT 1") == 1
-        assert server.pid in list(servers_in((data_dir / "cluster").resolve(), EXECUTABLE))
+        assert server.pid in list(servers_in((made / "cluster").resolve(), EXECUTABLE))
 
     stop(left_behind, program)
 
 
-def test_a_server_that_was_killed_recovers_what_was_committed(data_dir: Path) -> None:
-    with postgres_server(data_dir, free_port()) as server:
-        ask(server, "CREATE TABLE kept AS SELECT 1 AS one")
-        os.kill(server.pid, signal.SIGKILL)
-
-    with postgres_server(data_dir, free_port()) as server:
-        assert ask(server, "SELECT one FROM kept") == 1
-
-
-def test_after_a_power_cut_the_number_in_the_lock_may_be_another_programs(data_dir: Path) -> None:
-    with kept(data_dir) as server:
-        lock = (data_dir / "cluster").resolve() / "postmaster.pid"
+def test_after_a_power_cut_the_number_in_the_lock_may_be_another_programs(made: Path) -> None:
+    with kept(made) as server:
+        lock = (made / "cluster").resolve() / "postmaster.pid"
         text = lock.read_text()
         # Of the account that PostgreSQL runs as, or it would see by itself that the lock is stale.
-        bystander = _bystander(data_dir)
+        bystander = _bystander(made)
     lock.write_text(text.replace(str(server.pid), str(bystander.pid), 1))
 
-    with kept(data_dir) as server:
+    with kept(made) as server:
         assert ask(server, "SELECT 1") == 1
     assert bystander.poll() is None
 
@@ -175,20 +210,21 @@ def test_an_interrupted_first_start_leaves_no_half_made_data(data_dir: Path) -> 
         assert ask(server, "SELECT 1") == 1
 
 
-def test_data_of_another_version_is_not_touched(data_dir: Path) -> None:
-    prepare_postgres(data_dir, free_port(), durable=False)
-    (data_dir / "cluster" / "PG_VERSION").write_text("16\n")
+def test_data_of_another_version_is_not_touched(made: Path) -> None:
+    with (
+        _written(made / "cluster" / "PG_VERSION", "16\n"),
+        pytest.raises(ServerFailed, match=r"made by PostgreSQL 16; this is postgres \(PostgreSQL\) 18"),
+    ):
+        prepare_postgres(made, free_port(), durable=False)
 
-    with pytest.raises(ServerFailed, match=r"made by PostgreSQL 16; this is postgres \(PostgreSQL\) 18"):
-        prepare_postgres(data_dir, free_port(), durable=False)
 
-
-def test_data_without_its_password_says_where_it_was_looked_for(data_dir: Path) -> None:
-    prepare_postgres(data_dir, free_port(), durable=False)
-    (data_dir / "password").unlink()
-
-    with pytest.raises(ServerFailed, match=f"not in {data_dir}/password"):
-        prepare_postgres(data_dir, free_port(), durable=False)
+def test_data_without_its_password_says_where_it_was_looked_for(made: Path) -> None:
+    password = (made / "password").rename(made / "password.moved")
+    try:
+        with pytest.raises(ServerFailed, match=f"not in {made}/password"):
+            prepare_postgres(made, free_port(), durable=False)
+    finally:
+        password.rename(made / "password")
 
 
 def test_a_taken_port_is_named(tmp_path: Path) -> None:
@@ -198,17 +234,12 @@ def test_a_taken_port_is_named(tmp_path: Path) -> None:
             pass
 
 
-def test_a_folder_with_spaces_in_its_name_is_fine(tmp_path: Path) -> None:
-    with postgres_server(tmp_path / "My projects é", free_port(), durable=False) as server:
-        assert ask(server, "SELECT 1") == 1
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel of Linux does it")
-def test_it_ends_when_the_process_that_started_it_is_killed(data_dir: Path) -> None:
+def test_it_ends_when_the_process_that_started_it_is_killed(made: Path) -> None:
     script = f"""
 from pathlib import Path
 from nightdesk.local.postgres import postgres_server
-with postgres_server(Path({str(data_dir)!r}), {free_port()}, durable=False):
+with postgres_server(Path({str(made)!r}), {free_port()}, durable=False):
     print("up", flush=True)
     input()
 """
@@ -220,11 +251,22 @@ with postgres_server(Path({str(data_dir)!r}), {free_port()}, durable=False):
     ) as parent:
         assert parent.stdout is not None
         assert parent.stdout.readline() == b"up\n"
-        cluster = (data_dir / "cluster").resolve()
+        cluster = (made / "cluster").resolve()
         assert list(servers_in(cluster, EXECUTABLE))
         parent.kill()
 
     wait_for(lambda: not list(servers_in(cluster, EXECUTABLE)))
+
+
+@contextmanager
+def _written(path: Path, text: str) -> Iterator[None]:
+    """Write another text into the file, until the block ends."""
+    before = path.read_text()
+    path.write_text(text)
+    try:
+        yield
+    finally:
+        path.write_text(before)
 
 
 def _start_and_forget(data_dir: Path) -> tuple[subprocess.Popen[bytes], Program]:

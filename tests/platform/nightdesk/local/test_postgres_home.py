@@ -226,7 +226,9 @@ def test_a_base_that_somebody_else_made_is_not_trusted(closed: Path, base: Path,
 
 
 def test_data_in_place_that_became_unreachable_is_not_silently_begun_anew(open_to_all: Path) -> None:
-    prepare_postgres(open_to_all / "data", free_port(), durable=False)
+    (open_to_all / "data").mkdir()
+    first = place_cluster(open_to_all / "data", NOBODY, short_lived=False)
+    (first / "PG_VERSION").write_text("18")
     open_to_all.chmod(0o700)
 
     with pytest.raises(ServerFailed, match="a folder that its owner cannot enter"):

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from nightdesk.local.embedded import running
 from nightdesk.local.errors import NotAvailable, PortTaken
@@ -13,12 +15,15 @@ from nightdesk.local.ports import HOST, free_port
 from nightdesk.local.program import launch
 from nightdesk.local.valkey import EXECUTABLE, prepare_valkey, valkey_server
 
+#: A client that is refused would try three times more, for seconds.
+ONCE = Retry(NoBackoff(), 0)
+
 
 def test_it_answers_only_with_the_password_and_only_on_loopback(tmp_path: Path) -> None:
     with valkey_server(tmp_path, free_port(), durable=False) as server, redis.Redis.from_url(server.url) as client:
         assert client.ping()
         assert client.config_get("bind") == {"bind": HOST}
-        with redis.Redis(port=server.port) as stranger, pytest.raises(redis.AuthenticationError):
+        with redis.Redis(port=server.port, retry=ONCE) as stranger, pytest.raises(redis.AuthenticationError):
             stranger.ping()
 
 
