@@ -1,8 +1,13 @@
 """Ports for the servers that tests start."""
 
+import atexit
+from contextlib import ExitStack
+
 from nightdesk.local.ports import Ports
 
-_held = Ports()
+_until_the_end = ExitStack()
+_held = _until_the_end.enter_context(Ports())
+atexit.register(_until_the_end.close)
 
 
 def own_port() -> int:
