@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from uuid import UUID
 
+from msgspec import structs
+
 from inference.calls import CallClosed, CallOpened
 from metering.accounts import Account
 from metering.models import Outcome
@@ -42,21 +44,9 @@ def to_open_account(asker: Asker, call: CallOpened, usage: Usage = NONE_YET) -> 
 
 def to_account(asker: Asker, call: CallClosed, *, billable: bool = False) -> Account:
     """The account of a call that ended."""
-    opened = call.opened
-    return Account(
-        dedupe_key=opened.call_id,
-        site_id=asker.site_id,
-        job_id=asker.job_id,
-        attempt=asker.attempt,
-        call=opened.number,
-        request_id=asker.request_id,
-        provider=opened.target.provider.name,
-        price_list=opened.target.provider.price_list,
-        model=asker.model,
-        upstream_model=opened.target.upstream_model,
-        started_at=opened.started_at,
+    return structs.replace(
+        to_open_account(asker, call.opened, call.usage),
         outcome=Outcome(call.outcome.value),
-        usage=call.usage,
         estimated=call.estimated,
         billable=billable,
         error_kind=call.error.kind if call.error else "",

@@ -27,10 +27,6 @@ from tests.api.live.sockets import socket, text_of
 from tests.factories import make_job, make_provider, make_route
 from tests.polling import wait_for
 
-#: A worker takes its time, and does not know who serves. Its tokens as they come, by SSE and over a socket, are read
-#: from both servers; all else from one.
-on_one_server = pytest.mark.parametrize("server_url", ["uvicorn"], indirect=True)
-
 Event = tuple[str, str, Any]
 MESSAGES = [{"role": "user", "content": "Say hello."}]
 
@@ -116,7 +112,6 @@ def test_several_answers_come_as_a_whole_when_they_are_all_there(paced: Live, wo
     assert not text_in(events)
 
 
-@on_one_server
 def test_what_was_missed_is_read_on_another_connection(paced: Live, worker: None) -> None:
     job = queued(paced)
     url, text = f"{paced.url}/v1/jobs/{job.public_id}/events", ""
@@ -133,7 +128,6 @@ def test_what_was_missed_is_read_on_another_connection(paced: Live, worker: None
     assert "answer" not in [name for _, name, _ in rest]
 
 
-@on_one_server
 def test_an_anthropic_job_is_told_in_its_own_events(paced: Live, worker: None) -> None:
     names = [name for _, name, _ in read(paced, queued(paced, "paced-claude", kind="messages"))]
 
@@ -141,7 +135,6 @@ def test_an_anthropic_job_is_told_in_its_own_events(paced: Live, worker: None) -
     assert names[-1] == "state"
 
 
-@on_one_server
 def test_a_new_attempt_begins_anew_and_says_so(paced: Live, worker: None, settings: Settings) -> None:
     settings.JOB_RETRY_BASE_SECONDS = settings.JOB_RETRY_CAP_SECONDS = 0
     job = queued(paced, "stumbling")
@@ -154,7 +147,6 @@ def test_a_new_attempt_begins_anew_and_says_so(paced: Live, worker: None, settin
     assert states_in(events)[-1] == "succeeded"
 
 
-@on_one_server
 def test_a_job_that_nobody_looks_at_leaves_nothing_in_redis(paced: Live, worker: None) -> None:
     job = queued(paced)
     wait_for(lambda: Job.objects.filter(id=job.id, finished_at__isnull=False).exists())
