@@ -1,12 +1,9 @@
 """How Python itself is set in processes that serve for long."""
 
 import gc
-import sys
 
 #: Objects made since the last look for cycles, and how often the older ones are looked through with them.
 YOUNG, MIDDLE, OLD = 20_000, 20, 20
-#: How long a thread computes before it lets another one. An event loop waits no longer for one that talks to Postgres.
-TURN_SECONDS = 0.001
 
 
 def settle_in() -> None:
@@ -15,4 +12,3 @@ def settle_in() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(YOUNG, MIDDLE, OLD)
-    sys.setswitchinterval(TURN_SECONDS)
