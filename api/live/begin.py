@@ -201,7 +201,7 @@ def _ask(
     if isinstance(request, ChatRequest):
         answer_tokens = (request.max_tokens or ANSWER_TOKENS) * request.answers
     kind = LimitedKind.CHAT if isinstance(request, ChatRequest) else LimitedKind.EMBEDDINGS
-    call = CallOpened(1, f"{asked.request_id}:1", targets[0], clock.now())
+    call = CallOpened(1, f"{asked.request_id}:1", targets[0], clock.now(), targets[0].tier_of(request))
     # Should this process be killed, its prompt is what is known of the call.
     account = to_open_account(asker, call, Usage(input_tokens))
     return Ask(

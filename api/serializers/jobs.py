@@ -152,6 +152,9 @@ class CallOut(serializers.Serializer[UsageEvent]):
     estimated = serializers.BooleanField(help_text="The provider said no usage; the tokens are our estimate.")
     input_tokens = serializers.IntegerField()
     output_tokens = serializers.IntegerField()
+    tier = serializers.CharField(
+        help_text="Which of the model's prices holds: the tier that the provider says it used, or what was asked for."
+    )
     cost_usd = serializers.SerializerMethodField()
     started_at = Moment()
     duration_ms = serializers.IntegerField(allow_null=True)

@@ -13,6 +13,7 @@ from msgspec import Raw, Struct
 
 from providers.dialects.errors import InvalidRequest
 from providers.dialects.sse import Frame
+from providers.tiers import Tier
 
 #: A JSON object as it stood on the wire: a tool's schema, a tool call's input. Never interpreted on the way through.
 JSONObject: TypeAlias = dict[str, Any]
@@ -159,6 +160,9 @@ class ChatRequest:
     seed: int | None = None
     #: The caller's name for the person asking, for the vendor's abuse checks.
     user: str | None = None
+    #: At which of the model's prices; a provider of another dialect than the caller's is not told. No other request,
+    #: for it is answered alike.
+    tier: Tier = field(default=Tier.STANDARD, compare=False)
     #: The same as it was sent; None where nobody sent it. All above is read from it, so it makes no other request.
     sent: Sent | None = field(default=None, compare=False, repr=False)
 
@@ -224,6 +228,8 @@ class Completion:
     tool_calls: tuple[ToolCall, ...] = ()
     reasoning: str = ""
     refusal: str | None = None
+    #: Which tier the provider says it used; None where it does not say.
+    tier: Tier | None = None
     #: What the others say, where several answers were asked for; only `body` has them whole.
     others: tuple[str, ...] = ()
     #: What the provider wrote, verbatim; empty where the answer came as a stream.
@@ -302,6 +308,8 @@ class Burst:
     frames: Sequence[Frame] = ()
     #: What the call used, once the provider has said all of it: often before its last word.
     usage: Usage | None = None
+    #: Which tier the provider says it uses: often with its first word.
+    tier: Tier | None = None
 
 
 # The seam
