@@ -145,9 +145,13 @@ def idempotency_key(asked: Asked, wanted: Wanted) -> str | None:
 
 
 def _within_token(wanted: Wanted, known: Known) -> Wanted:
-    """Hold a request to the most tokens that its caller's token allows."""
+    """Hold a request to what its caller's token allows: the most tokens, and no dearer ones."""
     cap, request = known.identity.max_tokens, wanted.request
-    if cap is None or not isinstance(request, ChatRequest):
+    if not isinstance(request, ChatRequest):
+        return wanted
+    if not known.identity.allows_dearer and (refusal := request.too_dear) is not None:
+        raise refusal
+    if cap is None:
         return wanted
     # Of each answer, for all of them may be as long.
     longest = cap // request.answers

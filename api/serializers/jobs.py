@@ -86,6 +86,7 @@ def to_submission(
         request_id=request_id,
         only_model=identity.model,
         max_tokens_cap=identity.max_tokens,
+        allows_dearer=identity.allows_dearer,
     )
 
 

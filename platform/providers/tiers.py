@@ -18,3 +18,7 @@ class Tier(StrEnum):
     FAST_US = "fast-us"
     #: One that nobody here has a price for.
     OTHER = "other"
+
+
+#: What a caller may ask for that is trusted with little: it costs no more than the standard tier.
+NOT_DEARER = frozenset({Tier.STANDARD, Tier.FLEX, Tier.BATCH})

@@ -13,7 +13,7 @@ from msgspec import Raw, Struct
 
 from providers.dialects.errors import InvalidRequest
 from providers.dialects.sse import Frame
-from providers.tiers import Tier
+from providers.tiers import NOT_DEARER, Tier
 
 #: A JSON object as it stood on the wire: a tool's schema, a tool call's input. Never interpreted on the way through.
 JSONObject: TypeAlias = dict[str, Any]
@@ -170,6 +170,16 @@ class ChatRequest:
     def only_sent(self) -> InvalidRequest | None:
         """What of it is not here, but only in what was sent; None where the neutral form says it all."""
         return self.sent.only_here if self.sent is not None else None
+
+    @property
+    def too_dear(self) -> InvalidRequest | None:
+        """Why somebody may not ask for it who may ask for no dearer tier than the standard; None where they may."""
+        if self.tier in NOT_DEARER:
+            return None
+        is_anthropic = self.sent is not None and self.sent.dialect is Dialect.ANTHROPIC
+        place_or_speed = "speed" if self.tier in (Tier.FAST, Tier.FAST_US) else "inference_geo"
+        field_ = place_or_speed if is_anthropic else "service_tier"
+        return InvalidRequest(f"Your token does not allow this {field_}: it may be dearer than the standard.", field_)
 
 
 @dataclass(frozen=True, slots=True)

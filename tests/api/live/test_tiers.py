@@ -143,3 +143,64 @@ def test_a_provider_of_the_other_dialect_is_not_asked_for_a_tier_and_is_paid_the
 
     for event in priced.usage(2):
         check(event, case)
+
+
+def mint(live: Live, **wanted: Any) -> str:
+    answer = live.post("/v1/tokens", {"scope": "chat:write streams:write jobs:write", **wanted})
+    assert answer.status_code == 201, answer.text
+    return f"Bearer {answer.json()['token']}"
+
+
+@pytest.mark.parametrize(
+    ("path", "asked", "field"),
+    [
+        ("/v1/chat/completions", {"service_tier": "priority"}, "service_tier"),
+        ("/v1/chat/completions", {"service_tier": "fast", "stream": True}, "service_tier"),
+        ("/v1/chat", {"service_tier": "one-of-tomorrow"}, "service_tier"),
+        ("/v1/streams", {"service_tier": "priority"}, "service_tier"),
+        ("/v1/messages", {"speed": "fast"}, "speed"),
+        ("/v1/messages", {"inference_geo": "us"}, "inference_geo"),
+        ("/v1/messages", {"inference_geo": "moon"}, "inference_geo"),
+    ],
+)
+def test_a_narrow_token_cannot_ask_for_a_dearer_tier(
+    priced: Live, path: str, asked: dict[str, Any], field: str
+) -> None:
+    body = {"model": OPUS if path == "/v1/messages" else GPT, "messages": HELLO, "max_tokens": 100, **asked}
+
+    version = {"anthropic_version": "2023-06-01"} if path == "/v1/messages" else {}
+    answer = priced.post(path, body, authorization=mint(priced), **version)
+
+    assert answer.status_code == 400, answer.text
+    assert f"Your token does not allow this {field}" in answer.json()["error"]["message"]
+    assert priced.simulator.journal() == []
+
+
+@pytest.mark.parametrize("tier", ["flex", "auto", "default"])
+def test_a_narrow_token_may_ask_for_what_costs_no_more(priced: Live, tier: str) -> None:
+    body = {"model": GPT, "messages": HELLO, "service_tier": tier}
+
+    assert priced.post("/v1/chat/completions", body, authorization=mint(priced)).status_code == 200
+
+
+CLAUDE_BODY = {"model": OPUS, "messages": HELLO, "max_tokens": 100, "speed": "fast"}
+GPT_BODY = {"model": GPT, "messages": HELLO, "service_tier": "priority"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "endpoint", "body", "field"),
+    [("chat", "/v1/chat/completions", GPT_BODY, "service_tier"), ("messages", "/v1/messages", CLAUDE_BODY, "speed")],
+)
+def test_a_narrow_token_cannot_have_a_dearer_tier_by_a_job_or_a_batch(
+    priced: Live, kind: str, endpoint: str, body: dict[str, Any], field: str
+) -> None:
+    bearer = mint(priced)
+    member = {"custom_id": "r1", "body": body}
+
+    job = priced.post("/v1/jobs", {"kind": kind, "body": body}, authorization=bearer)
+    batch = priced.post("/v1/batches", {"endpoint": endpoint, "requests": [member]}, authorization=bearer)
+
+    assert (job.status_code, batch.status_code) == (400, 400), (job.text, batch.text)
+    for answer in (job, batch):
+        assert f"Your token does not allow this {field}" in answer.text
+    assert not Job.objects.exists()
