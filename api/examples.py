@@ -85,6 +85,7 @@ SUCCEEDED_JOB: dict[str, Any] = {
                     "estimated": False,
                     "input_tokens": 19,
                     "output_tokens": 10,
+                    "tier": "standard",
                     "cost_usd": "0.000024750000",
                     "started_at": "2026-11-21T09:00:00.245678Z",
                     "duration_ms": 3187,

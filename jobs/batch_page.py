@@ -93,6 +93,8 @@ def _facts(batch: Batch, sight: Sight, now: datetime) -> Iterator[Fact]:
         yield Fact("Its token's model", batch.only_model, is_code=True)
     if batch.max_tokens_cap is not None:
         yield Fact("Its token's most tokens", f"{batch.max_tokens_cap:,}")
+    if not batch.allows_dearer:
+        yield Fact("Its token's tiers", "none dearer than the standard")
     if batch.idempotency_key is not None:
         yield Fact("Idempotency key", batch.idempotency_key, is_code=True)
     if batch.request_id:

@@ -20,6 +20,7 @@ def replay(
     *,
     only_model: str | None = None,
     max_tokens_cap: int | None = None,
+    allows_dearer: bool = True,
 ) -> Job:
     """Submit the same request as a new job, which names the old one as `replay_of`.
 
@@ -33,7 +34,7 @@ def replay(
     old = find_job(site, public_id)
     if old.state not in REPLAYABLE:
         raise NotReplayable(old.state)
-    check_allowed(site, to_request(old.kind, body_of(old)), only_model, max_tokens_cap)
+    check_allowed(site, to_request(old.kind, body_of(old)), only_model, max_tokens_cap, allows_dearer)
     with transaction.atomic():
         new = Job.objects.create(
             site_id=old.site_id,

@@ -43,6 +43,7 @@ class Submission:
     #: A narrow token's own limits, if the caller came with one.
     only_model: str | None = None
     max_tokens_cap: int | None = None
+    allows_dearer: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,7 @@ def submit(site: Site, wanted: Submission) -> Submitted:
         return Submitted(found, created=False)
     _check_times(wanted)
     request = to_request(wanted.kind, wanted.body)
-    check_allowed(site, request, wanted.only_model, wanted.max_tokens_cap)
+    check_allowed(site, request, wanted.only_model, wanted.max_tokens_cap, wanted.allows_dearer)
     return _store(site, wanted, _to_row(site, wanted, request.model, provider_of(request)))
 
 
@@ -85,14 +86,18 @@ def provider_of(request: InferenceRequest) -> str:
         raise InvalidBody(error.message, error.param) from error
 
 
-def check_allowed(site: Site, request: InferenceRequest, only_model: str | None, max_tokens_cap: int | None) -> None:
+def check_allowed(
+    site: Site, request: InferenceRequest, only_model: str | None, max_tokens_cap: int | None, allows_dearer: bool
+) -> None:
     """Hold a request to the site's models and to the limits of the token it came with.
 
     Raises:
-        InvalidBody: it asks for more tokens than the token allows.
+        InvalidBody: it asks for more tokens than the token allows, or for dearer ones.
         ModelNotAllowed: the site, or the token, may not use the model.
     """
     _check_max_tokens(request, max_tokens_cap)
+    if not allows_dearer:
+        _check_tier(request)
     check_model(site, request.model, only_model)
 
 
@@ -100,6 +105,11 @@ def _check_times(wanted: Submission) -> None:
     earliest = max(filter(None, (clock.now(), wanted.available_at)))
     if wanted.expires_at is not None and wanted.expires_at <= earliest:
         raise InvalidTime("Must be in the future, and after available_at.", "expires_at")
+
+
+def _check_tier(request: InferenceRequest) -> None:
+    if isinstance(request, ChatRequest) and (refusal := request.too_dear) is not None:
+        raise InvalidBody(refusal.message, refusal.param)
 
 
 def _check_max_tokens(request: InferenceRequest, cap: int | None) -> None:

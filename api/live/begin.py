@@ -170,9 +170,13 @@ def _hash(asked: Asked, wanted: Wanted) -> bytes:
 
 
 def _within_token(wanted: Wanted, known: Known) -> Wanted:
-    """Hold a request to the most tokens that its caller's token allows."""
+    """Hold a request to what its caller's token allows: the most tokens, and no dearer ones."""
     cap, request = known.identity.max_tokens, wanted.request
-    if cap is None or not isinstance(request, ChatRequest):
+    if not isinstance(request, ChatRequest):
+        return wanted
+    if not known.identity.allows_dearer and (refusal := request.too_dear) is not None:
+        raise refusal
+    if cap is None:
         return wanted
     # Of each answer, for all of them may be as long.
     longest = cap // request.answers
@@ -226,7 +230,7 @@ def _ask(
     if isinstance(request, ChatRequest):
         answer_tokens = (request.max_tokens or ANSWER_TOKENS) * request.answers
     kind = LimitedKind.CHAT if isinstance(request, ChatRequest) else LimitedKind.EMBEDDINGS
-    call = CallOpened(1, f"{asked.request_id}:1", targets[0], clock.now())
+    call = CallOpened(1, f"{asked.request_id}:1", targets[0], clock.now(), targets[0].tier_of(request))
     # Should this process be killed, its prompt is what is known of the call.
     account = to_open_account(asker, call, Usage(input_tokens))
     return Ask(

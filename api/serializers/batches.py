@@ -132,6 +132,7 @@ class BatchIn(StrictSerializer[Any]):
             request_id=request_id,
             only_model=identity.model,
             max_tokens_cap=identity.max_tokens,
+            allows_dearer=identity.allows_dearer,
         )
 
 

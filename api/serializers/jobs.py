@@ -86,6 +86,7 @@ def to_submission(
         request_id=request_id,
         only_model=identity.model,
         max_tokens_cap=identity.max_tokens,
+        allows_dearer=identity.allows_dearer,
     )
 
 
@@ -152,6 +153,9 @@ class CallOut(serializers.Serializer[UsageEvent]):
     estimated = serializers.BooleanField(help_text="The provider said no usage; the tokens are our estimate.")
     input_tokens = serializers.IntegerField()
     output_tokens = serializers.IntegerField()
+    tier = serializers.CharField(
+        help_text="Which of the model's prices holds: the tier that the provider says it used, or what was asked for."
+    )
     cost_usd = serializers.SerializerMethodField()
     started_at = Moment()
     duration_ms = serializers.IntegerField(allow_null=True)

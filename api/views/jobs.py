@@ -152,6 +152,7 @@ class RetryJob(Resource):
             id_of(request._request),
             only_model=identity.model,
             max_tokens_cap=identity.max_tokens,
+            allows_dearer=identity.allows_dearer,
         )
         return _in_full(job, status.HTTP_202_ACCEPTED)
 

@@ -46,6 +46,7 @@ class BatchSubmission:
     #: A narrow token's own limits, if the caller came with one.
     only_model: str | None = None
     max_tokens_cap: int | None = None
+    allows_dearer: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +91,7 @@ def create(site: Site, wanted: BatchSubmission) -> Created:
 
 
 def rules_of(site: Site, wanted: BatchSubmission) -> Rules:
-    return Rules(site, wanted.kind, wanted.only_model, wanted.max_tokens_cap)
+    return Rules(site, wanted.kind, wanted.only_model, wanted.max_tokens_cap, wanted.allows_dearer)
 
 
 def find_input(site: Site, file_id: str) -> File:
@@ -152,6 +153,7 @@ def _to_row(
         max_attempts=wanted.max_attempts or settings.JOB_MAX_ATTEMPTS,
         only_model=wanted.only_model or "",
         max_tokens_cap=wanted.max_tokens_cap,
+        allows_dearer=wanted.allows_dearer,
         progress_seconds=wanted.progress_seconds,
         completion_window=wanted.completion_window,
         output_expires_seconds=wanted.output_expires_seconds,

@@ -22,7 +22,9 @@ class ModelEstimate:
     """What the requests for one model would take. Money is in pico-USD."""
 
     model: str
-    #: Of the first target of the model's route; None where nobody knows it.
+    #: The first of the model's route.
+    target: Target = field(repr=False)
+    #: The target's; None where nobody knows it.
     price: PriceEntry | None = field(repr=False)
     requests: int = 0
     input_tokens: int = 0
@@ -42,8 +44,9 @@ class ModelEstimate:
         self.max_output_tokens += longest or 0
         self.unbounded += longest is None
         if self.price is not None:
-            self.low_pico_usd += cost_of(Usage(input_tokens), self.price.rates)
-            self.high_pico_usd += cost_of(Usage(input_tokens, longest or 0), self.price.rates)
+            tier = self.target.tier_of(request)
+            self.low_pico_usd += cost_of(Usage(input_tokens), self.price.rates, tier)
+            self.high_pico_usd += cost_of(Usage(input_tokens, longest or 0), self.price.rates, tier)
 
 
 def _longest(request: InferenceRequest) -> int | None:
@@ -65,7 +68,8 @@ def estimate(site: Site, wanted: BatchSubmission) -> list[ModelEstimate]:
     for read in _read(reader, site, wanted):
         model = read.member.model
         if model not in found:
-            found[model] = ModelEstimate(model, _price_of(model))
+            target = min(routing.current().targets_for(model), key=_place)
+            found[model] = ModelEstimate(model, target, _price_of(target))
         found[model].add(read.request)
     reader.check()
     return list(found.values())
@@ -77,8 +81,7 @@ def _read(reader: Reader, site: Site, wanted: BatchSubmission) -> Iterable[Read]
     return reader.read_lines(lines(find_input(site, wanted.input_file_id)))
 
 
-def _price_of(model: str) -> PriceEntry | None:
-    target = min(routing.current().targets_for(model), key=_place)
+def _price_of(target: Target) -> PriceEntry | None:
     provider = target.provider
     return price_for(provider.name, provider.price_list, target.upstream_model, clock.now())
 

@@ -56,6 +56,7 @@ class Rules:
     #: A narrow token's own limits, if the batch came with one.
     only_model: str | None = None
     max_tokens_cap: int | None = None
+    allows_dearer: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +156,8 @@ class Reader:
         _check_strictly(data)
         try:
             request = to_request(self._rules.kind, body)
-            check_allowed(self._rules.site, request, self._rules.only_model, self._rules.max_tokens_cap)
+            rules = self._rules
+            check_allowed(rules.site, request, rules.only_model, rules.max_tokens_cap, rules.allows_dearer)
             provider = self._provider_of(request)
         except InvalidBody as error:
             raise Refused("invalid_value", str(error), f"body.{error.param}" if error.param else "body") from error

@@ -72,6 +72,7 @@ def retry_failed(
             max_attempts=old.max_attempts,
             only_model=only_model or "",
             max_tokens_cap=old.max_tokens_cap,
+            allows_dearer=old.allows_dearer,
             progress_seconds=old.progress_seconds,
             completion_window=old.completion_window,
             output_expires_seconds=old.output_expires_seconds,

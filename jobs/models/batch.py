@@ -54,6 +54,8 @@ class Batch(models.Model):
     #: The limits of the token that submitted it, for members that are read later.
     only_model = models.CharField(max_length=200, blank=True)
     max_tokens_cap = models.PositiveIntegerField(null=True)
+    #: Whether it may ask for dearer tiers than the standard. Processes of the version before write rows without it.
+    allows_dearer = models.BooleanField(default=True, db_default=True)
     #: `batch.progress` is sent at most this often; None: never.
     progress_seconds = models.PositiveIntegerField(null=True)
     progress_told_at = models.DateTimeField(null=True)

@@ -39,6 +39,7 @@ def to_open_account(asker: Asker, call: CallOpened, usage: Usage = NONE_YET) -> 
         upstream_model=call.target.upstream_model,
         started_at=call.started_at,
         usage=usage,
+        tier=call.tier,
     )
 
 
@@ -54,4 +55,5 @@ def to_account(asker: Asker, call: CallClosed, *, billable: bool = False) -> Acc
         http_status=call.error.status if call.error else 200,
         duration_ms=call.duration_ms,
         first_token_ms=call.first_token_ms,
+        tier=call.tier,
     )

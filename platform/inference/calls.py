@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from inference.routing import Target
 from providers.errors import ProviderError
+from providers.tiers import Tier
 from providers.types import Usage
 
 
@@ -26,10 +27,15 @@ class CallOpened(Struct, frozen=True):
     call_id: str
     target: Target
     started_at: datetime
+    #: What was asked for.
+    tier: Tier = Tier.STANDARD
 
 
 class CallClosed(Struct, frozen=True):
-    """A call that ended. `usage` is the provider's, or our estimate where `estimated` says so."""
+    """A call that ended. `usage` is the provider's, or our estimate where `estimated` says so.
+
+    `tier` is what the provider said, or what was asked for if it said nothing.
+    """
 
     opened: CallOpened
     outcome: CallOutcome
@@ -38,6 +44,7 @@ class CallClosed(Struct, frozen=True):
     duration_ms: int
     first_token_ms: int | None = None
     error: ProviderError | None = None
+    tier: Tier = Tier.STANDARD
 
 
 @dataclass(slots=True)

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from providers.errors import Interrupted
+from providers.tiers import Tier
 from providers.types import (
     Completion,
     Finished,
@@ -29,6 +30,7 @@ class Collector:
     tools: dict[int, tuple[ToolCallStarted, list[str]]] = field(default_factory=dict)
     unread: list[str] = field(default_factory=list)
     finished: Finished | None = None
+    tier: Tier | None = None
 
     def add(self, event: StreamEvent) -> None:
         match event:
@@ -76,6 +78,7 @@ class Collector:
             usage=self.finished.usage,
             tool_calls=tuple(self._tool_calls()),
             reasoning="".join(self.reasoning),
+            tier=self.tier,
         )
 
     def _tool_calls(self) -> Iterator[ToolCall]:

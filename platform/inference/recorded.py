@@ -14,6 +14,7 @@ from inference.collect import Collector
 from inference.routing import Target
 from providers.errors import Ambiguous, ProviderError, TimedOut
 from providers.estimate import estimate_answer, estimate_text, estimate_tokens
+from providers.tiers import Tier
 from providers.types import Answer, Burst, Completion, InferenceRequest, Started, Usage
 
 log = structlog.get_logger(__name__)
@@ -26,7 +27,7 @@ async def recorded(request: InferenceRequest, target: Target, trace: Trace, ledg
     Raises what the ledger raises: then the call must not be made.
     """
     number = len(trace.closed) + 1
-    opened = CallOpened(number, f"{trace.prefix}:{number}", target, clock.now())
+    opened = CallOpened(number, f"{trace.prefix}:{number}", target, clock.now(), target.tier_of(request))
     await ledger.open(opened, trace.closed[-1] if trace.closed else None)
     crash_point(CrashPoint.BEFORE_CALL)
     watch = Watch(opened, request)
@@ -74,6 +75,7 @@ class Watch:
             self._first_event_ms = self._elapsed_ms()
             crash_point(CrashPoint.IN_CALL)
         self._usage = burst.usage or self._usage
+        self.collector.tier = burst.tier or self.collector.tier
         for event in burst.events:
             self.collector.add(event)
             self.has_begun = self.has_begun or not isinstance(event, Started)
@@ -103,7 +105,11 @@ class Watch:
             duration_ms=self._elapsed_ms(),
             first_token_ms=self._first_event_ms,
             error=error,
+            tier=self._told_tier() or self.opened.tier,
         )
+
+    def _told_tier(self) -> Tier | None:
+        return self.answer.tier if isinstance(self.answer, Completion) else self.collector.tier
 
     def _estimate(self) -> Usage:
         if isinstance(self.answer, Completion):

@@ -19,6 +19,7 @@ from inference.errors import UnknownModel
 from inference.models import ProviderAccount
 from inference.models import Target as TargetRow
 from providers.catalogue import vendors_of
+from providers.tiers import Tier
 from providers.types import ChatRequest, Dialect, InferenceRequest
 
 log = structlog.get_logger(__name__)
@@ -51,6 +52,12 @@ class Target:
     upstream_model: str
     position: int = 1
     weight: int = 1
+
+    def tier_of(self, request: InferenceRequest) -> Tier:
+        """Return the tier that is asked for here: only a provider of the caller's dialect is told of another one."""
+        if not isinstance(request, ChatRequest) or request.tier is Tier.STANDARD or request.sent is None:
+            return Tier.STANDARD
+        return request.tier if self.provider.dialect.body is request.sent.dialect else Tier.STANDARD
 
 
 @dataclass(frozen=True, slots=True)

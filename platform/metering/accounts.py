@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from metering.models import Outcome, UsageEvent
 from metering.prices import rate
+from providers.tiers import Tier
 from providers.types import Usage
 
 
@@ -40,6 +41,8 @@ class Account(Struct, frozen=True):
     http_status: int | None = None
     duration_ms: int | None = None
     first_token_ms: int | None = None
+    #: Which price holds: the tier that was used, or asked for where that is not known.
+    tier: Tier = Tier.STANDARD
 
 
 #: Stands for the provider in the account of an answer that was given again: nobody was called.
@@ -74,6 +77,7 @@ class UsageRow(Struct, frozen=True):
     cache_write_1h_tokens: int
     output_tokens: int
     reasoning_tokens: int
+    tier: Tier
     cost_pico_usd: int
     price_version: str
     started_at: datetime
@@ -95,6 +99,7 @@ WRITTEN_AT_THE_END = (
     "cache_write_1h_tokens",
     "output_tokens",
     "reasoning_tokens",
+    "tier",
     "cost_pico_usd",
     "price_version",
     "duration_ms",
@@ -151,7 +156,7 @@ def to_row(account: Account) -> UsageRow:
     """Rate a call. Where no price is known the cost is 0, and the empty price version says why."""
     usage = bounded(account.usage)
     cost_pico_usd, price_version = rate(
-        account.provider, account.price_list, account.upstream_model, account.started_at, usage
+        account.provider, account.price_list, account.upstream_model, account.started_at, usage, account.tier
     )
     return UsageRow(
         dedupe_key=account.dedupe_key,
@@ -176,6 +181,7 @@ def to_row(account: Account) -> UsageRow:
         cache_write_1h_tokens=usage.cache_write_1h_tokens,
         output_tokens=usage.output_tokens,
         reasoning_tokens=usage.reasoning_tokens,
+        tier=account.tier,
         cost_pico_usd=cost_pico_usd,
         price_version=price_version,
         started_at=account.started_at,

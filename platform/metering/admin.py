@@ -70,6 +70,7 @@ class UsageEventAdmin(ReadOnlyAdmin[UsageEvent]):
         "status",
         "tokens",
         "cost",
+        "tier",
         "marks",
         "took",
         "job",
@@ -79,6 +80,7 @@ class UsageEventAdmin(ReadOnlyAdmin[UsageEvent]):
         ("site", theme.RelatedFilter),
         ProviderFilter,
         ("outcome", theme.ChoicesFilter),
+        ("tier", theme.ChoicesFilter),
         ("billable", theme.BooleanFilter),
         ("estimated", theme.BooleanFilter),
     )
@@ -106,7 +108,7 @@ class UsageEventAdmin(ReadOnlyAdmin[UsageEvent]):
                 )
             },
         ),
-        ("Cost", {"fields": ("cost", "price_version")}),
+        ("Cost", {"fields": ("cost", "tier", "price_version")}),
         ("Time", {"fields": ("started", "took", "first_token_ms")}),
     )
 

@@ -7,6 +7,7 @@ from django.db import connection
 
 from metering.models import Outcome, UsageEvent
 from metering.prices import rate
+from providers.tiers import Tier
 from providers.types import Usage
 
 FIND_OPEN = """
@@ -40,7 +41,12 @@ def close_lost_calls(
         input_tokens = tokens[event.job_id] if event.job_id else 0
         event.outcome, event.estimated, event.input_tokens = Outcome.LOST, True, input_tokens
         event.cost_pico_usd, event.price_version = rate(
-            event.provider, event.price_list, event.upstream_model, event.started_at, Usage(input_tokens)
+            event.provider,
+            event.price_list,
+            event.upstream_model,
+            event.started_at,
+            Usage(input_tokens),
+            Tier(event.tier),
         )
     UsageEvent.objects.bulk_update(lost, ["outcome", "estimated", "input_tokens", "cost_pico_usd", "price_version"])
     return len(lost)

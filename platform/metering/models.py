@@ -6,6 +6,7 @@ from django.db.models import Q
 from django.db.models.functions import Now
 
 from core.ids import new_uuid
+from providers.tiers import Tier
 from tenants.models import Site
 
 
@@ -58,6 +59,14 @@ class UsageEvent(models.Model):
     cache_write_1h_tokens = models.PositiveIntegerField(default=0)
     output_tokens = models.PositiveIntegerField(default=0)
     reasoning_tokens = models.PositiveIntegerField(default=0)
+    #: Which of the model's prices it was rated with: what the provider says it used, or what was asked for.
+    tier = models.CharField(
+        max_length=10,
+        choices=[(tier.value, tier.value) for tier in Tier],
+        default=Tier.STANDARD.value,
+        # Processes of the version before write events without it.
+        db_default=Tier.STANDARD.value,
+    )
     cost_pico_usd = models.BigIntegerField(default=0)
     #: Which price it was rated with; empty where no price is known, and the cost is then 0 and says nothing.
     price_version = models.CharField(max_length=40, blank=True)

@@ -9,6 +9,7 @@ from typing import TypeAlias
 from metering.models import Price
 from metering.rating import cost_of
 from providers.catalogue import PriceEntry, Rates, TokenRates, find_price
+from providers.tiers import Tier
 from providers.types import Usage
 
 #: A changed price is in effect everywhere within a second.
@@ -20,13 +21,16 @@ _lock = threading.Lock()
 _kept: tuple[float, OwnPrices] | None = None
 
 
-def rate(provider: str, price_list: str, upstream_model: str, at: datetime, usage: Usage) -> tuple[int, str]:
+def rate(
+    provider: str, price_list: str, upstream_model: str, at: datetime, usage: Usage, tier: Tier = Tier.STANDARD
+) -> tuple[int, str]:
     """Return the cost in pico-USD and the version of the price.
 
-    Where no price is known both say so: the cost is 0 and the version empty.
+    Where no price is known both say so: the cost is 0 and the version empty. This desk's own prices hold for every
+    tier alike.
     """
     price = price_for(provider, price_list, upstream_model, at)
-    return (cost_of(usage, price.rates), price.version) if price else (0, "")
+    return (cost_of(usage, price.rates, tier), price.version) if price else (0, "")
 
 
 def price_for(provider: str, price_list: str, upstream_model: str, at: datetime) -> PriceEntry | None:

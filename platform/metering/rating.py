@@ -6,27 +6,30 @@ A rate is in micro-USD per million tokens and tokens are whole, so rate x tokens
 from decimal import Decimal
 
 from providers.catalogue import Rates
+from providers.tiers import Tier
 from providers.types import Usage
 
 PICO_PER_USD = 10**12
 
 
-def cost_of(usage: Usage, rates: Rates) -> int:
+def cost_of(usage: Usage, rates: Rates, tier: Tier = Tier.STANDARD) -> int:
     """Return the cost of one call in pico-USD.
 
     Cached and cache-written tokens are part of the input, each with a rate of its own; a long input reprices the
     whole call.
     """
-    rate = rates.for_input(usage.input_tokens)
+    rate = rates.for_input(usage.input_tokens, tier)
+    numerator, denominator = rates.factor(tier)
     written_5m = usage.cache_write_tokens - usage.cache_write_1h_tokens
     fresh = usage.input_tokens - usage.cached_input_tokens - usage.cache_write_tokens
-    return (
+    cost = (
         max(fresh, 0) * rate.input
         + usage.cached_input_tokens * rate.cached_input
         + max(written_5m, 0) * rate.cache_write
         + usage.cache_write_1h_tokens * rate.cache_write_1h
         + usage.output_tokens * rate.output
     )
+    return cost * numerator // denominator
 
 
 def to_usd(pico_usd: int) -> str:

@@ -27,6 +27,7 @@ from providers.errors import (
     Unsupported,
 )
 from providers.exchange import Answer, Post, ToError, exchange
+from providers.tiers import Tier
 from providers.types import (
     Burst,
     CallContext,
@@ -59,6 +60,7 @@ class EventReader(Protocol):
     """Makes events of a dialect's frames, and knows when the stream has ended as it should."""
 
     finished: Finished | None
+    tier: Tier | None
 
     @property
     def usage(self) -> Usage | None: ...
@@ -259,7 +261,7 @@ async def _stream(
             raise _cut(answer)
         # Before the last event, not after it: who takes the last event seldom comes back for more.
         await answer.drain()
-        yield Burst((*burst.events, reader.finished), burst.frames, reader.usage)
+        yield Burst((*burst.events, reader.finished), burst.frames, reader.usage, reader.tier)
 
 
 def _read(chunk: bytes, decoder: Decoder, reader: EventReader, answer: Answer) -> tuple[Burst, ProviderError | None]:
@@ -281,7 +283,7 @@ def _read(chunk: bytes, decoder: Decoder, reader: EventReader, answer: Answer) -
     if answer.answered and isinstance(error, Overloaded | RateLimited | Transient):
         # An error frame. Once something was passed on, it is no longer as if nothing had happened.
         error = Interrupted(error.message, code=error.code)
-    return Burst(events, frames, reader.usage), error
+    return Burst(events, frames, reader.usage, reader.tier), error
 
 
 def _cut(answer: Answer) -> ProviderError:

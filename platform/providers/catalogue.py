@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from providers.capabilities import Capabilities, capabilities_of
+from providers.tiers import Tier
 from providers.types import JSONObject
 
 DATA = Path(__file__).parent / "data"
@@ -25,6 +26,14 @@ Ratio: TypeAlias = tuple[int, int]
 _SNAPSHOT = re.compile(r"^(?P<alias>.+?)-(?:\d{4}-\d{2}-\d{2}|\d{8}|latest)$")
 
 _MICRO = Decimal(1_000_000)
+
+_PER_MILLION = (
+    "input_per_1m",
+    "cached_input_per_1m",
+    "cache_write_per_1m",
+    "cache_write_1h_per_1m",
+    "output_per_1m",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,31 +72,43 @@ class LongContext:
 
 
 @dataclass(frozen=True, slots=True)
-class ReducedRates:
-    """Rates of another service tier, which may be dearer, too. The cache's rates follow by the input's ratio."""
-
-    input: int
-    output: int
-
-
-@dataclass(frozen=True, slots=True)
 class Rates:
-    """What one model costs."""
+    """What one model costs. What another tier has no price for costs there as it does in the standard one."""
 
     standard: TokenRates
     long_context: LongContext | None = None
-    batch: ReducedRates | None = None
-    flex: ReducedRates | None = None
-    priority: ReducedRates | None = None
+    batch: TokenRates | None = None
+    flex: TokenRates | None = None
+    priority: TokenRates | None = None
     #: Anthropic: inference kept in the US, and answers at high speed.
     us_only: Ratio = (1, 1)
     fast: Ratio = (1, 1)
 
-    def for_input(self, input_tokens: int) -> TokenRates:
-        """Return the rates of a request with so many input tokens, cached ones included."""
+    def for_input(self, input_tokens: int, tier: Tier = Tier.STANDARD) -> TokenRates:
+        """Return the rates of a request with so many input tokens, cached ones included; without the tier's factor."""
         if self.long_context is not None and input_tokens > self.long_context.above_input_tokens:
             return self.long_context.rates
-        return self.standard
+        match tier:
+            case Tier.FLEX:
+                return self.flex or self.standard
+            case Tier.PRIORITY:
+                return self.priority or self.standard
+            case Tier.BATCH:
+                return self.batch or self.standard
+            case _:
+                return self.standard
+
+    def factor(self, tier: Tier) -> Ratio:
+        """Return by what the whole cost of a call is multiplied."""
+        match tier:
+            case Tier.FAST:
+                return self.fast
+            case Tier.US:
+                return self.us_only
+            case Tier.FAST_US:
+                return self.fast[0] * self.us_only[0], self.fast[1] * self.us_only[1]
+            case _:
+                return (1, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,9 +209,9 @@ def _rates(row: JSONObject) -> Rates:
     return Rates(
         standard=_token_rates(row),
         long_context=_long_context(long_context) if long_context else None,
-        batch=_reduced(row, "batch"),
-        flex=_reduced(row, "flex"),
-        priority=_reduced(row, "priority"),
+        batch=_tier_rates(row, "batch"),
+        flex=_tier_rates(row, "flex"),
+        priority=_tier_rates(row, "priority"),
         us_only=(11, 10) if row["provider"] == "anthropic" else (1, 1),
         fast=(2, 1) if row["model"] == "claude-opus-5-5" else (1, 1),
     )
@@ -214,10 +235,12 @@ def _long_context(row: JSONObject) -> LongContext:
     return LongContext(row["above_input_tokens"], _token_rates(row))
 
 
-def _reduced(row: JSONObject, tier: str) -> ReducedRates | None:
+def _tier_rates(row: JSONObject, tier: str) -> TokenRates | None:
+    """Return the rates of a tier: its own as far as it has them, else the standard ones."""
     if row.get(f"{tier}_input_per_1m") is None:
         return None
-    return ReducedRates(_micro_usd(row[f"{tier}_input_per_1m"]), _micro_usd(row.get(f"{tier}_output_per_1m"), 0))
+    own = {name: row[f"{tier}_{name}"] for name in _PER_MILLION if row.get(f"{tier}_{name}") is not None}
+    return _token_rates({**row, **own})
 
 
 def _micro_usd(usd: Decimal | int | None, default: int | None = None) -> int:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TypeAlias, TypeVar
 
 from providers.errors import BadResponse, Interrupted, ProviderError
+from providers.tiers import Tier
 from providers.types import (
     Burst,
     CallContext,
@@ -42,22 +43,28 @@ class Scripted:
     """Each call takes the next step of the script; a call beyond it is a mistake of the test.
 
     `before` is awaited in every call before its step is taken: wait there for an event, to hold a call in flight.
-    Streams can be asked for as a whole and whole answers as streams, so one script serves both ways.
+    Streams can be asked for as a whole and whole answers as streams, so one script serves both ways. Streams tell
+    the `tier`.
     """
 
     def __init__(
-        self, *script: Step, name: str = "scripted", before: Callable[[InferenceRequest], Awaitable[None]] | None = None
+        self,
+        *script: Step,
+        name: str = "scripted",
+        before: Callable[[InferenceRequest], Awaitable[None]] | None = None,
+        tier: Tier | None = None,
     ) -> None:
         self.name = name
         self.received: list[Received] = []
         self.is_closed = False
         self._script = deque(script)
         self._before = before
+        self._tier = tier
 
     async def stream(self, request: ChatRequest, call: CallContext) -> AsyncGenerator[Burst, None]:
         step = await self._next(request, call)
         for event in _played(step if isinstance(step, Sequence) else _to_events(_as(Completion, step))):
-            yield Burst((event,))
+            yield Burst((event,), tier=self._tier)
 
     async def complete(self, request: ChatRequest, call: CallContext) -> Completion:
         step = await self._next(request, call)

@@ -13,6 +13,7 @@ from msgspec import Raw, Struct
 
 from providers.dialects.errors import InvalidRequest
 from providers.dialects.sse import Frame
+from providers.tiers import NOT_DEARER, Tier
 
 #: A JSON object as it stood on the wire: a tool's schema, a tool call's input. Never interpreted on the way through.
 JSONObject: TypeAlias = dict[str, Any]
@@ -159,6 +160,9 @@ class ChatRequest:
     seed: int | None = None
     #: The caller's name for the person asking, for the vendor's abuse checks.
     user: str | None = None
+    #: At which of the model's prices; a provider of another dialect than the caller's is not told. No other request,
+    #: for it is answered alike.
+    tier: Tier = field(default=Tier.STANDARD, compare=False)
     #: The same as it was sent; None where nobody sent it. All above is read from it, so it makes no other request.
     sent: Sent | None = field(default=None, compare=False, repr=False)
 
@@ -166,6 +170,16 @@ class ChatRequest:
     def only_sent(self) -> InvalidRequest | None:
         """What of it is not here, but only in what was sent; None where the neutral form says it all."""
         return self.sent.only_here if self.sent is not None else None
+
+    @property
+    def too_dear(self) -> InvalidRequest | None:
+        """Why somebody may not ask for it who may ask for no dearer tier than the standard; None where they may."""
+        if self.tier in NOT_DEARER:
+            return None
+        is_anthropic = self.sent is not None and self.sent.dialect is Dialect.ANTHROPIC
+        place_or_speed = "speed" if self.tier in (Tier.FAST, Tier.FAST_US) else "inference_geo"
+        field_ = place_or_speed if is_anthropic else "service_tier"
+        return InvalidRequest(f"Your token does not allow this {field_}: it may be dearer than the standard.", field_)
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,6 +238,8 @@ class Completion:
     tool_calls: tuple[ToolCall, ...] = ()
     reasoning: str = ""
     refusal: str | None = None
+    #: Which tier the provider says it used; None where it does not say.
+    tier: Tier | None = None
     #: What the others say, where several answers were asked for; only `body` has them whole.
     others: tuple[str, ...] = ()
     #: What the provider wrote, verbatim; empty where the answer came as a stream.
@@ -302,6 +318,8 @@ class Burst:
     frames: Sequence[Frame] = ()
     #: What the call used, once the provider has said all of it: often before its last word.
     usage: Usage | None = None
+    #: Which tier the provider says it uses: often with its first word.
+    tier: Tier | None = None
 
 
 # The seam

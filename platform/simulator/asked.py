@@ -74,6 +74,9 @@ class Asked:
     include_usage: bool = False
     obfuscated: bool = False
     service_tier: str = "default"
+    #: Anthropic: how fast, and where.
+    speed: str = "standard"
+    inference_geo: str = "global"
 
 
 def seed_of(model: str, texts: Sequence[str]) -> int:

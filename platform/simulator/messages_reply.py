@@ -70,7 +70,7 @@ encode = msgspec.json.Encoder().encode
 
 def message(asked: Asked, answer: Answer, stamp: Stamp, controls: Controls) -> bytes:
     choice = answer.choices[0]
-    usage = UNSET if controls.drop_usage else to_usage(answer.usage, answer.usage.output_tokens)
+    usage = UNSET if controls.drop_usage else to_usage(asked, answer.usage, answer.usage.output_tokens)
     content = _content(answer, choice, stamp)
     return encode(
         _message(asked, stamp, content, STOP_REASONS.get(choice.finish, choice.finish), choice.stop_sequence, usage)
@@ -80,13 +80,13 @@ def message(asked: Asked, answer: Answer, stamp: Stamp, controls: Controls) -> b
 def events(asked: Asked, answer: Answer, steps: list[Step], stamp: Stamp, controls: Controls) -> list[Frame]:
     frames = [_start(asked, answer, stamp, controls)]
     frames += _blocks(steps, stamp, controls)
-    frames.append(_message_delta(answer, controls))
+    frames.append(_message_delta(asked, answer, controls))
     if not controls.drop_done:
         frames.append(_event("message_stop", {}, answer.usage.output_tokens))
     return with_pings(frames, controls.ping_every, PING)
 
 
-def to_usage(usage: Usage, output_tokens: int) -> UsageOut:
+def to_usage(asked: Asked, usage: Usage, output_tokens: int) -> UsageOut:
     return UsageOut(
         input_tokens=usage.input_tokens - usage.cached_tokens - usage.cache_write_tokens,
         cache_creation_input_tokens=usage.cache_write_tokens,
@@ -96,8 +96,8 @@ def to_usage(usage: Usage, output_tokens: int) -> UsageOut:
         output_tokens_details=OutputDetails(usage.reasoning_tokens),
         server_tool_use=None,
         service_tier="standard",
-        inference_geo="global",
-        speed="standard",
+        inference_geo=asked.inference_geo,
+        speed=asked.speed,
     )
 
 
@@ -144,7 +144,7 @@ def _content(answer: Answer, choice: Choice, stamp: Stamp) -> list[dict[str, Any
 
 def _start(asked: Asked, answer: Answer, stamp: Stamp, controls: Controls) -> Frame:
     # Anthropic counts one output token before there is any.
-    usage = UNSET if controls.drop_usage else to_usage(answer.usage, 1)
+    usage = UNSET if controls.drop_usage else to_usage(asked, answer.usage, 1)
     return _event("message_start", {"message": _message(asked, stamp, [], None, None, usage)}, 0)
 
 
@@ -235,7 +235,7 @@ class _BlockWriter:
             self.frames.append(_event("ping", {"padding": "x" * self._controls.huge_line}, self._served))
 
 
-def _message_delta(answer: Answer, controls: Controls) -> Frame:
+def _message_delta(asked: Asked, answer: Answer, controls: Controls) -> Frame:
     choice = answer.choices[0]
     usage = answer.usage
     fields: dict[str, Any] = {
@@ -246,7 +246,7 @@ def _message_delta(answer: Answer, controls: Controls) -> Frame:
         }
     }
     if not controls.drop_usage:
-        full = to_usage(usage, usage.output_tokens)
+        full = to_usage(asked, usage, usage.output_tokens)
         fields["usage"] = {
             "input_tokens": full.input_tokens,
             "cache_creation_input_tokens": full.cache_creation_input_tokens,

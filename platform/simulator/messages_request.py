@@ -90,7 +90,7 @@ class CountRequest(Struct, forbid_unknown_fields=True):
     output_config: OutputConfig | None = None
     cache_control: Anything = None
     prefill: Anything = None
-    speed: Anything = None
+    speed: Literal["standard", "fast"] | None = None
     user_profile_id: Anything = None
     workspace_id: Anything = None
 
@@ -104,7 +104,7 @@ class MessagesRequest(CountRequest, kw_only=True, forbid_unknown_fields=True):
     top_k: Annotated[int, Meta(ge=0)] | None = None
     service_tier: Literal["auto", "standard_only"] | None = None
     metadata: Anything = None
-    inference_geo: Anything = None
+    inference_geo: str | None = None
     container: Anything = None
     diagnostics: Anything = None
 
@@ -125,6 +125,7 @@ def read_messages(body: bytes, model: str, version: str) -> Asked:
         stream=request.stream is True,
         max_tokens=request.max_tokens,
         stop=tuple(word for word in request.stop_sequences or () if word),
+        inference_geo=request.inference_geo or "global",
     )
 
 
@@ -293,6 +294,7 @@ def _asked(
     stream: bool = False,
     max_tokens: int | None = None,
     stop: tuple[str, ...] = (),
+    inference_geo: str = "global",
 ) -> Asked:
     refuse_content(request.messages, version)
     refuse_broken_tool_turns(request.messages)
@@ -311,6 +313,8 @@ def _asked(
         tools=to_tools(request),
         schema=output_format.wanted if output_format else None,
         thinking=request.thinking is not None and request.thinking.type in ("enabled", "adaptive"),
+        speed=request.speed or "standard",
+        inference_geo=inference_geo,
     )
 
 

@@ -87,6 +87,11 @@ class Identity:
     #: Who the narrow token is for, in the words of the site's front end.
     user: str | None = None
 
+    @property
+    def allows_dearer(self) -> bool:
+        """Say whether it may ask for a dearer tier than the standard: not in a browser's hands."""
+        return self.means is not Means.TOKEN
+
 
 @dataclass(frozen=True, slots=True)
 class Proven:

@@ -1,6 +1,7 @@
 """`/v1/batches` as a site sees it."""
 
 import json
+from decimal import Decimal
 from typing import Any, cast
 
 import pytest
@@ -295,6 +296,21 @@ def test_answers_without_a_bound_have_no_highest_cost(desk: Caller) -> None:
     assert (found["max_output_tokens"], found["unbounded_requests"]) == (None, 2)
     assert found["cost_usd"]["high"] is None
     assert float(found["cost_usd"]["low"]) > 0
+
+
+def test_an_estimate_is_at_the_price_of_the_tier_that_is_asked_for(desk: Caller) -> None:
+    bounded = {**CHAT, "max_completion_tokens": 100}
+
+    def estimated(**asked: str) -> dict[str, Decimal]:
+        requests = [{"custom_id": "r1", "body": {**bounded, **asked}}]
+        cost = read(desk.post("/v1/batches", batch_body(requests=requests, dry_run=True)))["cost_usd"]
+        return {name: Decimal(usd) for name, usd in cost.items()}
+
+    standard, flex, priority = estimated(), estimated(service_tier="flex"), estimated(service_tier="priority")
+
+    # gpt-5-mini costs half of it in flex, and 1.8 times as much with priority.
+    assert flex == {name: usd / 2 for name, usd in standard.items()}
+    assert priority == {name: usd * Decimal("1.8") for name, usd in standard.items()}
 
 
 def test_a_file_can_be_estimated_too(desk: Caller, bakery: NewSite) -> None:

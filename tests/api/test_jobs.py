@@ -301,6 +301,7 @@ def test_a_job_is_shown_with_its_attempts_calls_usage_cost_and_result(desk: Call
         "estimated": False,
         "input_tokens": 0,
         "output_tokens": 0,
+        "tier": "standard",
         "cost_usd": None,
         "duration_ms": 12,
     }

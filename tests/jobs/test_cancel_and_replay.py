@@ -1,5 +1,6 @@
 """Canceling and trying again: what changes, what never does, and for whom."""
 
+import json
 from typing import Any
 
 import pytest
@@ -104,6 +105,15 @@ def test_a_narrow_token_cannot_try_again_what_it_could_not_submit(
 
     with pytest.raises(refusal):
         replay(site, job.public_id, **limits)
+
+
+def test_a_narrow_token_cannot_try_again_what_asks_for_a_dearer_tier(site: Site) -> None:
+    payload = json.dumps({**json.loads(BODY), "service_tier": "priority"}).encode()
+    job = make_job(site, state="failed", model="dear", payload=payload, **ENDED)
+
+    with pytest.raises(InvalidBody):
+        replay(site, job.public_id, allows_dearer=False)
+    assert replay(site, job.public_id).replay_of_id == job.id
 
 
 def test_a_model_that_the_site_may_no_longer_use_is_not_tried_again(site: Site) -> None:

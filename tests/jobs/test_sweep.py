@@ -85,6 +85,18 @@ def test_a_call_that_was_under_way_is_accounted_for_as_lost_with_an_estimate(run
     assert event.cost_pico_usd == event.input_tokens * 150_000
 
 
+def test_a_lost_call_is_rated_in_the_tier_that_was_asked_for(running: Job) -> None:
+    call = open_call(running.id)
+    call.upstream_model, call.tier = "gpt-6-luna", "flex"
+    call.save()
+    let_leases_expire()
+
+    sweep()
+
+    event = UsageEvent.objects.get()
+    assert (event.tier, event.cost_pico_usd) == ("flex", event.input_tokens * 50_000)
+
+
 def die_with(count: int) -> list[Job]:
     """Let a new worker claim up to so many jobs, and die."""
     claimed = claim(take_lease(), count)

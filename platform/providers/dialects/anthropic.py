@@ -9,6 +9,7 @@ from providers.dialects import anthropic_wire as wire
 from providers.dialects.errors import InvalidRequest
 from providers.dialects.validation import Decoded, Mistake, StrangerIn, check_nesting, decode, is_base64
 from providers.estimate import TOKENS_PER_IMAGE, estimate_opaque, estimate_tokens
+from providers.tiers import Tier
 from providers.types import (
     ChatRequest,
     Completion,
@@ -105,6 +106,7 @@ def to_chat_request(decoded: Decoded[wire.MessagesBody], headers: Mapping[str, s
         output_format=_output_format(body.output_config),
         reasoning_effort=_effort(body),
         user=body.metadata.user_id if body.metadata else None,
+        tier=_tier(body),
         sent=Sent(Dialect.ANTHROPIC, decoded.fields, headers or {}, only_here[0] if only_here else None),
     )
 
@@ -290,6 +292,18 @@ def _output_format(config: wire.OutputConfig | None) -> OutputFormat | None:
     return OutputFormat("json_schema", schema=config.format.schema, strict=True)
 
 
+def _tier(body: wire.MessagesBody) -> Tier:
+    # `service_tier` says only what may be used of capacity that was bought before.
+    tier = to_tier(body.speed, body.inference_geo)
+    return Tier.OTHER if tier is Tier.STANDARD and body.inference_geo not in (None, "global") else tier
+
+
+def to_tier(speed: object, inference_geo: object) -> Tier:
+    if inference_geo == "us":
+        return Tier.FAST_US if speed == "fast" else Tier.US
+    return Tier.FAST if speed == "fast" else Tier.STANDARD
+
+
 def _effort(body: wire.MessagesBody) -> str | None:
     if body.output_config is not None and body.output_config.effort is not None:
         return body.output_config.effort
@@ -342,11 +356,11 @@ def encode_completion(completion: Completion) -> JSONObject:
         "stop_reason": _stop_reason(completion),
         "stop_sequence": None,
         "stop_details": None,
-        "usage": encode_usage(completion.usage or Usage()),
+        "usage": encode_usage(completion.usage or Usage(), completion.tier),
     }
 
 
-def encode_usage(usage: Usage) -> JSONObject:
+def encode_usage(usage: Usage, tier: Tier | None = None) -> JSONObject:
     return {
         # Here the cache's tokens are not part of the input.
         "input_tokens": usage.input_tokens - usage.cached_input_tokens - usage.cache_write_tokens,
@@ -360,8 +374,8 @@ def encode_usage(usage: Usage) -> JSONObject:
         "output_tokens_details": {"thinking_tokens": usage.reasoning_tokens},
         "server_tool_use": None,
         "service_tier": "standard",
-        "inference_geo": "global",
-        "speed": "standard",
+        "inference_geo": "us" if tier in (Tier.US, Tier.FAST_US) else "global",
+        "speed": "fast" if tier in (Tier.FAST, Tier.FAST_US) else "standard",
     }
 
 

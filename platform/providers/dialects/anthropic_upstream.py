@@ -9,10 +9,12 @@ from msgspec import Meta, Raw, Struct
 
 from providers.capabilities import Capabilities, strongest_within
 from providers.catalogue import Model
+from providers.dialects import anthropic
 from providers.dialects.anthropic import to_tool_input
 from providers.dialects.anthropic_errors import ErrorBody, to_stream_error
 from providers.dialects.sse import Frame
 from providers.errors import BadResponse, Unsupported
+from providers.tiers import Tier
 from providers.types import (
     ChatRequest,
     Completion,
@@ -336,6 +338,10 @@ class _Usage(Struct):
     cache_creation: _CacheCreation | None = None
     output_tokens: _Tokens | None = None
     output_tokens_details: _OutputDetails | None = None
+    #: Whatever these are, they must not make an answer unreadable.
+    service_tier: Any = None
+    inference_geo: Any = None
+    speed: Any = None
 
 
 class _Block(Struct):
@@ -401,6 +407,7 @@ def to_completion(body: bytes) -> Completion:
             if block.type == "tool_use"
         ),
         reasoning="".join(block.thinking for block in message.content if block.type == "thinking"),
+        tier=to_tier(message.usage),
         body=body,
     )
 
@@ -422,6 +429,22 @@ def to_usage(usage: _Usage | None) -> Usage | None:
         cache_write_1h_tokens=min(written_1h or 0, written),
         reasoning_tokens=min(thinking or 0, output),
     )
+
+
+def to_tier(usage: _Usage | None) -> Tier | None:
+    """Return the tier that an answer says was used; None if it says nothing definite."""
+    if usage is None:
+        return None
+    if usage.speed is not None or usage.inference_geo is not None:
+        tier = anthropic.to_tier(usage.speed, usage.inference_geo)
+        if tier is not Tier.STANDARD:
+            return tier
+    match usage.service_tier:
+        case "priority":
+            return Tier.PRIORITY
+        case "batch":
+            return Tier.BATCH
+    return None if usage.speed is None else Tier.STANDARD
 
 
 def _finish_reason(word: str | None) -> FinishReason:
@@ -453,6 +476,8 @@ class EventReader:
     """Reads the frames of one stream. `finished` is set by `message_stop` after a stop reason, and by nothing else."""
 
     finished: Finished | None = None
+    #: Which tier is used: the last one said.
+    tier: Tier | None = None
     _reason: str | None = None
     _usage: _Usage = field(default_factory=_Usage)
     _is_counted: bool = False
@@ -472,6 +497,7 @@ class EventReader:
         match event:
             case _Event(type="message_start", message=_Message() as message):
                 self._usage = _newer(self._usage, message.usage)
+                self.tier = to_tier(self._usage)
                 yield Started(message.id, message.model)
             case _Event(type="content_block_start", content_block=_Block() as block):
                 yield from self._start_block(event.index, block)
@@ -481,6 +507,7 @@ class EventReader:
                 yield from self._stop_block(event.index)
             case _Event(type="message_delta"):
                 self._usage = _newer(self._usage, event.usage)
+                self.tier = to_tier(self._usage)
                 self._is_counted = event.usage is not None and event.usage.output_tokens is not None
                 self._reason = (event.delta and event.delta.stop_reason) or self._reason
             case _Event(type="message_stop") if self._reason is not None:

@@ -12,6 +12,7 @@ from providers.dialects import openai_wire as wire
 from providers.dialects.errors import InvalidRequest
 from providers.dialects.validation import Decoded, Mistake, StrangerIn, check_nesting, decode, parse_data_url
 from providers.estimate import estimate_opaque
+from providers.tiers import Tier
 from providers.types import (
     ChatRequest,
     Completion,
@@ -44,6 +45,10 @@ NO_PARAMETERS: JSONObject = {"type": "object", "properties": {}}
 EMBEDDING_INPUTS = 2048
 
 _KNOWN = frozenset(wire.ChatBody.__struct_fields__)
+
+#: What a definite `service_tier` stands for.
+TIERS = {"default": Tier.STANDARD, "flex": Tier.FLEX, "priority": Tier.PRIORITY, "fast": Tier.PRIORITY}
+_TIER_WORDS = {Tier.FLEX: "flex", Tier.PRIORITY: "priority"}
 
 IMAGE_TYPES = ("image/png", "image/jpeg", "image/gif", "image/webp")
 
@@ -109,6 +114,7 @@ def to_chat_request(decoded: Decoded[wire.ChatBody], ours: Collection[str] = ())
         verbosity=body.verbosity,
         seed=body.seed,
         user=body.safety_identifier or body.user,
+        tier=_tier(body.service_tier),
         sent=Sent(Dialect.OPENAI, fields, only_here=only_here[0] if only_here else None),
     )
 
@@ -350,6 +356,10 @@ def _output_format(
             return OutputFormat("json_schema", schema.name, schema.description, schema.schema, schema.strict)
 
 
+def _tier(word: str | None) -> Tier:
+    return Tier.STANDARD if word is None or word == "auto" else TIERS.get(word, Tier.OTHER)
+
+
 def _embedding_inputs(value: str | list[str | int | list[int]]) -> tuple[str, ...] | tuple[tuple[int, ...], ...]:
     if isinstance(value, str):
         value = [value]
@@ -418,7 +428,8 @@ def encode_completion(completion: Completion, *, created: int) -> JSONObject:
     }
     if completion.usage is not None:
         body["usage"] = encode_usage(completion.usage)
-    return {**body, "service_tier": "default", "system_fingerprint": None}
+    service_tier = _TIER_WORDS.get(completion.tier, "default") if completion.tier else "default"
+    return {**body, "service_tier": service_tier, "system_fingerprint": None}
 
 
 def encode_usage(usage: Usage) -> JSONObject:

@@ -13,10 +13,11 @@ from msgspec import Meta, Raw, Struct
 
 from providers.capabilities import Capabilities, strongest_within
 from providers.catalogue import Model
-from providers.dialects.openai import encode_tool_call
+from providers.dialects.openai import TIERS, encode_tool_call
 from providers.dialects.openai_errors import ErrorBody, to_stream_error
 from providers.dialects.sse import Frame
 from providers.errors import BadResponse, Unsupported
+from providers.tiers import Tier
 from providers.types import (
     ChatRequest,
     Completion,
@@ -362,6 +363,8 @@ class _Body(Struct):
     model: str | None = None
     choices: list[_Choice] | None = None
     usage: _Usage | None = None
+    #: Whatever it is, it must not make an answer unreadable.
+    service_tier: Any = None
     error: ErrorBody | str | None = None
 
 
@@ -404,6 +407,7 @@ def to_completion(body: bytes) -> Completion:
         tool_calls=tuple(_whole_call(call, index) for index, call in enumerate(said.tool_calls or ())),
         reasoning=said.reasoning_content or said.reasoning or "",
         refusal=said.refusal,
+        tier=to_tier(answer.service_tier),
         others=(*_unread(said), *(other.message.everything() for other in others if other.message)),
         body=body,
     )
@@ -433,6 +437,11 @@ def to_usage(usage: _Usage | None) -> Usage | None:
         cache_write_tokens=min(prompt.cache_write_tokens or 0, usage.prompt_tokens - cached),
         reasoning_tokens=min(completion.reasoning_tokens or 0, usage.completion_tokens or 0),
     )
+
+
+def to_tier(word: Any) -> Tier | None:
+    """Return the tier that an answer says was used; None if it says nothing definite."""
+    return TIERS.get(word) if isinstance(word, str) else None
 
 
 def _unread(said: _Said) -> tuple[str, ...]:
@@ -492,6 +501,8 @@ class EventReader:
 
     answers: int = 1
     finished: Finished | None = None
+    #: Which tier is used: the last one said.
+    tier: Tier | None = None
     _started: bool = False
     #: By the index of the answer.
     _reasons: dict[int, str] = field(default_factory=dict)
@@ -510,6 +521,8 @@ class EventReader:
         if chunk.error is not None:
             raise to_stream_error(chunk.error)
         self._usage = chunk.usage or self._usage
+        if chunk.service_tier is not None:
+            self.tier = to_tier(chunk.service_tier) or self.tier
         for choice in chunk.choices or ():
             # The first chunk with a choice, not the first chunk: Azure opens with one that has neither id nor model.
             if not self._started:

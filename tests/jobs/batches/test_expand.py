@@ -103,6 +103,16 @@ def test_the_limits_of_the_token_hold_when_the_file_is_read(site: Site, desk_rou
     assert [each["param"] for each in batch.errors] == ["body.max_tokens"]
 
 
+def test_a_token_s_file_asks_for_no_dearer_tier(site: Site, desk_route: None) -> None:
+    lines = [line(f"r-{tier}", body={**BODY, "service_tier": tier}) for tier in ("flex", "priority")]
+
+    refused = read(make_waiting(site, lines, allows_dearer=False))
+    taken = read(make_waiting(site, lines))
+
+    assert [(each["param"], each["line"]) for each in refused.errors] == [("body.service_tier", 2)]
+    assert taken.total == 2
+
+
 def test_only_the_site_s_own_files_for_batches_will_do(site: Site) -> None:
     other = make_file(make_site("florist"), b"{}\n")
     output = File.objects.create(site=site, purpose="batch_output", filename="o", bytes=0)

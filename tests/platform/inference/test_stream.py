@@ -13,15 +13,18 @@ from inference.stream import Answering, Continued, Part
 from providers import errors
 from providers.dialects.sse import Frame
 from providers.scripted import Scripted
+from providers.tiers import Tier
 from providers.types import (
     Burst,
     CallContext,
     ChatRequest,
+    Dialect,
     Finished,
     FinishReason,
     InferenceRequest,
     OutputFormat,
     Role,
+    Sent,
     Started,
     StreamEvent,
     TextDelta,
@@ -289,3 +292,31 @@ async def test_an_only_provider_continues_its_own_answer() -> None:
     assert await read(Desk(one=one).stream(continuation=True)) == [
         *("Answering one", "Hel", "Continued one", "lo", "Finished")
     ]
+
+
+def asked_for(tier: Tier, dialect: Dialect = Dialect.OPENAI) -> ChatRequest:
+    return replace(REQUEST, tier=tier, sent=Sent(dialect, {}))
+
+
+@pytest.mark.parametrize(
+    ("request_", "told", "rated"),
+    [
+        (REQUEST, None, Tier.STANDARD),
+        (REQUEST, Tier.PRIORITY, Tier.PRIORITY),
+        (asked_for(Tier.PRIORITY), None, Tier.PRIORITY),
+        (asked_for(Tier.PRIORITY), Tier.STANDARD, Tier.STANDARD),
+        (asked_for(Tier.FAST, Dialect.ANTHROPIC), None, Tier.STANDARD),
+    ],
+    ids=["nobody-says", "unasked", "asked-only", "asked-and-not-given", "asked-of-another-dialect"],
+)
+@pytest.mark.parametrize("cut", [False, True])
+async def test_the_tier_is_what_the_provider_says_or_what_was_asked_of_it(
+    request_: ChatRequest, told: Tier | None, rated: Tier, cut: bool
+) -> None:
+    script = (START, TextDelta("Hello"), CUT) if cut else (START, *HELLO)
+    desk = Desk(one=Scripted(script, tier=told))
+
+    await read(desk.stream(request_))
+
+    (call,) = desk.trace.closed
+    assert (call.tier, call.estimated) == (rated, cut)

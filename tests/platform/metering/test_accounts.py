@@ -8,6 +8,7 @@ from core.ids import new_uuid
 from metering import accounts
 from metering.accounts import LARGEST_COUNT, WRITTEN_AT_THE_END, Account, UsageRow, to_row
 from metering.models import Outcome, UsageEvent
+from providers.tiers import Tier
 from providers.types import Usage
 from tenants.models import Site
 
@@ -44,6 +45,7 @@ def closed(opened: Account) -> Account:
         http_status=503,
         duration_ms=7,
         first_token_ms=8,
+        tier=Tier.FLEX,
     )
 
 

@@ -69,13 +69,14 @@ def test_a_call_is_listed_with_its_exact_cost(browser: Client, site: Site) -> No
         input_tokens=3120,
         output_tokens=214,
         cost_pico_usd=596_400_001,
+        tier="priority",
         billable=True,
         http_status=200,
     )
 
     text = page(browser)
 
-    for fact in ("bakery", "sim-openai", "gpt-4o-mini", "OK", "200", "3,120 → 214", "0.000596400001", "Billed"):
+    for fact in ("bakery", "sim-openai", "gpt-4o-mini", "OK", "200", "3,120 → 214", "0.000596400001 priority Billed"):
         assert fact in text
     assert to_public("job", job_id) in browser.get(CALLS).content.decode()
 
@@ -110,16 +111,17 @@ def test_a_period_too_long_is_listed_but_not_added_up(browser: Client, site: Sit
 def test_totals_follow_the_filters(browser: Client, site: Site) -> None:
     make_call(site, provider="a", outcome="error")
     make_call(site, provider="b", billable=True)
-    make_call(make_site("florist"), provider="b", estimated=True)
+    make_call(make_site("florist"), provider="b", estimated=True, tier="flex")
 
     queries = (
         "provider=a",
         "outcome__exact=error",
+        "tier__exact=flex",
         "billable__exact=1",
         "estimated__exact=1",
         f"site__id__exact={site.id}",
     )
-    assert [totals(page(browser, query))["calls"] for query in queries] == ["1", "1", "1", "1", "2"]
+    assert [totals(page(browser, query))["calls"] for query in queries] == ["1", "1", "1", "1", "1", "2"]
 
 
 def test_a_search_looks_beyond_the_last_day(browser: Client, site: Site) -> None:

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from uuid import UUID
 
+import msgspec
 import pytest
 import redis
 from django.conf import settings
@@ -21,6 +22,7 @@ from metering import accounts, buffer
 from metering.accounts import Account
 from metering.buffer import Backlog, backlog, drain, reap, to_entry, waiting
 from metering.models import Outcome, UsageEvent
+from providers.tiers import Tier
 from providers.types import Usage
 from tenants.models import Site
 from tests.platform.metering.entries import account, push
@@ -65,6 +67,15 @@ def test_an_account_comes_out_of_the_buffer_as_it_went_in(site: Site) -> None:
     whole = account(site, usage=Usage(1, 2, 3, 4, 5, 6), job_id=UUID(int=5), attempt=2, first_token_ms=3)
 
     assert buffer._decoder.decode(to_entry(whole)) == whole
+
+
+def test_an_account_of_the_version_before_has_the_standard_tier(server: "redis.Redis", site: Site) -> None:
+    entry = msgspec.json.decode(to_entry(account(site)))
+    del entry["tier"]
+    server.rpush(buffer.USAGE, msgspec.json.encode(entry))
+
+    assert drain(server) == 1
+    assert UsageEvent.objects.get().tier == "standard"
 
 
 def test_what_is_written_twice_is_there_once(server: "redis.Redis", site: Site) -> None:
@@ -219,6 +230,16 @@ def test_a_killed_process_s_accounts_are_closed_as_lost_once(server: "redis.Redi
     assert event.cost_pico_usd > 0
     assert not event.billable
     assert server.hkeys("nd:open:process_alive") == [b"req_2"]
+
+
+def test_what_was_lost_is_rated_in_the_tier_that_was_asked_for(server: "redis.Redis", site: Site) -> None:
+    for number, tier in enumerate((Tier.STANDARD, Tier.FLEX), 1):
+        open_account(server, "process_dead", account(site, number, upstream_model="gpt-6-luna", tier=tier))
+
+    reap(server)
+
+    rated = UsageEvent.objects.order_by("dedupe_key").values_list("tier", "cost_pico_usd")
+    assert list(rated) == [("standard", 40 * 100_000), ("flex", 40 * 50_000)]
 
 
 def test_a_process_that_was_only_slow_corrects_what_was_taken_for_lost(server: "redis.Redis", site: Site) -> None:

@@ -1,12 +1,14 @@
 """The catalogue says what models can do and cost, exactly and at any time."""
 
 import json
+from dataclasses import astuple
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 
 import pytest
 
 from providers.catalogue import DATA, Rates, find_model, find_price, models, vendors_of
+from providers.tiers import Tier
 
 NOW = datetime(2026, 11, 21, tzinfo=UTC)
 ROWS = json.loads((DATA / "prices.json").read_text(), parse_float=Decimal)["prices"]
@@ -98,6 +100,25 @@ def test_other_tiers_and_multipliers_are_exact() -> None:
     assert luna.batch is not None
     assert luna.priority is not None
     assert (luna.batch.input, luna.batch.output, luna.priority.input) == (50_000, 250_000, 200_000)
+
+
+def test_what_a_tier_does_not_price_costs_there_as_it_does_in_the_standard_one() -> None:
+    astra, mini = rates("openai", "gpt-6-astra"), rates("openai", "gpt-4o-mini")
+
+    flex = astra.for_input(1000, Tier.FLEX)
+    assert (flex.input, flex.output) == (5_000_000, 25_000_000)
+    assert (flex.cached_input, flex.cache_write) == (1_000_000, 12_500_000)
+    assert mini.flex is None
+    assert mini.for_input(1000, Tier.FLEX) == mini.standard
+
+
+def test_a_factor_leaves_no_part_of_a_pico_dollar() -> None:
+    for entry in (find_price(model.vendor, model.name, NOW) for model in models()):
+        assert entry is not None
+        for tier in Tier:
+            numerator, denominator = entry.rates.factor(tier)
+            rate = entry.rates.for_input(0, tier)
+            assert all(value * numerator % denominator == 0 for value in astuple(rate)), (entry.model, tier)
 
 
 @pytest.mark.parametrize(

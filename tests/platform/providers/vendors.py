@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from providers.adapters import Anthropic, AzureOpenAI, OpenAI
+from providers.tiers import Tier
 from providers.types import ChatRequest, Completion, FinishReason, Message, Provider, Role, TextPart, ToolCall, Usage
 
 CONTRACT = Path(__file__).parents[2] / "contract"
@@ -43,7 +44,7 @@ class Vendor:
     def completion(self) -> Completion:
         ids = {"claude-sonnet-5-5": "msg_01A"}.get(self.model, "chatcmpl-D1")
         model = self.model if self.model.startswith("claude") else "gpt-4o-mini-2024-07-18"
-        return Completion(ids, model, TEXT, FinishReason.STOP, self.usage)
+        return Completion(ids, model, TEXT, FinishReason.STOP, self.usage, tier=Tier.STANDARD)
 
 
 def recorded(name: str) -> bytes:

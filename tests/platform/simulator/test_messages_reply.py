@@ -75,6 +75,29 @@ def test_an_answer_has_every_field_of_the_wire(anthropic: Anthropic) -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ({"speed": "fast"}, ("fast", "global")),
+        ({"inference_geo": "us"}, ("standard", "us")),
+        ({"speed": "fast", "inference_geo": "us"}, ("fast", "us")),
+    ],
+)
+def test_speed_and_place_are_told_in_the_answer_and_at_the_beginning_of_a_stream(
+    anthropic: Anthropic, asked: dict[str, str], told: tuple[str, str]
+) -> None:
+    body = {"model": MODEL, "max_tokens": 10, "messages": says("Hello"), **asked}
+
+    whole = cast("dict[str, Any]", anthropic.post("/v1/messages", body=body, cast_to=object))["usage"]
+    name, start = events_of(anthropic, extra_body=asked)[0]
+
+    assert (whole["speed"], whole["inference_geo"]) == told
+    assert (name, start["message"]["usage"]["speed"], start["message"]["usage"]["inference_geo"]) == (
+        "message_start",
+        *told,
+    )
+
+
 def test_an_answer_carries_anthropics_headers(anthropic: Anthropic) -> None:
     raw = anthropic.messages.with_raw_response.create(model=MODEL, max_tokens=100, messages=says("Hello"))
 

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from providers.dialects import anthropic, anthropic_upstream, openai, openai_upstream
+from providers.tiers import Tier
 from providers.types import (
     ChatRequest,
     Completion,
@@ -153,6 +154,7 @@ def completions(draw: st.DrawFn) -> Completion:
         usage=draw(usages()),
         tool_calls=calls,
         reasoning=draw(st.just("") | TEXTS),
+        tier=Tier.STANDARD,
     )
 
 
