@@ -96,8 +96,7 @@ class State:
     is_probed: bool
 
 
-def decode(text: bytes) -> Entry:
-    return msgspec.json.decode(text, type=Entry)
+decode = msgspec.json.Decoder(Entry).decode
 
 
 def since(entry: Entry, moment_ms: float) -> Entry:

@@ -7,7 +7,7 @@ import msgspec
 
 from providers.dialects import anthropic_wire as wire
 from providers.dialects.errors import InvalidRequest
-from providers.dialects.validation import Decoded, Mistake, StrangerIn, check_nesting, decode, is_base64
+from providers.dialects.validation import Decoded, Mistake, StrangerIn, check_nesting, decode, is_base64, make_ready
 from providers.estimate import TOKENS_PER_IMAGE, estimate_opaque, estimate_tokens
 from providers.tiers import Tier
 from providers.types import (
@@ -35,6 +35,7 @@ CLASSIC = "2023-06-01"
 STRICT = "2026-10-21"
 
 _KNOWN = frozenset(wire.MessagesBody.__struct_fields__)
+make_ready(wire.MessagesBody, wire.CountBody)
 
 # Requests
 

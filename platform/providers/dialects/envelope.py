@@ -9,6 +9,7 @@ from msgspec import Meta, Raw
 
 from providers.dialects import openai
 from providers.dialects import openai_wire as wire
+from providers.dialects.validation import make_ready
 from providers.types import ChatRequest, JSONObject
 
 ProviderName = Annotated[str, Meta(min_length=1, max_length=100)]
@@ -22,6 +23,9 @@ class EnvelopeBody(wire.ChatBody):
     provider: ProviderName | None = None
     #: The caller's own name for this request. The same again is answered once.
     request_id: RequestID | None = None
+
+
+make_ready(EnvelopeBody)
 
 
 @dataclass(frozen=True, slots=True)

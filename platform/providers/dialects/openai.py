@@ -10,7 +10,15 @@ import msgspec
 
 from providers.dialects import openai_wire as wire
 from providers.dialects.errors import InvalidRequest
-from providers.dialects.validation import Decoded, Mistake, StrangerIn, check_nesting, decode, parse_data_url
+from providers.dialects.validation import (
+    Decoded,
+    Mistake,
+    StrangerIn,
+    check_nesting,
+    decode,
+    make_ready,
+    parse_data_url,
+)
 from providers.estimate import estimate_opaque
 from providers.tiers import Tier
 from providers.types import (
@@ -45,6 +53,7 @@ NO_PARAMETERS: JSONObject = {"type": "object", "properties": {}}
 EMBEDDING_INPUTS = 2048
 
 _KNOWN = frozenset(wire.ChatBody.__struct_fields__)
+make_ready(wire.ChatBody, wire.EmbeddingBody)
 
 #: What a definite `service_tier` stands for.
 TIERS = {"default": Tier.STANDARD, "flex": Tier.FLEX, "priority": Tier.PRIORITY, "fast": Tier.PRIORITY}

@@ -53,6 +53,16 @@ class Mistake:
 Words = Callable[[Mistake], InvalidRequest]
 
 
+def make_ready(*shapes: type[Struct]) -> None:
+    """Have msgspec look at shapes now, where a module is loaded and one thread is all there is.
+
+    It looks when it first decodes one; threads that do so at the same time end the process (msgspec 0.22, a
+    segmentation fault).
+    """
+    for shape in shapes:
+        msgspec.json.Decoder(shape)
+
+
 def decode(
     data: bytes | Mapping[str, Any], shape: type[T], words: Words, part_types: Set[str] = frozenset()
 ) -> Decoded[T]:
