@@ -47,6 +47,7 @@ from jobs.finish import End, Finish, finish_all
 from jobs.leases import Held, Renewal
 from jobs.models import Job
 from jobs.pulse import Beat, Lost, Missed, Pulse, Renewed, Taken
+from jobs.ramp import Ramp
 from jobs.sweep import sweep
 from jobs.voices import Voice, Voices
 from metering.accounts import Account
@@ -78,9 +79,10 @@ DATABASE_THREADS = 6
 LARGEST_GROUP, GROUPS_AT_ONCE = 200, 2
 #: Claims come no closer together: each takes what has come meanwhile. The first after a pause comes at once.
 CLAIM_GAP_SECONDS = 0.02
-#: So many jobs at most are between their claim and their call. A crowd that begins at once also ends at once, and waits
-#: for itself again and again, with 500 calls of 3 s for a third of the time; begun in portions, it spreads out.
+#: So many jobs at most are between their claim and their call, and so many slots are open at first (`jobs.ramp`).
 BEGIN_AT_ONCE = 64
+#: While more slots are about to be opened, it is looked after this long.
+RAMP_STEP_SECONDS = 0.05
 
 BROKEN = "The desk itself failed while it ran this attempt; its log has the details."
 IN_PIECES = Failed("internal_error", BROKEN)
@@ -146,6 +148,7 @@ class Engine:
         #: Jobs that the database says we hold, and we know nothing of, at the last heartbeat.
         self._strays: frozenset[Held] = frozenset()
         self._is_claiming = False
+        self._ramp = Ramp(BEGIN_AT_ONCE, settings.JOB_SLOTS, time.monotonic())
         #: The last claim got as much as it asked for, so that there may be more.
         self._was_cut = False
         self._chores: set[asyncio.Task[object]] = set()
@@ -266,7 +269,8 @@ class Engine:
             gap_ends_at = time.monotonic() + CLAIM_GAP_SECONDS
             claimed = await self._survive(self._claim)
             if not claimed:
-                await _wait(self._bell, POLL_SECONDS)
+                more_soon = self._was_cut and self._ramp.is_opening
+                await _wait(self._bell, RAMP_STEP_SECONDS if more_soon else POLL_SECONDS)
             await asyncio.sleep(max(gap_ends_at - time.monotonic(), 0))
 
     async def _claim(self) -> int:
@@ -287,10 +291,11 @@ class Engine:
 
     def _free_slots(self) -> int:
         held, phases = len(self._slots), Counter(slot.phase for slot in self._slots.values())
+        taken = held - phases[Phase.ENDING]
         beginning = phases[Phase.NOT_BEGUN] + phases[Phase.BEGINNING]
-        slots: int = settings.JOB_SLOTS
+        open_slots = self._ramp.open_slots(taken, time.monotonic())
         # While Postgres is slow, no more ends wait for it than there are slots.
-        return min(slots - held + phases[Phase.ENDING], 2 * slots - held, BEGIN_AT_ONCE - beginning)
+        return min(open_slots - taken, 2 * settings.JOB_SLOTS - held, BEGIN_AT_ONCE - beginning)
 
     async def _forever(self, step: Callable[[], Awaitable[object]], pause_seconds: float) -> None:
         """Take one step after the other."""
