@@ -76,8 +76,7 @@ class ProviderClient:
     environment. It belongs to the event loop that first uses it; close it there.
     """
 
-    def __init__(self, *, connections: int = 2000) -> None:
-        self._connections = connections
+    def __init__(self) -> None:
         self._session: aiohttp.ClientSession | None = None
         self.is_closed = False
 
@@ -91,7 +90,7 @@ class ProviderClient:
             raise ClientClosed
         if self._session is None:
             # Not before: a session must be made inside the loop that uses it.
-            self._session = _session(self._connections)
+            self._session = _session()
         answer = await self._session.post(
             url,
             headers={**BASE_HEADERS, **headers},
@@ -113,9 +112,9 @@ def _timeouts(connect_seconds: float) -> aiohttp.ClientTimeout:
     return aiohttp.ClientTimeout(total=None, connect=connect_seconds, sock_connect=connect_seconds)
 
 
-def _session(connections: int) -> aiohttp.ClientSession:
+def _session() -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
-        connector=_Connector(connections),
+        connector=_Connector(),
         cookie_jar=aiohttp.DummyCookieJar(),
         trust_env=False,
         auto_decompress=False,
@@ -140,9 +139,11 @@ class _Connector(aiohttp.TCPConnector):
     if so let the event loop see what it is. What remains is the close that crosses our request on the wire.
     """
 
-    def __init__(self, connections: int) -> None:
+    def __init__(self) -> None:
         super().__init__(
-            limit=connections,
+            # None: who has too many at once is told so at the door. A call that waits here for another's connection
+            # would look like a provider that cannot be reached, and be held against it.
+            limit=0,
             limit_per_host=0,
             keepalive_timeout=KEEPALIVE_SECONDS,
             ttl_dns_cache=60,

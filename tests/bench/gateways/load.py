@@ -140,7 +140,7 @@ class Held:
 
     def __init__(self, load: Load) -> None:
         self._load = load
-        self._pool = Pool(*_address(load))
+        self._pool = Pool(*_address(load), most=load.held)
         self._is_closing = False
         self.opened = self.ended_after_opening = 0
 
