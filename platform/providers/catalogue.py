@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from fractions import Fraction
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -236,11 +237,19 @@ def _long_context(row: JSONObject) -> LongContext:
 
 
 def _tier_rates(row: JSONObject, tier: str) -> TokenRates | None:
-    """Return the rates of a tier: its own as far as it has them, else the standard ones."""
-    if row.get(f"{tier}_input_per_1m") is None:
+    """Return the rates of a tier: its own as far as it has them. The cache's follow by the input's ratio."""
+    own_input = row.get(f"{tier}_input_per_1m")
+    if own_input is None:
         return None
+    ratio = Fraction(own_input) / Fraction(row["input_per_1m"])
+    following = {name: _times(row[name], ratio) for name in _PER_MILLION if row.get(name) is not None}
     own = {name: row[f"{tier}_{name}"] for name in _PER_MILLION if row.get(f"{tier}_{name}") is not None}
-    return _token_rates({**row, **own})
+    return _token_rates({**row, **following, **own})
+
+
+def _times(usd: Decimal | int, ratio: Fraction) -> Decimal:
+    """Return a price in USD times a ratio, to the next micro-dollar."""
+    return Decimal(round(Fraction(usd) * ratio * int(_MICRO))) / _MICRO
 
 
 def _micro_usd(usd: Decimal | int | None, default: int | None = None) -> int:

@@ -102,12 +102,12 @@ def test_other_tiers_and_multipliers_are_exact() -> None:
     assert (luna.batch.input, luna.batch.output, luna.priority.input) == (50_000, 250_000, 200_000)
 
 
-def test_what_a_tier_does_not_price_costs_there_as_it_does_in_the_standard_one() -> None:
+def test_the_cache_follows_a_tier_s_input_and_a_tier_without_prices_costs_as_the_standard_one() -> None:
     astra, mini = rates("openai", "gpt-6-astra"), rates("openai", "gpt-4o-mini")
 
     flex = astra.for_input(1000, Tier.FLEX)
     assert (flex.input, flex.output) == (5_000_000, 25_000_000)
-    assert (flex.cached_input, flex.cache_write) == (1_000_000, 12_500_000)
+    assert (flex.cached_input, flex.cache_write) == (500_000, 6_250_000)
     assert mini.flex is None
     assert mini.for_input(1000, Tier.FLEX) == mini.standard
 
