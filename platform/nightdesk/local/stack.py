@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 WEB = (
     *("-m", "uvicorn", "nightdesk.asgi:application", "--host", HOST, "--workers", "1"),
-    *("--loop", "uvloop", "--http", "httptools", "--no-access-log", "--log-level", "warning"),
+    *("--loop", "uvloop", "--http", "httptools", "--no-access-log", "--no-proxy-headers", "--log-level", "warning"),
     *("--timeout-graceful-shutdown", "20"),
 )
 WORKER = (
