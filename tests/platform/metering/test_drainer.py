@@ -1,11 +1,11 @@
 """The worker's drainer: it moves what comes, and is not stopped by what goes away."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, MutableMapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 import redis
@@ -48,6 +48,11 @@ def rename_table(before: str, after: str) -> None:
         cursor.execute(f"ALTER TABLE {before} RENAME TO {after}")
 
 
+def said_by_it(logs: Sequence[MutableMapping[str, Any]]) -> list[tuple[str, str]]:
+    """What the drainer said, and how loudly. A server of other tests may still be running, and speak, too."""
+    return [(each["event"], each["log_level"]) for each in logs if each["event"].startswith("drainer_")]
+
+
 async def test_it_moves_what_comes_and_once_more_at_its_end(site: Site) -> None:
     with redis.Redis.from_url(settings.REDIS_URL) as server:
         server.delete(buffer.USAGE)
@@ -69,16 +74,14 @@ async def test_without_redis_it_says_so_once_and_goes_on_when_it_is_back(
     drainer = Drainer(valkey.url)
     with capture_logs() as logs:
         async with running(drainer) as task:
-            await wait_until(lambda: [each for each in logs if each["event"] == "drainer_out"])
+            await wait_until(lambda: said_by_it(logs))
             with serving(valkey, tmp_path / "valkey.log"), redis.Redis.from_url(valkey.url) as server:
                 push(server, account(site))
                 await wait_until(lambda: drainer.drained == 1)
                 drainer.stop()
                 await task
 
-    # A server of other tests may be at work in this process, and has its own to say.
-    said = [(each["event"], each["log_level"]) for each in logs if each["event"].startswith("drainer_")]
-    assert said == [("drainer_out", "error"), ("drainer_back", "info")]
+    assert said_by_it(logs) == [("drainer_out", "error"), ("drainer_back", "info")]
 
 
 async def test_while_postgres_cannot_write_nothing_is_lost_or_set_aside(
@@ -92,7 +95,7 @@ async def test_while_postgres_cannot_write_nothing_is_lost_or_set_aside(
         try:
             push(server, account(site))
             async with running(drainer):
-                await wait_until(lambda: logs)
+                await wait_until(lambda: said_by_it(logs))
                 assert buffer.backlog(server) == buffer.Backlog(1, 0)
                 await in_postgres(partial(rename_table, "metering_away", "metering_usageevent"))
                 await wait_until(lambda: drainer.drained == 1)
@@ -100,5 +103,5 @@ async def test_while_postgres_cannot_write_nothing_is_lost_or_set_aside(
             if not drainer.drained:
                 await in_postgres(partial(rename_table, "metering_away", "metering_usageevent"))
 
-    assert [each["event"] for each in logs] == ["drainer_out", "drainer_back"]
+    assert [event for event, _ in said_by_it(logs)] == ["drainer_out", "drainer_back"]
     assert await in_postgres(UsageEvent.objects.count) == 1
