@@ -1,5 +1,7 @@
 """A desk that answers live: a real server, Valkey and simulator, and a site that may ask."""
 
+import asyncio
+import threading
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,6 +12,7 @@ import pytest
 from django.conf import settings
 from redis import Redis
 
+from jobs.engine import Engine
 from metering import buffer
 from metering.models import UsageEvent
 from tenants.admission import rules
@@ -109,3 +112,15 @@ def live(server_url: str, simulator: SimulatorProcess, transactional_db: None) -
     make_route("embed", (openai, "text-embedding-3-small"))
     make_route("cut-chat", (openai, f"{OPENAI_MODEL}@cut_after_n=5"))
     return Live(server_url, create_site("Bakery", f"bakery-{uuid.uuid4().hex[:8]}"), simulator)
+
+
+@pytest.fixture
+def worker(live: Live) -> Iterator[None]:
+    """A worker's engine, in a thread of its own. Name it after the fixture that makes its routes."""
+    engine = Engine()
+    thread = threading.Thread(target=asyncio.run, args=[engine.run()])
+    thread.start()
+    yield
+    engine.stop()
+    thread.join(30)
+    assert not thread.is_alive()

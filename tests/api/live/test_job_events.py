@@ -1,10 +1,7 @@
 """A job's tokens as they come, its states, and its answer when it has ended long ago."""
 
-import asyncio
 import json
-import threading
 import uuid
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -18,7 +15,6 @@ from redis import Redis
 from core import clock
 from jobs.audience import stream_of
 from jobs.cancel import cancel
-from jobs.engine import Engine
 from jobs.models import Job
 from streams.entries import record_key
 from tenants.credentials import create_site
@@ -40,18 +36,6 @@ def paced(live: Live) -> Live:
     make_route("paced-claude", (anthropic, f"{ANTHROPIC_MODEL}@deltas=30,tokens=30,inter_token_ms=60"))
     make_route("stumbling", (openai, f"{OPENAI_MODEL}@cut_after_n=20,times=1,deltas=30,tokens=30,inter_token_ms=60"))
     return live
-
-
-@pytest.fixture
-def worker(paced: Live) -> Iterator[None]:
-    """A worker's engine, in a thread of its own."""
-    engine = Engine()
-    thread = threading.Thread(target=asyncio.run, args=[engine.run()])
-    thread.start()
-    yield
-    engine.stop()
-    thread.join(30)
-    assert not thread.is_alive()
 
 
 def queued(live: Live, model: str = "paced", *, answers: int = 1, **fields: Any) -> Job:

@@ -1,14 +1,10 @@
 """A call in another tier than the standard one is rated with that tier's price, live and as a job, to the pico-USD."""
 
-import asyncio
 import json
-import threading
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import pytest
 
-from jobs.engine import Engine
 from jobs.models import Job
 from metering.models import UsageEvent
 from tests.api.live.conftest import Live
@@ -54,18 +50,6 @@ def priced(live: Live) -> Live:
         make_route(model, (claude, model))
     make_route("gpt-at-anthropic", (claude, HAIKU))
     return live
-
-
-@pytest.fixture
-def worker(priced: Live) -> Iterator[None]:
-    """A worker's engine, in a thread of its own."""
-    engine = Engine()
-    thread = threading.Thread(target=asyncio.run, args=[engine.run()])
-    thread.start()
-    yield
-    engine.stop()
-    thread.join(30)
-    assert not thread.is_alive()
 
 
 def body_of(case: Case, **fields: Any) -> dict[str, Any]:
