@@ -15,7 +15,7 @@ from psycopg.errors import DiskFull
 from rest_framework import exceptions as drf
 
 from core.redis import RedisAway
-from inference.errors import NoProvider, UnknownModel
+from inference.errors import NoProvider, RequestTooLong, UnknownModel
 from jobs.batches.mistakes import Mistake
 from jobs.errors import (
     BatchEnded,
@@ -96,7 +96,6 @@ class ApiError(Exception):
       + NotReady         something this desk needs does not answer
       + LimitReached     a limit of the site is used up for now (the live path)
         - TooManyAtOnce  as many of its requests are under way as may be
-      + TooLong          the request is longer than the model, or this desk, takes
       + Draining         this process is about to stop
       + NoFastMemory     Redis is away, and nothing is let in without it
     """
@@ -148,12 +147,6 @@ class LimitReached(ApiError):
 class TooManyAtOnce(LimitReached): ...
 
 
-class TooLong(ApiError):
-    def __init__(self, message: str, param: str | None = None) -> None:
-        super().__init__(message)
-        self.param = param
-
-
 class Draining(ApiError):
     def __init__(self) -> None:
         super().__init__("This process of the desk is about to stop. Ask again: another one answers.")
@@ -187,7 +180,6 @@ TABLE: Mapping[type[BaseException], Row] = {
     NotReady: Row(503, UNAVAILABLE, "not_ready"),
     LimitReached: Row(429, LIMITED, "rate_limit_exceeded"),
     TooManyAtOnce: Row(429, LIMITED, "too_many_at_once"),
-    TooLong: Row(400, INVALID, "context_length_exceeded"),
     Draining: Row(503, UNAVAILABLE, "stopping"),
     NoFastMemory: Row(503, UNAVAILABLE, "not_ready"),
     InvalidRequest: Row(400, INVALID),
@@ -228,6 +220,7 @@ TABLE: Mapping[type[BaseException], Row] = {
     UnreadablePayload: Row(409, CONFLICT, "job_unreadable"),
     ErasedPayload: Row(409, CONFLICT, "job_erased"),
     UnknownModel: Row(404, INVALID, "model_not_found"),
+    RequestTooLong: Row(400, INVALID, "context_length_exceeded"),
     NoProvider: Row(503, UNAVAILABLE, "no_provider"),
     IdempotencyConflict: Row(422, INVALID, "idempotency_key_reused"),
     JobNotFound: Row(404, NOT_FOUND, "not_found"),
@@ -361,7 +354,7 @@ def _param_of(error: BaseException) -> str | None:
     if isinstance(error, InvalidBody):
         # Where in the wire body, which itself stands in the job's field `body`.
         return f"body.{error.param}" if error.param else "body"
-    if isinstance(error, Malformed | InvalidTime | UnfitFile | InvalidRequest | TooLong):
+    if isinstance(error, Malformed | InvalidTime | UnfitFile | InvalidRequest | RequestTooLong):
         return error.param
     return PARAMS.get(type(error))
 

@@ -59,7 +59,7 @@ def retry_batch(batch: Batch, actor: Actor) -> BatchVerdict:
     """Try again what failed in the batch, as a new batch. The token that submitted it bounds the new one, too."""
     try:
         with transaction.atomic():
-            new = retry_failed(batch.site, batch.public_id, only_model=batch.only_model or None)
+            new = retry_failed(batch.site, batch.public_id, batch.grant)
             facts = {"new_batch": new.public_id, "members": new.total}
             audit(actor, "batch.retry", batch.public_id, batch.site, facts)
     except REFUSALS as error:

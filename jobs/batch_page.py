@@ -89,12 +89,12 @@ def _facts(batch: Batch, sight: Sight, now: datetime) -> Iterator[Fact]:
     yield Fact("Attempts", f"{batch.max_attempts} for each request")
     if batch.progress_seconds is not None:
         yield Fact("Tells its progress", f"at most every {batch.progress_seconds} s")
-    if batch.only_model:
-        yield Fact("Its token's model", batch.only_model, is_code=True)
-    if batch.max_tokens_cap is not None:
-        yield Fact("Its token's most tokens", f"{batch.max_tokens_cap:,}")
-    if not batch.allows_dearer:
-        yield Fact("Its token's tiers", "none dearer than the standard")
+    if batch.grant.only_model:
+        yield Fact("Token is limited to the model", batch.grant.only_model, is_code=True)
+    if batch.grant.max_tokens is not None:
+        yield Fact("Token's limit of output tokens", f"{batch.grant.max_tokens:,}")
+    if not batch.grant.allows_premium_tiers:
+        yield Fact("Token's service tiers", "standard only")
     if batch.idempotency_key is not None:
         yield Fact("Idempotency key", batch.idempotency_key, is_code=True)
     if batch.request_id:

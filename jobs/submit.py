@@ -12,15 +12,12 @@ from django.db import IntegrityError, transaction
 
 from core import clock
 from core.crash import CrashPoint, crash_point
-from inference import routing
-from inference.routing import able, first_provider
-from jobs.errors import IdempotencyConflict, InvalidBody, InvalidTime
+from jobs.errors import IdempotencyConflict, InvalidTime
 from jobs.models import Job, JobKind
-from jobs.payload import PAYLOAD_VERSION, encode, to_request
+from jobs.payload import PAYLOAD_VERSION, encode
+from jobs.permit import PermittedBody, permit_body
 from jobs.tasks import bell
-from providers.dialects.errors import InvalidRequest
-from providers.types import ChatRequest, InferenceRequest
-from tenants.limits import check_model
+from tenants.grant import UNRESTRICTED, Grant
 from tenants.models import Site
 
 NORMAL_PRIORITY = 100
@@ -40,10 +37,7 @@ class Submission:
     available_at: datetime | None = None
     expires_at: datetime | None = None
     request_id: str = ""
-    #: A narrow token's own limits, if the caller came with one.
-    only_model: str | None = None
-    max_tokens_cap: int | None = None
-    allows_dearer: bool = True
+    grant: Grant = UNRESTRICTED
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,47 +52,18 @@ def submit(site: Site, wanted: Submission) -> Submitted:
     """Store the job and ring; return it. After this returns the job will end, whatever happens.
 
     Raises:
-        InvalidBody: the body is not a valid request of its kind.
+        InvalidBody: the body is not a valid request of its kind, or exceeds what the grant allows.
         InvalidTime: it would expire before it can begin.
-        ModelNotAllowed: the site, or the token it came with, may not use the model.
-        UnknownModel: nobody serves the model.
+        ModelNotAllowed: the site, or the grant, may not use the model.
+        UnknownModel: no target serves the model.
+        RequestTooLong: it is longer than the model takes.
         IdempotencyConflict: the key was used for another request.
     """
     # First of all: what was accepted once is not refused when it is repeated, whatever has changed since.
     if found := _find_same(site, wanted):
         return Submitted(found, created=False)
     _check_times(wanted)
-    request = to_request(wanted.kind, wanted.body)
-    check_allowed(site, request, wanted.only_model, wanted.max_tokens_cap, wanted.allows_dearer)
-    return _store(site, wanted, _to_row(site, wanted, request.model, provider_of(request)))
-
-
-def provider_of(request: InferenceRequest) -> str:
-    """Name the provider in the first place of those that can do what is asked for.
-
-    Raises:
-        InvalidBody: none can.
-        UnknownModel: nobody serves the model.
-    """
-    try:
-        return first_provider(able(routing.current().targets_for(request.model), request))
-    except InvalidRequest as error:
-        raise InvalidBody(error.message, error.param) from error
-
-
-def check_allowed(
-    site: Site, request: InferenceRequest, only_model: str | None, max_tokens_cap: int | None, allows_dearer: bool
-) -> None:
-    """Hold a request to the site's models and to the limits of the token it came with.
-
-    Raises:
-        InvalidBody: it asks for more tokens than the token allows, or for dearer ones.
-        ModelNotAllowed: the site, or the token, may not use the model.
-    """
-    _check_max_tokens(request, max_tokens_cap)
-    if not allows_dearer:
-        _check_tier(request)
-    check_model(site, request.model, only_model)
+    return _store(site, wanted, _to_row(site, wanted, permit_body(site, wanted.grant, wanted.kind, wanted.body)))
 
 
 def _check_times(wanted: Submission) -> None:
@@ -107,29 +72,17 @@ def _check_times(wanted: Submission) -> None:
         raise InvalidTime("Must be in the future, and after available_at.", "expires_at")
 
 
-def _check_tier(request: InferenceRequest) -> None:
-    if isinstance(request, ChatRequest) and (refusal := request.too_dear) is not None:
-        raise InvalidBody(refusal.message, refusal.param)
-
-
-def _check_max_tokens(request: InferenceRequest, cap: int | None) -> None:
-    if cap is None or not isinstance(request, ChatRequest):
-        return
-    if request.max_tokens is None or request.max_tokens * request.answers > cap:
-        raise InvalidBody(f"Your token allows at most {cap} tokens; ask for that many or fewer.", "max_tokens")
-
-
-def _to_row(site: Site, wanted: Submission, model: str, provider: str) -> Job:
+def _to_row(site: Site, wanted: Submission, permitted: PermittedBody) -> Job:
     given = {"available_at": wanted.available_at} if wanted.available_at else {}
     return Job(
         site=site,
         kind=wanted.kind,
-        model=model,
-        provider=provider,
+        model=permitted.request.model,
+        provider=permitted.provider,
         priority=wanted.priority,
         idempotency_key=wanted.idempotency_key,
         request_hash=request_hash(wanted),
-        payload=encode(wanted.body),
+        payload=encode(permitted.body),
         payload_version=PAYLOAD_VERSION,
         metadata=wanted.metadata,
         request_id=wanted.request_id,

@@ -11,14 +11,13 @@ from api.errors import (
     NoFastMemory,
     ResourceNotFound,
     TooLarge,
-    TooLong,
     TooManyAtOnce,
     TooSlow,
 )
 from api.live import shapes
 from api.live.edges import Wire
 from core.redis import RedisAway
-from inference.errors import NoProvider, UnknownModel
+from inference.errors import NoProvider, RequestTooLong, UnknownModel
 from jobs.errors import IdempotencyConflict, JobNotFound
 from providers.dialects import anthropic_wire, openai_wire
 from providers.dialects.envelope import EnvelopeBody
@@ -34,7 +33,15 @@ ENTERING: Errors = (Unauthenticated, Forbidden, Draining, OperationalError)
 #: has a body,
 WITH_BODY: Errors = (InvalidRequest, TooSlow, TooLarge, UnknownModel)
 #: wants an answer of a provider,
-ADMITTED: Errors = (*WITH_BODY, TooLong, NoProvider, IdempotencyConflict, LimitReached, TooManyAtOnce, NoFastMemory)
+ADMITTED: Errors = (
+    *WITH_BODY,
+    RequestTooLong,
+    NoProvider,
+    IdempotencyConflict,
+    LimitReached,
+    TooManyAtOnce,
+    NoFastMemory,
+)
 ASKING: Errors = (*ADMITTED, ProviderError)
 #: or reads what was begun.
 READING: Errors = (Unauthenticated, Forbidden, CursorError, RedisAway, OperationalError)

@@ -10,7 +10,7 @@ import msgspec
 import structlog
 from django.conf import settings
 
-from api.errors import LimitReached, NoFastMemory, TooLong, TooManyAtOnce
+from api.errors import LimitReached, NoFastMemory, TooManyAtOnce
 from api.live.asked import Asked
 from api.live.desk import LiveDesk
 from api.live.edges import Wanted
@@ -20,13 +20,11 @@ from core.redis import RedisAway, redis_errors
 from inference import cache
 from inference.accounts import Asker, to_open_account
 from inference.calls import CallOpened
-from inference.errors import NoProvider, UnknownModel
-from inference.routing import Target, able, order
+from inference.permit import Permitted, permit
+from inference.routing import Target, order, with_key
 from jobs.errors import IdempotencyConflict
 from metering.buffer import to_entry
-from providers.catalogue import find_model
 from providers.dialects.errors import InvalidRequest
-from providers.estimate import estimate_tokens
 from providers.types import ChatRequest, Usage
 from streams.entries import Record, process_key
 from streams.errors import StreamUnknown
@@ -38,7 +36,6 @@ from tenants.admission.asks import TooManyAtOnce as Full
 from tenants.admission.rules import SiteLimits, limits_for
 from tenants.admission.windows import Left
 from tenants.errors import Replayed
-from tenants.limits import check_model
 from tenants.models import LimitedKind
 
 log = structlog.get_logger(__name__)
@@ -77,21 +74,20 @@ async def begin(
     """Let the request in, or find its answer: attached to a stream that runs or ran, or kept.
 
     Raises:
-        InvalidRequest, TooLong: the body asks for what cannot be.
+        InvalidRequest, RequestTooLong: the body asks for what cannot be.
         ModelNotAllowed, UnknownModel, NoProvider: nobody serves the model, or not to this caller.
         LimitReached: there is no room now.
         IdempotencyConflict: the key stands for another body.
         Replayed: the signed request was let in before.
         NoFastMemory: Redis is away, and LIVE_WITHOUT_REDIS is `closed`.
     """
-    wanted = _within_token(wanted, known)
-    check_model(known.identity.site, wanted.request.model, known.identity.model)
-    targets = _targets(desk, wanted, (await desk.glances.routing()).targets_for(wanted.request.model))
-    input_tokens = estimate_tokens(wanted.request)
-    _check_length(wanted, targets, input_tokens)
-    allowed = await limits_for(known.identity.site.id, desk.threads)
-    asker = Asker(known.identity.site.id, wanted.request.model, asked.request_id)
-    ask = _ask(desk, known, asked, wanted, targets, asker, allowed, input_tokens, stream_id or new_stream_id())
+    site, routing = known.identity.site, await desk.glances.routing()
+    permitted = permit(wanted.request, site, known.identity.grant, routing, provider=wanted.provider)
+    wanted = replace(wanted, request=permitted.request)
+    targets = _in_order(desk, wanted.request.model, permitted.targets)
+    allowed = await limits_for(site.id, desk.threads)
+    asker = Asker(site.id, wanted.request.model, asked.request_id)
+    ask = _ask(desk, known, asked, wanted, targets, asker, allowed, permitted, stream_id or new_stream_id())
     outcome: Outcome | None
     try:
         outcome = await _admit(desk, known, ask)
@@ -100,7 +96,7 @@ async def begin(
         outcome = None
     match outcome:
         case Admitted() | None:
-            return Begun(known, wanted, targets, asker, ask, outcome, input_tokens, may_cache(asked))
+            return Begun(known, wanted, targets, asker, ask, outcome, permitted.input_tokens, may_cache(asked))
         case Attach() | Hit():
             return outcome
         case Limited():
@@ -169,49 +165,13 @@ def _hash(asked: Asked, wanted: Wanted) -> bytes:
     return hashlib.sha256(b"\n".join((asked.path.encode(), wanted.wire.value.encode(), asked.body))).digest()
 
 
-def _within_token(wanted: Wanted, known: Known) -> Wanted:
-    """Hold a request to what its caller's token allows: the most tokens, and no dearer ones."""
-    cap, request = known.identity.max_tokens, wanted.request
-    if not isinstance(request, ChatRequest):
-        return wanted
-    if not known.identity.allows_dearer and (refusal := request.too_dear) is not None:
-        raise refusal
-    if cap is None:
-        return wanted
-    # Of each answer, for all of them may be as long.
-    longest = cap // request.answers
-    if longest == 0 or (request.max_tokens is not None and request.max_tokens > longest):
-        raise InvalidRequest(f"Your token allows at most {cap} tokens; ask for that many or fewer.", "max_tokens")
-    return replace(wanted, request=replace(request, max_tokens=request.max_tokens or longest))
-
-
-def _targets(desk: LiveDesk, wanted: Wanted, targets: tuple[Target, ...]) -> tuple[Target, ...]:
-    """Order the targets for this request, the chosen provider's alone where the caller insists on one."""
-    if wanted.provider is not None:
-        targets = tuple(target for target in targets if target.provider.name == wanted.provider)
-        if not targets:
-            raise UnknownModel(wanted.request.model)
-    targets = able(targets, wanted.request)
-    usable = [target for target in order(targets, desk.chance) if target.provider.api_key]
-    if not usable:
-        raise NoProvider(wanted.request.model, [target.provider.name for target in targets])
+def _in_order(desk: LiveDesk, model: str, targets: tuple[Target, ...]) -> tuple[Target, ...]:
+    """Return the targets with a key in the order in which they will be called."""
+    usable = with_key(model, order(targets, desk.chance))
     if len(usable) == 1:
         return (usable[0],)
     # One place each, so that nobody shuffles them again: the first one's account is opened with the admission.
     return tuple(replace(target, position=place) for place, target in enumerate(usable, 1))
-
-
-def _check_length(wanted: Wanted, targets: tuple[Target, ...], input_tokens: int) -> None:
-    request = wanted.request
-    if isinstance(request, ChatRequest) and len(request.messages) > settings.MAX_MESSAGES:
-        raise TooLong(f"At most {settings.MAX_MESSAGES} messages; this has {len(request.messages)}.", "messages")
-    models = [find_model(target.provider.price_list, target.upstream_model) for target in targets]
-    longest = max((model.max_input for model in models if model), default=0)
-    if longest and None not in models and input_tokens > longest:
-        raise TooLong(
-            f"This model's maximum context length is {longest} tokens. Your request has about {input_tokens}.",
-            "messages" if isinstance(request, ChatRequest) else "input",
-        )
 
 
 def _ask(
@@ -222,21 +182,21 @@ def _ask(
     targets: tuple[Target, ...],
     asker: Asker,
     allowed: SiteLimits,
-    input_tokens: int,
+    permitted: Permitted,
     stream_id: str,
 ) -> Ask:
     request = wanted.request
-    answer_tokens = 0
-    if isinstance(request, ChatRequest):
-        answer_tokens = (request.max_tokens or ANSWER_TOKENS) * request.answers
+    answer_tokens = permitted.max_output_tokens
+    if answer_tokens is None:
+        answer_tokens = ANSWER_TOKENS * request.answers if isinstance(request, ChatRequest) else 0
     kind = LimitedKind.CHAT if isinstance(request, ChatRequest) else LimitedKind.EMBEDDINGS
     call = CallOpened(1, f"{asked.request_id}:1", targets[0], clock.now(), targets[0].tier_of(request))
     # Should this process be killed, its prompt is what is known of the call.
-    account = to_open_account(asker, call, Usage(input_tokens))
+    account = to_open_account(asker, call, Usage(permitted.input_tokens))
     return Ask(
         site=known.site,
         request_id=asked.request_id,
-        tokens=input_tokens + answer_tokens,
+        tokens=permitted.input_tokens + answer_tokens,
         windows=allowed.windows_for(kind, request.model),
         concurrency=allowed.concurrency,
         lease_seconds=settings.LIVE_LEASE_SECONDS,

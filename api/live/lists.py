@@ -65,7 +65,7 @@ async def _count(course: Course, reply: Reply) -> None:
     desk, known = await enter(course, Scope.CHAT_WRITE)
     await use_up(desk, known)
     request = anthropic.decode_count(course.asked.body)
-    check_model(known.identity.site, request.model, known.identity.model)
+    check_model(known.identity.site, request.model, known.identity.grant.only_model)
     (await desk.glances.routing()).targets_for(request.model)
     await send_body(course, reply, to_json({"input_tokens": estimate_tokens(request)}))
 
@@ -88,7 +88,7 @@ def _listed(identity: Identity, routing: Routing) -> Iterator[ListedModel]:
 
 def _may_use(identity: Identity, name: str) -> bool:
     allowed = identity.site.allowed_models
-    return (not allowed or name in allowed) and identity.model in (None, name)
+    return (not allowed or name in allowed) and identity.grant.only_model in (None, name)
 
 
 def _course(asked: Asked, route: str) -> Course:

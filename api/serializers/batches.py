@@ -130,9 +130,7 @@ class BatchIn(StrictSerializer[Any]):
             output_expires_seconds=(wanted.get("output_expires_after") or {}).get("seconds"),
             idempotency_key=idempotency_key,
             request_id=request_id,
-            only_model=identity.model,
-            max_tokens_cap=identity.max_tokens,
-            allows_dearer=identity.allows_dearer,
+            grant=identity.grant,
         )
 
 

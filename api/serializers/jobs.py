@@ -84,9 +84,7 @@ def to_submission(
         available_at=wanted.get("available_at"),
         expires_at=wanted.get("expires_at"),
         request_id=request_id,
-        only_model=identity.model,
-        max_tokens_cap=identity.max_tokens,
-        allows_dearer=identity.allows_dearer,
+        grant=identity.grant,
     )
 
 

@@ -209,14 +209,7 @@ class RetryBatch(Resource):
     )
     def post(self, request: Request, batch_id: str) -> Response:
         identity = identity_of(request)
-        batch = retry_failed(
-            identity.site,
-            batch_id,
-            id_of(request._request),
-            only_model=identity.model,
-            max_tokens_cap=identity.max_tokens,
-        )
-        return _in_full(batch)
+        return _in_full(retry_failed(identity.site, batch_id, identity.grant, id_of(request._request)))
 
 
 def _in_full(batch: Batch, headers: dict[str, str] | None = None) -> Response:

@@ -21,7 +21,7 @@ from api.serializers.jobs import (
 )
 from api.serializers.shared import read, write
 from api.views.resource import Resource
-from inference.errors import UnknownModel
+from inference.errors import RequestTooLong, UnknownModel
 from jobs.cancel import cancel
 from jobs.errors import (
     BatchMissing,
@@ -66,7 +66,7 @@ class Jobs(Resource):
         parameters=[IDEMPOTENCY_KEY, REPLAYED],
         responses={
             202: JobOut,
-            **refusals(InvalidBody, UnknownModel, ModelNotAllowed, IdempotencyConflict, body=True),
+            **refusals(InvalidBody, UnknownModel, ModelNotAllowed, RequestTooLong, IdempotencyConflict, body=True),
         },
         examples=[
             OpenApiExample("chat", examples.CHAT_JOB, request_only=True),
@@ -142,18 +142,16 @@ class RetryJob(Resource):
         summary="Try a job again that ended without success",
         description="Makes a new job with the same request; `replay_of` names the old one, which does not change.",
         request=None,
-        responses={202: JobOut, **refusals(JobNotFound, NotReplayable, ErasedPayload, ModelNotAllowed)},
+        responses={
+            202: JobOut,
+            **refusals(
+                JobNotFound, NotReplayable, ErasedPayload, InvalidBody, UnknownModel, ModelNotAllowed, RequestTooLong
+            ),
+        },
     )
     def post(self, request: Request, job_id: str) -> Response:
         identity = identity_of(request)
-        job = replay(
-            identity.site,
-            job_id,
-            id_of(request._request),
-            only_model=identity.model,
-            max_tokens_cap=identity.max_tokens,
-            allows_dearer=identity.allows_dearer,
-        )
+        job = replay(identity.site, job_id, identity.grant, id_of(request._request))
         return _in_full(job, status.HTTP_202_ACCEPTED)
 
 

@@ -19,6 +19,7 @@ from jobs.files.read import find_file
 from jobs.models import Batch, BatchState, File, FilePurpose, JobKind
 from jobs.submit import NORMAL_PRIORITY
 from jobs.tasks import bell
+from tenants.grant import UNRESTRICTED, Grant
 from tenants.models import Site
 
 IDEMPOTENCY_CONSTRAINT = "one_batch_per_site_and_idempotency_key"
@@ -43,10 +44,7 @@ class BatchSubmission:
     output_expires_seconds: int | None = None
     idempotency_key: str | None = None
     request_id: str = ""
-    #: A narrow token's own limits, if the caller came with one.
-    only_model: str | None = None
-    max_tokens_cap: int | None = None
-    allows_dearer: bool = True
+    grant: Grant = UNRESTRICTED
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +89,7 @@ def create(site: Site, wanted: BatchSubmission) -> Created:
 
 
 def rules_of(site: Site, wanted: BatchSubmission) -> Rules:
-    return Rules(site, wanted.kind, wanted.only_model, wanted.max_tokens_cap, wanted.allows_dearer)
+    return Rules(site, wanted.kind, wanted.grant)
 
 
 def find_input(site: Site, file_id: str) -> File:
@@ -151,9 +149,7 @@ def _to_row(
         request_id=wanted.request_id,
         priority=wanted.priority,
         max_attempts=wanted.max_attempts or settings.JOB_MAX_ATTEMPTS,
-        only_model=wanted.only_model or "",
-        max_tokens_cap=wanted.max_tokens_cap,
-        allows_dearer=wanted.allows_dearer,
+        grant=wanted.grant,
         progress_seconds=wanted.progress_seconds,
         completion_window=wanted.completion_window,
         output_expires_seconds=wanted.output_expires_seconds,

@@ -106,8 +106,7 @@ def _leave_to_another(batch_id: UUID) -> None:
 def _read_and_insert(batch: Batch, is_stopping: Callable[[], bool]) -> int:
     if batch.input_file is None:
         raise InvalidBatch([GONE])
-    only_model = batch.only_model or None
-    reader = Reader(Rules(batch.site, JobKind(batch.kind), only_model, batch.max_tokens_cap, batch.allows_dearer))
+    reader = Reader(Rules(batch.site, JobKind(batch.kind), batch.grant))
     with transaction.atomic():
         members = (read.member for read in reader.read_lines(_until(is_stopping, lines(batch.input_file))))
         total = insert_members(batch, members)

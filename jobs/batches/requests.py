@@ -1,6 +1,6 @@
 """Read the requests of a batch: one line of a file, or one item of a posted list, becomes one member.
 
-Read fast, for there may be fifty thousand: what is the same for all of them is looked up once.
+Read fast, for there may be fifty thousand.
 """
 
 from collections.abc import Iterable, Iterator
@@ -10,16 +10,17 @@ from typing import Any
 import msgspec
 from django.conf import settings
 
-from inference.errors import UnknownModel
+from inference.errors import RequestTooLong, UnknownModel
 from jobs.batches import strict
 from jobs.batches.mistakes import MOST_TOLD, Mistake
 from jobs.errors import InvalidBatch, InvalidBody, LineTooLong
 from jobs.files.read import AROUND_A_BODY
 from jobs.models import JobKind
-from jobs.payload import encode, to_request
-from jobs.submit import check_allowed, provider_of
-from providers.types import ChatRequest, InferenceRequest
+from jobs.payload import encode
+from jobs.permit import permit_body
+from providers.types import InferenceRequest
 from tenants.errors import ModelNotAllowed
+from tenants.grant import UNRESTRICTED, Grant
 from tenants.models import Site
 
 MOST_MEMBERS = 50_000
@@ -53,10 +54,7 @@ class Rules:
 
     site: Site
     kind: JobKind
-    #: A narrow token's own limits, if the batch came with one.
-    only_model: str | None = None
-    max_tokens_cap: int | None = None
-    allows_dearer: bool = True
+    grant: Grant = UNRESTRICTED
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,16 +89,11 @@ class Reader:
 
     def __init__(self, rules: Rules) -> None:
         self.mistakes: list[Mistake] = []
-        #: By the model, and by whether only some can do it.
-        self._providers: dict[tuple[str, bool], str] = {}
+        #: The models asked for.
+        self.models: set[str] = set()
         self._rules = rules
         self._url = ENDPOINT_OF[rules.kind]
         self._seen: set[str] = set()
-
-    @property
-    def models(self) -> set[str]:
-        """The models asked for."""
-        return {model for model, _ in self._providers}
 
     def read_lines(self, lines: Iterable[bytes]) -> Iterator[Read]:
         """Yield the members that the lines of a file ask for, up to the first mistake.
@@ -155,17 +148,18 @@ class Reader:
         body = _parse_body(found.body)
         _check_strictly(data)
         try:
-            request = to_request(self._rules.kind, body)
-            rules = self._rules
-            check_allowed(rules.site, request, rules.only_model, rules.max_tokens_cap, rules.allows_dearer)
-            provider = self._provider_of(request)
+            permitted = permit_body(self._rules.site, self._rules.grant, self._rules.kind, body)
         except InvalidBody as error:
             raise Refused("invalid_value", str(error), f"body.{error.param}" if error.param else "body") from error
         except ModelNotAllowed as error:
             raise Refused(error.code, str(error), "body.model") from error
         except UnknownModel as error:
             raise Refused("model_not_found", str(error), "body.model") from error
-        return Read(Member(found.custom_id, request.model, provider, encode(body)), request)
+        except RequestTooLong as error:
+            raise Refused("context_length_exceeded", str(error), f"body.{error.param}") from error
+        request = permitted.request
+        self.models.add(request.model)
+        return Read(Member(found.custom_id, request.model, permitted.provider, encode(permitted.body)), request)
 
     def _check_custom_id(self, custom_id: str) -> None:
         if not 1 <= len(custom_id) <= LONGEST_CUSTOM_ID or not custom_id.isprintable():
@@ -185,13 +179,6 @@ class Reader:
                 raise _missing(name)
             if given is not None and given != wanted:
                 raise Refused(code, f"Must be {wanted!r}, as the batch's endpoint says; got {given[:60]!r}.", name)
-
-    def _provider_of(self, request: InferenceRequest) -> str:
-        # What only one dialect can say, not every provider of a model can do.
-        kind = request.model, isinstance(request, ChatRequest) and request.only_sent is not None
-        if kind not in self._providers:
-            self._providers[kind] = provider_of(request)
-        return self._providers[kind]
 
 
 #: Made here, for threads that were the first to make it at the same time would end the process.

@@ -13,6 +13,7 @@ from django.db.models.functions import Now
 
 from core.ids import new_uuid, to_public
 from jobs.models.job import JobKind
+from tenants.grant import GrantField
 from tenants.models import Site
 
 
@@ -51,11 +52,8 @@ class Batch(models.Model):
     request_id = models.CharField(max_length=64, blank=True)
     priority = models.SmallIntegerField(default=100)
     max_attempts = models.PositiveSmallIntegerField()
-    #: The limits of the token that submitted it, for members that are read later.
-    only_model = models.CharField(max_length=200, blank=True)
-    max_tokens_cap = models.PositiveIntegerField(null=True)
-    #: Whether it may ask for dearer tiers than the standard. Processes of the version before write rows without it.
-    allows_dearer = models.BooleanField(default=True, db_default=True)
+    #: What the credential that submitted it may ask for: members that are read later are held to it.
+    grant = GrantField()
     #: `batch.progress` is sent at most this often; None: never.
     progress_seconds = models.PositiveIntegerField(null=True)
     progress_told_at = models.DateTimeField(null=True)

@@ -8,10 +8,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from inference.breaker import Breaker
-from inference.errors import NoProvider
 from inference.policy import AskAgain, AskNext, GiveUp, decide
 from inference.retry_budget import Retries
-from inference.routing import Target, order
+from inference.routing import Target, order, with_key
 from providers.errors import ProviderError, TimedOut
 
 
@@ -33,7 +32,7 @@ class Course:
         breaker: Breaker,
         asked_before: bool = False,
     ) -> None:
-        self._waiting = _with_key(model, order(targets, chance))
+        self._waiting = with_key(model, order(targets, chance))
         self._retries, self._breaker, self._chance = retries, breaker, chance
         self._deadline_seconds = deadline_seconds
         self._deadline = time.monotonic() + deadline_seconds
@@ -150,10 +149,3 @@ class Asking:
         if not self.has_answered:
             self.has_answered = True
             await self.breaker.report(self.target, None)
-
-
-def _with_key(model: str, targets: list[Target]) -> list[Target]:
-    usable = [target for target in targets if target.provider.api_key]
-    if not usable:
-        raise NoProvider(model, [target.provider.name for target in targets])
-    return usable

@@ -2,6 +2,7 @@
 * InferenceError
   + UnknownModel     no route and no provider serves a model of that name
   + NoProvider       there are targets, but none has a key
+  + RequestTooLong   the request is longer than the model, or this desk, takes; carries `param`
 """
 
 
@@ -19,3 +20,9 @@ class NoProvider(InferenceError):
         super().__init__(
             f"No provider that serves `{model[:200]}` has a key. Set one for: {', '.join(sorted(set(providers)))}."
         )
+
+
+class RequestTooLong(InferenceError):
+    def __init__(self, message: str, param: str | None = None) -> None:
+        super().__init__(message)
+        self.param = param

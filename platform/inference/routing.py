@@ -15,7 +15,7 @@ from django.db.models.functions import Cast
 
 from core.crypto import CryptoError
 from core.threads import DatabaseThreads
-from inference.errors import UnknownModel
+from inference.errors import NoProvider, UnknownModel
 from inference.models import ProviderAccount
 from inference.models import Target as TargetRow
 from providers.catalogue import vendors_of
@@ -107,6 +107,14 @@ def order(targets: Sequence[Target], chance: random.Random) -> list[Target]:
         # Each draws a time of arrival at a rate equal to its weight; sorting by it is a weighted shuffle.
         ordered += sorted(group, key=lambda t: chance.expovariate(t.weight))
     return ordered
+
+
+def with_key(model: str, targets: Sequence[Target]) -> list[Target]:
+    """Return the targets that have a key. Raises `NoProvider` where none has."""
+    usable = [target for target in targets if target.provider.api_key]
+    if not usable:
+        raise NoProvider(model, [target.provider.name for target in targets])
+    return usable
 
 
 def first_provider(targets: Iterable[Target]) -> str:

@@ -24,6 +24,7 @@ from tenants import directory, minted
 from tenants.credentials import KEY_FORM, hash_key
 from tenants.directory import LiveSecret, Lookups, SiteSecrets
 from tenants.errors import Contradicting, Missing, NotProven, Replayed, Stale, Unfit
+from tenants.grant import UNRESTRICTED, Grant
 from tenants.minted import Use
 from tenants.models import Site, UsedNonce
 
@@ -79,18 +80,12 @@ class Identity:
     means: Means
     credential_id: str
     scopes: frozenset[str] | None = None
-    model: str | None = None
-    max_tokens: int | None = None
+    grant: Grant = UNRESTRICTED
     origin: str | None = None
     #: Which narrow token it was, for there are many of one credential.
     token_id: str | None = None
     #: Who the narrow token is for, in the words of the site's front end.
     user: str | None = None
-
-    @property
-    def allows_dearer(self) -> bool:
-        """Say whether it may ask for a dearer tier than the standard: not in a browser's hands."""
-        return self.means is not Means.TOKEN
 
 
 @dataclass(frozen=True, slots=True)
@@ -391,8 +386,8 @@ def _narrowed(identity: Identity, claims: Mapping[str, Any]) -> Identity:
     return replace(
         identity,
         scopes=_scopes(claims.get("scope")),
-        model=_words(claims, "model"),
-        max_tokens=max_tokens,
+        # Premium tiers are not for a token in a browser's hands.
+        grant=Grant(_words(claims, "model"), max_tokens, allows_premium_tiers=identity.means is not Means.TOKEN),
         origin=_words(claims, "origin"),
     )
 

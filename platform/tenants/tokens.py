@@ -62,7 +62,7 @@ def mint(identity: Identity, wanted: Wanted, *, own: str = "") -> NarrowToken:
     fitting = _fit(identity, wanted)
     fitting = replace(fitting, origin=origin_for(fitting.origin, identity.site, own=own))
     if fitting.model is not None:
-        check_model(identity.site, fitting.model, identity.model)
+        check_model(identity.site, fitting.model, identity.grant.only_model)
     token_id = to_public(ID_PREFIX, new_uuid())
     claims = {
         "aud": AUDIENCE,
@@ -85,14 +85,15 @@ def _fit(identity: Identity, wanted: Wanted) -> Wanted:
     """Fill in what the proof is narrowed to. Raises `WiderThanProof` where more is wanted."""
     if identity.scopes is not None and not wanted.scopes <= identity.scopes:
         raise WiderThanProof("The token would have scopes that the JWT you prove yourself with has not.")
-    if identity.max_tokens is not None and (wanted.max_tokens or 0) > identity.max_tokens:
-        raise WiderThanProof(f"The JWT you prove yourself with has max_tokens {identity.max_tokens}; ask for no more.")
+    most = identity.grant.max_tokens
+    if most is not None and (wanted.max_tokens or 0) > most:
+        raise WiderThanProof(f"The JWT you prove yourself with has max_tokens {most}; ask for no more.")
     origin = identity.origin if wanted.origin is None else wanted.origin
     if identity.origin is not None and read_origin(origin or "") != read_origin(identity.origin):
         raise WiderThanProof("The JWT you prove yourself with is for another origin.")
     return replace(
         wanted,
-        model=wanted.model or identity.model,
-        max_tokens=wanted.max_tokens or identity.max_tokens,
+        model=wanted.model or identity.grant.only_model,
+        max_tokens=wanted.max_tokens or most,
         origin=origin,
     )

@@ -23,6 +23,12 @@ def desk_route(db: None) -> None:
 
 
 @pytest.fixture
+def dear_route(db: None) -> None:
+    """The model `dear` is served by one provider."""
+    make_route("dear", (make_provider(), "gpt-4o-mini"))
+
+
+@pytest.fixture
 def worker_id(db: None) -> UUID:
     """A worker with a live lease."""
     return take_lease()

@@ -450,7 +450,7 @@ def test_many_are_canceled_at_once_and_each_is_told_of(browser: Client, site: Si
     assert set(AuditEntry.objects.values_list("subject", flat=True)) == {j.public_id for j in (*queued, running)}
 
 
-def test_a_failed_job_is_tried_again_from_its_page(browser: Client, site: Site) -> None:
+def test_a_failed_job_is_tried_again_from_its_page(browser: Client, site: Site, desk_route: None) -> None:
     job = make_ended(site, "failed")
 
     page = browser.post(f"{LIST}{job.public_id}/retry/", follow=True).content.decode()
@@ -463,7 +463,7 @@ def test_a_failed_job_is_tried_again_from_its_page(browser: Client, site: Site) 
     assert (entry.action, entry.subject, entry.details["new_job"]) == ("job.retry", job.public_id, new.public_id)
 
 
-def test_many_are_tried_again_at_once_and_the_others_are_told_of(browser: Client, site: Site) -> None:
+def test_many_are_tried_again_at_once_and_the_others_are_told_of(browser: Client, site: Site, desk_route: None) -> None:
     failed, queued = make_ended(site, "failed"), make_job(site)
 
     selected = [str(failed.id), str(queued.id)]

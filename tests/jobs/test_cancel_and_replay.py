@@ -1,7 +1,6 @@
 """Canceling and trying again: what changes, what never does, and for whom."""
 
 import json
-from typing import Any
 
 import pytest
 from django.utils import timezone
@@ -14,6 +13,7 @@ from jobs.leases import take_lease
 from jobs.models import Job, JobState
 from jobs.replay import replay
 from tenants.errors import ModelNotAllowed
+from tenants.grant import Grant
 from tenants.models import Site
 from tests.factories import make_job, make_site
 from webhooks.models import Event
@@ -66,10 +66,10 @@ def test_a_job_that_has_ended_cannot_be_canceled(site: Site, state: str) -> None
 
 
 @pytest.mark.parametrize("state", ["failed", "canceled", "expired"])
-def test_a_job_without_success_is_tried_again_as_a_new_job(site: Site, state: str) -> None:
+def test_a_job_without_success_is_tried_again_as_a_new_job(site: Site, dear_route: None, state: str) -> None:
     old = make_job(site, state=state, payload=BODY, metadata={"post": "7"}, idempotency_key="k", **ENDED)
 
-    new = replay(site, old.public_id, "req_2")
+    new = replay(site, old.public_id, request_id="req_2")
 
     assert (new.state, new.replay_of, new.idempotency_key, new.request_id) == ("queued", old, None, "req_2")
     assert (bytes(Job.objects.get(id=new.id).payload), new.metadata) == (BODY, {"post": "7"})
@@ -95,24 +95,24 @@ def test_another_site_s_job_an_unknown_one_and_nonsense_are_the_same(site: Site,
 
 
 @pytest.mark.parametrize(
-    ("limits", "refusal"),
-    [({"only_model": "cheap"}, ModelNotAllowed), ({"only_model": "dear", "max_tokens_cap": 10}, InvalidBody)],
+    ("grant", "refusal"),
+    [(Grant("cheap"), ModelNotAllowed), (Grant("dear", 10), InvalidBody)],
 )
 def test_a_narrow_token_cannot_try_again_what_it_could_not_submit(
-    site: Site, limits: dict[str, Any], refusal: type[Exception]
+    site: Site, grant: Grant, refusal: type[Exception]
 ) -> None:
     job = make_job(site, state="failed", model="dear", payload=BODY, **ENDED)
 
     with pytest.raises(refusal):
-        replay(site, job.public_id, **limits)
+        replay(site, job.public_id, grant)
 
 
-def test_a_narrow_token_cannot_try_again_what_asks_for_a_dearer_tier(site: Site) -> None:
+def test_a_narrow_token_cannot_try_again_what_asks_for_a_dearer_tier(site: Site, dear_route: None) -> None:
     payload = json.dumps({**json.loads(BODY), "service_tier": "priority"}).encode()
     job = make_job(site, state="failed", model="dear", payload=payload, **ENDED)
 
     with pytest.raises(InvalidBody):
-        replay(site, job.public_id, allows_dearer=False)
+        replay(site, job.public_id, Grant(allows_premium_tiers=False))
     assert replay(site, job.public_id).replay_of_id == job.id
 
 

@@ -17,6 +17,7 @@ from jobs.models import Job, JobKind, JobState
 from jobs.submit import Submission, Submitted, request_hash, submit
 from jobs.tasks import bell
 from tenants.errors import ModelNotAllowed
+from tenants.grant import Grant
 from tenants.models import Site
 
 BODY = {"model": "desk", "messages": [{"role": "user", "content": "rosebud"}]}
@@ -93,10 +94,10 @@ def test_what_no_provider_of_its_model_can_say_is_refused(site: Site, desk_route
 
 
 def test_the_cap_of_a_token_holds_for_all_of_several_answers(site: Site, desk_route: None) -> None:
-    submit(site, wanted(body={**BODY, "n": 2, "max_tokens": 50}, max_tokens_cap=100))
+    submit(site, wanted(body={**BODY, "n": 2, "max_tokens": 50}, grant=Grant(max_tokens=100)))
 
     with pytest.raises(InvalidBody, match="at most 100 tokens"):
-        submit(site, wanted(body={**BODY, "n": 3, "max_tokens": 50}, max_tokens_cap=100))
+        submit(site, wanted(body={**BODY, "n": 3, "max_tokens": 50}, grant=Grant(max_tokens=100)))
 
 
 def test_a_key_belongs_to_its_site(site: Site, desk_route: None) -> None:
@@ -175,12 +176,11 @@ def test_a_model_off_the_site_s_list_is_refused(site: Site, desk_route: None) ->
 
 def test_a_narrow_token_s_limits_hold(site: Site, desk_route: None) -> None:
     with pytest.raises(ModelNotAllowed):
-        submit(site, wanted(only_model="another"))
-    for body in (BODY, {**BODY, "max_tokens": 101}):
-        with pytest.raises(InvalidBody, match="at most 100"):
-            submit(site, wanted(max_tokens_cap=100, body=body))
+        submit(site, wanted(grant=Grant("another")))
+    with pytest.raises(InvalidBody, match="at most 100"):
+        submit(site, wanted(grant=Grant(max_tokens=100), body={**BODY, "max_tokens": 101}))
 
-    assert submit(site, wanted(only_model="desk", max_tokens_cap=100, body={**BODY, "max_tokens": 100})).created
+    assert submit(site, wanted(grant=Grant("desk", 100), body={**BODY, "max_tokens": 100})).created
 
 
 def test_the_hash_tells_kinds_apart() -> None:

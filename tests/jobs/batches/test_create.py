@@ -15,6 +15,7 @@ from jobs.batches.create import Created, create, window_of
 from jobs.batches.requests import MOST_MEMBERS
 from jobs.errors import IdempotencyConflict, InvalidBatch
 from jobs.models import BATCH_QUEUE, Batch, BatchState, Job, JobKind, JobState
+from tenants.grant import Grant
 from tenants.models import Site
 from tests.factories import make_provider, make_route
 from tests.jobs.batches.making import BODY, item, states_of, wanted
@@ -130,12 +131,12 @@ def test_all_mistakes_are_told_up_to_a_hundred(site: Site, desk_route: None) -> 
 
 
 def test_the_site_s_and_the_token_s_limits_hold(site: Site, desk_route: None) -> None:
-    for limits, code, param in (
-        ({"only_model": "another"}, "model_not_allowed", "requests.0.body.model"),
-        ({"max_tokens_cap": 10}, "invalid_value", "requests.0.body.max_tokens"),
+    for grant, code, param in (
+        (Grant("another"), "model_not_allowed", "requests.0.body.model"),
+        (Grant(max_tokens=10), "invalid_value", "requests.0.body.max_tokens"),
     ):
         with pytest.raises(InvalidBatch) as refused:
-            create(site, wanted([item("r1")], **limits))
+            create(site, wanted([item("r1", body={**BODY, "max_tokens": 11})], grant=grant))
         assert (refused.value.mistakes[0].code, refused.value.mistakes[0].param) == (code, param)
 
 

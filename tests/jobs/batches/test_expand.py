@@ -15,6 +15,7 @@ from jobs.batches.locks import held
 from jobs.batches.stop import cancel
 from jobs.errors import FileMissing, UnfitFile
 from jobs.models import Batch, BatchState, File, FileChunk, Job
+from tenants.grant import Grant
 from tenants.models import Site
 from tests.factories import make_file, make_site
 from tests.jobs.batches.making import BODY, line, states_of, to_file, wanted
@@ -42,7 +43,7 @@ def test_a_batch_with_a_file_waits_to_be_read(site: Site, desk_route: None) -> N
 
 
 def test_its_lines_become_members_in_their_order(site: Site, desk_route: None) -> None:
-    batch = read(make_waiting(site, [line("z"), b"", line("a"), line("m")], only_model="desk"))
+    batch = read(make_waiting(site, [line("z"), b"", line("a"), line("m")], grant=Grant("desk")))
 
     assert (batch.state, batch.total, batch.model) == (BatchState.IN_PROGRESS, 3, "desk")
     assert batch.in_progress_at is not None
@@ -98,15 +99,15 @@ def test_a_file_of_blank_lines_is_not_read_to_its_end(
 
 
 def test_the_limits_of_the_token_hold_when_the_file_is_read(site: Site, desk_route: None) -> None:
-    batch = read(make_waiting(site, [line("r1")], only_model="another", max_tokens_cap=5))
+    batch = read(make_waiting(site, [line("r1")], grant=Grant("another")))
 
-    assert [each["param"] for each in batch.errors] == ["body.max_tokens"]
+    assert [each["param"] for each in batch.errors] == ["body.model"]
 
 
 def test_a_token_s_file_asks_for_no_dearer_tier(site: Site, desk_route: None) -> None:
     lines = [line(f"r-{tier}", body={**BODY, "service_tier": tier}) for tier in ("flex", "priority")]
 
-    refused = read(make_waiting(site, lines, allows_dearer=False))
+    refused = read(make_waiting(site, lines, grant=Grant(allows_premium_tiers=False)))
     taken = read(make_waiting(site, lines))
 
     assert [(each["param"], each["line"]) for each in refused.errors] == [("body.service_tier", 2)]

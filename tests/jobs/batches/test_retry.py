@@ -16,6 +16,7 @@ from jobs.errors import BatchEnded, BatchNotRetryable
 from jobs.leases import take_lease
 from jobs.models import BATCH_QUEUE, Batch, BatchState, Job, JobState, Pause
 from tenants.errors import ModelNotAllowed
+from tenants.grant import Grant
 from tenants.models import Site
 from tests.jobs.batches.making import end, make_batch, states_of
 
@@ -33,7 +34,7 @@ def ended(site: Site, desk_route: None) -> Batch:
 
 
 def test_what_did_not_succeed_is_a_new_batch(site: Site, ended: Batch) -> None:
-    again = retry_failed(site, ended.public_id, "req_2")
+    again = retry_failed(site, ended.public_id, request_id="req_2")
 
     assert (again.state, again.total, again.replay_of, again.model) == (BatchState.IN_PROGRESS, 3, ended, "desk")
     assert (again.priority, again.max_attempts, again.metadata) == (50, 2, {"night": "1"})
@@ -106,9 +107,7 @@ def test_of_many_who_try_it_again_at_once_one_does(site: Site, desk_route: None)
 
 def test_what_is_not_possible_any_more_is_not_tried_again(site: Site, ended: Batch) -> None:
     with pytest.raises(ModelNotAllowed):
-        retry_failed(site, ended.public_id, only_model="another")
-    with pytest.raises(BatchNotRetryable, match="token"):
-        retry_failed(site, ended.public_id, max_tokens_cap=10)
+        retry_failed(site, ended.public_id, Grant("another"))
     Job.objects.filter(custom_id="r3").update(payload=None)
     with pytest.raises(BatchNotRetryable, match="erased"):
         retry_failed(site, ended.public_id)

@@ -19,6 +19,7 @@ from core import clock
 from tenants import directory, minted
 from tenants.credentials import NewSite, issue, revoke, rotate
 from tenants.errors import Contradicting, Missing, NotProven, Replayed, Stale, TenantError, Unauthenticated, Unfit
+from tenants.grant import UNRESTRICTED, Grant
 from tenants.minted import Use
 from tenants.models import Credential, CredentialKind, Site, UsedNonce
 from tenants.proof import DECOYS, Identity, Means, Presented, check, forget_nonces, prove
@@ -44,9 +45,7 @@ def refusal(headers: dict[str, str], **how: Any) -> TenantError:
 def test_a_signed_request_is_let_in(bakery: NewSite) -> None:
     identity = ask(signed(bakery, "POST", TARGET, BODY))
 
-    assert identity == Identity(
-        bakery.site, Means.SIGNED_REQUEST, bakery.signing_secret.credential.public_id, None, None, None, None
-    )
+    assert identity == Identity(bakery.site, Means.SIGNED_REQUEST, bakery.signing_secret.credential.public_id)
 
 
 def test_the_site_may_be_named_by_slug(bakery: NewSite) -> None:
@@ -257,8 +256,7 @@ def test_a_token_is_let_in_and_its_narrowness_comes_along(bakery: NewSite) -> No
         Means.JWT,
         bakery.signing_secret.credential.public_id,
         scopes=frozenset({"jobs:read", "jobs:write"}),
-        model="gpt-5",
-        max_tokens=100,
+        grant=Grant("gpt-5", 100),
         origin="https://bakery.test",
     )
 
@@ -266,7 +264,7 @@ def test_a_token_is_let_in_and_its_narrowness_comes_along(bakery: NewSite) -> No
 def test_a_token_without_narrowing_claims_is_for_everything(bakery: NewSite) -> None:
     identity = ask(bearer(token(bakery)))
 
-    assert (identity.scopes, identity.model, identity.max_tokens, identity.origin) == (None, None, None, None)
+    assert (identity.scopes, identity.grant, identity.origin) == (None, UNRESTRICTED, None)
 
 
 def test_a_token_with_an_empty_scope_is_for_nothing(bakery: NewSite) -> None:
@@ -431,8 +429,7 @@ def test_a_narrow_token_is_let_in_as_narrow_as_it_is(bakery: NewSite) -> None:
         Means.TOKEN,
         bakery.api_key.credential.public_id,
         scopes=frozenset({"chat:write"}),
-        model="gpt-5",
-        max_tokens=9,
+        grant=Grant("gpt-5", 9, allows_premium_tiers=False),
         origin="https://bakery.test",
         token_id="tok_1",
     )

@@ -7,6 +7,7 @@ import pytest
 
 from tenants import minted, tokens
 from tenants.errors import ModelNotAllowed, OriginNotAllowed, ScopeMissing, TenantError, WiderThanProof
+from tenants.grant import Grant
 from tenants.limits import Scope
 from tenants.minted import Use
 from tenants.models import Site
@@ -58,9 +59,9 @@ def test_no_token_may_mint_others() -> None:
         ({"scopes": frozenset()}, {}, ScopeMissing),
         ({"scopes": frozenset({"tokens:write"})}, {}, WiderThanProof),
         ({"scopes": frozenset({"tokens:write", "jobs:read"})}, {}, WiderThanProof),
-        ({"max_tokens": 10}, {"max_tokens": 11}, WiderThanProof),
+        ({"grant": Grant(max_tokens=10)}, {"max_tokens": 11}, WiderThanProof),
         ({"origin": PAGE}, {"origin": SHOP}, WiderThanProof),
-        ({"model": "gpt-5"}, {"model": "gpt-5-mini"}, ModelNotAllowed),
+        ({"grant": Grant("gpt-5")}, {"model": "gpt-5-mini"}, ModelNotAllowed),
         ({}, {"model": "gpt-6"}, ModelNotAllowed),
         ({}, {"origin": "https://evil.test"}, OriginNotAllowed),
         ({}, {"origin": "null"}, OriginNotAllowed),
@@ -76,7 +77,7 @@ def test_a_token_is_not_wider_than_the_proof(
 
 
 def test_what_was_not_asked_for_is_as_narrow_as_the_proof() -> None:
-    narrow = {"model": "gpt-5", "max_tokens": 10, "origin": PAGE, "scopes": frozenset({"tokens:write", "chat:write"})}
+    narrow = {"grant": Grant("gpt-5", 10), "origin": PAGE, "scopes": frozenset({"tokens:write", "chat:write"})}
 
     token = tokens.mint(identity(Means.JWT, **narrow), CHAT)
 

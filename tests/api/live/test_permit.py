@@ -1,0 +1,141 @@
+"""Every restriction, through every way in: what one of them refuses, none of them accepts."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+from django.utils import timezone
+
+from jobs.batches.expand import expand_one
+from jobs.models import Batch, Job
+from tests.api.live.conftest import Live
+from tests.factories import make_batch, make_job, make_provider, make_route
+
+HELLO = [{"role": "user", "content": "Say hello."}]
+BODY: dict[str, Any] = {"model": "dear", "messages": HELLO, "max_tokens": 50}
+ENDED = {"state": "failed", "finished_at": timezone.now()}
+
+
+def complete(live: Live, body: dict[str, Any], bearer: str) -> str:
+    return text_of(live.post("/v1/chat/completions", body, authorization=bearer))
+
+
+def stream(live: Live, body: dict[str, Any], bearer: str) -> str:
+    return text_of(live.post("/v1/chat/completions", {**body, "stream": True}, authorization=bearer))
+
+
+def start_stream(live: Live, body: dict[str, Any], bearer: str) -> str:
+    return text_of(live.post("/v1/streams", body, authorization=bearer))
+
+
+def wordpress(live: Live, body: dict[str, Any], bearer: str) -> str:
+    return text_of(live.post("/v1/chat", body, authorization=bearer))
+
+
+def job(live: Live, body: dict[str, Any], bearer: str) -> str:
+    return text_of(live.post("/v1/jobs", {"kind": "chat", "body": body}, authorization=bearer))
+
+
+def batch(live: Live, body: dict[str, Any], bearer: str) -> str:
+    requests = [{"custom_id": "r1", "body": body}]
+    answer = live.post("/v1/batches", {"endpoint": "/v1/chat/completions", "requests": requests}, authorization=bearer)
+    return text_of(answer)
+
+
+def batch_file(live: Live, body: dict[str, Any], bearer: str) -> str:
+    line = {"custom_id": "r1", "method": "POST", "url": "/v1/chat/completions", "body": body}
+    file = {"file": ("requests.jsonl", json.dumps(line).encode())}
+    sent = httpx.post(f"{live.url}/v1/files", data={"purpose": "batch"}, files=file, headers={"authorization": bearer})
+    wanted = {"endpoint": "/v1/chat/completions", "completion_window": "24h", "input_file_id": sent.json()["id"]}
+    assert live.post("/v1/batches", wanted, authorization=bearer).status_code == 200
+    assert expand_one()
+    return " ".join(each["message"] for each in Batch.objects.get().errors)
+
+
+def retry_job(live: Live, body: dict[str, Any], bearer: str) -> str:
+    old = make_job(live.made.site, model=body["model"], payload=json.dumps(body).encode(), **ENDED)
+    return text_of(live.post(f"/v1/jobs/{old.public_id}/retry", None, authorization=bearer))
+
+
+def retry_batch(live: Live, body: dict[str, Any], bearer: str) -> str:
+    counts = {"total": 1, "completed": 0, "failed": 1, "canceled": 0, "expired": 0}
+    old = make_batch(live.made.site, **counts, **{"state": "completed", "completed_at": timezone.now()})
+    member = {"custom_id": "r1", "batch": old, "queue": "batch"}
+    make_job(live.made.site, model=body["model"], payload=json.dumps(body).encode(), **member, **ENDED)
+    return text_of(live.post(f"/v1/batches/{old.public_id}/retry", None, authorization=bearer))
+
+
+def text_of(answer: httpx.Response) -> str:
+    """What it was refused with; empty where it was accepted."""
+    return "" if answer.status_code < 300 else answer.text
+
+
+WAYS = [complete, stream, start_stream, wordpress, job, batch, batch_file, retry_job, retry_batch]
+
+#: What a token is narrowed to, what is then asked for, and what the refusal says.
+RESTRICTIONS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
+    "the token's model": ({"model": "openai-chat"}, {}, "may not be used for the model"),
+    "the token's most tokens": ({"max_tokens": 40}, {}, "at most 40 tokens"),
+    "all answers together": ({"max_tokens": 90}, {"n": 2}, "at most 90 tokens"),
+    "premium tiers": ({}, {"service_tier": "priority"}, "does not allow this service_tier"),
+    "the site's models": ({}, {"model": "unlisted"}, "may not use the model"),
+    "a model nobody serves": ({}, {"model": "nowhere"}, "does not exist"),
+    "capability": ({}, {"model": "claude", "logprobs": True}, "logprobs"),
+    "messages": ({}, {"messages": HELLO * 2001}, "At most 2000 messages"),
+    "context": (
+        {},
+        {"model": "short", "messages": [{"role": "user", "content": "word " * 6000}]},
+        "maximum context length",
+    ),
+}
+
+
+@pytest.fixture
+def site(live: Live) -> Live:
+    """A site that may use all models but one."""
+    openai = make_provider("openai-itself", base_url=live.simulator.openai_url, price_list="openai")
+    claude = make_provider("claude-itself", dialect="anthropic", base_url=live.simulator.url, price_list="anthropic")
+    for model in ("dear", "unlisted"):
+        make_route(model, (openai, "gpt-4o-mini"))
+    make_route("claude", (claude, "claude-haiku-4-5"))
+    # A context of 8,191 tokens.
+    make_route("short", (openai, "text-embedding-3-small"))
+    live.made.site.allowed_models = ["dear", "claude", "openai-chat", "nowhere", "short"]
+    live.made.site.save()
+    return live
+
+
+def mint(live: Live, **narrow: Any) -> str:
+    wanted = {"scope": "chat:write streams:write jobs:write", **narrow}
+    return f"Bearer {live.post('/v1/tokens', wanted).json()['token']}"
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("restriction", RESTRICTIONS)
+def test_each_restriction_holds_through_each_way_in(
+    site: Live, restriction: str, way: Callable[[Live, dict[str, Any], str], str]
+) -> None:
+    narrow, change, refusal = RESTRICTIONS[restriction]
+
+    assert refusal in way(site, {**BODY, **change}, mint(site, **narrow))
+    assert site.simulator.journal() == []
+    assert not Job.objects.exclude(state="failed").exists()
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_what_the_token_allows_is_accepted_through_each_way_in(
+    site: Live, way: Callable[[Live, dict[str, Any], str], str]
+) -> None:
+    assert way(site, {**BODY, "n": 2, "service_tier": "flex"}, mint(site, model="dear", max_tokens=100)) == ""
+
+
+@pytest.mark.parametrize("way", [job, batch, batch_file, retry_job, retry_batch])
+def test_answers_without_a_bound_get_the_bound_of_the_token(
+    site: Live, way: Callable[[Live, dict[str, Any], str], str]
+) -> None:
+    assert way(site, {"model": "dear", "messages": HELLO, "max_tokens": None, "n": 2}, mint(site, max_tokens=100)) == ""
+
+    body = json.loads(bytes(Job.objects.get(state="queued").payload or b""))
+    assert (body["max_completion_tokens"], "max_tokens" in body) == (50, False)
