@@ -17,10 +17,10 @@ help:  ## list what there is
 	awk -F ' *## ' '/^[a-z]+:.*## / { sub(/:.*/, "", $$1); printf "  make %-7s  %s\n", $$1, $$2 }' Makefile
 
 run: .venv/made-local  ## run a whole desk on this machine until Ctrl-C (PORT=… moves it)
-	exec env $(python) -m nightdesk.local run
+	exec env $(python) -m devstack run
 
 demo: .venv/made-local  ## play the main job on a desk of its own, and stop
-	exec env $(python) -m nightdesk.local demo
+	exec env $(python) -m devstack demo
 
 # More than one process, for much of a test is waiting; TESTS= takes what pytest takes.
 PROCESSES ?= 2

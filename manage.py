@@ -14,7 +14,7 @@ from django.db import OperationalError  # noqa: E402
 from nightdesk import env  # noqa: E402
 
 if __name__ == "__main__":
-    env.adopt(ROOT / ".nightdesk" / "environment.json")
+    env.adopt_local_stack(ROOT / ".nightdesk" / "environment.json")
     env.use_settings("nightdesk.settings")
     try:
         execute_from_command_line(sys.argv)

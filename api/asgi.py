@@ -11,51 +11,57 @@ from django.conf import settings
 from django.core.handlers.asgi import ASGIRequest
 from django.http import HttpRequest, HttpResponseBase, StreamingHttpResponse
 
-from api.announced import ANNOUNCED, PROVEN, is_asked_first, is_upload, proven_before
-from api.body_limit import App, BodyLimit, Receive, Scope, Send, is_cut_off
-from api.handler import SyncHandler
-from api.reading import SHARE, Room, Share, read_body, unread
-from api.streaming import pull
-from core.threads import DatabaseThreads
+from api.body_limit import ASGIApp, ASGIReceive, ASGIScope, ASGISend, BodyLimitMiddleware, exceeds_body_limit
+from api.body_reader import RESERVATION, BodyReservation, UnverifiedBodyBudget, read_body, unread_reason
+from api.preflight_auth import (
+    PREAUTHENTICATED,
+    PREAUTHENTICATION,
+    is_upload,
+    needs_preauthentication,
+    preauthenticated_identity,
+)
+from api.streaming import iterate_in_threads
+from api.sync_handler import SyncHandler
+from core.database_threads import DatabaseThreadPool
 
 #: Answered on the event loop itself: it touches nothing, and is alive as long as the loop is.
-WITHOUT_THREAD = ("/healthz",)
+EVENT_LOOP_PATHS = ("/healthz",)
 
 
-class Desk(SyncHandler):
+class DjangoApp(SyncHandler):
     """Gives each request a thread with a database connection, and an opinion before a long body is read."""
 
-    def __init__(self, threads: DatabaseThreads, slow: DatabaseThreads) -> None:
+    def __init__(self, threads: DatabaseThreadPool, slow: DatabaseThreadPool) -> None:
         """`slow` are for what takes its time, so that it leaves the others to everybody else."""
         super().__init__()
         self._threads = threads
         self._slow = slow
-        self._unproven = Room()
+        self._unverified_bodies = UnverifiedBodyBudget()
 
-    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if not is_asked_first(scope):
+    async def handle(self, scope: ASGIScope, receive: ASGIReceive, send: ASGISend) -> None:
+        if not needs_preauthentication(scope):
             await super().handle(scope, receive, send)
-        elif await self._is_welcome(scope, send):
-            share = Share(self._unproven)
-            scope[SHARE] = None if scope[PROVEN] else share
+        elif await self._preauthenticate(scope, send):
+            share = BodyReservation(self._unverified_bodies)
+            scope[RESERVATION] = None if scope[PREAUTHENTICATED] else share
             try:
                 await super().handle(scope, receive, send)
             finally:
-                share.give_back()
+                share.release()
 
-    async def _is_welcome(self, scope: Scope, send: Send) -> bool:
+    async def _preauthenticate(self, scope: ASGIScope, send: ASGISend) -> bool:
         """Ask the view for its opinion on the headers alone, and send it if it is a refusal."""
-        request, _ = self.create_request({**scope, ANNOUNCED: True}, BytesIO())
+        request, _ = self.create_request({**scope, PREAUTHENTICATION: True}, BytesIO())
         if request is None:
             return True
         response = await self._threads.run(self.get_response, request)
-        scope[PROVEN] = proven_before(request)
+        scope[PREAUTHENTICATED] = preauthenticated_identity(request)
         if response.status_code < 400:
             return True
         await self.send_response(response, send)
         return False
 
-    async def read_body_of(self, scope: Scope, receive: Receive) -> IO[bytes]:
+    async def read_body_of(self, scope: ASGIScope, receive: ASGIReceive) -> IO[bytes]:
         return await read_body(scope, receive)
 
     def create_request(
@@ -68,29 +74,29 @@ class Desk(SyncHandler):
             found = super().create_request(readable, body_file)
         except ValueError:
             # The type is nonsense that Django will not even read. Without one the view says what it wants.
-            found = super().create_request({**readable, "headers": _without_type(scope)}, body_file)
+            found = super().create_request({**readable, "headers": _without_content_type(scope)}, body_file)
         if found[0] is not None:
-            _take_in(found[0], body_file)
+            _load_body(found[0], body_file)
         return found
 
     async def get_response_async(self, request: HttpRequest) -> HttpResponseBase:
-        if request.path in WITHOUT_THREAD:
+        if request.path in EVENT_LOOP_PATHS:
             return self.get_response(request)
-        threads = self._slow if _is_long(request) else self._threads
+        threads = self._slow if _is_large(request) else self._threads
         return await threads.run(self.get_response, request)
 
-    async def send_response(self, response: HttpResponseBase, send: Send) -> None:
+    async def send_response(self, response: HttpResponseBase, send: ASGISend) -> None:
         if isinstance(response, StreamingHttpResponse) and not response.is_async:
-            response.streaming_content = pull(self._slow, iter(response))
+            response.streaming_content = iterate_in_threads(self._slow, iter(response))
         await super().send_response(response, send)
 
 
-def _without_type(scope: Mapping[str, Any]) -> list[tuple[bytes, bytes]]:
+def _without_content_type(scope: Mapping[str, Any]) -> list[tuple[bytes, bytes]]:
     return [(name, value) for name, value in scope["headers"] if name.lower() != b"content-type"]
 
 
-def _take_in(request: ASGIRequest, body_file: IO[bytes]) -> None:
-    """Hold the body in memory: the file may be closed under the thread. It is small (`BodyLimit`).
+def _load_body(request: ASGIRequest, body_file: IO[bytes]) -> None:
+    """Hold the body in memory: the file may be closed under the thread. It is small (`BodyLimitMiddleware`).
 
     A long one stays where it is until a thread takes it: of these there are few, so it is not held many times at once.
     """
@@ -100,17 +106,17 @@ def _take_in(request: ASGIRequest, body_file: IO[bytes]) -> None:
     if request.encoding is not None:
         # What a body's type names would also be how the query is read; and not all of them are encodings of text.
         request.encoding = "utf-8"
-    if not is_cut_off(request) and not unread(request) and not _is_long(request):
+    if not exceeds_body_limit(request) and not unread_reason(request) and not _is_large(request):
         len(request.body)
 
 
-def _is_long(request: HttpRequest) -> bool:
+def _is_large(request: HttpRequest) -> bool:
     return is_upload(request.method, request.path) or int(request.META["CONTENT_LENGTH"]) > settings.MAX_BODY_BYTES
 
 
-def get_application() -> App:
+def get_application() -> ASGIApp:
     # Together as many as there are connections, so that no thread waits for one.
     slow = settings.DATABASE_POOL_SIZE // 4
-    return BodyLimit(
-        Desk(DatabaseThreads("web", settings.DATABASE_POOL_SIZE - slow), slow=DatabaseThreads("slow", slow))
+    return BodyLimitMiddleware(
+        DjangoApp(DatabaseThreadPool("web", settings.DATABASE_POOL_SIZE - slow), slow=DatabaseThreadPool("slow", slow))
     )

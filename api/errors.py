@@ -1,6 +1,6 @@
 """What went wrong, as it is told. The only place that knows HTTP status codes of errors.
 
-How a problem is then written down, `api.error_answers` says for Django, and `api.live.answer` for the live path.
+How a problem is then written down, `api.error_responses` says for Django, and `api.live.respond` for the live path.
 """
 
 import math
@@ -14,52 +14,52 @@ from django.http import Http404
 from psycopg.errors import DiskFull
 from rest_framework import exceptions as drf
 
-from core.redis import RedisAway
-from inference.errors import NoProvider, RequestTooLong, UnknownModel
-from jobs.batches.mistakes import Mistake
+from core.redis import RedisUnavailable
+from inference.errors import NoProviderKey, RequestTooLong, UnknownModel
+from jobs.batches.mistakes import ValidationIssue
 from jobs.errors import (
     BatchEnded,
-    BatchMissing,
+    BatchNotFound,
     BatchNotRetryable,
     ErasedPayload,
     FileInUse,
-    FileMissing,
+    FileNotFound,
     FileTooLarge,
     IdempotencyConflict,
     InvalidBatch,
     InvalidBody,
+    InvalidFile,
     InvalidTime,
     JobEnded,
     JobNotFound,
+    JobNotRetryable,
     LineTooLong,
-    NotReplayable,
     PausedByOperator,
-    UnfitFile,
     UnreadableFile,
     UnreadablePayload,
 )
-from providers.dialects.errors import InvalidRequest
 from providers.errors import (
     ContentRefused,
     ContextTooLong,
-    CredentialDead,
-    Interrupted,
     ModelNotFound,
-    Overloaded,
     ProviderError,
-    RateLimited,
-    Rejected,
-    TimedOut,
-    Transient,
-    Unsupported,
+    ProviderKeyRejected,
+    ProviderOverloaded,
+    ProviderRateLimited,
+    ProviderTimeout,
+    RequestRejected,
+    ResponseInterrupted,
+    TransientFailure,
+    UnsupportedFeature,
 )
+from providers.invalid_request import InvalidRequest
 from streams.errors import (
     CursorAhead,
     CursorExpired,
     CursorForeign,
     CursorMalformed,
-    NeverBegan,
-    Orphaned,
+    StreamEndedEmpty,
+    StreamOrphaned,
     StreamsClosed,
     StreamUnknown,
 )
@@ -71,12 +71,12 @@ UNAUTHENTICATED = "authentication_error"
 FORBIDDEN = "permission_error"
 NOT_FOUND = "not_found_error"
 CONFLICT = "conflict_error"
-BROKEN = "server_error"
+SERVER_ERROR = "server_error"
 UNAVAILABLE = "service_unavailable_error"
-LIMITED = "rate_limit_error"
+RATE_LIMIT = "rate_limit_error"
 
 #: With these the rest of the body is not waited for.
-CUTTING = (408, 413, 507)
+CLOSING_STATUSES = (408, 413, 507)
 #: When to come back, where we do not know better.
 RETRY_AFTER_SECONDS = 5
 
@@ -88,7 +88,7 @@ class ApiError(Exception):
       + Malformed        the body is not JSON as we take it; carries `param`
       + NotAForm         the body should be a form, with a file in it
       + TooLarge         the body is larger than its address allows (`api.body_limit`)
-      + Unread           the body is not read to its end (`api.reading`)
+      + Unread           the body is not read to its end (`api.body_reader`)
         - TooSlow        its client keeps us waiting
         - TooManyUnproven   too much is kept already for clients that have not proven who they are
         - NoRoom         there is no room for it on the disk, here or in Postgres
@@ -101,35 +101,35 @@ class ApiError(Exception):
     """
 
 
-class Malformed(ApiError):
+class MalformedBody(ApiError):
     def __init__(self, message: str, param: str | None = None) -> None:
         super().__init__(message)
         self.param = param
 
 
-class NotAForm(ApiError): ...
+class NotMultipart(ApiError): ...
 
 
-class TooLarge(ApiError): ...
+class BodyTooLarge(ApiError): ...
 
 
-class Unread(ApiError): ...
+class UnreadBody(ApiError): ...
 
 
-class TooSlow(Unread): ...
+class BodyTimeout(UnreadBody): ...
 
 
-class TooManyUnproven(Unread):
+class TooManyUnverifiedUploads(UnreadBody):
     def __init__(self) -> None:
         super().__init__(
-            "Too many signed uploads are under way at once. Try again soon, or send an API key or a token, which is "
+            "Too many signed uploads are in progress. Try again soon, or send an API key or a token, which is "
             "checked before the upload."
         )
 
 
-class NoRoom(Unread):
+class StorageFull(UnreadBody):
     def __init__(self) -> None:
-        super().__init__("The desk has no room to store this, and kept nothing of it. Its operator has to see to that.")
+        super().__init__("Storage is full; nothing was stored. Contact your administrator.")
 
 
 class ResourceNotFound(ApiError): ...
@@ -138,27 +138,27 @@ class ResourceNotFound(ApiError): ...
 class NotReady(ApiError): ...
 
 
-class LimitReached(ApiError):
+class RateLimitExceeded(ApiError):
     def __init__(self, message: str, retry_after_seconds: float) -> None:
         super().__init__(message)
         self.retry_after_seconds = retry_after_seconds
 
 
-class TooManyAtOnce(LimitReached): ...
+class ConcurrencyLimitExceeded(RateLimitExceeded): ...
 
 
-class Draining(ApiError):
+class ShuttingDown(ApiError):
     def __init__(self) -> None:
-        super().__init__("This process of the desk is about to stop. Ask again: another one answers.")
+        super().__init__("This server process is shutting down. Retry: another one will answer.")
 
 
-class NoFastMemory(ApiError):
+class RateLimiterUnavailable(ApiError):
     def __init__(self) -> None:
-        super().__init__("The desk cannot count requests at the moment, and lets none in uncounted. Try again soon.")
+        super().__init__("Rate limiting is unavailable and this gateway is configured to fail closed. Try again soon.")
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class ErrorMapping:
     """One line of the table. An absent code is the error's own, and so is an absent message."""
 
     status: int
@@ -168,94 +168,114 @@ class Row:
 
 
 #: From exception class to answer; the closest ancestor of an error counts.
-TABLE: Mapping[type[BaseException], Row] = {
+ERROR_TABLE: Mapping[type[BaseException], ErrorMapping] = {
     # The edge
-    Malformed: Row(400, INVALID, "malformed_body"),
-    NotAForm: Row(415, INVALID, "unsupported_media_type"),
-    TooLarge: Row(413, INVALID, "body_too_large"),
-    TooSlow: Row(408, INVALID, "request_timeout"),
-    TooManyUnproven: Row(503, UNAVAILABLE, "too_many_uploads"),
-    NoRoom: Row(507, BROKEN, "storage_full"),
-    ResourceNotFound: Row(404, NOT_FOUND, "not_found"),
-    NotReady: Row(503, UNAVAILABLE, "not_ready"),
-    LimitReached: Row(429, LIMITED, "rate_limit_exceeded"),
-    TooManyAtOnce: Row(429, LIMITED, "too_many_at_once"),
-    Draining: Row(503, UNAVAILABLE, "stopping"),
-    NoFastMemory: Row(503, UNAVAILABLE, "not_ready"),
-    InvalidRequest: Row(400, INVALID),
+    MalformedBody: ErrorMapping(400, INVALID, "malformed_body"),
+    NotMultipart: ErrorMapping(415, INVALID, "unsupported_media_type"),
+    BodyTooLarge: ErrorMapping(413, INVALID, "body_too_large"),
+    BodyTimeout: ErrorMapping(408, INVALID, "request_timeout"),
+    TooManyUnverifiedUploads: ErrorMapping(503, UNAVAILABLE, "too_many_uploads"),
+    StorageFull: ErrorMapping(507, SERVER_ERROR, "storage_full"),
+    ResourceNotFound: ErrorMapping(404, NOT_FOUND, "not_found"),
+    NotReady: ErrorMapping(503, UNAVAILABLE, "not_ready"),
+    RateLimitExceeded: ErrorMapping(429, RATE_LIMIT, "rate_limit_exceeded"),
+    ConcurrencyLimitExceeded: ErrorMapping(429, RATE_LIMIT, "concurrency_limit_exceeded"),
+    ShuttingDown: ErrorMapping(503, UNAVAILABLE, "shutting_down"),
+    RateLimiterUnavailable: ErrorMapping(503, UNAVAILABLE, "not_ready"),
+    InvalidRequest: ErrorMapping(400, INVALID),
     # Providers, on the live path
-    ProviderError: Row(502, BROKEN, "upstream_error"),
-    Rejected: Row(400, INVALID, "rejected"),
-    ModelNotFound: Row(404, INVALID, "model_not_found"),
-    ContextTooLong: Row(400, INVALID, "context_length_exceeded"),
-    Unsupported: Row(400, INVALID, "unsupported_value"),
-    ContentRefused: Row(400, INVALID, "content_policy_violation"),
-    CredentialDead: Row(503, UNAVAILABLE, "no_provider", "No provider lets this desk in; tell its operator."),
-    RateLimited: Row(429, LIMITED, "rate_limit_exceeded"),
-    Overloaded: Row(503, UNAVAILABLE, "server_is_overloaded"),
-    TimedOut: Row(504, BROKEN, "upstream_timeout"),
-    Interrupted: Row(502, BROKEN, "upstream_stream_interrupted"),
+    ProviderError: ErrorMapping(502, SERVER_ERROR, "upstream_error"),
+    RequestRejected: ErrorMapping(400, INVALID, "rejected"),
+    ModelNotFound: ErrorMapping(404, INVALID, "model_not_found"),
+    ContextTooLong: ErrorMapping(400, INVALID, "context_length_exceeded"),
+    UnsupportedFeature: ErrorMapping(400, INVALID, "unsupported_value"),
+    ContentRefused: ErrorMapping(400, INVALID, "content_policy_violation"),
+    ProviderKeyRejected: ErrorMapping(
+        503,
+        UNAVAILABLE,
+        "no_provider",
+        "All providers rejected this gateway's credentials. Contact your administrator.",
+    ),
+    ProviderRateLimited: ErrorMapping(429, RATE_LIMIT, "rate_limit_exceeded"),
+    ProviderOverloaded: ErrorMapping(503, UNAVAILABLE, "server_is_overloaded"),
+    ProviderTimeout: ErrorMapping(504, SERVER_ERROR, "upstream_timeout"),
+    ResponseInterrupted: ErrorMapping(502, SERVER_ERROR, "upstream_stream_interrupted"),
     # Streams
-    StreamUnknown: Row(404, NOT_FOUND, "not_found"),
-    Orphaned: Row(502, BROKEN, "stream_lost", "The process that served this stream is gone; it has no end."),
-    NeverBegan: Row(502, BROKEN, "stream_lost"),
-    StreamsClosed: Row(503, UNAVAILABLE, "stopping"),
-    CursorMalformed: Row(400, INVALID, "stream_cursor_malformed"),
-    CursorForeign: Row(400, INVALID, "stream_cursor_foreign"),
-    CursorAhead: Row(409, CONFLICT, "stream_cursor_ahead"),
-    CursorExpired: Row(409, CONFLICT, "stream_cursor_expired"),
-    RedisAway: Row(503, UNAVAILABLE, "not_ready", "The desk's fast memory does not answer; try again soon."),
-    drf.ValidationError: Row(400, INVALID, "invalid_value"),
-    drf.ParseError: Row(400, INVALID, "malformed_body"),
-    drf.UnsupportedMediaType: Row(415, INVALID, "unsupported_media_type", "Send JSON: Content-Type: application/json."),
-    drf.MethodNotAllowed: Row(405, INVALID, "method_not_allowed"),
-    drf.NotFound: Row(404, NOT_FOUND, "not_found"),
-    drf.PermissionDenied: Row(403, FORBIDDEN, "forbidden"),
+    StreamUnknown: ErrorMapping(404, NOT_FOUND, "not_found"),
+    StreamOrphaned: ErrorMapping(
+        502, SERVER_ERROR, "stream_lost", "The process that served this stream was lost; the stream is incomplete."
+    ),
+    StreamEndedEmpty: ErrorMapping(502, SERVER_ERROR, "stream_lost"),
+    StreamsClosed: ErrorMapping(503, UNAVAILABLE, "shutting_down"),
+    CursorMalformed: ErrorMapping(400, INVALID, "stream_cursor_malformed"),
+    CursorForeign: ErrorMapping(400, INVALID, "stream_cursor_foreign"),
+    CursorAhead: ErrorMapping(409, CONFLICT, "stream_cursor_ahead"),
+    CursorExpired: ErrorMapping(409, CONFLICT, "stream_cursor_expired"),
+    RedisUnavailable: ErrorMapping(503, UNAVAILABLE, "not_ready", "Redis is unavailable; try again soon."),
+    drf.ValidationError: ErrorMapping(400, INVALID, "invalid_value"),
+    drf.ParseError: ErrorMapping(400, INVALID, "malformed_body"),
+    drf.UnsupportedMediaType: ErrorMapping(
+        415, INVALID, "unsupported_media_type", "Send JSON: Content-Type: application/json."
+    ),
+    drf.MethodNotAllowed: ErrorMapping(405, INVALID, "method_not_allowed"),
+    drf.NotFound: ErrorMapping(404, NOT_FOUND, "not_found"),
+    drf.PermissionDenied: ErrorMapping(403, FORBIDDEN, "forbidden"),
     # Who asks
-    Unauthenticated: Row(401, UNAUTHENTICATED),
-    Forbidden: Row(403, FORBIDDEN),
+    Unauthenticated: ErrorMapping(401, UNAUTHENTICATED),
+    Forbidden: ErrorMapping(403, FORBIDDEN),
     # Jobs
-    InvalidBody: Row(400, INVALID, "invalid_value"),
-    InvalidTime: Row(400, INVALID, "invalid_value"),
-    UnreadablePayload: Row(409, CONFLICT, "job_unreadable"),
-    ErasedPayload: Row(409, CONFLICT, "job_erased"),
-    UnknownModel: Row(404, INVALID, "model_not_found"),
-    RequestTooLong: Row(400, INVALID, "context_length_exceeded"),
-    NoProvider: Row(503, UNAVAILABLE, "no_provider"),
-    IdempotencyConflict: Row(422, INVALID, "idempotency_key_reused"),
-    JobNotFound: Row(404, NOT_FOUND, "not_found"),
-    JobEnded: Row(409, CONFLICT, "job_ended"),
-    NotReplayable: Row(409, CONFLICT, "job_not_replayable"),
+    InvalidBody: ErrorMapping(400, INVALID, "invalid_value"),
+    InvalidTime: ErrorMapping(400, INVALID, "invalid_value"),
+    UnreadablePayload: ErrorMapping(409, CONFLICT, "job_unreadable"),
+    ErasedPayload: ErrorMapping(409, CONFLICT, "job_erased"),
+    UnknownModel: ErrorMapping(404, INVALID, "model_not_found"),
+    RequestTooLong: ErrorMapping(400, INVALID, "context_length_exceeded"),
+    NoProviderKey: ErrorMapping(503, UNAVAILABLE, "no_provider"),
+    IdempotencyConflict: ErrorMapping(422, INVALID, "idempotency_key_reused"),
+    JobNotFound: ErrorMapping(404, NOT_FOUND, "not_found"),
+    JobEnded: ErrorMapping(409, CONFLICT, "job_ended"),
+    JobNotRetryable: ErrorMapping(409, CONFLICT, "job_not_retryable"),
     # Files
-    FileMissing: Row(404, NOT_FOUND, "not_found"),
-    FileInUse: Row(409, CONFLICT, "file_in_use"),
-    UnreadableFile: Row(409, CONFLICT, "file_unreadable"),
-    LineTooLong: Row(400, INVALID, "line_too_long"),
-    UnfitFile: Row(400, INVALID, "invalid_value"),
-    FileTooLarge: Row(413, INVALID, "file_too_large"),
+    FileNotFound: ErrorMapping(404, NOT_FOUND, "not_found"),
+    FileInUse: ErrorMapping(409, CONFLICT, "file_in_use"),
+    UnreadableFile: ErrorMapping(409, CONFLICT, "file_unreadable"),
+    LineTooLong: ErrorMapping(400, INVALID, "line_too_long"),
+    InvalidFile: ErrorMapping(400, INVALID, "invalid_value"),
+    FileTooLarge: ErrorMapping(413, INVALID, "file_too_large"),
     # Batches
-    InvalidBatch: Row(400, INVALID, "invalid_value"),
-    BatchMissing: Row(404, NOT_FOUND, "not_found"),
-    BatchEnded: Row(409, CONFLICT, "batch_ended"),
-    BatchNotRetryable: Row(409, CONFLICT, "batch_not_retryable"),
-    PausedByOperator: Row(409, CONFLICT, "batch_paused_by_operator"),
+    InvalidBatch: ErrorMapping(400, INVALID, "invalid_value"),
+    BatchNotFound: ErrorMapping(404, NOT_FOUND, "not_found"),
+    BatchEnded: ErrorMapping(409, CONFLICT, "batch_ended"),
+    BatchNotRetryable: ErrorMapping(409, CONFLICT, "batch_not_retryable"),
+    PausedByOperator: ErrorMapping(409, CONFLICT, "batch_paused_by_operator"),
     # Webhooks
-    UnsafeUrl: Row(400, INVALID, "unsafe_url"),
-    UnknownEventType: Row(400, INVALID, "unknown_event_type"),
-    TooManyEndpoints: Row(409, CONFLICT, "too_many_endpoints"),
+    UnsafeUrl: ErrorMapping(400, INVALID, "unsafe_url"),
+    UnknownEventType: ErrorMapping(400, INVALID, "unknown_event_type"),
+    TooManyEndpoints: ErrorMapping(409, CONFLICT, "too_many_endpoints"),
     # Django and Postgres
-    Http404: Row(404, NOT_FOUND, "not_found", "There is nothing at this address."),
-    PermissionDenied: Row(403, FORBIDDEN, "forbidden", "This is not allowed."),
-    RequestDataTooBig: Row(413, INVALID, "body_too_large", "The body is too large."),
-    SuspiciousOperation: Row(400, INVALID, "bad_request", "The request cannot be served: check the Host header."),
-    OperationalError: Row(503, UNAVAILABLE, "database_unavailable", "The database does not answer; try again soon."),
-    InterfaceError: Row(503, UNAVAILABLE, "database_unavailable", "The database does not answer; try again soon."),
-    IntegrityError: Row(409, CONFLICT, "conflict", "Something this depends on was changed meanwhile; try again."),
-    Exception: Row(500, BROKEN, "internal_error", "Something broke here. The request id will find it in the logs."),
+    Http404: ErrorMapping(404, NOT_FOUND, "not_found", "Not found."),
+    PermissionDenied: ErrorMapping(403, FORBIDDEN, "forbidden", "Permission denied."),
+    RequestDataTooBig: ErrorMapping(413, INVALID, "body_too_large", "The body is too large."),
+    SuspiciousOperation: ErrorMapping(
+        400, INVALID, "bad_request", "The request cannot be served: check the Host header."
+    ),
+    OperationalError: ErrorMapping(
+        503, UNAVAILABLE, "database_unavailable", "The database is unavailable; try again soon."
+    ),
+    InterfaceError: ErrorMapping(
+        503, UNAVAILABLE, "database_unavailable", "The database is unavailable; try again soon."
+    ),
+    IntegrityError: ErrorMapping(409, CONFLICT, "conflict", "A related resource was changed concurrently; try again."),
+    Exception: ErrorMapping(
+        500, SERVER_ERROR, "internal_error", "Internal server error. Quote the request id to your administrator."
+    ),
 }
 
 #: A provider's statuses that are ours as well: for each of them, callers' SDKs raise an error of its own.
-PASSED_ON: Mapping[type[BaseException], tuple[int, ...]] = {Rejected: (413, 422), Transient: (504,)}
+PASSTHROUGH_STATUSES: Mapping[type[BaseException], tuple[int, ...]] = {
+    RequestRejected: (413, 422),
+    TransientFailure: (504,),
+}
 
 #: Which part of the request an error is about, where its class says so.
 PARAMS: Mapping[type[BaseException], str] = {
@@ -269,7 +289,7 @@ VALIDATION_CODES = {"required": "missing_required_parameter", "unknown": "unknow
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
+class ApiProblem:
     """An error as it is told."""
 
     status: int
@@ -278,17 +298,17 @@ class Problem:
     message: str
     param: str | None = None
     #: Where there may be many mistakes (in a batch): the first hundred, this one among them.
-    errors: tuple[Mistake, ...] = ()
+    errors: tuple[ValidationIssue, ...] = ()
     #: When to come back, where it is known.
     wait_seconds: float | None = None
 
     @property
-    def is_ours(self) -> bool:
+    def is_server_error(self) -> bool:
         """The desk is to blame, or what it needs, and not whoever asked."""
         return self.status >= 500
 
     @property
-    def is_unforeseen(self) -> bool:
+    def is_unexpected(self) -> bool:
         """Nobody thought of it: it has no line in the table."""
         return self.status == 500
 
@@ -298,7 +318,7 @@ class Problem:
         headers = {}
         if self.status == 401:
             headers["WWW-Authenticate"] = "Bearer"
-        if self.status in CUTTING:
+        if self.status in CLOSING_STATUSES:
             # The rest of the body is not read, so the connection cannot carry another request.
             headers["Connection"] = "close"
         if self.retry_after_seconds is not None:
@@ -315,17 +335,17 @@ class Problem:
 # From exception to problem
 
 
-def problem_of(error: BaseException) -> Problem:
+def to_problem(error: BaseException) -> ApiProblem:
     """Say what an error is to whoever asked."""
     if isinstance(error, drf.ValidationError):
-        return _problem_of_validation(error)
+        return _validation_problem(error)
     if isinstance(error.__cause__, DiskFull):
-        return problem_of(NoRoom())
+        return to_problem(StorageFull())
     if isinstance(error, InvalidBatch):
-        first = error.mistakes[0]
-        return Problem(400, INVALID, first.code, first.message, first.param, error.mistakes)
-    row = row_of(type(error))
-    return Problem(
+        first = error.issues[0]
+        return ApiProblem(400, INVALID, first.code, first.message, first.param, error.issues)
+    row = mapping_for(type(error))
+    return ApiProblem(
         _status_of(error, row),
         row.type,
         row.code or str(getattr(error, "code", None) or "invalid_value"),
@@ -335,43 +355,45 @@ def problem_of(error: BaseException) -> Problem:
     )
 
 
-def row_of(error: type[BaseException]) -> Row:
+def mapping_for(error: type[BaseException]) -> ErrorMapping:
     """Find the line of the table for a class: its own, or its closest ancestor's."""
-    return next((TABLE[ancestor] for ancestor in error.__mro__ if ancestor in TABLE), TABLE[Exception])
+    return next(
+        (ERROR_TABLE[ancestor] for ancestor in error.__mro__ if ancestor in ERROR_TABLE), ERROR_TABLE[Exception]
+    )
 
 
 def code_of(error: type[BaseException]) -> str:
     """Find the code of a class: in the table, or else on the class itself."""
-    return row_of(error).code or str(getattr(error, "code", "error"))
+    return mapping_for(error).code or str(getattr(error, "code", "error"))
 
 
-def _status_of(error: BaseException, row: Row) -> int:
+def _status_of(error: BaseException, row: ErrorMapping) -> int:
     status: int | None = getattr(error, "status", None)
-    return status if status is not None and status in PASSED_ON.get(type(error), ()) else row.status
+    return status if status is not None and status in PASSTHROUGH_STATUSES.get(type(error), ()) else row.status
 
 
 def _param_of(error: BaseException) -> str | None:
     if isinstance(error, InvalidBody):
         # Where in the wire body, which itself stands in the job's field `body`.
         return f"body.{error.param}" if error.param else "body"
-    if isinstance(error, Malformed | InvalidTime | UnfitFile | InvalidRequest | RequestTooLong):
+    if isinstance(error, MalformedBody | InvalidTime | InvalidFile | InvalidRequest | RequestTooLong):
         return error.param
     return PARAMS.get(type(error))
 
 
-def _problem_of_validation(error: drf.ValidationError) -> Problem:
-    path, mistake = next(_mistakes(error.detail))
+def _validation_problem(error: drf.ValidationError) -> ApiProblem:
+    path, mistake = next(_validation_errors(error.detail))
     code = VALIDATION_CODES.get(str(mistake.code), "invalid_value")
-    return Problem(400, INVALID, code, str(mistake), ".".join(path) or None)
+    return ApiProblem(400, INVALID, code, str(mistake), ".".join(path) or None)
 
 
-def _mistakes(detail: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], drf.ErrorDetail]]:
+def _validation_errors(detail: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], drf.ErrorDetail]]:
     """Yield every mistake in DRF's nested lists and dictionaries, with the way to it."""
     if isinstance(detail, Mapping):
         for key, inner in detail.items():
-            yield from _mistakes(inner, path if key == "non_field_errors" else (*path, str(key)))
+            yield from _validation_errors(inner, path if key == "non_field_errors" else (*path, str(key)))
     elif isinstance(detail, list | tuple):
         for inner in detail:
-            yield from _mistakes(inner, path)
+            yield from _validation_errors(inner, path)
     else:
         yield path, detail

@@ -41,7 +41,7 @@ QUEUED_JOB: dict[str, Any] = {
     "erased_at": None,
     "attempt": 0,
     "max_attempts": 3,
-    "replay_of": None,
+    "retry_of": None,
     "batch_id": None,
     "custom_id": None,
     "error": None,
@@ -117,7 +117,7 @@ FILE: dict[str, Any] = {
     "status": "processed",
 }
 DELETED_FILE: dict[str, Any] = {"id": "file_01ka2m7v5xf3v8k0q9r6t4w2ye", "object": "file", "deleted": True}
-POSTED_BATCH: dict[str, Any] = {
+INLINE_BATCH: dict[str, Any] = {
     "endpoint": "/v1/chat/completions",
     "requests": [
         {
@@ -137,7 +137,7 @@ FILE_BATCH: dict[str, Any] = {
     "endpoint": "/v1/chat/completions",
     "completion_window": "24h",
 }
-DRY_BATCH: dict[str, Any] = {**FILE_BATCH, "dry_run": True}
+DRY_RUN_BATCH: dict[str, Any] = {**FILE_BATCH, "dry_run": True}
 BATCH: dict[str, Any] = {
     "id": "batch_01ka2m7v5xf3v8k0q9r6t4w2ye",
     "object": "batch",
@@ -173,7 +173,7 @@ BATCH: dict[str, Any] = {
     "max_attempts": 8,
     "progress_seconds": 60,
     "paused": False,
-    "replay_of": None,
+    "retry_of": None,
     "results_url": "https://desk.example/v1/batches/batch_01ka2m7v5xf3v8k0q9r6t4w2ye/results",
 }
 COMPLETED_BATCH: dict[str, Any] = {
@@ -217,7 +217,7 @@ RESULT_LINE = (
     '"request_id":"job_01ka2m7v5xf3v8k0q9r6t4w2yf","body":{"id":"chatcmpl-1","object":"chat.completion"}},'
     '"error":null}'
 )
-TOKEN_WANTED: dict[str, Any] = {
+TOKEN_REQUEST: dict[str, Any] = {
     "scope": "chat:write",
     "model": "gpt-5-mini",
     "max_tokens": 500,
@@ -263,7 +263,7 @@ LIMITS: dict[str, Any] = {
     "concurrency": {"limit": 10, "running": 2},
     "jobs": {"limit": 50, "running": 7},
 }
-TICKET_WANTED: dict[str, Any] = {"job": "job_01ka2m7v5xf3v8k0q9r6t4w2ye", "origin": "https://bakery.example"}
+TICKET_REQUEST: dict[str, Any] = {"job": "job_01ka2m7v5xf3v8k0q9r6t4w2ye", "origin": "https://bakery.example"}
 TICKET: dict[str, Any] = {
     "object": "ticket",
     "ticket": "eyJhbGciOiJIUzI1NiIsInR5cCI6Im5pZ2h0ZGVzay10aWNrZXQrand0Iiwia2lkIjoiazEifQ.eyJhdWQiOiJqb2IiLCJzdWIi….…",

@@ -10,17 +10,17 @@ import msgspec
 from rest_framework.exceptions import UnsupportedMediaType
 from rest_framework.parsers import BaseParser
 
-from api.errors import Malformed
+from api.errors import MalformedBody
 
 #: Deeper than any request we know, and far from where Python's own recursion ends.
-DEEPEST = 100
+MAX_DEPTH = 100
 #: Digits of the largest whole number that fits 64 bits, with its sign.
-LONGEST_NUMBER = 20
+MAX_INTEGER_DIGITS = 20
 #: Half of a character in UTF-16: no text in UTF-8 can hold it.
 SURROGATE = re.compile("[\ud800-\udfff]")
 
 #: The way to a value, from the inside: its key or index, and the way to what holds it.
-Way: TypeAlias = "tuple[Way, str] | None"
+JSONPath: TypeAlias = "tuple[JSONPath, str] | None"
 
 
 class StrictJSONParser(BaseParser):
@@ -39,7 +39,7 @@ class StrictJSONParser(BaseParser):
         return parse_object(data)
 
 
-class BatchParser(StrictJSONParser):
+class BatchJSONParser(StrictJSONParser):
     """The parser for a batch, which may bring many thousands of requests: these are only told apart here."""
 
     def read(self, data: bytes) -> dict[str, Any]:
@@ -47,7 +47,7 @@ class BatchParser(StrictJSONParser):
 
 
 def parse_object(data: bytes) -> dict[str, Any]:
-    """Return the object that the bytes spell. Raises `Malformed`."""
+    """Return the object that the bytes spell. Raises `MalformedBody`."""
     try:
         found = json.loads(
             data.decode("utf-8"),
@@ -57,19 +57,21 @@ def parse_object(data: bytes) -> dict[str, Any]:
             parse_constant=_refuse_constant,
         )
     except UnicodeDecodeError as error:
-        raise Malformed("The body is not UTF-8.") from error
+        raise MalformedBody("The body is not UTF-8.") from error
     except json.JSONDecodeError as error:
-        raise Malformed(f"The body is not JSON: {error.msg} at line {error.lineno} column {error.colno}.") from error
+        raise MalformedBody(
+            f"The body is not JSON: {error.msg} at line {error.lineno} column {error.colno}."
+        ) from error
     except RecursionError as error:
-        raise Malformed(f"The body is nested deeper than {DEEPEST} levels.") from error
+        raise MalformedBody(f"The body is nested deeper than {MAX_DEPTH} levels.") from error
     if not isinstance(found, dict):
-        raise Malformed("The body must be a JSON object.")
-    _check_inside(found)
+        raise MalformedBody("The body must be a JSON object.")
+    _check_values(found)
     return found
 
 
 def parse_batch(data: bytes) -> dict[str, Any]:
-    """Return the object that the bytes spell, with the items of `requests` as they stand. Raises `Malformed`."""
+    """Return the object that the bytes spell, with the items of `requests` as they stand. Raises `MalformedBody`."""
     try:
         found = msgspec.json.decode(data, type=dict[str, msgspec.Raw])
         listed = bytes(found.pop("requests"))
@@ -86,7 +88,7 @@ def _to_dict(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
         twice = _first_repeated(key for key, _ in pairs)
-        raise Malformed(f"The key {twice[:60]!r} stands in one object twice.", _printable(twice))
+        raise MalformedBody(f"Duplicate key {twice[:60]!r} in one object.", _printable(twice))
     return found
 
 
@@ -100,55 +102,55 @@ def _first_repeated(keys: Iterable[str]) -> str:
 
 
 def _to_int(text: str) -> int:
-    number = int(text) if len(text) <= LONGEST_NUMBER else None
+    number = int(text) if len(text) <= MAX_INTEGER_DIGITS else None
     if number is None or not -(2**63) <= number < 2**64:
-        raise Malformed("The body holds a whole number of more than 64 bits.")
+        raise MalformedBody("The body holds a whole number of more than 64 bits.")
     return number
 
 
 def _to_float(text: str) -> float:
     number = float(text)
     if not math.isfinite(number):
-        raise Malformed("The body holds a number that is too large.")
+        raise MalformedBody("The body holds a number that is too large.")
     return number
 
 
 def _refuse_constant(text: str) -> NoReturn:
-    raise Malformed(f"The body holds {text}, which is not JSON.")
+    raise MalformedBody(f"The body holds {text}, which is not JSON.")
 
 
-def _check_inside(found: dict[str, Any]) -> None:
+def _check_values(found: dict[str, Any]) -> None:
     """Look at every key and text, without recursion: the depth is what is checked."""
-    todo: list[tuple[Any, Way, int]] = [(found, None, 1)]
+    todo: list[tuple[Any, JSONPath, int]] = [(found, None, 1)]
     while todo:
-        holder, way, depth = todo.pop()
-        if depth > DEEPEST:
-            raise Malformed(f"The body is nested deeper than {DEEPEST} levels.", _spell(way))
+        holder, path, depth = todo.pop()
+        if depth > MAX_DEPTH:
+            raise MalformedBody(f"The body is nested deeper than {MAX_DEPTH} levels.", _format_path(path))
         for key, inner in _items(holder):
             if isinstance(inner, dict | list):
-                todo.append((inner, (way, str(key)), depth + 1))
+                todo.append((inner, (path, str(key)), depth + 1))
             elif isinstance(inner, str):
-                _check_text(inner, (way, str(key)))
+                _check_text(inner, (path, str(key)))
             if isinstance(key, str):
-                _check_text(key, (way, key))
+                _check_text(key, (path, key))
 
 
 def _items(holder: dict[str, Any] | list[Any]) -> Iterable[tuple[str | int, Any]]:
     return holder.items() if isinstance(holder, dict) else enumerate(holder)
 
 
-def _check_text(text: str, way: Way) -> None:
+def _check_text(text: str, path: JSONPath) -> None:
     if "\0" in text:
-        raise Malformed("The body holds a NUL character (\\u0000), which cannot be stored.", _spell(way))
+        raise MalformedBody("The body holds a NUL character (\\u0000), which cannot be stored.", _format_path(path))
     if SURROGATE.search(text):
-        raise Malformed("The body holds half a character (a lone \\ud800 to \\udfff).", _spell(way))
+        raise MalformedBody("The body contains an unpaired surrogate (a lone \\ud800 to \\udfff).", _format_path(path))
 
 
-def _spell(way: Way) -> str:
+def _format_path(path: JSONPath) -> str:
     """Write a way as `body.messages.0.content`."""
     steps: list[str] = []
-    while way is not None:
-        way, step = way
+    while path is not None:
+        path, step = path
         steps.append(_printable(step))
     return ".".join(reversed(steps))[:200]
 

@@ -4,15 +4,15 @@ from django.http import HttpRequest
 
 from core.ids import new_uuid, to_public
 
-PLACE = "nightdesk.request_id"
+META_KEY = "nightdesk.request_id"
 
 
-def give_id(request: HttpRequest) -> str:
+def assign_request_id(request: HttpRequest) -> str:
     """Give the request its id, and return it."""
-    request_id: str = request.META.setdefault(PLACE, to_public("req", new_uuid()))
+    request_id: str = request.META.setdefault(META_KEY, to_public("req", new_uuid()))
     return request_id
 
 
-def id_of(request: HttpRequest) -> str:
+def request_id_of(request: HttpRequest) -> str:
     """Return the id that the request was given."""
-    return str(request.META.get(PLACE, ""))
+    return str(request.META.get(META_KEY, ""))

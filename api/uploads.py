@@ -9,15 +9,15 @@ from django.http import HttpRequest, QueryDict
 from django.http.multipartparser import MultiPartParser, MultiPartParserError
 from django.utils.http import parse_header_parameters
 
-from api.errors import Malformed, NotAForm
-from jobs.errors import UnfitFile
-from jobs.files.store import PIECE_BYTES, Draft
+from api.errors import MalformedBody, NotMultipart
+from jobs.errors import InvalidFile
+from jobs.files.store import CHUNK_BYTES, FileUpload
 
 #: How far behind the last boundary a form may go on.
-LONGEST_EPILOGUE = 1024
+MAX_EPILOGUE_BYTES = 1024
 
 
-def read_form(request: HttpRequest, draft: Draft) -> tuple[QueryDict, str]:
+def read_form(request: HttpRequest, draft: FileUpload) -> tuple[QueryDict, str]:
     """Write the one file of the form to the draft; return the other fields, and the file's name.
 
     Raises:
@@ -28,31 +28,31 @@ def read_form(request: HttpRequest, draft: Draft) -> tuple[QueryDict, str]:
     """
     kind, parameters = parse_header_parameters(request.META.get("CONTENT_TYPE", ""))
     if kind != "multipart/form-data":
-        raise NotAForm("Send a form with the file in it: Content-Type: multipart/form-data.")
-    body, part = _Body(request), _FilePart(draft)
+        raise NotMultipart("Send a form with the file in it: Content-Type: multipart/form-data.")
+    body, part = _TrackedBody(request), _FileWriter(draft)
     fields = _parse(request, body, part)
     if not body.ends_with(f"--{parameters.get('boundary')}--".encode()):
-        raise Malformed("The form ends before its last boundary: the upload was cut short.", "file")
+        raise MalformedBody("The form ends before its last boundary: the upload was cut short.", "file")
     if part.filename is None:
-        raise UnfitFile("The form holds no file; send one as `file`, with a filename.")
+        raise InvalidFile("The form holds no file; send one as `file`, with a filename.")
     return fields, part.filename
 
 
-def _parse(request: HttpRequest, body: "_Body", part: "_FilePart") -> QueryDict:
+def _parse(request: HttpRequest, body: "_TrackedBody", part: "_FileWriter") -> QueryDict:
     try:
         fields, _ = MultiPartParser(request.META, body, [part], "utf-8").parse()
     except MultiPartParserError as error:
-        raise Malformed(f"The form cannot be read: {error}") from error
+        raise MalformedBody(f"The form cannot be read: {error}") from error
     except SuspiciousOperation as error:
-        raise Malformed("The form has too many fields.") from error
+        raise MalformedBody("The form has too many fields.") from error
     except ValueError as error:
-        if not body.is_gone:
+        if not body.is_disconnected:
             raise
-        raise Malformed("The client went away.") from error
+        raise MalformedBody("The client went away.") from error
     return fields
 
 
-class _Body(BufferedIOBase):
+class _TrackedBody(BufferedIOBase):
     """The request's body, which remembers how it ended."""
 
     def __init__(self, request: HttpRequest) -> None:
@@ -61,34 +61,34 @@ class _Body(BufferedIOBase):
 
     def read(self, size: int | None = -1, /) -> bytes:
         data = self._request.read(-1 if size is None else size)
-        self._end = (self._end + data)[-LONGEST_EPILOGUE:]
+        self._end = (self._end + data)[-MAX_EPILOGUE_BYTES:]
         return data
 
     def ends_with(self, delimiter: bytes) -> bool:
         return delimiter in self._end
 
     @property
-    def is_gone(self) -> bool:
+    def is_disconnected(self) -> bool:
         # The web server closes it under this thread when the client is gone.
         stream: IO[bytes] | None = getattr(self._request, "_stream", None)
         return stream is not None and stream.closed
 
 
-class _FilePart(FileUploadHandler):
+class _FileWriter(FileUploadHandler):
     """Django's parser hands the form's file to this."""
 
-    chunk_size = PIECE_BYTES
+    chunk_size = CHUNK_BYTES
 
-    def __init__(self, draft: Draft) -> None:
+    def __init__(self, draft: FileUpload) -> None:
         super().__init__()
         self._draft = draft
         self.filename: str | None = None
 
     def new_file(self, field_name: str, file_name: str, *args: Any, **kwargs: Any) -> None:
         if field_name != "file":
-            raise UnfitFile("The only file of the form is `file`.", field_name[:60])
+            raise InvalidFile("The only file of the form is `file`.", field_name[:60])
         if self.filename is not None:
-            raise UnfitFile("The form holds more than one file; send them one by one.")
+            raise InvalidFile("The form holds more than one file; send them one by one.")
         self.filename = file_name
 
     def receive_data_chunk(self, raw_data: bytes, start: int) -> None:

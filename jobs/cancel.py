@@ -4,7 +4,7 @@ from django.db import transaction
 from django.db.models.functions import Coalesce, Now
 
 from jobs.errors import JobEnded
-from jobs.events import record_end
+from jobs.events import record_job_end
 from jobs.models import Job, JobState
 from jobs.read import find_job
 from tenants.models import Site
@@ -23,7 +23,7 @@ def cancel(site: Site, public_id: str) -> Job:
             case JobState.QUEUED:
                 job.state, job.finished_at, job.cancel_requested_at = JobState.CANCELED, Now(), Now()
                 job.save(update_fields=["state", "finished_at", "cancel_requested_at"])
-                record_end(job)
+                record_job_end(job)
             case JobState.RUNNING:
                 job.cancel_requested_at = Coalesce("cancel_requested_at", Now())
                 job.save(update_fields=["cancel_requested_at"])

@@ -26,7 +26,7 @@
 from collections.abc import Sequence
 from datetime import datetime
 
-from jobs.batches.mistakes import Mistake
+from jobs.batches.mistakes import ValidationIssue
 
 
 class JobError(Exception): ...
@@ -46,12 +46,14 @@ class InvalidTime(JobError):
 
 class UnreadablePayload(JobError):
     def __init__(self) -> None:
-        super().__init__("What was stored of this job cannot be read any more.")
+        super().__init__("The stored request of this job cannot be read.")
 
 
 class ErasedPayload(JobError):
     def __init__(self, erased_at: datetime) -> None:
-        super().__init__(f"What was asked for was erased at {erased_at:%Y-%m-%d %H:%M} UTC. Submit it anew.")
+        super().__init__(
+            f"The request was erased at {erased_at:%Y-%m-%d %H:%M} UTC, after the retention period. Submit it again."
+        )
 
 
 class IdempotencyConflict(JobError):
@@ -68,25 +70,25 @@ class JobNotFound(JobError):
 
 class JobEnded(JobError):
     def __init__(self, state: str) -> None:
-        super().__init__(f"The job has already ended: it is {state}.")
+        super().__init__(f"The job has already finished: it is {state}.")
 
 
-class NotReplayable(JobError):
+class JobNotRetryable(JobError):
     def __init__(self, state: str) -> None:
-        super().__init__(f"Only a failed, canceled or expired job can be tried again; this one is {state}.")
+        super().__init__(f"Only a failed, canceled or expired job can be retried; this one is {state}.")
 
 
 class FileError(JobError): ...
 
 
-class FileMissing(FileError):
+class FileNotFound(FileError):
     def __init__(self) -> None:
         super().__init__("There is no such file.")
 
 
 class FileInUse(FileError):
     def __init__(self, batch_id: str) -> None:
-        super().__init__(f"The batch {batch_id} is about to read this file; try again when it is under way.")
+        super().__init__(f"The batch {batch_id} is about to read this file; retry once the batch is in progress.")
 
 
 class UnreadableFile(FileError):
@@ -100,7 +102,7 @@ class LineTooLong(FileError):
         self.line = line
 
 
-class UnfitFile(FileError):
+class InvalidFile(FileError):
     def __init__(self, message: str, param: str = "file") -> None:
         super().__init__(message)
         self.param = param
@@ -115,19 +117,19 @@ class BatchError(JobError): ...
 
 
 class InvalidBatch(BatchError):
-    def __init__(self, mistakes: Sequence[Mistake]) -> None:
-        super().__init__(mistakes[0].message)
-        self.mistakes = tuple(mistakes)
+    def __init__(self, issues: Sequence[ValidationIssue]) -> None:
+        super().__init__(issues[0].message)
+        self.issues = tuple(issues)
 
 
-class BatchMissing(BatchError):
+class BatchNotFound(BatchError):
     def __init__(self) -> None:
         super().__init__("There is no such batch.")
 
 
 class BatchEnded(BatchError):
     def __init__(self, state: str) -> None:
-        super().__init__(f"The batch has no request under way any more: it is {state}.")
+        super().__init__(f"The batch has already ended: it is {state}.")
 
 
 class BatchNotRetryable(BatchError): ...
@@ -135,4 +137,4 @@ class BatchNotRetryable(BatchError): ...
 
 class PausedByOperator(BatchError):
     def __init__(self) -> None:
-        super().__init__("The operator of this desk paused the batch, and only they can let it go on.")
+        super().__init__("The operator paused this batch; only the operator can resume it.")

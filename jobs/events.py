@@ -6,29 +6,29 @@ from typing import Any
 from django.conf import settings
 
 from jobs.models import Job
-from webhooks.record import Happening, record_events
+from webhooks.record import NewEvent, record_events
 
 
-def record_end(job: Job) -> None:
-    """Record `job.<state>` for a job whose end is being written; see `record_ends`."""
-    record_ends([job])
+def record_job_end(job: Job) -> None:
+    """Record `job.<state>` for a job whose end is being written; see `record_job_ends`."""
+    record_job_ends([job])
 
 
-def record_ends(jobs: Iterable[Job]) -> None:
+def record_job_ends(jobs: Iterable[Job]) -> None:
     """Record `job.<state>` for each job whose end is being written. Deliveries leave after commit.
 
     Members of a batch are told of by the batch's own events: ten thousand of them would be an attack on the site.
     """
     record_events(
         [
-            Happening(job.site_id, f"job.{job.state}", job.id, to_data(job), terminal=True)
+            NewEvent(job.site_id, f"job.{job.state}", job.id, job_event_data(job), terminal=True)
             for job in jobs
             if job.batch_id is None
         ]
     )
 
 
-def to_data(job: Job) -> dict[str, Any]:
+def job_event_data(job: Job) -> dict[str, Any]:
     """What the site learns. It is thin: the answer is fetched, so that it is never larger than a webhook may be."""
     return {
         "job_id": job.public_id,

@@ -8,21 +8,21 @@ from uuid import UUID
 from django.db.models import Count, Min, Q
 from django.db.models.functions import TruncHour
 
-from jobs.batches.progress import Counts, counts_of
+from jobs.batches.progress import MemberCounts, counts_of
 from jobs.models import TERMINAL_BATCH_STATES, Batch, Job, JobState
-from jobs.pauses import held_back
+from jobs.pauses import paused_batch_ids
 from jobs.periods import created_since
 
 HOURS = 24
-BUSIEST = 10
-MOST_BATCHES = 8
+MAX_SITES = 10
+MAX_BATCHES = 8
 
 #: Ends that the site did not want.
-BAD_ENDS = (JobState.FAILED, JobState.EXPIRED)
+UNSUCCESSFUL_STATES = (JobState.FAILED, JobState.EXPIRED)
 
 
 @dataclass(frozen=True, slots=True)
-class UnderWay:
+class QueueStatus:
     """What there is to do now. `due_since` is when the oldest queued job could have begun."""
 
     queued: int
@@ -31,7 +31,7 @@ class UnderWay:
 
 
 @dataclass(frozen=True, slots=True)
-class Hour:
+class HourlyJobs:
     """The jobs that were created within one hour, by what has become of them."""
 
     begins_at: datetime
@@ -56,46 +56,46 @@ class BusySite:
 
 
 @dataclass(frozen=True, slots=True)
-class BatchUnderWay:
+class ActiveBatch:
     batch: Batch
-    counts: Counts
-    is_held_back: bool
+    counts: MemberCounts
+    is_on_hold: bool
 
 
-def under_way() -> UnderWay:
+def queue_status() -> QueueStatus:
     """Count what is queued and running. Both have an index of their own, so that ended jobs are not looked at."""
     waiting = Job.objects.filter(state=JobState.QUEUED).aggregate(count=Count("id"), due=Min("available_at"))
-    return UnderWay(waiting["count"], Job.objects.filter(state=JobState.RUNNING).count(), waiting["due"])
+    return QueueStatus(waiting["count"], Job.objects.filter(state=JobState.RUNNING).count(), waiting["due"])
 
 
-def begin_of_day(now: datetime) -> datetime:
+def first_hour(now: datetime) -> datetime:
     """Return when the first of the last 24 hours began, the current one included."""
     return now.replace(minute=0, second=0, microsecond=0) - timedelta(hours=HOURS - 1)
 
 
-def hours(now: datetime) -> list[Hour]:
+def jobs_by_hour(now: datetime) -> list[HourlyJobs]:
     """Return the last 24 hours, oldest first, those without jobs included."""
-    begin = begin_of_day(now)
+    begin = first_hour(now)
     grouped = created_since(Job.objects.all(), begin).annotate(hour=TruncHour("created_at")).values("hour")
     counted = grouped.order_by("hour").annotate(
         succeeded=Count("id", filter=Q(state=JobState.SUCCEEDED)),
-        bad=Count("id", filter=Q(state__in=BAD_ENDS)),
+        bad=Count("id", filter=Q(state__in=UNSUCCESSFUL_STATES)),
         total=Count("id"),
     )
     found = {
-        row["hour"]: Hour(row["hour"], row["succeeded"], row["bad"], row["total"] - row["succeeded"] - row["bad"])
+        row["hour"]: HourlyJobs(row["hour"], row["succeeded"], row["bad"], row["total"] - row["succeeded"] - row["bad"])
         for row in counted
     }
     moments = (begin + timedelta(hours=number) for number in range(HOURS))
-    return [found.get(moment, Hour(moment)) for moment in moments]
+    return [found.get(moment, HourlyJobs(moment)) for moment in moments]
 
 
-def batches_under_way() -> list[BatchUnderWay]:
+def active_batches() -> list[ActiveBatch]:
     """Return the newest batches that have not ended, with what has become of their members."""
     newest = Batch.objects.exclude(state__in=TERMINAL_BATCH_STATES).select_related("site").order_by("-id")
-    batches = list(newest[:MOST_BATCHES])
-    counts, waiting = counts_of(batches), held_back(batches)
-    return [BatchUnderWay(batch, counts[batch.id], batch.id in waiting) for batch in batches]
+    batches = list(newest[:MAX_BATCHES])
+    counts, waiting = counts_of(batches), paused_batch_ids(batches)
+    return [ActiveBatch(batch, counts[batch.id], batch.id in waiting) for batch in batches]
 
 
 def busiest_sites(since: datetime) -> Sequence[BusySite]:
@@ -104,9 +104,9 @@ def busiest_sites(since: datetime) -> Sequence[BusySite]:
     counted = grouped.annotate(
         jobs=Count("id"),
         succeeded=Count("id", filter=Q(state=JobState.SUCCEEDED)),
-        bad=Count("id", filter=Q(state__in=BAD_ENDS)),
+        bad=Count("id", filter=Q(state__in=UNSUCCESSFUL_STATES)),
     )
     return [
         BusySite(row["site_id"], row["site__slug"], row["site__name"], row["jobs"], row["succeeded"], row["bad"])
-        for row in counted.order_by("-jobs", "site__slug")[:BUSIEST]
+        for row in counted.order_by("-jobs", "site__slug")[:MAX_SITES]
     ]

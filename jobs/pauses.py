@@ -21,23 +21,23 @@ from tenants.models import Site
 
 #: There is something left to hold back.
 PAUSABLE = (BatchState.VALIDATING, BatchState.IN_PROGRESS)
-LONGEST_REASON = 200
+MAX_REASON_LENGTH = 200
 #: Before the slug of a site that holds back a batch of its own. No operator's name has a space there.
-BY_SITE = "site "
+SITE_ACTOR_PREFIX = "site "
 
 
-class Queue(StrEnum):
+class QueueName(StrEnum):
     """The queues there are."""
 
     DEFAULT = DEFAULT_QUEUE
     BATCH = BATCH_QUEUE
 
 
-Scope: TypeAlias = Site | Queue | Batch
+PauseScope: TypeAlias = Site | QueueName | Batch
 
 
 @dataclass(frozen=True, slots=True)
-class Paused:
+class PauseResult:
     """A pause that holds. `is_new` is False if it held before, for the reason given then.
 
     One that a site made of its own batch gives way to an operator's, which the site cannot lift.
@@ -47,60 +47,60 @@ class Paused:
     is_new: bool
 
 
-def pause(scope: Scope, actor: Actor, reason: str = "") -> Paused:
+def pause(scope: PauseScope, actor: Actor, reason: str = "") -> PauseResult:
     """Claim nothing more of it. Pausing twice is once. Raises `BatchEnded` for a batch of which nothing is left."""
     with transaction.atomic():
-        held = hold(scope, actor.name, reason)
+        held = create_pause(scope, actor.name, reason)
         if held.is_new:
-            kind, subject = describe(scope)
+            kind, subject = describe_scope(scope)
             audit(actor, f"{kind}.pause", subject, _site_of(scope), {"reason": reason} if reason else {})
     return held
 
 
-def resume(scope: Scope, actor: Actor) -> bool:
+def resume(scope: PauseScope, actor: Actor) -> bool:
     """Let it go on; False if it was not paused."""
     with transaction.atomic():
-        released = release(scope)
+        released = delete_pause(scope)
         if released:
-            kind, subject = describe(scope)
+            kind, subject = describe_scope(scope)
             audit(actor, f"{kind}.resume", subject, _site_of(scope))
     return released
 
 
-def hold(scope: Scope, by: str, reason: str = "") -> Paused:
+def create_pause(scope: PauseScope, by: str, reason: str = "") -> PauseResult:
     """Pause it without a word in the audit log. Raises `BatchEnded`."""
     with transaction.atomic():
         if isinstance(scope, Batch):
-            _check_not_over(scope.id)
-        wanted = {"actor": by[:150], "reason": reason[:LONGEST_REASON]}
-        if not by.startswith(BY_SITE):
-            Pause.objects.filter(actor__startswith=BY_SITE, **_key(scope)).delete()
-        row, is_new = Pause.objects.get_or_create(**_key(scope), defaults=wanted)
+            _check_pausable(scope.id)
+        wanted = {"actor": by[:150], "reason": reason[:MAX_REASON_LENGTH]}
+        if not by.startswith(SITE_ACTOR_PREFIX):
+            Pause.objects.filter(actor__startswith=SITE_ACTOR_PREFIX, **_lookup(scope)).delete()
+        row, is_new = Pause.objects.get_or_create(**_lookup(scope), defaults=wanted)
         if is_new:
             # The moment is the database's.
             row.refresh_from_db(fields=["created_at"])
-    return Paused(row, is_new)
+    return PauseResult(row, is_new)
 
 
-def release(scope: Scope) -> bool:
+def delete_pause(scope: PauseScope) -> bool:
     """Let it go on without a word in the audit log; False if it was not paused."""
     with transaction.atomic():
-        released, _ = Pause.objects.filter(**_key(scope)).delete()
+        released, _ = Pause.objects.filter(**_lookup(scope)).delete()
         transaction.on_commit(bell.ring)
     return bool(released)
 
 
-def is_held_firmly(scope: Scope) -> bool:
+def is_paused_by_operator(scope: PauseScope) -> bool:
     """Whether an operator paused this very thing; it may be held back by another pause all the same."""
-    return Pause.objects.filter(**_key(scope)).exclude(actor__startswith=BY_SITE).exists()
+    return Pause.objects.filter(**_lookup(scope)).exclude(actor__startswith=SITE_ACTOR_PREFIX).exists()
 
 
-def scope_of(row: Pause) -> Scope:
+def scope_of(row: Pause) -> PauseScope:
     """Return what a pause covers."""
-    return row.site or row.batch or Queue(row.queue or "")
+    return row.site or row.batch or QueueName(row.queue or "")
 
 
-def describe(scope: Scope) -> tuple[str, str]:
+def describe_scope(scope: PauseScope) -> tuple[str, str]:
     """Return what kind of thing it is, and its id."""
     match scope:
         case Site():
@@ -111,22 +111,22 @@ def describe(scope: Scope) -> tuple[str, str]:
             return "queue", scope.value
 
 
-def in_force() -> QuerySet[Pause]:
+def active_pauses() -> QuerySet[Pause]:
     """Return all pauses, the latest first."""
     return Pause.objects.select_related("site", "batch__site").order_by("-created_at", "-id")
 
 
-def over_job(job: Job) -> QuerySet[Pause]:
+def pauses_of_job(job: Job) -> QuerySet[Pause]:
     """Return the pauses that hold back a queued job."""
     return Pause.objects.filter(Q(site=job.site_id) | Q(queue=job.queue) | Q(batch=job.batch_id, batch__isnull=False))
 
 
-def over_batch(batch: Batch) -> QuerySet[Pause]:
+def pauses_of_batch(batch: Batch) -> QuerySet[Pause]:
     """Return the pauses that hold back a batch."""
     return Pause.objects.filter(Q(batch=batch) | Q(site=batch.site_id) | Q(queue=BATCH_QUEUE))
 
 
-def held_back(batches: Sequence[Batch]) -> set[UUID]:
+def paused_batch_ids(batches: Sequence[Batch]) -> set[UUID]:
     """Return the ids of those of which nothing is begun, whether they are paused, or their site, or all batches."""
     under_way = [batch for batch in batches if batch.state in PAUSABLE]
     if not under_way:
@@ -137,14 +137,14 @@ def held_back(batches: Sequence[Batch]) -> set[UUID]:
     return {batch.id for batch in under_way if covered & {batch.id, batch.site_id, BATCH_QUEUE}}
 
 
-def _check_not_over(batch_id: UUID) -> None:
+def _check_pausable(batch_id: UUID) -> None:
     # Its end takes the pause away; whoever comes first of the two, none is left behind.
     state = Batch.objects.select_for_update(no_key=True).filter(id=batch_id).values_list("state", flat=True).get()
     if state not in PAUSABLE:
         raise BatchEnded(state)
 
 
-def _key(scope: Scope) -> dict[str, Any]:
+def _lookup(scope: PauseScope) -> dict[str, Any]:
     match scope:
         case Site():
             return {"site_id": scope.id}
@@ -154,5 +154,5 @@ def _key(scope: Scope) -> dict[str, Any]:
             return {"queue": scope.value}
 
 
-def _site_of(scope: Scope) -> Site | None:
+def _site_of(scope: PauseScope) -> Site | None:
     return scope.site if isinstance(scope, Batch) else scope if isinstance(scope, Site) else None

@@ -8,15 +8,15 @@ import msgspec
 from django.db.models import BinaryField
 from django.db.models.functions import Cast
 
-from core.crypto import CryptoError, Tampered, UnknownKey
+from core.crypto import CryptoError, TamperedCiphertext, UnknownEncryptionKey
 from jobs.errors import ErasedPayload, InvalidBody, UnreadablePayload
 from jobs.models import Job, JobKind
 from providers.dialects import anthropic, openai
-from providers.dialects.errors import InvalidRequest
-from providers.estimate import estimate_tokens
-from providers.types import Answer, Completion, InferenceRequest
+from providers.invalid_request import InvalidRequest
+from providers.token_estimation import estimate_input_tokens as estimate_tokens
+from providers.types import Completion, InferenceRequest, InferenceResponse
 
-#: What `encode` writes. A change of shape raises it, and adds the step from the version before to UPCASTERS.
+#: What `encode_body` writes. A change of shape raises it, and adds the step from the version before to UPCASTERS.
 PAYLOAD_VERSION = 1
 
 #: Step n turns a payload of version n + 1 into one of version n + 2.
@@ -25,7 +25,7 @@ UPCASTERS: Sequence[Callable[[dict[str, Any]], dict[str, Any]]] = ()
 PAYLOAD_FIELD = Job._meta.get_field("payload")
 
 #: So many bodies are in memory at most while those of many jobs are read; each may be a quarter of a megabyte.
-AT_ONCE = 10
+MAX_LOADED_BODIES = 10
 
 #: How the body of each kind is read.
 DECODERS: Mapping[str, Callable[[Mapping[str, Any]], InferenceRequest]] = {
@@ -35,12 +35,12 @@ DECODERS: Mapping[str, Callable[[Mapping[str, Any]], InferenceRequest]] = {
 }
 
 
-def encode(body: Mapping[str, Any]) -> bytes:
+def encode_body(body: Mapping[str, Any]) -> bytes:
     """Return the clear text of the sealed column."""
     return msgspec.json.encode(body)
 
 
-def body_of(job: Job) -> dict[str, Any]:
+def load_body(job: Job) -> dict[str, Any]:
     """Return the job's body in today's shape, reading it from the database.
 
     Raises:
@@ -55,10 +55,10 @@ def body_of(job: Job) -> dict[str, Any]:
         # It may have been erased after the job was read.
         job.refresh_from_db(fields=["erased_at"])
         raise ErasedPayload(job.erased_at) if job.erased_at else UnreadablePayload
-    return decode(clear, job.payload_version)
+    return decode_body(clear, job.payload_version)
 
 
-def open_body(sealed: bytes | None, version: int) -> dict[str, Any]:
+def unseal_body(sealed: bytes | None, version: int) -> dict[str, Any]:
     """Return a body from the sealed column's bytes.
 
     Raises:
@@ -68,12 +68,12 @@ def open_body(sealed: bytes | None, version: int) -> dict[str, Any]:
     if sealed is None:
         raise UnreadablePayload
     try:
-        return decode(PAYLOAD_FIELD.unseal(sealed), version)
-    except Tampered as error:
+        return decode_body(PAYLOAD_FIELD.decrypt(sealed), version)
+    except TamperedCiphertext as error:
         raise UnreadablePayload from error
 
 
-def decode(clear: bytes, version: int) -> dict[str, Any]:
+def decode_body(clear: bytes, version: int) -> dict[str, Any]:
     """Return a body in today's shape, whichever version it was stored in. Raises `UnreadablePayload`."""
     try:
         body = msgspec.json.decode(clear, type=dict[str, Any])
@@ -98,7 +98,7 @@ def to_request(kind: str, body: Mapping[str, Any]) -> InferenceRequest:
         raise InvalidBody(error.message, error.param) from error
 
 
-def encode_answer(kind: str, body: Mapping[str, Any], answer: Answer, created: int) -> bytes:
+def encode_answer(kind: str, body: Mapping[str, Any], answer: InferenceResponse, created: int) -> bytes:
     """Return the answer as JSON in the wire of the job's kind, in the form its body asked for."""
     if isinstance(answer, Completion) and answer.body:
         # It was asked for as a whole, for only its own dialect can say it.
@@ -106,7 +106,7 @@ def encode_answer(kind: str, body: Mapping[str, Any], answer: Answer, created: i
     return msgspec.json.encode(_to_wire(kind, body, answer, created))
 
 
-def _to_wire(kind: str, body: Mapping[str, Any], answer: Answer, created: int) -> dict[str, Any]:
+def _to_wire(kind: str, body: Mapping[str, Any], answer: InferenceResponse, created: int) -> dict[str, Any]:
     if isinstance(answer, Completion):
         if kind == JobKind.MESSAGES:
             return anthropic.encode_completion(answer)
@@ -117,13 +117,13 @@ def _to_wire(kind: str, body: Mapping[str, Any], answer: Answer, created: int) -
 def estimate_input_tokens(job_ids: Sequence[UUID]) -> dict[UUID, int]:
     """Return about how many tokens these jobs' prompts have, for calls whose usage was never said."""
     jobs = Job.objects.filter(id__in=job_ids).annotate(sealed=Cast("payload", BinaryField()))
-    rows = jobs.values_list("id", "kind", "payload_version", "sealed").iterator(chunk_size=AT_ONCE)
+    rows = jobs.values_list("id", "kind", "payload_version", "sealed").iterator(chunk_size=MAX_LOADED_BODIES)
     return {job_id: _estimate(kind, sealed, version) for job_id, kind, version, sealed in rows}
 
 
 def _estimate(kind: str, sealed: memoryview | None, version: int) -> int:
     try:
-        return estimate_tokens(to_request(kind, open_body(None if sealed is None else bytes(sealed), version)))
-    except (InvalidBody, UnreadablePayload, UnknownKey):
+        return estimate_tokens(to_request(kind, unseal_body(None if sealed is None else bytes(sealed), version)))
+    except (InvalidBody, UnreadablePayload, UnknownEncryptionKey):
         # It was taken once, so it had some; that its number is not known must not keep the job from being swept.
         return 1

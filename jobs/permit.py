@@ -9,7 +9,7 @@ from inference.permit import Permitted, permit
 from inference.routing import first_provider
 from jobs.errors import InvalidBody
 from jobs.payload import to_request
-from providers.dialects.errors import InvalidRequest
+from providers.invalid_request import InvalidRequest
 from providers.types import ChatRequest, InferenceRequest
 from tenants.grant import Grant
 from tenants.models import Site
@@ -44,7 +44,7 @@ def permit_body(site: Site, grant: Grant, kind: str, body: Mapping[str, Any]) ->
     """
     request = to_request(kind, body)
     try:
-        permitted = permit(request, site, grant, routing.current())
+        permitted = permit(request, site, grant, routing.get_routing())
     except InvalidRequest as error:
         raise InvalidBody(error.message, error.param) from error
     return PermittedBody(_with_bound_of(permitted.request, request, body), permitted)

@@ -18,7 +18,7 @@ from metering.models import UsageEvent
 from tenants.models import Site
 
 #: Asks for the jobs that came one by one.
-NO_BATCH = "none"
+WITHOUT_BATCH = "none"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +31,12 @@ class JobFilter:
     idempotency_key: str | None = None
     created_after: datetime | None = None
     created_before: datetime | None = None
-    #: A batch's public id, or `NO_BATCH`.
+    #: A batch's public id, or `WITHOUT_BATCH`.
     batch_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class AttemptAccount:
+class AttemptHistory:
     """One attempt and the calls it made, in order."""
 
     attempt: Attempt
@@ -44,15 +44,15 @@ class AttemptAccount:
 
 
 @dataclass(frozen=True, slots=True)
-class JobAccount:
+class JobHistory:
     """Everything that was done for a job. `billed` is the call that is paid for, if there was one."""
 
-    attempts: tuple[AttemptAccount, ...]
+    attempts: tuple[AttemptHistory, ...]
     billed: UsageEvent | None
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class JobProgress:
     """How far a job has come."""
 
     state: str
@@ -62,18 +62,18 @@ class Standing:
     error_message: str = ""
 
     @property
-    def is_over(self) -> bool:
+    def is_terminal(self) -> bool:
         return self.state in TERMINAL_STATES
 
 
-def standing_of(job: Job) -> Standing:
-    return Standing(job.state, job.attempt, job.error_code, job.error_message)
+def progress_of(job: Job) -> JobProgress:
+    return JobProgress(job.state, job.attempt, job.error_code, job.error_message)
 
 
-def standings_of(job_ids: Sequence[UUID]) -> dict[UUID, Standing]:
+def progress_by_id(job_ids: Sequence[UUID]) -> dict[UUID, JobProgress]:
     """Return how far these jobs have come, whosever they are."""
     jobs = Job.objects.filter(id__in=job_ids).only("state", "attempt", "error_code", "error_message")
-    return {job.id: standing_of(job) for job in jobs}
+    return {job.id: progress_of(job) for job in jobs}
 
 
 def raw_result_of(job: Job) -> bytes | None:
@@ -107,20 +107,20 @@ def list_jobs(site: Site, wanted: JobFilter, *, after: str | None, limit: int) -
         # Ids are made in order of time, so the id itself is the cursor.
         jobs = jobs.filter(id__lt=find_job(site, after).id)
     # The sealed columns are not listed, so they are not read either.
-    return list(jobs.select_related("replay_of").defer("payload", "result").order_by("-id")[:limit])
+    return list(jobs.select_related("retry_of").defer("payload", "result").order_by("-id")[:limit])
 
 
-def account_of(job: Job) -> JobAccount:
+def history_of(job: Job) -> JobHistory:
     """Return the attempts at a job with their calls."""
     calls: dict[int | None, list[UsageEvent]] = defaultdict(list)
     for event in UsageEvent.objects.filter(site_id=job.site_id, job_id=job.id).order_by("attempt", "call"):
         calls[event.attempt].append(event)
     attempts = Attempt.objects.filter(job=job).order_by("number")
     billed = next((event for events in calls.values() for event in events if event.billable), None)
-    return JobAccount(tuple(AttemptAccount(a, tuple(calls[a.number])) for a in attempts), billed)
+    return JobHistory(tuple(AttemptHistory(a, tuple(calls[a.number])) for a in attempts), billed)
 
 
-def billed_of(jobs: Sequence[Job]) -> dict[UUID, UsageEvent]:
+def billed_calls_of(jobs: Sequence[Job]) -> dict[UUID, UsageEvent]:
     """Return the call that is billed for each of these jobs of one site, as far as there is one."""
     if not jobs:
         return {}
@@ -137,7 +137,7 @@ def result_of(job: Job) -> dict[str, Any] | None:
 def _of_batch(site: Site, batch_id: str | None) -> Q:
     if batch_id is None:
         return Q()
-    return Q(batch=None) if batch_id == NO_BATCH else Q(batch=find_batch(site, batch_id).id)
+    return Q(batch=None) if batch_id == WITHOUT_BATCH else Q(batch=find_batch(site, batch_id).id)
 
 
 def _to_lookups(wanted: JobFilter) -> dict[str, Any]:

@@ -14,11 +14,11 @@ from tenants.models import Site
 log = structlog.get_logger(__name__)
 
 #: So many jobs in one transaction: their locks are short, and so is each statement.
-ROWS = 500
+ROWS_PER_TRANSACTION = 500
 #: So many transactions in one round, whose worker has other things to do. What is left is for the next.
-MOST_TRANSACTIONS = 40
+MAX_TRANSACTIONS = 40
 #: A century; Postgres cannot reckon back without end.
-MOST_DAYS = 36_500
+MAX_DAYS = 36_500
 #: Any number that no other advisory lock of this database uses.
 RETENTION_LOCK = 0x4E49_4752
 
@@ -50,7 +50,7 @@ UPDATE jobs_job job SET payload = NULL, result = NULL, error_message = '', erase
 """.replace("{sites}", SITES)
 
 # Files that expired, and those without an expiry (outputs of batches) that the site's time is over.
-FILES = """
+EXPIRED_FILES = """
 WITH site AS MATERIALIZED ({sites})
 SELECT file.id FROM jobs_file file LEFT JOIN site ON site.id = file.site_id
  WHERE (file.expires_at <= now()
@@ -61,27 +61,27 @@ SELECT file.id FROM jobs_file file LEFT JOIN site ON site.id = file.site_id
 
 
 @dataclass(frozen=True, slots=True)
-class Erased:
+class RetentionReport:
     """What a round did."""
 
     jobs: int = 0
     files: int = 0
 
 
-def tend() -> Erased:
+def run_retention() -> RetentionReport:
     """Do one round, and note what it did. To be called about once a minute, by any worker."""
-    erased = erase()
-    if erased != Erased():
+    erased = purge_expired()
+    if erased != RetentionReport():
         log.info("retention_erased", jobs=erased.jobs, files=erased.files)
     return erased
 
 
-def erase() -> Erased:
+def purge_expired() -> RetentionReport:
     """Erase prompts, answers and files whose time is over: some thousands at most, and none if another is at it."""
-    return Erased(jobs=_erase_jobs(), files=_remove_files())
+    return RetentionReport(jobs=_erase_jobs(), files=_remove_files())
 
 
-def days_of(site: Site) -> int:
+def retention_days_of(site: Site) -> int:
     """Return after how many days the site's prompts and answers are erased; 0: never."""
     days: int = settings.JOB_RETENTION_DAYS if site.retention_days is None else site.retention_days
     return days
@@ -89,34 +89,34 @@ def days_of(site: Site) -> int:
 
 def _erase_jobs() -> int:
     erased = 0
-    for _ in range(MOST_TRANSACTIONS):
-        found = _erase_some()
+    for _ in range(MAX_TRANSACTIONS):
+        found = _erase_chunk()
         erased += found
-        if found < ROWS:
+        if found < ROWS_PER_TRANSACTION:
             break
     return erased
 
 
-def _erase_some() -> int:
+def _erase_chunk() -> int:
     with transaction.atomic(), connection.cursor() as cursor:
-        if not _is_alone(cursor):
+        if not _try_lock(cursor):
             return 0
-        cursor.execute(ERASE, _values(ROWS))
+        cursor.execute(ERASE, _values(ROWS_PER_TRANSACTION))
         return int(cursor.rowcount)
 
 
 def _values(rows: int) -> dict[str, int]:
-    return {"days": settings.JOB_RETENTION_DAYS, "most_days": MOST_DAYS, "rows": rows}
+    return {"days": settings.JOB_RETENTION_DAYS, "most_days": MAX_DAYS, "rows": rows}
 
 
-def _is_alone(cursor: CursorWrapper) -> bool:
+def _try_lock(cursor: CursorWrapper) -> bool:
     cursor.execute("SELECT pg_try_advisory_xact_lock(%s)", [RETENTION_LOCK])
     return bool(cursor.fetchone()[0])
 
 
 def _remove_files() -> int:
     with connection.cursor() as cursor:
-        cursor.execute(FILES, _values(MOST_TRANSACTIONS))
+        cursor.execute(EXPIRED_FILES, _values(MAX_TRANSACTIONS))
         over = [file_id for (file_id,) in cursor.fetchall()]
     return sum(map(_remove, over))
 

@@ -14,7 +14,7 @@ from core import clock
 from core.crash import CrashPoint, crash_point
 from jobs.errors import IdempotencyConflict, InvalidTime
 from jobs.models import Job, JobKind
-from jobs.payload import PAYLOAD_VERSION, encode
+from jobs.payload import PAYLOAD_VERSION, encode_body
 from jobs.permit import PermittedBody, permit_body
 from jobs.tasks import bell
 from tenants.grant import UNRESTRICTED, Grant
@@ -25,7 +25,7 @@ IDEMPOTENCY_CONSTRAINT = "one_job_per_site_and_idempotency_key"
 
 
 @dataclass(frozen=True, slots=True)
-class Submission:
+class JobSubmission:
     """What a site wants done. `body` is a request in the wire of its kind."""
 
     kind: JobKind
@@ -41,14 +41,14 @@ class Submission:
 
 
 @dataclass(frozen=True, slots=True)
-class Submitted:
+class SubmittedJob:
     """The job, and whether this submit made it (or found it by its idempotency key)."""
 
     job: Job
     created: bool
 
 
-def submit(site: Site, wanted: Submission) -> Submitted:
+def submit(site: Site, wanted: JobSubmission) -> SubmittedJob:
     """Store the job and ring; return it. After this returns the job will end, whatever happens.
 
     Raises:
@@ -60,19 +60,19 @@ def submit(site: Site, wanted: Submission) -> Submitted:
         IdempotencyConflict: the key was used for another request.
     """
     # First of all: what was accepted once is not refused when it is repeated, whatever has changed since.
-    if found := _find_same(site, wanted):
-        return Submitted(found, created=False)
+    if found := _find_duplicate(site, wanted):
+        return SubmittedJob(found, created=False)
     _check_times(wanted)
     return _store(site, wanted, _to_row(site, wanted, permit_body(site, wanted.grant, wanted.kind, wanted.body)))
 
 
-def _check_times(wanted: Submission) -> None:
+def _check_times(wanted: JobSubmission) -> None:
     earliest = max(filter(None, (clock.now(), wanted.available_at)))
     if wanted.expires_at is not None and wanted.expires_at <= earliest:
         raise InvalidTime("Must be in the future, and after available_at.", "expires_at")
 
 
-def _to_row(site: Site, wanted: Submission, permitted: PermittedBody) -> Job:
+def _to_row(site: Site, wanted: JobSubmission, permitted: PermittedBody) -> Job:
     given = {"available_at": wanted.available_at} if wanted.available_at else {}
     return Job(
         site=site,
@@ -82,7 +82,7 @@ def _to_row(site: Site, wanted: Submission, permitted: PermittedBody) -> Job:
         priority=wanted.priority,
         idempotency_key=wanted.idempotency_key,
         request_hash=request_hash(wanted),
-        payload=encode(permitted.body),
+        payload=encode_body(permitted.body),
         payload_version=PAYLOAD_VERSION,
         metadata=wanted.metadata,
         request_id=wanted.request_id,
@@ -92,7 +92,7 @@ def _to_row(site: Site, wanted: Submission, permitted: PermittedBody) -> Job:
     )
 
 
-def request_hash(wanted: Submission) -> bytes:
+def request_hash(wanted: JobSubmission) -> bytes:
     """Return SHA-256 of what was asked for, whatever the order of its keys."""
     what = (
         wanted.kind,
@@ -106,23 +106,23 @@ def request_hash(wanted: Submission) -> bytes:
     return hashlib.sha256(msgspec.json.encode(what, order="sorted")).digest()
 
 
-def _store(site: Site, wanted: Submission, row: Job) -> Submitted:
+def _store(site: Site, wanted: JobSubmission, row: Job) -> SubmittedJob:
     if wanted.idempotency_key is None:
         # Nothing can clash, and one statement is a transaction of its own: two round trips to Postgres fewer.
         crash_point(CrashPoint.BEFORE_COMMIT)
         _insert(row)
-        return Submitted(row, created=True)
+        return SubmittedJob(row, created=True)
     try:
         with transaction.atomic():
             _insert(row)
             crash_point(CrashPoint.BEFORE_COMMIT)
     except IntegrityError as error:
         # The unique (site, key) decides between two submits at once; whoever came second finds the first.
-        found = _find_same(site, wanted) if IDEMPOTENCY_CONSTRAINT in str(error) else None
+        found = _find_duplicate(site, wanted) if IDEMPOTENCY_CONSTRAINT in str(error) else None
         if found is None:
             raise
-        return Submitted(found, created=False)
-    return Submitted(row, created=True)
+        return SubmittedJob(found, created=False)
+    return SubmittedJob(row, created=True)
 
 
 def _insert(row: Job) -> None:
@@ -131,7 +131,7 @@ def _insert(row: Job) -> None:
     transaction.on_commit(bell.ring)
 
 
-def _find_same(site: Site, wanted: Submission) -> Job | None:
+def _find_duplicate(site: Site, wanted: JobSubmission) -> Job | None:
     """Return the job that was made under the key. Raises `IdempotencyConflict` if another one was asked for then."""
     if wanted.idempotency_key is None:
         return None

@@ -9,9 +9,9 @@ from pytest_django import DjangoDbBlocker
 
 from inference import routing
 from metering import prices
-from tenants import directory
-from tenants.admission import rules
+from tenants import cached_lookups
 from tenants.models import Site
+from tenants.rate_limiting import rules
 from tests.factories import make_site
 from tests.polling import wait_for
 from tests.tables import empty_tables
@@ -65,10 +65,10 @@ def _tables_are_emptied_quickly() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def _nothing_is_remembered() -> None:
     """What this process keeps of sites and routes does not outlive a test's database."""
-    directory.forget_all()
-    rules.forget()
-    routing.forget()
-    prices.forget()
+    cached_lookups.clear_caches()
+    rules.clear_cache()
+    routing.invalidate_cache()
+    prices.clear_cache()
 
 
 @pytest.fixture(scope="session", autouse=True)

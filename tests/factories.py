@@ -5,7 +5,7 @@ from typing import Any
 
 from django.db.models.functions import Now
 
-from inference.models import ProviderAccount, Route, Target
+from inference.models import ProviderAccount, Route, RouteTarget
 from jobs.models import Batch, File, FileChunk, Job
 from tenants.models import Site
 
@@ -25,7 +25,7 @@ def make_route(model: str, *targets: tuple[ProviderAccount, str]) -> Route:
     """A route whose targets are asked in the order given."""
     route = Route.objects.create(model=model)
     for position, (provider, upstream_model) in enumerate(targets, 1):
-        Target.objects.create(route=route, provider=provider, upstream_model=upstream_model, position=position)
+        RouteTarget.objects.create(route=route, provider=provider, upstream_model=upstream_model, position=position)
     return route
 
 

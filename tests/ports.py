@@ -3,10 +3,10 @@
 import atexit
 from contextlib import ExitStack
 
-from nightdesk.local.ports import Ports
+from devstack.ports import PortReservations
 
 _until_the_end = ExitStack()
-_held = _until_the_end.enter_context(Ports())
+_held = _until_the_end.enter_context(PortReservations())
 atexit.register(_until_the_end.close)
 
 

@@ -18,9 +18,9 @@ sys.path.append(str(ROOT / "platform"))
 
 import pytest  # noqa: E402 (the path comes first)
 
+from devstack.postgres import postgres_server  # noqa: E402
+from devstack.valkey import valkey_server  # noqa: E402
 from nightdesk import env  # noqa: E402
-from nightdesk.local.postgres import postgres_server  # noqa: E402
-from nightdesk.local.valkey import valkey_server  # noqa: E402
 from tests.ports import own_port  # noqa: E402
 
 _servers = ExitStack()
@@ -31,7 +31,7 @@ atexit.register(_servers.close)
 @pytest.hookimpl(tryfirst=True)
 def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
     """Start what is not given, and tell the settings where it is."""
-    env.put(
+    env.set_variables(
         {
             "ENCRYPTION_KEYS": "test:" + base64.b64encode(b"a key of the tests, 32 bytes big").decode(),
             "SECRET_KEY": "a key of the tests",
@@ -46,12 +46,12 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
     # Nobody's certificate is trusted. Whoever makes a client of HTTP would read the whole world's, 20 ms each time, and
     # who polls with one makes many. What is tried over TLS brings its own.
     (folder / "certificates").mkdir()
-    env.put({"SSL_CERT_FILE": "", "SSL_CERT_DIR": str(folder / "certificates")})
-    if env.given("DATABASE_URL") and env.given("REDIS_URL") or _only_hands_out(early_config):
+    env.set_variables({"SSL_CERT_FILE": "", "SSL_CERT_DIR": str(folder / "certificates")})
+    if env.optional("DATABASE_URL") and env.optional("REDIS_URL") or _only_hands_out(early_config):
         return
     postgres = _servers.enter_context(postgres_server(folder / "postgres", own_port(), durable=False))
     valkey = _servers.enter_context(valkey_server(folder / "valkey", own_port(), durable=False))
-    env.put({"DATABASE_URL": postgres.url, "REDIS_URL": valkey.url})
+    env.set_variables({"DATABASE_URL": postgres.url, "REDIS_URL": valkey.url})
 
 
 def pytest_collection(session: pytest.Session) -> None:
@@ -68,7 +68,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 def _only_hands_out(config: pytest.Config) -> bool:
     """Say whether this is the process of pytest-xdist that runs no test itself."""
-    return bool(getattr(config.known_args_namespace, "numprocesses", None)) and not env.given("PYTEST_XDIST_WORKER")
+    return bool(getattr(config.known_args_namespace, "numprocesses", None)) and not env.optional("PYTEST_XDIST_WORKER")
 
 
 @pytest.hookimpl(trylast=True)

@@ -11,8 +11,8 @@ from typing import Any
 from urllib.parse import urlencode
 from urllib.request import Request, urlopen
 
+from devstack.program import Program, launch, stop
 from nightdesk import env
-from nightdesk.local.program import Program, launch, stop
 from tests.polling import wait_for
 
 STDERR = 2
@@ -77,7 +77,7 @@ def start_simulator(port: int | None = None, journal: Path | None = None) -> Ite
     keeping = () if journal is None else ("--journal", str(journal))
     command = (sys.executable, "-m", "simulator", "--port", str(port or 0), *keeping)
     # `-m` looks in the current folder first, so the path need not be told.
-    program = Program("simulator", command, env.merged({}), PLATFORM, grace_seconds=SECONDS_TO_STOP)
+    program = Program("simulator", command, env.child_environment({}), PLATFORM, grace_seconds=SECONDS_TO_STOP)
     with launch(program, subprocess.PIPE, STDERR) as process:
         try:
             yield SimulatorProcess(_address(process), process)

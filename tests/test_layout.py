@@ -116,7 +116,7 @@ def test_the_example_environment_lists_every_variable_with_its_default() -> None
         if line.startswith("#") and not line.startswith("# ") and "=" in line
     )
 
-    assert listed == env.ASKED
+    assert listed == env.READ_VARIABLES
 
 
 def _attributes(path: Path) -> Iterator[str]:

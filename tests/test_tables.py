@@ -15,7 +15,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 def test_rows_go_whatever_points_at_them_and_the_audit_log_too() -> None:
     site = make_site()
-    make_job(site, batch=make_batch(site), replay_of=make_job(site))
+    make_job(site, batch=make_batch(site), retry_of=make_job(site))
     AuditEntry.objects.create(actor="ada", action="tests", subject="bakery", site=site)
 
     empty_tables()

@@ -14,24 +14,25 @@ from django.http import HttpRequest
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from core import clock, theme
-from core.admin import DeskAdmin, PeriodFilter, ReadOnlyAdmin
-from core.display import age, duration, moment
-from core.guarded_http import MAX_URL_LENGTH
+from core import clock
+from core.admin_ui import theme
+from core.admin_ui.model_admin import BoundedModelAdmin, PeriodFilter, ReadOnlyAdmin
+from core.humanize import format_age, format_duration, format_moment
 from core.ids import InvalidId, from_public
+from core.ssrf_guard import MAX_URL_LENGTH
 from tenants.audit import audit
 from tenants.staff import actor_of
 from webhooks.endpoints import (
-    check_room,
-    check_wishes,
+    check_endpoint_limit,
     create_endpoint,
     disable_endpoint,
     enable_endpoint,
     rotate_secret,
+    validate_endpoint,
 )
 from webhooks.errors import WebhookError
+from webhooks.event_types import EVENT_TYPES
 from webhooks.models import Delivery, DeliveryAttempt, DeliveryState, Endpoint, EndpointSecret, Event
-from webhooks.types import EVENT_TYPES
 
 NOTHING = "–"
 STATE_COLORS = {
@@ -39,10 +40,10 @@ STATE_COLORS = {
     DeliveryState.DELIVERED: "success",
     DeliveryState.EXHAUSTED: "danger",
 }
-ID_HELP = "a whole id: dlv_…, evt_…, ep_…, or of what it is about (job_…)"
+ID_HELP = "full id: dlv_…, evt_…, ep_…, or of the subject (job_…)"
 
 
-def any_id(text: str) -> UUID | None:
+def parse_any_id(text: str) -> UUID | None:
     """Read a public id of whatever kind; None for other text."""
     try:
         return from_public(text.rpartition("_")[0], text)
@@ -50,7 +51,7 @@ def any_id(text: str) -> UUID | None:
         return None
 
 
-def shown_id(public_id: str) -> SafeString:
+def format_id(public_id: str) -> SafeString:
     return format_html('<span class="nd-id">{}</span>', public_id)
 
 
@@ -63,7 +64,7 @@ class EndpointForm(forms.ModelForm):  # type: ignore[type-arg] # generic in the 
         choices=[(name, f"{name}: {meaning}") for name, meaning in EVENT_TYPES.items()],
         required=False,
         widget=forms.CheckboxSelectMultiple,
-        help_text="None chosen means all, those of later releases included.",
+        help_text="Select none to receive all events, including types added in later releases.",
     )
 
     class Meta:
@@ -74,9 +75,9 @@ class EndpointForm(forms.ModelForm):  # type: ignore[type-arg] # generic in the 
         wanted: dict[str, Any] = super().clean() or {}
         try:
             if "url" in wanted:
-                check_wishes(wanted["url"], wanted.get("event_types", ()))
+                validate_endpoint(wanted["url"], wanted.get("event_types", ()))
             if self.instance._state.adding and "site" in wanted:
-                check_room(wanted["site"])
+                check_endpoint_limit(wanted["site"])
         except WebhookError as error:
             raise ValidationError(str(error)) from error
         return wanted
@@ -101,7 +102,7 @@ class SecretInline(theme.TabularInline[EndpointSecret, Endpoint]):
 
 
 @admin.register(Endpoint)
-class EndpointAdmin(DeskAdmin[Endpoint]):
+class EndpointAdmin(BoundedModelAdmin[Endpoint]):
     form = EndpointForm
     list_display = ("endpoint", "site", "url", "shown_state", "wants", "pending", "exhausted")
     list_filter = (("site", theme.RelatedFilter), ("is_enabled", theme.BooleanFilter))
@@ -122,7 +123,7 @@ class EndpointAdmin(DeskAdmin[Endpoint]):
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Endpoint], search_term: str
     ) -> tuple[QuerySet[Endpoint], bool]:
-        if (wanted := any_id(search_term.strip())) is not None:
+        if (wanted := parse_any_id(search_term.strip())) is not None:
             return queryset.filter(id=wanted), False
         return super().get_search_results(request, queryset, search_term)
 
@@ -153,9 +154,9 @@ class EndpointAdmin(DeskAdmin[Endpoint]):
 
     @admin.display(description="Endpoint", ordering="id")
     def endpoint(self, endpoint: Endpoint) -> SafeString:
-        return shown_id(endpoint.public_id)
+        return format_id(endpoint.public_id)
 
-    @theme.labeled("State", {"on": "success", "off": "warning", "stopped": "danger"})
+    @theme.badge_column("State", {"on": "success", "off": "warning", "stopped": "danger"})
     def shown_state(self, endpoint: Endpoint) -> tuple[str, str]:
         if endpoint.is_enabled:
             return "on", "Enabled"
@@ -169,7 +170,7 @@ class EndpointAdmin(DeskAdmin[Endpoint]):
     def pending(self, endpoint: Endpoint) -> str:
         return f"{getattr(endpoint, 'pending', 0):,}"
 
-    @admin.display(description="Given up")
+    @admin.display(description="Failed")
     def exhausted(self, endpoint: Endpoint) -> str:
         return f"{getattr(endpoint, 'exhausted', 0):,}"
 
@@ -203,7 +204,7 @@ class EndpointAdmin(DeskAdmin[Endpoint]):
         self.message_user(request, f"{verb.capitalize()}: {count} endpoint{'' if count == 1 else 's'}.")
 
     def _show(self, request: HttpRequest, endpoint: Endpoint, secret: str) -> None:
-        text = "The secret of {}, shown this once: {}"
+        text = "Secret of {} (shown only once): {}"
         self.message_user(request, format_html(text, endpoint.public_id, secret), messages.WARNING)
 
 
@@ -244,17 +245,19 @@ class EventAdmin(ReadOnlyAdmin[Event]):
         self, request: HttpRequest, queryset: QuerySet[Event], search_term: str
     ) -> tuple[QuerySet[Event], bool]:
         word = search_term.strip()
-        if (wanted := any_id(word)) is not None:
+        if (wanted := parse_any_id(word)) is not None:
             return queryset.filter(Q(id=wanted) | Q(subject_id=wanted)), False
         return (queryset.filter(type=word) if word else queryset), False
 
     @admin.display(description="Event", ordering="id")
     def event(self, event: Event) -> SafeString:
-        return shown_id(event.public_id)
+        return format_id(event.public_id)
 
     @admin.display(description="Age")
     def shown_age(self, event: Event) -> SafeString:
-        return format_html('<span title="{}">{}</span>', moment(event.created_at), age(event.created_at, clock.now()))
+        return format_html(
+            '<span title="{}">{}</span>', format_moment(event.created_at), format_age(event.created_at, clock.now())
+        )
 
 
 # Deliveries
@@ -322,15 +325,15 @@ class DeliveryAdmin(ReadOnlyAdmin[Delivery]):
         word = search_term.strip()
         if not word:
             return queryset, False
-        wanted = any_id(word)
+        wanted = parse_any_id(word)
         meant = Q(id=wanted) | Q(event=wanted) | Q(endpoint=wanted) | Q(event__subject_id=wanted)
         return (queryset.none() if wanted is None else queryset.filter(meant)), False
 
     @admin.display(description="Delivery", ordering="id")
     def delivery(self, delivery: Delivery) -> SafeString:
-        return shown_id(delivery.public_id)
+        return format_id(delivery.public_id)
 
-    @theme.labeled("State", STATE_COLORS)
+    @theme.badge_column("State", STATE_COLORS)
     def shown_state(self, delivery: Delivery) -> tuple[str, str]:
         return delivery.state, delivery.get_state_display()
 
@@ -347,4 +350,4 @@ class DeliveryAdmin(ReadOnlyAdmin[Delivery]):
         if delivery.due_at is None:
             return NOTHING
         left = delivery.due_at - clock.now()
-        return f"in {duration(left)}" if left.total_seconds() > 0 else "now"
+        return f"in {format_duration(left)}" if left.total_seconds() > 0 else "now"

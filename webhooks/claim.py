@@ -9,7 +9,7 @@ from django.db import connection
 
 
 @dataclass(frozen=True, slots=True)
-class Claimed:
+class ClaimedDelivery:
     """One attempt at a delivery, with everything it needs. (delivery, attempt) is the fencing token."""
 
     delivery_id: UUID
@@ -57,11 +57,11 @@ JOIN webhooks_event AS event ON event.id = claimed.event_id
 """
 
 
-def claim_due(limit: int, lease: timedelta) -> list[Claimed]:
+def claim_due(limit: int, lease: timedelta) -> list[ClaimedDelivery]:
     """Begin an attempt at up to `limit` due deliveries, the longest due first.
 
     Nothing else remembers the attempt: if this process dies, the delivery is due again when the lease is over.
     """
     with connection.cursor() as cursor:
         cursor.execute(CLAIM, {"limit": limit, "lease": lease.total_seconds()})
-        return [Claimed(*row) for row in cursor.fetchall()]
+        return [ClaimedDelivery(*row) for row in cursor.fetchall()]

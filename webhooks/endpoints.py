@@ -7,19 +7,19 @@ from django.db import transaction
 from django.db.models import F, Q, QuerySet
 from django.db.models.functions import Least, Now
 
-from core.guarded_http import RefusedUrl, check_url
 from core.signing import new_webhook_secret
+from core.ssrf_guard import RejectedUrl, check_url
 from tenants.models import Site
 from webhooks import settle
 from webhooks.errors import TooManyEndpoints, UnknownEventType, UnsafeUrl
+from webhooks.event_types import EVENT_TYPES
 from webhooks.models import Endpoint, EndpointSecret
-from webhooks.reach import webhook_reach
-from webhooks.types import EVENT_TYPES
+from webhooks.network_policy import webhook_network_policy
 
 MAX_ENDPOINTS = 20
 #: Each one signs every delivery, and receivers look at no more than 16 signatures.
 MAX_LIVE_SECRETS = 10
-OVERLAP = timedelta(hours=24)
+ROTATION_OVERLAP = timedelta(hours=24)
 
 
 @transaction.atomic
@@ -31,28 +31,28 @@ def create_endpoint(
     Raises:
         UnsafeUrl, UnknownEventType, TooManyEndpoints: nothing was stored.
     """
-    check_wishes(url, event_types)
+    validate_endpoint(url, event_types)
     # The site's row is the lock that makes the count true.
     Site.objects.select_for_update(no_key=True).get(id=site.id)
-    check_room(site)
+    check_endpoint_limit(site)
     endpoint = Endpoint.objects.create(
         site=site, url=url, description=description, event_types=list(dict.fromkeys(event_types))
     )
     return endpoint, _add_secret(endpoint)
 
 
-def check_wishes(url: str, event_types: Sequence[str]) -> None:
+def validate_endpoint(url: str, event_types: Sequence[str]) -> None:
     """Raise `UnsafeUrl` or `UnknownEventType` for what can never be delivered."""
     try:
-        check_url(url, webhook_reach())
-    except RefusedUrl as error:
+        check_url(url, webhook_network_policy())
+    except RejectedUrl as error:
         raise UnsafeUrl(str(error)) from error
     for event_type in event_types:
         if event_type not in EVENT_TYPES:
             raise UnknownEventType(event_type, list(EVENT_TYPES))
 
 
-def check_room(site: Site) -> None:
+def check_endpoint_limit(site: Site) -> None:
     """Raise `TooManyEndpoints` if the site has as many as it may."""
     if Endpoint.objects.filter(site=site).count() >= MAX_ENDPOINTS:
         raise TooManyEndpoints(MAX_ENDPOINTS)
@@ -64,7 +64,7 @@ def list_endpoints(site: Site) -> QuerySet[Endpoint]:
 
 
 @transaction.atomic
-def rotate_secret(endpoint: Endpoint, overlap: timedelta = OVERLAP) -> str:
+def rotate_secret(endpoint: Endpoint, overlap: timedelta = ROTATION_OVERLAP) -> str:
     """Return a new secret, shown this once. Both sign until the overlap is over; a leaked one gets none."""
     Endpoint.objects.select_for_update(no_key=True).get(id=endpoint.id)
     live = endpoint.secrets.filter(Q(expires_at=None) | Q(expires_at__gt=Now()))

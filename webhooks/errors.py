@@ -25,7 +25,7 @@ class UnknownEventType(WebhookError):
 
 class TooManyEndpoints(WebhookError):
     def __init__(self, limit: int) -> None:
-        super().__init__(f"A site has at most {limit} webhook endpoints. Delete one first.")
+        super().__init__(f"A site has at most {limit} webhook endpoints.")
         self.limit = limit
 
 

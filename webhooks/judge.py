@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TypeAlias
 
-from core.guarded_http import Answer, NoAnswer
+from core.ssrf_guard import CappedResponse, NoResponse
 
 #: The wait before each attempt; it is spread by a fifth to both sides. The last ends some 76 hours after the first.
-SCHEDULE = (
+RETRY_SCHEDULE = (
     timedelta(0),
     timedelta(seconds=5),
     timedelta(minutes=5),
@@ -21,9 +21,9 @@ SCHEDULE = (
     timedelta(hours=20),
     timedelta(hours=24),
 )
-SPREAD = 0.2
+JITTER = 0.2
 #: A receiver may ask for more time than the schedule has, but not for more than this.
-LONGEST_WAIT = timedelta(hours=24)
+MAX_BACKOFF = timedelta(hours=24)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,64 +32,66 @@ class Delivered:
 
 
 @dataclass(frozen=True, slots=True)
-class RetryIn:
+class RetryDelivery:
     delay: timedelta
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
-class GaveUp:
+class DeliveryExhausted:
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
-class Gone:
+class EndpointGone:
     """The receiver wants nothing more, now or later."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
-class Canceled:
+class DeliveryCanceled:
     """Nothing was sent, for nobody wants it any more."""
 
     reason: str
 
 
-Outcome: TypeAlias = Delivered | RetryIn | GaveUp | Gone | Canceled
+DeliveryOutcome: TypeAlias = Delivered | RetryDelivery | DeliveryExhausted | EndpointGone | DeliveryCanceled
 
 
-def judge(answer: Answer | NoAnswer, *, attempt: int, now: datetime, random: Callable[[], float]) -> Outcome:
+def judge(
+    response: CappedResponse | NoResponse, *, attempt: int, now: datetime, random: Callable[[], float]
+) -> DeliveryOutcome:
     """Decide what attempt number `attempt`, counted from 1, has come to. `random` gives numbers from 0 to 1.
 
     A blocked address is tried again like any failure: names are corrected, and networks allowed. A literal one was
     refused when the endpoint was made.
     """
-    match answer:
-        case Answer(status=status) if 200 <= status < 300:
+    match response:
+        case CappedResponse(status=status) if 200 <= status < 300:
             return Delivered()
-        case Answer(status=410):
-            return Gone("The receiver answered 410: it is gone for good.")
-        case Answer(status=status, headers=headers):
+        case CappedResponse(status=410):
+            return EndpointGone("The receiver answered 410 Gone.")
+        case CappedResponse(status=status, headers=headers):
             floor = retry_after(headers.get("retry-after", ""), now)
-            reason = _reason(status)
-        case NoAnswer():
+            reason = _status_reason(status)
+        case NoResponse():
             floor = timedelta(0)
-            reason = str(answer)
-    if attempt >= len(SCHEDULE):
-        return GaveUp(reason)
-    return RetryIn(min(max(spread(SCHEDULE[attempt], random()), floor), LONGEST_WAIT), reason)
+            reason = str(response)
+    if attempt >= len(RETRY_SCHEDULE):
+        return DeliveryExhausted(reason)
+    return RetryDelivery(min(max(with_jitter(RETRY_SCHEDULE[attempt], random()), floor), MAX_BACKOFF), reason)
 
 
-def _reason(status: int) -> str:
+def _status_reason(status: int) -> str:
     if 300 <= status < 400:
         return f"The receiver answered {status}, a redirect; these are not followed. Give its final address."
     return f"The receiver answered {status}."
 
 
-def spread(delay: timedelta, chance: float) -> timedelta:
+def with_jitter(delay: timedelta, chance: float) -> timedelta:
     """Move the delay by up to a fifth, so that what failed together does not come back together."""
-    return delay * (1 - SPREAD + 2 * SPREAD * chance)
+    return delay * (1 - JITTER + 2 * JITTER * chance)
 
 
 def retry_after(value: str, now: datetime) -> timedelta:

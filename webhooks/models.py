@@ -5,7 +5,7 @@ from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Now
 
-from core.fields import SealedField
+from core.fields import EncryptedField
 from core.ids import new_uuid, to_public
 from tenants.models import Site
 
@@ -41,7 +41,7 @@ class EndpointSecret(models.Model):
     """A `whsec_…` secret. Every one that has not expired signs, so that rotation overlaps."""
 
     endpoint = models.ForeignKey(Endpoint, models.CASCADE, related_name="secrets")
-    secret = SealedField(editable=False)
+    secret = EncryptedField(editable=False)
     created_at = models.DateTimeField(db_default=Now(), editable=False)
     expires_at = models.DateTimeField(null=True, blank=True)
 
@@ -65,7 +65,7 @@ class Event(models.Model):
     #: The subject's end (`job.succeeded`, `job.failed`, …): there is one.
     is_terminal = models.BooleanField(default=False)
     #: The exact bytes that are signed and sent at every attempt, sealed at rest.
-    payload = SealedField(editable=False)
+    payload = EncryptedField(editable=False)
     created_at = models.DateTimeField(db_default=Now(), editable=False)
 
     class Meta:

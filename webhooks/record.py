@@ -13,13 +13,13 @@ from django.db.transaction import TransactionManagementError
 from core import clock
 from core.ids import new_uuid, to_public
 from webhooks.errors import UnknownEventType
+from webhooks.event_types import EVENT_TYPES
 from webhooks.models import Delivery, Endpoint, Event
 from webhooks.tasks import bell
-from webhooks.types import EVENT_TYPES
 
 
 @dataclass(frozen=True, slots=True)
-class Happening:
+class NewEvent:
     """Something to tell a site."""
 
     site_id: UUID
@@ -35,40 +35,40 @@ def record_event(
     site_id: UUID, event_type: str, subject_id: UUID | None, data: Mapping[str, Any], *, terminal: bool
 ) -> Event:
     """Record one event; see `record_events`."""
-    return record_events([Happening(site_id, event_type, subject_id, data, terminal)])[0]
+    return record_events([NewEvent(site_id, event_type, subject_id, data, terminal)])[0]
 
 
-def record_events(happenings: Sequence[Happening]) -> list[Event]:
+def record_events(new_events: Sequence[NewEvent]) -> list[Event]:
     """Insert the events and their deliveries; couriers are woken after commit.
 
     Raises:
         IntegrityError: a subject would end twice. The caller's transaction is lost, as it should be.
-        UnknownEventType: the type is not in `webhooks.types`.
+        UnknownEventType: the type is not in `webhooks.event_types`.
         TransactionManagementError: there is no transaction, so what happened and its event could part.
     """
     if not transaction.get_connection().in_atomic_block:
         raise TransactionManagementError("Events are recorded in the transaction that makes them happen.")
-    if not happenings:
+    if not new_events:
         return []
     at = clock.now()
-    events = Event.objects.bulk_create([_to_event(happening, at) for happening in happenings])
+    events = Event.objects.bulk_create([_to_event(new_event, at) for new_event in new_events])
     deliveries = Delivery.objects.bulk_create(_deliveries_of(events))
     if deliveries:
         transaction.on_commit(bell.ring)
     return events
 
 
-def _to_event(happening: Happening, at: datetime) -> Event:
-    if happening.event_type not in EVENT_TYPES:
-        raise UnknownEventType(happening.event_type, list(EVENT_TYPES))
+def _to_event(new_event: NewEvent, at: datetime) -> Event:
+    if new_event.event_type not in EVENT_TYPES:
+        raise UnknownEventType(new_event.event_type, list(EVENT_TYPES))
     event_id = new_uuid()
     return Event(
         id=event_id,
-        site_id=happening.site_id,
-        type=happening.event_type,
-        subject_id=happening.subject_id,
-        is_terminal=happening.terminal,
-        payload=to_payload(to_public(Event.ID_PREFIX, event_id), happening.event_type, at, happening.data),
+        site_id=new_event.site_id,
+        type=new_event.event_type,
+        subject_id=new_event.subject_id,
+        is_terminal=new_event.terminal,
+        payload=to_payload(to_public(Event.ID_PREFIX, event_id), new_event.event_type, at, new_event.data),
         created_at=at,
     )
 
@@ -84,10 +84,10 @@ def to_payload(public_id: str, event_type: str, at: datetime, data: Mapping[str,
 
 def _deliveries_of(events: Sequence[Event]) -> Iterable[Delivery]:
     endpoints = Endpoint.objects.filter(site__in={event.site_id for event in events}, is_enabled=True)
-    wishes = list(endpoints.values_list("id", "site_id", "event_types"))
+    subscriptions = list(endpoints.values_list("id", "site_id", "event_types"))
     return [
         Delivery(site_id=event.site_id, event=event, endpoint_id=endpoint_id)
         for event in events
-        for endpoint_id, site_id, event_types in wishes
+        for endpoint_id, site_id, event_types in subscriptions
         if site_id == event.site_id and (not event_types or event.type in event_types)
     ]

@@ -8,17 +8,17 @@ from typing import cast
 import httpx
 from django.conf import settings
 
-from core.fields import SealedField, keyring
-from core.guarded_http import Answer, NoAnswer, post_capped
+from core.fields import EncryptedField, keyring
 from core.ids import to_public
 from core.signing import sign_body, sign_webhook
-from webhooks.claim import Claimed
+from core.ssrf_guard import CappedResponse, NoResponse, post_capped
+from webhooks.claim import ClaimedDelivery
 from webhooks.errors import NoLiveSecret
 from webhooks.models import EndpointSecret, Event
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
+class PreparedRequest:
     """What goes over the wire."""
 
     url: str = field(repr=False)
@@ -27,29 +27,29 @@ class Prepared:
 
 
 @dataclass(frozen=True, slots=True)
-class Exchange:
+class DeliveryExchange:
     """What came of it."""
 
-    answer: Answer | NoAnswer
+    response: CappedResponse | NoResponse
     duration_ms: int
 
 
-def prepare(claimed: Claimed, at: int) -> Prepared:
+def prepare(claimed: ClaimedDelivery, at: int) -> PreparedRequest:
     """Open the payload and sign it for the moment `at`, in unix seconds.
 
     Raises:
         NoLiveSecret: nothing is ever sent unsigned.
         CryptoError: the payload or a secret was sealed with a key that ENCRYPTION_KEYS does not hold.
     """
-    body = keyring().open(claimed.sealed_payload, purpose=_purpose_of(Event, "payload"))
+    body = keyring().decrypt(claimed.sealed_payload, purpose=_purpose_of(Event, "payload"))
     purpose = _purpose_of(EndpointSecret, "secret")
-    secrets = [keyring().open(sealed, purpose=purpose).decode() for sealed in claimed.sealed_secrets]
+    secrets = [keyring().decrypt(sealed, purpose=purpose).decode() for sealed in claimed.sealed_secrets]
     if not secrets:
         raise NoLiveSecret("The endpoint has no live secret.")
-    return Prepared(claimed.url, headers_for(claimed, secrets, at, body), body)
+    return PreparedRequest(claimed.url, headers_for(claimed, secrets, at, body), body)
 
 
-def headers_for(claimed: Claimed, secrets: Sequence[str], at: int, body: bytes) -> dict[str, str]:
+def headers_for(claimed: ClaimedDelivery, secrets: Sequence[str], at: int, body: bytes) -> dict[str, str]:
     """Return the headers of one attempt. Each secret signs; the older form has room for the newest only."""
     event_id = to_public(Event.ID_PREFIX, claimed.event_id)
     signatures = [sign_webhook(secret, event_id=event_id, timestamp=at, body=body) for secret in secrets]
@@ -66,18 +66,18 @@ def headers_for(claimed: Claimed, secrets: Sequence[str], at: int, body: bytes) 
     }
 
 
-async def send(prepared: Prepared, client: httpx.AsyncClient, total_seconds: float) -> Exchange:
+async def send(prepared: PreparedRequest, client: httpx.AsyncClient, total_seconds: float) -> DeliveryExchange:
     """Post it, and return what came back or why nothing did."""
     begun = time.monotonic()
-    answer: Answer | NoAnswer
+    response: CappedResponse | NoResponse
     try:
-        answer = await post_capped(
+        response = await post_capped(
             client, prepared.url, body=prepared.body, headers=prepared.headers, total_seconds=total_seconds
         )
-    except NoAnswer as error:
-        answer = error
-    return Exchange(answer, round((time.monotonic() - begun) * 1000))
+    except NoResponse as error:
+        response = error
+    return DeliveryExchange(response, round((time.monotonic() - begun) * 1000))
 
 
 def _purpose_of(model: type[Event] | type[EndpointSecret], field_name: str) -> str:
-    return cast(SealedField, model._meta.get_field(field_name)).purpose
+    return cast(EncryptedField, model._meta.get_field(field_name)).purpose

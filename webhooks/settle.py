@@ -10,12 +10,12 @@ from django.db import connection, transaction
 from django.db.models import QuerySet
 from django.db.models.functions import Now
 
-from core.guarded_http import Answer, NoAnswer
 from core.ids import to_public
-from webhooks.claim import Claimed
-from webhooks.judge import Canceled, Delivered, GaveUp, Gone, Outcome, RetryIn
+from core.ssrf_guard import CappedResponse, NoResponse
+from webhooks.claim import ClaimedDelivery
+from webhooks.judge import Delivered, DeliveryCanceled, DeliveryExhausted, DeliveryOutcome, EndpointGone, RetryDelivery
 from webhooks.models import Delivery, DeliveryAttempt, DeliveryState, Endpoint
-from webhooks.send import Exchange
+from webhooks.send import DeliveryExchange
 
 log = structlog.get_logger(__name__)
 
@@ -23,12 +23,12 @@ GONE = "gone"
 
 
 @dataclass(frozen=True, slots=True)
-class Settlement:
+class DeliverySettlement:
     """What an attempt has come to. There is no exchange where nothing was sent."""
 
-    claimed: Claimed
-    outcome: Outcome
-    exchange: Exchange | None = None
+    claimed: ClaimedDelivery
+    outcome: DeliveryOutcome
+    exchange: DeliveryExchange | None = None
 
     @property
     def token(self) -> tuple[UUID, int]:
@@ -51,19 +51,19 @@ RETURNING settled.id, settled.attempt
 """
 
 
-def settle(claimed: Claimed, outcome: Outcome, exchange: Exchange | None) -> bool:
+def settle(claimed: ClaimedDelivery, outcome: DeliveryOutcome, exchange: DeliveryExchange | None) -> bool:
     """End one attempt; see `settle_all`."""
-    return settle_all([Settlement(claimed, outcome, exchange)])[0]
+    return settle_all([DeliverySettlement(claimed, outcome, exchange)])[0]
 
 
-def settle_all(settlements: Sequence[Settlement]) -> list[bool]:
+def settle_all(settlements: Sequence[DeliverySettlement]) -> list[bool]:
     """End these attempts. False, and nothing is written, for each that is no longer its delivery's current one.
 
     A process that dies between the receiver's 2xx and this commit leaves the delivery pending, and it is sent again
     when its lease is over: at least once, always with the same event id.
     """
-    gone = [settlement for settlement in settlements if isinstance(settlement.outcome, Gone)]
-    others = [settlement for settlement in settlements if not isinstance(settlement.outcome, Gone)]
+    gone = [settlement for settlement in settlements if isinstance(settlement.outcome, EndpointGone)]
+    others = [settlement for settlement in settlements if not isinstance(settlement.outcome, EndpointGone)]
     current = _write(others).union(*(_write_gone(settlement) for settlement in gone))
     for settlement in settlements:
         if settlement.token not in current:
@@ -76,18 +76,18 @@ def settle_all(settlements: Sequence[Settlement]) -> list[bool]:
 
 
 @transaction.atomic
-def _write_gone(settlement: Settlement) -> set[tuple[UUID, int]]:
+def _write_gone(settlement: DeliverySettlement) -> set[tuple[UUID, int]]:
     endpoint_id, outcome = settlement.claimed.endpoint_id, settlement.outcome
     # Always the endpoint before its deliveries, as in `disable`: two that are gone at once must not wait in a ring.
     Endpoint.objects.select_for_update(no_key=True).filter(id=endpoint_id).first()
     current = _write([settlement])
-    if current and isinstance(outcome, Gone):
+    if current and isinstance(outcome, EndpointGone):
         disable(endpoint_id, GONE, outcome.reason)
     return current
 
 
 @transaction.atomic
-def _write(settlements: Sequence[Settlement]) -> set[tuple[UUID, int]]:
+def _write(settlements: Sequence[DeliverySettlement]) -> set[tuple[UUID, int]]:
     """Write the ends and the log, and return which deliveries they were current for."""
     if not settlements:
         return set()
@@ -96,7 +96,7 @@ def _write(settlements: Sequence[Settlement]) -> set[tuple[UUID, int]]:
         cursor.execute(SETTLE, [list(column) for column in columns])
         current = set(cursor.fetchall())
     DeliveryAttempt.objects.bulk_create(
-        [_to_log(s.claimed, s.outcome, s.exchange) for s in settlements if s.exchange and s.token in current]
+        [_to_attempt_row(s.claimed, s.outcome, s.exchange) for s in settlements if s.exchange and s.token in current]
     )
     return current
 
@@ -109,43 +109,43 @@ def disable(endpoint_id: Any, disabled_reason: str, why: str) -> None:
     pending.update(state=DeliveryState.CANCELED, due_at=None, finished_at=Now(), last_error=why[:200])
 
 
-def give_back(claims: Iterable[Claimed]) -> None:
+def release(claims: Iterable[ClaimedDelivery]) -> None:
     """Make deliveries due again whose attempts this process cannot end. The attempts count: they may have arrived."""
     for claimed in claims:
         _current(claimed).update(due_at=Now())
 
 
-def _current(claimed: Claimed) -> QuerySet[Delivery]:
+def _current(claimed: ClaimedDelivery) -> QuerySet[Delivery]:
     """The delivery, as long as this attempt is its latest: the fence."""
     return Delivery.objects.filter(id=claimed.delivery_id, attempts=claimed.attempt, state=DeliveryState.PENDING)
 
 
-def _values(settlement: Settlement) -> tuple[Any, ...]:
+def _values(settlement: DeliverySettlement) -> tuple[Any, ...]:
     """The row of SETTLE."""
     exchange = settlement.exchange
-    state, delay, reason = _end_of(settlement.outcome)
+    state, delay, reason = _next_state(settlement.outcome)
     status = _status(exchange) if exchange else None
     return *settlement.token, str(state), delay, exchange is not None, status, reason[:200]
 
 
-def _end_of(outcome: Outcome) -> tuple[DeliveryState, float, str]:
+def _next_state(outcome: DeliveryOutcome) -> tuple[DeliveryState, float, str]:
     """Return the state that an outcome leads to, the seconds until the next attempt if there is one, and why."""
     match outcome:
         case Delivered():
             return DeliveryState.DELIVERED, 0.0, ""
-        case RetryIn(delay, reason):
+        case RetryDelivery(delay, reason):
             return DeliveryState.PENDING, delay.total_seconds(), reason
-        case GaveUp(reason):
+        case DeliveryExhausted(reason):
             return DeliveryState.EXHAUSTED, 0.0, reason
-        case Gone(reason) | Canceled(reason):
+        case EndpointGone(reason) | DeliveryCanceled(reason):
             return DeliveryState.CANCELED, 0.0, reason
 
 
-def _status(exchange: Exchange) -> int | None:
-    return exchange.answer.status if isinstance(exchange.answer, Answer) else None
+def _status(exchange: DeliveryExchange) -> int | None:
+    return exchange.response.status if isinstance(exchange.response, CappedResponse) else None
 
 
-def _to_log(claimed: Claimed, outcome: Outcome, exchange: Exchange) -> DeliveryAttempt:
+def _to_attempt_row(claimed: ClaimedDelivery, outcome: DeliveryOutcome, exchange: DeliveryExchange) -> DeliveryAttempt:
     return DeliveryAttempt(
         delivery_id=claimed.delivery_id,
         number=claimed.attempt,
@@ -153,12 +153,12 @@ def _to_log(claimed: Claimed, outcome: Outcome, exchange: Exchange) -> DeliveryA
         duration_ms=exchange.duration_ms,
         status=_status(exchange),
         error="" if isinstance(outcome, Delivered) else outcome.reason[:200],
-        response_head=_readable(exchange.answer),
+        response_head=_response_head(exchange.response),
     )
 
 
-def _readable(answer: Answer | NoAnswer) -> str:
+def _response_head(response: CappedResponse | NoResponse) -> str:
     """The answer's first characters, whatever bytes they were; Postgres keeps no NUL."""
-    if isinstance(answer, NoAnswer):
+    if isinstance(response, NoResponse):
         return ""
-    return answer.head.decode("utf-8", errors="replace").replace("\0", "\ufffd")[:1000]
+    return response.head.decode("utf-8", errors="replace").replace("\0", "\ufffd")[:1000]

@@ -1,63 +1,63 @@
 """What comes first at the server: live requests and WebSockets to their consumers, everything else to Django."""
 
-from api.body_limit import App, Receive, Scope, Send
-from api.errors import ApiError, Draining
+from api.body_limit import ASGIApp, ASGIReceive, ASGIScope, ASGISend
+from api.errors import ApiError, ShuttingDown
 from api.live import routes
-from api.live.answer import Course, send_error
-from api.live.asked import Asked
-from api.live.desk import close_live_desk, is_draining, live_desk
-from api.live.edges import Wire
-from api.live.request import LiveRequest, Reply
-from api.live.socket import PATH, SocketConsumer
+from api.live.http_handler import LiveHttpHandler, LiveHttpResponse
+from api.live.http_request import LiveHttpRequest
+from api.live.respond import ResponseContext, send_error
+from api.live.runtime import close_live_runtime, is_draining, live_runtime
+from api.live.websocket.consumer import PATH, WebSocketConsumer
+from api.live.wire_formats import WireFormat
 
 
-class Gate:
+class LiveDispatcher:
     """Looks at an address once."""
 
-    def __init__(self, django: App) -> None:
+    def __init__(self, django: ASGIApp) -> None:
         self._django = django
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: ASGIScope, receive: ASGIReceive, send: ASGISend) -> None:
         match scope["type"]:
             case "lifespan":
-                await _live_as_long_as_the_server(receive, send)
+                await _handle_lifespan(receive, send)
             case "http":
-                await self._answer(scope, receive, send)
+                await self._handle_http(scope, receive, send)
             case "websocket" if scope["path"] == PATH:
-                await SocketConsumer()(scope, receive, send)
+                await WebSocketConsumer()(scope, receive, send)
             case "websocket":
                 await send({"type": "websocket.close"})
             case _:
                 await self._django(scope, receive, send)
 
-    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _handle_http(self, scope: ASGIScope, receive: ASGIReceive, send: ASGISend) -> None:
         method, path = scope["method"], scope["path"]
-        if (handler := routes.find(method, path)) is not None:
-            await LiveRequest(handler, _refuse_body, routes.limit_of(path))(scope, receive, send)
+        if (handler := routes.find_handler(method, path)) is not None:
+            await LiveHttpHandler(handler, _reject_body, routes.max_body_bytes(path))(scope, receive, send)
         elif path == "/readyz" and is_draining():
-            await LiveRequest(_not_ready, _refuse_body, 0)(scope, receive, send)
+            await LiveHttpHandler(_respond_not_ready, _reject_body, 0)(scope, receive, send)
         else:
             await self._django(scope, receive, send)
 
 
-async def _not_ready(asked: Asked, reply: Reply) -> None:
-    await send_error(Course(asked, "readyz"), reply, Draining())
+async def _respond_not_ready(http_request: LiveHttpRequest, response: LiveHttpResponse) -> None:
+    await send_error(ResponseContext(http_request, "readyz"), response, ShuttingDown())
 
 
-async def _refuse_body(asked: Asked, reply: Reply, why: ApiError) -> None:
-    wire = Wire.ANTHROPIC if asked.path.startswith("/v1/messages") else Wire.OPENAI
+async def _reject_body(http_request: LiveHttpRequest, response: LiveHttpResponse, why: ApiError) -> None:
+    wire = WireFormat.ANTHROPIC if http_request.path.startswith("/v1/messages") else WireFormat.OPENAI
     # The rest of the body is not read, so the connection cannot carry another request.
-    course = Course(asked, "refused", wire, extra=[(b"connection", b"close")])
-    await send_error(course, reply, why)
+    context = ResponseContext(http_request, "rejected", wire, extra_headers=[(b"connection", b"close")])
+    await send_error(context, response, why)
 
 
-async def _live_as_long_as_the_server(receive: Receive, send: Send) -> None:
+async def _handle_lifespan(receive: ASGIReceive, send: ASGISend) -> None:
     while True:
         message = await receive()
         if message["type"] == "lifespan.startup":
-            await live_desk(server_waits=True)
+            await live_runtime(server_waits=True)
             await send({"type": "lifespan.startup.complete"})
         else:
-            await close_live_desk()
+            await close_live_runtime()
             await send({"type": "lifespan.shutdown.complete"})
             return

@@ -10,109 +10,117 @@ from typing import Literal
 from django.conf import settings
 from django.db import OperationalError
 
-from api.live.answer import (
+from api.live.admit import STREAM_START_TIMEOUT_SECONDS, AdmittedRequest, admit_request, idempotency_key, to_json
+from api.live.authenticate import Caller, authenticate
+from api.live.http_handler import LiveHttpResponse
+from api.live.http_request import LiveHttpRequest
+from api.live.respond import (
     JSON,
-    Course,
-    first_events,
+    ResponseContext,
     keep_alive_seconds,
     send_body,
+    send_complete,
     send_error,
     send_events,
-    send_whole,
+    wait_for_first_events,
 )
-from api.live.asked import Asked
-from api.live.begin import PATIENCE_SECONDS, Begun, begin, idempotency_key, to_json
-from api.live.desk import LiveDesk, live_desk
-from api.live.edges import STREAM_READERS, Reader, Wanted, Wire
-from api.live.request import Reply
-from api.live.run import Run, account_for_hit, start_run
-from api.live.who import Known, enter
+from api.live.run import LiveRun, record_cache_hit, start_run
+from api.live.runtime import LiveRuntime, live_runtime
+from api.live.wire_formats import STREAM_PARSERS, BodyParser, ParsedRequest, WireFormat
 from core import clock, metrics
-from providers.dialects.errors import InvalidRequest
-from streams.entries import About
+from providers.invalid_request import InvalidRequest
+from streams.entries import StreamInfo
 from streams.errors import StreamsClosed
 from streams.follow import follow
-from streams.live import LiveStream
-from streams.log import Writer
+from streams.live import LocalStream
+from streams.log import EventLogWriter
 from tenants import tickets
-from tenants.admission.asks import Attach, Hit
-from tenants.admission.windows import Left
-from tenants.limits import Scope
-from tenants.live_proof import is_site_origin
-from tenants.tickets import Readable
+from tenants.access import TokenScope
+from tenants.async_authentication import is_site_origin
+from tenants.rate_limiting.types import AttachToStream, CacheHit
+from tenants.rate_limiting.windows import RemainingQuota
+from tenants.tickets import ReadableKind
 
 
 @dataclass(frozen=True, slots=True)
-class Edge:
+class LiveEndpoint:
     """One address of the live path."""
 
     route: str
-    wire: Wire
-    scope: Scope
-    read: Reader
+    wire: WireFormat
+    scope: TokenScope
+    parse: BodyParser
 
-    async def __call__(self, asked: Asked, reply: Reply) -> None:
+    async def __call__(self, http_request: LiveHttpRequest, response: LiveHttpResponse) -> None:
         """Answer the request, or say in its dialect why not."""
-        await answered(Course(asked, self.route, self.wire), reply, self._answer)
+        await with_error_response(ResponseContext(http_request, self.route, self.wire), response, self._respond)
 
-    async def _answer(self, course: Course, reply: Reply) -> None:
-        desk, known = await enter(course, self.scope)
-        wanted = self.read(course.asked.body, course.asked.headers)
-        course.wire = wanted.wire
-        begun = await begin(desk, known, course.asked, wanted)
-        match begun:
-            case Hit(body):
-                await _answer_from_cache(desk, course, reply, known, wanted, body)
-            case Attach(stream_id):
-                course.extra.append((b"idempotent-replayed", b"true"))
-                await _serve(desk, course, reply, known, stream_id, patience_seconds=PATIENCE_SECONDS)
-            case Begun():
-                course.left = begun.left
-                await _answer_begun(desk, course, reply, begun)
+    async def _respond(self, context: ResponseContext, response: LiveHttpResponse) -> None:
+        runtime, caller = await authenticate(context, self.scope)
+        parsed = self.parse(context.http_request.body, context.http_request.headers)
+        context.wire = parsed.wire
+        admitted = await admit_request(runtime, caller, context.http_request, parsed)
+        match admitted:
+            case CacheHit(body):
+                await _respond_from_cache(runtime, context, response, caller, parsed, body)
+            case AttachToStream(stream_id):
+                context.extra_headers.append((b"idempotent-replayed", b"true"))
+                await _send_stream(
+                    runtime, context, response, caller, stream_id, start_timeout_seconds=STREAM_START_TIMEOUT_SECONDS
+                )
+            case AdmittedRequest():
+                context.quotas = admitted.quotas
+                await _respond_admitted(runtime, context, response, admitted)
 
 
-async def answered(course: Course, reply: Reply, answer: Callable[[Course, Reply], Awaitable[None]]) -> None:
+async def with_error_response(
+    context: ResponseContext,
+    response: LiveHttpResponse,
+    answer: Callable[[ResponseContext, LiveHttpResponse], Awaitable[None]],
+) -> None:
     """Let `answer` do so; whatever it raises is told in the caller's dialect."""
     try:
-        await answer(course, reply)
+        await answer(context, response)
     except asyncio.CancelledError:
-        course.done(499)
+        context.record_response(499)
         raise
     except Exception as error:  # the outermost of a live request: it gets an answer, and the log the reason
-        if reply.has_begun:
+        if response.has_started:
             # An answer that breaks off: the connection is closed without its end, so nobody takes it for whole.
             raise
-        await _let_the_page_read(course)
-        await send_error(course, reply, error)
+        await _allow_origin_for_error(context)
+        await send_error(context, response, error)
 
 
-async def _let_the_page_read(course: Course) -> None:
+async def _allow_origin_for_error(context: ResponseContext) -> None:
     """Let a page of any site's read why it was refused, also before it is clear whose it is."""
-    origin = course.asked.origin
-    if course.origin is None and origin is not None:
+    origin = context.http_request.origin
+    if context.origin is None and origin is not None:
         with suppress(OperationalError):
-            if await is_site_origin(origin, (await live_desk()).threads):
-                course.origin = origin
+            if await is_site_origin(origin, (await live_runtime()).threads):
+                context.origin = origin
 
 
-async def start_stream(asked: Asked, reply: Reply) -> None:
+async def start_stream(http_request: LiveHttpRequest, response: LiveHttpResponse) -> None:
     """`POST /v1/streams`: begin a stream that nobody reads yet, and answer who may read it."""
-    await answered(Course(asked, "streams"), reply, _start_stream)
+    await with_error_response(ResponseContext(http_request, "streams"), response, _start_stream)
 
 
-async def _start_stream(course: Course, reply: Reply) -> None:
-    asked = course.asked
-    desk, known = await enter(course, Scope.STREAMS_WRITE)
-    dialect = asked.parameter("dialect") or ("anthropic" if "anthropic-version" in asked.headers else "openai")
-    opened = await open_stream(desk, known, asked, dialect, detached=True)
-    course.left, stream_id = opened.left, opened.stream_id
+async def _start_stream(context: ResponseContext, response: LiveHttpResponse) -> None:
+    http_request = context.http_request
+    runtime, caller = await authenticate(context, TokenScope.STREAMS_WRITE)
+    dialect = http_request.query_parameter("dialect") or (
+        "anthropic" if "anthropic-version" in http_request.headers else "openai"
+    )
+    opened = await open_stream(runtime, caller, http_request, dialect, detached=True)
+    context.quotas, stream_id = opened.quotas, opened.stream_id
     ticket = tickets.mint(
-        known.identity,
-        Readable.STREAM,
+        caller.identity,
+        ReadableKind.STREAM,
         stream_id,
         # Started by a page itself, the stream is for that page.
-        origin=asked.headers.get("x-ticket-origin") or asked.origin,
-        own=asked.own_origin,
+        origin=http_request.headers.get("x-ticket-origin") or http_request.origin,
+        own=http_request.server_origin,
     )
     body = {
         "id": stream_id,
@@ -121,145 +129,162 @@ async def _start_stream(course: Course, reply: Reply) -> None:
         "ticket": ticket.text,
         "expires_at": ticket.expires_at,
     }
-    await send_body(course, reply, to_json(body), 202)
+    await send_body(context, response, to_json(body), 202)
 
 
 @dataclass(frozen=True, slots=True)
-class Opened:
+class OpenedStream:
     """A stream that was begun, or that an earlier request with the same key had begun."""
 
     stream_id: str
-    left: tuple[Left, ...] = ()
+    quotas: tuple[RemainingQuota, ...] = ()
     is_replayed: bool = False
 
 
-async def open_stream(desk: LiveDesk, known: Known, asked: Asked, dialect: str, *, detached: bool) -> Opened:
+async def open_stream(
+    runtime: LiveRuntime, caller: Caller, http_request: LiveHttpRequest, dialect: str, *, detached: bool
+) -> OpenedStream:
     """Begin the stream that the body asks for, whether it asks for one or for a whole answer.
 
     Raises:
-        InvalidRequest: there is no such dialect, and all that `begin` raises.
+        InvalidRequest: there is no such dialect, and all that `admit_request` raises.
     """
-    if dialect not in STREAM_READERS:
-        raise InvalidRequest(f"'dialect' must be one of {', '.join(STREAM_READERS)}.", "dialect", "invalid_value")
-    wanted = _streamed(STREAM_READERS[dialect](asked.body, asked.headers))
-    begun = await begin(desk, known, asked, wanted)
-    match begun:
-        case Attach(stream_id):
-            return Opened(stream_id, is_replayed=True)
-        case Begun():
-            started = _run_stream(desk, begun, detached=detached, continuation=_wants_continuation(asked))
+    if dialect not in STREAM_PARSERS:
+        raise InvalidRequest(f"'dialect' must be one of {', '.join(STREAM_PARSERS)}.", "dialect", "invalid_value")
+    parsed = _as_streaming(STREAM_PARSERS[dialect](http_request.body, http_request.headers))
+    admitted = await admit_request(runtime, caller, http_request, parsed)
+    match admitted:
+        case AttachToStream(stream_id):
+            return OpenedStream(stream_id, is_replayed=True)
+        case AdmittedRequest():
+            started = _run_stream(runtime, admitted, detached=detached, continuation=_wants_continuation(http_request))
             if detached:
                 # Its reader has yet to come, and may come to any process.
-                await desk.streams.announced(started)
-            return Opened(begun.ask.stream_id, begun.left)
-        case Hit():
+                await runtime.streams.wait_until_visible(started)
+            return OpenedStream(admitted.admission.stream_id, admitted.quotas)
+        case CacheHit():
             raise AssertionError("Streams are not looked for among the kept answers.")
 
 
-async def _answer_begun(desk: LiveDesk, course: Course, reply: Reply, begun: Begun) -> None:
-    if begun.wanted.streams:
-        _run_stream(desk, begun, continuation=_wants_continuation(course.asked))
-        await _serve(desk, course, reply, begun.known, begun.ask.stream_id)
-    elif idempotency_key(course.asked, begun.wanted) is not None:
-        _run_answer(desk, begun)
-        await _serve(desk, course, reply, begun.known, begun.ask.stream_id)
+async def _respond_admitted(
+    runtime: LiveRuntime, context: ResponseContext, response: LiveHttpResponse, admitted: AdmittedRequest
+) -> None:
+    if admitted.parsed.streams:
+        _run_stream(runtime, admitted, continuation=_wants_continuation(context.http_request))
+        await _send_stream(runtime, context, response, admitted.caller, admitted.admission.stream_id)
+    elif idempotency_key(context.http_request, admitted.parsed) is not None:
+        _run_answer(runtime, admitted)
+        await _send_stream(runtime, context, response, admitted.caller, admitted.admission.stream_id)
     else:
-        waited = time.perf_counter()
-        run = start_run(desk, begun)
-        body = await run.whole()
-        course.upstream_seconds = time.perf_counter() - waited
-        if begun.ask.cache_key is not None or run.known_inputs is not None:
+        upstream_started_at = time.perf_counter()
+        run = start_run(runtime, admitted)
+        body = await run.complete_answer()
+        context.upstream_seconds = time.perf_counter() - upstream_started_at
+        if admitted.admission.cache_key is not None or run.cached_inputs is not None:
             # Of a list of inputs only the whole list is a hit.
-            course.cached = "MISS" if run.trace.closed else "HIT"
-            metrics.cached.labels(course.cached.lower()).inc()
-        await send_body(course, reply, body)
+            context.cached = "MISS" if run.trace.closed else "HIT"
+            metrics.response_cache.labels(context.cached.lower()).inc()
+        await send_body(context, response, body)
 
 
-async def _serve(
-    desk: LiveDesk, course: Course, reply: Reply, known: Known, stream_id: str, *, patience_seconds: float = 0
+async def _send_stream(
+    runtime: LiveRuntime,
+    context: ResponseContext,
+    response: LiveHttpResponse,
+    caller: Caller,
+    stream_id: str,
+    *,
+    start_timeout_seconds: float = 0,
 ) -> None:
     """Send what a stream holds from its beginning: a whole answer, or events until the end."""
-    waited = time.perf_counter()
+    upstream_started_at = time.perf_counter()
     following = follow(
-        desk.server,
+        runtime.server,
         stream_id,
         0,
-        site=known.site,
+        site=caller.site,
         idle_seconds=keep_alive_seconds(),
-        patience_seconds=patience_seconds,
+        start_timeout_seconds=start_timeout_seconds,
     )
     async with following:
-        events = await first_events(following)
-        course.upstream_seconds = time.perf_counter() - waited
+        events = await wait_for_first_events(following)
+        context.upstream_seconds = time.perf_counter() - upstream_started_at
         about = following.about
         if about.content_type == JSON:
-            await send_whole(course, reply, about, events)
+            await send_complete(context, response, about, events)
         else:
-            await send_events(course, reply, following, events)
+            await send_events(context, response, following, events)
 
 
-async def _answer_from_cache(
-    desk: LiveDesk, course: Course, reply: Reply, known: Known, wanted: Wanted, body: bytes
+async def _respond_from_cache(
+    runtime: LiveRuntime,
+    context: ResponseContext,
+    response: LiveHttpResponse,
+    caller: Caller,
+    parsed: ParsedRequest,
+    body: bytes,
 ) -> None:
-    metrics.cached.labels("hit").inc()
-    course.cached = "HIT"
-    desk.do_beside(account_for_hit(desk, known, course.asked.request_id, wanted))
-    await send_body(course, reply, body)
+    metrics.response_cache.labels("hit").inc()
+    context.cached = "HIT"
+    runtime.spawn(record_cache_hit(runtime, caller, context.http_request.request_id, parsed))
+    await send_body(context, response, body)
 
 
-def _run_stream(desk: LiveDesk, begun: Begun, *, detached: bool = False, continuation: bool = False) -> LiveStream:
-    run = start_run(desk, begun, continuation=continuation)
-    return _write(desk, begun, "stream", run, run.write_stream, detached=detached)
+def _run_stream(
+    runtime: LiveRuntime, admitted: AdmittedRequest, *, detached: bool = False, continuation: bool = False
+) -> LocalStream:
+    run = start_run(runtime, admitted, continuation=continuation)
+    return _start_writer(runtime, admitted, "stream", run, run.write_stream, detached=detached)
 
 
-def _run_answer(desk: LiveDesk, begun: Begun) -> None:
-    run = start_run(desk, begun)
-    _write(desk, begun, "answer", run, run.write_whole)
+def _run_answer(runtime: LiveRuntime, admitted: AdmittedRequest) -> None:
+    run = start_run(runtime, admitted)
+    _start_writer(runtime, admitted, "answer", run, run.write_answer)
 
 
-def _write(
-    desk: LiveDesk,
-    begun: Begun,
+def _start_writer(
+    runtime: LiveRuntime,
+    admitted: AdmittedRequest,
     kind: Literal["stream", "answer"],
-    run: Run,
-    work: Callable[[Writer], Awaitable[None]],
+    run: LiveRun,
+    work: Callable[[EventLogWriter], Awaitable[None]],
     *,
     detached: bool = False,
-) -> LiveStream:
+) -> LocalStream:
     try:
-        return desk.streams.start(_about(begun, kind), work, detached=detached)
+        return runtime.streams.start(_stream_metadata(admitted, kind), work, detached=detached)
     except StreamsClosed:
         # This process was told to stop since it let the request in, and nobody else gives back what that took.
-        run.give_up()
+        run.release()
         raise
 
 
-def _about(begun: Begun, kind: Literal["stream", "answer"]) -> About:
-    return About(
-        id=begun.ask.stream_id,
-        site=begun.known.site,
+def _stream_metadata(admitted: AdmittedRequest, kind: Literal["stream", "answer"]) -> StreamInfo:
+    return StreamInfo(
+        id=admitted.admission.stream_id,
+        site=admitted.caller.site,
         status=0,
         content_type="",
-        dialect=begun.wanted.wire.value,
-        origin=begun.known.identity.origin,
+        dialect=admitted.parsed.wire.value,
+        origin=admitted.caller.identity.origin,
         kind=kind,
         created_at=clock.now().timestamp(),
-        token=begun.known.identity.token_id,
-        user=begun.known.identity.user,
-        model=begun.wanted.request.model,
+        token=admitted.caller.identity.token_id,
+        user=admitted.caller.identity.user,
+        model=admitted.parsed.request.model,
     )
 
 
-def _wants_continuation(asked: Asked) -> bool:
-    return asked.headers.get("x-nightdesk-continue", "").lower() == "true"
+def _wants_continuation(http_request: LiveHttpRequest) -> bool:
+    return http_request.headers.get("x-nightdesk-continue", "").lower() == "true"
 
 
-def _streamed(wanted: Wanted) -> Wanted:
-    return Wanted(
-        wanted.wire,
-        wanted.request,
+def _as_streaming(parsed: ParsedRequest) -> ParsedRequest:
+    return ParsedRequest(
+        parsed.wire,
+        parsed.request,
         streams=True,
-        include_usage=wanted.include_usage,
-        request_id=wanted.request_id,
-        provider=wanted.provider,
+        include_usage=parsed.include_usage,
+        request_id=parsed.request_id,
+        provider=parsed.provider,
     )

@@ -8,45 +8,45 @@ from django.conf import settings
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from api.errors import ResourceNotFound
-from api.live.answer import Course, send_body
-from api.live.asked import Asked
-from api.live.desk import LiveDesk, live_desk
-from api.live.infer import answered
-from api.live.request import Reply
+from api.live.http_handler import LiveHttpResponse
+from api.live.http_request import LiveHttpRequest
+from api.live.infer import with_error_response
+from api.live.respond import ResponseContext, send_body
+from api.live.runtime import LiveRuntime, live_runtime
 from core import metrics
-from core.redis import RedisAway
+from core.redis import RedisUnavailable
 from metering import buffer
 
-LOOPBACK = ("127.0.0.1", "::1")
+LOOPBACK_ADDRESSES = ("127.0.0.1", "::1")
 
 
-async def tell_metrics(asked: Asked, reply: Reply) -> None:
+async def send_metrics(http_request: LiveHttpRequest, response: LiveHttpResponse) -> None:
     """Answer whoever may know; to others there is nothing here."""
-    await answered(Course(asked, "metrics"), reply, _tell)
+    await with_error_response(ResponseContext(http_request, "metrics"), response, _respond)
 
 
-async def _tell(course: Course, reply: Reply) -> None:
-    if not _may_know(course.asked):
-        raise ResourceNotFound("There is nothing at this address.")
-    with suppress(RedisAway):
-        await _look(await live_desk())
-    await send_body(course, reply, generate_latest(), content_type=CONTENT_TYPE_LATEST)
+async def _respond(context: ResponseContext, response: LiveHttpResponse) -> None:
+    if not _is_authorized(context.http_request):
+        raise ResourceNotFound("Not found.")
+    with suppress(RedisUnavailable):
+        await _update_gauges(await live_runtime())
+    await send_body(context, response, generate_latest(), content_type=CONTENT_TYPE_LATEST)
 
 
-async def _look(desk: LiveDesk) -> None:
+async def _update_gauges(runtime: LiveRuntime) -> None:
     """Read what all processes share. Without Redis the last figures stand, and the counters tell of it."""
-    backlog = await buffer.waiting(desk.server)
-    metrics.accounts_behind.set(backlog.behind)
-    metrics.accounts_aside.set(backlog.aside)
-    resting = Counter((state.provider, state.condition.value) for state in await desk.breakers.states())
-    metrics.providers_resting.clear()
-    for labels, keys in resting.items():
-        metrics.providers_resting.labels(*labels).set(keys)
+    backlog = await buffer.read_backlog_async(runtime.server)
+    metrics.usage_records_pending.set(backlog.pending)
+    metrics.usage_records_dead_lettered.set(backlog.dead_letters)
+    breaker_counts = Counter((status.provider, status.state.value) for status in await runtime.breakers.statuses())
+    metrics.circuit_breakers.clear()
+    for labels, keys in breaker_counts.items():
+        metrics.circuit_breakers.labels(*labels).set(keys)
 
 
-def _may_know(asked: Asked) -> bool:
+def _is_authorized(http_request: LiveHttpRequest) -> bool:
     """Who shows the token may; without one, programs on the same machine that no proxy stands before."""
     if settings.METRICS_TOKEN:
-        given = asked.headers.get("authorization", "").removeprefix("Bearer ")
+        given = http_request.headers.get("authorization", "").removeprefix("Bearer ")
         return hmac.compare_digest(given.encode(), settings.METRICS_TOKEN.encode())
-    return asked.address in LOOPBACK and "x-forwarded-for" not in asked.headers
+    return http_request.address in LOOPBACK_ADDRESSES and "x-forwarded-for" not in http_request.headers

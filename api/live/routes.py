@@ -7,52 +7,62 @@ from typing import Any, TypeAlias
 
 from django.conf import settings
 
-from api.live import edges, job_events, lists, streams
-from api.live.edges import Wire
-from api.live.infer import Edge, start_stream
-from api.live.metrics import tell_metrics
-from api.live.request import Handler
-from tenants.limits import Scope
+from api.live import job_events, model_endpoints, stream_endpoints, wire_formats
+from api.live.http_handler import Handler
+from api.live.infer import LiveEndpoint, start_stream
+from api.live.metrics import send_metrics
+from api.live.wire_formats import WireFormat
+from tenants.access import TokenScope
 
-EXACT: Mapping[tuple[str, str], Handler] = {
-    ("POST", "/v1/chat/completions"): Edge("chat_completions", Wire.OPENAI, Scope.CHAT_WRITE, edges.read_chat),
-    ("POST", "/v1/embeddings"): Edge("embeddings", Wire.OPENAI, Scope.EMBEDDINGS_WRITE, edges.read_embeddings),
-    ("POST", "/v1/messages"): Edge("messages", Wire.ANTHROPIC, Scope.CHAT_WRITE, edges.read_messages),
-    ("POST", "/v1/messages/count_tokens"): lists.count_tokens,
-    ("POST", "/v1/chat"): Edge("chat", Wire.WORDPRESS, Scope.CHAT_WRITE, edges.read_wordpress),
-    ("POST", "/api/v1/chat"): Edge("envelope", Wire.ENVELOPE, Scope.CHAT_WRITE, edges.read_envelope),
+EXACT_ROUTES: Mapping[tuple[str, str], Handler] = {
+    ("POST", "/v1/chat/completions"): LiveEndpoint(
+        "chat_completions", WireFormat.OPENAI, TokenScope.CHAT_WRITE, wire_formats.parse_chat
+    ),
+    ("POST", "/v1/embeddings"): LiveEndpoint(
+        "embeddings", WireFormat.OPENAI, TokenScope.EMBEDDINGS_WRITE, wire_formats.parse_embeddings
+    ),
+    ("POST", "/v1/messages"): LiveEndpoint(
+        "messages", WireFormat.ANTHROPIC, TokenScope.CHAT_WRITE, wire_formats.parse_messages
+    ),
+    ("POST", "/v1/messages/count_tokens"): model_endpoints.count_tokens,
+    ("POST", "/v1/chat"): LiveEndpoint(
+        "chat", WireFormat.WORDPRESS, TokenScope.CHAT_WRITE, wire_formats.parse_wordpress
+    ),
+    ("POST", "/api/v1/chat"): LiveEndpoint(
+        "envelope", WireFormat.ENVELOPE, TokenScope.CHAT_WRITE, wire_formats.parse_envelope
+    ),
     ("POST", "/v1/streams"): start_stream,
-    ("GET", "/v1/models"): lists.list_models,
-    ("GET", "/metrics"): tell_metrics,
+    ("GET", "/v1/models"): model_endpoints.list_models,
+    ("GET", "/metrics"): send_metrics,
 }
 
-Named: TypeAlias = Callable[..., Any]
+ParameterHandler: TypeAlias = Callable[..., Any]
 
 #: With a name in the path, which the handler is given.
-NAMED: tuple[tuple[str, re.Pattern[str], Named], ...] = (
-    ("GET", re.compile(r"/v1/models/(.{1,200})"), lists.get_model),
-    ("GET", re.compile(r"/v1/streams/([^/]{1,64})/events"), streams.read_stream),
+PARAMETER_ROUTES: tuple[tuple[str, re.Pattern[str], ParameterHandler], ...] = (
+    ("GET", re.compile(r"/v1/models/(.{1,200})"), model_endpoints.get_model),
+    ("GET", re.compile(r"/v1/streams/([^/]{1,64})/events"), stream_endpoints.read_stream),
     ("GET", re.compile(r"/v1/jobs/([^/]{1,64})/events"), job_events.read_job),
-    ("DELETE", re.compile(r"/v1/streams/([^/]{1,64})"), streams.cancel_stream),
+    ("DELETE", re.compile(r"/v1/streams/([^/]{1,64})"), stream_endpoints.cancel_stream),
 )
 
-_PATHS = frozenset(path for _, path in EXACT)
+_PATHS = frozenset(path for _, path in EXACT_ROUTES)
 
 
-def find(method: str, path: str) -> Handler | None:
+def find_handler(method: str, path: str) -> Handler | None:
     """Return who answers a live address; None for all others, which Django answers."""
-    if (handler := EXACT.get((method, path))) is not None:
+    if (handler := EXACT_ROUTES.get((method, path))) is not None:
         return handler
-    for wanted, form, named in NAMED:
+    for wanted, form, named in PARAMETER_ROUTES:
         if method == wanted and (match := form.fullmatch(path)):
-            return partial(_named, named, match[1])
+            return partial(_call_with_parameter, named, match[1])
     return None
 
 
-def limit_of(path: str) -> int:
+def max_body_bytes(path: str) -> int:
     """Return how many bytes a body may have."""
     return int(settings.MAX_LIVE_BODY_BYTES if path in _PATHS else settings.MAX_BODY_BYTES)
 
 
-async def _named(handler: Named, name: str, asked: Any, reply: Any) -> None:
-    await handler(asked, reply, name)
+async def _call_with_parameter(handler: ParameterHandler, name: str, http_request: Any, response: Any) -> None:
+    await handler(http_request, response, name)

@@ -9,22 +9,30 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 from rest_framework.exceptions import ErrorDetail, ValidationError
 
-from api.serializers.errors import MistakeOut
-from api.serializers.files import UnixSeconds
-from api.serializers.jobs import MOST_ATTEMPTS, PRIORITIES, priority_name
-from api.serializers.strict import Choice, Constant, Flag, Metadata, StrictSerializer, Text, WholeNumber
+from api.serializers.errors import ErrorItemOut
+from api.serializers.files import UnixSecondsField
+from api.serializers.jobs import MAX_ATTEMPTS, PRIORITIES, priority_name
+from api.serializers.strict import (
+    ConstantField,
+    MetadataField,
+    StrictBooleanField,
+    StrictChoiceField,
+    StrictIntegerField,
+    StrictSerializer,
+    StrictStringField,
+)
 from core.ids import to_public
-from jobs.batches.create import BatchSubmission, window_of
+from jobs.batches.create import BatchSubmission, parse_window
 from jobs.batches.estimate import ModelEstimate
 from jobs.batches.read import BatchView
-from jobs.batches.requests import ENDPOINT_OF, ENDPOINTS, MOST_MEMBERS
+from jobs.batches.requests import ENDPOINT_OF, ENDPOINTS, MAX_MEMBERS
 from jobs.models import Batch, BatchState, File
-from metering.rating import to_decimal_usd
-from tenants.proof import Identity
+from metering.cost import format_usd_full
+from tenants.authentication import Identity
 
-MOST_LISTED = 100
-OFTENEST_SECONDS, SELDOMEST_SECONDS = 5, 86_400
-SHORTEST_KEPT_SECONDS, LONGEST_KEPT_SECONDS = 3600, 2_592_000
+MAX_PAGE_SIZE = 100
+MIN_PROGRESS_SECONDS, MAX_PROGRESS_SECONDS = 5, 86_400
+MIN_RETENTION_SECONDS, MAX_RETENTION_SECONDS = 3600, 2_592_000
 
 
 # In
@@ -34,7 +42,7 @@ SHORTEST_KEPT_SECONDS, LONGEST_KEPT_SECONDS = 3600, 2_592_000
     {
         "type": "array",
         "minItems": 1,
-        "description": f"The requests themselves, instead of a file: at most {MOST_MEMBERS:,}, and as many as fit into "
+        "description": f"The requests themselves, instead of a file: at most {MAX_MEMBERS:,}, and as many as fit into "
         "a body of MAX_BATCH_BODY_BYTES (32 MiB).",
         "items": {
             "type": "object",
@@ -59,7 +67,7 @@ SHORTEST_KEPT_SECONDS, LONGEST_KEPT_SECONDS = 3600, 2_592_000
         },
     }
 )
-class Requests(serializers.Field[list[msgspec.Raw], Any, list[msgspec.Raw], Any]):
+class InlineRequestsField(serializers.Field[list[msgspec.Raw], Any, list[msgspec.Raw], Any]):
     """A list that `jobs.batches.requests` reads."""
 
     def to_internal_value(self, data: Any) -> list[msgspec.Raw]:
@@ -69,12 +77,12 @@ class Requests(serializers.Field[list[msgspec.Raw], Any, list[msgspec.Raw], Any]
 
 
 @extend_schema_field({"type": "string", "pattern": "^[1-9][0-9]{0,2}[hd]$", "default": "24h", "examples": ["24h"]})
-class Window(Text):
+class CompletionWindowField(StrictStringField):
     """How long the batch may take."""
 
     def to_internal_value(self, data: Any) -> str:
         text = super().to_internal_value(data)
-        if window_of(text) is None:
+        if parse_window(text) is None:
             raise ValidationError("Must be from '1h' to '7d'; '24h' is usual.")
         return text
 
@@ -82,29 +90,31 @@ class Window(Text):
 class OutputExpiryIn(StrictSerializer[Any]):
     """How long the output files are kept."""
 
-    anchor = Choice(choices=["created_at"])
-    seconds = WholeNumber(min_value=SHORTEST_KEPT_SECONDS, max_value=LONGEST_KEPT_SECONDS)
+    anchor = StrictChoiceField(choices=["created_at"])
+    seconds = StrictIntegerField(min_value=MIN_RETENTION_SECONDS, max_value=MAX_RETENTION_SECONDS)
 
 
 class BatchIn(StrictSerializer[Any]):
     """Many requests to do. Give `input_file_id`, as OpenAI's SDKs do, or the `requests` themselves."""
 
-    endpoint = Choice(choices=list(ENDPOINTS), help_text="What each request is posted to, in effect.")
-    input_file_id = Text(max_length=64, required=False, allow_null=True, help_text="A file of purpose `batch`.")
-    requests = Requests(required=False)
-    completion_window = Window(required=False, default="24h")
-    metadata = Metadata(required=False, allow_null=True)
+    endpoint = StrictChoiceField(choices=list(ENDPOINTS), help_text="What each request is posted to, in effect.")
+    input_file_id = StrictStringField(
+        max_length=64, required=False, allow_null=True, help_text="A file of purpose `batch`."
+    )
+    requests = InlineRequestsField(required=False)
+    completion_window = CompletionWindowField(required=False, default="24h")
+    metadata = MetadataField(required=False, allow_null=True)
     output_expires_after = OutputExpiryIn(required=False, allow_null=True)
-    priority = Choice(choices=list(PRIORITIES), default="normal")
-    max_attempts = WholeNumber(required=False, allow_null=True, min_value=1, max_value=MOST_ATTEMPTS)
-    progress_seconds = WholeNumber(
+    priority = StrictChoiceField(choices=list(PRIORITIES), default="normal")
+    max_attempts = StrictIntegerField(required=False, allow_null=True, min_value=1, max_value=MAX_ATTEMPTS)
+    progress_seconds = StrictIntegerField(
         required=False,
         allow_null=True,
-        min_value=OFTENEST_SECONDS,
-        max_value=SELDOMEST_SECONDS,
+        min_value=MIN_PROGRESS_SECONDS,
+        max_value=MAX_PROGRESS_SECONDS,
         help_text="Send `batch.progress` webhooks, at most one in so many seconds.",
     )
-    dry_run = Flag(default=False, help_text="Store nothing; say what it would take and cost.")
+    dry_run = StrictBooleanField(default=False, help_text="Store nothing; say what it would take and cost.")
 
     def validate(self, attrs: Mapping[str, Any]) -> Mapping[str, Any]:
         if (attrs.get("input_file_id") is None) == ("requests" not in attrs):
@@ -113,7 +123,7 @@ class BatchIn(StrictSerializer[Any]):
         return attrs
 
     @property
-    def is_dry(self) -> bool:
+    def is_dry_run(self) -> bool:
         return bool(self.validated_data["dry_run"])
 
     def to_submission(self, identity: Identity, idempotency_key: str | None, request_id: str) -> BatchSubmission:
@@ -138,15 +148,15 @@ class BatchQuery(StrictSerializer[Any]):
     """Which part of the list."""
 
     after = serializers.CharField(required=False, max_length=64, help_text="`last_id` of the page before.")
-    limit = serializers.IntegerField(required=False, default=20, min_value=1, max_value=MOST_LISTED)
+    limit = serializers.IntegerField(required=False, default=20, min_value=1, max_value=MAX_PAGE_SIZE)
 
 
 # Out
 
 
-class MistakesOut(serializers.Serializer[Any]):
-    object = Constant("list")
-    data = MistakeOut(many=True)  # type: ignore[assignment] # DRF takes fields off the class
+class ErrorListOut(serializers.Serializer[Any]):
+    object = ConstantField("list")
+    data = ErrorItemOut(many=True)  # type: ignore[assignment] # DRF takes fields off the class
 
 
 class RequestCountsOut(serializers.Serializer[Any]):
@@ -185,15 +195,15 @@ class BatchUsageOut(serializers.Serializer[Any]):
     output_tokens_details = OutputDetailsOut(source="*")
     total_tokens = serializers.SerializerMethodField()
 
-    def get_total_tokens(self, account: Any) -> int:
-        return int(account.input_tokens + account.output_tokens)
+    def get_total_tokens(self, usage: Any) -> int:
+        return int(usage.input_tokens + usage.output_tokens)
 
 
 class BatchOut(serializers.Serializer[BatchView]):
     """A batch: OpenAI's fields first, then ours."""
 
     id = serializers.CharField(source="batch.public_id")
-    object = Constant("batch")
+    object = ConstantField("batch")
     endpoint = serializers.SerializerMethodField()
     errors = serializers.SerializerMethodField(  # type: ignore[assignment] # DRF takes fields off the class
         help_text="Why it failed when its file was read: the first hundred."
@@ -203,19 +213,19 @@ class BatchOut(serializers.Serializer[BatchView]):
     status = serializers.ChoiceField(source="batch.state", choices=BatchState.choices)
     output_file_id = serializers.SerializerMethodField(help_text="What succeeded. Null before the end, or if nothing.")
     error_file_id = serializers.SerializerMethodField(help_text="What did not. Null before the end, or if nothing.")
-    created_at = UnixSeconds(source="batch.created_at")
-    in_progress_at = UnixSeconds(source="batch.in_progress_at", allow_null=True)
-    expires_at = UnixSeconds(source="batch.expires_at")
-    finalizing_at = UnixSeconds(source="batch.finalizing_at", allow_null=True)
-    completed_at = UnixSeconds(source="batch.completed_at", allow_null=True)
-    failed_at = UnixSeconds(source="batch.failed_at", allow_null=True)
-    expired_at = UnixSeconds(source="batch.expired_at", allow_null=True)
-    cancelling_at = UnixSeconds(source="batch.cancelling_at", allow_null=True)
-    cancelled_at = UnixSeconds(source="batch.cancelled_at", allow_null=True)
+    created_at = UnixSecondsField(source="batch.created_at")
+    in_progress_at = UnixSecondsField(source="batch.in_progress_at", allow_null=True)
+    expires_at = UnixSecondsField(source="batch.expires_at")
+    finalizing_at = UnixSecondsField(source="batch.finalizing_at", allow_null=True)
+    completed_at = UnixSecondsField(source="batch.completed_at", allow_null=True)
+    failed_at = UnixSecondsField(source="batch.failed_at", allow_null=True)
+    expired_at = UnixSecondsField(source="batch.expired_at", allow_null=True)
+    cancelling_at = UnixSecondsField(source="batch.cancelling_at", allow_null=True)
+    cancelled_at = UnixSecondsField(source="batch.cancelled_at", allow_null=True)
     request_counts = RequestCountsOut(source="*")
-    metadata = Metadata(source="batch.metadata")
+    metadata = MetadataField(source="batch.metadata")
     model = serializers.SerializerMethodField(help_text="Null where the requests are for several models.")
-    usage = BatchUsageOut(source="account")
+    usage = BatchUsageOut()
 
     counts = CountsOut()
     cost_usd = serializers.SerializerMethodField(
@@ -225,14 +235,14 @@ class BatchOut(serializers.Serializer[BatchView]):
     max_attempts = serializers.IntegerField(source="batch.max_attempts")
     progress_seconds = serializers.IntegerField(source="batch.progress_seconds", allow_null=True)
     paused = serializers.BooleanField(source="is_paused")
-    replay_of = serializers.SerializerMethodField()
+    retry_of = serializers.SerializerMethodField()
     results_url = serializers.SerializerMethodField()
 
     @extend_schema_field(serializers.ChoiceField(choices=list(ENDPOINTS)))
     def get_endpoint(self, view: BatchView) -> str:
         return ENDPOINT_OF[view.batch.kind]  # type: ignore[index] # the column holds no other
 
-    @extend_schema_field(MistakesOut(allow_null=True))
+    @extend_schema_field(ErrorListOut(allow_null=True))
     def get_errors(self, view: BatchView) -> dict[str, Any] | None:
         return {"object": "list", "data": view.batch.errors} if view.batch.errors else None
 
@@ -249,14 +259,14 @@ class BatchOut(serializers.Serializer[BatchView]):
         return view.batch.model or None
 
     def get_cost_usd(self, view: BatchView) -> str | None:
-        return _usd(view.account.cost_pico_usd)
+        return _usd(view.usage.cost_pico_usd)
 
     @extend_schema_field(serializers.ChoiceField(choices=list(PRIORITIES)))
     def get_priority(self, view: BatchView) -> str:
         return priority_name(view.batch.priority)
 
-    def get_replay_of(self, view: BatchView) -> str | None:
-        return to_public(Batch.ID_PREFIX, view.batch.replay_of_id) if view.batch.replay_of_id else None
+    def get_retry_of(self, view: BatchView) -> str | None:
+        return to_public(Batch.ID_PREFIX, view.batch.retry_of_id) if view.batch.retry_of_id else None
 
     def get_results_url(self, view: BatchView) -> str:
         return f"{settings.BASE_URL}/v1/batches/{view.batch.public_id}/results"
@@ -280,7 +290,7 @@ class ModelEstimateOut(serializers.Serializer[Any]):
 class EstimateOut(serializers.Serializer[Any]):
     """What a batch would take and cost. Tokens are estimated, rather too many."""
 
-    object = Constant("batch.estimate")
+    object = ConstantField("batch.estimate")
     endpoint = serializers.ChoiceField(choices=list(ENDPOINTS))
     requests = serializers.IntegerField()
     input_tokens = serializers.IntegerField()
@@ -327,7 +337,7 @@ def _model_to_wire(found: ModelEstimate) -> dict[str, Any]:
 
 
 def _usd(pico_usd: int | None) -> str | None:
-    return None if pico_usd is None else to_decimal_usd(pico_usd)
+    return None if pico_usd is None else format_usd_full(pico_usd)
 
 
 def _file_id(file_id: Any) -> str | None:

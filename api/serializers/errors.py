@@ -1,11 +1,11 @@
-"""The one body of all errors, for the OpenAPI document. `api.error_answers` writes it."""
+"""The one body of all errors, for the OpenAPI document. `api.error_responses` writes it."""
 
 from typing import Any
 
 from rest_framework import serializers
 
 
-class MistakeOut(serializers.Serializer[Any]):
+class ErrorItemOut(serializers.Serializer[Any]):
     """One of many."""
 
     code = serializers.CharField()
@@ -22,7 +22,7 @@ class ErrorDetailOut(serializers.Serializer[Any]):
     message = serializers.CharField(help_text="For people; the wording may change.")
     param = serializers.CharField(allow_null=True, help_text="Which part of the request it is about.")
     request_id = serializers.CharField(help_text="Also in the header X-Request-ID, and on every log line.")
-    errors = MistakeOut(  # type: ignore[assignment] # DRF takes fields off the class
+    errors = ErrorItemOut(  # type: ignore[assignment] # DRF takes fields off the class
         many=True, required=False, help_text="Of a batch: everything that is wrong, up to a hundred."
     )
 

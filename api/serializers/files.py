@@ -7,13 +7,13 @@ from typing import Any
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
-from api.serializers.strict import Constant, StrictSerializer
-from jobs.files.store import KEPT_SECONDS
+from api.serializers.strict import ConstantField, StrictSerializer
+from jobs.files.store import DEFAULT_TTL_SECONDS
 from jobs.models import File, FilePurpose
 
 ANCHOR, SECONDS = "expires_after[anchor]", "expires_after[seconds]"
-SHORTEST_SECONDS = 3600
-MOST_LISTED = 10_000
+MIN_RETENTION_SECONDS = 3600
+MAX_PAGE_SIZE = 10_000
 
 #: The form, for the OpenAPI document: a field whose name has brackets cannot be declared.
 FILE_FORM: dict[str, Any] = {
@@ -29,8 +29,8 @@ FILE_FORM: dict[str, Any] = {
         ANCHOR: {"type": "string", "enum": ["created_at"]},
         SECONDS: {
             "type": "integer",
-            "minimum": SHORTEST_SECONDS,
-            "maximum": KEPT_SECONDS,
+            "minimum": MIN_RETENTION_SECONDS,
+            "maximum": DEFAULT_TTL_SECONDS,
             "description": "How long the file is kept: 30 days, where nothing is said.",
         },
     },
@@ -45,7 +45,9 @@ class FileIn(StrictSerializer[Any]):
     def get_fields(self) -> dict[str, Any]:
         fields: dict[str, Any] = super().get_fields()
         fields[ANCHOR] = serializers.ChoiceField(choices=["created_at"], required=False)
-        fields[SECONDS] = serializers.IntegerField(min_value=SHORTEST_SECONDS, max_value=KEPT_SECONDS, required=False)
+        fields[SECONDS] = serializers.IntegerField(
+            min_value=MIN_RETENTION_SECONDS, max_value=DEFAULT_TTL_SECONDS, required=False
+        )
         return fields
 
     def validate_purpose(self, purpose: str) -> str:
@@ -70,12 +72,12 @@ class FileQuery(StrictSerializer[Any]):
 
     purpose = serializers.ChoiceField(choices=FilePurpose.choices, required=False)
     after = serializers.CharField(required=False, max_length=64, help_text="`last_id` of the page before.")
-    limit = serializers.IntegerField(required=False, default=MOST_LISTED, min_value=1, max_value=MOST_LISTED)
+    limit = serializers.IntegerField(required=False, default=MAX_PAGE_SIZE, min_value=1, max_value=MAX_PAGE_SIZE)
     order = serializers.ChoiceField(choices=["desc", "asc"], default="desc", help_text="By time: newest first.")
 
 
 @extend_schema_field({"type": "integer"})
-class UnixSeconds(serializers.Field[datetime, Any, int, Any]):
+class UnixSecondsField(serializers.Field[datetime, Any, int, Any]):
     """A moment as OpenAI writes it."""
 
     def to_representation(self, value: datetime) -> int:
@@ -86,16 +88,16 @@ class FileOut(serializers.Serializer[File]):
     """A file, without its content."""
 
     id = serializers.CharField(source="public_id")
-    object = Constant("file")
+    object = ConstantField("file")
     bytes = serializers.IntegerField()
-    created_at = UnixSeconds()
-    expires_at = UnixSeconds(allow_null=True)
+    created_at = UnixSecondsField()
+    expires_at = UnixSecondsField(allow_null=True)
     filename = serializers.CharField()
     purpose = serializers.ChoiceField(choices=FilePurpose.choices)
-    status = Constant("processed")
+    status = ConstantField("processed")
 
 
 class FileDeletedOut(serializers.Serializer[Any]):
     id = serializers.CharField()
-    object = Constant("file")
+    object = ConstantField("file")
     deleted = serializers.BooleanField()

@@ -9,34 +9,34 @@ from rest_framework import serializers
 from rest_framework.exceptions import ErrorDetail, ValidationError
 
 from api.serializers.strict import (
-    Choice,
-    Constant,
-    JSONObject,
-    Metadata,
-    Moment,
+    ConstantField,
+    JSONObjectField,
+    MetadataField,
+    StrictChoiceField,
+    StrictDateTimeField,
+    StrictIntegerField,
     StrictSerializer,
-    WholeNumber,
 )
 from core.ids import to_public
 from jobs.models import Attempt, Batch, Job, JobKind, JobState
-from jobs.read import NO_BATCH, AttemptAccount, JobFilter
-from jobs.submit import NORMAL_PRIORITY, Submission
+from jobs.read import WITHOUT_BATCH, AttemptHistory, JobFilter
+from jobs.submit import NORMAL_PRIORITY, JobSubmission
+from metering.cost import format_usd_full
 from metering.models import UsageEvent
-from metering.rating import to_decimal_usd
-from tenants.proof import Identity
+from tenants.authentication import Identity
 
 PRIORITIES = {"high": NORMAL_PRIORITY - 50, "normal": NORMAL_PRIORITY, "low": NORMAL_PRIORITY + 50}
-MOST_ATTEMPTS = 10
-MOST_LISTED = 100
+MAX_ATTEMPTS = 10
+MAX_PAGE_SIZE = 100
 
 
 @dataclass(frozen=True, slots=True)
-class JobView:
+class JobDetails:
     """A job as it is shown: with the call that is billed, and in full also with attempts and result."""
 
     job: Job
     billed: UsageEvent | None
-    attempts: tuple[AttemptAccount, ...] = ()
+    attempts: tuple[AttemptHistory, ...] = ()
     result: dict[str, Any] | None = None
 
 
@@ -54,27 +54,29 @@ class JobView:
         ],
     }
 )
-class WireBody(JSONObject):
+class WireBodyField(JSONObjectField):
     """The body of a live request, which `jobs.submit` reads."""
 
 
 class JobIn(StrictSerializer[Any]):
     """A task to do."""
 
-    kind = Choice(choices=JobKind.choices, help_text="The wire of `body`, and of the result.")
-    body = WireBody()
-    metadata = Metadata(required=False)
-    priority = Choice(choices=list(PRIORITIES), default="normal")
-    max_attempts = WholeNumber(required=False, allow_null=True, min_value=1, max_value=MOST_ATTEMPTS)
-    available_at = Moment(required=False, allow_null=True, help_text="Not to be started before.")
-    expires_at = Moment(required=False, allow_null=True, help_text="Not to be started any more; the job expires.")
+    kind = StrictChoiceField(choices=JobKind.choices, help_text="The wire of `body`, and of the result.")
+    body = WireBodyField()
+    metadata = MetadataField(required=False)
+    priority = StrictChoiceField(choices=list(PRIORITIES), default="normal")
+    max_attempts = StrictIntegerField(required=False, allow_null=True, min_value=1, max_value=MAX_ATTEMPTS)
+    available_at = StrictDateTimeField(required=False, allow_null=True, help_text="Not to be started before.")
+    expires_at = StrictDateTimeField(
+        required=False, allow_null=True, help_text="Not to be started any more; the job expires."
+    )
 
 
 def to_submission(
     wanted: Mapping[str, Any], identity: Identity, idempotency_key: str | None, request_id: str
-) -> Submission:
+) -> JobSubmission:
     """Return what is wanted, as `JobIn` read it, in the words of `jobs.submit`."""
-    return Submission(
+    return JobSubmission(
         kind=JobKind(wanted["kind"]),
         body=wanted["body"],
         metadata=wanted.get("metadata", {}),
@@ -105,12 +107,12 @@ class JobQuery(StrictSerializer[Any]):
     model = serializers.CharField(required=False, max_length=200)
     idempotency_key = serializers.CharField(required=False, max_length=255)
     batch_id = serializers.CharField(
-        required=False, max_length=64, help_text=f"The batch they are requests of; `{NO_BATCH}`: those of none."
+        required=False, max_length=64, help_text=f"The batch they are requests of; `{WITHOUT_BATCH}`: those of none."
     )
     created_after = serializers.DateTimeField(required=False)
     created_before = serializers.DateTimeField(required=False)
     after = serializers.CharField(required=False, max_length=64, help_text="`last_id` of the page before.")
-    limit = serializers.IntegerField(required=False, default=20, min_value=1, max_value=MOST_LISTED)
+    limit = serializers.IntegerField(required=False, default=20, min_value=1, max_value=MAX_PAGE_SIZE)
 
     def to_filter(self) -> JobFilter:
         wanted: dict[str, Any] = dict(self.validated_data)
@@ -155,7 +157,7 @@ class CallOut(serializers.Serializer[UsageEvent]):
         help_text="Which of the model's prices holds: the tier that the provider says it used, or what was asked for."
     )
     cost_usd = serializers.SerializerMethodField()
-    started_at = Moment()
+    started_at = StrictDateTimeField()
     duration_ms = serializers.IntegerField(allow_null=True)
 
     def get_error_kind(self, event: UsageEvent) -> str | None:
@@ -168,48 +170,48 @@ class CallOut(serializers.Serializer[UsageEvent]):
         return cost_of(event)
 
 
-class AttemptOut(serializers.Serializer[AttemptAccount]):
+class AttemptOut(serializers.Serializer[AttemptHistory]):
     """One worker's try at the job. Open while `ended_at` is null."""
 
     number = serializers.IntegerField(source="attempt.number")
     outcome = serializers.SerializerMethodField()
-    started_at = Moment(source="attempt.started_at")
-    ended_at = Moment(source="attempt.ended_at", allow_null=True)
+    started_at = StrictDateTimeField(source="attempt.started_at")
+    ended_at = StrictDateTimeField(source="attempt.ended_at", allow_null=True)
     error = serializers.SerializerMethodField()
     calls = CallOut(many=True)
 
-    def get_outcome(self, account: AttemptAccount) -> str | None:
-        return account.attempt.outcome or None
+    def get_outcome(self, history: AttemptHistory) -> str | None:
+        return history.attempt.outcome or None
 
     @extend_schema_field(ProblemOut(allow_null=True))
-    def get_error(self, account: AttemptAccount) -> dict[str, str] | None:
-        return problem_of(account.attempt)
+    def get_error(self, history: AttemptHistory) -> dict[str, str] | None:
+        return to_error(history.attempt)
 
 
-class JobSummaryOut(serializers.Serializer[JobView]):
+class JobSummaryOut(serializers.Serializer[JobDetails]):
     """A job, without what makes it long."""
 
     id = serializers.CharField(source="job.public_id")
-    object = Constant("job")
+    object = ConstantField("job")
     kind = serializers.ChoiceField(source="job.kind", choices=JobKind.choices)
     state = serializers.ChoiceField(source="job.state", choices=JobState.choices)
     model = serializers.CharField(source="job.model")
     queue = serializers.CharField(source="job.queue")
     priority = serializers.SerializerMethodField()
-    metadata = Metadata(source="job.metadata")
+    metadata = MetadataField(source="job.metadata")
     idempotency_key = serializers.CharField(source="job.idempotency_key", allow_null=True)
-    created_at = Moment(source="job.created_at")
-    available_at = Moment(source="job.available_at")
-    expires_at = Moment(source="job.expires_at", allow_null=True)
-    finished_at = Moment(source="job.finished_at", allow_null=True)
-    erased_at = Moment(
+    created_at = StrictDateTimeField(source="job.created_at")
+    available_at = StrictDateTimeField(source="job.available_at")
+    expires_at = StrictDateTimeField(source="job.expires_at", allow_null=True)
+    finished_at = StrictDateTimeField(source="job.finished_at", allow_null=True)
+    erased_at = StrictDateTimeField(
         source="job.erased_at",
         allow_null=True,
         help_text="When body and result were erased, at the end of the time that they are kept.",
     )
     attempt = serializers.IntegerField(source="job.attempt", help_text="Attempts begun.")
     max_attempts = serializers.IntegerField(source="job.max_attempts")
-    replay_of = serializers.SerializerMethodField()
+    retry_of = serializers.SerializerMethodField()
     batch_id = serializers.SerializerMethodField(help_text="The batch it is a request of, and its name there.")
     custom_id = serializers.SerializerMethodField()
     error = serializers.SerializerMethodField()
@@ -219,30 +221,30 @@ class JobSummaryOut(serializers.Serializer[JobView]):
     )
 
     @extend_schema_field(serializers.ChoiceField(choices=list(PRIORITIES)))
-    def get_priority(self, view: JobView) -> str:
+    def get_priority(self, view: JobDetails) -> str:
         return priority_name(view.job.priority)
 
-    def get_replay_of(self, view: JobView) -> str | None:
-        return to_public(Job.ID_PREFIX, view.job.replay_of_id) if view.job.replay_of_id else None
+    def get_retry_of(self, view: JobDetails) -> str | None:
+        return to_public(Job.ID_PREFIX, view.job.retry_of_id) if view.job.retry_of_id else None
 
-    def get_batch_id(self, view: JobView) -> str | None:
+    def get_batch_id(self, view: JobDetails) -> str | None:
         return to_public(Batch.ID_PREFIX, view.job.batch_id) if view.job.batch_id else None
 
-    def get_custom_id(self, view: JobView) -> str | None:
+    def get_custom_id(self, view: JobDetails) -> str | None:
         return view.job.custom_id or None
 
     @extend_schema_field(ProblemOut(allow_null=True))
-    def get_error(self, view: JobView) -> dict[str, str] | None:
-        return problem_of(view.job)
+    def get_error(self, view: JobDetails) -> dict[str, str] | None:
+        return to_error(view.job)
 
-    def get_cost_usd(self, view: JobView) -> str | None:
+    def get_cost_usd(self, view: JobDetails) -> str | None:
         return cost_of(view.billed) if view.billed else None
 
 
 class JobOut(JobSummaryOut):
     """A job with everything that was done for it."""
 
-    result = JSONObject(
+    result = JSONObjectField(
         allow_null=True, help_text="The answer in the wire of the job's kind: once it succeeded, until it is erased."
     )
     attempts = AttemptOut(many=True)
@@ -254,8 +256,8 @@ def priority_name(priority: int) -> str:
 
 def cost_of(event: UsageEvent) -> str | None:
     """Write what a call cost; None where no price is known, for then the 0 in the row says nothing."""
-    return to_decimal_usd(event.cost_pico_usd) if event.price_version else None
+    return format_usd_full(event.cost_pico_usd) if event.price_version else None
 
 
-def problem_of(row: Job | Attempt) -> dict[str, str] | None:
+def to_error(row: Job | Attempt) -> dict[str, str] | None:
     return {"code": row.error_code, "message": row.error_message} if row.error_code else None

@@ -19,12 +19,12 @@ class StrictSerializer(serializers.Serializer[I]):
         unknown = sorted(set(data) - set(self.fields)) if isinstance(data, Mapping) else []
         if unknown:
             known = ", ".join(sorted(self.fields))
-            mistake = ErrorDetail(f"There is no such field. Known fields: {known}.", code="unknown")
+            mistake = ErrorDetail(f"Unknown field. Known fields: {known}.", code="unknown")
             raise ValidationError({str(unknown[0])[:60]: [mistake]})
         return super().to_internal_value(data)
 
 
-class Text(serializers.CharField):
+class StrictStringField(serializers.CharField):
     """A JSON string; numbers are not turned into one."""
 
     def to_internal_value(self, data: Any) -> str:
@@ -33,7 +33,7 @@ class Text(serializers.CharField):
         return super().to_internal_value(data)
 
 
-class Choice(serializers.ChoiceField):
+class StrictChoiceField(serializers.ChoiceField):
     """One of a few strings."""
 
     def to_internal_value(self, data: Any) -> Any:
@@ -44,7 +44,7 @@ class Choice(serializers.ChoiceField):
         return super().to_internal_value(data)
 
 
-class WholeNumber(serializers.IntegerField):
+class StrictIntegerField(serializers.IntegerField):
     """A JSON number without a fraction; strings and booleans are not turned into one."""
 
     def to_internal_value(self, data: Any) -> int:
@@ -53,7 +53,7 @@ class WholeNumber(serializers.IntegerField):
         return super().to_internal_value(data)
 
 
-class Flag(serializers.BooleanField):
+class StrictBooleanField(serializers.BooleanField):
     """true or false; no word or number stands for them."""
 
     def to_internal_value(self, data: Any) -> bool:
@@ -62,7 +62,7 @@ class Flag(serializers.BooleanField):
         return data
 
 
-class Moment(serializers.DateTimeField):
+class StrictDateTimeField(serializers.DateTimeField):
     """A moment in ISO 8601. It is written in UTC, with a `Z`."""
 
     def to_internal_value(self, value: Any) -> datetime:
@@ -72,7 +72,7 @@ class Moment(serializers.DateTimeField):
 
 
 @extend_schema_field({"type": "object", "additionalProperties": True})
-class JSONObject(serializers.Field[dict[str, Any], Any, dict[str, Any], Any]):
+class JSONObjectField(serializers.Field[dict[str, Any], Any, dict[str, Any], Any]):
     """A JSON object that is not looked into here."""
 
     def to_internal_value(self, data: Any) -> dict[str, Any]:
@@ -84,35 +84,36 @@ class JSONObject(serializers.Field[dict[str, Any], Any, dict[str, Any], Any]):
         return value
 
 
-METADATA_PAIRS, METADATA_KEY, METADATA_VALUE = 16, 64, 512
+MAX_METADATA_PAIRS, MAX_METADATA_KEY_LENGTH, MAX_METADATA_VALUE_LENGTH = 16, 64, 512
 
 
 @extend_schema_field(
     {
         "type": "object",
-        "maxProperties": METADATA_PAIRS,
-        "additionalProperties": {"type": "string", "maxLength": METADATA_VALUE},
-        "description": f"Your own words about the job, given back with it. Keys have 1 to {METADATA_KEY} characters.",
+        "maxProperties": MAX_METADATA_PAIRS,
+        "additionalProperties": {"type": "string", "maxLength": MAX_METADATA_VALUE_LENGTH},
+        "description": "Your own key-value data, returned with the job. "
+        f"Keys have 1 to {MAX_METADATA_KEY_LENGTH} characters.",
     }
 )
-class Metadata(serializers.Field[dict[str, str], Any, dict[str, str], Any]):
+class MetadataField(serializers.Field[dict[str, str], Any, dict[str, str], Any]):
     """A few pairs of strings."""
 
     def to_internal_value(self, data: Any) -> dict[str, str]:
-        if not isinstance(data, dict) or len(data) > METADATA_PAIRS:
-            raise ValidationError(f"Must be an object of at most {METADATA_PAIRS} strings.")
+        if not isinstance(data, dict) or len(data) > MAX_METADATA_PAIRS:
+            raise ValidationError(f"Must be an object of at most {MAX_METADATA_PAIRS} strings.")
         for key, value in data.items():
-            if not 1 <= len(key) <= METADATA_KEY:
-                raise ValidationError(f"Keys have 1 to {METADATA_KEY} characters.")
-            if not isinstance(value, str) or len(value) > METADATA_VALUE:
-                raise ValidationError({key: f"Must be a string of at most {METADATA_VALUE} characters."})
+            if not 1 <= len(key) <= MAX_METADATA_KEY_LENGTH:
+                raise ValidationError(f"Keys have 1 to {MAX_METADATA_KEY_LENGTH} characters.")
+            if not isinstance(value, str) or len(value) > MAX_METADATA_VALUE_LENGTH:
+                raise ValidationError({key: f"Must be a string of at most {MAX_METADATA_VALUE_LENGTH} characters."})
         return data
 
     def to_representation(self, value: dict[str, str]) -> dict[str, str]:
         return value
 
 
-class Constant(serializers.ReadOnlyField):
+class ConstantField(serializers.ReadOnlyField):
     """The same word in every answer, like `"object": "job"`."""
 
     def __init__(self, value: str) -> None:

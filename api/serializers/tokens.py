@@ -8,16 +8,22 @@ from django.conf import settings
 from rest_framework import serializers
 from rest_framework.exceptions import ErrorDetail, ValidationError
 
-from api.serializers.strict import Constant, Moment, StrictSerializer, Text, WholeNumber
+from api.serializers.strict import (
+    ConstantField,
+    StrictDateTimeField,
+    StrictIntegerField,
+    StrictSerializer,
+    StrictStringField,
+)
 from core.ids import InvalidId, from_public
-from tenants.limits import Scope
-from tenants.minted import Minted
-from tenants.tickets import Readable
-from tenants.tokens import GRANTABLE, LONGEST_SECONDS, NarrowToken, Wanted
+from tenants.access import TokenScope
+from tenants.minted_jwts import MintedJwt
+from tenants.narrow_tokens import GRANTABLE_SCOPES, MAX_LIFETIME_SECONDS, NarrowToken, TokenRequest
+from tenants.tickets import ReadableKind
 
 ORIGIN_HELP = "The one origin, like `https://example.com`, whose pages may use it: one of the site's."
 DEFAULT_SECONDS = 600
-USER_FORM = re.compile(r"[\x20-\x7e]{1,128}")
+USER_PATTERN = re.compile(r"[\x20-\x7e]{1,128}")
 
 
 # In
@@ -26,30 +32,32 @@ USER_FORM = re.compile(r"[\x20-\x7e]{1,128}")
 class TokenIn(StrictSerializer[Any]):
     """What a token is to be for."""
 
-    scope = Text(
+    scope = StrictStringField(
         max_length=400,
-        help_text=f"What it may be used for, in words separated by spaces, of {', '.join(GRANTABLE)}.",
+        help_text=f"What it may be used for, in words separated by spaces, of {', '.join(GRANTABLE_SCOPES)}.",
     )
-    model = Text(max_length=200, required=False, allow_null=True, help_text="The one model it may be used for.")
-    max_tokens = WholeNumber(
+    model = StrictStringField(
+        max_length=200, required=False, allow_null=True, help_text="The one model it may be used for."
+    )
+    max_tokens = StrictIntegerField(
         min_value=1,
         max_value=2**31 - 1,
         required=False,
         allow_null=True,
         help_text="The most output tokens that one request may ask for.",
     )
-    origin = Text(
+    origin = StrictStringField(
         max_length=255, required=False, allow_null=True, help_text=f"{ORIGIN_HELP} Without one it is for servers."
     )
-    expires_in = WholeNumber(
+    expires_in = StrictIntegerField(
         min_value=1,
-        max_value=LONGEST_SECONDS,
+        max_value=MAX_LIFETIME_SECONDS,
         required=False,
         default=DEFAULT_SECONDS,
         help_text="How many seconds it can be used.",
     )
 
-    user = Text(
+    user = StrictStringField(
         min_length=1,
         max_length=128,
         required=False,
@@ -61,21 +69,21 @@ class TokenIn(StrictSerializer[Any]):
     )
 
     def validate_user(self, text: str | None) -> str | None:
-        if text is not None and not USER_FORM.fullmatch(text):
+        if text is not None and not USER_PATTERN.fullmatch(text):
             raise ValidationError("Must be 1 to 128 printable ASCII characters.")
         return text
 
-    def validate_scope(self, text: str) -> frozenset[Scope]:
+    def validate_scope(self, text: str) -> frozenset[TokenScope]:
         words = text.split()
-        unknown = [word for word in words if word not in GRANTABLE]
+        unknown = [word for word in words if word not in GRANTABLE_SCOPES]
         if unknown or not words:
-            known = ", ".join(GRANTABLE)
+            known = ", ".join(GRANTABLE_SCOPES)
             raise ValidationError(f"Must be words of {known}; got {(unknown or [''])[0][:60]!r}.")
-        return frozenset(map(Scope, words))
+        return frozenset(map(TokenScope, words))
 
-    def to_wanted(self) -> Wanted:
+    def to_token_request(self) -> TokenRequest:
         given: Mapping[str, Any] = self.validated_data
-        return Wanted(
+        return TokenRequest(
             given["scope"],
             given["expires_in"],
             given.get("model"),
@@ -88,9 +96,9 @@ class TokenIn(StrictSerializer[Any]):
 class TicketIn(StrictSerializer[Any]):
     """What a ticket is to read: a stream or a job."""
 
-    stream = Text(max_length=64, required=False, help_text="A stream, `stm_…`. Or else:")
-    job = Text(max_length=64, required=False, help_text="A job, `job_…`.")
-    origin = Text(
+    stream = StrictStringField(max_length=64, required=False, help_text="A stream, `stm_…`. Or else:")
+    job = StrictStringField(max_length=64, required=False, help_text="A job, `job_…`.")
+    origin = StrictStringField(
         max_length=255,
         required=False,
         allow_null=True,
@@ -110,9 +118,9 @@ class TicketIn(StrictSerializer[Any]):
         return given
 
     @property
-    def wanted(self) -> tuple[Readable, str]:
+    def wanted(self) -> tuple[ReadableKind, str]:
         given: Mapping[str, Any] = self.validated_data
-        return (Readable.STREAM, given["stream"]) if "stream" in given else (Readable.JOB, given["job"])
+        return (ReadableKind.STREAM, given["stream"]) if "stream" in given else (ReadableKind.JOB, given["job"])
 
 
 # Out
@@ -122,14 +130,14 @@ class TokenOut(serializers.Serializer[NarrowToken]):
     """A token, and what it turned out to be for."""
 
     id = serializers.CharField()
-    object = Constant("token")
+    object = ConstantField("token")
     token = serializers.CharField(source="minted.text", help_text="Shown this once: `Authorization: Bearer …`.")
     scope = serializers.SerializerMethodField()
     model = serializers.CharField(source="wanted.model", allow_null=True)
     max_tokens = serializers.IntegerField(source="wanted.max_tokens", allow_null=True)
     origin = serializers.CharField(source="wanted.origin", allow_null=True)
     user = serializers.CharField(source="wanted.user", allow_null=True)
-    expires_at = Moment(source="minted.ends_at")
+    expires_at = StrictDateTimeField(source="minted.expires_at_utc")
 
     def get_scope(self, token: NarrowToken) -> str:
         return " ".join(sorted(token.wanted.scopes))
@@ -138,20 +146,20 @@ class TokenOut(serializers.Serializer[NarrowToken]):
 class TicketOut(serializers.Serializer[Any]):
     """A ticket, and where to show it."""
 
-    object = Constant("ticket")
+    object = ConstantField("ticket")
     ticket = serializers.CharField(help_text="Shown this once: `Authorization: Bearer …`, never in an address.")
     events_url = serializers.CharField()
-    expires_at = Moment(help_text="Until then it can be opened; what is open may run to its end.")
+    expires_at = StrictDateTimeField(help_text="Until then it can be opened; what is open may run to its end.")
 
 
-def ticket_to_wire(what: Readable, public_id: str, ticket: Minted) -> Mapping[str, Any]:
+def ticket_to_wire(what: ReadableKind, public_id: str, ticket: MintedJwt) -> Mapping[str, Any]:
     """Write a ticket down."""
     found: Mapping[str, Any] = TicketOut(
-        {"ticket": ticket.text, "events_url": events_url(what, public_id), "expires_at": ticket.ends_at}
+        {"ticket": ticket.text, "events_url": events_url(what, public_id), "expires_at": ticket.expires_at}
     ).data
     return found
 
 
-def events_url(what: Readable, public_id: str) -> str:
+def events_url(what: ReadableKind, public_id: str) -> str:
     """Say where the events of a stream or job are."""
     return f"{settings.BASE_URL}/v1/{what.value}s/{public_id}/events"

@@ -4,11 +4,11 @@ from typing import Any
 
 from rest_framework import serializers
 
-from api.serializers.strict import Constant, Moment, StrictSerializer, Text
+from api.serializers.strict import ConstantField, StrictDateTimeField, StrictSerializer, StrictStringField
+from webhooks.event_types import EVENT_TYPES
 from webhooks.models import Delivery, DeliveryState, Endpoint
-from webhooks.types import EVENT_TYPES
 
-MOST_LISTED = 100
+MAX_PAGE_SIZE = 100
 
 
 # In
@@ -17,10 +17,10 @@ MOST_LISTED = 100
 class EndpointIn(StrictSerializer[Any]):
     """Where to send events."""
 
-    url = Text(max_length=2000)
-    description = Text(max_length=200, required=False, default="", allow_blank=True)
+    url = StrictStringField(max_length=2000)
+    description = StrictStringField(max_length=200, required=False, default="", allow_blank=True)
     event_types = serializers.ListField(
-        child=Text(max_length=60),
+        child=StrictStringField(max_length=60),
         required=False,
         default=list,
         max_length=len(EVENT_TYPES),
@@ -32,7 +32,7 @@ class PageQuery(StrictSerializer[Any]):
     """Which part of a list."""
 
     after = serializers.CharField(required=False, max_length=64, help_text="`last_id` of the page before.")
-    limit = serializers.IntegerField(required=False, default=20, min_value=1, max_value=MOST_LISTED)
+    limit = serializers.IntegerField(required=False, default=20, min_value=1, max_value=MAX_PAGE_SIZE)
 
 
 class DeliveryQuery(PageQuery):
@@ -50,13 +50,13 @@ class EndpointOut(serializers.Serializer[Endpoint]):
     """Where a site's events go."""
 
     id = serializers.CharField(source="public_id")
-    object = Constant("webhook_endpoint")
+    object = ConstantField("webhook_endpoint")
     url = serializers.CharField()
     description = serializers.CharField()
     event_types = serializers.ListField(child=serializers.CharField())
     is_enabled = serializers.BooleanField()
     disabled_reason = serializers.SerializerMethodField()
-    created_at = Moment()
+    created_at = StrictDateTimeField()
 
     def get_disabled_reason(self, endpoint: Endpoint) -> str | None:
         return endpoint.disabled_reason or None
@@ -75,17 +75,17 @@ class DeliveryOut(serializers.Serializer[Delivery]):
     """One event on its way to one endpoint."""
 
     id = serializers.CharField(source="public_id")
-    object = Constant("webhook_delivery")
+    object = ConstantField("webhook_delivery")
     state = serializers.ChoiceField(choices=DeliveryState.choices)
     event_id = serializers.CharField(source="event.public_id")
     event_type = serializers.CharField(source="event.type")
     endpoint_id = serializers.CharField(source="endpoint.public_id")
     attempts = serializers.IntegerField()
-    due_at = Moment(allow_null=True)
+    due_at = StrictDateTimeField(allow_null=True)
     last_status = serializers.IntegerField(allow_null=True)
     last_error = serializers.SerializerMethodField()
-    created_at = Moment()
-    finished_at = Moment(allow_null=True)
+    created_at = StrictDateTimeField()
+    finished_at = StrictDateTimeField(allow_null=True)
 
     def get_last_error(self, delivery: Delivery) -> str | None:
         return delivery.last_error or None

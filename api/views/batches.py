@@ -8,50 +8,50 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from api import examples
-from api.announced import is_announced
 from api.authentication import identity_of
-from api.errors import TooManyUnproven
-from api.pages import page_of, page_schema
-from api.parsers import BatchParser
-from api.request_ids import id_of
-from api.schema import refusals
+from api.errors import TooManyUnverifiedUploads
+from api.openapi import error_responses
+from api.pagination import page_schema, paginate
+from api.parsers import BatchJSONParser
+from api.preflight_auth import is_preauthentication
+from api.request_ids import request_id_of
 from api.serializers.batches import BatchIn, BatchOut, BatchQuery, EstimateOut, estimate_to_wire
 from api.serializers.jobs import read_idempotency_key
-from api.streaming import stream
+from api.streaming import streaming_response
 from api.views.jobs import IDEMPOTENCY_KEY
 from api.views.resource import Resource
+from jobs.batches.cancel import cancel
 from jobs.batches.create import create
 from jobs.batches.estimate import estimate
 from jobs.batches.pause import pause, resume
 from jobs.batches.read import find_batch, list_batches, view_of, views_of
 from jobs.batches.results import result_lines
 from jobs.batches.retry import retry_failed
-from jobs.batches.stop import cancel
 from jobs.errors import (
     BatchEnded,
-    BatchMissing,
+    BatchNotFound,
     BatchNotRetryable,
-    FileMissing,
+    FileNotFound,
     IdempotencyConflict,
     InvalidBatch,
+    InvalidFile,
     PausedByOperator,
-    UnfitFile,
     UnreadableFile,
 )
 from jobs.models import Batch
+from tenants.access import TokenScope
 from tenants.errors import ModelNotAllowed
-from tenants.limits import Scope
 
-IS_COMPLETE = "X-Results-Complete"
-REPLAYED = OpenApiParameter(
+RESULTS_COMPLETE_HEADER = "X-Results-Complete"
+IDEMPOTENT_REPLAYED = OpenApiParameter(
     "Idempotent-Replayed",
     location=OpenApiParameter.HEADER,
     type=str,
     response=[200],
     description="`true`: the batch was there already.",
 )
-COMPLETE = OpenApiParameter(
-    IS_COMPLETE,
+RESULTS_COMPLETE = OpenApiParameter(
+    RESULTS_COMPLETE_HEADER,
     location=OpenApiParameter.HEADER,
     type=str,
     response=[200],
@@ -60,78 +60,84 @@ COMPLETE = OpenApiParameter(
 
 
 @extend_schema(tags=["Batches"])
-class Batches(Resource):
-    scopes = {"POST": Scope.JOBS_WRITE, "GET": Scope.JOBS_READ}
-    parser_classes = [BatchParser]
+class BatchList(Resource):
+    scopes = {"POST": TokenScope.JOBS_WRITE, "GET": TokenScope.JOBS_READ}
+    parser_classes = [BatchJSONParser]
 
     @extend_schema(
         operation_id="create_batch",
-        summary="Hand in many requests",
+        summary="Create a batch",
         description="Either as OpenAI's SDKs do, with a file, which is read and checked after this answer; or with the "
         "`requests` themselves, which are checked before it. After a 200 the batch will end, whatever happens here.",
         request=BatchIn,
-        parameters=[IDEMPOTENCY_KEY, REPLAYED],
+        parameters=[IDEMPOTENCY_KEY, IDEMPOTENT_REPLAYED],
         responses={
             200: PolymorphicProxySerializer(
                 "BatchOrEstimate", serializers=[BatchOut, EstimateOut], resource_type_field_name=None
             ),
-            **refusals(
-                InvalidBatch, FileMissing, UnfitFile, UnreadableFile, IdempotencyConflict, TooManyUnproven, body=True
+            **error_responses(
+                InvalidBatch,
+                FileNotFound,
+                InvalidFile,
+                UnreadableFile,
+                IdempotencyConflict,
+                TooManyUnverifiedUploads,
+                body=True,
             ),
         },
         examples=[
-            OpenApiExample("requests", examples.POSTED_BATCH, request_only=True),
+            OpenApiExample("requests", examples.INLINE_BATCH, request_only=True),
             OpenApiExample("file", examples.FILE_BATCH, request_only=True),
-            OpenApiExample("what would it cost", examples.DRY_BATCH, request_only=True),
+            OpenApiExample("what would it cost", examples.DRY_RUN_BATCH, request_only=True),
             OpenApiExample("under way", examples.BATCH, response_only=True, status_codes=["200"]),
             OpenApiExample("estimate", examples.ESTIMATE, response_only=True, status_codes=["200"]),
         ],
     )
     def post(self, request: Request) -> Response:
-        if is_announced(request._request):
+        if is_preauthentication(request._request):
             return Response(status=status.HTTP_204_NO_CONTENT)
         wanted = BatchIn(data=request.data)
         wanted.is_valid(raise_exception=True)
         key = read_idempotency_key(request.headers)
         identity = identity_of(request)
-        submission = wanted.to_submission(identity, key, id_of(request._request))
-        if wanted.is_dry:
+        submission = wanted.to_submission(identity, key, request_id_of(request._request))
+        if wanted.is_dry_run:
             found = estimate(identity.site, submission)
             return Response(estimate_to_wire(wanted.validated_data["endpoint"], found))
         created = create(identity.site, submission)
-        return _in_full(created.batch, {} if created.created else {"Idempotent-Replayed": "true"})
+        return _batch_response(created.batch, {} if created.created else {"Idempotent-Replayed": "true"})
 
     @extend_schema(
         operation_id="list_batches",
         summary="List batches, newest first",
         parameters=[BatchQuery],
-        responses={200: page_schema("BatchPage", BatchOut), **refusals(BatchMissing, query=True)},
+        responses={200: page_schema("BatchPage", BatchOut), **error_responses(BatchNotFound, query=True)},
     )
     def get(self, request: Request) -> Response:
         wanted = BatchQuery(data=request.query_params.dict())
         wanted.is_valid(raise_exception=True)
         site, given = identity_of(request).site, wanted.validated_data
-        page = page_of(lambda limit: list_batches(site, after=given.get("after"), limit=limit), given["limit"])
+        page = paginate(lambda limit: list_batches(site, after=given.get("after"), limit=limit), given["limit"])
         return Response(page.to_wire(BatchOut, views_of(page.rows)))
 
 
 @extend_schema(tags=["Batches"])
-class OneBatch(Resource):
-    scopes = {"GET": Scope.JOBS_READ}
+class BatchDetail(Resource):
+    scopes = {"GET": TokenScope.JOBS_READ}
 
     @extend_schema(
         operation_id="get_batch",
         summary="Read a batch with its counts, usage and cost so far",
-        responses={200: BatchOut, **refusals(BatchMissing)},
+        responses={200: BatchOut, **error_responses(BatchNotFound)},
         examples=[OpenApiExample("completed", examples.COMPLETED_BATCH, response_only=True, status_codes=["200"])],
     )
     def get(self, request: Request, batch_id: str) -> Response:
-        return _in_full(find_batch(identity_of(request).site, batch_id))
+        return _batch_response(find_batch(identity_of(request).site, batch_id))
 
 
 @extend_schema(tags=["Batches"])
 class BatchResults(Resource):
-    scopes = {"GET": Scope.JOBS_READ}
+    scopes = {"GET": TokenScope.JOBS_READ}
 
     @extend_schema(
         operation_id="get_batch_results",
@@ -139,78 +145,79 @@ class BatchResults(Resource):
         description="A line for each request that has ended, successful or not, in the order they were handed in and "
         "in OpenAI's form: `response` holds the answer, or `error` says why there is none. Once the batch has ended, "
         "there is exactly one for every `custom_id`.",
-        parameters=[COMPLETE],
-        responses={(200, "application/jsonl"): OpenApiTypes.STR, **refusals(BatchMissing)},
+        parameters=[RESULTS_COMPLETE],
+        responses={(200, "application/jsonl"): OpenApiTypes.STR, **error_responses(BatchNotFound)},
         examples=[OpenApiExample("a line", examples.RESULT_LINE, response_only=True, status_codes=["200"])],
     )
     def get(self, request: Request, batch_id: str) -> HttpResponseBase:
         batch = find_batch(identity_of(request).site, batch_id)
-        response = stream(request._request, result_lines(batch), "application/jsonl")
-        response[IS_COMPLETE] = "true" if batch.is_terminal else "false"
+        response = streaming_response(request._request, result_lines(batch), "application/jsonl")
+        response[RESULTS_COMPLETE_HEADER] = "true" if batch.is_terminal else "false"
         return response
 
 
 @extend_schema(tags=["Batches"])
 class CancelBatch(Resource):
-    scopes = {"POST": Scope.JOBS_WRITE}
+    scopes = {"POST": TokenScope.JOBS_WRITE}
 
     @extend_schema(
         operation_id="cancel_batch",
         summary="Cancel a batch",
-        description="What waits is canceled, what runs is told to stop. What was done stays, and is billed.",
+        description="Queued requests are canceled, running ones are asked to stop. "
+        "Finished ones keep their results and are billed.",
         request=None,
-        responses={200: BatchOut, **refusals(BatchMissing, BatchEnded)},
+        responses={200: BatchOut, **error_responses(BatchNotFound, BatchEnded)},
     )
     def post(self, request: Request, batch_id: str) -> Response:
-        return _in_full(cancel(identity_of(request).site, batch_id))
+        return _batch_response(cancel(identity_of(request).site, batch_id))
 
 
 @extend_schema(tags=["Batches"])
 class PauseBatch(Resource):
-    scopes = {"POST": Scope.JOBS_WRITE}
+    scopes = {"POST": TokenScope.JOBS_WRITE}
 
     @extend_schema(
         operation_id="pause_batch",
-        summary="Hold a batch back",
-        description="Nothing more of it is begun; what runs goes on. Its completion window runs on, too.",
+        summary="Pause a batch",
+        description="No more of its requests are started; running ones finish. The completion window keeps running.",
         request=None,
-        responses={200: BatchOut, **refusals(BatchMissing, BatchEnded)},
+        responses={200: BatchOut, **error_responses(BatchNotFound, BatchEnded)},
     )
     def post(self, request: Request, batch_id: str) -> Response:
-        return _in_full(pause(identity_of(request).site, batch_id))
+        return _batch_response(pause(identity_of(request).site, batch_id))
 
 
 @extend_schema(tags=["Batches"])
 class ResumeBatch(Resource):
-    scopes = {"POST": Scope.JOBS_WRITE}
+    scopes = {"POST": TokenScope.JOBS_WRITE}
 
     @extend_schema(
         operation_id="resume_batch",
-        summary="Let a paused batch go on",
-        description="What the operator of the desk paused, only they let go on.",
+        summary="Resume a paused batch",
+        description="A batch that the operator paused can only be resumed by the operator.",
         request=None,
-        responses={200: BatchOut, **refusals(BatchMissing, PausedByOperator)},
+        responses={200: BatchOut, **error_responses(BatchNotFound, PausedByOperator)},
     )
     def post(self, request: Request, batch_id: str) -> Response:
-        return _in_full(resume(identity_of(request).site, batch_id))
+        return _batch_response(resume(identity_of(request).site, batch_id))
 
 
 @extend_schema(tags=["Batches"])
 class RetryBatch(Resource):
-    scopes = {"POST": Scope.JOBS_WRITE}
+    scopes = {"POST": TokenScope.JOBS_WRITE}
 
     @extend_schema(
         operation_id="retry_batch",
-        summary="Try again what failed in a batch",
+        summary="Retry the failed requests of a batch",
         description="Makes a new batch of the requests that failed, expired or were canceled, under the same "
-        "`custom_id`s; `replay_of` names the old one, which does not change.",
+        "`custom_id`s; `retry_of` names the old one, which does not change.",
         request=None,
-        responses={200: BatchOut, **refusals(BatchMissing, BatchNotRetryable, ModelNotAllowed)},
+        responses={200: BatchOut, **error_responses(BatchNotFound, BatchNotRetryable, ModelNotAllowed)},
     )
     def post(self, request: Request, batch_id: str) -> Response:
         identity = identity_of(request)
-        return _in_full(retry_failed(identity.site, batch_id, identity.grant, id_of(request._request)))
+        return _batch_response(retry_failed(identity.site, batch_id, identity.grant, request_id_of(request._request)))
 
 
-def _in_full(batch: Batch, headers: dict[str, str] | None = None) -> Response:
+def _batch_response(batch: Batch, headers: dict[str, str] | None = None) -> Response:
     return Response(BatchOut(view_of(batch)).data, status.HTTP_200_OK, headers=headers)

@@ -11,26 +11,34 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from api import examples
-from api.announced import is_announced
 from api.authentication import identity_of
-from api.errors import Malformed, NoRoom, NotAForm, ResourceNotFound, TooLarge, TooManyUnproven, TooSlow
-from api.pages import page_of, page_schema, read_id
-from api.schema import refusals
+from api.errors import (
+    BodyTimeout,
+    BodyTooLarge,
+    MalformedBody,
+    NotMultipart,
+    ResourceNotFound,
+    StorageFull,
+    TooManyUnverifiedUploads,
+)
+from api.openapi import error_responses
+from api.pagination import page_schema, paginate, read_public_id
+from api.preflight_auth import is_preauthentication
 from api.serializers.files import FILE_FORM, FileDeletedOut, FileIn, FileOut, FileQuery
-from api.streaming import stream
+from api.streaming import streaming_response
 from api.uploads import read_form
 from api.views.resource import Resource
-from jobs.errors import FileInUse, FileMissing, FileTooLarge, UnfitFile, UnreadableFile
-from jobs.files.content import content_of
+from jobs.errors import FileInUse, FileNotFound, FileTooLarge, InvalidFile, UnreadableFile
+from jobs.file_content import content_of
 from jobs.files.read import files_of, find_file
-from jobs.files.store import Draft, delete_file
+from jobs.files.store import FileUpload, delete_file
 from jobs.models import File, FilePurpose
-from tenants.limits import Scope
+from tenants.access import TokenScope
 
 
 @extend_schema(tags=["Files"])
-class Files(Resource):
-    scopes = {"POST": Scope.JOBS_WRITE, "GET": Scope.JOBS_READ}
+class FileList(Resource):
+    scopes = {"POST": TokenScope.JOBS_WRITE, "GET": TokenScope.JOBS_READ}
 
     @extend_schema(
         operation_id="create_file",
@@ -40,56 +48,56 @@ class Files(Resource):
         request={"multipart/form-data": FILE_FORM},
         responses={
             200: FileOut,
-            **refusals(
+            **error_responses(
                 ValidationError,
-                Malformed,
-                NotAForm,
-                UnfitFile,
-                TooLarge,
+                MalformedBody,
+                NotMultipart,
+                InvalidFile,
+                BodyTooLarge,
                 FileTooLarge,
-                TooSlow,
-                TooManyUnproven,
-                NoRoom,
+                BodyTimeout,
+                TooManyUnverifiedUploads,
+                StorageFull,
             ),
         },
         examples=[OpenApiExample("uploaded", examples.FILE, response_only=True, status_codes=["200"])],
     )
     def post(self, request: Request) -> Response:
-        if is_announced(request._request):
+        if is_preauthentication(request._request):
             return Response(status=status.HTTP_204_NO_CONTENT)
         # The whole body is here already, so the transaction waits for nobody.
         with transaction.atomic():
-            draft = Draft(identity_of(request).site)
+            draft = FileUpload(identity_of(request).site)
             fields, filename = read_form(request._request, draft)
             wanted = FileIn(data=fields.dict())
             wanted.is_valid(raise_exception=True)
-            file = draft.finish(filename, kept_seconds=wanted.kept_seconds)
+            file = draft.finish(filename, ttl_seconds=wanted.kept_seconds)
         return Response(FileOut(file).data)
 
     @extend_schema(
         operation_id="list_files",
         summary="List files",
         parameters=[FileQuery],
-        responses={200: page_schema("FilePage", FileOut), **refusals(ResourceNotFound, query=True)},
+        responses={200: page_schema("FilePage", FileOut), **error_responses(ResourceNotFound, query=True)},
     )
     def get(self, request: Request) -> Response:
         wanted = FileQuery(data=request.query_params.dict())
         wanted.is_valid(raise_exception=True)
         given = wanted.validated_data
-        rows = _in_order(files_of(identity_of(request).site), given["order"], given.get("after"))
+        rows = _ordered(files_of(identity_of(request).site), given["order"], given.get("after"))
         if "purpose" in given:
             rows = rows.filter(purpose=given["purpose"])
-        return Response(page_of(lambda limit: list(rows[:limit]), given["limit"]).to_wire(FileOut))
+        return Response(paginate(lambda limit: list(rows[:limit]), given["limit"]).to_wire(FileOut))
 
 
 @extend_schema(tags=["Files"])
-class OneFile(Resource):
-    scopes = {"GET": Scope.JOBS_READ, "DELETE": Scope.JOBS_WRITE}
+class FileDetail(Resource):
+    scopes = {"GET": TokenScope.JOBS_READ, "DELETE": TokenScope.JOBS_WRITE}
 
     @extend_schema(
         operation_id="get_file",
-        summary="Read what a file is",
-        responses={200: FileOut, **refusals(FileMissing)},
+        summary="Retrieve a file's metadata",
+        responses={200: FileOut, **error_responses(FileNotFound)},
         examples=[OpenApiExample("file", examples.FILE, response_only=True, status_codes=["200"])],
     )
     def get(self, request: Request, file_id: str) -> Response:
@@ -99,7 +107,7 @@ class OneFile(Resource):
         operation_id="delete_file",
         summary="Delete a file with its content",
         description="Batches made of it keep their members and results.",
-        responses={200: FileDeletedOut, **refusals(FileMissing, FileInUse)},
+        responses={200: FileDeletedOut, **error_responses(FileNotFound, FileInUse)},
         examples=[OpenApiExample("deleted", examples.DELETED_FILE, response_only=True, status_codes=["200"])],
     )
     def delete(self, request: Request, file_id: str) -> Response:
@@ -109,24 +117,27 @@ class OneFile(Resource):
 
 @extend_schema(tags=["Files"])
 class FileContent(Resource):
-    scopes = {"GET": Scope.JOBS_READ}
+    scopes = {"GET": TokenScope.JOBS_READ}
 
     @extend_schema(
         operation_id="get_file_content",
         summary="Download a file",
-        responses={(200, "application/octet-stream"): OpenApiTypes.BINARY, **refusals(FileMissing, UnreadableFile)},
+        responses={
+            (200, "application/octet-stream"): OpenApiTypes.BINARY,
+            **error_responses(FileNotFound, UnreadableFile),
+        },
     )
     def get(self, request: Request, file_id: str) -> HttpResponseBase:
         file = find_file(identity_of(request).site, file_id)
         # What a batch put out is made while it is sent; its length is known at the end.
         length = file.bytes if file.purpose == FilePurpose.BATCH else None
-        return stream(request._request, content_of(file), "application/octet-stream", length=length)
+        return streaming_response(request._request, content_of(file), "application/octet-stream", length=length)
 
 
-def _in_order(rows: QuerySet[File], order: str, after: str | None) -> QuerySet[File]:
+def _ordered(rows: QuerySet[File], order: str, after: str | None) -> QuerySet[File]:
     """Return the rows in this order, those behind the one that `after` names."""
     is_rising = order == "asc"
     if after is not None:
-        last = read_id(File.ID_PREFIX, after)
+        last = read_public_id(File.ID_PREFIX, after)
         rows = rows.filter(id__gt=last) if is_rising else rows.filter(id__lt=last)
     return rows.order_by("id" if is_rising else "-id")

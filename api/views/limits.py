@@ -6,27 +6,29 @@ from rest_framework.response import Response
 
 from api import examples
 from api.authentication import identity_of
-from api.schema import refusals
+from api.openapi import error_responses
 from api.serializers.limits import LimitsOut, limits_to_wire
 from api.views.resource import Resource
-from jobs.waiting import running_of
-from tenants.admission.standing import standing_of
-from tenants.limits import Scope
+from jobs.admin.waiting import count_running
+from tenants.access import TokenScope
+from tenants.rate_limiting.status import get_rate_limit_status
 
 
 @extend_schema(tags=["Limits"])
-class Limits(Resource):
-    scopes = {"GET": Scope.LIMITS_READ}
+class LimitsDetail(Resource):
+    scopes = {"GET": TokenScope.LIMITS_READ}
 
     @extend_schema(
         operation_id="get_limits",
-        summary="Your limits, and what is left of them",
-        description="Asking uses nothing up. While the desk's fast memory is away the limits are told all the same, "
-        "and what is left is `null`.",
-        responses={200: LimitsOut, **refusals()},
+        summary="Rate limits and remaining quota",
+        description="Reading this consumes no quota. While Redis is unavailable the limits are still returned, "
+        "with `remaining` set to `null`.",
+        responses={200: LimitsOut, **error_responses()},
         examples=[OpenApiExample("limits", examples.LIMITS, response_only=True, status_codes=["200"])],
     )
     def get(self, request: Request) -> Response:
         site = identity_of(request).site
-        told = limits_to_wire(standing_of(site), most_jobs=site.max_running_jobs, running_jobs=running_of(site))
+        told = limits_to_wire(
+            get_rate_limit_status(site), max_jobs=site.max_running_jobs, running_jobs=count_running(site)
+        )
         return Response(told)

@@ -10,19 +10,19 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from api.errors import ResourceNotFound
-from api.schema import document, refusals
+from api.openapi import error_responses, openapi_json
 from api.views.resource import Resource
-from core.reachability import broker_answers, redis_answers
-from jobs.leases import live_workers
+from core.reachability import is_broker_reachable, is_redis_reachable
+from jobs.worker.leases import live_workers
 
 #: The docs page runs Swagger UI from this desk, and reaches nothing else.
-DOCS_POLICY = (
+DOCS_CSP = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 
 
-class Open(Resource):
+class PublicResource(Resource):
     """A resource for anybody."""
 
     authentication_classes = []
@@ -38,61 +38,63 @@ class ReadinessOut(serializers.Serializer[dict[str, str]]):
     postgres = serializers.CharField(help_text="`ok`")
     redis = serializers.CharField(help_text="`ok` or `unreachable`")
     broker = serializers.CharField(help_text="`ok` or `unreachable`: what carries doorbells; Redis, if nothing else")
-    workers = serializers.IntegerField(help_text="Worker processes that live. Without one, jobs wait.")
+    workers = serializers.IntegerField(help_text="Live worker processes. Without one, jobs wait.")
 
 
 @extend_schema(tags=["Operations"])
-class Health(Open):
-    @extend_schema(operation_id="healthz", summary="Is the process alive?", responses={200: HealthOut})
+class Health(PublicResource):
+    @extend_schema(operation_id="healthz", summary="Liveness check", responses={200: HealthOut})
     def get(self, request: Request) -> Response:
         return Response({"status": "ok"})
 
 
 @extend_schema(tags=["Operations"])
-class Readiness(Open):
+class Readiness(PublicResource):
     @extend_schema(
         operation_id="readyz",
-        summary="Can it take work?",
+        summary="Readiness check",
         description="Postgres must answer. Without Redis, broker or workers jobs are accepted: that is `degraded`.",
-        responses={200: ReadinessOut, **refusals(OperationalError, anybody=True)},
+        responses={200: ReadinessOut, **error_responses(OperationalError, public=True)},
     )
     def get(self, request: Request) -> Response:
         workers = len(live_workers())
-        redis = redis_answers(settings.REDIS_URL)
+        redis = is_redis_reachable(settings.REDIS_URL)
         broker = (
-            redis if settings.CELERY_BROKER_URL == settings.REDIS_URL else broker_answers(settings.CELERY_BROKER_URL)
+            redis
+            if settings.CELERY_BROKER_URL == settings.REDIS_URL
+            else is_broker_reachable(settings.CELERY_BROKER_URL)
         )
         return Response(
             {
                 "status": "ok" if workers and redis and broker else "degraded",
                 "postgres": "ok",
-                "redis": _word_for(redis),
-                "broker": _word_for(broker),
+                "redis": _status_word(redis),
+                "broker": _status_word(broker),
                 "workers": workers,
             }
         )
 
 
-class OpenAPIDocument(Open):
+class OpenAPIDocument(PublicResource):
     @extend_schema(exclude=True)
     def get(self, request: Request) -> HttpResponse:
-        return HttpResponse(document(), content_type="application/json", headers={"Cache-Control": "max-age=60"})
+        return HttpResponse(openapi_json(), content_type="application/json", headers={"Cache-Control": "max-age=60"})
 
 
-class Nowhere(Open):
+class UnknownPath(PublicResource):
     """Every other address under the API's prefixes."""
 
     @extend_schema(exclude=True)
     def initial(self, request: Request, *args: object, **kwargs: object) -> None:
-        raise ResourceNotFound("There is nothing at this address. GET /v1/openapi.json lists what there is.")
+        raise ResourceNotFound("Not found. GET /v1/openapi.json lists all endpoints.")
 
 
 def docs(request: HttpRequest) -> HttpResponse:
     """Show the OpenAPI document to people."""
     page = render(request, "api/docs.html")
-    page["Content-Security-Policy"] = DOCS_POLICY
+    page["Content-Security-Policy"] = DOCS_CSP
     return page
 
 
-def _word_for(answers: bool) -> str:
+def _status_word(answers: bool) -> str:
     return "ok" if answers else "unreachable"

@@ -11,7 +11,7 @@ from rest_framework.request import Request
 from rest_framework.views import APIView
 
 from api.authentication import identity_of
-from tenants.limits import Scope, check_scope
+from tenants.access import TokenScope, check_scope
 
 
 class HasScope(BasePermission):
@@ -45,4 +45,4 @@ class Resource(APIView):
     content_negotiation_class = JSONOnly
     # Without OPTIONS, which would describe the view in DRF's own words.
     http_method_names = ["get", "post", "put", "patch", "delete", "head"]
-    scopes: ClassVar[Mapping[str, Scope]] = {}
+    scopes: ClassVar[Mapping[str, TokenScope]] = {}

@@ -8,8 +8,8 @@ from rest_framework.response import Response
 from api import examples
 from api.authentication import identity_of
 from api.errors import ResourceNotFound
-from api.pages import behind, page_of, page_schema, read_id
-from api.schema import refusals
+from api.openapi import error_responses
+from api.pagination import page_schema, paginate, read_public_id, rows_after
 from api.serializers.webhooks import (
     DeliveryOut,
     DeliveryQuery,
@@ -19,21 +19,21 @@ from api.serializers.webhooks import (
     PageQuery,
 )
 from api.views.resource import Resource
-from tenants.limits import Scope
+from tenants.access import TokenScope
 from webhooks.endpoints import create_endpoint, list_endpoints
 from webhooks.errors import TooManyEndpoints, UnknownEventType, UnsafeUrl
 from webhooks.models import Delivery, Endpoint
 
 
 @extend_schema(tags=["Webhooks"])
-class Endpoints(Resource):
-    scopes = {"POST": Scope.WEBHOOKS_WRITE, "GET": Scope.WEBHOOKS_READ}
+class EndpointList(Resource):
+    scopes = {"POST": TokenScope.WEBHOOKS_WRITE, "GET": TokenScope.WEBHOOKS_READ}
 
     @extend_schema(
         operation_id="create_webhook_endpoint",
-        summary="Say where events go",
+        summary="Create a webhook endpoint",
         request=EndpointIn,
-        responses={201: NewEndpointOut, **refusals(UnsafeUrl, UnknownEventType, TooManyEndpoints, body=True)},
+        responses={201: NewEndpointOut, **error_responses(UnsafeUrl, UnknownEventType, TooManyEndpoints, body=True)},
         examples=[
             OpenApiExample("all events", examples.ENDPOINT, request_only=True),
             OpenApiExample("created", examples.NEW_ENDPOINT, response_only=True, status_codes=["201"]),
@@ -50,27 +50,29 @@ class Endpoints(Resource):
         operation_id="list_webhook_endpoints",
         summary="List endpoints, newest first",
         parameters=[PageQuery],
-        responses={200: page_schema("EndpointPage", EndpointOut), **refusals(ResourceNotFound, query=True)},
+        responses={200: page_schema("EndpointPage", EndpointOut), **error_responses(ResourceNotFound, query=True)},
     )
     def get(self, request: Request) -> Response:
         wanted = PageQuery(data=request.query_params.dict())
         wanted.is_valid(raise_exception=True)
-        rows = behind(list_endpoints(identity_of(request).site), Endpoint.ID_PREFIX, wanted.validated_data.get("after"))
-        page = page_of(lambda limit: list(rows[:limit]), wanted.validated_data["limit"])
+        rows = rows_after(
+            list_endpoints(identity_of(request).site), Endpoint.ID_PREFIX, wanted.validated_data.get("after")
+        )
+        page = paginate(lambda limit: list(rows[:limit]), wanted.validated_data["limit"])
         return Response(page.to_wire(EndpointOut))
 
 
 @extend_schema(tags=["Webhooks"])
-class OneEndpoint(Resource):
-    scopes = {"GET": Scope.WEBHOOKS_READ}
+class EndpointDetail(Resource):
+    scopes = {"GET": TokenScope.WEBHOOKS_READ}
 
     @extend_schema(
         operation_id="get_webhook_endpoint",
         summary="Read an endpoint",
-        responses={200: EndpointOut, **refusals(ResourceNotFound)},
+        responses={200: EndpointOut, **error_responses(ResourceNotFound)},
     )
     def get(self, request: Request, endpoint_id: str) -> Response:
-        wanted = read_id(Endpoint.ID_PREFIX, endpoint_id)
+        wanted = read_public_id(Endpoint.ID_PREFIX, endpoint_id)
         endpoint = list_endpoints(identity_of(request).site).filter(id=wanted).first()
         if endpoint is None:
             raise ResourceNotFound("There is no such resource.")
@@ -78,25 +80,25 @@ class OneEndpoint(Resource):
 
 
 @extend_schema(tags=["Webhooks"])
-class Deliveries(Resource):
-    scopes = {"GET": Scope.WEBHOOKS_READ}
+class DeliveryList(Resource):
+    scopes = {"GET": TokenScope.WEBHOOKS_READ}
 
     @extend_schema(
         operation_id="list_deliveries",
         summary="List deliveries, newest first",
         parameters=[DeliveryQuery],
-        responses={200: page_schema("DeliveryPage", DeliveryOut), **refusals(ResourceNotFound, query=True)},
+        responses={200: page_schema("DeliveryPage", DeliveryOut), **error_responses(ResourceNotFound, query=True)},
     )
     def get(self, request: Request) -> Response:
         wanted = DeliveryQuery(data=request.query_params.dict())
         wanted.is_valid(raise_exception=True)
         given = wanted.validated_data
-        rows = behind(identity_of(request).site.deliveries.all(), Delivery.ID_PREFIX, given.get("after"))
+        rows = rows_after(identity_of(request).site.deliveries.all(), Delivery.ID_PREFIX, given.get("after"))
         if "state" in given:
             rows = rows.filter(state=given["state"])
         if "event_type" in given:
             rows = rows.filter(event__type=given["event_type"])
         if "endpoint" in given:
-            rows = rows.filter(endpoint_id=read_id(Endpoint.ID_PREFIX, given["endpoint"]))
-        page = page_of(lambda limit: list(rows.select_related("event", "endpoint")[:limit]), given["limit"])
+            rows = rows.filter(endpoint_id=read_public_id(Endpoint.ID_PREFIX, given["endpoint"]))
+        page = paginate(lambda limit: list(rows.select_related("event", "endpoint")[:limit]), given["limit"])
         return Response(page.to_wire(DeliveryOut))

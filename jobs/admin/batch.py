@@ -12,18 +12,26 @@ from django.template.response import TemplateResponse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from core import clock, theme
-from core.admin import DeskList, PeriodFilter, may_view
-from jobs.admin.columns import age_of
-from jobs.admin.page import PageAdmin, PageList, page_of
-from jobs.batch_operate import Act, BatchVerdict, cancel_batch, pause_batch, resume_batch, retry_batch
-from jobs.batch_page import consequences, read_page
-from jobs.batch_progress import draw_bar, read_live
+from core import clock
+from core.admin_ui import theme
+from core.admin_ui.model_admin import BoundedChangeList, PeriodFilter, can_view
+from jobs.admin.batch_actions import (
+    BatchAction,
+    BatchActionResult,
+    cancel_batch,
+    pause_batch,
+    resume_batch,
+    retry_batch,
+)
+from jobs.admin.batch_page import cancel_consequences, read_batch_page
+from jobs.admin.batch_progress import draw_progress_bar, read_progress
+from jobs.admin.columns import age_column
+from jobs.admin.detail_page import PageAdmin, PageList, page_url
+from jobs.admin.presentation import BATCH_COLORS, DASH, short_usd
+from jobs.admin.search import BATCH_SEARCH_HELP, batches_matching, parse_batch_id
 from jobs.batches.read import BatchView, views_of
 from jobs.models import Batch, BatchState, Pause
-from jobs.pauses import PAUSABLE, held_back, is_held_firmly
-from jobs.search import BATCH_HELP, batches_meant_by, read_batch_id
-from jobs.shown import BATCH_COLORS, NOTHING, about_usd
+from jobs.pauses import PAUSABLE, is_paused_by_operator, paused_batch_ids
 from metering.models import UsageEvent
 from tenants.staff import actor_of
 
@@ -31,12 +39,12 @@ CANCELABLE = (BatchState.VALIDATING, BatchState.IN_PROGRESS)
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class BatchStatus:
     """How a batch on the list stands."""
 
     view: BatchView
     #: Nothing of it is begun, whether it is paused itself, or its site, or all batches.
-    is_held_back: bool
+    is_on_hold: bool
 
 
 class BatchList(PageList):
@@ -45,15 +53,15 @@ class BatchList(PageList):
     def get_results(self, request: HttpRequest) -> None:
         super().get_results(request)
         batches = list(self.result_list)
-        waiting = held_back(batches)
+        waiting = paused_batch_ids(batches)
         for view in views_of(batches):
-            setattr(view.batch, "standing", Standing(view, view.batch.id in waiting))  # noqa: B010 (for the columns)
+            setattr(view.batch, "standing", BatchStatus(view, view.batch.id in waiting))  # noqa: B010 (for the columns)
         self.result_list = batches
 
 
 @admin.register(Batch)
 class BatchAdmin(PageAdmin[Batch]):
-    list_display = ("batch", "shown_state", "shown_site", "asked", "progress", "cost", "shown_age")
+    list_display = ("batch", "shown_state", "shown_site", "shown_model", "progress", "cost", "shown_age")
     list_filter = (
         ("state", theme.ChoicesFilter),
         ("site", theme.RelatedFilter),
@@ -64,19 +72,19 @@ class BatchAdmin(PageAdmin[Batch]):
     list_per_page = 25
     sortable_by = ("batch",)
     search_fields = ("idempotency_key",)
-    search_help_text = BATCH_HELP
+    search_help_text = BATCH_SEARCH_HELP
 
-    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[DeskList]:
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[BoundedChangeList]:
         return BatchList
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Batch], search_term: str
     ) -> tuple[QuerySet[Batch], bool]:
         wanted = search_term.strip()
-        return (queryset.filter(batches_meant_by(wanted)) if wanted else queryset), False
+        return (queryset.filter(batches_matching(wanted)) if wanted else queryset), False
 
     def get_list_display(self, request: HttpRequest) -> Any:
-        sees_cost = may_view(self.admin_site, request, UsageEvent)
+        sees_cost = can_view(self.admin_site, request, UsageEvent)
         return [name for name in self.list_display if name != "cost" or sees_cost]
 
     # The columns
@@ -85,9 +93,9 @@ class BatchAdmin(PageAdmin[Batch]):
     def batch(self, batch: Batch) -> SafeString:
         return format_html('<span class="nd-id">{}</span>', batch.public_id)
 
-    @theme.labeled("State", {**BATCH_COLORS, "paused": "warning"})
+    @theme.badge_column("State", {**BATCH_COLORS, "paused": "warning"})
     def shown_state(self, batch: Batch) -> tuple[str, str]:
-        if _standing(batch).is_held_back:
+        if _status_of(batch).is_on_hold:
             return "paused", "Paused"
         return batch.state, batch.get_state_display()
 
@@ -95,24 +103,24 @@ class BatchAdmin(PageAdmin[Batch]):
     def shown_site(self, batch: Batch) -> SafeString:
         return format_html('<span class="nd-cut" title="{}">{}</span>', batch.site.name, batch.site.slug)
 
-    @admin.display(description="Asked for")
-    def asked(self, batch: Batch) -> SafeString:
+    @admin.display(description="Model")
+    def shown_model(self, batch: Batch) -> SafeString:
         shown = '<span class="nd-cut">{}</span><br><span class="nd-faint">{}</span>'
-        return format_html(shown, batch.model or NOTHING, batch.get_kind_display())
+        return format_html(shown, batch.model or DASH, batch.get_kind_display())
 
     @admin.display(description="Progress")
     def progress(self, batch: Batch) -> SafeString:
-        counts = _standing(batch).view.counts
-        context = {"bar": draw_bar(counts) if counts.total else None, "batch": batch}
+        counts = _status_of(batch).view.counts
+        context = {"bar": draw_progress_bar(counts) if counts.total else None, "batch": batch}
         return render_to_string("admin/jobs/batch/progress_column.html", context)
 
     @admin.display(description="Cost")
     def cost(self, batch: Batch) -> str:
-        return about_usd(_standing(batch).view.account.cost_pico_usd)
+        return short_usd(_status_of(batch).view.usage.cost_pico_usd)
 
     @admin.display(description="Age")
     def shown_age(self, batch: Batch) -> SafeString:
-        return age_of(batch.created_at, clock.now())
+        return age_column(batch.created_at, clock.now())
 
     # What can be done
 
@@ -127,7 +135,7 @@ class BatchAdmin(PageAdmin[Batch]):
 
     # The page of one batch
 
-    def own_views(self) -> dict[str, Callable[..., HttpResponse]]:
+    def extra_views(self) -> dict[str, Callable[..., HttpResponse]]:
         return {
             "progress": self.progress_view,
             "pause": self.pause_view,
@@ -144,81 +152,81 @@ class BatchAdmin(PageAdmin[Batch]):
         extra_context: dict[str, Any] | None = None,
     ) -> HttpResponse:
         """Show the page. It has no form, so whatever is posted here changes nothing."""
-        self.require(request)
+        self.require_permission(request)
         batch = _find(object_id)
         if batch is None:
-            return self.absent(request)
-        page = read_page(batch, self.sight(request), clock.now())
-        context = {"page": page, "live": page.live, "batch": batch, **self._ways(request, batch)}
+            return self.redirect_missing(request)
+        page = read_batch_page(batch, self.visibility(request), clock.now())
+        context = {"page": page, "live": page.live, "batch": batch, **self._available_actions(request, batch)}
         return self.render(request, "page", batch.public_id, {**context, **(extra_context or {})})
 
     def progress_view(self, request: HttpRequest, public_id: str) -> HttpResponse:
         """Show the part of the page that changes by itself."""
-        self.require(request)
+        self.require_permission(request)
         batch = _find(public_id)
         if batch is None:
-            return self.absent(request)
-        live = read_live(batch, self.sight(request), clock.now())
+            return self.redirect_missing(request)
+        live = read_progress(batch, self.visibility(request), clock.now())
         return TemplateResponse(request, "admin/jobs/batch/live.html", {"live": live})
 
     def pause_view(self, request: HttpRequest, public_id: str) -> HttpResponse:
-        self.require(request, self.has_pause_permission(request))
+        self.require_permission(request, self.has_pause_permission(request))
         return self._act(request, public_id, pause_batch)
 
     def resume_view(self, request: HttpRequest, public_id: str) -> HttpResponse:
-        self.require(request, self.has_pause_permission(request))
+        self.require_permission(request, self.has_pause_permission(request))
         return self._act(request, public_id, resume_batch)
 
     def retry_view(self, request: HttpRequest, public_id: str) -> HttpResponse:
-        self.require(request, self.has_retry_permission(request))
+        self.require_permission(request, self.has_retry_permission(request))
         return self._act(request, public_id, retry_batch)
 
     def cancel_view(self, request: HttpRequest, public_id: str) -> HttpResponse:
         """Ask whether it is meant; cancel when that is answered."""
-        self.require(request, self.has_cancel_permission(request))
+        self.require_permission(request, self.has_cancel_permission(request))
         batch = _find(public_id)
         if request.method == "POST" or batch is None or batch.state not in CANCELABLE:
             return self._act(request, public_id, cancel_batch)
-        context = {"batch": batch, "sentences": consequences(batch), "back": page_of(batch)}
+        context = {"batch": batch, "sentences": cancel_consequences(batch), "back": page_url(batch)}
         return self.render(request, "cancel", f"Cancel {batch.public_id}?", context)
 
-    def _ways(self, request: HttpRequest, batch: Batch) -> dict[str, bool]:
+    def _available_actions(self, request: HttpRequest, batch: Batch) -> dict[str, bool]:
         """Return which buttons there are."""
         may_pause = self.has_pause_permission(request)
         is_paused = may_pause and Pause.objects.filter(batch=batch).exists()
         return {
             # What the site paused by itself it could let go on.
-            "can_pause": may_pause and batch.state in PAUSABLE and not is_held_firmly(batch),
+            "can_pause": may_pause and batch.state in PAUSABLE and not is_paused_by_operator(batch),
             "can_resume": is_paused,
             "can_cancel": batch.state in CANCELABLE and self.has_cancel_permission(request),
             "can_retry": batch.is_terminal and bool(batch.failed) and self.has_retry_permission(request),
         }
 
-    def _act(self, request: HttpRequest, public_id: str, act: Act) -> HttpResponse:
+    def _act(self, request: HttpRequest, public_id: str, act: BatchAction) -> HttpResponse:
         batch = _find(public_id)
         if batch is None:
-            return self.absent(request)
+            return self.redirect_missing(request)
         # Who had to sign in first comes back by GET, which does nothing.
         if request.method == "POST":
-            self._tell(request, act(batch, actor_of(request)))
-        return HttpResponseRedirect(page_of(batch))
+            self._report(request, act(batch, actor_of(request)))
+        return HttpResponseRedirect(page_url(batch))
 
-    def _tell(self, request: HttpRequest, verdict: BatchVerdict) -> None:
-        text: SafeString | str = f"{verdict.text.removesuffix('.')}."
-        if verdict.new is not None:
+    def _report(self, request: HttpRequest, result: BatchActionResult) -> None:
+        text: SafeString | str = f"{result.text.removesuffix('.')}."
+        if result.new is not None:
             link = '{} as <a class="nd-link" href="{}">{}</a>.'
-            text = format_html(link, verdict.text, page_of(verdict.new), verdict.new.public_id)
-        self.message_user(request, text, messages.SUCCESS if verdict.done else messages.WARNING)
+            text = format_html(link, result.text, page_url(result.new), result.new.public_id)
+        self.message_user(request, text, messages.SUCCESS if result.done else messages.WARNING)
 
 
-def _standing(batch: Batch) -> Standing:
-    standing: Standing = getattr(batch, "standing")  # noqa: B009 (set by the list)
-    return standing
+def _status_of(batch: Batch) -> BatchStatus:
+    status: BatchStatus = getattr(batch, "standing")  # noqa: B009 (set by the list)
+    return status
 
 
 def _find(object_id: str) -> Batch | None:
-    wanted = read_batch_id(object_id)
+    wanted = parse_batch_id(object_id)
     if wanted is None:
         return None
-    related = ("site", "input_file", "output_file", "error_file", "replay_of")
+    related = ("site", "input_file", "output_file", "error_file", "retry_of")
     return Batch.objects.select_related(*related).filter(id=wanted).first()

@@ -6,14 +6,14 @@ from typing import Any
 from django.db.models import QuerySet
 from django.http import HttpRequest
 
-from core import theme
-from core.admin import PeriodFilter
+from core.admin_ui import theme
+from core.admin_ui.model_admin import PeriodFilter
+from jobs.admin.search import parse_batch_id
 from jobs.models import Job
 from jobs.periods import created_before, created_since
-from jobs.search import read_batch_id
 
 
-class Created(PeriodFilter):
+class CreatedFilter(PeriodFilter):
     def since(self, queryset: QuerySet[Job], begin: datetime) -> QuerySet[Job]:
         return created_since(queryset, begin)
 
@@ -21,7 +21,7 @@ class Created(PeriodFilter):
         return created_before(queryset, end)
 
 
-class Named(theme.TextFilter):
+class ExactFilter(theme.TextFilter):
     """One column by its whole value."""
 
     column: str
@@ -34,37 +34,37 @@ class Named(theme.TextFilter):
         return {self.column: value}
 
 
-class Model(Named):
+class ModelFilter(ExactFilter):
     title = "model"
     parameter_name = column = "model"
 
 
-class Queue(Named):
+class QueueFilter(ExactFilter):
     title = "queue (default, batch)"
     parameter_name = column = "queue"
 
 
-class Provider(Named):
+class ProviderNameFilter(ExactFilter):
     title = "provider"
     parameter_name = column = "provider"
 
 
-class CustomId(Named):
+class CustomIdFilter(ExactFilter):
     title = "custom_id"
     parameter_name = column = "custom_id"
 
 
-class ErrorCode(Named):
+class ErrorCodeFilter(ExactFilter):
     title = "error"
     parameter_name = "error"
     column = "error_code"
 
 
-class Batch(Named):
+class BatchFilter(ExactFilter):
     title = "batch (batch_…)"
     parameter_name = "batch"
 
     def lookup(self, value: str) -> dict[str, Any]:
         # A word that means no batch means no job.
-        wanted = read_batch_id(value)
+        wanted = parse_batch_id(value)
         return {"pk__in": []} if wanted is None else {"batch": wanted}

@@ -11,67 +11,82 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
-from core import clock, theme
-from core.admin import may_view
+from core import clock
+from core.admin_ui import theme
+from core.admin_ui.model_admin import can_view
 from core.crypto import CryptoError
 from jobs.admin import filters
-from jobs.admin.columns import age_of
-from jobs.admin.page import PageAdmin, page_of
+from jobs.admin.columns import age_column
+from jobs.admin.detail_page import PageAdmin, page_url
+from jobs.admin.job_actions import JobActionResult, audit_reveal, cancel_jobs, retry_jobs
+from jobs.admin.job_page import read_job_page
+from jobs.admin.presentation import DASH, STATE_COLORS
+from jobs.admin.search import JOB_SEARCH_HELP, jobs_matching, parse_job_id
 from jobs.errors import JobError
-from jobs.job_page import read_page
 from jobs.models import Job, JobState
-from jobs.operate import Verdict, cancel_jobs, note_reveal, retry_jobs
-from jobs.payload import body_of
+from jobs.payload import load_body
 from jobs.read import result_of
-from jobs.replay import REPLAYABLE
-from jobs.search import HELP, meant_by, read_id
-from jobs.shown import NOTHING, STATE_COLORS
+from jobs.retry import RETRYABLE
+from metering.cost import format_usd
 from metering.models import UsageEvent
-from metering.rating import to_usd
 from tenants.audit import Actor
 from tenants.staff import actor_of
 
 #: Acts are done one by one within a request; more than this would outlast it.
-MOST_AT_ONCE = 100
+MAX_SELECTED = 100
 
 #: What the list and the page read of a job: everything but what is sealed.
-SEALED = ("payload", "result")
+SEALED_FIELDS = ("payload", "result")
 
 
 @admin.register(Job)
 class JobAdmin(PageAdmin[Job]):
-    list_display = ("job", "shown_state", "shown_site", "asked", "shown_age", "tries", "cost", "shown_error")
+    list_display = (
+        "job",
+        "shown_state",
+        "shown_site",
+        "shown_model",
+        "shown_age",
+        "shown_attempts",
+        "cost",
+        "shown_error",
+    )
     list_filter = (
         ("state", theme.ChoicesFilter),
         ("site", theme.RelatedFilter),
         ("kind", theme.ChoiceFilter),
-        filters.Model,
-        filters.Batch,
-        filters.CustomId,
-        filters.ErrorCode,
-        filters.Queue,
-        filters.Provider,
-        ("created_at", filters.Created),
+        filters.ModelFilter,
+        filters.BatchFilter,
+        filters.CustomIdFilter,
+        filters.ErrorCodeFilter,
+        filters.QueueFilter,
+        filters.ProviderNameFilter,
+        ("created_at", filters.CreatedFilter),
     )
     list_select_related = ("site",)
     # Any other order would read the whole table.
     sortable_by = ("job",)
     search_fields = ("idempotency_key",)
-    search_help_text = HELP
+    search_help_text = JOB_SEARCH_HELP
     actions = ("cancel_selected", "retry_selected")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Job]:
         billed = UsageEvent.objects.filter(job_id=OuterRef("id"), billable=True).exclude(price_version="")
-        return super().get_queryset(request).defer(*SEALED).annotate(billed=Subquery(billed.values("cost_pico_usd")))
+        return (
+            super()
+            .get_queryset(request)
+            .defer(*SEALED_FIELDS)
+            .annotate(billed=Subquery(billed.values("cost_pico_usd")))
+        )
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Job], search_term: str
     ) -> tuple[QuerySet[Job], bool]:
         wanted = search_term.strip()
-        return (queryset.filter(meant_by(wanted)) if wanted else queryset), False
+        return (queryset.filter(jobs_matching(wanted)) if wanted else queryset), False
 
     def get_list_display(self, request: HttpRequest) -> Any:
-        sees_cost = may_view(self.admin_site, request, UsageEvent)
+        sees_cost = can_view(self.admin_site, request, UsageEvent)
         return [name for name in self.list_display if name != "cost" or sees_cost]
 
     # The columns
@@ -85,7 +100,7 @@ class JobAdmin(PageAdmin[Job]):
             '{}<br><span class="nd-faint nd-cut" title="{}">{}</span>', shown, job.custom_id, job.custom_id
         )
 
-    @theme.labeled("State", STATE_COLORS)
+    @theme.badge_column("State", STATE_COLORS)
     def shown_state(self, job: Job) -> tuple[str, str]:
         return job.state, job.get_state_display()
 
@@ -93,26 +108,26 @@ class JobAdmin(PageAdmin[Job]):
     def shown_site(self, job: Job) -> SafeString:
         return format_html('<span class="nd-cut" title="{}">{}</span>', job.site.name, job.site.slug)
 
-    @admin.display(description="Asked for")
-    def asked(self, job: Job) -> SafeString:
+    @admin.display(description="Model")
+    def shown_model(self, job: Job) -> SafeString:
         return format_html('<span class="nd-cut">{}</span><br><span class="nd-faint">{}</span>', job.model, job.kind)
 
     @admin.display(description="Age")
     def shown_age(self, job: Job) -> SafeString:
-        return age_of(job.created_at, clock.now())
+        return age_column(job.created_at, clock.now())
 
     @admin.display(description="Attempts")
-    def tries(self, job: Job) -> str:
+    def shown_attempts(self, job: Job) -> str:
         return f"{job.attempt}/{job.max_attempts}"
 
     @admin.display(description="Cost (USD)")
     def cost(self, job: Job) -> str:
         billed: int | None = getattr(job, "billed", None)
-        return NOTHING if billed is None else to_usd(billed)
+        return DASH if billed is None else format_usd(billed)
 
     @admin.display(description="Error")
     def shown_error(self, job: Job) -> SafeString:
-        text = job.error_code or NOTHING
+        text = job.error_code or DASH
         return format_html('<span class="nd-cut" title="{}">{}</span>', text, text)
 
     # What can be done
@@ -128,24 +143,24 @@ class JobAdmin(PageAdmin[Job]):
 
     @admin.action(description="Cancel", permissions=["cancel"])
     def cancel_selected(self, request: HttpRequest, queryset: QuerySet[Job]) -> None:
-        self._act_on(request, queryset, cancel_jobs)
+        self._act_on_selected(request, queryset, cancel_jobs)
 
-    @admin.action(description="Try again", permissions=["retry"])
+    @admin.action(description="Retry", permissions=["retry"])
     def retry_selected(self, request: HttpRequest, queryset: QuerySet[Job]) -> None:
-        self._act_on(request, queryset, retry_jobs)
+        self._act_on_selected(request, queryset, retry_jobs)
 
-    def _act_on(self, request: HttpRequest, queryset: QuerySet[Job], act: "Act") -> None:
-        jobs = list(queryset.select_related("site")[: MOST_AT_ONCE + 1])
-        if len(jobs) > MOST_AT_ONCE:
-            self.message_user(request, f"Nothing was done: select {MOST_AT_ONCE} jobs at most.", messages.ERROR)
+    def _act_on_selected(self, request: HttpRequest, queryset: QuerySet[Job], act: "JobAction") -> None:
+        jobs = list(queryset.select_related("site")[: MAX_SELECTED + 1])
+        if len(jobs) > MAX_SELECTED:
+            self.message_user(request, f"Nothing was done: select {MAX_SELECTED} jobs at most.", messages.ERROR)
             return
-        self._tell(request, act(jobs, actor_of(request)))
+        self._report(request, act(jobs, actor_of(request)))
 
-    def _tell(self, request: HttpRequest, verdicts: Iterable[Verdict]) -> None:
+    def _report(self, request: HttpRequest, results: Iterable[JobActionResult]) -> None:
         """Say what became of each job, those that fared alike together."""
-        alike: dict[tuple[str, bool], list[Verdict]] = defaultdict(list)
-        for verdict in verdicts:
-            alike[verdict.text, verdict.done].append(verdict)
+        alike: dict[tuple[str, bool], list[JobActionResult]] = defaultdict(list)
+        for result in results:
+            alike[result.text, result.done].append(result)
         for (text, done), told in alike.items():
             jobs = format_html_join(", ", "{}", ((_link(each),) for each in told))
             self.message_user(
@@ -156,7 +171,7 @@ class JobAdmin(PageAdmin[Job]):
 
     # The page of one job
 
-    def own_views(self) -> dict[str, Callable[..., HttpResponse]]:
+    def extra_views(self) -> dict[str, Callable[..., HttpResponse]]:
         return {"cancel": self.cancel_view, "retry": self.retry_view, "reveal": self.reveal_view}
 
     def change_view(
@@ -167,72 +182,72 @@ class JobAdmin(PageAdmin[Job]):
         extra_context: dict[str, Any] | None = None,
     ) -> HttpResponse:
         """Show the page. It has no form, so whatever is posted here changes nothing."""
-        self.require(request)
+        self.require_permission(request)
         job = self._find_job(object_id)
         if job is None:
-            return self.absent(request)
+            return self.redirect_missing(request)
         context = {
-            "page": read_page(job, self.sight(request), clock.now()),
+            "page": read_job_page(job, self.visibility(request), clock.now()),
             "job": job,
             "can_cancel": job.state in (JobState.QUEUED, JobState.RUNNING) and self.has_cancel_permission(request),
-            "can_retry": job.state in REPLAYABLE and self.has_retry_permission(request),
+            "can_retry": job.state in RETRYABLE and self.has_retry_permission(request),
             "can_reveal": self.has_reveal_permission(request),
         }
         return self.render(request, "page", job.public_id, {**context, **(extra_context or {})})
 
     def cancel_view(self, request: HttpRequest, public_id: str) -> HttpResponse:
-        self.require(request, self.has_cancel_permission(request))
+        self.require_permission(request, self.has_cancel_permission(request))
         return self._act(request, public_id, cancel_jobs)
 
     def retry_view(self, request: HttpRequest, public_id: str) -> HttpResponse:
-        self.require(request, self.has_retry_permission(request))
+        self.require_permission(request, self.has_retry_permission(request))
         return self._act(request, public_id, retry_jobs)
 
     def reveal_view(self, request: HttpRequest, public_id: str) -> HttpResponse:
         """Show the prompt and the answer, and write down who read them."""
-        self.require(request, self.has_reveal_permission(request))
+        self.require_permission(request, self.has_reveal_permission(request))
         job = self._find_job(public_id)
         if job is None:
-            return self.absent(request)
+            return self.redirect_missing(request)
         if request.method != "POST":
-            return HttpResponseRedirect(page_of(job))
-        note_reveal(job, actor_of(request))
+            return HttpResponseRedirect(page_url(job))
+        audit_reveal(job, actor_of(request))
         parts = (
-            ("Prompt", f"{job.get_kind_display()}, as the site sent it", *_read(lambda: body_of(job))),
-            ("Answer", "", *_read(lambda: result_of(job))),
+            ("Prompt", f"{job.get_kind_display()}, as the site sent it", *_read_json(lambda: load_body(job))),
+            ("Answer", "", *_read_json(lambda: result_of(job))),
         )
-        context = {"job": job, "back": page_of(job), "parts": parts}
+        context = {"job": job, "back": page_url(job), "parts": parts}
         # No browser keeps it: the admin's views all answer with Cache-Control: no-store.
         return self.render(request, "reveal", f"Prompt and answer of {job.public_id}", context)
 
-    def _act(self, request: HttpRequest, public_id: str, act: "Act") -> HttpResponse:
+    def _act(self, request: HttpRequest, public_id: str, act: "JobAction") -> HttpResponse:
         job = self._find_job(public_id)
         if job is None:
-            return self.absent(request)
+            return self.redirect_missing(request)
         # Who had to sign in first comes back by GET, which does nothing.
         if request.method == "POST":
-            self._tell(request, act([job], actor_of(request)))
-        return HttpResponseRedirect(page_of(job))
+            self._report(request, act([job], actor_of(request)))
+        return HttpResponseRedirect(page_url(job))
 
     def _find_job(self, object_id: str) -> Job | None:
-        wanted = read_id(object_id)
+        wanted = parse_job_id(object_id)
         if wanted is None:
             return None
-        jobs = Job.objects.select_related("site", "replay_of", "batch")
-        return jobs.defer(*SEALED, *(f"replay_of__{name}" for name in SEALED)).filter(id=wanted).first()
+        jobs = Job.objects.select_related("site", "retry_of", "batch")
+        return jobs.defer(*SEALED_FIELDS, *(f"retry_of__{name}" for name in SEALED_FIELDS)).filter(id=wanted).first()
 
 
-Act = Callable[[Sequence[Job], Actor], list[Verdict]]
+JobAction = Callable[[Sequence[Job], Actor], list[JobActionResult]]
 
 
-def _link(verdict: Verdict) -> SafeString | str:
-    if verdict.new is None:
-        return verdict.job.public_id
+def _link(result: JobActionResult) -> SafeString | str:
+    if result.new is None:
+        return result.job.public_id
     link = '{} as <a class="nd-link" href="{}">{}</a>'
-    return format_html(link, verdict.job.public_id, page_of(verdict.new), verdict.new.public_id)
+    return format_html(link, result.job.public_id, page_url(result.new), result.new.public_id)
 
 
-def _read(read: Callable[[], Any]) -> tuple[str, str]:
+def _read_json(read: Callable[[], Any]) -> tuple[str, str]:
     """Return what is read as readable JSON (empty where there is nothing), and why it cannot be."""
     try:
         value = read()

@@ -11,20 +11,21 @@ from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from core import clock, theme
-from core.admin import DeskAdmin
-from jobs.admin.columns import age_of
-from jobs.batch_progress import members_of
+from core import clock
+from core.admin_ui import theme
+from core.admin_ui.model_admin import BoundedModelAdmin
+from jobs.admin.batch_progress import members_url
+from jobs.admin.columns import age_column
+from jobs.admin.pause_form import PauseForm
+from jobs.admin.presentation import DASH
 from jobs.models import Batch, JobState, Pause
-from jobs.pause_form import PauseForm
 from jobs.pauses import pause, resume, scope_of
-from jobs.shown import NOTHING
 from tenants.models import Site
 from tenants.staff import actor_of
 
 
 @admin.register(Pause)
-class PauseAdmin(DeskAdmin[Pause]):
+class PauseAdmin(BoundedModelAdmin[Pause]):
     """Nobody edits a pause: it is made, and it is ended."""
 
     form = PauseForm
@@ -33,7 +34,7 @@ class PauseAdmin(DeskAdmin[Pause]):
     list_select_related = ("site", "batch__site")
     sortable_by = ()
     search_fields = ("site__slug", "site__name", "actor", "reason")
-    search_help_text = "a part of a site's name, of who paused it, or of why"
+    search_help_text = "site name, who paused it, or the reason"
     autocomplete_fields = ("site",)
     actions = ("resume_selected",)
 
@@ -76,7 +77,7 @@ class PauseAdmin(DeskAdmin[Pause]):
 
     # The columns
 
-    @theme.labeled("Kind", {"site": "info", "queue": "danger", "batch": "primary"})
+    @theme.badge_column("Kind", {"site": "info", "queue": "danger", "batch": "primary"})
     def kind(self, row: Pause) -> tuple[str, str]:
         kind = "site" if row.site_id else "batch" if row.batch_id else "queue"
         return kind, kind.title()
@@ -95,23 +96,23 @@ class PauseAdmin(DeskAdmin[Pause]):
 
     @admin.display(description="Since", ordering="created_at")
     def shown_since(self, row: Pause) -> SafeString:
-        return age_of(row.created_at, clock.now())
+        return age_column(row.created_at, clock.now())
 
     @admin.display(description="By")
     def by(self, row: Pause) -> str:
-        return row.actor or NOTHING
+        return row.actor or DASH
 
     @admin.display(description="Why")
     def shown_reason(self, row: Pause) -> str:
-        return row.reason or NOTHING
+        return row.reason or DASH
 
-    @admin.display(description="Holds back")
+    @admin.display(description="Affects")
     def held_back(self, row: Pause) -> SafeString:
         return format_html('<a class="nd-link" href="{}">queued jobs</a>', _held_back(row))
 
 
 def _held_back(row: Pause) -> str:
     if row.batch:
-        return members_of(row.batch, state__exact=JobState.QUEUED)
+        return members_url(row.batch, state__exact=JobState.QUEUED)
     covered = {"site__id__exact": row.site_id} if row.site_id else {"queue": row.queue}
     return f"{reverse('admin:jobs_job_changelist')}?{urlencode({**covered, 'state__exact': JobState.QUEUED})}"

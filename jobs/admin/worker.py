@@ -9,51 +9,60 @@ from django.db.models.functions import Now
 from django.http import HttpRequest, HttpResponse
 from django.utils.safestring import SafeString
 
-from core import theme
-from core.admin import ReadOnlyAdmin
-from core.display import age
-from jobs.admin.columns import age_of
-from jobs.fleet import live_budgets, slots_of
-from jobs.leases import LEASE_SECONDS
+from core.admin_ui import theme
+from core.admin_ui.model_admin import ReadOnlyAdmin
+from core.humanize import format_age
+from jobs.admin.columns import age_column
 from jobs.models import Job, JobState, WorkerLease
+from jobs.worker.leases import LEASE_SECONDS
+from jobs.worker.reports import live_retry_budgets, slots_of
 
 
 @admin.register(WorkerLease)
 class WorkerAdmin(ReadOnlyAdmin[WorkerLease]):
     """Worker processes. A process that dies stays here, expired, for about a minute."""
 
-    list_display = ("host", "pid", "shown_state", "holds", "version", "shown_start", "shown_beat", "worker_id")
+    list_display = (
+        "host",
+        "pid",
+        "shown_state",
+        "running_jobs",
+        "version",
+        "shown_start",
+        "shown_heartbeat",
+        "worker_id",
+    )
     list_display_links = None
     list_after_template = "admin/jobs/workerlease/budgets.html"
     ordering = ("-started_at",)
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         """Show below the list what its workers may still try again."""
-        return super().changelist_view(request, {**(extra_context or {}), "budgets": live_budgets()})
+        return super().changelist_view(request, {**(extra_context or {}), "budgets": live_retry_budgets()})
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[WorkerLease]:
         running = Job.objects.filter(state=JobState.RUNNING, worker_id=OuterRef("worker_id"))
         counted = running.order_by().values("worker_id").annotate(count=Count("id")).values("count")
         return super().get_queryset(request).annotate(jobs=Subquery(counted), now=Now())
 
-    @theme.labeled("State", {"live": "success", "draining": "warning", "expired": "danger"})
+    @theme.badge_column("State", {"live": "success", "draining": "warning", "expired": "danger"})
     def shown_state(self, lease: WorkerLease) -> tuple[str, str]:
         if lease.expires_at <= _now(lease):
             return "expired", "Expired"
         return ("draining", "Draining") if lease.draining else ("live", "Live")
 
     @admin.display(description="Running jobs")
-    def holds(self, lease: WorkerLease) -> str:
+    def running_jobs(self, lease: WorkerLease) -> str:
         jobs, slots = getattr(lease, "jobs", None) or 0, slots_of(lease)
         return f"{jobs}" if slots is None else f"{jobs} of {slots}"
 
     @admin.display(description="Up for")
     def shown_start(self, lease: WorkerLease) -> SafeString:
-        return age_of(lease.started_at, _now(lease))
+        return age_column(lease.started_at, _now(lease))
 
-    @admin.display(description="Last sign of life")
-    def shown_beat(self, lease: WorkerLease) -> str:
-        return f"{age(lease.expires_at - timedelta(seconds=LEASE_SECONDS), _now(lease))} ago"
+    @admin.display(description="Last heartbeat")
+    def shown_heartbeat(self, lease: WorkerLease) -> str:
+        return f"{format_age(lease.expires_at - timedelta(seconds=LEASE_SECONDS), _now(lease))} ago"
 
 
 def _now(lease: WorkerLease) -> datetime:

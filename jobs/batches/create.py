@@ -13,8 +13,8 @@ from django.db.models.functions import Now
 
 from core import clock
 from jobs.batches.insert import insert_members
-from jobs.batches.requests import Member, Reader, Rules
-from jobs.errors import IdempotencyConflict, UnfitFile
+from jobs.batches.requests import BatchMember, BatchRequestReader, BatchRules
+from jobs.errors import IdempotencyConflict, InvalidFile
 from jobs.files.read import find_file
 from jobs.models import Batch, BatchState, File, FilePurpose, JobKind
 from jobs.submit import NORMAL_PRIORITY
@@ -25,8 +25,8 @@ from tenants.models import Site
 IDEMPOTENCY_CONSTRAINT = "one_batch_per_site_and_idempotency_key"
 
 #: From an hour to a week.
-WINDOW = re.compile(r"(?P<count>[1-9][0-9]{0,2})(?P<unit>[hd])")
-SHORTEST, LONGEST = timedelta(hours=1), timedelta(days=7)
+WINDOW_PATTERN = re.compile(r"(?P<count>[1-9][0-9]{0,2})(?P<unit>[hd])")
+MIN_WINDOW, MAX_WINDOW = timedelta(hours=1), timedelta(days=7)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,24 +48,24 @@ class BatchSubmission:
 
 
 @dataclass(frozen=True, slots=True)
-class Created:
+class CreatedBatch:
     """The batch, and whether this call made it (or found it by its idempotency key)."""
 
     batch: Batch
     created: bool
 
 
-def window_of(text: str) -> timedelta | None:
+def parse_window(text: str) -> timedelta | None:
     """Read a completion window like `24h` or `7d`; None if it is none that we keep."""
-    found = WINDOW.fullmatch(text)
+    found = WINDOW_PATTERN.fullmatch(text)
     if found is None:
         return None
     count = int(found["count"])
     window = timedelta(hours=count) if found["unit"] == "h" else timedelta(days=count)
-    return window if SHORTEST <= window <= LONGEST else None
+    return window if MIN_WINDOW <= window <= MAX_WINDOW else None
 
 
-def create(site: Site, wanted: BatchSubmission) -> Created:
+def create(site: Site, wanted: BatchSubmission) -> CreatedBatch:
     """Store the batch and ring. After this returns the batch will end, whatever happens.
 
     Raises:
@@ -75,32 +75,32 @@ def create(site: Site, wanted: BatchSubmission) -> Created:
     """
     digest = request_hash(wanted)
     # First of all: what was accepted once is not refused when it is repeated, whatever has changed since.
-    if found := _find_same(site, wanted, digest):
-        return Created(found, created=False)
+    if found := _find_duplicate(site, wanted, digest):
+        return CreatedBatch(found, created=False)
     if wanted.input_file_id is not None:
-        file = find_input(site, wanted.input_file_id)
+        file = find_input_file(site, wanted.input_file_id)
         return _store(site, wanted, _to_row(site, wanted, digest, file=file), [])
-    reader = Reader(rules_of(site, wanted))
+    reader = BatchRequestReader(rules_of(site, wanted))
     # All of them are read before the transaction begins.
     members = [read.member for read in reader.read_list(wanted.requests)]
     reader.check()
-    row = _to_row(site, wanted, digest, model=only_one(reader.models), total=len(members))
+    row = _to_row(site, wanted, digest, model=common_model(reader.models), total=len(members))
     return _store(site, wanted, row, members)
 
 
-def rules_of(site: Site, wanted: BatchSubmission) -> Rules:
-    return Rules(site, wanted.kind, wanted.grant)
+def rules_of(site: Site, wanted: BatchSubmission) -> BatchRules:
+    return BatchRules(site, wanted.kind, wanted.grant)
 
 
-def find_input(site: Site, file_id: str) -> File:
-    """Return the site's file, if a batch can be made of it. Raises `FileMissing` and `UnfitFile`."""
+def find_input_file(site: Site, file_id: str) -> File:
+    """Return the site's file, if a batch can be made of it. Raises `FileMissing` and `InvalidFile`."""
     file = find_file(site, file_id)
     if file.purpose != FilePurpose.BATCH:
-        raise UnfitFile("A batch is made of a file whose purpose is 'batch'.", "input_file_id")
+        raise InvalidFile("A batch is made of a file whose purpose is 'batch'.", "input_file_id")
     return file
 
 
-def only_one(models: Collection[str]) -> str:
+def common_model(models: Collection[str]) -> str:
     """Return the model of all members; empty where they differ."""
     return next(iter(models)) if len(models) == 1 else ""
 
@@ -153,11 +153,11 @@ def _to_row(
         progress_seconds=wanted.progress_seconds,
         completion_window=wanted.completion_window,
         output_expires_seconds=wanted.output_expires_seconds,
-        expires_at=clock.now() + (window_of(wanted.completion_window) or LONGEST),
+        expires_at=clock.now() + (parse_window(wanted.completion_window) or MAX_WINDOW),
     )
 
 
-def _store(site: Site, wanted: BatchSubmission, row: Batch, members: Sequence[Member]) -> Created:
+def _store(site: Site, wanted: BatchSubmission, row: Batch, members: Sequence[BatchMember]) -> CreatedBatch:
     try:
         with transaction.atomic():
             row.save(force_insert=True)
@@ -165,15 +165,15 @@ def _store(site: Site, wanted: BatchSubmission, row: Batch, members: Sequence[Me
             transaction.on_commit(bell.ring)
     except IntegrityError as error:
         # The unique (site, key) decides between two calls at once; whoever came second finds the first.
-        found = _find_same(site, wanted, bytes(row.request_hash)) if IDEMPOTENCY_CONSTRAINT in str(error) else None
+        found = _find_duplicate(site, wanted, bytes(row.request_hash)) if IDEMPOTENCY_CONSTRAINT in str(error) else None
         if found is None:
             raise
-        return Created(found, created=False)
+        return CreatedBatch(found, created=False)
     row.refresh_from_db()
-    return Created(row, created=True)
+    return CreatedBatch(row, created=True)
 
 
-def _find_same(site: Site, wanted: BatchSubmission, digest: bytes) -> Batch | None:
+def _find_duplicate(site: Site, wanted: BatchSubmission, digest: bytes) -> Batch | None:
     """Return the batch that was made under the key. Raises `IdempotencyConflict` if it was another one."""
     if wanted.idempotency_key is None:
         return None

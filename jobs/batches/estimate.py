@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 from core import clock
 from inference import routing
 from inference.routing import Target
-from jobs.batches.create import BatchSubmission, find_input, rules_of
-from jobs.batches.requests import Read, Reader
-from jobs.files.read import lines
+from jobs.batches.create import BatchSubmission, find_input_file, rules_of
+from jobs.batches.requests import BatchRequestReader, ParsedMember
+from jobs.files.read import iter_lines
+from metering.cost import compute_cost
 from metering.prices import price_for
-from metering.rating import cost_of
 from providers.catalogue import PriceEntry
-from providers.estimate import estimate_tokens
+from providers.token_estimation import estimate_input_tokens
 from providers.types import ChatRequest, InferenceRequest, Usage
 from tenants.models import Site
 
@@ -37,23 +37,23 @@ class ModelEstimate:
     high_pico_usd: int = 0
 
     def add(self, request: InferenceRequest) -> None:
-        input_tokens = estimate_tokens(request)
-        longest = _longest(request)
+        input_tokens = estimate_input_tokens(request)
+        longest = _max_output_tokens(request)
         self.requests += 1
         self.input_tokens += input_tokens
         self.max_output_tokens += longest or 0
         self.unbounded += longest is None
         if self.price is not None:
             tier = self.target.tier_of(request)
-            self.low_pico_usd += cost_of(Usage(input_tokens), self.price.rates, tier)
-            self.high_pico_usd += cost_of(Usage(input_tokens, longest or 0), self.price.rates, tier)
+            self.low_pico_usd += compute_cost(Usage(input_tokens), self.price.rates, tier)
+            self.high_pico_usd += compute_cost(Usage(input_tokens, longest or 0), self.price.rates, tier)
 
 
-def _longest(request: InferenceRequest) -> int | None:
+def _max_output_tokens(request: InferenceRequest) -> int | None:
     """Return how many tokens the answers of a request may have; None where it does not say."""
     if not isinstance(request, ChatRequest):
         return 0
-    return None if request.max_tokens is None else request.max_tokens * request.answers
+    return None if request.max_tokens is None else request.max_tokens * request.choice_count
 
 
 def estimate(site: Site, wanted: BatchSubmission) -> list[ModelEstimate]:
@@ -63,22 +63,22 @@ def estimate(site: Site, wanted: BatchSubmission) -> list[ModelEstimate]:
         InvalidBatch: they cannot be taken, whether they are here or in the file.
         FileMissing, UnfitFile, UnreadableFile: the file is not there, or not for batches.
     """
-    reader = Reader(rules_of(site, wanted))
+    reader = BatchRequestReader(rules_of(site, wanted))
     found: dict[str, ModelEstimate] = {}
     for read in _read(reader, site, wanted):
         model = read.member.model
         if model not in found:
-            target = min(routing.current().targets_for(model), key=_place)
+            target = min(routing.get_routing().targets_for(model), key=_target_rank)
             found[model] = ModelEstimate(model, target, _price_of(target))
         found[model].add(read.request)
     reader.check()
     return list(found.values())
 
 
-def _read(reader: Reader, site: Site, wanted: BatchSubmission) -> Iterable[Read]:
+def _read(reader: BatchRequestReader, site: Site, wanted: BatchSubmission) -> Iterable[ParsedMember]:
     if wanted.input_file_id is None:
         return reader.read_list(wanted.requests)
-    return reader.read_lines(lines(find_input(site, wanted.input_file_id)))
+    return reader.read_lines(iter_lines(find_input_file(site, wanted.input_file_id)))
 
 
 def _price_of(target: Target) -> PriceEntry | None:
@@ -86,5 +86,5 @@ def _price_of(target: Target) -> PriceEntry | None:
     return price_for(provider.name, provider.price_list, target.upstream_model, clock.now())
 
 
-def _place(target: Target) -> tuple[bool, int, int]:
+def _target_rank(target: Target) -> tuple[bool, int, int]:
     return not target.provider.api_key, target.position, -target.weight

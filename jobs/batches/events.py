@@ -5,29 +5,29 @@ from typing import Any
 from django.conf import settings
 
 from core.ids import to_public
-from jobs.batches.progress import Account, Counts
+from jobs.batches.progress import BatchUsage, MemberCounts
 from jobs.models import Batch, File
-from metering.rating import to_decimal_usd
+from metering.cost import format_usd_full
 from webhooks.record import record_event
 
 
-def record_progress(batch: Batch, counts: Counts, account: Account) -> None:
+def record_progress(batch: Batch, counts: MemberCounts, usage: BatchUsage) -> None:
     """Record `batch.progress`."""
-    record_event(batch.site_id, "batch.progress", batch.id, to_data(batch, counts, account), terminal=False)
+    record_event(batch.site_id, "batch.progress", batch.id, batch_event_data(batch, counts, usage), terminal=False)
 
 
-def record_end(batch: Batch, counts: Counts, account: Account) -> None:
+def record_batch_end(batch: Batch, counts: MemberCounts, usage: BatchUsage) -> None:
     """Record `batch.<state>` for a batch whose end is being written."""
-    record_event(batch.site_id, f"batch.{batch.state}", batch.id, to_data(batch, counts, account), terminal=True)
+    record_event(batch.site_id, f"batch.{batch.state}", batch.id, batch_event_data(batch, counts, usage), terminal=True)
 
 
-def to_data(batch: Batch, counts: Counts, account: Account) -> dict[str, Any]:
+def batch_event_data(batch: Batch, counts: MemberCounts, usage: BatchUsage) -> dict[str, Any]:
     """What the site learns. It is thin: results are fetched."""
     return {
         "batch_id": batch.public_id,
         "status": batch.state,
         "request_counts": {"total": batch.total, "completed": counts.succeeded, "failed": counts.unsuccessful},
-        "cost_usd": None if account.cost_pico_usd is None else to_decimal_usd(account.cost_pico_usd),
+        "cost_usd": None if usage.cost_pico_usd is None else format_usd_full(usage.cost_pico_usd),
         "metadata": batch.metadata,
         "error": batch.errors[0] if batch.errors else None,
         "output_file_id": to_public(File.ID_PREFIX, batch.output_file_id) if batch.output_file_id else None,

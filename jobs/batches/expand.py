@@ -10,56 +10,57 @@ from django.db.models import F
 from django.db.models.functions import Now
 
 from core.crash import CrashPoint, crash_point
-from core.crypto import UnknownKey
-from jobs.batches.create import only_one
-from jobs.batches.events import record_end
+from core.crypto import UnknownEncryptionKey
+from jobs.batches.create import common_model
+from jobs.batches.events import record_batch_end
 from jobs.batches.insert import insert_members
-from jobs.batches.locks import held
-from jobs.batches.mistakes import Mistake
-from jobs.batches.progress import Account, Counts
-from jobs.batches.requests import Reader, Rules
+from jobs.batches.locks import try_batch_lock
+from jobs.batches.mistakes import ValidationIssue
+from jobs.batches.progress import BatchUsage, MemberCounts
+from jobs.batches.requests import BatchRequestReader, BatchRules
 from jobs.errors import InvalidBatch, UnreadableFile
-from jobs.files.read import lines
+from jobs.files.read import iter_lines
 from jobs.models import Batch, BatchState, JobKind
 from jobs.tasks import bell
 
 log = structlog.get_logger(__name__)
 
 #: So many workers may begin to read a file. One that kills its readers is not given to a fourth.
-MOST_READINGS = 3
+MAX_READ_ATTEMPTS = 3
 #: How many waiting batches are looked at for one that nobody else reads.
-LOOKED_AT = 20
+MAX_CANDIDATES = 20
 
 #: Postgres is away, its disk is full, or the connection broke: no fault of the file.
-DATABASE_AWAY = (OperationalError, InterfaceError)
+DATABASE_UNAVAILABLE = (OperationalError, InterfaceError)
 
-KILLS_ITS_READERS = Mistake(
-    "unreadable_file", f"{MOST_READINGS} workers were lost while they read the file. Split it, or look for odd lines."
+TOO_MANY_READ_ATTEMPTS = ValidationIssue(
+    "unreadable_file",
+    f"{MAX_READ_ATTEMPTS} workers were lost while they read the file. Split it, or look for odd lines.",
 )
-GONE = Mistake("file_not_found", "The file was deleted before it was read.")
+FILE_DELETED = ValidationIssue("file_not_found", "The file was deleted before it was read.")
 
 
-class Overtaken(Exception):
+class CanceledWhileReading(Exception):
     """The batch was canceled while its file was read; nothing of it is kept."""
 
 
-class Stopped(Exception):
+class WorkerStopping(Exception):
     """This worker is told to stop, and reading on would take too long; another one begins anew."""
 
 
 def expand_one(is_stopping: Callable[[], bool] = lambda: False) -> bool:
     """Read the file of the batch that waits longest and that nobody reads; False if there is none that we can read."""
     waiting = Batch.objects.filter(state=BatchState.VALIDATING).order_by("id").values_list("id", flat=True)
-    for batch_id in waiting[:LOOKED_AT]:
+    for batch_id in waiting[:MAX_CANDIDATES]:
         if is_stopping():
             return False
-        with held(batch_id) as is_mine:
-            if is_mine and (batch := _begin_reading(Batch(id=batch_id))) and _expand(batch, is_stopping):
+        with try_batch_lock(batch_id) as is_mine:
+            if is_mine and (batch := _start_reading(Batch(id=batch_id))) and _expand(batch, is_stopping):
                 return True
     return False
 
 
-def _begin_reading(batch: Batch) -> Batch | None:
+def _start_reading(batch: Batch) -> Batch | None:
     """Count the reading, so that it shows if the reader dies of it; None if there is nothing to read any more."""
     waiting = Batch.objects.filter(id=batch.id, state=BatchState.VALIDATING)
     if not waiting.update(read_count=F("read_count") + 1):
@@ -69,53 +70,53 @@ def _begin_reading(batch: Batch) -> Batch | None:
 
 def _expand(batch: Batch, is_stopping: Callable[[], bool]) -> bool:
     """Make of the batch what can be made of it; False if it is left to another."""
-    if batch.read_count > MOST_READINGS:
-        fail(batch, [KILLS_ITS_READERS])
+    if batch.read_count > MAX_READ_ATTEMPTS:
+        fail_batch(batch, [TOO_MANY_READ_ATTEMPTS])
         return True
     try:
         total = _read_and_insert(batch, is_stopping)
         log.info("batch_expanded", batch=batch.public_id, members=total)
     except InvalidBatch as error:
-        fail(batch, error.mistakes)
+        fail_batch(batch, error.issues)
     except UnreadableFile as error:
-        fail(batch, [Mistake("unreadable_file", str(error))])
-    except Overtaken:
-        log.info("batch_overtaken", batch=batch.public_id)
-    except Stopped:
-        _leave_to_another(batch.id)
+        fail_batch(batch, [ValidationIssue("unreadable_file", str(error))])
+    except CanceledWhileReading:
+        log.info("batch_canceled_while_reading", batch=batch.public_id)
+    except WorkerStopping:
+        _release_reading(batch.id)
         return False
-    except UnknownKey:
+    except UnknownEncryptionKey:
         # Another process seals with a newer key than this one was started with, and can read it.
-        _leave_to_another(batch.id)
-        log.error("key_unknown", hint="restart this worker with the ENCRYPTION_KEYS of the others")
+        _release_reading(batch.id)
+        log.error("encryption_key_unknown", hint="restart this worker with the ENCRYPTION_KEYS of the others")
         return False
-    except DATABASE_AWAY:
+    except DATABASE_UNAVAILABLE:
         if not connection.is_usable():
             connection.close()
-        with suppress(*DATABASE_AWAY):
-            _leave_to_another(batch.id)
+        with suppress(*DATABASE_UNAVAILABLE):
+            _release_reading(batch.id)
         raise
     return True
 
 
-def _leave_to_another(batch_id: UUID) -> None:
+def _release_reading(batch_id: UUID) -> None:
     """Take the count of this reading back: it did not end for a fault of the file."""
     Batch.objects.filter(id=batch_id).update(read_count=F("read_count") - 1)
 
 
 def _read_and_insert(batch: Batch, is_stopping: Callable[[], bool]) -> int:
     if batch.input_file is None:
-        raise InvalidBatch([GONE])
-    reader = Reader(Rules(batch.site, JobKind(batch.kind), batch.grant))
+        raise InvalidBatch([FILE_DELETED])
+    reader = BatchRequestReader(BatchRules(batch.site, JobKind(batch.kind), batch.grant))
     with transaction.atomic():
-        members = (read.member for read in reader.read_lines(_until(is_stopping, lines(batch.input_file))))
+        members = (read.member for read in reader.read_lines(_until(is_stopping, iter_lines(batch.input_file))))
         total = insert_members(batch, members)
         reader.check()
         begun = Batch.objects.filter(id=batch.id, state=BatchState.VALIDATING).update(
-            state=BatchState.IN_PROGRESS, in_progress_at=Now(), total=total, model=only_one(reader.models)
+            state=BatchState.IN_PROGRESS, in_progress_at=Now(), total=total, model=common_model(reader.models)
         )
         if not begun:
-            raise Overtaken
+            raise CanceledWhileReading
         transaction.on_commit(bell.ring)
         crash_point(CrashPoint.IN_EXPAND)
     return total
@@ -124,11 +125,11 @@ def _read_and_insert(batch: Batch, is_stopping: Callable[[], bool]) -> int:
 def _until(is_stopping: Callable[[], bool], read: Iterator[bytes]) -> Iterator[bytes]:
     for line in read:
         if is_stopping():
-            raise Stopped
+            raise WorkerStopping
         yield line
 
 
-def fail(batch: Batch, mistakes: "tuple[Mistake, ...] | list[Mistake]") -> None:
+def fail_batch(batch: Batch, issues: "tuple[ValidationIssue, ...] | list[ValidationIssue]") -> None:
     """Refuse the batch, and tell the site why."""
     with transaction.atomic():
         waiting = Batch.objects.select_for_update(no_key=True).filter(id=batch.id, state=BatchState.VALIDATING)
@@ -136,9 +137,9 @@ def fail(batch: Batch, mistakes: "tuple[Mistake, ...] | list[Mistake]") -> None:
         if found is None:
             return
         found.state, found.failed_at = BatchState.FAILED, Now()
-        found.errors = [mistake.to_wire() for mistake in mistakes]
+        found.errors = [issue.to_wire() for issue in issues]
         found.completed = found.failed = found.canceled = found.expired = 0
         found.cost_pico_usd = 0
         found.save()
-        record_end(found, Counts(), Account())
-    log.info("batch_refused", batch=batch.public_id, mistakes=len(mistakes), first=mistakes[0].code)
+        record_batch_end(found, MemberCounts(), BatchUsage())
+    log.info("batch_rejected", batch=batch.public_id, issues=len(issues), first=issues[0].code)

@@ -8,7 +8,7 @@ from django.db import connection
 from psycopg.types.json import Jsonb
 
 from core.ids import new_uuid
-from jobs.batches.requests import Member
+from jobs.batches.requests import BatchMember
 from jobs.models import BATCH_QUEUE, Batch, JobState
 from jobs.payload import PAYLOAD_FIELD, PAYLOAD_VERSION
 
@@ -44,7 +44,7 @@ COPY = f"COPY jobs_job ({', '.join(COLUMNS)}) FROM STDIN (FORMAT BINARY)"
 TYPES = list(COLUMNS.values())
 
 
-def insert_members(batch: Batch, members: Iterable[Member]) -> int:
+def insert_members(batch: Batch, members: Iterable[BatchMember]) -> int:
     """Insert the members as queued jobs, in the caller's transaction; return how many there are."""
     total = 0
     same = _same_for_all(batch)
@@ -54,7 +54,7 @@ def insert_members(batch: Batch, members: Iterable[Member]) -> int:
     return total
 
 
-def _chunks(members: Iterable[Member]) -> Iterator[list[tuple[Any, ...]]]:
+def _chunks(members: Iterable[BatchMember]) -> Iterator[list[tuple[Any, ...]]]:
     """Yield rows in chunks. Nothing is on its way to the database while the next one is read and sealed."""
     rows: list[tuple[Any, ...]] = []
     size = 0
@@ -68,10 +68,10 @@ def _chunks(members: Iterable[Member]) -> Iterator[list[tuple[Any, ...]]]:
         yield rows
 
 
-def _own_values(member: Member) -> tuple[Any, ...]:
+def _own_values(member: BatchMember) -> tuple[Any, ...]:
     digest = hashlib.sha256(member.payload).digest()
     # Ids are made in the order of the input, and the results come in the order of ids.
-    return new_uuid(), member.custom_id, member.model, member.provider, digest, PAYLOAD_FIELD.seal(member.payload)
+    return new_uuid(), member.custom_id, member.model, member.provider, digest, PAYLOAD_FIELD.encrypt(member.payload)
 
 
 def _same_for_all(batch: Batch) -> tuple[Any, ...]:

@@ -4,11 +4,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 #: So many are told; whoever has more will come back anyway.
-MOST_TOLD = 100
+MAX_ISSUES = 100
 
 
 @dataclass(frozen=True, slots=True)
-class Mistake:
+class ValidationIssue:
     """Something to put right. `param` says where in the request, `line` where in the file, counted from 1."""
 
     code: str

@@ -6,7 +6,7 @@ from jobs import pauses
 from jobs.batches.read import find_batch
 from jobs.errors import PausedByOperator
 from jobs.models import Batch
-from jobs.pauses import BY_SITE
+from jobs.pauses import SITE_ACTOR_PREFIX
 from tenants.models import Site
 
 
@@ -18,7 +18,7 @@ def pause(site: Site, public_id: str, reason: str = "") -> Batch:
         BatchEnded: nothing of it is left to do.
     """
     batch = find_batch(site, public_id)
-    pauses.hold(batch, f"{BY_SITE}{site.slug}", reason)
+    pauses.create_pause(batch, f"{SITE_ACTOR_PREFIX}{site.slug}", reason)
     return batch
 
 
@@ -32,7 +32,7 @@ def resume(site: Site, public_id: str) -> Batch:
     with transaction.atomic():
         # Locked, as it is by who pauses it: an operator's pause of this moment stays.
         batch = find_batch(site, public_id, lock=True)
-        if pauses.is_held_firmly(batch):
+        if pauses.is_paused_by_operator(batch):
             raise PausedByOperator
-        pauses.release(batch)
+        pauses.delete_pause(batch)
     return batch

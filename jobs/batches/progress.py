@@ -11,11 +11,11 @@ from django.db.models import Count
 from jobs.models import Batch, Job
 
 #: What a column of a batch takes.
-LARGEST_SUM = 2**63 - 1
+MAX_BIGINT = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)
-class Counts:
+class MemberCounts:
     """The members of a batch by their states."""
 
     queued: int = 0
@@ -40,7 +40,7 @@ class Counts:
 
 
 @dataclass(frozen=True, slots=True)
-class Account:
+class BatchUsage:
     """What the members' billed calls used. `cost_pico_usd` is None where no price is known for any of them."""
 
     cost_pico_usd: int | None = 0
@@ -50,7 +50,7 @@ class Account:
     reasoning_tokens: int = 0
 
 
-ACCOUNTS = """
+USAGE_SQL = """
 SELECT job.batch_id,
        CASE WHEN bool_or(used.price_version <> '') THEN sum(used.cost_pico_usd) END,
        sum(used.input_tokens), sum(used.cached_input_tokens), sum(used.output_tokens), sum(used.reasoning_tokens)
@@ -60,14 +60,14 @@ SELECT job.batch_id,
 """
 
 
-def counts_of(batches: Sequence[Batch]) -> dict[UUID, Counts]:
+def counts_of(batches: Sequence[Batch]) -> dict[UUID, MemberCounts]:
     """Return the counts of each batch: as they were frozen when it ended, counted before that."""
-    frozen = {batch.id: _frozen(batch) for batch in batches if batch.completed is not None}
+    frozen = {batch.id: _frozen_counts(batch) for batch in batches if batch.completed is not None}
     under_way = [batch.id for batch in batches if batch.completed is None]
     return {**frozen, **count_members(under_way)}
 
 
-def count_members(batch_ids: Iterable[UUID]) -> dict[UUID, Counts]:
+def count_members(batch_ids: Iterable[UUID]) -> dict[UUID, MemberCounts]:
     """Count the members of these batches."""
     found: dict[UUID, dict[str, int]] = {batch_id: {} for batch_id in batch_ids}
     if found:
@@ -75,39 +75,39 @@ def count_members(batch_ids: Iterable[UUID]) -> dict[UUID, Counts]:
         # One index, which holds nothing but batch and state, answers this: so no column is counted but all rows.
         for batch_id, state, count in rows.annotate(count=Count("*")):
             found[batch_id][state] = count
-    return {batch_id: Counts(**states) for batch_id, states in found.items()}
+    return {batch_id: MemberCounts(**states) for batch_id, states in found.items()}
 
 
-def accounts_of(batches: Sequence[Batch]) -> dict[UUID, Account]:
+def usage_of(batches: Sequence[Batch]) -> dict[UUID, BatchUsage]:
     """Return the account of each batch: as it was frozen when it ended, added up before that."""
-    frozen = {batch.id: _frozen_account(batch) for batch in batches if batch.completed is not None}
+    frozen = {batch.id: _frozen_usage(batch) for batch in batches if batch.completed is not None}
     under_way = [batch.id for batch in batches if batch.completed is None]
-    return {**frozen, **add_up(under_way)}
+    return {**frozen, **sum_usage(under_way)}
 
 
-def add_up(batch_ids: Sequence[UUID]) -> dict[UUID, Account]:
+def sum_usage(batch_ids: Sequence[UUID]) -> dict[UUID, BatchUsage]:
     """Add up the billed calls of these batches' members."""
-    found: dict[UUID, Account] = {batch_id: Account() for batch_id in batch_ids}
+    found: dict[UUID, BatchUsage] = {batch_id: BatchUsage() for batch_id in batch_ids}
     if found:
         with connection.cursor() as cursor:
-            cursor.execute(ACCOUNTS, [list(batch_ids)])
-            found.update({batch_id: _to_account(sums) for batch_id, *sums in cursor.fetchall()})
+            cursor.execute(USAGE_SQL, [list(batch_ids)])
+            found.update({batch_id: _to_usage(sums) for batch_id, *sums in cursor.fetchall()})
     return found
 
 
-def _to_account(sums: list[Any]) -> Account:
+def _to_usage(sums: list[Any]) -> BatchUsage:
     # Postgres adds large whole numbers up to a decimal, which may be larger than the column that keeps the sum.
-    return Account(*(None if each is None else min(int(each), LARGEST_SUM) for each in sums))  # type: ignore[arg-type]
+    return BatchUsage(*(None if each is None else min(int(each), MAX_BIGINT) for each in sums))  # type: ignore[arg-type]
 
 
-def _frozen(batch: Batch) -> Counts:
+def _frozen_counts(batch: Batch) -> MemberCounts:
     canceled, expired = batch.canceled or 0, batch.expired or 0
     failed = (batch.failed or 0) - canceled - expired
-    return Counts(succeeded=batch.completed or 0, failed=failed, canceled=canceled, expired=expired)
+    return MemberCounts(succeeded=batch.completed or 0, failed=failed, canceled=canceled, expired=expired)
 
 
-def _frozen_account(batch: Batch) -> Account:
-    return Account(
+def _frozen_usage(batch: Batch) -> BatchUsage:
+    return BatchUsage(
         cost_pico_usd=batch.cost_pico_usd,
         input_tokens=batch.input_tokens or 0,
         cached_input_tokens=batch.cached_input_tokens or 0,

@@ -10,23 +10,23 @@ from typing import Any
 import msgspec
 from django.conf import settings
 
+from core import strict_json
 from inference.errors import RequestTooLong, UnknownModel
-from jobs.batches import strict
-from jobs.batches.mistakes import MOST_TOLD, Mistake
+from jobs.batches.mistakes import MAX_ISSUES, ValidationIssue
 from jobs.errors import InvalidBatch, InvalidBody, LineTooLong
-from jobs.files.read import AROUND_A_BODY
+from jobs.files.read import LINE_OVERHEAD_BYTES
 from jobs.models import JobKind
-from jobs.payload import encode
+from jobs.payload import encode_body
 from jobs.permit import permit_body
 from providers.types import InferenceRequest
 from tenants.errors import ModelNotAllowed
 from tenants.grant import UNRESTRICTED, Grant
 from tenants.models import Site
 
-MOST_MEMBERS = 50_000
+MAX_MEMBERS = 50_000
 #: Of a file, blank ones included: two hundred megabytes of them would keep a reader for minutes.
-MOST_LINES = 1_000_000
-LONGEST_CUSTOM_ID = 200
+MAX_LINES = 1_000_000
+MAX_CUSTOM_ID_LENGTH = 200
 
 #: The addresses that a batch may be for, and what its members are.
 ENDPOINTS = {
@@ -39,7 +39,7 @@ ENDPOINT_OF = {kind: endpoint for endpoint, kind in ENDPOINTS.items()}
 REQUIRED = ("custom_id", "method", "url", "body")
 
 
-class Line(msgspec.Struct, forbid_unknown_fields=True):
+class RequestLine(msgspec.Struct, forbid_unknown_fields=True):
     """One request as it is handed in. A posted one may leave out what the batch says already."""
 
     custom_id: str
@@ -49,7 +49,7 @@ class Line(msgspec.Struct, forbid_unknown_fields=True):
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
+class BatchRules:
     """What the requests of one batch are held to."""
 
     site: Site
@@ -58,7 +58,7 @@ class Rules:
 
 
 @dataclass(frozen=True, slots=True)
-class Member:
+class BatchMember:
     """One request that can be done. `payload` is the clear text of the sealed column."""
 
     custom_id: str
@@ -69,33 +69,33 @@ class Member:
 
 
 @dataclass(frozen=True, slots=True)
-class Read:
+class ParsedMember:
     """A member, and its request in neutral form, which is not kept: there may be fifty thousand of them."""
 
-    member: Member
+    member: BatchMember
     request: InferenceRequest
 
 
-class Refused(Exception):
+class RequestRejected(Exception):
     """This request cannot be done; the reading goes on behind it."""
 
     def __init__(self, code: str, message: str, param: str | None = None) -> None:
         super().__init__(message)
-        self.mistake = Mistake(code, message, param)
+        self.issue = ValidationIssue(code, message, param)
 
 
-class Reader:
+class BatchRequestReader:
     """Reads the requests of one batch, one after the other, and keeps what is wrong with them."""
 
-    def __init__(self, rules: Rules) -> None:
-        self.mistakes: list[Mistake] = []
+    def __init__(self, rules: BatchRules) -> None:
+        self.issues: list[ValidationIssue] = []
         #: The models asked for.
         self.models: set[str] = set()
         self._rules = rules
         self._url = ENDPOINT_OF[rules.kind]
         self._seen: set[str] = set()
 
-    def read_lines(self, lines: Iterable[bytes]) -> Iterator[Read]:
+    def read_lines(self, lines: Iterable[bytes]) -> Iterator[ParsedMember]:
         """Yield the members that the lines of a file ask for, up to the first mistake.
 
         Then it reads on only to find more of them. Blank lines are counted, and not read.
@@ -106,14 +106,14 @@ class Reader:
                     yield from self._take(line, is_line=True, prefix="", line=number)
                 if self._has_enough():
                     return
-                if number > MOST_LINES:
-                    words = f"A file has at most {MOST_LINES:,} lines, blank ones included."
-                    self.mistakes.append(Mistake("too_many_lines", words, line=number))
+                if number > MAX_LINES:
+                    words = f"A file has at most {MAX_LINES:,} lines, blank ones included."
+                    self.issues.append(ValidationIssue("too_many_lines", words, line=number))
                     return
         except LineTooLong as error:
-            self.mistakes.append(Mistake("line_too_long", str(error), line=error.line))
+            self.issues.append(ValidationIssue("line_too_long", str(error), line=error.line))
 
-    def read_list(self, items: Iterable[msgspec.Raw]) -> Iterator[Read]:
+    def read_list(self, items: Iterable[msgspec.Raw]) -> Iterator[ParsedMember]:
         """Yield the members that a posted list asks for, up to the first mistake; see `read_lines`."""
         for index, item in enumerate(items):
             yield from self._take(item, is_line=False, prefix=f"requests.{index}", line=None)
@@ -122,26 +122,28 @@ class Reader:
 
     def check(self) -> None:
         """Raise `InvalidBatch` if anything was wrong, or there was nothing to read."""
-        if not self.mistakes and not self._seen:
-            self.mistakes.append(Mistake("empty_batch", "There is no request in it; a batch has at least one."))
-        if self.mistakes:
-            raise InvalidBatch(self.mistakes)
+        if not self.issues and not self._seen:
+            self.issues.append(ValidationIssue("empty_batch", "There is no request in it; a batch has at least one."))
+        if self.issues:
+            raise InvalidBatch(self.issues)
 
-    def _take(self, data: bytes | msgspec.Raw, *, is_line: bool, prefix: str, line: int | None) -> Iterator[Read]:
+    def _take(
+        self, data: bytes | msgspec.Raw, *, is_line: bool, prefix: str, line: int | None
+    ) -> Iterator[ParsedMember]:
         try:
             found = self._read(data, is_line)
-        except Refused as refused:
-            mistake = refused.mistake
-            param = ".".join(filter(None, (prefix, mistake.param))) or None
-            self.mistakes.append(Mistake(mistake.code, mistake.message, param, line))
+        except RequestRejected as refused:
+            issue = refused.issue
+            param = ".".join(filter(None, (prefix, issue.param))) or None
+            self.issues.append(ValidationIssue(issue.code, issue.message, param, line))
             return
-        if not self.mistakes:
+        if not self.issues:
             yield found
 
     def _has_enough(self) -> bool:
-        return len(self.mistakes) >= MOST_TOLD or len(self._seen) > MOST_MEMBERS
+        return len(self.issues) >= MAX_ISSUES or len(self._seen) > MAX_MEMBERS
 
-    def _read(self, data: bytes | msgspec.Raw, is_line: bool) -> Read:
+    def _read(self, data: bytes | msgspec.Raw, is_line: bool) -> ParsedMember:
         found = _parse(data)
         self._check_custom_id(found.custom_id)
         self._check_address(found, is_line)
@@ -150,27 +152,35 @@ class Reader:
         try:
             permitted = permit_body(self._rules.site, self._rules.grant, self._rules.kind, body)
         except InvalidBody as error:
-            raise Refused("invalid_value", str(error), f"body.{error.param}" if error.param else "body") from error
+            raise RequestRejected(
+                "invalid_value", str(error), f"body.{error.param}" if error.param else "body"
+            ) from error
         except ModelNotAllowed as error:
-            raise Refused(error.code, str(error), "body.model") from error
+            raise RequestRejected(error.code, str(error), "body.model") from error
         except UnknownModel as error:
-            raise Refused("model_not_found", str(error), "body.model") from error
+            raise RequestRejected("model_not_found", str(error), "body.model") from error
         except RequestTooLong as error:
-            raise Refused("context_length_exceeded", str(error), f"body.{error.param}") from error
+            raise RequestRejected("context_length_exceeded", str(error), f"body.{error.param}") from error
         request = permitted.request
         self.models.add(request.model)
-        return Read(Member(found.custom_id, request.model, permitted.provider, encode(permitted.body)), request)
+        return ParsedMember(
+            BatchMember(found.custom_id, request.model, permitted.provider, encode_body(permitted.body)), request
+        )
 
     def _check_custom_id(self, custom_id: str) -> None:
-        if not 1 <= len(custom_id) <= LONGEST_CUSTOM_ID or not custom_id.isprintable():
-            raise Refused("invalid_value", f"Must be 1 to {LONGEST_CUSTOM_ID} printable characters.", "custom_id")
+        if not 1 <= len(custom_id) <= MAX_CUSTOM_ID_LENGTH or not custom_id.isprintable():
+            raise RequestRejected(
+                "invalid_value", f"Must be 1 to {MAX_CUSTOM_ID_LENGTH} printable characters.", "custom_id"
+            )
         if custom_id in self._seen:
-            raise Refused("duplicate_custom_id", f"The custom_id {custom_id[:60]!r} was used before.", "custom_id")
+            raise RequestRejected(
+                "duplicate_custom_id", f"The custom_id {custom_id[:60]!r} was used before.", "custom_id"
+            )
         self._seen.add(custom_id)
-        if len(self._seen) > MOST_MEMBERS:
-            raise Refused("too_many_requests", f"A batch has at most {MOST_MEMBERS:,} requests.")
+        if len(self._seen) > MAX_MEMBERS:
+            raise RequestRejected("too_many_requests", f"A batch has at most {MAX_MEMBERS:,} requests.")
 
-    def _check_address(self, found: Line, is_line: bool) -> None:
+    def _check_address(self, found: RequestLine, is_line: bool) -> None:
         for name, given, wanted, code in (
             ("method", found.method, "POST", "invalid_method"),
             ("url", found.url, self._url, "invalid_url"),
@@ -178,55 +188,57 @@ class Reader:
             if given is None and is_line:
                 raise _missing(name)
             if given is not None and given != wanted:
-                raise Refused(code, f"Must be {wanted!r}, as the batch's endpoint says; got {given[:60]!r}.", name)
+                raise RequestRejected(
+                    code, f"Must be {wanted!r}, as the batch's endpoint says; got {given[:60]!r}.", name
+                )
 
 
 #: Made here, for threads that were the first to make it at the same time would end the process.
-_decoder = msgspec.json.Decoder(Line)
+_decoder = msgspec.json.Decoder(RequestLine)
 
 
-def _parse(data: bytes | msgspec.Raw) -> Line:
-    longest = settings.MAX_BODY_BYTES + AROUND_A_BODY
+def _parse(data: bytes | msgspec.Raw) -> RequestLine:
+    longest = settings.MAX_BODY_BYTES + LINE_OVERHEAD_BYTES
     if len(memoryview(data)) > longest:
-        raise Refused("line_too_long", f"A request has at most {longest:,} bytes.")
+        raise RequestRejected("line_too_long", f"A request has at most {longest:,} bytes.")
     try:
         return _decoder.decode(data)
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-        raise _mistake_in(data, error) from error
+        raise _explain_malformed(data, error) from error
 
 
 def _check_strictly(data: bytes | msgspec.Raw) -> None:
     try:
-        strict.check(bytes(data).decode())
-    except (strict.Ambiguous, RecursionError) as error:
-        raise Refused("invalid_json_line", str(error)) from error
+        strict_json.check_unambiguous(bytes(data).decode())
+    except (strict_json.AmbiguousJson, RecursionError) as error:
+        raise RequestRejected("invalid_json_line", str(error)) from error
 
 
-def _mistake_in(data: bytes | msgspec.Raw, error: Exception) -> Refused:
-    """Say what is wrong with a request that is no `Line`."""
+def _explain_malformed(data: bytes | msgspec.Raw, error: Exception) -> RequestRejected:
+    """Say what is wrong with a request that is no `RequestLine`."""
     try:
         found = msgspec.json.decode(data)
     except (msgspec.DecodeError, UnicodeError, RecursionError):
-        return Refused("invalid_json_line", "This is not JSON in UTF-8.")
+        return RequestRejected("invalid_json_line", "This is not JSON in UTF-8.")
     if not isinstance(found, dict):
-        return Refused("invalid_json_line", "Must be a JSON object with custom_id, method, url and body.")
+        return RequestRejected("invalid_json_line", "Must be a JSON object with custom_id, method, url and body.")
     for name in ("custom_id", "body"):
         if name not in found:
             return _missing(name)
     if unknown := sorted(set(found) - set(REQUIRED)):
         known = ", ".join(REQUIRED)
-        return Refused(
-            "unknown_parameter", f"There is no such field. Known fields: {known}.", repr(unknown[0][:60])[1:-1]
+        return RequestRejected(
+            "unknown_parameter", f"Unknown field. Known fields: {known}.", repr(unknown[0][:60])[1:-1]
         )
-    return Refused("invalid_value", "custom_id, method and url must be strings.", _first_not_text(found))
+    return RequestRejected("invalid_value", "custom_id, method and url must be strings.", _first_not_text(found))
 
 
 def _first_not_text(found: dict[str, Any]) -> str | None:
     return next((name for name in ("custom_id", "method", "url") if not isinstance(found.get(name, ""), str)), None)
 
 
-def _missing(name: str) -> Refused:
-    return Refused("missing_required_parameter", f"Missing required parameter: {name!r}.", name)
+def _missing(name: str) -> RequestRejected:
+    return RequestRejected("missing_required_parameter", f"Missing required parameter: {name!r}.", name)
 
 
 def _parse_body(raw: msgspec.Raw) -> dict[str, Any]:
@@ -234,7 +246,9 @@ def _parse_body(raw: msgspec.Raw) -> dict[str, Any]:
         return msgspec.json.decode(raw, type=dict[str, Any])
     except msgspec.ValidationError as error:
         if bytes(raw).lstrip().startswith(b"{"):
-            raise Refused("invalid_value", "It holds a number that is too large.", "body") from error
-        raise Refused("invalid_value", "Must be an object: the request as the endpoint takes it.", "body") from error
+            raise RequestRejected("invalid_value", "It holds a number that is too large.", "body") from error
+        raise RequestRejected(
+            "invalid_value", "Must be an object: the request as the endpoint takes it.", "body"
+        ) from error
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-        raise Refused("invalid_json_line", "This is not JSON in UTF-8.", "body") from error
+        raise RequestRejected("invalid_json_line", "This is not JSON in UTF-8.", "body") from error

@@ -26,33 +26,33 @@ UNSUCCESSFUL = (JobState.FAILED, JobState.CANCELED, JobState.EXPIRED)
 
 BATCH_EXPIRED = ("batch_expired", "This request could not be executed before the completion window expired.")
 BATCH_CANCELLED = ("batch_cancelled", "This request was not executed, because the batch was cancelled.")
-REQUEST_CANCELED = ("request_canceled", "This request was canceled by itself.")
-ERASED = ("result_erased", "The answer was erased at the end of the time that this site keeps answers.")
+REQUEST_CANCELED = ("request_canceled", "This request was canceled individually.")
+ERASED = ("result_erased", "The answer was erased after the retention period of this site.")
 UNREADABLE = ("result_unreadable", "What was stored of the answer cannot be read any more.")
 
 
-class ErrorOut(msgspec.Struct):
+class ResultError(msgspec.Struct):
     code: str
     message: str
 
 
-class ResponseOut(msgspec.Struct):
+class ResultResponse(msgspec.Struct):
     status_code: int
     request_id: str
     body: msgspec.Raw
 
 
-class LineOut(msgspec.Struct):
+class ResultLine(msgspec.Struct):
     """One line; either `response` or `error` is null."""
 
     id: str
     custom_id: str
-    response: ResponseOut | None
-    error: ErrorOut | None
+    response: ResultResponse | None
+    error: ResultError | None
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
+class EndedMember:
     """What a line says of a member. The result is as it is stored."""
 
     job_id: UUID
@@ -92,14 +92,14 @@ def _lines(batch: Batch, states: Sequence[str]) -> Iterator[bytes]:
             yield msgspec.json.encode(_to_line(ended, batch)) + b"\n"
 
 
-def _pages(batch: Batch, states: Sequence[str]) -> Iterator[list[Ended]]:
+def _pages(batch: Batch, states: Sequence[str]) -> Iterator[list[EndedMember]]:
     # As it is stored: one that does not open must not keep the site from all the others.
     rows = Job.objects.order_by("id").annotate(sealed=Cast("result", BinaryField()))
     for ids in member_ids(batch, states, PAGE_ROWS):
         found = rows.filter(id__in=ids).values_list(
             "id", "custom_id", "state", "sealed", "error_code", "error_message", "cancel_requested_at"
         )
-        yield [Ended(*row) for row in found]
+        yield [EndedMember(*row) for row in found]
 
 
 def member_ids(batch: Batch, states: Sequence[str], at_once: int) -> Iterator[list[UUID]]:
@@ -114,22 +114,22 @@ def member_ids(batch: Batch, states: Sequence[str], at_once: int) -> Iterator[li
         after = page[-1]
 
 
-def _to_line(ended: Ended, batch: Batch) -> LineOut:
+def _to_line(ended: EndedMember, batch: Batch) -> ResultLine:
     # The request's id is the job's: GET /v1/jobs/{id} has all that was done for it.
     request_id = to_public(Job.ID_PREFIX, ended.job_id)
     line_id = "batch_req" + request_id.removeprefix(Job.ID_PREFIX)
     if ended.state != JobState.SUCCEEDED:
-        return LineOut(line_id, ended.custom_id, None, ErrorOut(*_problem_of(ended, batch)))
+        return ResultLine(line_id, ended.custom_id, None, ResultError(*_problem_of(ended, batch)))
     if ended.sealed_result is None:
-        return LineOut(line_id, ended.custom_id, None, ErrorOut(*ERASED))
+        return ResultLine(line_id, ended.custom_id, None, ResultError(*ERASED))
     try:
-        body = msgspec.Raw(RESULT_FIELD.unseal(bytes(ended.sealed_result)))
+        body = msgspec.Raw(RESULT_FIELD.decrypt(bytes(ended.sealed_result)))
     except CryptoError:
-        return LineOut(line_id, ended.custom_id, None, ErrorOut(*UNREADABLE))
-    return LineOut(line_id, ended.custom_id, ResponseOut(200, request_id, body), None)
+        return ResultLine(line_id, ended.custom_id, None, ResultError(*UNREADABLE))
+    return ResultLine(line_id, ended.custom_id, ResultResponse(200, request_id, body), None)
 
 
-def _problem_of(ended: Ended, batch: Batch) -> tuple[str, str]:
+def _problem_of(ended: EndedMember, batch: Batch) -> tuple[str, str]:
     if is_expired_by_batch(ended.state, ended.cancel_requested_at, batch):
         return BATCH_EXPIRED
     if ended.state == JobState.CANCELED:

@@ -11,13 +11,13 @@ from django.db.models.functions import Now
 from core import clock
 from core.ids import new_uuid
 from inference.errors import RequestTooLong, UnknownModel
-from jobs.batches.create import LONGEST, only_one, window_of
+from jobs.batches.create import MAX_WINDOW, common_model, parse_window
 from jobs.batches.insert import CHUNK_ROWS
 from jobs.batches.read import find_batch
 from jobs.batches.results import UNSUCCESSFUL, member_ids
 from jobs.errors import BatchNotRetryable, InvalidBody, UnreadablePayload
 from jobs.models import TERMINAL_BATCH_STATES, Batch, BatchState, Job
-from jobs.payload import PAYLOAD_FIELD, PAYLOAD_VERSION, body_of, encode
+from jobs.payload import PAYLOAD_FIELD, PAYLOAD_VERSION, encode_body, load_body
 from jobs.permit import permit_body
 from jobs.tasks import bell
 from tenants.grant import UNRESTRICTED, Grant
@@ -27,7 +27,7 @@ from tenants.models import Site
 COPY_MEMBERS = """
 INSERT INTO jobs_job (id, custom_id, model, provider, request_hash, payload, site_id, batch_id, kind, queue, priority,
                       state, payload_version, metadata, request_id, expires_at, attempt, max_attempts, crash_count,
-                      error_count, error_code, error_message, replay_of_id)
+                      error_count, error_code, error_message, retry_of_id)
 SELECT fresh.id, old.custom_id, old.model, fresh.provider, old.request_hash, coalesce(fresh.payload, old.payload),
        old.site_id, %(batch_id)s, old.kind, old.queue, %(priority)s, 'queued',
        CASE WHEN fresh.payload IS NULL THEN old.payload_version ELSE %(payload_version)s END, old.metadata,
@@ -52,7 +52,7 @@ class RetriedMember:
 
 
 def retry_failed(site: Site, public_id: str, grant: Grant = UNRESTRICTED, request_id: str = "") -> Batch:
-    """Make a batch of the requests that failed, expired or were canceled; it names the old one as `replay_of`.
+    """Make a batch of the requests that failed, expired or were canceled; it names the old one as `retry_of`.
 
     Raises:
         BatchMissing: no batch of this site has that id.
@@ -68,7 +68,7 @@ def retry_failed(site: Site, public_id: str, grant: Grant = UNRESTRICTED, reques
         new = Batch.objects.create(
             site_id=old.site_id,
             kind=old.kind,
-            model=only_one(set(failed.values_list("model", flat=True).order_by())),
+            model=common_model(set(failed.values_list("model", flat=True).order_by())),
             state=BatchState.IN_PROGRESS,
             in_progress_at=Now(),
             total=failed.count(),
@@ -81,24 +81,24 @@ def retry_failed(site: Site, public_id: str, grant: Grant = UNRESTRICTED, reques
             progress_seconds=old.progress_seconds,
             completion_window=old.completion_window,
             output_expires_seconds=old.output_expires_seconds,
-            expires_at=clock.now() + (window_of(old.completion_window) or LONGEST),
-            replay_of=old,
+            expires_at=clock.now() + (parse_window(old.completion_window) or MAX_WINDOW),
+            retry_of=old,
         )
         copied = sum(_copy(_permitted(site, grant, ids), new) for ids in member_ids(old, UNSUCCESSFUL, CHUNK_ROWS))
         if copied < new.total:
             # Counted when they are there: they may have been erased a moment ago.
-            raise BatchNotRetryable("Its requests were erased at the end of the time that this site keeps them.")
+            raise BatchNotRetryable("Its requests were erased after the retention period of this site.")
         transaction.on_commit(bell.ring)
     return Batch.objects.get(id=new.id)
 
 
 def _check(old: Batch) -> None:
     if not old.is_terminal:
-        raise BatchNotRetryable(f"The batch is under way: it is {old.state}. Wait for its end, or cancel it.")
+        raise BatchNotRetryable(f"The batch is still in progress: it is {old.state}. Wait until it ends, or cancel it.")
     if not old.failed:
         raise BatchNotRetryable("Every request of the batch succeeded, or it never had one that could be read.")
-    if under_way := old.replays.exclude(state__in=TERMINAL_BATCH_STATES).first():
-        raise BatchNotRetryable(f"It is being tried again already, as {under_way.public_id}; wait for its end.")
+    if under_way := old.retries.exclude(state__in=TERMINAL_BATCH_STATES).first():
+        raise BatchNotRetryable(f"It is already being retried, as {under_way.public_id}; wait for its end.")
 
 
 def _permitted(site: Site, grant: Grant, ids: Sequence[UUID]) -> Iterator[RetriedMember]:
@@ -111,12 +111,14 @@ def _permitted(site: Site, grant: Grant, ids: Sequence[UUID]) -> Iterator[Retrie
 
 def _permit(site: Site, grant: Grant, job: Job) -> RetriedMember:
     try:
-        body = body_of(job)
+        body = load_body(job)
         permitted = permit_body(site, grant, job.kind, body)
     except (InvalidBody, UnknownModel, RequestTooLong, UnreadablePayload) as error:
         raise BatchNotRetryable(f"The request {job.custom_id!r} cannot be tried again. {error}") from error
     is_changed = permitted.body is not body
-    return RetriedMember(job.id, permitted.provider, PAYLOAD_FIELD.seal(encode(permitted.body)) if is_changed else None)
+    return RetriedMember(
+        job.id, permitted.provider, PAYLOAD_FIELD.encrypt(encode_body(permitted.body)) if is_changed else None
+    )
 
 
 def _copy(members: Iterable[RetriedMember], new: Batch) -> int:

@@ -8,21 +8,21 @@ from django.db import connection, transaction
 from django.db.models.functions import Now
 
 from core.ids import new_uuid
-from jobs.errors import FileInUse, FileTooLarge, UnfitFile
+from jobs.errors import FileInUse, FileTooLarge, InvalidFile
 from jobs.files.read import find_file
 from jobs.models import Batch, BatchState, File, FileChunk, FilePurpose
 from tenants.models import Site
 
 #: A piece is sealed and opened at once, so this is what a file takes in memory.
-PIECE_BYTES = 512 * 1024
-KEPT_SECONDS = 30 * 24 * 3600
-LONGEST_NAME = 255
+CHUNK_BYTES = 512 * 1024
+DEFAULT_TTL_SECONDS = 30 * 24 * 3600
+MAX_FILENAME_LENGTH = 255
 
 COPY = "COPY jobs_filechunk (file_id, number, content) FROM STDIN (FORMAT BINARY)"
 CONTENT_FIELD = FileChunk._meta.get_field("content")
 
 
-class Draft:
+class FileUpload:
     """A file whose content is still coming in. It lives in the caller's transaction, and ends with it."""
 
     def __init__(self, site: Site) -> None:
@@ -39,20 +39,20 @@ class Draft:
         # One statement each: together they may take longer than one statement may. In binary, as the ORM does not.
         with connection.wrap_database_errors, connection.cursor() as cursor, cursor.copy(COPY) as copy:
             copy.set_types(["uuid", "int4", "bytea"])
-            copy.write_row((self._id, self._pieces, CONTENT_FIELD.seal(piece)))
+            copy.write_row((self._id, self._pieces, CONTENT_FIELD.encrypt(piece)))
         self._pieces += 1
 
-    def finish(self, filename: str, *, kept_seconds: int | None = None) -> File:
-        """Make the input file of a batch out of what was written. Raises `UnfitFile` if that was nothing."""
+    def finish(self, filename: str, *, ttl_seconds: int | None = None) -> File:
+        """Make the input file of a batch out of what was written. Raises `InvalidFile` if that was nothing."""
         if not self.bytes:
-            raise UnfitFile("The file is empty.")
+            raise InvalidFile("The file is empty.")
         file = File.objects.create(
             id=self._id,
             site=self._site,
             purpose=FilePurpose.BATCH,
-            filename=filename[:LONGEST_NAME],
+            filename=filename[:MAX_FILENAME_LENGTH],
             bytes=self.bytes,
-            expires_at=Now() + timedelta(seconds=kept_seconds or KEPT_SECONDS),
+            expires_at=Now() + timedelta(seconds=ttl_seconds or DEFAULT_TTL_SECONDS),
         )
         file.refresh_from_db()
         return file

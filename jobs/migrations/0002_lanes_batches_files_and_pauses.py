@@ -82,7 +82,7 @@ class Migration(migrations.Migration):
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
                 ('number', models.PositiveIntegerField()),
-                ('content', core.fields.SealedField()),
+                ('content', core.fields.EncryptedField()),
             ],
             options={
                 'ordering': ['file', 'number'],
@@ -128,7 +128,7 @@ class Migration(migrations.Migration):
         migrations.AlterField(
             model_name='job',
             name='payload',
-            field=core.fields.SealedField(null=True),
+            field=core.fields.EncryptedField(null=True),
         ),
         migrations.AddField(
             model_name='batch',

@@ -56,14 +56,14 @@ class Batch(models.Model):
     grant = GrantField()
     #: `batch.progress` is sent at most this often; None: never.
     progress_seconds = models.PositiveIntegerField(null=True)
-    progress_told_at = models.DateTimeField(null=True)
+    progress_sent_at = models.DateTimeField(null=True)
     #: How many members had ended when progress was last told.
-    progress_told = models.PositiveIntegerField(default=0)
+    progress_sent_count = models.PositiveIntegerField(default=0)
     #: As given (`24h`).
     completion_window = models.CharField(max_length=10, default="24h")
     #: How long its output files are kept; None: as the site's retention says.
     output_expires_seconds = models.PositiveIntegerField(null=True)
-    replay_of = models.ForeignKey("self", models.SET_NULL, null=True, related_name="replays")
+    retry_of = models.ForeignKey("self", models.SET_NULL, null=True, related_name="retries")
 
     #: Workers that began to read its file. One that kills its readers is failed.
     read_count = models.PositiveSmallIntegerField(default=0)
@@ -108,7 +108,7 @@ class Batch(models.Model):
         ]
         indexes = [
             models.Index(fields=["site", "-id"], name="batches_of_a_site"),
-            # What the upkeep looks through: jobs.batches.upkeep
+            # What the upkeep looks through: jobs.batches.maintenance
             models.Index(
                 fields=["state"],
                 condition=~Q(state__in=["completed", "failed", "expired", "cancelled"]),

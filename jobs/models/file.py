@@ -3,7 +3,7 @@
 from django.db import models
 from django.db.models.functions import Now
 
-from core.fields import SealedField
+from core.fields import EncryptedField
 from core.ids import new_uuid, to_public
 from tenants.models import Site
 
@@ -49,7 +49,7 @@ class FileChunk(models.Model):
     file = models.ForeignKey(File, models.CASCADE, related_name="chunks")
     #: Counted from 0.
     number = models.PositiveIntegerField()
-    content = SealedField(editable=False)
+    content = EncryptedField(editable=False)
 
     class Meta:
         ordering = ["file", "number"]

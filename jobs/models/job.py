@@ -14,14 +14,14 @@ from django.db import models
 from django.db.models import F, Q, Value
 from django.db.models.functions import Coalesce, Now
 
-from core.fields import SealedField
+from core.fields import EncryptedField
 from core.ids import new_uuid, to_public
 from tenants.models import Site
 
 #: Stands for "no batch" where an index or a comparison needs a value.
 NO_BATCH = UUID(int=0)
 
-#: A job that was lost so often, with others that were lost before, is claimed only alone (`jobs.sweep`).
+#: A job that was lost so often, with others that were lost before, is claimed only alone (`jobs.worker.sweep`).
 QUARANTINE_CRASHES = 2
 
 #: The queue of jobs that come one by one, and the one of batch members.
@@ -71,7 +71,7 @@ class Job(models.Model):
     request_hash = models.BinaryField(max_length=32)
     #: JSON, sealed. `payload_version` says which shape it has (`jobs.payload`).
     #: Empty once it was erased.
-    payload = SealedField(null=True, editable=False)
+    payload = EncryptedField(null=True, editable=False)
     payload_version = models.PositiveSmallIntegerField(default=1)
     #: The site's own words about the job; given back, never read.
     metadata = models.JSONField(default=dict)
@@ -90,12 +90,12 @@ class Job(models.Model):
     deadline_at = models.DateTimeField(null=True)
     cancel_requested_at = models.DateTimeField(null=True)
 
-    result = SealedField(null=True, editable=False)
+    result = EncryptedField(null=True, editable=False)
     error_code = models.CharField(max_length=60, blank=True)
     error_message = models.CharField(max_length=600, blank=True)
     created_at = models.DateTimeField(db_default=Now())
     finished_at = models.DateTimeField(null=True)
-    replay_of = models.ForeignKey("self", models.SET_NULL, null=True, related_name="replays")
+    retry_of = models.ForeignKey("self", models.SET_NULL, null=True, related_name="retries")
     #: When payload and result were erased, at the end of the site's retention.
     erased_at = models.DateTimeField(null=True)
 
@@ -112,7 +112,7 @@ class Job(models.Model):
             ("view_payload", "Can read prompts and answers"),
         ]
         indexes = [
-            # What claims look through, lane by lane: jobs.claim.claim
+            # What claims look through, lane by lane: jobs.worker.claim.claim
             models.Index(
                 F("queue"),
                 F("priority"),
@@ -179,7 +179,7 @@ class AttemptOutcome(models.TextChoices):
     OK = "ok", "OK"
     ERROR = "error", "Error"
     LOST = "lost", "Worker lost"
-    DRAINED = "drained", "Given back"
+    RELEASED = "released", "Released"
     CANCELED = "canceled", "Canceled"
 
 

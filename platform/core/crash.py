@@ -38,51 +38,53 @@ class CrashPoint(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class CrashAt:
-    """The point, and at which passing of it, counted from 1."""
+    """The point, and at which hit of it, counted from 1."""
 
     point: CrashPoint
-    passing: int
+    hit_number: int
 
 
-class _Charge:
+class _ArmedCrashPoint:
     """An armed point. Many threads pass it."""
 
     def __init__(self, at: CrashAt) -> None:
-        self._at, self._passed, self._lock = at, 0, threading.Lock()
+        self._at, self._hits, self._lock = at, 0, threading.Lock()
 
-    def touch(self, point: CrashPoint) -> None:
+    def hit(self, point: CrashPoint) -> None:
         if point is not self._at.point:
             return
         with self._lock:
-            self._passed += 1
-            if self._passed == self._at.passing:
+            self._hits += 1
+            if self._hits == self._at.hit_number:
                 # No handler, no `finally`, no flush: as when the machine goes.
                 os.kill(os.getpid(), signal.SIGKILL)
 
 
-_charge: _Charge | None = None
+_armed: _ArmedCrashPoint | None = None
 
 
 def crash_point(point: CrashPoint) -> None:
     """Die here, if this process was armed for it."""
-    if _charge is not None:
-        _charge.touch(point)
+    if _armed is not None:
+        _armed.hit(point)
 
 
 def arm(at: CrashAt | None) -> None:
     """Make this process die at a point; None disarms it."""
-    global _charge
-    _charge = _Charge(at) if at else None
+    global _armed
+    _armed = _ArmedCrashPoint(at) if at else None
 
 
 def read_crash_at(text: str) -> CrashAt | None:
     """Read `point:n`; None for nothing. Raises `ImproperlyConfigured` for anything else."""
     if not text:
         return None
-    name, _, passing = text.partition(":")
-    if name not in set(CrashPoint) or not (passing.isascii() and passing.isdigit() and 0 < int(passing) < 10**9):
+    name, _, hit_number = text.partition(":")
+    if name not in set(CrashPoint) or not (
+        hit_number.isascii() and hit_number.isdigit() and 0 < int(hit_number) < 10**9
+    ):
         raise ImproperlyConfigured(
             f"NIGHTDESK_CRASH_AT must be point:n, such as after_claim:1; got {text!r}. "
-            f"Points are {', '.join(CrashPoint)}; n counts the passings from 1."
+            f"Points are {', '.join(CrashPoint)}; n is the hit count, from 1."
         )
-    return CrashAt(CrashPoint(name), int(passing))
+    return CrashAt(CrashPoint(name), int(hit_number))

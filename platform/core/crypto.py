@@ -29,10 +29,10 @@ class CryptoError(Exception):
 class InvalidKeyring(CryptoError): ...
 
 
-class UnknownKey(CryptoError): ...
+class UnknownEncryptionKey(CryptoError): ...
 
 
-class Tampered(CryptoError): ...
+class TamperedCiphertext(CryptoError): ...
 
 
 @dataclass(frozen=True)
@@ -46,23 +46,23 @@ class Keyring:
     def _ciphers(self) -> dict[str, AESGCM]:
         return {key_id: AESGCM(key) for key_id, key in self.keys.items()}
 
-    def seal(self, clear: bytes, *, purpose: str) -> bytes:
+    def encrypt(self, plaintext: bytes, *, purpose: str) -> bytes:
         """Return `version, len(key id), key id, nonce, ciphertext`. It opens only for the same purpose."""
-        head = bytes([VERSION, len(self.active)]) + self.active.encode()
+        header = bytes([VERSION, len(self.active)]) + self.active.encode()
         nonce = secrets.token_bytes(NONCE_BYTES)
-        return head + nonce + self._ciphers[self.active].encrypt(nonce, clear, _bind(head, purpose))
+        return header + nonce + self._ciphers[self.active].encrypt(nonce, plaintext, _associated_data(header, purpose))
 
-    def open(self, sealed: bytes, *, purpose: str) -> bytes:
-        """Return the clear bytes. Raises `UnknownKey` or `Tampered`."""
+    def decrypt(self, sealed: bytes, *, purpose: str) -> bytes:
+        """Return the clear bytes. Raises `UnknownEncryptionKey` or `TamperedCiphertext`."""
         key_id = key_id_of(sealed)
         cipher = self._ciphers.get(key_id)
         if cipher is None:
-            raise UnknownKey(f"Sealed with key {key_id!r}, which ENCRYPTION_KEYS does not hold.")
-        head, rest = sealed[: 2 + len(key_id)], sealed[2 + len(key_id) :]
+            raise UnknownEncryptionKey(f"Sealed with key {key_id!r}, which ENCRYPTION_KEYS does not hold.")
+        header, rest = sealed[: 2 + len(key_id)], sealed[2 + len(key_id) :]
         try:
-            return cipher.decrypt(rest[:NONCE_BYTES], rest[NONCE_BYTES:], _bind(head, purpose))
+            return cipher.decrypt(rest[:NONCE_BYTES], rest[NONCE_BYTES:], _associated_data(header, purpose))
         except (InvalidTag, ValueError) as error:
-            raise Tampered(f"Sealed text for {purpose} does not open with key {key_id!r}.") from error
+            raise TamperedCiphertext(f"Sealed text for {purpose} does not open with key {key_id!r}.") from error
 
     def derive(self, label: str) -> dict[str, bytes]:
         """Return a key for another use from each of ours, under the same names, the active one first (RFC 5869).
@@ -76,11 +76,11 @@ class Keyring:
 def key_id_of(sealed: bytes) -> str:
     """Name the key that a sealed text needs."""
     if len(sealed) < 2 or sealed[0] != VERSION or len(sealed) < 2 + sealed[1] + NONCE_BYTES:
-        raise Tampered("Not a sealed text.")
+        raise TamperedCiphertext("Not a sealed text.")
     try:
         return sealed[2 : 2 + sealed[1]].decode("ascii")
     except UnicodeDecodeError as error:
-        raise Tampered("Not a sealed text.") from error
+        raise TamperedCiphertext("Not a sealed text.") from error
 
 
 def parse_keyring(text: str) -> Keyring:
@@ -115,6 +115,6 @@ def _decode_key(key_id: str, encoded: str) -> bytes:
     return key
 
 
-def _bind(head: bytes, purpose: str) -> bytes:
+def _associated_data(header: bytes, purpose: str) -> bytes:
     # The head is authenticated too: a swapped key id or version must not go unseen.
-    return head + b"\0" + purpose.encode()
+    return header + b"\0" + purpose.encode()

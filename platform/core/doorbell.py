@@ -8,9 +8,9 @@ import structlog
 log = structlog.get_logger(__name__)
 
 #: How long the bell rests after each ring that is published; those that come meanwhile become one.
-REST_SECONDS = 0.05
+COALESCE_SECONDS = 0.05
 #: How long the bell stays silent after the broker did not answer.
-PAUSE_SECONDS = 1.0
+BACKOFF_SECONDS = 1.0
 
 
 class Doorbell:
@@ -26,11 +26,11 @@ class Doorbell:
         self.name = name
         self._publish = publish
         self._listener: Callable[[], object] | None = None
-        self._pressed = threading.Event()
-        self._ringer: threading.Thread | None = None
+        self._ring_pending = threading.Event()
+        self._publisher: threading.Thread | None = None
         self._lock = threading.Lock()
 
-    def listen(self, listener: Callable[[], object] | None) -> None:
+    def set_listener(self, listener: Callable[[], object] | None) -> None:
         """Hang up a listener for this process; None takes it down. It is called from any thread."""
         self._listener = listener
 
@@ -38,11 +38,11 @@ class Doorbell:
         """Wake a listener, here or in another process. Returns at once and never raises."""
         if self.wake():
             return
-        self._pressed.set()
+        self._ring_pending.set()
         with self._lock:
-            if self._ringer is None or not self._ringer.is_alive():
-                self._ringer = threading.Thread(target=self._run, name=f"doorbell-{self.name}", daemon=True)
-                self._ringer.start()
+            if self._publisher is None or not self._publisher.is_alive():
+                self._publisher = threading.Thread(target=self._run, name=f"doorbell-{self.name}", daemon=True)
+                self._publisher.start()
 
     def wake(self) -> bool:
         """Wake this process's listener. False if none is hung up."""
@@ -53,15 +53,15 @@ class Doorbell:
         return True
 
     def _run(self) -> None:
-        while self._pressed.wait():
-            self._pressed.clear()
+        while self._ring_pending.wait():
+            self._ring_pending.clear()
             self._publish_once()
-            threading.Event().wait(REST_SECONDS)
+            threading.Event().wait(COALESCE_SECONDS)
 
     def _publish_once(self) -> None:
         try:
             self._publish()
         except Exception as error:  # the outermost of this thread
             # The sweep of every worker looks for ready rows each second, so this is worth a line, not a retry.
-            log.warning("doorbell_silent", bell=self.name, error=type(error).__name__)
-            threading.Event().wait(PAUSE_SECONDS)
+            log.warning("doorbell_publish_failed", bell=self.name, error=type(error).__name__)
+            threading.Event().wait(BACKOFF_SECONDS)

@@ -18,7 +18,7 @@ def keyring() -> Keyring:
     return _parsed[text]
 
 
-class SealedField(models.BinaryField):  # type: ignore[type-arg] # generic in the stubs only
+class EncryptedField(models.BinaryField):  # type: ignore[type-arg] # generic in the stubs only
     """Bytes that are encrypted in the database and clear in Python. They cannot be searched.
 
     The text is bound to its table and column, so that it cannot be opened elsewhere.
@@ -31,16 +31,16 @@ class SealedField(models.BinaryField):  # type: ignore[type-arg] # generic in th
 
     def get_db_prep_value(self, value: Any, connection: Any, prepared: bool = False) -> Any:
         if value is not None:
-            value = self.seal(bytes(value))
+            value = self.encrypt(bytes(value))
         return super().get_db_prep_value(value, connection, prepared)
 
     def from_db_value(self, value: Any, expression: Any, connection: Any) -> bytes | None:
-        return None if value is None else self.unseal(bytes(value))
+        return None if value is None else self.decrypt(bytes(value))
 
-    def seal(self, clear: bytes) -> bytes:
+    def encrypt(self, plaintext: bytes) -> bytes:
         """Seal a value that is written past the ORM."""
-        return keyring().seal(clear, purpose=self.purpose)
+        return keyring().encrypt(plaintext, purpose=self.purpose)
 
-    def unseal(self, sealed: bytes) -> bytes:
+    def decrypt(self, sealed: bytes) -> bytes:
         """Open a value that was read past the ORM. Raises `CryptoError`."""
-        return keyring().open(sealed, purpose=self.purpose)
+        return keyring().decrypt(sealed, purpose=self.purpose)

@@ -8,16 +8,16 @@ from typing import Any
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-REMOVED = "[removed]"
+REDACTED = "[redacted]"
 
 #: Fields that hold a secret or a person's words. They never reach a log, whatever was passed.
-UNLOGGABLE = re.compile(
+SENSITIVE_FIELDS = re.compile(
     r"(?i)^(authorization|cookie|x-api-key|api[-_]?key|x-signature|x-sig|.*secret.*|.*password.*|.*token|"
     r"prompt|messages?|content|body|payload|answer|result|completion|input|output)$"
 )
 
 #: Secrets by their shape, wherever they stand: our keys and secrets, vendors' keys, bearer tokens, URL passwords.
-SECRET_SHAPES = re.compile(
+SECRET_PATTERNS = re.compile(
     r"nd_[0-9A-Za-z_]{8,}|whsec_[0-9A-Za-z+/=]+|sk-[0-9A-Za-z_-]{6,}|(?i:bearer)\s+[^\s'\",]+"
     r"|eyJ[\w-]+\.[\w-]+\.[\w-]*|(?<=://)[^/\s:@]*:[^/\s@]+(?=@)"
 )
@@ -31,7 +31,7 @@ def configure(*, console: bool, level: str) -> dict[str, Any]:
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info,
-        remove_secrets,
+        redact_secrets,
     ]
     structlog.configure(
         # What is not logged is dropped first: a line of a busy worker costs more than many a query.
@@ -76,22 +76,22 @@ def configure(*, console: bool, level: str) -> dict[str, Any]:
     }
 
 
-def remove_secrets(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+def redact_secrets(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
     """Blank fields that must not be logged, and secrets by their shape in all others (structlog processor)."""
-    return {key: _clean(key, value) for key, value in event.items()}
+    return {key: _redact(key, value) for key, value in event.items()}
 
 
-def _clean(key: str, value: Any) -> Any:
-    if UNLOGGABLE.match(key):
-        return REMOVED
+def _redact(key: str, value: Any) -> Any:
+    if SENSITIVE_FIELDS.match(key):
+        return REDACTED
     if isinstance(value, str):
-        return SECRET_SHAPES.sub(REMOVED, value)
+        return SECRET_PATTERNS.sub(REDACTED, value)
     if isinstance(value, Mapping):
-        return {inner: _clean(str(inner), item) for inner, item in value.items()}
+        return {inner: _redact(str(inner), item) for inner, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_clean("", item) for item in value]
+        return [_redact("", item) for item in value]
     if isinstance(value, BaseException):
-        return SECRET_SHAPES.sub(REMOVED, f"{type(value).__name__}: {value}")
+        return SECRET_PATTERNS.sub(REDACTED, f"{type(value).__name__}: {value}")
     return value
 
 

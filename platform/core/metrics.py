@@ -9,25 +9,31 @@ from functools import cache
 from prometheus_client import Counter, Gauge, Histogram
 
 #: From an answer out of the cache to a long wait for a provider.
-SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
+DURATION_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 
-live_requests = Counter("nightdesk_live_requests", "Answers of the live path", ["route", "status"])
-live_seconds = Histogram(
-    "nightdesk_live_seconds", "From a live request to the end of its answer", ["route"], buckets=SECONDS
+live_requests = Counter("nightdesk_live_requests", "Responses of the live path", ["route", "status"])
+live_duration_seconds = Histogram(
+    "nightdesk_live_request_duration_seconds",
+    "Duration of a live request, to the end of its response",
+    ["route"],
+    buckets=DURATION_BUCKETS,
 )
 overhead_seconds = Histogram(
     "nightdesk_overhead_seconds",
-    "What the desk added to a live request, until its answer began",
+    "Overhead added by the gateway before the response began",
     ["route"],
-    buckets=SECONDS,
+    buckets=DURATION_BUCKETS,
 )
 first_byte_seconds = Histogram(
-    "nightdesk_first_byte_seconds", "From a live request to the first byte of its answer", ["route"], buckets=SECONDS
+    "nightdesk_time_to_first_byte_seconds",
+    "Time from a live request to the first byte of its response",
+    ["route"],
+    buckets=DURATION_BUCKETS,
 )
 
 
 @dataclass(frozen=True, slots=True)
-class OfRoute:
+class RouteMetrics:
     """What is observed of each request of a route: found once, for looking it up takes as long as counting."""
 
     seconds: Histogram
@@ -36,26 +42,34 @@ class OfRoute:
 
 
 @cache
-def of_route(route: str) -> OfRoute:
+def route_metrics(route: str) -> RouteMetrics:
     """Return a route's own. Routes are few, and ours."""
-    return OfRoute(live_seconds.labels(route), overhead_seconds.labels(route), first_byte_seconds.labels(route))
+    return RouteMetrics(
+        live_duration_seconds.labels(route), overhead_seconds.labels(route), first_byte_seconds.labels(route)
+    )
 
 
 @cache
-def answers(route: str, status: int) -> Counter:
+def response_counter(route: str, status: int) -> Counter:
     """Return what counts the answers of a route with this status."""
     return live_requests.labels(route, str(status))
 
 
 streams_open = Gauge("nightdesk_streams_open", "Streams that this process is serving from a provider")
-sockets_open = Gauge("nightdesk_websockets_open", "WebSocket connections to this process")
+websockets_open = Gauge("nightdesk_websockets_open", "WebSocket connections to this process")
 stream_events = Counter("nightdesk_stream_events", "Events written to streams")
-refused = Counter("nightdesk_refused", "Live requests that were not admitted", ["reason"])
-cached = Counter("nightdesk_cache", "Look-ups in the cache of answers", ["result"])
+rate_limited = Counter("nightdesk_rate_limited", "Live requests rejected by a rate or concurrency limit", ["reason"])
+response_cache = Counter("nightdesk_response_cache_requests", "Response cache look-ups", ["result"])
 upstream_calls = Counter("nightdesk_upstream_calls", "Calls to providers", ["provider", "outcome"])
-without_redis = Counter("nightdesk_without_redis", "Live requests that found no Redis", ["answer"])
-accounts_behind = Gauge("nightdesk_accounts_behind", "Accounts of live calls on their way from Redis to Postgres")
-accounts_aside = Gauge("nightdesk_accounts_aside", "Accounts that could not be written, and wait for people")
-providers_resting = Gauge(
-    "nightdesk_provider_resting", "Keys of providers that are left alone", ["provider", "condition"]
+redis_unavailable = Counter(
+    "nightdesk_redis_unavailable_requests", "Live requests that found Redis unavailable", ["fail_mode"]
+)
+usage_records_pending = Gauge("nightdesk_usage_records_pending", "Usage records buffered in Redis, not yet in Postgres")
+usage_records_dead_lettered = Gauge(
+    "nightdesk_usage_records_dead_lettered", "Usage records that could not be written and need an operator"
+)
+circuit_breakers = Gauge(
+    "nightdesk_circuit_breaker_state",
+    "Provider keys whose circuit breaker is not closed, by state",
+    ["provider", "state"],
 )

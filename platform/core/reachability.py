@@ -9,12 +9,12 @@ from kombu import Connection
 log = structlog.get_logger(__name__)
 
 #: How long a server may take for each step of an answer.
-PATIENCE_SECONDS = 0.5
+TIMEOUT_SECONDS = 0.5
 
 
-def redis_answers(url: str) -> bool:
+def is_redis_reachable(url: str) -> bool:
     """Say whether Redis or Valkey answers there, and lets us in."""
-    client = redis.Redis.from_url(url, socket_connect_timeout=PATIENCE_SECONDS, socket_timeout=PATIENCE_SECONDS)
+    client = redis.Redis.from_url(url, socket_connect_timeout=TIMEOUT_SECONDS, socket_timeout=TIMEOUT_SECONDS)
     try:
         return bool(client.ping())
     except redis.RedisError as error:
@@ -24,15 +24,15 @@ def redis_answers(url: str) -> bool:
         client.close()
 
 
-def broker_answers(url: str) -> bool:
+def is_broker_reachable(url: str) -> bool:
     """Say whether the broker answers there, and lets us in: RabbitMQ, or else Redis."""
-    return _rabbitmq_answers(url) if urlsplit(url).scheme.startswith("amqp") else redis_answers(url)
+    return _is_rabbitmq_reachable(url) if urlsplit(url).scheme.startswith("amqp") else is_redis_reachable(url)
 
 
-def _rabbitmq_answers(url: str) -> bool:
-    silence = {"read_timeout": PATIENCE_SECONDS, "write_timeout": PATIENCE_SECONDS}
+def _is_rabbitmq_reachable(url: str) -> bool:
+    timeouts = {"read_timeout": TIMEOUT_SECONDS, "write_timeout": TIMEOUT_SECONDS}
     tls = {"server_hostname": None} if url.startswith("amqps:") else False
-    connection = Connection(url, ssl=tls, connect_timeout=PATIENCE_SECONDS, transport_options=silence)
+    connection = Connection(url, ssl=tls, connect_timeout=TIMEOUT_SECONDS, transport_options=timeouts)
     try:
         connection.ensure_connection(max_retries=0, reraise_as_library_errors=False)
         return True

@@ -12,19 +12,19 @@ import redis
 import redis.asyncio
 from redis.exceptions import NoScriptError, RedisError
 
-from core.redis_line import Line
+from core.redis_multiplexing import MultiplexedConnection
 
 #: How long a server may take to be reached, and for each answer. Who asks here has a visitor waiting.
-CONNECT_SECONDS, ANSWER_SECONDS = 0.5, 1.0
+CONNECT_TIMEOUT_SECONDS, REPLY_TIMEOUT_SECONDS = 0.5, 1.0
 #: Of one process. Commands are short; only readers that wait for a stream's next event hold one for long.
-CONNECTIONS = 512
+MAX_CONNECTIONS = 512
 
 _clients: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, redis.asyncio.Redis]] = WeakKeyDictionary()
 
-_lines: WeakKeyDictionary[redis.asyncio.Redis, Line] = WeakKeyDictionary()
+_multiplexed: WeakKeyDictionary[redis.asyncio.Redis, MultiplexedConnection] = WeakKeyDictionary()
 
 
-class RedisAway(Exception):
+class RedisUnavailable(Exception):
     """Redis cannot be reached, or cannot do it now. Nothing is known of what became of the command."""
 
 
@@ -39,9 +39,9 @@ def client(url: str) -> redis.asyncio.Redis:
 def _connect(url: str) -> redis.asyncio.Redis:
     server = redis.asyncio.Redis.from_url(
         url,
-        socket_connect_timeout=CONNECT_SECONDS,
-        socket_timeout=ANSWER_SECONDS,
-        max_connections=CONNECTIONS,
+        socket_connect_timeout=CONNECT_TIMEOUT_SECONDS,
+        socket_timeout=REPLY_TIMEOUT_SECONDS,
+        max_connections=MAX_CONNECTIONS,
         protocol=2,
     )
     # Its kind depends on the address: TCP, TLS or a socket.
@@ -75,32 +75,34 @@ def _cancelable(kind: type[Any]) -> type[Any]:
 async def close_clients() -> None:
     """Close the running loop's clients."""
     for each in _clients.pop(asyncio.get_running_loop(), {}).values():
-        if line := _lines.pop(each, None):
-            line.close()
+        if connection := _multiplexed.pop(each, None):
+            connection.close()
         await each.aclose()
 
 
 @contextmanager
-def redis_errors() -> Iterator[None]:
-    """Raise `RedisAway` for whatever goes wrong between us and the server."""
+def translate_redis_errors() -> Iterator[None]:
+    """Raise `RedisUnavailable` for whatever goes wrong between us and the server."""
     try:
         yield
     except (RedisError, OSError) as error:
-        raise RedisAway(f"{type(error).__name__}: {error}"[:200]) from error
+        raise RedisUnavailable(f"{type(error).__name__}: {error}"[:200]) from error
 
 
 @contextmanager
-def waiting_client(url: str) -> Iterator[redis.Redis]:
-    """Lend a client to code that may wait. Raises `RedisAway` for whatever goes wrong between it and the server."""
-    server = redis.Redis.from_url(url, socket_connect_timeout=CONNECT_SECONDS, socket_timeout=ANSWER_SECONDS)
+def blocking_client(url: str) -> Iterator[redis.Redis]:
+    """Lend a client to blocking code. Raises `RedisUnavailable` for whatever goes wrong with the connection."""
+    server = redis.Redis.from_url(
+        url, socket_connect_timeout=CONNECT_TIMEOUT_SECONDS, socket_timeout=REPLY_TIMEOUT_SECONDS
+    )
     try:
-        with redis_errors():
+        with translate_redis_errors():
             yield server
     finally:
         server.close()
 
 
-class Script:
+class LuaScript:
     """A Lua script, sent by its name once the server knows it: one round trip."""
 
     def __init__(self, source: str) -> None:
@@ -108,24 +110,24 @@ class Script:
         self._sha = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
 
     async def run(self, server: redis.asyncio.Redis, keys: Sequence[str | bytes], arguments: Sequence[Any]) -> Any:
-        """Return what the script returns. Raises `RedisAway`."""
-        line = _line(server)
-        with redis_errors():
+        """Return what the script returns. Raises `RedisUnavailable`."""
+        connection = _multiplexed_connection(server)
+        with translate_redis_errors():
             try:
-                return await line.call("EVALSHA", self._sha, len(keys), *keys, *arguments)
+                return await connection.execute("EVALSHA", self._sha, len(keys), *keys, *arguments)
             except NoScriptError:
-                return await line.call("EVAL", self._source, len(keys), *keys, *arguments)
+                return await connection.execute("EVAL", self._source, len(keys), *keys, *arguments)
 
-    def run_waiting(self, server: redis.Redis, keys: Sequence[str | bytes], arguments: Sequence[Any]) -> Any:
-        """Do the same in code that may wait. Raises `RedisAway`."""
-        with redis_errors():
+    def run_blocking(self, server: redis.Redis, keys: Sequence[str | bytes], arguments: Sequence[Any]) -> Any:
+        """Do the same in code that may wait. Raises `RedisUnavailable`."""
+        with translate_redis_errors():
             try:
                 return server.evalsha(self._sha, len(keys), *keys, *arguments)
             except NoScriptError:
                 return server.eval(self._source, len(keys), *keys, *arguments)
 
 
-def _line(server: redis.asyncio.Redis) -> Line:
-    if server not in _lines:
-        _lines[server] = Line(server, answer_seconds=ANSWER_SECONDS)
-    return _lines[server]
+def _multiplexed_connection(server: redis.asyncio.Redis) -> MultiplexedConnection:
+    if server not in _multiplexed:
+        _multiplexed[server] = MultiplexedConnection(server, reply_timeout_seconds=REPLY_TIMEOUT_SECONDS)
+    return _multiplexed[server]

@@ -3,7 +3,7 @@
 | form | over | key | written as |
 |---|---|---|---|
 | request v1 | six lines, see `sign_request` | site's secret, as text | `v1=<hex>` |
-| request, older | body followed by the timestamp's text | site's secret, as text | `<hex>` |
+| request, legacy | body followed by the timestamp's text | site's secret, as text | `<hex>` |
 | Standard Webhooks v1 | `id . timestamp . body` | the bytes behind `whsec_` | `v1,<base64>` |
 | `X-Sig` | body | the secret as shown, `whsec_` included | `sha256=<base64>` |
 
@@ -33,28 +33,28 @@ class InvalidSignature(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Hashed:
+class BodyDigest:
     """A body that is too large to be held: its SHA-256 in hex, empty where nobody asked for it."""
 
     sha256: str
 
 
-def sign_request(secret: str, *, timestamp: str, nonce: str, method: str, target: str, body: bytes | Hashed) -> str:
+def sign_request(secret: str, *, timestamp: str, nonce: str, method: str, target: str, body: bytes | BodyDigest) -> str:
     """Sign a request in form v1: `v1 LF timestamp LF nonce LF METHOD LF path?query LF hex sha256(body)`.
 
     `target` is the path with its query, exactly as sent.
     """
-    digest = body.sha256 if isinstance(body, Hashed) else hashlib.sha256(body).hexdigest()
+    digest = body.sha256 if isinstance(body, BodyDigest) else hashlib.sha256(body).hexdigest()
     content = "\n".join(("v1", timestamp, nonce, method.upper(), target, digest)).encode()
     return "v1=" + hmac.new(secret.encode(), content, hashlib.sha256).hexdigest()
 
 
-def sign_request_older(secret: str, *, timestamp: str, body: bytes) -> str:
-    """Sign a request in the older form, which binds neither path nor nonce."""
+def sign_request_legacy(secret: str, *, timestamp: str, body: bytes) -> str:
+    """Sign a request in the legacy form, which binds neither path nor nonce."""
     return hmac.new(secret.encode(), body + timestamp.encode(), hashlib.sha256).hexdigest()
 
 
-def same(one: str, other: str) -> bool:
+def signatures_match(one: str, other: str) -> bool:
     """Compare two signatures in constant time, whatever text they hold."""
     return hmac.compare_digest(one.encode(), other.encode())
 
@@ -114,7 +114,7 @@ def verify_webhook(
     wanted = [sign_webhook(s, event_id=event_id, timestamp=timestamp, body=body) for s in secrets_shown]
     found = (headers.get("webhook-signature") or "").split(" ")[:MAX_SIGNATURES]
     # Every pair is compared, so that the time taken does not tell which secret or entry came near.
-    if not sum(same(entry, good) for entry in found for good in wanted):
+    if not sum(signatures_match(entry, good) for entry in found for good in wanted):
         raise InvalidSignature("No signature matches.")
     return event_id
 

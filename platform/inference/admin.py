@@ -9,17 +9,18 @@ from django.http import HttpRequest, HttpResponse
 from django.utils.html import format_html_join
 from django.utils.safestring import SafeString, mark_safe
 
-from core import clock, theme
-from core.admin import DeskAdmin
+from core import clock
+from core.admin_ui import theme
+from core.admin_ui.model_admin import BoundedModelAdmin
 from inference import routing
-from inference.models import ProviderAccount, Route, Target
+from inference.models import ProviderAccount, Route, RouteTarget
 from inference.provider_form import ProviderForm, holds_key
 from metering.prices import price_for
 from tenants.audit import audit
 from tenants.staff import actor_of
 
 #: What the audit log says of a provider. The key is not among it.
-PROVIDER_FACTS = (
+AUDITED_PROVIDER_FIELDS = (
     "dialect",
     "base_url",
     "price_list",
@@ -31,7 +32,7 @@ PROVIDER_FACTS = (
 
 
 @admin.register(ProviderAccount)
-class ProviderAdmin(DeskAdmin[ProviderAccount]):
+class ProviderAdmin(BoundedModelAdmin[ProviderAccount]):
     form = ProviderForm
     list_display = ("name", "shown_state", "dialect", "base_url", "price_list", "shown_key", "shown_hint")
     list_filter = (("dialect", theme.ChoiceFilter), ("is_active", theme.BooleanFilter))
@@ -63,28 +64,28 @@ class ProviderAdmin(DeskAdmin[ProviderAccount]):
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         """Name above the list the providers that the settings add to it."""
         kept = set(ProviderAccount.objects.filter(is_active=True).values_list("name", flat=True))
-        given = [spec.name for spec in routing.given_by_settings() if spec.name not in kept]
+        given = [spec.name for spec in routing.providers_from_settings() if spec.name not in kept]
         return super().changelist_view(request, {**(extra_context or {}), "given": given})
 
     def save_model(self, request: HttpRequest, obj: ProviderAccount, form: Any, change: bool) -> None:
         super().save_model(request, obj, form, change)
-        self._note(request, "provider.change" if change else "provider.create", obj, _changes(obj, form, change))
+        self._audit(request, "provider.change" if change else "provider.create", obj, _changes(obj, form, change))
         if obj.key_hint and obj.base_url.startswith("http://"):
             self.message_user(request, "Requests and the key travel to this address unencrypted.", messages.WARNING)
 
     def delete_model(self, request: HttpRequest, obj: ProviderAccount) -> None:
-        self._note(request, "provider.delete", obj, {})
+        self._audit(request, "provider.delete", obj, {})
         super().delete_model(request, obj)
 
     def delete_queryset(self, request: HttpRequest, queryset: QuerySet[ProviderAccount]) -> None:
         for provider in queryset:
             self.delete_model(request, provider)
 
-    def _note(self, request: HttpRequest, action: str, provider: ProviderAccount, details: dict[str, Any]) -> None:
+    def _audit(self, request: HttpRequest, action: str, provider: ProviderAccount, details: dict[str, Any]) -> None:
         audit(actor_of(request), action, provider.name, details=details)
-        transaction.on_commit(routing.forget)
+        transaction.on_commit(routing.invalidate_cache)
 
-    @theme.labeled("State", {True: "success"})
+    @theme.badge_column("State", {True: "success"})
     def shown_state(self, provider: ProviderAccount) -> tuple[bool, str]:
         return provider.is_active, "Active" if provider.is_active else "Off"
 
@@ -99,7 +100,7 @@ class ProviderAdmin(DeskAdmin[ProviderAccount]):
 
 def _changes(provider: ProviderAccount, form: Any, change: bool) -> dict[str, Any]:
     """Return what was set, before and after; of the key only that it was set or removed."""
-    names = [name for name in PROVIDER_FACTS if not change or name in form.changed_data]
+    names = [name for name in AUDITED_PROVIDER_FIELDS if not change or name in form.changed_data]
     if change:
         facts: dict[str, Any] = {name: [form.initial.get(name), getattr(provider, name)] for name in names}
     else:
@@ -111,8 +112,8 @@ def _changes(provider: ProviderAccount, form: Any, change: bool) -> dict[str, An
     return facts
 
 
-class TargetInline(theme.TabularInline[Target, Route]):
-    model = Target
+class TargetInline(theme.TabularInline[RouteTarget, Route]):
+    model = RouteTarget
     fields = ("position", "weight", "provider", "upstream_model")
     extra = 0
     min_num = 1
@@ -123,8 +124,8 @@ class TargetInline(theme.TabularInline[Target, Route]):
 
 
 @admin.register(Route)
-class RouteAdmin(DeskAdmin[Route]):
-    list_display = ("model", "shown_state", "way")
+class RouteAdmin(BoundedModelAdmin[Route]):
+    list_display = ("model", "shown_state", "ordered_targets")
     list_filter = (("is_active", theme.BooleanFilter),)
     search_fields = ("model",)
     inlines = (TargetInline,)
@@ -136,37 +137,41 @@ class RouteAdmin(DeskAdmin[Route]):
     def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
         super().save_related(request, form, formsets, change)
         # The targets as they now stand, not as they were when the page was asked for.
-        targets = list(Target.objects.filter(route=form.instance).select_related("provider"))
-        self._note(request, "route.change" if change else "route.create", form.instance, targets)
+        targets = list(RouteTarget.objects.filter(route=form.instance).select_related("provider"))
+        self._audit(request, "route.change" if change else "route.create", form.instance, targets)
         self._warn(request, targets)
 
     def delete_model(self, request: HttpRequest, obj: Route) -> None:
-        self._note(request, "route.delete", obj, list(obj.targets.select_related("provider")))
+        self._audit(request, "route.delete", obj, list(obj.targets.select_related("provider")))
         super().delete_model(request, obj)
 
     def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Route]) -> None:
         for route in queryset:
             self.delete_model(request, route)
 
-    def _note(self, request: HttpRequest, action: str, route: Route, targets: list[Target]) -> None:
-        way = [f"{t.position}: {t} (weight {t.weight})" for t in targets]
-        audit(actor_of(request), action, route.model, details={"is_active": route.is_active, "targets": way})
-        transaction.on_commit(routing.forget)
+    def _audit(self, request: HttpRequest, action: str, route: Route, targets: list[RouteTarget]) -> None:
+        ordered = [f"{t.position}: {t} (weight {t.weight})" for t in targets]
+        audit(actor_of(request), action, route.model, details={"is_active": route.is_active, "targets": ordered})
+        transaction.on_commit(routing.invalidate_cache)
 
-    def _warn(self, request: HttpRequest, targets: list[Target]) -> None:
+    def _warn(self, request: HttpRequest, targets: list[RouteTarget]) -> None:
         """Say what will not work as it looks, while whoever can mend it is here."""
         for target in targets:
             provider = target.provider
             if not provider.is_active:
-                self.message_user(request, f"{provider.name} is off, so {target} is not asked.", messages.WARNING)
+                self.message_user(request, f"{provider.name} is disabled, so {target} is not used.", messages.WARNING)
             if price_for(provider.name, provider.price_list, target.upstream_model, clock.now()) is None:
-                self.message_user(request, f"No price of {target} is known: it will cost 0.", messages.WARNING)
+                self.message_user(
+                    request,
+                    f"No price is known for {target}: its calls will be recorded at zero cost.",
+                    messages.WARNING,
+                )
 
-    @theme.labeled("State", {True: "success"})
+    @theme.badge_column("State", {True: "success"})
     def shown_state(self, route: Route) -> tuple[bool, str]:
         return route.is_active, "Active" if route.is_active else "Off"
 
-    @admin.display(description="Asked in this order")
-    def way(self, route: Route) -> SafeString:
+    @admin.display(description="Target order")
+    def ordered_targets(self, route: Route) -> SafeString:
         targets = ((t.position, str(t)) for t in route.targets.all())
         return format_html_join(mark_safe("<br>"), '{}. <span class="nd-code">{}</span>', targets)

@@ -48,7 +48,7 @@ class CallClosed(Struct, frozen=True):
 
 
 @dataclass(slots=True)
-class Trace:
+class CallTrace:
     """The calls of one request. It is the caller's, so that it can be read when the request was cut short."""
 
     #: `<prefix>:<call>` names a call here, upstream and in the accounts.
@@ -56,9 +56,9 @@ class Trace:
     closed: list[CallClosed] = field(default_factory=list)
 
 
-class Ledger(Protocol):
+class CallLedger(Protocol):
     """Where calls are written down, before they are made and after."""
 
-    async def open(self, call: CallOpened, closed_before: CallClosed | None) -> None:
+    async def open(self, call: CallOpened, previous_call: CallClosed | None) -> None:
         """Write that a call begins, and how the one before it ended. The call is made only if this returns."""
         ...

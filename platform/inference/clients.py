@@ -1,19 +1,19 @@
 """One long-lived client per provider, for the event loop that owns them."""
 
 from inference.routing import ProviderSpec
-from providers.adapters import connect
-from providers.errors import CredentialDead
+from providers.adapters import create_provider
+from providers.errors import ProviderKeyRejected
 from providers.types import Provider
 
 
-class Clients:
+class ProviderClients:
     """Hands out the client of a provider, made at its first use. A changed key or address is another provider."""
 
     def __init__(self) -> None:
         self._clients: dict[ProviderSpec, Provider] = {}
 
     def __call__(self, spec: ProviderSpec) -> Provider:
-        """Return the provider's client. Raises `CredentialDead` where its address or key cannot be right."""
+        """Return the provider's client. Raises `ProviderKeyRejected` where its address or key cannot be right."""
         client = self._clients.get(spec)
         if client is None:
             client = self._clients[spec] = _connect(spec)
@@ -28,7 +28,7 @@ class Clients:
 
 def _connect(spec: ProviderSpec) -> Provider:
     try:
-        return connect(
+        return create_provider(
             spec.dialect,
             spec.name,
             api_key=spec.api_key or "",
@@ -38,4 +38,4 @@ def _connect(spec: ProviderSpec) -> Provider:
         )
     except ValueError as error:
         # Wrongly configured is as good as no key: the next target is asked, and the log says why.
-        raise CredentialDead(str(error), code="misconfigured") from error
+        raise ProviderKeyRejected(str(error), code="misconfigured") from error

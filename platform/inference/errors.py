@@ -15,7 +15,7 @@ class UnknownModel(InferenceError):
         self.model = model
 
 
-class NoProvider(InferenceError):
+class NoProviderKey(InferenceError):
     def __init__(self, model: str, providers: list[str]) -> None:
         super().__init__(
             f"No provider that serves `{model[:200]}` has a key. Set one for: {', '.join(sorted(set(providers)))}."

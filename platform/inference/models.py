@@ -4,7 +4,7 @@ from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Now
 
-from core.fields import SealedField
+from core.fields import EncryptedField
 from core.ids import new_uuid
 from providers.types import Dialect
 
@@ -21,7 +21,7 @@ class ProviderAccount(models.Model):
     #: Serves every model of its price list by the model's own name, without a route. Off for the simulator, whose
     #: answers must never stand in for a real provider's.
     serves_all_models = models.BooleanField(default=False)
-    api_key = SealedField(null=True, editable=False)
+    api_key = EncryptedField(null=True, editable=False)
     key_hint = models.CharField(max_length=8, blank=True, editable=False)
     #: For Azure's dated surface; empty for its v1 surface and for everybody else.
     api_version = models.CharField(max_length=40, blank=True)
@@ -44,7 +44,7 @@ class Route(models.Model):
     """The model name that sites ask for, and who serves it, in order."""
 
     id = models.UUIDField(primary_key=True, default=new_uuid, editable=False)
-    model = models.CharField(max_length=200, unique=True, help_text="The name sites ask for")
+    model = models.CharField(max_length=200, unique=True, help_text="Model name used by sites")
     is_active = models.BooleanField(default=True)
     created_at = models.DateTimeField(db_default=Now(), editable=False)
 
@@ -55,7 +55,7 @@ class Route(models.Model):
         return self.model
 
 
-class Target(models.Model):
+class RouteTarget(models.Model):
     """One place where a route's requests may go."""
 
     route = models.ForeignKey(Route, models.CASCADE, related_name="targets")

@@ -9,13 +9,13 @@ from dataclasses import dataclass, replace
 from django.conf import settings
 
 from inference.errors import RequestTooLong, UnknownModel
-from inference.routing import Routing, Target, able
+from inference.routing import Routing, Target, filter_capable
 from providers.catalogue import find_model
-from providers.dialects.errors import InvalidRequest
-from providers.estimate import estimate_tokens
+from providers.invalid_request import InvalidRequest
+from providers.token_estimation import estimate_input_tokens
 from providers.types import ChatRequest, InferenceRequest
+from tenants.access import check_model
 from tenants.grant import Grant
-from tenants.limits import check_model
 from tenants.models import Site
 
 
@@ -47,8 +47,8 @@ def permit(
     _check_message_count(request)
     request = _bounded(request, grant)
     check_model(site, request.model, grant.only_model)
-    targets = able(_served_by(provider, routing.targets_for(request.model), request.model), request)
-    input_tokens = estimate_tokens(request)
+    targets = filter_capable(_served_by(provider, routing.targets_for(request.model), request.model), request)
+    input_tokens = estimate_input_tokens(request)
     _check_context(request, targets, input_tokens)
     return Permitted(request, targets, input_tokens, max_output_tokens(request))
 
@@ -57,7 +57,7 @@ def max_output_tokens(request: InferenceRequest) -> int | None:
     """Return how many tokens the answers of a request may have together. None: it does not say."""
     if not isinstance(request, ChatRequest):
         return 0
-    return None if request.max_tokens is None else request.max_tokens * request.answers
+    return None if request.max_tokens is None else request.max_tokens * request.choice_count
 
 
 def _check_message_count(request: InferenceRequest) -> None:
@@ -69,12 +69,12 @@ def _bounded(request: InferenceRequest, grant: Grant) -> InferenceRequest:
     """Hold a request to its grant. Answers that the request does not bound get the bound of the grant."""
     if not isinstance(request, ChatRequest):
         return request
-    if not grant.allows_premium_tiers and (refusal := request.too_dear) is not None:
+    if not grant.allows_premium_tiers and (refusal := request.premium_tier_refusal) is not None:
         raise refusal
     if grant.max_tokens is None:
         return request
     # Of each answer, for all of them may be as long.
-    longest = grant.max_tokens // request.answers
+    longest = grant.max_tokens // request.choice_count
     if longest == 0 or (request.max_tokens or 0) > longest:
         raise InvalidRequest(
             f"Your token allows at most {grant.max_tokens} tokens; request at most that.", "max_tokens"

@@ -6,25 +6,25 @@ from urllib.parse import SplitResult, urlsplit
 
 from django import forms
 
-from core import theme
+from core.admin_ui import theme
 from inference.models import ProviderAccount
-from providers.catalogue import models
+from providers.catalogue import list_models
 
 #: What can stand in an HTTP header without being misread; no vendor's key has anything else.
-KEY_FORM = re.compile(r"[\x21-\x7e]{1,500}")
+KEY_PATTERN = re.compile(r"[\x21-\x7e]{1,500}")
 HINT_LENGTH = 4
 #: Shorter keys would be half told by their hint.
-HINTED_FROM = 12
+MIN_HINTED_KEY_LENGTH = 12
 
 
-def hint_of(key: str) -> str:
+def to_key_hint(key: str) -> str:
     """Return the last characters, to tell keys apart; none of a key too short to spare them."""
-    return key[-HINT_LENGTH:] if len(key) >= HINTED_FROM else ""
+    return key[-HINT_LENGTH:] if len(key) >= MIN_HINTED_KEY_LENGTH else ""
 
 
 def vendors() -> list[str]:
     """Return whose price lists there are."""
-    return sorted({model.vendor for model in models()})
+    return sorted({model.vendor for model in list_models()})
 
 
 def holds_key(provider: ProviderAccount) -> bool:
@@ -47,11 +47,11 @@ class ProviderForm(forms.ModelForm):  # type: ignore[type-arg] # generic in the 
         widget=theme.PasswordInput(attrs={"autocomplete": "off"}),
     )
     max_running_jobs = forms.IntegerField(
-        label="Jobs at once",
+        label="Concurrent jobs",
         required=False,
         min_value=1,
         widget=theme.NumberInput(),
-        help_text="How many jobs that ask it first may run at the same time. Empty: as many as there is room for.",
+        help_text="How many jobs with this provider as their first target may run at once. Empty: no limit.",
     )
     remove_key = forms.BooleanField(label="Remove the key", required=False)
 
@@ -92,7 +92,7 @@ class ProviderForm(forms.ModelForm):  # type: ignore[type-arg] # generic in the 
 
     def clean_new_key(self) -> str:
         key = str(self.cleaned_data["new_key"]).strip()
-        if key and not KEY_FORM.fullmatch(key):
+        if key and not KEY_PATTERN.fullmatch(key):
             raise forms.ValidationError("A key has no spaces and only plain letters, digits and signs.")
         return key
 
@@ -111,7 +111,7 @@ class ProviderForm(forms.ModelForm):  # type: ignore[type-arg] # generic in the 
         key, remove = self.cleaned_data.get("new_key"), self.cleaned_data.get("remove_key")
         if key and remove:
             self.add_error("remove_key", "Enter a new key, or remove the old one.")
-        if holds_key(self.instance) and not key and not remove and self._goes_elsewhere():
+        if holds_key(self.instance) and not key and not remove and self._changes_origin():
             self.add_error(
                 "new_key",
                 "The address names another host. Enter the key that host shall get: the old one was entrusted to "
@@ -119,14 +119,14 @@ class ProviderForm(forms.ModelForm):  # type: ignore[type-arg] # generic in the 
             )
         return self.cleaned_data
 
-    def _goes_elsewhere(self) -> bool:
+    def _changes_origin(self) -> bool:
         old, new = _split(str(self.initial.get("base_url", ""))), _split(str(self.cleaned_data.get("base_url", "")))
         return old is None or new is None or _origin(old) != _origin(new)
 
     def save(self, commit: bool = True) -> Any:
         key = self.cleaned_data["new_key"]
         if key:
-            self.instance.api_key, self.instance.key_hint = key.encode(), hint_of(key)
+            self.instance.api_key, self.instance.key_hint = key.encode(), to_key_hint(key)
         elif self.cleaned_data.get("remove_key"):
             self.instance.api_key, self.instance.key_hint = None, ""
         return super().save(commit)

@@ -18,7 +18,7 @@ WINDOW_SECONDS = 60
 
 
 @dataclass(frozen=True, slots=True)
-class Key:
+class RetryBudgetKey:
     """Whose budget it is: a site's (its id) or a provider's (its name)."""
 
     scope: str
@@ -26,10 +26,10 @@ class Key:
 
 
 @dataclass(frozen=True, slots=True)
-class Spent:
+class RetryBudgetUsage:
     """A budget's last minute."""
 
-    key: Key
+    key: RetryBudgetKey
     first_tries: int
     retries: int
     #: Retries that were put off.
@@ -37,24 +37,24 @@ class Spent:
 
 
 @dataclass(slots=True)
-class _Second:
+class _SecondCounts:
     at: int
     first_tries: int = 0
     retries: int = 0
     refused: int = 0
 
 
-_Window: TypeAlias = "deque[_Second]"
+_Window: TypeAlias = "deque[_SecondCounts]"
 
 
-class Retries(Protocol):
+class RequestRetryBudget(Protocol):
     """The books as one request sees them."""
 
-    def first(self, provider: str) -> None:
+    def record_first_try(self, provider: str) -> None:
         """A provider is asked for the first time."""
         ...
 
-    def take(self, provider: str) -> bool:
+    def try_acquire(self, provider: str) -> bool:
         """May the provider be asked again? If so, it counts."""
         ...
 
@@ -67,47 +67,47 @@ class RetryBudgets:
         #: So many retries in a minute are always allowed: a share of nothing would be nothing.
         self._floor = floor
         self._clock = clock
-        self._windows: dict[Key, _Window] = defaultdict(deque)
+        self._windows: dict[RetryBudgetKey, _Window] = defaultdict(deque)
 
-    def of_site(self, site_id: UUID) -> "SiteRetries":
+    def for_site(self, site_id: UUID) -> "SiteRetryBudget":
         """Return the books as a site's request sees them: its own budget, and each provider's."""
-        return SiteRetries(self, Key("site", str(site_id)))
+        return SiteRetryBudget(self, RetryBudgetKey("site", str(site_id)))
 
-    def count_first(self, *keys: Key) -> None:
+    def count_first_try(self, *keys: RetryBudgetKey) -> None:
         for key in keys:
-            self._second(key).first_tries += 1
+            self._current_second(key).first_tries += 1
 
-    def take(self, *keys: Key) -> bool:
+    def try_acquire(self, *keys: RetryBudgetKey) -> bool:
         """Count a retry in each of these budgets, if all have room; else count a refusal in those that have none."""
-        spent = [key for key in keys if not self._has_room(key)]
-        for key in spent:
-            self._second(key).refused += 1
-        if spent:
+        exhausted = [key for key in keys if not self._has_budget(key)]
+        for key in exhausted:
+            self._current_second(key).refused += 1
+        if exhausted:
             return False
         for key in keys:
-            self._second(key).retries += 1
+            self._current_second(key).retries += 1
         return True
 
-    def spent(self) -> list[Spent]:
+    def usage(self) -> list[RetryBudgetUsage]:
         """Return the last minute of every budget that was used in it, the most refused first."""
         found = [self._sum(key) for key in list(self._windows)]
         used = [each for each in found if each.first_tries or each.retries or each.refused]
         return sorted(used, key=lambda each: (-each.refused, -each.retries, each.key.scope, each.key.name))
 
-    def _has_room(self, key: Key) -> bool:
-        spent = self._sum(key)
-        return spent.retries < max(self._floor, int(self._share * spent.first_tries))
+    def _has_budget(self, key: RetryBudgetKey) -> bool:
+        usage = self._sum(key)
+        return usage.retries < max(self._floor, int(self._share * usage.first_tries))
 
-    def _sum(self, key: Key) -> Spent:
-        window = list(self._current(key))
-        return Spent(
+    def _sum(self, key: RetryBudgetKey) -> RetryBudgetUsage:
+        window = list(self._prune(key))
+        return RetryBudgetUsage(
             key,
             sum(each.first_tries for each in window),
             sum(each.retries for each in window),
             sum(each.refused for each in window),
         )
 
-    def _current(self, key: Key) -> Iterator[_Second]:
+    def _prune(self, key: RetryBudgetKey) -> Iterator[_SecondCounts]:
         """Forget what is older than the window, and yield the rest."""
         window, begin = self._windows[key], int(self._clock()) - WINDOW_SECONDS
         while window and window[0].at <= begin:
@@ -116,37 +116,37 @@ class RetryBudgets:
             del self._windows[key]
         yield from window
 
-    def _second(self, key: Key) -> _Second:
+    def _current_second(self, key: RetryBudgetKey) -> _SecondCounts:
         window, now = self._windows[key], int(self._clock())
         if not window or window[-1].at != now:
-            window.append(_Second(now))
+            window.append(_SecondCounts(now))
         return window[-1]
 
 
 @dataclass(frozen=True, slots=True)
-class SiteRetries:
+class SiteRetryBudget:
     """The books as one site's request sees them."""
 
     budgets: RetryBudgets
-    site: Key
+    site: RetryBudgetKey
 
-    def first(self, provider: str) -> None:
-        self.budgets.count_first(self.site, Key("provider", provider))
+    def record_first_try(self, provider: str) -> None:
+        self.budgets.count_first_try(self.site, RetryBudgetKey("provider", provider))
 
-    def take(self, provider: str) -> bool:
-        return self.budgets.take(self.site, Key("provider", provider))
+    def try_acquire(self, provider: str) -> bool:
+        return self.budgets.try_acquire(self.site, RetryBudgetKey("provider", provider))
 
 
 def to_report(budgets: RetryBudgets, most: int = 20) -> list[dict[str, Any]]:
     """Write down the last minute of the budgets that were asked for a retry."""
-    asked = [spent for spent in budgets.spent() if spent.retries or spent.refused]
+    asked = [usage for usage in budgets.usage() if usage.retries or usage.refused]
     return [
         {
-            "scope": spent.key.scope,
-            "name": spent.key.name,
-            "first_tries": spent.first_tries,
-            "retries": spent.retries,
-            "refused": spent.refused,
+            "scope": usage.key.scope,
+            "name": usage.key.name,
+            "first_tries": usage.first_tries,
+            "retries": usage.retries,
+            "refused": usage.refused,
         }
-        for spent in asked[:most]
+        for usage in asked[:most]
     ]

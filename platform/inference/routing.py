@@ -14,10 +14,9 @@ from django.db.models import BinaryField
 from django.db.models.functions import Cast
 
 from core.crypto import CryptoError
-from core.threads import DatabaseThreads
-from inference.errors import NoProvider, UnknownModel
-from inference.models import ProviderAccount
-from inference.models import Target as TargetRow
+from core.database_threads import DatabaseThreadPool
+from inference.errors import NoProviderKey, UnknownModel
+from inference.models import ProviderAccount, RouteTarget
 from providers.catalogue import vendors_of
 from providers.tiers import Tier
 from providers.types import ChatRequest, Dialect, InferenceRequest
@@ -25,9 +24,9 @@ from providers.types import ChatRequest, Dialect, InferenceRequest
 log = structlog.get_logger(__name__)
 
 #: A changed route or key is in effect everywhere within a second.
-FRESH_SECONDS = 0.9
+CACHE_TTL_SECONDS = 0.9
 #: What is looked at when it is so old is worth reading again, before somebody has to wait for it.
-AGING_SECONDS = 0.4
+REFRESH_AHEAD_SECONDS = 0.4
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +54,9 @@ class Target:
 
     def tier_of(self, request: InferenceRequest) -> Tier:
         """Return the tier that is asked for here: only a provider of the caller's dialect is told of another one."""
-        if not isinstance(request, ChatRequest) or request.tier is Tier.STANDARD or request.sent is None:
+        if not isinstance(request, ChatRequest) or request.tier is Tier.STANDARD or request.original is None:
             return Tier.STANDARD
-        return request.tier if self.provider.dialect.body is request.sent.dialect else Tier.STANDARD
+        return request.tier if self.provider.dialect.body_dialect is request.original.dialect else Tier.STANDARD
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,36 +83,36 @@ class Routing:
         return targets
 
 
-def able(targets: tuple[Target, ...], request: InferenceRequest) -> tuple[Target, ...]:
+def filter_capable(targets: tuple[Target, ...], request: InferenceRequest) -> tuple[Target, ...]:
     """Return the targets that can do all that is asked for: what only one dialect can say, others cannot.
 
     Raises:
         InvalidRequest: none can.
     """
-    if not isinstance(request, ChatRequest) or request.sent is None or request.only_sent is None:
+    if not isinstance(request, ChatRequest) or request.original is None or request.untranslatable is None:
         return targets
-    found = tuple(target for target in targets if target.provider.dialect.body is request.sent.dialect)
+    found = tuple(target for target in targets if target.provider.dialect.body_dialect is request.original.dialect)
     if not found:
-        raise replace(request.only_sent)
+        raise replace(request.untranslatable)
     return found
 
 
-def order(targets: Sequence[Target], chance: random.Random) -> list[Target]:
+def order_targets(targets: Sequence[Target], rng: random.Random) -> list[Target]:
     """Order targets for one request: by position, and within a position at random by weight."""
     if len(targets) == 1:
         return list(targets)
     ordered: list[Target] = []
     for _, group in groupby(sorted(targets, key=lambda t: t.position), key=lambda t: t.position):
         # Each draws a time of arrival at a rate equal to its weight; sorting by it is a weighted shuffle.
-        ordered += sorted(group, key=lambda t: chance.expovariate(t.weight))
+        ordered += sorted(group, key=lambda t: rng.expovariate(t.weight))
     return ordered
 
 
 def with_key(model: str, targets: Sequence[Target]) -> list[Target]:
-    """Return the targets that have a key. Raises `NoProvider` where none has."""
+    """Return the targets that have a key. Raises `NoProviderKey` where none has."""
     usable = [target for target in targets if target.provider.api_key]
     if not usable:
-        raise NoProvider(model, [target.provider.name for target in targets])
+        raise NoProviderKey(model, [target.provider.name for target in targets])
     return usable
 
 
@@ -125,77 +124,77 @@ def first_provider(targets: Iterable[Target]) -> str:
 
 
 _lock = threading.Lock()
-_kept: tuple[float, Routing] | None = None
+_cached: tuple[float, Routing] | None = None
 
 
-def kept(seconds: float = FRESH_SECONDS) -> Routing | None:
+def cached_routing(seconds: float = CACHE_TTL_SECONDS) -> Routing | None:
     """Return the routing if this process read it within so many seconds; nothing is read here."""
-    found = _kept
+    found = _cached
     return found[1] if found and time.monotonic() - found[0] < seconds else None
 
 
-def current(seconds: float = FRESH_SECONDS) -> Routing:
+def get_routing(seconds: float = CACHE_TTL_SECONDS) -> Routing:
     """Return the routing, at most so many seconds old."""
-    global _kept
-    if found := kept(seconds):
+    global _cached
+    if found := cached_routing(seconds):
         return found
-    started, routing = time.monotonic(), load()
+    started, routing = time.monotonic(), load_routing()
     with _lock:
         # The age counts from before the query: what changed while it ran must not be missed for longer.
-        _kept = (started, routing)
+        _cached = (started, routing)
     return routing
 
 
-class Glances:
+class RoutingCache:
     """The routing on an event loop: read in threads, and again before anybody has to wait for it."""
 
-    def __init__(self, threads: DatabaseThreads) -> None:
+    def __init__(self, threads: DatabaseThreadPool) -> None:
         self._threads = threads
-        self._reading: asyncio.Task[Routing] | None = None
+        self._refresh_task: asyncio.Task[Routing] | None = None
 
     async def routing(self) -> Routing:
         """Return the routing; wait for Postgres only where nobody has asked for a while."""
-        found = kept()
+        found = cached_routing()
         if found is None:
             # Shielded: others wait for it too.
-            return await asyncio.shield(self._read())
-        if kept(AGING_SECONDS) is None:
-            self._read()
+            return await asyncio.shield(self._refresh())
+        if cached_routing(REFRESH_AHEAD_SECONDS) is None:
+            self._refresh()
         return found
 
-    def _read(self) -> "asyncio.Task[Routing]":
-        if self._reading is None:
-            self._reading = asyncio.create_task(self._threads.run(current, AGING_SECONDS))
-            self._reading.add_done_callback(self._done)
-        return self._reading
+    def _refresh(self) -> "asyncio.Task[Routing]":
+        if self._refresh_task is None:
+            self._refresh_task = asyncio.create_task(self._threads.run(get_routing, REFRESH_AHEAD_SECONDS))
+            self._refresh_task.add_done_callback(self._on_refreshed)
+        return self._refresh_task
 
-    def _done(self, reading: "asyncio.Task[Routing]") -> None:
-        self._reading = None
+    def _on_refreshed(self, reading: "asyncio.Task[Routing]") -> None:
+        self._refresh_task = None
         if not reading.cancelled():
             # Looked at, so that asyncio does not complain: where nobody waits, the next one asks again.
             reading.exception()
 
 
-def forget() -> None:
+def invalidate_cache() -> None:
     """Read anew at the next look."""
-    global _kept
+    global _cached
     with _lock:
-        _kept = None
+        _cached = None
 
 
-def load() -> Routing:
+def load_routing() -> Routing:
     """Read providers and routes from the database, and add the providers whose keys the settings give."""
     # The key comes as it is stored: one that does not open must not take the other providers' routes with it.
     accounts = ProviderAccount.objects.defer("api_key").annotate(sealed_key=Cast("api_key", BinaryField()))
     kept = {row.name: _to_spec(row, row.sealed_key) for row in accounts.filter(is_active=True)}
-    rows = TargetRow.objects.filter(route__is_active=True, provider__is_active=True)
+    rows = RouteTarget.objects.filter(route__is_active=True, provider__is_active=True)
     routes: dict[str, list[Target]] = {}
     for model, provider, upstream_model, position, weight in rows.order_by("position", "-weight", "id").values_list(
         "route__model", "provider__name", "upstream_model", "position", "weight"
     ):
         if provider in kept:  # or else it was made between the two statements, and is seen next time
             routes.setdefault(model, []).append(Target(kept[provider], upstream_model, position, weight))
-    given = [spec for spec in given_by_settings() if spec.name not in kept]
+    given = [spec for spec in providers_from_settings() if spec.name not in kept]
     return Routing((*kept.values(), *given), {model: tuple(targets) for model, targets in routes.items()})
 
 
@@ -216,13 +215,13 @@ def _open_key(provider: str, sealed_key: bytes | None) -> str | None:
     if sealed_key is None:
         return None
     try:
-        return ProviderAccount._meta.get_field("api_key").unseal(bytes(sealed_key)).decode()
+        return ProviderAccount._meta.get_field("api_key").decrypt(bytes(sealed_key)).decode()
     except CryptoError as error:
         log.error("provider_key_unreadable", provider=provider, error=str(error))
         return None
 
 
-def given_by_settings() -> list[ProviderSpec]:
+def providers_from_settings() -> list[ProviderSpec]:
     """Return the providers whose keys the settings give."""
     given = (
         ("openai", Dialect.OPENAI, settings.OPENAI_BASE_URL, settings.OPENAI_API_KEY),

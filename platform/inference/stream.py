@@ -1,7 +1,7 @@
 """One metered request for a stream: failover that nobody sees before the first token, and none unasked after it.
 
-call 1 fails ──▶ call 2 answers: Answering(target), Burst, Burst, …, Burst with Finished
-cut after the first token ──▶ the error is raised; or, where that was asked for, Continued(next target), Burst, …
+call 1 fails ──▶ call 2 answers: TargetSelected(target), Burst, Burst, …, Burst with Finished
+cut after the first token ──▶ the error is raised; or, where that was asked for, TargetSwitched(next target), Burst, …
 """
 
 import random
@@ -10,47 +10,47 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
-from inference.breaker import NO_BREAKER, Breaker
-from inference.calls import Ledger, Trace
+from inference.call_recorder import record_call
+from inference.calls import CallLedger, CallTrace
+from inference.circuit_breaker import NO_CIRCUIT_BREAKER, CircuitBreaker
 from inference.continuation import Continuation
-from inference.course import Course
-from inference.recorded import recorded
-from inference.retry_budget import Retries
-from inference.routing import ProviderSpec, Target, able
-from providers.errors import Interrupted, Overloaded, ProviderError
+from inference.failover import FailoverPlan
+from inference.retry_budget import RequestRetryBudget
+from inference.routing import ProviderSpec, Target, filter_capable
+from providers.errors import ProviderError, ProviderOverloaded, ResponseInterrupted
 from providers.types import Burst, CallContext, ChatRequest, Provider
 
 
 @dataclass(frozen=True, slots=True)
-class Answering:
+class TargetSelected:
     """This target answers; its bursts follow."""
 
     target: Target
 
 
 @dataclass(frozen=True, slots=True)
-class Continued:
+class TargetSwitched:
     """The answer was cut, and this target goes on with it."""
 
     target: Target
 
 
-Part: TypeAlias = Answering | Burst | Continued
+StreamPart: TypeAlias = TargetSelected | Burst | TargetSwitched
 
 
 async def stream(
     request: ChatRequest,
     targets: tuple[Target, ...],
     *,
-    trace: Trace,
-    ledger: Ledger,
-    retries: Retries,
+    trace: CallTrace,
+    ledger: CallLedger,
+    retry_budget: RequestRetryBudget,
     deadline_seconds: float,
     provider_for: Callable[[ProviderSpec], Provider],
-    chance: random.Random,
-    breaker: Breaker = NO_BREAKER,
+    rng: random.Random,
+    breaker: CircuitBreaker = NO_CIRCUIT_BREAKER,
     continuation: bool = False,
-) -> AsyncGenerator[Part, None]:
+) -> AsyncGenerator[StreamPart, None]:
     """Yield who answers, then what comes; the last burst holds `Finished`, or this raises.
 
     With `continuation` an answer that was cut is gone on with by the next provider, which is told the text so far.
@@ -64,65 +64,65 @@ async def stream(
         ProviderError: nobody answered, or the answer was cut.
         Exception: what the ledger raises; the call it was told of has then not been made.
     """
-    course = Course(
+    plan = FailoverPlan(
         request.model,
-        able(targets, request),
-        retries=retries,
+        filter_capable(targets, request),
+        retry_budget=retry_budget,
         deadline_seconds=deadline_seconds,
-        chance=chance,
+        rng=rng,
         breaker=breaker,
     )
-    said = Continuation(request) if continuation else None
+    continued_answer = Continuation(request) if continuation else None
     cut: ProviderError | None = None
-    while (target := await course.next_target()) is not None:
-        has_begun = False
-        asked = said.request() if said is not None else request
+    while (target := await plan.next_target()) is not None:
+        has_content = False
+        asked = continued_answer.request() if continued_answer is not None else request
         try:
-            bursts = _call(asked, target, course, trace, ledger, provider_for)
+            bursts = _call(asked, target, plan, trace, ledger, provider_for)
             async with aclosing(bursts):
                 async for burst in bursts:
-                    if not has_begun:
-                        has_begun = True
-                        yield Answering(target) if cut is None else Continued(target)
-                    yield burst if said is None else said.add(burst, trace)
+                    if not has_content:
+                        has_content = True
+                        yield TargetSelected(target) if cut is None else TargetSwitched(target)
+                    yield burst if continued_answer is None else continued_answer.add(burst, trace)
             return
         except ProviderError as error:
-            if has_begun:
-                if said is None or not said.can_go_on_after(error, trace):
+            if has_content:
+                if continued_answer is None or not continued_answer.can_continue_after(error, trace):
                     raise
                 cut = error
-            await course.go_on(error)
-    raise cut or course.failure or Overloaded("The retry budget is spent.")
+            await plan.handle_failure(error)
+    raise cut or plan.failure or ProviderOverloaded("The retry budget is exhausted.")
 
 
 async def _call(
     request: ChatRequest,
     target: Target,
-    course: Course,
-    trace: Trace,
-    ledger: Ledger,
+    plan: FailoverPlan,
+    trace: CallTrace,
+    ledger: CallLedger,
     provider_for: Callable[[ProviderSpec], Provider],
 ) -> AsyncGenerator[Burst, None]:
     """Make one call; yield what it brings, from its first token on."""
     upstream = replace(request, model=target.upstream_model)
     held: list[Burst] = []
-    async with course.asking(target) as asking, recorded(request, target, trace, ledger) as watch:
-        context = CallContext(watch.opened.call_id, total_seconds=course.remaining_seconds)
+    async with plan.track_call(target) as call, record_call(request, target, trace, ledger) as recorder:
+        context = CallContext(recorder.opened.call_id, total_seconds=plan.remaining_seconds)
         async with aclosing(provider_for(target.provider).stream(upstream, context)) as bursts:
             async for burst in bursts:
-                watch.add(burst)
+                recorder.add(burst)
                 held.append(burst)
-                if watch.collector.finished is not None:
+                if recorder.collector.finished is not None:
                     break
                 # A start is not worth more than another provider's answer, should this one fail.
-                if watch.has_begun:
-                    await asking.answers()
+                if recorder.has_content:
+                    await call.report_answered()
                     # `held` is one burst, but for the first time.
                     for each in held:
                         yield each
                     held.clear()
             else:
-                raise Interrupted("The provider's stream ended before its end was said.")
+                raise ResponseInterrupted("The provider's stream ended without a final event.")
     # The call is closed before its last burst is passed on: who takes that seldom comes back for more.
     for each in held:
         yield each

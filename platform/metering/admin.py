@@ -13,30 +13,31 @@ from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from core import clock, theme
-from core.admin import DeskAdmin, PeriodFilter, ReadOnlyAdmin
-from core.display import duration, moment
+from core import clock
+from core.admin_ui import theme
+from core.admin_ui.model_admin import BoundedModelAdmin, PeriodFilter, ReadOnlyAdmin
+from core.humanize import format_duration, format_moment
 from core.ids import InvalidId, from_public, to_public
 from metering import prices
-from metering.models import Outcome, Price, UsageEvent
-from metering.price_form import RATES, PriceForm, to_usd_per_million
-from metering.rating import to_usd
-from metering.totals import add_up
+from metering.cost import format_usd
+from metering.models import Price, UsageEvent, UsageOutcome
+from metering.price_form import RATE_COLUMNS, PriceForm, to_usd_per_million
+from metering.totals import sum_usage
 from tenants.audit import audit
 from tenants.models import Site
 from tenants.staff import actor_of
 
-NOTHING = "–"
+NO_VALUE = "–"
 DAY = timedelta(days=1)
 #: A longer period is not added up.
-LONGEST = timedelta(days=31)
+MAX_TOTALS_PERIOD = timedelta(days=31)
 
 OUTCOME_COLORS = {
-    Outcome.OPEN: "primary",
-    Outcome.OK: "success",
-    Outcome.ERROR: "danger",
-    Outcome.TIMEOUT: "warning",
-    Outcome.LOST: "warning",
+    UsageOutcome.OPEN: "primary",
+    UsageOutcome.OK: "success",
+    UsageOutcome.ERROR: "danger",
+    UsageOutcome.TIMEOUT: "warning",
+    UsageOutcome.LOST: "warning",
 }
 
 
@@ -65,14 +66,14 @@ class UsageEventAdmin(ReadOnlyAdmin[UsageEvent]):
     list_display = (
         "started",
         "site",
-        "asked",
+        "shown_provider",
         "shown_outcome",
         "status",
         "tokens",
         "cost",
         "tier",
-        "marks",
-        "took",
+        "flags",
+        "shown_duration",
         "job",
     )
     list_filter = (
@@ -93,8 +94,8 @@ class UsageEventAdmin(ReadOnlyAdmin[UsageEvent]):
     search_help_text = "job_…, site_…, or request id"
     fieldsets = (
         (None, {"fields": ("site", "job", "attempt", "call", "request_id", "dedupe_key")}),
-        ("Asked of", {"fields": ("provider", "model", "upstream_model", "price_list")}),
-        ("Became", {"fields": ("shown_outcome", "status", "error_kind", "error_code", "billable", "estimated")}),
+        ("Provider", {"fields": ("provider", "model", "upstream_model", "price_list")}),
+        ("Outcome", {"fields": ("shown_outcome", "status", "error_kind", "error_code", "billable", "estimated")}),
         (
             "Tokens",
             {
@@ -109,14 +110,14 @@ class UsageEventAdmin(ReadOnlyAdmin[UsageEvent]):
             },
         ),
         ("Cost", {"fields": ("cost", "tier", "price_version")}),
-        ("Time", {"fields": ("started", "took", "first_token_ms")}),
+        ("Time", {"fields": ("started", "shown_duration", "first_token_ms")}),
     )
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[UsageEvent], search_term: str
     ) -> tuple[QuerySet[UsageEvent], bool]:
         wanted = search_term.strip()
-        return (queryset.filter(_meant_by(wanted)) if wanted else queryset), False
+        return (queryset.filter(_search_filter(wanted)) if wanted else queryset), False
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         """Put above the list what it adds up to."""
@@ -124,8 +125,8 @@ class UsageEventAdmin(ReadOnlyAdmin[UsageEvent]):
         changes = getattr(response, "context_data", {}) or {}
         if isinstance(response, TemplateResponse) and (listed := changes.get("cl")):
             begin, end = _period_of(listed)
-            changes["period"] = _in_words(begin, end)
-            changes["totals"] = _shown_totals(listed.queryset) if _is_short(begin, end) else None
+            changes["period"] = _describe_period(begin, end)
+            changes["totals"] = _format_totals(listed.queryset) if _can_be_totaled(begin, end) else None
         return response
 
     # The columns
@@ -133,13 +134,13 @@ class UsageEventAdmin(ReadOnlyAdmin[UsageEvent]):
     @admin.display(description="Started")
     def started(self, event: UsageEvent) -> SafeString:
         text = f"{event.started_at:%b %d %H:%M:%S}"
-        return format_html('<span class="nd-short" title="{}">{}</span>', moment(event.started_at), text)
+        return format_html('<span class="nd-short" title="{}">{}</span>', format_moment(event.started_at), text)
 
-    @admin.display(description="Asked of")
-    def asked(self, event: UsageEvent) -> SafeString:
+    @admin.display(description="Provider")
+    def shown_provider(self, event: UsageEvent) -> SafeString:
         return format_html("{}<br>{}", event.provider, _code(event.upstream_model))
 
-    @theme.labeled("Outcome", OUTCOME_COLORS)
+    @theme.badge_column("Outcome", OUTCOME_COLORS)
     def shown_outcome(self, event: UsageEvent) -> tuple[str, str]:
         return event.outcome, event.get_outcome_display()
 
@@ -151,25 +152,27 @@ class UsageEventAdmin(ReadOnlyAdmin[UsageEvent]):
     def cost(self, event: UsageEvent) -> str:
         if not event.price_version and (event.input_tokens or event.output_tokens):
             return "no price"
-        return to_usd(event.cost_pico_usd)
+        return format_usd(event.cost_pico_usd)
 
-    @theme.labeled("Marks", {"exact": "success", "estimated": "warning"})
-    def marks(self, event: UsageEvent) -> tuple[str, str]:
+    @theme.badge_column("Marks", {"exact": "success", "estimated": "warning"})
+    def flags(self, event: UsageEvent) -> tuple[str, str]:
         words = [*(["Billed"] if event.billable else []), *(["Estimated"] if event.estimated else [])]
         return "estimated" if event.estimated else "exact", ", ".join(words)
 
-    @admin.display(description="Took")
-    def took(self, event: UsageEvent) -> SafeString:
-        return _short(NOTHING if event.duration_ms is None else duration(timedelta(milliseconds=event.duration_ms)))
+    @admin.display(description="Duration")
+    def shown_duration(self, event: UsageEvent) -> SafeString:
+        return _short(
+            NO_VALUE if event.duration_ms is None else format_duration(timedelta(milliseconds=event.duration_ms))
+        )
 
     @admin.display(description="HTTP")
     def status(self, event: UsageEvent) -> str:
-        return NOTHING if event.http_status is None else str(event.http_status)
+        return NO_VALUE if event.http_status is None else str(event.http_status)
 
     @admin.display(description="Job")
     def job(self, event: UsageEvent) -> SafeString | str:
         if event.job_id is None:
-            return NOTHING
+            return NO_VALUE
         public_id = to_public("job", event.job_id)
         page = reverse("admin:jobs_job_change", args=(public_id,))
         # The end is what tells ids apart; the beginning is the time.
@@ -184,7 +187,7 @@ def _code(text: str) -> SafeString:
     return format_html('<span class="nd-code">{}</span>', text)
 
 
-def _meant_by(word: str) -> Q:
+def _search_filter(word: str) -> Q:
     for prefix, column in (("job", "job_id"), (Site.ID_PREFIX, "site")):
         try:
             return Q(**{column: from_public(prefix, word)})
@@ -198,18 +201,18 @@ def _period_of(listed: theme.ChangeList) -> tuple[datetime | None, datetime | No
     return next((spec.period() for spec in specs if isinstance(spec, StartedFilter)), (None, None))
 
 
-def _is_short(begin: datetime | None, end: datetime | None) -> bool:
-    return begin is not None and (end or clock.now()) - begin <= LONGEST
+def _can_be_totaled(begin: datetime | None, end: datetime | None) -> bool:
+    return begin is not None and (end or clock.now()) - begin <= MAX_TOTALS_PERIOD
 
 
-def _in_words(begin: datetime | None, end: datetime | None) -> str:
+def _describe_period(begin: datetime | None, end: datetime | None) -> str:
     if begin is None:
-        return "Everything" if end is None else f"Before {moment(end)}"
-    return f"Since {moment(begin)}" + (f", before {moment(end)}" if end else "")
+        return "Everything" if end is None else f"Before {format_moment(end)}"
+    return f"Since {format_moment(begin)}" + (f", before {format_moment(end)}" if end else "")
 
 
-def _shown_totals(events: QuerySet[UsageEvent]) -> dict[str, str] | None:
-    found = add_up(events)
+def _format_totals(events: QuerySet[UsageEvent]) -> dict[str, str] | None:
+    found = sum_usage(events)
     if found is None:
         return None
     return {
@@ -217,8 +220,8 @@ def _shown_totals(events: QuerySet[UsageEvent]) -> dict[str, str] | None:
         "Billed calls": f"{found.billed_calls:,}",
         "Input tokens": f"{found.tokens_in:,}",
         "Output tokens": f"{found.tokens_out:,}",
-        "Billed": f"${to_usd(found.billed)}",
-        "Cost of all": f"${to_usd(found.cost)}",
+        "Billed": f"${format_usd(found.billed)}",
+        "Total cost": f"${format_usd(found.cost)}",
     }
 
 
@@ -226,7 +229,7 @@ def _shown_totals(events: QuerySet[UsageEvent]) -> dict[str, str] | None:
 
 
 @admin.register(Price)
-class PriceAdmin(DeskAdmin[Price]):
+class PriceAdmin(BoundedModelAdmin[Price]):
     """A price that is in effect, or was, is history: events were rated with it, so it stays as it is."""
 
     form = PriceForm
@@ -246,80 +249,80 @@ class PriceAdmin(DeskAdmin[Price]):
 
     def get_fieldsets(self, request: HttpRequest, obj: Price | None = None) -> Any:
         note = (
-            "This price is in effect, or was. Calls were rated with it, so it cannot be changed or deleted; "
-            "add another price that begins later."
-            if obj and _is_history(obj)
-            else "It goes before the price list of the provider, from its beginning until the next price of the same "
-            "provider and model begins. Once it is in effect it cannot be changed."
+            "This price is or was in effect and calls were charged with it, so it cannot be changed or deleted; "
+            "add another price with a later start date."
+            if obj and _has_started(obj)
+            else "Overrides the provider's list price from its start date until the next price of the same "
+            "provider and model starts. It cannot be changed once it is in effect."
         )
         return (
             (None, {"fields": ("provider", "model", "effective_at"), "description": note}),
-            ("Rates, in USD per million tokens", {"fields": tuple(RATES)}),
+            ("Rates, in USD per million tokens", {"fields": tuple(RATE_COLUMNS)}),
         )
 
     def has_change_permission(self, request: HttpRequest, obj: Price | None = None) -> bool:
-        return super().has_change_permission(request, obj) and not (obj and _is_history(obj))
+        return super().has_change_permission(request, obj) and not (obj and _has_started(obj))
 
     def has_delete_permission(self, request: HttpRequest, obj: Price | None = None) -> bool:
-        return super().has_delete_permission(request, obj) and not (obj and _is_history(obj))
+        return super().has_delete_permission(request, obj) and not (obj and _has_started(obj))
 
     def save_model(self, request: HttpRequest, obj: Price, form: Any, change: bool) -> None:
         super().save_model(request, obj, form, change)
-        self._note(request, "price.change" if change else "price.create", obj)
+        self._audit(request, "price.change" if change else "price.create", obj)
 
     def delete_model(self, request: HttpRequest, obj: Price) -> None:
-        self._note(request, "price.delete", obj)
+        self._audit(request, "price.delete", obj)
         super().delete_model(request, obj)
 
     def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Price]) -> None:
         for price in queryset:
             self.delete_model(request, price)
 
-    def _note(self, request: HttpRequest, action: str, price: Price) -> None:
-        rates = {name: str(rate) for name in RATES if (rate := _rate(price, name)) is not None}
-        details = {"effective_at": moment(price.effective_at), **rates}
+    def _audit(self, request: HttpRequest, action: str, price: Price) -> None:
+        rates = {name: str(rate) for name in RATE_COLUMNS if (rate := _rate(price, name)) is not None}
+        details = {"effective_at": format_moment(price.effective_at), **rates}
         audit(actor_of(request), action, f"{price.provider}/{price.model}", details=details)
-        transaction.on_commit(prices.forget)
+        transaction.on_commit(prices.clear_cache)
 
-    @theme.labeled("State", {"effect": "success", "future": "info"})
+    @theme.badge_column("State", {"effect": "success", "future": "info"})
     def shown_state(self, price: Price) -> tuple[str, str]:
-        if not _is_history(price):
-            return "future", "Not yet"
+        if not _has_started(price):
+            return "future", "Scheduled"
         return ("past", "Past") if getattr(price, "is_replaced", False) else ("effect", "In effect")
 
     @admin.display(description="From", ordering="effective_at")
     def effective(self, price: Price) -> str:
-        return moment(price.effective_at)
+        return format_moment(price.effective_at)
 
     @admin.display(description="Input (USD/M)")
     def input_usd(self, price: Price) -> str:
-        return _shown_rate(price, "input_usd")
+        return _format_rate(price, "input_usd")
 
     @admin.display(description="Cached input")
     def cached_input_usd(self, price: Price) -> str:
-        return _shown_rate(price, "cached_input_usd")
+        return _format_rate(price, "cached_input_usd")
 
-    @admin.display(description="Written to the cache")
+    @admin.display(description="Cache write")
     def cache_write_usd(self, price: Price) -> str:
-        return _shown_rate(price, "cache_write_usd")
+        return _format_rate(price, "cache_write_usd")
 
-    @admin.display(description="Written to the cache for an hour")
+    @admin.display(description="Cache write, 1 h")
     def cache_write_1h_usd(self, price: Price) -> str:
-        return _shown_rate(price, "cache_write_1h_usd")
+        return _format_rate(price, "cache_write_1h_usd")
 
     @admin.display(description="Output (USD/M)")
     def output_usd(self, price: Price) -> str:
-        return _shown_rate(price, "output_usd")
+        return _format_rate(price, "output_usd")
 
 
-def _is_history(price: Price) -> bool:
+def _has_started(price: Price) -> bool:
     return price.effective_at <= clock.now()
 
 
 def _rate(price: Price, name: str) -> Decimal | None:
-    return to_usd_per_million(getattr(price, RATES[name]))
+    return to_usd_per_million(getattr(price, RATE_COLUMNS[name]))
 
 
-def _shown_rate(price: Price, name: str) -> str:
+def _format_rate(price: Price, name: str) -> str:
     rate = _rate(price, name)
-    return NOTHING if rate is None else f"{rate:f}"
+    return NO_VALUE if rate is None else f"{rate:f}"

@@ -18,33 +18,33 @@ import redis.asyncio
 import structlog
 from django.db import DatabaseError, DataError, IntegrityError, InterfaceError, transaction
 
-from core.advisory import alone
+from core.advisory_locks import try_advisory_lock
 from core.crash import CrashPoint, crash_point
-from core.redis import redis_errors
-from metering import accounts
-from metering.accounts import Account
-from metering.models import Outcome
+from core.redis import translate_redis_errors
+from metering import usage_records
+from metering.models import UsageOutcome
+from metering.usage_records import UsageRecord
 
 log = structlog.get_logger(__name__)
 
-USAGE = b"nd:usage"
-OPEN_PREFIX = b"nd:open:"
-PROCESS_PREFIX = b"nd:process:"
+USAGE_KEY = b"nd:usage"
+OPEN_CALLS_PREFIX = b"nd:open:"
+HEARTBEAT_PREFIX = b"nd:process:"
 #: What could not be written, for people to look at: the newest, for a month.
-ASIDE = b"nd:usage:aside"
-MOST_ASIDE = 10_000
-MONTH_SECONDS = 30 * 86_400
+DEAD_LETTER_KEY = b"nd:usage:aside"
+MAX_DEAD_LETTERS = 10_000
+DEAD_LETTER_TTL_SECONDS = 30 * 86_400
 
 #: Any number that no other two-part advisory lock of this database uses.
 DRAIN_LOCK = 0x4E49_4755
-LARGEST_BATCH = 500
+MAX_BATCH_ENTRIES = 500
 #: After so many batches whoever drains looks up, for it may have been told to stop.
-MOST_BATCHES = 40
+MAX_BATCHES_PER_DRAIN = 40
 SCAN_COUNT = 1_000
 
 #: Remove the first entries of the list, if they are still those that were read; set aside some of them.
 #: Somebody else who read the same may have removed them before us; what is there now nobody has written yet.
-REMOVE = """
+REMOVE_SCRIPT = """
 local count = tonumber(ARGV[1])
 if redis.call('LINDEX', KEYS[1], 0) ~= ARGV[2] or redis.call('LINDEX', KEYS[1], count - 1) ~= ARGV[3] then
     return 0
@@ -59,18 +59,18 @@ return count
 """
 
 _encoder = msgspec.json.Encoder()
-_decoder = msgspec.json.Decoder(Account)
+_decoder = msgspec.json.Decoder(UsageRecord)
 
 
 @dataclass(frozen=True, slots=True)
-class Backlog:
-    """What is still in Redis: `behind` entries on their way, and `aside` that could not be written."""
+class UsageBacklog:
+    """What is still in Redis: `pending` entries on their way, and `dead_letters` that could not be written."""
 
-    behind: int
-    aside: int
+    pending: int
+    dead_letters: int
 
 
-def to_entry(account: Account) -> bytes:
+def encode_usage_record(account: UsageRecord) -> bytes:
     """Write an account for the buffer."""
     return _encoder.encode(account)
 
@@ -81,112 +81,112 @@ def drain(server: "redis.Redis") -> int:
     Raises:
         RedisAway, DatabaseError, InterfaceError: nothing is lost; what was not moved is moved next time.
     """
-    if not backlog(server).behind:
+    if not read_backlog(server).pending:
         return 0
     moved = 0
-    with alone(DRAIN_LOCK) as is_mine:
-        for _ in range(MOST_BATCHES if is_mine else 0):
-            entries = _first(server, LARGEST_BATCH)
+    with try_advisory_lock(DRAIN_LOCK) as acquired:
+        for _ in range(MAX_BATCHES_PER_DRAIN if acquired else 0):
+            entries = _read_first(server, MAX_BATCH_ENTRIES)
             if not entries:
                 break
-            aside = store(entries)
+            aside = write_entries(entries)
             crash_point(CrashPoint.AFTER_COMMIT)
-            moved += _remove(server, entries, aside)
+            moved += _remove_written(server, entries, aside)
     return moved
 
 
-def reap(server: "redis.Redis") -> int:
+def close_orphaned_calls(server: "redis.Redis") -> int:
     """Close the accounts that killed processes left open, as lost; return how many. For an entry is told by its
     process what to take for its tokens: missing is not zero.
 
     Raises: as `drain`.
     """
     lost = 0
-    with alone(DRAIN_LOCK) as is_mine:
-        for key in _orphaned(server) if is_mine else ():
-            lost += _close(server, key)
+    with try_advisory_lock(DRAIN_LOCK) as acquired:
+        for key in _orphaned_keys(server) if acquired else ():
+            lost += _close_calls_of_process(server, key)
     return lost
 
 
-def store(entries: Sequence[bytes]) -> list[bytes]:
+def write_entries(entries: Sequence[bytes]) -> list[bytes]:
     """Write entries into usage events; return those that cannot be written.
 
     Raises:
         DatabaseError, InterfaceError: Postgres is away, or cannot do it now, and not all are written.
     """
-    return _store(entries, _write)
+    return _write_or_bisect(entries, _write_closed)
 
 
-def backlog(server: "redis.Redis") -> Backlog:
+def read_backlog(server: "redis.Redis") -> UsageBacklog:
     """Return what is still in Redis. Raises `RedisAway`."""
-    with redis_errors():
+    with translate_redis_errors():
         pipeline = server.pipeline(transaction=False)
-        pipeline.llen(USAGE)
-        pipeline.llen(ASIDE)
-        behind, aside = pipeline.execute()
-    return Backlog(behind, aside)
+        pipeline.llen(USAGE_KEY)
+        pipeline.llen(DEAD_LETTER_KEY)
+        pending, aside = pipeline.execute()
+    return UsageBacklog(pending, aside)
 
 
-async def waiting(server: "redis.asyncio.Redis") -> Backlog:
-    """Return what `backlog` does, on an event loop."""
-    with redis_errors():
+async def read_backlog_async(server: "redis.asyncio.Redis") -> UsageBacklog:
+    """Return what `read_backlog` does, on an event loop."""
+    with translate_redis_errors():
         pipeline: Any = server.pipeline(transaction=False)
-        pipeline.llen(USAGE)
-        pipeline.llen(ASIDE)
-        behind, aside = await pipeline.execute()
-    return Backlog(behind, aside)
+        pipeline.llen(USAGE_KEY)
+        pipeline.llen(DEAD_LETTER_KEY)
+        pending, aside = await pipeline.execute()
+    return UsageBacklog(pending, aside)
 
 
 # Redis
 
 
-def _first(server: "redis.Redis", count: int) -> list[bytes]:
-    with redis_errors():
-        entries: list[bytes] = server.lrange(USAGE, 0, count - 1)  # type: ignore[assignment] # typed for async, too
+def _read_first(server: "redis.Redis", count: int) -> list[bytes]:
+    with translate_redis_errors():
+        entries: list[bytes] = server.lrange(USAGE_KEY, 0, count - 1)  # type: ignore[assignment] # typed for async, too
     return entries
 
 
-def _remove(server: "redis.Redis", entries: Sequence[bytes], aside: Sequence[bytes]) -> int:
-    arguments = [len(entries), entries[0], entries[-1], MOST_ASIDE, MONTH_SECONDS, *aside]
-    with redis_errors():
-        return int(server.eval(REMOVE, 2, USAGE, ASIDE, *arguments))  # type: ignore[arg-type]
+def _remove_written(server: "redis.Redis", entries: Sequence[bytes], aside: Sequence[bytes]) -> int:
+    arguments = [len(entries), entries[0], entries[-1], MAX_DEAD_LETTERS, DEAD_LETTER_TTL_SECONDS, *aside]
+    with translate_redis_errors():
+        return int(server.eval(REMOVE_SCRIPT, 2, USAGE_KEY, DEAD_LETTER_KEY, *arguments))  # type: ignore[arg-type]
 
 
-def _orphaned(server: "redis.Redis") -> Iterator[bytes]:
+def _orphaned_keys(server: "redis.Redis") -> Iterator[bytes]:
     """Yield the keys of open accounts whose process gives no sign of life."""
-    with redis_errors():
-        keys = set(server.scan_iter(OPEN_PREFIX + b"*", SCAN_COUNT))
+    with translate_redis_errors():
+        keys = set(server.scan_iter(OPEN_CALLS_PREFIX + b"*", SCAN_COUNT))
     for key in keys:
-        with redis_errors():
-            is_alive = server.exists(PROCESS_PREFIX + key.removeprefix(OPEN_PREFIX))
+        with translate_redis_errors():
+            is_alive = server.exists(HEARTBEAT_PREFIX + key.removeprefix(OPEN_CALLS_PREFIX))
         if not is_alive:
             yield key
 
 
-def _close(server: "redis.Redis", key: bytes) -> int:
-    with redis_errors():
+def _close_calls_of_process(server: "redis.Redis", key: bytes) -> int:
+    with translate_redis_errors():
         found: dict[bytes, bytes] = server.hgetall(key)  # type: ignore[assignment]
     if not found:
         return 0
-    aside = _store(list(found.values()), _write_lost)
+    aside = _write_or_bisect(list(found.values()), _write_lost)
     crash_point(CrashPoint.AFTER_COMMIT)
-    with redis_errors():
+    with translate_redis_errors():
         pipeline = server.pipeline()
         if aside:
-            pipeline.lpush(ASIDE, *aside)
-            pipeline.ltrim(ASIDE, 0, MOST_ASIDE - 1)
-            pipeline.expire(ASIDE, MONTH_SECONDS)
+            pipeline.lpush(DEAD_LETTER_KEY, *aside)
+            pipeline.ltrim(DEAD_LETTER_KEY, 0, MAX_DEAD_LETTERS - 1)
+            pipeline.expire(DEAD_LETTER_KEY, DEAD_LETTER_TTL_SECONDS)
         # Not the key: a process that was only slow may have opened another meanwhile.
         pipeline.hdel(key, *found)
         pipeline.execute()
-    log.warning("accounts_lost", process=key.removeprefix(OPEN_PREFIX).decode(), calls=len(found))
+    log.warning("orphaned_calls_closed", process=key.removeprefix(OPEN_CALLS_PREFIX).decode(), calls=len(found))
     return len(found)
 
 
 # Postgres
 
 
-def _store(entries: Sequence[bytes], write: Callable[[Sequence[Account]], None]) -> list[bytes]:
+def _write_or_bisect(entries: Sequence[bytes], write: Callable[[Sequence[UsageRecord]], None]) -> list[bytes]:
     """Write what can be written; return the rest. One that cannot is found by halves, and holds up no other."""
     try:
         # Of two entries of a call the later one counts; one statement can write a row but once.
@@ -196,29 +196,31 @@ def _store(entries: Sequence[bytes], write: Callable[[Sequence[Account]], None])
             # It is not the entries' fault: Postgres is away, or read-only, or in the middle of a migration.
             raise
         if len(entries) == 1:
-            _say(entries[0], error)
+            _log_dead_letter(entries[0], error)
             return list(entries)
         middle = len(entries) // 2
-        return [*_store(entries[:middle], write), *_store(entries[middle:], write)]
+        return [*_write_or_bisect(entries[:middle], write), *_write_or_bisect(entries[middle:], write)]
     return []
 
 
-def _write(closed: Sequence[Account]) -> None:
+def _write_closed(closed: Sequence[UsageRecord]) -> None:
     # Constraints that are checked at the commit must speak up in here.
     with transaction.atomic():
-        accounts.write(closed)
+        usage_records.write(closed)
 
 
-def _write_lost(opened: Sequence[Account]) -> None:
+def _write_lost(opened: Sequence[UsageRecord]) -> None:
     with transaction.atomic():
-        accounts.write_lost([msgspec.structs.replace(each, outcome=Outcome.LOST, estimated=True) for each in opened])
+        usage_records.write_lost(
+            [msgspec.structs.replace(each, outcome=UsageOutcome.LOST, estimated=True) for each in opened]
+        )
 
 
-def _say(entry: bytes, error: Exception) -> None:
+def _log_dead_letter(entry: bytes, error: Exception) -> None:
     try:
         name = _decoder.decode(entry).dedupe_key
     except (msgspec.DecodeError, UnicodeError):
         name = ""
     # A database quotes what it refuses; the class says enough.
     cause = type(error.__cause__).__name__ if isinstance(error, DatabaseError) and error.__cause__ else ""
-    log.error("usage_set_aside", account=name, error=type(error).__name__, cause=cause)
+    log.error("usage_record_dead_lettered", call=name, error=type(error).__name__, cause=cause)

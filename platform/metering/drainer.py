@@ -8,37 +8,39 @@ import redis
 import structlog
 from django.conf import settings
 
-from core.threads import DatabaseThreads
+from core.database_threads import DatabaseThreadPool
 from metering import buffer
 
 log = structlog.get_logger(__name__)
 
 POLL_SECONDS = 0.5
 #: How often killed processes are looked for: it means looking through all keys.
-REAP_SECONDS = 5.0
+ORPHAN_CHECK_SECONDS = 5.0
 #: How long Redis may take for each answer. A batch is half a megabyte.
-REDIS_SECONDS = 5.0
+REDIS_TIMEOUT_SECONDS = 5.0
 #: How long Postgres or Redis is left alone that does not answer.
-PAUSE_SECONDS = 2.0
+OUTAGE_RETRY_SECONDS = 2.0
 
 
-class Drainer:
+class UsageDrainer:
     """Drains and reaps until told to stop. For one `run`, at the end of which its connections are closed."""
 
     def __init__(self, url: str | None = None, *, poll_seconds: float = POLL_SECONDS) -> None:
         self._server = redis.Redis.from_url(
-            url or settings.REDIS_URL, socket_connect_timeout=REDIS_SECONDS, socket_timeout=REDIS_SECONDS
+            url or settings.REDIS_URL,
+            socket_connect_timeout=REDIS_TIMEOUT_SECONDS,
+            socket_timeout=REDIS_TIMEOUT_SECONDS,
         )
-        self._threads = DatabaseThreads("drainer", 1)
+        self._threads = DatabaseThreadPool("drainer", 1)
         self._poll_seconds = poll_seconds
         self._stopping = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._reaped_at = -REAP_SECONDS
-        self._is_out = False
+        self._orphans_checked_at = -ORPHAN_CHECK_SECONDS
+        self._is_failing = False
         #: Entries that this process moved.
         self.drained = 0
         #: Accounts of killed processes that it closed.
-        self.reaped = 0
+        self.orphans_closed = 0
 
     def stop(self) -> None:
         """Drain once more, then let `run` come to its end. May be called from any thread, at any time."""
@@ -54,35 +56,35 @@ class Drainer:
         try:
             while True:
                 is_last = self._stopping.is_set()
-                await self._survive()
+                await self._step_surviving_outages()
                 if is_last:
                     return
                 await self._pause()
         finally:
             await asyncio.to_thread(self._close)
 
-    async def _survive(self) -> None:
+    async def _step_surviving_outages(self) -> None:
         """Take a step, and come back from it whatever happens. An outage is logged once, when it begins."""
         try:
             await self._threads.run(self._step)
         except Exception as error:
-            if not self._is_out:
-                log.error("drainer_out", error=type(error).__name__, reason=str(error).strip()[:200])
-            self._is_out = True
+            if not self._is_failing:
+                log.error("usage_drainer_unavailable", error=type(error).__name__, reason=str(error).strip()[:200])
+            self._is_failing = True
         else:
-            if self._is_out:
-                log.info("drainer_back")
-            self._is_out = False
+            if self._is_failing:
+                log.info("usage_drainer_recovered")
+            self._is_failing = False
 
     def _step(self) -> None:
         self.drained += buffer.drain(self._server)
-        if time.monotonic() - self._reaped_at >= REAP_SECONDS:
-            self._reaped_at = time.monotonic()
-            self.reaped += buffer.reap(self._server)
+        if time.monotonic() - self._orphans_checked_at >= ORPHAN_CHECK_SECONDS:
+            self._orphans_checked_at = time.monotonic()
+            self.orphans_closed += buffer.close_orphaned_calls(self._server)
 
     async def _pause(self) -> None:
         with suppress(TimeoutError):
-            async with asyncio.timeout(PAUSE_SECONDS if self._is_out else self._poll_seconds):
+            async with asyncio.timeout(OUTAGE_RETRY_SECONDS if self._is_failing else self._poll_seconds):
                 await self._stopping.wait()
 
     def _close(self) -> None:

@@ -10,7 +10,7 @@ from providers.tiers import Tier
 from tenants.models import Site
 
 
-class Outcome(models.TextChoices):
+class UsageOutcome(models.TextChoices):
     """What became of a call."""
 
     #: Written before the call is made, so that a killed worker leaves a trace.
@@ -43,7 +43,7 @@ class UsageEvent(models.Model):
     model = models.CharField(max_length=200)
     upstream_model = models.CharField(max_length=200)
 
-    outcome = models.CharField(max_length=10, choices=Outcome.choices, default=Outcome.OPEN)
+    outcome = models.CharField(max_length=10, choices=UsageOutcome.choices, default=UsageOutcome.OPEN)
     #: Our class of the error (`providers.errors`), and what the provider said.
     error_kind = models.CharField(max_length=30, blank=True)
     error_code = models.CharField(max_length=100, blank=True)
@@ -79,7 +79,7 @@ class UsageEvent(models.Model):
         ordering = ["id"]
         indexes = [
             models.Index(fields=["site", "started_at"], name="usage_of_a_site_in_a_period"),
-            # What operators look through: metering.overview, metering.totals. Rows come in order of time, so this
+            # What operators look through: metering.reports, metering.totals. Rows come in order of time, so this
             # small kind of index finds a period.
             BrinIndex(fields=["started_at"], name="usage_of_a_period", autosummarize=True),
         ]

@@ -5,13 +5,14 @@ from typing import Any
 
 from django import forms
 
-from core import clock, theme
+from core import clock
+from core.admin_ui import theme
 from metering.models import Price
 
 MICRO_PER_USD = 1_000_000
 
 #: The fields of the form and the columns they stand for.
-RATES = {
+RATE_COLUMNS = {
     "input_usd": "input_rate",
     "cached_input_usd": "cached_input_rate",
     "cache_write_usd": "cache_write_rate",
@@ -34,7 +35,7 @@ def to_usd_per_million(rate: int | None) -> Decimal | None:
     return usd.quantize(Decimal(1)) if usd == usd.to_integral() else usd
 
 
-def _usd(label: str, help_text: str = "", *, required: bool = False) -> forms.DecimalField:
+def _usd_field(label: str, help_text: str = "", *, required: bool = False) -> forms.DecimalField:
     return forms.DecimalField(
         label=label,
         help_text=help_text,
@@ -47,11 +48,11 @@ def _usd(label: str, help_text: str = "", *, required: bool = False) -> forms.De
 
 
 class PriceForm(forms.ModelForm):  # type: ignore[type-arg] # generic in the stubs only
-    input_usd = _usd("Input", required=True)
-    cached_input_usd = _usd("Cached input", "Empty: as input")
-    cache_write_usd = _usd("Written to the cache", "Empty: as input")
-    cache_write_1h_usd = _usd("Written to the cache for an hour", "Empty: as written to the cache")
-    output_usd = _usd("Output", "0 for embeddings", required=True)
+    input_usd = _usd_field("Input", required=True)
+    cached_input_usd = _usd_field("Cached input", "Empty: same as input")
+    cache_write_usd = _usd_field("Cache write", "Empty: same as input")
+    cache_write_1h_usd = _usd_field("Cache write, 1 h", "Empty: same as cache write")
+    output_usd = _usd_field("Output", "0 for embeddings", required=True)
 
     class Meta:
         model = Price
@@ -62,21 +63,21 @@ class PriceForm(forms.ModelForm):  # type: ignore[type-arg] # generic in the stu
         if "effective_at" not in self.fields:
             return  # Shown, not edited.
         self.fields["effective_at"].required = False
-        self.fields["effective_at"].help_text = "In UTC. Empty: from now on."
-        for name, column in RATES.items():
+        self.fields["effective_at"].help_text = "UTC. Leave empty to start now."
+        for name, column in RATE_COLUMNS.items():
             self.initial.setdefault(name, to_usd_per_million(getattr(self.instance, column)))
 
     def clean_effective_at(self) -> Any:
         """A price begins now or later: what calls were rated with does not change behind them."""
         given, now = self.cleaned_data["effective_at"], clock.now()
         if given is not None and given <= now:
-            raise forms.ValidationError("A price cannot begin in the past. Leave this empty to begin now.")
+            raise forms.ValidationError("A price cannot start in the past. Leave this empty to start now.")
         return given or now
 
     def clean(self) -> dict[str, Any]:
         super().clean()
         # On the instance before it is validated, so that the database's own rules are checked with them.
-        for name, column in RATES.items():
+        for name, column in RATE_COLUMNS.items():
             usd = self.cleaned_data.get(name)
             setattr(self.instance, column, None if usd is None else to_micro(usd))
         return self.cleaned_data

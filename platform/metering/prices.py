@@ -6,22 +6,22 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import TypeAlias
 
+from metering.cost import compute_cost
 from metering.models import Price
-from metering.rating import cost_of
-from providers.catalogue import PriceEntry, Rates, TokenRates, find_price
+from providers.catalogue import ModelRates, PriceEntry, TokenRates, find_price
 from providers.tiers import Tier
 from providers.types import Usage
 
 #: A changed price is in effect everywhere within a second.
-FRESH_SECONDS = 0.9
+PRICE_CACHE_SECONDS = 0.9
 
-OwnPrices: TypeAlias = Mapping[tuple[str, str], tuple[PriceEntry, ...]]
+PriceOverrides: TypeAlias = Mapping[tuple[str, str], tuple[PriceEntry, ...]]
 
 _lock = threading.Lock()
-_kept: tuple[float, OwnPrices] | None = None
+_cached: tuple[float, PriceOverrides] | None = None
 
 
-def rate(
+def price_call(
     provider: str, price_list: str, upstream_model: str, at: datetime, usage: Usage, tier: Tier = Tier.STANDARD
 ) -> tuple[int, str]:
     """Return the cost in pico-USD and the version of the price.
@@ -30,46 +30,46 @@ def rate(
     tier alike.
     """
     price = price_for(provider, price_list, upstream_model, at)
-    return (cost_of(usage, price.rates, tier), price.version) if price else (0, "")
+    return (compute_cost(usage, price.rates, tier), price.version) if price else (0, "")
 
 
 def price_for(provider: str, price_list: str, upstream_model: str, at: datetime) -> PriceEntry | None:
     """Return the price in effect at a moment; None if nobody knows one."""
-    own = next((p for p in _own_prices().get((provider, upstream_model), ()) if p.effective_at <= at), None)
+    own = next((p for p in _cached_overrides().get((provider, upstream_model), ()) if p.effective_at <= at), None)
     return own or find_price(price_list, upstream_model, at)
 
 
-def forget() -> None:
+def clear_cache() -> None:
     """Read this desk's own prices anew at the next look."""
-    global _kept
+    global _cached
     with _lock:
-        _kept = None
+        _cached = None
 
 
-def _own_prices() -> OwnPrices:
-    global _kept
-    kept, started = _kept, time.monotonic()
-    if kept and started - kept[0] < FRESH_SECONDS:
+def _cached_overrides() -> PriceOverrides:
+    global _cached
+    kept, started = _cached, time.monotonic()
+    if kept and started - kept[0] < PRICE_CACHE_SECONDS:
         return kept[1]
-    prices = _load()
+    prices = _load_overrides()
     with _lock:
-        _kept = (started, prices)
+        _cached = (started, prices)
     return prices
 
 
-def _load() -> OwnPrices:
+def _load_overrides() -> PriceOverrides:
     """Read all own prices, the newest of a model first."""
     found: dict[tuple[str, str], tuple[PriceEntry, ...]] = {}
     for row in Price.objects.order_by("-effective_at"):
         key = (row.provider, row.model)
-        found[key] = (*found.get(key, ()), to_entry(row))
+        found[key] = (*found.get(key, ()), to_price_entry(row))
     return found
 
 
-def to_entry(row: Price) -> PriceEntry:
+def to_price_entry(row: Price) -> PriceEntry:
     """Translate a row. Rates left out are those of what they are a part of."""
     cached = row.input_rate if row.cached_input_rate is None else row.cached_input_rate
     written = row.input_rate if row.cache_write_rate is None else row.cache_write_rate
     written_1h = written if row.cache_write_1h_rate is None else row.cache_write_1h_rate
-    rates = Rates(TokenRates(row.input_rate, cached, written, written_1h, row.output_rate))
+    rates = ModelRates(TokenRates(row.input_rate, cached, written, written_1h, row.output_rate))
     return PriceEntry(row.provider, row.model, row.effective_at, f"own:{row.id}", rates)

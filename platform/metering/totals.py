@@ -8,11 +8,11 @@ from django.db.models import Count, Q, QuerySet, Sum
 from metering.models import UsageEvent
 
 #: Adding up is a courtesy; it must not keep the list waiting.
-PATIENCE_MS = 1500
+TOTALS_TIMEOUT_MS = 1500
 
 
 @dataclass(frozen=True, slots=True)
-class Totals:
+class UsageTotals:
     calls: int
     billed_calls: int
     tokens_in: int
@@ -22,13 +22,13 @@ class Totals:
     billed: int
 
 
-def add_up(events: QuerySet[UsageEvent], patience_ms: int = PATIENCE_MS) -> Totals | None:
+def sum_usage(events: QuerySet[UsageEvent], timeout_ms: int = TOTALS_TIMEOUT_MS) -> UsageTotals | None:
     """Return the totals; None where there are too many events to add them up in time."""
     is_billed = Q(billable=True)
     try:
         with transaction.atomic():
             with connection.cursor() as cursor:
-                cursor.execute("SELECT set_config('statement_timeout', %s, true)", [str(patience_ms)])
+                cursor.execute("SELECT set_config('statement_timeout', %s, true)", [str(timeout_ms)])
             found = events.order_by().aggregate(
                 calls=Count("id"),
                 billed_calls=Count("id", filter=is_billed),
@@ -39,4 +39,4 @@ def add_up(events: QuerySet[UsageEvent], patience_ms: int = PATIENCE_MS) -> Tota
             )
     except OperationalError:
         return None
-    return Totals(**{name: int(value) for name, value in found.items()})
+    return UsageTotals(**{name: int(value) for name, value in found.items()})

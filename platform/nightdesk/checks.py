@@ -11,35 +11,35 @@ from django.core.exceptions import ImproperlyConfigured
 
 from core.crypto import CryptoError, parse_keyring
 from nightdesk.broker import SCHEMES, scheme_of
-from webhooks.reach import webhook_reach
+from webhooks.network_policy import webhook_network_policy
 
 INSECURE_KEY = "insecure-development-key"
 #: The encryption key that stands in the settings, for laptops.
 INSECURE_KEY_ID = "dev"
-LONGEST_DRAIN_SECONDS = 18
+MAX_DRAIN_SECONDS = 18
 #: A ticket is for opening what was just started; what lives longer is a token.
 LONGEST_TICKET_SECONDS = 3600
 
 
 def check_settings(**_: Any) -> list[CheckMessage]:
     """Return what is wrong with the settings. Ids are stable; docs/reference/settings.md explains them."""
-    return [*_always(), *([] if settings.DEBUG else _production())]
+    return [*_common_checks(), *([] if settings.DEBUG else _production_checks())]
 
 
-def refuse_bad_settings() -> None:
+def require_valid_settings() -> None:
     """Raise `ImproperlyConfigured` with every error: a server starts without running Django's checks."""
     errors = [str(message.msg) for message in check_settings() if message.is_serious()]
     if errors:
         raise ImproperlyConfigured(" ".join(errors))
 
 
-def _always() -> Iterator[CheckMessage]:
+def _common_checks() -> Iterator[CheckMessage]:
     try:
         parse_keyring(settings.ENCRYPTION_KEYS)
     except CryptoError as error:
         yield Error(f"ENCRYPTION_KEYS cannot be used: {error}", id="nightdesk.E001")
     try:
-        webhook_reach()
+        webhook_network_policy()
     except ValueError as error:
         yield Error(f"WEBHOOK_ALLOWED_NETWORKS: {error}", id="nightdesk.E002")
     if urlsplit(settings.BASE_URL).scheme not in ("http", "https"):
@@ -57,17 +57,17 @@ def _always() -> Iterator[CheckMessage]:
             f"BROKER_URL must be an address of {', '.join(f'{scheme}://' for scheme in SCHEMES)}.",
             id="nightdesk.E008",
         )
-    if settings.TICKET_SECONDS > LONGEST_TICKET_SECONDS:
-        yield Error(f"TICKET_SECONDS may be {LONGEST_TICKET_SECONDS} at most.", id="nightdesk.E009")
-    if settings.JOB_DRAIN_SECONDS > LONGEST_DRAIN_SECONDS:
+    if settings.TICKET_TTL_SECONDS > LONGEST_TICKET_SECONDS:
+        yield Error(f"TICKET_TTL_SECONDS may be {LONGEST_TICKET_SECONDS} at most.", id="nightdesk.E009")
+    if settings.JOB_DRAIN_SECONDS > MAX_DRAIN_SECONDS:
         yield Error(
-            f"JOB_DRAIN_SECONDS may be {LONGEST_DRAIN_SECONDS} at most: a worker must be gone 30 s after it is told to"
-            " stop, and giving back what is left takes up to 10 s.",
+            f"JOB_DRAIN_SECONDS may be {MAX_DRAIN_SECONDS} at most: a worker must exit within 30 s of being told to"
+            " stop, and releasing the remaining jobs takes up to 10 s.",
             id="nightdesk.E006",
         )
 
 
-def _production() -> Iterator[CheckMessage]:
+def _production_checks() -> Iterator[CheckMessage]:
     if settings.SECRET_KEY == INSECURE_KEY or len(settings.SECRET_KEY) < 32:
         yield Error("SECRET_KEY must be set to 32 or more random characters.", id="nightdesk.E010")
     if settings.ENCRYPTION_KEYS.startswith(f"{INSECURE_KEY_ID}:"):

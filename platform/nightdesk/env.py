@@ -10,12 +10,12 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from django.core.exceptions import ImproperlyConfigured
 
 #: Every variable that settings asked for, with its default as text; `compose/env.example` must list the same.
-ASKED: dict[str, str] = {}
+READ_VARIABLES: dict[str, str] = {}
 
 
 def text(name: str, default: str = "") -> str:
     """Return the variable, or the default where it is unset or empty."""
-    ASKED[name] = default
+    READ_VARIABLES[name] = default
     return os.environ.get(name) or default
 
 
@@ -26,7 +26,7 @@ def secret(name: str, default: str = "") -> str:
         return text(name, default)
     if os.environ.get(name):
         raise ImproperlyConfigured(f"Both {name} and {name}_FILE are set; set one.")
-    ASKED[name] = default
+    READ_VARIABLES[name] = default
     try:
         return Path(path).read_text().strip()
     except OSError as error:
@@ -67,23 +67,23 @@ def use_settings(module: str) -> None:
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", module)
 
 
-def adopt(path: Path) -> None:
+def adopt_local_stack(path: Path) -> None:
     """Take over the variables that a local stack left there while it runs, unless a database was named."""
     if path.exists() and not (os.environ.get("DATABASE_URL") or os.environ.get("DATABASE_URL_FILE")):
         os.environ.update(json.loads(path.read_text()))
 
 
-def given(name: str) -> str | None:
+def optional(name: str) -> str | None:
     """Return a variable that only the local stack and the tests look at; None where it is unset or empty."""
     return os.environ.get(name) or None
 
 
-def merged(changes: Mapping[str, str]) -> dict[str, str]:
+def child_environment(changes: Mapping[str, str]) -> dict[str, str]:
     """Return the environment of a child process: this one's, with changes."""
     return {**os.environ, **changes}
 
 
-def put(changes: Mapping[str, str]) -> None:
+def set_variables(changes: Mapping[str, str]) -> None:
     """Change this process's own environment, before settings are read."""
     os.environ.update(changes)
 

@@ -15,7 +15,7 @@ DEBUG = env.flag("DEBUG", True)
 SECRET_KEY = env.secret("SECRET_KEY", "insecure-development-key")
 #: `id:base64 of 32 bytes`, comma-separated; the first seals, all of them open.
 ENCRYPTION_KEYS = env.secret("ENCRYPTION_KEYS", "dev:aW5zZWN1cmUtZGV2ZWxvcG1lbnQta2V5LTMyLWJ5dGU=")
-#: Where the world reaches this desk; used in links, never to decide anything.
+#: Public URL of this gateway; used in links, never to decide anything.
 BASE_URL = env.text("BASE_URL", "http://127.0.0.1:8000").rstrip("/")
 ALLOWED_HOSTS = env.words("ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]")
 CSRF_TRUSTED_ORIGINS = [BASE_URL] if BASE_URL.startswith("https://") else []
@@ -27,7 +27,7 @@ TRUSTED_PROXY_COUNT = env.number("TRUSTED_PROXY_COUNT", 0)
 INSTALLED_APPS = [
     "unfold.apps.BasicAppConfig",
     "unfold.contrib.filters",
-    "nightdesk.admin_config.DeskAdminConfig",
+    "nightdesk.admin.config.NightdeskAdminConfig",
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",
@@ -46,8 +46,8 @@ INSTALLED_APPS = [
     "api",
 ]
 MIDDLEWARE = [
-    "api.cors.CrossOrigin",
-    "api.middleware.RequestScope",
+    "api.cors_middleware.CorsMiddleware",
+    "api.middleware.RequestContextMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
@@ -100,12 +100,12 @@ DATABASE_POOL_SIZE = env.number("DATABASE_POOL_SIZE", 16, at_least=4)
 DATABASE_WAIT_SECONDS = env.number("DATABASE_WAIT_SECONDS", 3, at_least=1)
 _database = env.database("DATABASE_URL", "postgresql://nightdesk:nightdesk@127.0.0.1:5432/nightdesk")
 #: The longest that one statement may take; 0 for a migration that takes its time.
-DATABASE_STATEMENT_SECONDS = env.number("DATABASE_STATEMENT_SECONDS", 30)
+DATABASE_STATEMENT_TIMEOUT_SECONDS = env.number("DATABASE_STATEMENT_TIMEOUT_SECONDS", 30)
 _database["OPTIONS"] = {
     "connect_timeout": str(DATABASE_WAIT_SECONDS),
     # A process that froze or vanished in a transaction must not hold its locks for ever, nor a server that fell
     # silent its clients.
-    "options": f"-c idle_in_transaction_session_timeout=10s -c statement_timeout={DATABASE_STATEMENT_SECONDS}s",
+    "options": f"-c idle_in_transaction_session_timeout=10s -c statement_timeout={DATABASE_STATEMENT_TIMEOUT_SECONDS}s",
     "keepalives_idle": "5",
     "keepalives_interval": "2",
     "keepalives_count": "3",
@@ -127,24 +127,24 @@ REDIS_URL = env.secret("REDIS_URL", "redis://127.0.0.1:6379/0")
 # Celery: the engine of execution. Its message is a doorbell (docs/decisions/0001).
 
 CELERY_BROKER_URL = env.secret("BROKER_URL") or REDIS_URL
-_broker = broker.broker_at(CELERY_BROKER_URL)
+_broker = broker.broker_settings_for(CELERY_BROKER_URL)
 CELERY_BROKER_TRANSPORT_OPTIONS = _broker.transport_options
 CELERY_BROKER_USE_SSL = _broker.ssl
-CELERY_BROKER_CONNECTION_TIMEOUT = broker.CONNECT_SECONDS
+CELERY_BROKER_CONNECTION_TIMEOUT = broker.CONNECT_TIMEOUT_SECONDS
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_BROKER_CONNECTION_MAX_RETRIES = None
 CELERY_BROKER_CHANNEL_ERROR_RETRY = True
 CELERY_BROKER_POOL_LIMIT = 4
 CELERY_TASK_ACKS_LATE = False
 CELERY_TASK_IGNORE_RESULT = True
-CELERY_TASK_PUBLISH_RETRY = _broker.publish_again
+CELERY_TASK_PUBLISH_RETRY = _broker.retry_publish
 CELERY_TASK_PUBLISH_RETRY_POLICY = {"max_retries": 1, "interval_start": 0, "interval_step": 0.2, "interval_max": 0.2}
 CELERY_TASK_SERIALIZER = "json"
 CELERY_ACCEPT_CONTENT = ["json"]
 CELERY_TASK_DEFAULT_QUEUE = broker.QUEUE
 CELERY_TASK_DEFAULT_EXCHANGE = _broker.exchange
 CELERY_TASK_QUEUES = _broker.queues
-CELERY_WORKER_CONSUMER = "nightdesk.worker:Listener"
+CELERY_WORKER_CONSUMER = "nightdesk.worker:DoorbellConsumer"
 CELERY_WORKER_DISABLE_PREFETCH = _broker.disable_prefetch
 #: Tasks only ring the bell; the work is done on one event loop beside them.
 CELERY_WORKER_POOL = "threads"
@@ -166,12 +166,12 @@ AZURE_OPENAI_API_KEY = env.secret("AZURE_OPENAI_API_KEY")
 AZURE_OPENAI_ENDPOINT = env.text("AZURE_OPENAI_ENDPOINT")
 #: The simulator's address; set by `make run`, empty in production.
 SIMULATOR_URL = env.text("SIMULATOR_URL").rstrip("/")
-#: A provider's key is left alone after so many failures, if they are half of its calls or more, …
+#: Circuit breaker: a provider's key opens after this many failures, if they are half of its calls or more, …
 BREAKER_FAILURES = env.number("BREAKER_FAILURES", 5, at_least=1)
 #: … within this time …
 BREAKER_WINDOW_SECONDS = env.number("BREAKER_WINDOW_SECONDS", 30, at_least=1)
-#: … for so long, unless the provider names a time; it doubles each time, up to five minutes.
-BREAKER_REST_SECONDS = env.number("BREAKER_REST_SECONDS", 10, at_least=1)
+#: … and stays open for this cooldown, unless the provider sends Retry-After; it doubles each time, up to five minutes.
+BREAKER_COOLDOWN_SECONDS = env.number("BREAKER_COOLDOWN_SECONDS", 10, at_least=1)
 
 # Jobs
 
@@ -181,7 +181,7 @@ JOB_SLOTS = env.number("JOB_SLOTS", 500, at_least=1)
 JOB_QUEUES = env.words("JOB_QUEUES")
 JOB_MAX_ATTEMPTS = env.number("JOB_MAX_ATTEMPTS", 8, at_least=1)
 #: One attempt's time, over all its calls.
-JOB_ATTEMPT_SECONDS = env.number("JOB_ATTEMPT_SECONDS", 600, at_least=1)
+JOB_ATTEMPT_TIMEOUT_SECONDS = env.number("JOB_ATTEMPT_TIMEOUT_SECONDS", 600, at_least=1)
 #: The first wait between attempts; it doubles, with full jitter, up to the second figure.
 JOB_RETRY_BASE_SECONDS = env.number("JOB_RETRY_BASE_SECONDS", 5)
 JOB_RETRY_CAP_SECONDS = env.number("JOB_RETRY_CAP_SECONDS", 300)
@@ -189,7 +189,7 @@ JOB_RETRY_CAP_SECONDS = env.number("JOB_RETRY_CAP_SECONDS", 300)
 RETRY_BUDGET_PERCENT = env.number("RETRY_BUDGET_PERCENT", 20)
 #: … but so many a minute and worker process are always allowed.
 RETRY_BUDGET_FLOOR = env.number("RETRY_BUDGET_FLOOR", 60)
-#: How long a worker that is told to stop waits for its calls, before it gives the jobs back.
+#: Graceful shutdown: how long a worker waits for its calls before it releases its jobs.
 JOB_DRAIN_SECONDS = env.number("JOB_DRAIN_SECONDS", 18)
 
 #: Days after which prompts and answers of ended jobs are erased, unless a site has its own figure; 0: never.
@@ -197,28 +197,28 @@ JOB_RETENTION_DAYS = env.number("JOB_RETENTION_DAYS", 30)
 
 # Live requests
 
-#: Without Redis nobody counts and no nonce is checked: `open` lets requests through, `closed` answers 503.
-LIVE_WITHOUT_REDIS = env.choice("LIVE_WITHOUT_REDIS", "open", ("open", "closed"))
+#: When Redis is unavailable: `open` serves without rate limits and nonce checks (fail open), `closed` answers 503.
+LIVE_FAIL_MODE = env.choice("LIVE_FAIL_MODE", "open", ("open", "closed"))
 #: How long the log of a stream can be read after its end.
-STREAM_LOG_SECONDS = env.number("STREAM_LOG_SECONDS", 3600, at_least=60)
+STREAM_LOG_TTL_SECONDS = env.number("STREAM_LOG_TTL_SECONDS", 3600, at_least=60)
 #: Of one stream: so much is held, in memory while it runs and in Redis. What is older cannot be resumed.
-STREAM_LOG_BYTES = env.number("STREAM_LOG_BYTES", 4_194_304, at_least=65_536)
+STREAM_LOG_MAX_BYTES = env.number("STREAM_LOG_MAX_BYTES", 4_194_304, at_least=65_536)
 #: How long a stream that nobody reads any more goes on, for its reader to come back.
 STREAM_GRACE_SECONDS = env.number("STREAM_GRACE_SECONDS", 15)
 #: While a stream brings nothing, a comment goes out so often, so that no proxy on the way gives up.
 STREAM_KEEPALIVE_SECONDS = env.number("STREAM_KEEPALIVE_SECONDS", 12, at_least=1)
-#: A WebSocket whose handshake proves nothing is closed when no proof follows so soon.
-SOCKET_PROOF_SECONDS = env.number("SOCKET_PROOF_SECONDS", 5, at_least=1)
+#: How long a WebSocket may take to authenticate, if its handshake carried no credentials.
+WEBSOCKET_AUTH_SECONDS = env.number("WEBSOCKET_AUTH_SECONDS", 5, at_least=1)
 #: A WebSocket on which nothing is under way, and nothing asked for, is closed after so long.
-SOCKET_IDLE_SECONDS = env.number("SOCKET_IDLE_SECONDS", 300, at_least=1)
+WEBSOCKET_IDLE_SECONDS = env.number("WEBSOCKET_IDLE_SECONDS", 300, at_least=1)
 #: A WebSocket whose client does not answer a ping for so long is closed: it is gone, or too slow.
-SOCKET_PONG_SECONDS = env.number("SOCKET_PONG_SECONDS", 30, at_least=1)
+WEBSOCKET_PONG_SECONDS = env.number("WEBSOCKET_PONG_SECONDS", 30, at_least=1)
 #: Streams and jobs that one WebSocket may follow at once.
-SOCKET_STREAMS = env.number("SOCKET_STREAMS", 32, at_least=1)
+WEBSOCKET_MAX_STREAMS = env.number("WEBSOCKET_MAX_STREAMS", 32, at_least=1)
 #: So much goes out over a WebSocket before its client says that it has read it.
-SOCKET_UNREAD_BYTES = env.number("SOCKET_UNREAD_BYTES", 262_144, at_least=16_384)
+WEBSOCKET_MAX_UNREAD_BYTES = env.number("WEBSOCKET_MAX_UNREAD_BYTES", 262_144, at_least=16_384)
 #: One live request's time, over all its calls.
-LIVE_SECONDS = env.number("LIVE_SECONDS", 600, at_least=1)
+LIVE_TIMEOUT_SECONDS = env.number("LIVE_TIMEOUT_SECONDS", 600, at_least=1)
 #: What a live request holds of its site's limits is free again so soon after its process was killed.
 LIVE_LEASE_SECONDS = env.number("LIVE_LEASE_SECONDS", 60, at_least=3)
 #: How long a web process that is told to stop lets its streams go on, before it breaks them off.
@@ -226,12 +226,12 @@ LIVE_DRAIN_SECONDS = env.number("LIVE_DRAIN_SECONDS", 15)
 #: Of one live request, images among them. It is held in memory while it is read.
 MAX_LIVE_BODY_BYTES = env.number("MAX_LIVE_BODY_BYTES", 4_194_304, at_least=1024)
 MAX_MESSAGES = env.number("MAX_MESSAGES", 2_000, at_least=1)
-#: Whole answers are given again to the same site for the same body so long; 0: never.
-CACHE_SECONDS = env.number("CACHE_SECONDS", 60)
-#: A longer answer is not kept.
-CACHE_BODY_BYTES = env.number("CACHE_BODY_BYTES", 262_144)
-#: How long an idempotency key stands for the answer that it got.
-IDEMPOTENCY_SECONDS = env.number("IDEMPOTENCY_SECONDS", 86_400, at_least=1)
+#: TTL of the response cache: non-streaming answers, per site and body; 0: off.
+CACHE_TTL_SECONDS = env.number("CACHE_TTL_SECONDS", 60)
+#: A longer answer is not cached.
+CACHE_MAX_BODY_BYTES = env.number("CACHE_MAX_BODY_BYTES", 262_144)
+#: TTL of an idempotency key.
+IDEMPOTENCY_TTL_SECONDS = env.number("IDEMPOTENCY_TTL_SECONDS", 86_400, at_least=1)
 #: Of a site, where no row of limits says otherwise; 0 limits nothing.
 DEFAULT_REQUESTS_PER_MINUTE = env.number("DEFAULT_REQUESTS_PER_MINUTE", 0)
 DEFAULT_TOKENS_PER_MINUTE = env.number("DEFAULT_TOKENS_PER_MINUTE", 0)
@@ -258,22 +258,22 @@ MAX_FILE_BYTES = env.number("MAX_FILE_BYTES", 209_715_200, at_least=1024)
 #: The file, and around it the form it comes in.
 MAX_UPLOAD_BYTES = MAX_FILE_BYTES + 65_536
 #: How long a client may keep us waiting for the next piece of a body.
-BODY_WAIT_SECONDS = env.number("BODY_WAIT_SECONDS", 30, at_least=1)
+BODY_READ_TIMEOUT_SECONDS = env.number("BODY_READ_TIMEOUT_SECONDS", 30, at_least=1)
 #: So much may a web process hold of long bodies whose signature cannot be checked before they are whole.
-MAX_UNPROVEN_BYTES = 2 * max(MAX_UPLOAD_BYTES, MAX_BATCH_BODY_BYTES)
+MAX_UNVERIFIED_BYTES = 2 * max(MAX_UPLOAD_BYTES, MAX_BATCH_BODY_BYTES)
 #: Django's own bound, which knows no addresses. `api.body_limit` watches each.
 DATA_UPLOAD_MAX_MEMORY_SIZE = max(MAX_BODY_BYTES, MAX_BATCH_BODY_BYTES)
 #: Who shows it as a bearer token may read /metrics. Empty: programs on the same machine alone.
 METRICS_TOKEN = env.secret("METRICS_TOKEN")
 #: How long a ticket can be opened; what it opened may run to its end.
-TICKET_SECONDS = env.number("TICKET_SECONDS", 600, at_least=1)
+TICKET_TTL_SECONDS = env.number("TICKET_TTL_SECONDS", 600, at_least=1)
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": ["api.authentication.SiteAuthentication"],
     "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
     "DEFAULT_PARSER_CLASSES": ["api.parsers.StrictJSONParser"],
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
-    "EXCEPTION_HANDLER": "api.error_answers.handle",
+    "EXCEPTION_HANDLER": "api.error_responses.handle_exception",
     "UNAUTHENTICATED_USER": None,
 }
 SPECTACULAR_SETTINGS = {
@@ -290,7 +290,7 @@ SPECTACULAR_SETTINGS = {
         "BatchState": "jobs.models.BatchState",
         "DeliveryState": "webhooks.models.DeliveryState",
     },
-    "POSTPROCESSING_HOOKS": ["drf_spectacular.hooks.postprocess_schema_enums", "api.live.described.add_live"],
+    "POSTPROCESSING_HOOKS": ["drf_spectacular.hooks.postprocess_schema_enums", "api.live.openapi.add_live_operations"],
 }
 
 # Proof: with both set, workers and web die at a named point (docs/how-to/prove-it-yourself.md)
@@ -305,13 +305,13 @@ UNFOLD = {
     "SITE_HEADER": "Nightdesk",
     "SITE_SUBHEADER": "The AI desk behind your sites",
     "SITE_URL": None,
-    "SITE_ICON": "nightdesk.admin_theme.icon",
-    "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": "nightdesk.admin_theme.icon"}],
+    "SITE_ICON": "nightdesk.admin.theme.icon",
+    "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": "nightdesk.admin.theme.icon"}],
     "SHOW_VIEW_ON_SITE": False,
-    "ENVIRONMENT": "nightdesk.admin_theme.environment",
-    "DASHBOARD_CALLBACK": "nightdesk.home.fill",
-    "STYLES": ["nightdesk.admin_theme.stylesheet"],
-    "SIDEBAR": {"show_search": True, "navigation": "nightdesk.admin_theme.navigation"},
+    "ENVIRONMENT": "nightdesk.admin.theme.environment",
+    "DASHBOARD_CALLBACK": "nightdesk.admin.home.add_home_context",
+    "STYLES": ["nightdesk.admin.theme.stylesheet"],
+    "SIDEBAR": {"show_search": True, "navigation": "nightdesk.admin.theme.navigation"},
     "COLORS": {
         "primary": {
             "50": "#eef2ff",

@@ -13,7 +13,7 @@ from django.utils.cache import get_conditional_response
 from django.utils.http import quote_etag
 from django.views.decorators.http import require_safe
 
-KEPT_SECONDS = 3600
+MAX_AGE_SECONDS = 3600
 
 
 @require_safe
@@ -26,7 +26,7 @@ def serve(request: HttpRequest, name: str) -> HttpResponse:
     etag = quote_etag(f"{about.st_mtime_ns:x}-{about.st_size:x}")
     response = get_conditional_response(request, etag=etag) or _read(Path(found))
     response["ETag"] = etag
-    response["Cache-Control"] = f"public, max-age={KEPT_SECONDS}"
+    response["Cache-Control"] = f"public, max-age={MAX_AGE_SECONDS}"
     return response
 
 

@@ -13,7 +13,7 @@ urlpatterns = [
     path("", RedirectView.as_view(url="/docs")),
     path("", include("api.urls")),
 ]
-handler400 = "api.error_answers.bad_request"
-handler403 = "api.error_answers.forbidden"
-handler404 = "api.error_answers.not_found"
-handler500 = "api.error_answers.broken"
+handler400 = "api.error_responses.bad_request"
+handler403 = "api.error_responses.forbidden"
+handler404 = "api.error_responses.not_found"
+handler500 = "api.error_responses.server_error"

@@ -14,11 +14,11 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
 from core import crash, redis
-from inference.breaker import Breakers
-from jobs.engine import Engine
+from inference.circuit_breaker import RedisCircuitBreaker
 from jobs.tasks import bell as jobs_bell
-from metering.drainer import Drainer
-from nightdesk.interpreter import settle_in
+from jobs.worker.engine import JobEngine
+from metering.drainer import UsageDrainer
+from nightdesk.gc_tuning import tune_gc
 from webhooks.courier import Courier
 from webhooks.tasks import bell as webhooks_bell
 
@@ -26,20 +26,20 @@ log = structlog.get_logger(__name__)
 
 #: How often Celery's loop looks whether it was told to stop. A loop that waits for a broker is not woken by a signal,
 #: and for RabbitMQ it waits up to 10 s.
-GLANCE_SECONDS = 0.5
+STOP_POLL_SECONDS = 0.5
 
 #: What a stop may take beyond the draining, to give back jobs and to say goodbye to Postgres and the broker. By then a
 #: worker is gone, whatever hangs: what it could not give back comes back with its lease.
-GOODBYE_SECONDS = 10.0
+SHUTDOWN_MARGIN_SECONDS = 10.0
 
 #: EX_SOFTWARE of sysexits.h.
 EXIT_CODE = 70
 
 #: Pools whose tasks run in the process that has the engine: there the doorbell can be heard.
-POOLS = ("celery.concurrency.thread", "celery.concurrency.solo")
+SUPPORTED_POOLS = ("celery.concurrency.thread", "celery.concurrency.solo")
 
 
-class Listener(Consumer):  # type: ignore[misc] # Celery ships no types
+class DoorbellConsumer(Consumer):  # type: ignore[misc] # Celery ships no types
     """Celery's consumer without what a doorbell has no use for.
 
     Workers that tell each other of themselves, and queues for delayed messages (28 on RabbitMQ), would cost messages,
@@ -56,35 +56,35 @@ class Listener(Consumer):  # type: ignore[misc] # Celery ships no types
         super().__init__(*arguments, **options | alone)
 
 
-class DeskStep(bootsteps.StartStopStep):  # type: ignore[misc] # Celery ships no types
+class WorkerRuntimeStep(bootsteps.StartStopStep):  # type: ignore[misc] # Celery ships no types
     """Starts the desk with the Celery worker, and drains it with it."""
 
     requires = {"celery.worker.components:Pool"}
 
     def __init__(self, worker: Any, **options: Any) -> None:
         super().__init__(worker, **options)
-        self.desk: Desk | None = None
+        self.runtime: WorkerRuntime | None = None
 
     def start(self, worker: Any) -> None:
-        if worker.pool_cls.__module__ not in POOLS:
+        if worker.pool_cls.__module__ not in SUPPORTED_POOLS:
             raise ImproperlyConfigured("Run the Nightdesk worker with --pool=threads.")
-        worker.timer.call_repeatedly(GLANCE_SECONDS, _glance)
+        worker.timer.call_repeatedly(STOP_POLL_SECONDS, _poll_stop_flag)
         crash.arm(settings.CRASH_AT)
-        settle_in()
-        self.desk = Desk()
-        self.desk.start()
+        tune_gc()
+        self.runtime = WorkerRuntime()
+        self.runtime.start()
 
     def stop(self, _: Any) -> None:
-        end_in(settings.JOB_DRAIN_SECONDS + GOODBYE_SECONDS)
-        if self.desk is not None:
-            self.desk.stop()
+        kill_after(settings.JOB_DRAIN_SECONDS + SHUTDOWN_MARGIN_SECONDS)
+        if self.runtime is not None:
+            self.runtime.stop()
 
 
-def end_in(seconds: float, end: Callable[[int], Any] = os._exit) -> None:
+def kill_after(seconds: float, end: Callable[[int], Any] = os._exit) -> None:
     """End this process after so long, if it still runs then."""
 
     def run() -> None:
-        log.critical("stop_overdue")
+        log.critical("shutdown_timeout")
         end(EXIT_CODE)
 
     timer = threading.Timer(seconds, run)
@@ -92,18 +92,18 @@ def end_in(seconds: float, end: Callable[[int], Any] = os._exit) -> None:
     timer.start()
 
 
-def _glance() -> None:
+def _poll_stop_flag() -> None:
     """Let the loop turn."""
 
 
-class Desk:
+class WorkerRuntime:
     """The loop's thread. The doorbells ring here while it runs."""
 
     def __init__(self) -> None:
         self._engine_ready = threading.Event()
-        self._engine: Engine | None = None
+        self._engine: JobEngine | None = None
         self._is_stopping = False
-        self._thread = threading.Thread(target=self._main, name="desk")
+        self._thread = threading.Thread(target=self._main, name="worker-runtime")
 
     def start(self) -> None:
         self._thread.start()
@@ -121,32 +121,32 @@ class Desk:
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
                 runner.run(self._run())
         except Exception:
-            log.exception("desk_broke")
+            log.exception("worker_loop_crashed")
         finally:
             self._engine_ready.set()
             if not self._is_stopping:
                 # Celery would stay up as a shell that does nothing; who supervises us starts a whole worker.
-                log.critical("desk_gone")
+                log.critical("worker_exiting_after_crash")
                 os._exit(EXIT_CODE)
 
     async def _run(self) -> None:
-        breakers = Breakers(settings.REDIS_URL)
-        self._engine, courier, drainer = Engine(breaker=breakers), Courier(), Drainer()
+        breakers = RedisCircuitBreaker(settings.REDIS_URL)
+        self._engine, courier, drainer = JobEngine(breaker=breakers), Courier(), UsageDrainer()
         delivering = asyncio.create_task(courier.run())
         working = asyncio.create_task(self._engine.run())
         draining = asyncio.create_task(drainer.run())
         # Both note their loop before anything can wake or stop them.
         await asyncio.sleep(0)
-        jobs_bell.listen(self._engine.wake)
-        webhooks_bell.listen(courier.wake)
+        jobs_bell.set_listener(self._engine.wake)
+        webhooks_bell.set_listener(courier.wake)
         self._engine_ready.set()
         try:
             await working
         finally:
-            jobs_bell.listen(None)
+            jobs_bell.set_listener(None)
             courier.stop()
             drainer.stop()
             await asyncio.gather(delivering, draining)
             await breakers.close()
             await redis.close_clients()
-            webhooks_bell.listen(None)
+            webhooks_bell.set_listener(None)

@@ -9,26 +9,27 @@ from urllib.parse import quote, urlsplit
 import msgspec
 from msgspec import Raw
 
-from core.http import ProviderClient
-from providers.catalogue import Model, find_model
-from providers.dialects import anthropic_errors, anthropic_upstream, openai_errors, openai_upstream
-from providers.dialects.faults import MASK
-from providers.dialects.openai_upstream import COMPATIBLE, OPENAI, Flavor
-from providers.dialects.sse import Decoder, Frame, FrameTooLong
+from core.provider_http import ProviderClient
+from providers.catalogue import ModelInfo, find_model
+from providers.dialects import anthropic_upstream, anthropic_upstream_errors, openai_upstream, openai_upstream_errors
+from providers.dialects.openai_upstream import COMPATIBLE_FLAVOR, OPENAI_FLAVOR, OpenAIFlavor
+from providers.dialects.upstream_errors import REDACTED
 from providers.errors import (
-    Ambiguous,
+    AmbiguousOutcome,
     BadResponse,
-    Interrupted,
-    Overloaded,
     ProviderError,
-    RateLimited,
-    Rejected,
-    Transient,
-    Unsupported,
+    ProviderOverloaded,
+    ProviderRateLimited,
+    RequestRejected,
+    ResponseInterrupted,
+    TransientFailure,
+    UnsupportedFeature,
 )
-from providers.exchange import Answer, Post, ToError, exchange
+from providers.exchange import ErrorMapper, UpstreamRequest, UpstreamResponse, exchange
+from providers.sse import Frame, FrameTooLong, SSEDecoder
 from providers.tiers import Tier
 from providers.types import (
+    AnswerFinished,
     Burst,
     CallContext,
     ChatRequest,
@@ -36,7 +37,6 @@ from providers.types import (
     Dialect,
     EmbeddingRequest,
     Embeddings,
-    Finished,
     InferenceRequest,
     JSONObject,
     Provider,
@@ -49,17 +49,17 @@ OPENAI_URL = "https://api.openai.com/v1"
 ANTHROPIC_URL = "https://api.anthropic.com"
 
 #: The fields of a body that may hold what nobody is to read in an error, and what stands in them that may be read.
-PROMPTS = {"messages", "system", "prediction"}
-NAMES = {"type", "role", "name", "id", "tool_call_id", "tool_use_id", "media_type"}
+PROMPT_FIELDS = {"messages", "system", "prediction"}
+NON_PROMPT_FIELDS = {"type", "role", "name", "id", "tool_call_id", "tool_use_id", "media_type"}
 
 #: A message that repeats so many characters of the prompt in a row quotes it.
-QUOTE_CHARACTERS = 16
+MIN_QUOTE_CHARACTERS = 16
 
 
-class EventReader(Protocol):
+class StreamDecoder(Protocol):
     """Makes events of a dialect's frames, and knows when the stream has ended as it should."""
 
-    finished: Finished | None
+    finished: AnswerFinished | None
     tier: Tier | None
 
     @property
@@ -70,7 +70,7 @@ class EventReader(Protocol):
     def read_last(self, frame: Frame) -> None: ...
 
 
-class OpenAI:
+class OpenAIProvider:
     """OpenAI, or any server that speaks its dialect at `base_url`.
 
     `vendor` says whose models the catalogue should think of; None for servers whose models it does not know.
@@ -83,46 +83,48 @@ class OpenAI:
         api_key: str,
         base_url: str = OPENAI_URL,
         vendor: str | None = None,
-        flavor: Flavor | None = None,
+        flavor: OpenAIFlavor | None = None,
         http: ProviderClient | None = None,
     ) -> None:
         self.name = name
-        self._base_url = _checked_url(base_url)
-        self._api_key = _checked_key(api_key)
+        self._base_url = _validated_url(base_url)
+        self._api_key = _validated_key(api_key)
         self._vendor = vendor or ("openai" if self._base_url == OPENAI_URL else None)
-        self._flavor = flavor or (OPENAI if self._vendor == "openai" else COMPATIBLE)
+        self._flavor = flavor or (OPENAI_FLAVOR if self._vendor == "openai" else COMPATIBLE_FLAVOR)
         self._http = http or ProviderClient()
 
     async def stream(self, request: ChatRequest, call: CallContext) -> AsyncGenerator[Burst, None]:
-        with _presentable_errors(self._api_key, request):
+        with _redacted_errors(self._api_key, request):
             payload = openai_upstream.to_payload(
                 request, stream=True, flavor=self._flavor, model=self._model(request.model)
             )
             sent = self._request("chat/completions", request.model, payload, call)
-            reader = openai_upstream.EventReader(request.answers)
-            bursts = _stream(self._http, sent, call, openai_errors.to_error, reader)
+            reader = openai_upstream.OpenAIStreamDecoder(request.choice_count)
+            bursts = _stream(self._http, sent, call, openai_upstream_errors.to_error, reader)
             async with aclosing(bursts):
                 async for burst in bursts:
                     yield burst
 
     async def complete(self, request: ChatRequest, call: CallContext) -> Completion:
-        with _presentable_errors(self._api_key, request):
+        with _redacted_errors(self._api_key, request):
             payload = openai_upstream.to_payload(request, flavor=self._flavor, model=self._model(request.model))
             sent = self._request("chat/completions", request.model, payload, call)
-            return openai_upstream.to_completion(await _fetch(self._http, sent, call, openai_errors.to_error))
+            return openai_upstream.to_completion(
+                await _fetch_body(self._http, sent, call, openai_upstream_errors.to_error)
+            )
 
     async def embed(self, request: EmbeddingRequest, call: CallContext) -> Embeddings:
-        with _presentable_errors(self._api_key, request):
+        with _redacted_errors(self._api_key, request):
             payload = openai_upstream.to_embedding_payload(request)
             sent = self._request("embeddings", request.model, payload, call)
-            body = await _fetch(self._http, sent, call, openai_errors.to_error)
+            body = await _fetch_body(self._http, sent, call, openai_upstream_errors.to_error)
             return openai_upstream.to_embeddings(body, len(request.inputs))
 
     async def close(self) -> None:
         await self._http.aclose()
 
-    def _request(self, path: str, model: str, payload: JSONObject, call: CallContext) -> Post:
-        return _post(self._url(path, model), self._headers(), payload, call)
+    def _request(self, path: str, model: str, payload: JSONObject, call: CallContext) -> UpstreamRequest:
+        return _build_request(self._url(path, model), self._headers(), payload, call)
 
     def _url(self, path: str, model: str) -> str:
         return f"{self._base_url}/{path}"
@@ -131,11 +133,11 @@ class OpenAI:
         # Servers in one's own house often have no key.
         return {"authorization": f"Bearer {self._api_key}"} if self._api_key else {}
 
-    def _model(self, name: str) -> Model | None:
+    def _model(self, name: str) -> ModelInfo | None:
         return find_model(self._vendor, name) if self._vendor else None
 
 
-class AzureOpenAI(OpenAI):
+class AzureOpenAIProvider(OpenAIProvider):
     """Azure OpenAI at `https://{resource}.openai.azure.com`. The model's name is the name of the deployment.
 
     Without `api_version` it speaks the v1 surface, with one the dated surface (such as `2024-10-21`).
@@ -151,7 +153,7 @@ class AzureOpenAI(OpenAI):
         http: ProviderClient | None = None,
     ) -> None:
         # On dated surfaces only reasoning models know `max_completion_tokens`.
-        flavor = COMPATIBLE if api_version else OPENAI
+        flavor = COMPATIBLE_FLAVOR if api_version else OPENAI_FLAVOR
         base_url = base_url.rstrip("/").removesuffix("/v1").removesuffix("/openai")
         super().__init__(name, api_key=api_key, base_url=base_url, vendor="azure", flavor=flavor, http=http)
         self._api_version = api_version
@@ -166,7 +168,7 @@ class AzureOpenAI(OpenAI):
         return {"api-key": self._api_key}
 
 
-class Anthropic:
+class AnthropicProvider:
     """Anthropic, or any server that speaks its dialect at `base_url`."""
 
     def __init__(
@@ -178,38 +180,42 @@ class Anthropic:
         http: ProviderClient | None = None,
     ) -> None:
         self.name = name
-        self._base_url = _checked_url(base_url).removesuffix("/v1")
-        self._api_key = _checked_key(api_key)
+        self._base_url = _validated_url(base_url).removesuffix("/v1")
+        self._api_key = _validated_key(api_key)
         self._http = http or ProviderClient()
 
     async def stream(self, request: ChatRequest, call: CallContext) -> AsyncGenerator[Burst, None]:
-        with _presentable_errors(self._api_key, request):
+        with _redacted_errors(self._api_key, request):
             sent = self._request(request, call, stream=True)
-            bursts = _stream(self._http, sent, call, anthropic_errors.to_error, anthropic_upstream.EventReader())
+            bursts = _stream(
+                self._http, sent, call, anthropic_upstream_errors.to_error, anthropic_upstream.AnthropicStreamDecoder()
+            )
             async with aclosing(bursts):
                 async for burst in bursts:
                     yield burst
 
     async def complete(self, request: ChatRequest, call: CallContext) -> Completion:
-        with _presentable_errors(self._api_key, request):
+        with _redacted_errors(self._api_key, request):
             sent = self._request(request, call, stream=False)
-            return anthropic_upstream.to_completion(await _fetch(self._http, sent, call, anthropic_errors.to_error))
+            return anthropic_upstream.to_completion(
+                await _fetch_body(self._http, sent, call, anthropic_upstream_errors.to_error)
+            )
 
     async def embed(self, request: EmbeddingRequest, call: CallContext) -> Embeddings:
-        raise Unsupported("This provider has no embeddings.")
+        raise UnsupportedFeature("This provider has no embeddings.")
 
     async def close(self) -> None:
         await self._http.aclose()
 
-    def _request(self, request: ChatRequest, call: CallContext, *, stream: bool) -> Post:
+    def _request(self, request: ChatRequest, call: CallContext, *, stream: bool) -> UpstreamRequest:
         model = find_model("anthropic", request.model)
         payload = anthropic_upstream.to_payload(request, stream=stream, model=model)
-        sent = request.sent.headers if request.sent is not None else {}
+        sent = request.original.headers if request.original is not None else {}
         headers = {"anthropic-version": anthropic_upstream.API_VERSION, **sent, "x-api-key": self._api_key}
-        return _post(f"{self._base_url}/v1/messages", headers, payload, call)
+        return _build_request(f"{self._base_url}/v1/messages", headers, payload, call)
 
 
-def connect(
+def create_provider(
     dialect: Dialect,
     name: str,
     *,
@@ -217,7 +223,7 @@ def connect(
     base_url: str | None = None,
     vendor: str | None = None,
     api_version: str | None = None,
-    flavor: Flavor | None = None,
+    flavor: OpenAIFlavor | None = None,
     http: ProviderClient | None = None,
 ) -> Provider:
     """Return the provider of a dialect. Raises ValueError where the address or the key cannot be right.
@@ -226,26 +232,26 @@ def connect(
     """
     match dialect:
         case Dialect.OPENAI:
-            return OpenAI(
+            return OpenAIProvider(
                 name, api_key=api_key, base_url=base_url or OPENAI_URL, vendor=vendor, flavor=flavor, http=http
             )
         case Dialect.ANTHROPIC:
-            return Anthropic(name, api_key=api_key, base_url=base_url or ANTHROPIC_URL, http=http)
+            return AnthropicProvider(name, api_key=api_key, base_url=base_url or ANTHROPIC_URL, http=http)
         case Dialect.AZURE:
             if base_url is None:
                 raise ValueError("Azure OpenAI needs the address of its resource.")
-            return AzureOpenAI(name, api_key=api_key, base_url=base_url, api_version=api_version, http=http)
+            return AzureOpenAIProvider(name, api_key=api_key, base_url=base_url, api_version=api_version, http=http)
 
 
 async def _stream(
-    http: ProviderClient, request: Post, call: CallContext, to_error: ToError, reader: EventReader
+    http: ProviderClient, request: UpstreamRequest, call: CallContext, to_error: ErrorMapper, reader: StreamDecoder
 ) -> AsyncGenerator[Burst, None]:
     """Yield a stream's events; the last is Finished, or this raises."""
     async with exchange(http, request, call, to_error) as answer:
-        decoder = Decoder()
+        decoder = SSEDecoder()
         async with aclosing(answer.chunks()) as chunks:
             async for chunk in chunks:
-                burst, error = _read(chunk, decoder, reader, answer)
+                burst, error = _decode_chunk(chunk, decoder, reader, answer)
                 if reader.finished is not None:
                     break
                 if burst.frames:
@@ -258,13 +264,15 @@ async def _stream(
             reader.read_last(last)
             burst = Burst((), (last,))
         if reader.finished is None:
-            raise _cut(answer)
+            raise _premature_end_error(answer)
         # Before the last event, not after it: who takes the last event seldom comes back for more.
         await answer.drain()
         yield Burst((*burst.events, reader.finished), burst.frames, reader.usage, reader.tier)
 
 
-def _read(chunk: bytes, decoder: Decoder, reader: EventReader, answer: Answer) -> tuple[Burst, ProviderError | None]:
+def _decode_chunk(
+    chunk: bytes, decoder: SSEDecoder, reader: StreamDecoder, answer: UpstreamResponse
+) -> tuple[Burst, ProviderError | None]:
     """Return the events that a chunk completes, and the error that comes after them, if one does."""
     events: list[StreamEvent] = []
     frames: list[Frame] = []
@@ -279,72 +287,79 @@ def _read(chunk: bytes, decoder: Decoder, reader: EventReader, answer: Answer) -
         error = BadResponse(f"The provider's stream could not be read: {too_long}")
     except ProviderError as said:
         error = said
-    answer.answered = answer.answered or bool(events)
-    if answer.answered and isinstance(error, Overloaded | RateLimited | Transient):
+    answer.response_started = answer.response_started or bool(events)
+    if answer.response_started and isinstance(error, ProviderOverloaded | ProviderRateLimited | TransientFailure):
         # An error frame. Once something was passed on, it is no longer as if nothing had happened.
-        error = Interrupted(error.message, code=error.code)
+        error = ResponseInterrupted(error.message, code=error.code)
     return Burst(events, frames, reader.usage, reader.tier), error
 
 
-def _cut(answer: Answer) -> ProviderError:
-    if answer.answered:
-        return Interrupted("The provider's stream ended in the middle of the answer.")
+def _premature_end_error(answer: UpstreamResponse) -> ProviderError:
+    if answer.response_started:
+        return ResponseInterrupted("The provider's stream ended in the middle of the answer.")
     if "text/event-stream" not in answer.content_type:
         return BadResponse(f"The provider answered {answer.content_type[:80] or 'something'} instead of a stream.")
-    return Ambiguous("The provider's stream ended before the answer began.")
+    return AmbiguousOutcome("The provider's stream ended before the answer began.")
 
 
-async def _fetch(http: ProviderClient, request: Post, call: CallContext, to_error: ToError) -> bytes:
+async def _fetch_body(
+    http: ProviderClient, request: UpstreamRequest, call: CallContext, to_error: ErrorMapper
+) -> bytes:
     async with exchange(http, request, call, to_error) as answer:
         return await answer.read()
 
 
-def _post(url: str, headers: dict[str, str], payload: JSONObject, call: CallContext) -> Post:
+def _build_request(url: str, headers: dict[str, str], payload: JSONObject, call: CallContext) -> UpstreamRequest:
     try:
         body = msgspec.json.encode(payload)
     except (UnicodeError, RecursionError) as error:
-        raise Rejected(f"The request cannot be written as JSON: {error}") from error
+        raise RequestRejected(f"The request cannot be written as JSON: {error}") from error
     headers = {**headers, "content-type": "application/json", "x-client-request-id": call.call_id}
-    return Post(url, headers, body)
+    return UpstreamRequest(url, headers, body)
 
 
 @contextmanager
-def _presentable_errors(api_key: str, request: InferenceRequest) -> Iterator[None]:
+def _redacted_errors(api_key: str, request: InferenceRequest) -> Iterator[None]:
     """Keep the key and the prompt out of errors: vendors quote both in their messages."""
     try:
         yield
     except ProviderError as error:
-        message = error.message.replace(api_key, MASK) if api_key else error.message
-        if _is_quoting(message, request):
+        message = error.message.replace(api_key, REDACTED) if api_key else error.message
+        if _quotes_prompt(message, request):
             message = "The provider's message quotes the request, so it is not shown."
         if message == error.message:
             raise
         raise replace(error, message=message) from None
 
 
-def _is_quoting(message: str, request: InferenceRequest) -> bool:
+def _quotes_prompt(message: str, request: InferenceRequest) -> bool:
     # Aligned windows: every quote of twice this length holds one, and it stays fast for a prompt of megabytes.
     windows = [
-        message[i : i + QUOTE_CHARACTERS] for i in range(0, len(message) - QUOTE_CHARACTERS + 1, QUOTE_CHARACTERS)
+        message[i : i + MIN_QUOTE_CHARACTERS]
+        for i in range(0, len(message) - MIN_QUOTE_CHARACTERS + 1, MIN_QUOTE_CHARACTERS)
     ]
     return any(
-        window in text for text in _texts(request) if len(text) >= QUOTE_CHARACTERS for window in windows
-    ) or any(text in message for text in _texts(request) if QUOTE_CHARACTERS // 2 <= len(text) < QUOTE_CHARACTERS)
+        window in text for text in _prompt_texts(request) if len(text) >= MIN_QUOTE_CHARACTERS for window in windows
+    ) or any(
+        text in message
+        for text in _prompt_texts(request)
+        if MIN_QUOTE_CHARACTERS // 2 <= len(text) < MIN_QUOTE_CHARACTERS
+    )
 
 
-def _texts(request: InferenceRequest) -> Iterator[str]:
+def _prompt_texts(request: InferenceRequest) -> Iterator[str]:
     if isinstance(request, EmbeddingRequest):
         yield from (text for text in request.inputs if isinstance(text, str))
         return
     for message in request.messages:
         yield from (part.text for part in message.parts if isinstance(part, TextPart))
         yield from (call.arguments for call in message.tool_calls)
-    if request.sent is not None:
-        for name in PROMPTS & request.sent.fields.keys():
-            yield from _strings(request.sent.fields[name])
+    if request.original is not None:
+        for name in PROMPT_FIELDS & request.original.fields.keys():
+            yield from _strings_in(request.original.fields[name])
 
 
-def _strings(field: Raw) -> Iterator[str]:
+def _strings_in(field: Raw) -> Iterator[str]:
     """Yield what is said anywhere in a field of a body; not how it is called."""
     found: list[Any] = []
     # What is nested so deeply that it cannot be read here, no vendor quotes.
@@ -357,10 +372,10 @@ def _strings(field: Raw) -> Iterator[str]:
             case list(values):
                 found += values
             case dict(values):
-                found += [value for name, value in values.items() if name not in NAMES]
+                found += [value for name, value in values.items() if name not in NON_PROMPT_FIELDS]
 
 
-def _checked_url(base_url: str) -> str:
+def _validated_url(base_url: str) -> str:
     parts = urlsplit(base_url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError("A provider's address must begin with http:// or https:// and a host.")
@@ -369,7 +384,7 @@ def _checked_url(base_url: str) -> str:
     return base_url.rstrip("/")
 
 
-def _checked_key(api_key: str) -> str:
+def _validated_key(api_key: str) -> str:
     if not (api_key.isascii() and api_key.isprintable()) or " " in api_key:
         raise ValueError("A provider's key must be printable ASCII without spaces; this one was perhaps not trimmed.")
     return api_key

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass, replace
 
 #: From none to strongest. A caller may ask for any; a model knows some.
-EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
+REASONING_EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,7 @@ class Capabilities:
     #: Whether a tool may be forced (`tool_choice` "required" or named).
     forced_tools: bool = True
     #: Tools are taken in chat completions only with effort "none".
-    tools_need_no_effort: bool = False
+    tools_require_effort_none: bool = False
     #: Whether it takes a wish for longer or shorter answers.
     verbosity: bool = False
     #: Anthropic: thinking can be switched off.
@@ -42,11 +42,11 @@ def capabilities_of(vendor: str, model: str, kind: str) -> Capabilities:
     return next((what for pattern, what in families if re.match(pattern, model)), _UNKNOWN)
 
 
-def strongest_within(wanted: str | None, efforts: tuple[str, ...]) -> str | None:
+def clamp_reasoning_effort(wanted: str | None, efforts: tuple[str, ...]) -> str | None:
     """Return the strongest known effort not above the one wanted, else the weakest; None if there is none to send."""
     if wanted is None or not efforts:
         return None
-    within = [effort for effort in efforts if EFFORTS.index(effort) <= EFFORTS.index(wanted)]
+    within = [effort for effort in efforts if REASONING_EFFORTS.index(effort) <= REASONING_EFFORTS.index(wanted)]
     return within[-1] if within else efforts[0]
 
 
@@ -57,7 +57,7 @@ _UNKNOWN = Capabilities(images=False)
 _GPT_5 = Capabilities(efforts=("minimal", "low", "medium", "high"), sampling="never", verbosity=True)
 _GPT_5_1 = replace(_GPT_5, efforts=("none", "low", "medium", "high"), sampling="without_effort")
 _GPT_5_2 = replace(_GPT_5_1, efforts=("none", "low", "medium", "high", "xhigh"))
-_GPT_5_6 = replace(_GPT_5_2, tools_need_no_effort=True)
+_GPT_5_6 = replace(_GPT_5_2, tools_require_effort_none=True)
 _GPT_ALWAYS_REASONING = replace(_GPT_5_6, efforts=("low", "medium", "high", "xhigh"), sampling="never")
 _CLAUDE_5 = Capabilities(efforts=("low", "medium", "high", "xhigh", "max"), sampling="never")
 _CLAUDE_WITH_BUDGET = Capabilities(efforts=("low", "medium", "high", "xhigh", "max"), thinking_budget=True)

@@ -15,10 +15,10 @@ from providers.capabilities import Capabilities, capabilities_of
 from providers.tiers import Tier
 from providers.types import JSONObject
 
-DATA = Path(__file__).parent / "data"
+DATA_DIR = Path(__file__).parent / "data"
 
 #: Prices without a known beginning count from here.
-BEGINNING = datetime(2020, 1, 1, tzinfo=UTC)
+PRICES_BEGIN_AT = datetime(2020, 1, 1, tzinfo=UTC)
 
 #: A multiplier, exact: (11, 10) is 1.1.
 Ratio: TypeAlias = tuple[int, int]
@@ -28,7 +28,7 @@ _SNAPSHOT = re.compile(r"^(?P<alias>.+?)-(?:\d{4}-\d{2}-\d{2}|\d{8}|latest)$")
 
 _MICRO = Decimal(1_000_000)
 
-_PER_MILLION = (
+_RATE_FIELDS = (
     "input_per_1m",
     "cached_input_per_1m",
     "cache_write_per_1m",
@@ -38,7 +38,7 @@ _PER_MILLION = (
 
 
 @dataclass(frozen=True, slots=True)
-class Model:
+class ModelInfo:
     """One model as one vendor serves it. Sizes are in tokens; None where the vendor does not say."""
 
     vendor: str
@@ -65,7 +65,7 @@ class TokenRates:
 
 
 @dataclass(frozen=True, slots=True)
-class LongContext:
+class LongContextRates:
     """Rates of the whole request once its input, cached tokens included, is longer than this."""
 
     above_input_tokens: int
@@ -73,11 +73,11 @@ class LongContext:
 
 
 @dataclass(frozen=True, slots=True)
-class Rates:
+class ModelRates:
     """What one model costs. What another tier has no price for costs there as it does in the standard one."""
 
     standard: TokenRates
-    long_context: LongContext | None = None
+    long_context: LongContextRates | None = None
     batch: TokenRates | None = None
     flex: TokenRates | None = None
     priority: TokenRates | None = None
@@ -99,7 +99,7 @@ class Rates:
             case _:
                 return self.standard
 
-    def factor(self, tier: Tier) -> Ratio:
+    def cost_multiplier(self, tier: Tier) -> Ratio:
         """Return by what the whole cost of a call is multiplied."""
         match tier:
             case Tier.FAST:
@@ -120,36 +120,36 @@ class PriceEntry:
     model: str
     effective_at: datetime
     version: str
-    rates: Rates
+    rates: ModelRates
 
 
-def models() -> tuple[Model, ...]:
+def list_models() -> tuple[ModelInfo, ...]:
     """Return every model, in the order of the data."""
     return tuple(_catalogue().models.values())
 
 
-def find_model(vendor: str, name: str) -> Model | None:
+def find_model(vendor: str, name: str) -> ModelInfo | None:
     """Return a vendor's model by its name or the name of a dated snapshot of it."""
     found = _catalogue().models
-    return found.get((vendor, name)) or found.get((vendor, _alias(name)))
+    return found.get((vendor, name)) or found.get((vendor, _strip_snapshot_date(name)))
 
 
 def find_price(vendor: str, name: str, at: datetime) -> PriceEntry | None:
     """Return what a model, or a dated snapshot of it, cost at a moment. None if nobody knows."""
     found = _catalogue().prices
-    entries = found.get((vendor, name)) or found.get((vendor, _alias(name)), ())
+    entries = found.get((vendor, name)) or found.get((vendor, _strip_snapshot_date(name)), ())
     return next((entry for entry in reversed(entries) if entry.effective_at <= at), None)
 
 
 def vendors_of(model: str) -> tuple[str, ...]:
     """Return the vendors that serve a model or a dated snapshot of it, its maker first."""
-    names = (model, _alias(model))
+    names = (model, _strip_snapshot_date(model))
     return tuple(dict.fromkeys(vendor for vendor, name in _catalogue().models if name in names))
 
 
 @dataclass(frozen=True, slots=True)
 class _Catalogue:
-    models: Mapping[tuple[str, str], Model]
+    models: Mapping[tuple[str, str], ModelInfo]
     prices: Mapping[tuple[str, str], tuple[PriceEntry, ...]]
 
 
@@ -159,28 +159,28 @@ def _catalogue() -> _Catalogue:
     history = _load("price_history.json")["prices"]
     rows: list[JSONObject] = data["prices"]
     return _Catalogue(
-        models={_key(row): _model(row) for row in rows},
-        prices={_key(row): _entries(row, history, data["meta"]["retrieved"]) for row in rows},
+        models={_model_key(row): _to_model_info(row) for row in rows},
+        prices={_model_key(row): _price_entries(row, history, data["meta"]["retrieved"]) for row in rows},
     )
 
 
 def _load(name: str) -> Any:
     # Decimal, for 0.1 is not a float.
-    return json.loads((DATA / name).read_text(), parse_float=Decimal)
+    return json.loads((DATA_DIR / name).read_text(), parse_float=Decimal)
 
 
-def _key(row: JSONObject) -> tuple[str, str]:
+def _model_key(row: JSONObject) -> tuple[str, str]:
     return row["provider"], row["model"]
 
 
-def _alias(name: str) -> str:
+def _strip_snapshot_date(name: str) -> str:
     match = _SNAPSHOT.match(name)
     return match["alias"] if match else name
 
 
-def _model(row: JSONObject) -> Model:
-    vendor, name = _key(row)
-    return Model(
+def _to_model_info(row: JSONObject) -> ModelInfo:
+    vendor, name = _model_key(row)
+    return ModelInfo(
         vendor=vendor,
         name=name,
         kind=row["kind"],
@@ -192,22 +192,24 @@ def _model(row: JSONObject) -> Model:
     )
 
 
-def _entries(row: JSONObject, history: list[JSONObject], retrieved: str) -> tuple[PriceEntry, ...]:
+def _price_entries(row: JSONObject, history: list[JSONObject], retrieved: str) -> tuple[PriceEntry, ...]:
     """Return the entries of one model, oldest first. The current rates begin where the last replaced ones end."""
-    vendor, model = _key(row)
+    vendor, model = _model_key(row)
     entries: list[PriceEntry] = []
-    begins = BEGINNING
-    replaced = sorted((old for old in history if _key(old) == _key(row)), key=lambda old: str(old["superseded_at"]))
+    begins = PRICES_BEGIN_AT
+    replaced = sorted(
+        (old for old in history if _model_key(old) == _model_key(row)), key=lambda old: str(old["superseded_at"])
+    )
     for old in replaced:
         until = old["superseded_at"]
-        entries.append(PriceEntry(vendor, model, begins, f"{retrieved}-until-{until}", _rates(row | old)))
+        entries.append(PriceEntry(vendor, model, begins, f"{retrieved}-until-{until}", _to_model_rates(row | old)))
         begins = datetime.fromisoformat(until).replace(tzinfo=UTC)
-    return (*entries, PriceEntry(vendor, model, begins, retrieved, _rates(row)))
+    return (*entries, PriceEntry(vendor, model, begins, retrieved, _to_model_rates(row)))
 
 
-def _rates(row: JSONObject) -> Rates:
+def _to_model_rates(row: JSONObject) -> ModelRates:
     long_context = row.get("long_context")
-    return Rates(
+    return ModelRates(
         standard=_token_rates(row),
         long_context=_long_context(long_context) if long_context else None,
         batch=_tier_rates(row, "batch"),
@@ -232,8 +234,8 @@ def _token_rates(row: JSONObject) -> TokenRates:
     )
 
 
-def _long_context(row: JSONObject) -> LongContext:
-    return LongContext(row["above_input_tokens"], _token_rates(row))
+def _long_context(row: JSONObject) -> LongContextRates:
+    return LongContextRates(row["above_input_tokens"], _token_rates(row))
 
 
 def _tier_rates(row: JSONObject, tier: str) -> TokenRates | None:
@@ -242,12 +244,12 @@ def _tier_rates(row: JSONObject, tier: str) -> TokenRates | None:
     if own_input is None:
         return None
     ratio = Fraction(own_input) / Fraction(row["input_per_1m"])
-    following = {name: _times(row[name], ratio) for name in _PER_MILLION if row.get(name) is not None}
-    own = {name: row[f"{tier}_{name}"] for name in _PER_MILLION if row.get(f"{tier}_{name}") is not None}
+    following = {name: _scale_usd(row[name], ratio) for name in _RATE_FIELDS if row.get(name) is not None}
+    own = {name: row[f"{tier}_{name}"] for name in _RATE_FIELDS if row.get(f"{tier}_{name}") is not None}
     return _token_rates({**row, **following, **own})
 
 
-def _times(usd: Decimal | int, ratio: Fraction) -> Decimal:
+def _scale_usd(usd: Decimal | int, ratio: Fraction) -> Decimal:
     """Return a price in USD times a ratio, to the next micro-dollar."""
     return Decimal(round(Fraction(usd) * ratio * int(_MICRO))) / _MICRO
 

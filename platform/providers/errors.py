@@ -44,61 +44,61 @@ class ProviderError(Exception):
         return self.message
 
 
-class Rejected(ProviderError):
+class RequestRejected(ProviderError):
     failover = False
     kind = "rejected"
 
 
-class ModelNotFound(Rejected):
+class ModelNotFound(RequestRejected):
     failover = True
     kind = "model_not_found"
 
 
-class ContextTooLong(Rejected):
+class ContextTooLong(RequestRejected):
     failover = True
     kind = "context_too_long"
 
 
-class Unsupported(Rejected):
+class UnsupportedFeature(RequestRejected):
     failover = True
     kind = "unsupported"
 
 
-class ContentRefused(Rejected):
+class ContentRefused(RequestRejected):
     kind = "content_refused"
 
 
-class CredentialDead(ProviderError):
-    kind = "credential_dead"
+class ProviderKeyRejected(ProviderError):
+    kind = "provider_key_rejected"
 
 
-class RateLimited(ProviderError):
+class ProviderRateLimited(ProviderError):
     retryable = True
     kind = "rate_limited"
 
 
-class Overloaded(ProviderError):
+class ProviderOverloaded(ProviderError):
     retryable = True
     kind = "overloaded"
 
 
-class Transient(ProviderError):
+class TransientFailure(ProviderError):
     retryable = True
     kind = "transient"
 
 
-class Ambiguous(ProviderError):
+class AmbiguousOutcome(ProviderError):
     # A queued job is idempotent by design: it bills one call, whatever was spent (promises, DESIGN 6).
     retryable = True
     maybe_billed = True
     kind = "ambiguous"
 
 
-class TimedOut(Ambiguous):
+class ProviderTimeout(AmbiguousOutcome):
     kind = "timeout"
 
 
-class Interrupted(ProviderError):
+class ResponseInterrupted(ProviderError):
     retryable = True
     maybe_billed = True
     kind = "interrupted"

@@ -15,47 +15,54 @@ from typing import TypeAlias
 import aiohttp
 from aiohttp.http_exceptions import HttpProcessingError
 
-from core.http import ClientClosed, ProviderClient, Response, watched_progress
-from providers.errors import Ambiguous, BadResponse, Interrupted, ProviderError, TimedOut, Transient
+from core.provider_http import ClientClosed, ProviderClient, ProviderResponse, track_connection
+from providers.errors import (
+    AmbiguousOutcome,
+    BadResponse,
+    ProviderError,
+    ProviderTimeout,
+    ResponseInterrupted,
+    TransientFailure,
+)
 from providers.types import CallContext
 
 #: No answer is near this; without a bound a broken server could fill the memory.
-ANSWER_BYTES = 64 * 1024 * 1024
-ERROR_BYTES = 64 * 1024
+MAX_RESPONSE_BYTES = 64 * 1024 * 1024
+MAX_ERROR_BODY_BYTES = 64 * 1024
 #: How long to wait, after the last event, for the end of the body: it lets the connection be used again.
 DRAIN_SECONDS = 0.2
 
 #: What a dialect makes of an answer with an error status.
-ToError: TypeAlias = Callable[[int, Mapping[str, str], bytes], ProviderError]
+ErrorMapper: TypeAlias = Callable[[int, Mapping[str, str], bytes], ProviderError]
 
 #: Everything that aiohttp, its parser and the socket may raise. OSError includes TimeoutError and ssl.SSLError.
-FOREIGN_ERRORS = (aiohttp.ClientError, HttpProcessingError, OSError)
+TRANSPORT_ERRORS = (aiohttp.ClientError, HttpProcessingError, OSError)
 
 #: The answer is there, and is no HTTP, or not what its headers say.
-_GARBAGE = (aiohttp.ClientResponseError, HttpProcessingError)
+_INVALID_HTTP_ERRORS = (aiohttp.ClientResponseError, HttpProcessingError)
 
 
-def to_provider_error(error: Exception, *, sent: bool, answered: bool) -> ProviderError:
-    """Return what a foreign exception means; `sent`: the request may have left us, `answered`: some answer came."""
+def map_transport_error(error: Exception, *, sent: bool, response_started: bool) -> ProviderError:
+    """Map a foreign exception. `sent`: the request may have left us; `response_started`: part of it arrived."""
     name = type(error).__name__
     if not sent:
-        return Transient(f"The provider could not be reached ({name}).")
-    if answered:
-        return Interrupted(f"The connection was lost in the middle of the answer ({name}).")
+        return TransientFailure(f"The provider could not be reached ({name}).")
+    if response_started:
+        return ResponseInterrupted(f"The connection was lost in the middle of the answer ({name}).")
     if isinstance(error, TimeoutError):
-        return TimedOut(f"The provider did not answer in time ({name}).")
-    if isinstance(error, _GARBAGE):
+        return ProviderTimeout(f"The provider did not answer in time ({name}).")
+    if isinstance(error, _INVALID_HTTP_ERRORS):
         return BadResponse(f"The provider's answer is not valid HTTP ({name}).")
-    return Ambiguous(f"The connection was lost before the provider answered ({name}).")
+    return AmbiguousOutcome(f"The connection was lost before the provider answered ({name}).")
 
 
-class Answer:
+class UpstreamResponse:
     """An answer whose status was good: its body, within the timeouts and the size that are allowed."""
 
-    def __init__(self, response: Response, call: CallContext, started_at: float) -> None:
+    def __init__(self, response: ProviderResponse, call: CallContext, started_at: float) -> None:
         self.content_type = response.headers.get("content-type", "")
         #: Set it once something of the answer was passed on: what goes wrong from then on is an interruption.
-        self.answered = False
+        self.response_started = False
         self._response = response
         self._call = call
         self._started_at = started_at
@@ -70,7 +77,7 @@ class Answer:
         """Return the whole body."""
         body = bytearray()
         while chunk := await self._next():
-            self.answered = True
+            self.response_started = True
             body += chunk
         return bytes(body)
 
@@ -78,20 +85,20 @@ class Answer:
         """Wait a moment for the end of a body whose last event has come."""
         try:
             async with asyncio.timeout(DRAIN_SECONDS):
-                while await self._response.read_some():
+                while await self._response.read_chunk():
                     pass
-        except (*FOREIGN_ERRORS, ProviderError):
+        except (*TRANSPORT_ERRORS, ProviderError):
             return  # It has ended, well or not: the answer is whole.
 
     async def _next(self) -> bytes:
         try:
             async with asyncio.timeout_at(self._next_deadline()):
-                chunk = await self._response.read_some()
-        except FOREIGN_ERRORS as error:
-            raise to_provider_error(error, sent=True, answered=self.answered) from error
+                chunk = await self._response.read_chunk()
+        except TRANSPORT_ERRORS as error:
+            raise map_transport_error(error, sent=True, response_started=self.response_started) from error
         self._size += len(chunk)
-        if self._size > ANSWER_BYTES:
-            raise BadResponse(f"The provider's answer is longer than {ANSWER_BYTES} bytes.")
+        if self._size > MAX_RESPONSE_BYTES:
+            raise BadResponse(f"The provider's answer is longer than {MAX_RESPONSE_BYTES} bytes.")
         return chunk
 
     def _next_deadline(self) -> float:
@@ -104,7 +111,7 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class Post:
+class UpstreamRequest:
     """What is sent to a provider."""
 
     url: str
@@ -113,7 +120,9 @@ class Post:
 
 
 @asynccontextmanager
-async def exchange(http: ProviderClient, request: Post, call: CallContext, to_error: ToError) -> AsyncIterator[Answer]:
+async def exchange(
+    http: ProviderClient, request: UpstreamRequest, call: CallContext, to_error: ErrorMapper
+) -> AsyncIterator[UpstreamResponse]:
     """Send a request and give its answer. The connection is free, or closed, when the block is left, however it is."""
     started_at = asyncio.get_running_loop().time()
     response = await _send(http, request, call, started_at)
@@ -122,34 +131,36 @@ async def exchange(http: ProviderClient, request: Post, call: CallContext, to_er
             raise to_error(response.status, response.headers, await _error_body(response, call, started_at))
         if response.headers.get("content-encoding", "identity") != "identity":
             raise BadResponse("The provider compressed its answer, though it was asked not to.")
-        yield Answer(response, call, started_at)
+        yield UpstreamResponse(response, call, started_at)
     finally:
         # How the closing goes changes nothing any more, and must not hide what was raised above.
-        with suppress(*FOREIGN_ERRORS):
+        with suppress(*TRANSPORT_ERRORS):
             await response.aclose()
 
 
-async def _send(http: ProviderClient, request: Post, call: CallContext, started_at: float) -> Response:
+async def _send(
+    http: ProviderClient, request: UpstreamRequest, call: CallContext, started_at: float
+) -> ProviderResponse:
     connect_seconds = min(call.connect_seconds, call.total_seconds)
     due = started_at + min(call.first_byte_seconds, call.total_seconds)
-    with watched_progress() as progress:
+    with track_connection() as progress:
         try:
             async with asyncio.timeout_at(due):
                 return await http.send(request.url, request.headers, request.body, connect_seconds=connect_seconds)
         except ClientClosed as error:
-            raise Transient("This provider's client is closed; it was replaced or the process ends.") from error
-        except FOREIGN_ERRORS as error:
-            raise to_provider_error(error, sent=progress.connected, answered=False) from error
+            raise TransientFailure("This provider's client is closed; it was replaced or the process ends.") from error
+        except TRANSPORT_ERRORS as error:
+            raise map_transport_error(error, sent=progress.connected, response_started=False) from error
 
 
-async def _error_body(response: Response, call: CallContext, started_at: float) -> bytes:
+async def _error_body(response: ProviderResponse, call: CallContext, started_at: float) -> bytes:
     """Return the beginning of an error's body, or what came of it: the status says most already."""
     body = bytearray()
     try:
-        async for chunk in Answer(response, call, started_at).chunks():
+        async for chunk in UpstreamResponse(response, call, started_at).chunks():
             body += chunk
-            if len(body) >= ERROR_BYTES:
+            if len(body) >= MAX_ERROR_BODY_BYTES:
                 break
     except ProviderError:
         pass
-    return bytes(body[:ERROR_BYTES])
+    return bytes(body[:MAX_ERROR_BODY_BYTES])

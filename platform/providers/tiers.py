@@ -21,4 +21,4 @@ class Tier(StrEnum):
 
 
 #: What a caller may ask for that is trusted with little: it costs no more than the standard tier.
-NOT_DEARER = frozenset({Tier.STANDARD, Tier.FLEX, Tier.BATCH})
+NON_PREMIUM_TIERS = frozenset({Tier.STANDARD, Tier.FLEX, Tier.BATCH})

@@ -11,9 +11,9 @@ from typing import Any, Literal, Protocol, TypeAlias
 import msgspec
 from msgspec import Raw, Struct
 
-from providers.dialects.errors import InvalidRequest
-from providers.dialects.sse import Frame
-from providers.tiers import NOT_DEARER, Tier
+from providers.invalid_request import InvalidRequest
+from providers.sse import Frame
+from providers.tiers import NON_PREMIUM_TIERS, Tier
 
 #: A JSON object as it stood on the wire: a tool's schema, a tool call's input. Never interpreted on the way through.
 JSONObject: TypeAlias = dict[str, Any]
@@ -28,7 +28,7 @@ class Dialect(StrEnum):
     AZURE = "azure"
 
     @property
-    def body(self) -> "Dialect":
+    def body_dialect(self) -> "Dialect":
         """Whose bodies it has."""
         return Dialect.OPENAI if self is Dialect.AZURE else self
 
@@ -59,7 +59,7 @@ class OpaquePart:
     tokens: int
 
 
-Part: TypeAlias = TextPart | ImagePart | OpaquePart
+ContentPart: TypeAlias = TextPart | ImagePart | OpaquePart
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +79,9 @@ class Role(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Message:
+class ChatMessage:
     role: Role
-    parts: tuple[Part, ...] = ()
+    parts: tuple[ContentPart, ...] = ()
     tool_calls: tuple[ToolCall, ...] = ()
     #: For role TOOL: which call this answers, and whether the tool failed.
     tool_call_id: str | None = None
@@ -117,7 +117,7 @@ class OutputFormat:
 
 
 @dataclass(frozen=True, slots=True)
-class Sent:
+class OriginalRequest:
     """What a caller sent, in its own dialect: a provider of the same dialect gets all of it, known to us or not."""
 
     dialect: Dialect
@@ -126,9 +126,9 @@ class Sent:
     #: The headers that are a part of the request.
     headers: Mapping[str, str] = field(default_factory=dict)
     #: What no other dialect can say, and would change the answer; None where there is nothing of that.
-    only_here: InvalidRequest | None = None
+    untranslatable: InvalidRequest | None = None
 
-    def with_turn(self, text: str) -> "Sent":
+    def with_turn(self, text: str) -> "OriginalRequest":
         """Return it with one more turn of the model's, which both dialects write alike."""
         turn = msgspec.json.encode({"role": "assistant", "content": text})
         messages = bytes(self.fields["messages"]).rstrip().removesuffix(b"]")
@@ -140,11 +140,11 @@ class ChatRequest:
     """One chat inference. None means that the caller did not say."""
 
     model: str
-    messages: tuple[Message, ...]
+    messages: tuple[ChatMessage, ...]
     #: Of each answer.
     max_tokens: int | None = None
     #: How many answers are asked for.
-    answers: int = 1
+    choice_count: int = 1
     temperature: float | None = None
     top_p: float | None = None
     presence_penalty: float | None = None
@@ -164,22 +164,24 @@ class ChatRequest:
     #: for it is answered alike.
     tier: Tier = field(default=Tier.STANDARD, compare=False)
     #: The same as it was sent; None where nobody sent it. All above is read from it, so it makes no other request.
-    sent: Sent | None = field(default=None, compare=False, repr=False)
+    original: OriginalRequest | None = field(default=None, compare=False, repr=False)
 
     @property
-    def only_sent(self) -> InvalidRequest | None:
+    def untranslatable(self) -> InvalidRequest | None:
         """What of it is not here, but only in what was sent; None where the neutral form says it all."""
-        return self.sent.only_here if self.sent is not None else None
+        return self.original.untranslatable if self.original is not None else None
 
     @property
-    def too_dear(self) -> InvalidRequest | None:
+    def premium_tier_refusal(self) -> InvalidRequest | None:
         """Why somebody may not ask for it who may ask for no dearer tier than the standard; None where they may."""
-        if self.tier in NOT_DEARER:
+        if self.tier in NON_PREMIUM_TIERS:
             return None
-        is_anthropic = self.sent is not None and self.sent.dialect is Dialect.ANTHROPIC
+        is_anthropic = self.original is not None and self.original.dialect is Dialect.ANTHROPIC
         place_or_speed = "speed" if self.tier in (Tier.FAST, Tier.FAST_US) else "inference_geo"
         field_ = place_or_speed if is_anthropic else "service_tier"
-        return InvalidRequest(f"Your token does not allow this {field_}: it may be dearer than the standard.", field_)
+        return InvalidRequest(
+            f"Your token does not allow this {field_}: it may cost more than the standard tier.", field_
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +193,7 @@ class EmbeddingRequest:
     dimensions: int | None = None
     user: str | None = None
     #: What else was sent, as it was written: servers of the dialect have settings of their own.
-    more: Mapping[str, Any] = field(default_factory=dict)
+    extra_fields: Mapping[str, Any] = field(default_factory=dict)
 
 
 InferenceRequest: TypeAlias = ChatRequest | EmbeddingRequest
@@ -241,7 +243,7 @@ class Completion:
     #: Which tier the provider says it used; None where it does not say.
     tier: Tier | None = None
     #: What the others say, where several answers were asked for; only `body` has them whole.
-    others: tuple[str, ...] = ()
+    other_choices: tuple[str, ...] = ()
     #: What the provider wrote, verbatim; empty where the answer came as a stream.
     body: bytes = field(default=b"", compare=False, repr=False)
 
@@ -257,14 +259,14 @@ class Embeddings:
     body: bytes = field(default=b"", compare=False, repr=False)
 
 
-Answer: TypeAlias = Completion | Embeddings
+InferenceResponse: TypeAlias = Completion | Embeddings
 
 
 # Stream events, in order: Started, deltas, Finished. A stream that ends without Finished was cut.
 # Structs, for they are made by the thousand a second, and a frozen dataclass takes four times as long to make.
 
 
-class Started(Struct, frozen=True):
+class AnswerStarted(Struct, frozen=True):
     id: str
     model: str
 
@@ -290,7 +292,7 @@ class ToolCallDelta(Struct, frozen=True):
     arguments: str
 
 
-class Unread(Struct, frozen=True):
+class OpaqueDelta(Struct, frozen=True):
     """Something that only the frames tell: another of several answers, a sound, a vendor's tool at work.
 
     `text` is what of it counts.
@@ -299,7 +301,7 @@ class Unread(Struct, frozen=True):
     text: str
 
 
-class Finished(Struct, frozen=True):
+class AnswerFinished(Struct, frozen=True):
     """`refused` says that the text is what the model said instead of an answer."""
 
     reason: FinishReason
@@ -307,7 +309,9 @@ class Finished(Struct, frozen=True):
     refused: bool = False
 
 
-StreamEvent: TypeAlias = Started | TextDelta | ReasoningDelta | ToolCallStarted | ToolCallDelta | Unread | Finished
+StreamEvent: TypeAlias = (
+    AnswerStarted | TextDelta | ReasoningDelta | ToolCallStarted | ToolCallDelta | OpaqueDelta | AnswerFinished
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -343,7 +347,7 @@ class Provider(Protocol):
     name: str
 
     def stream(self, request: ChatRequest, call: CallContext) -> AsyncGenerator[Burst, None]:
-        """Yield events as they come, those that came together in one burst; the last is `Finished`, or this raises.
+        """Yield events as they arrive, those of one read in one burst; the last is `AnswerFinished`, or it raises.
 
         Close it (`contextlib.aclosing`) when you stop before the end: that closes the connection upstream.
         """

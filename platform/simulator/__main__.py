@@ -11,7 +11,7 @@ from simulator.app import Simulator
 from simulator.connection import SimulatorProtocol
 
 #: A stalled answer must not hold up the end of the process.
-SECONDS_TO_FINISH = 1
+GRACEFUL_SHUTDOWN_SECONDS = 1
 
 
 def main() -> None:
@@ -27,7 +27,7 @@ def main() -> None:
             server_header=False,
             proxy_headers=False,
             timeout_keep_alive=75,
-            timeout_graceful_shutdown=SECONDS_TO_FINISH,
+            timeout_graceful_shutdown=GRACEFUL_SHUTDOWN_SECONDS,
         )
     )
     try:

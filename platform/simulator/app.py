@@ -3,40 +3,40 @@
 from pathlib import Path
 from typing import Any
 
-from simulator.calls import Call, Receive, Scope, read_call
+from simulator.calls import AsgiReceive, AsgiScope, Call, read_call
 from simulator.connection import connection_of
-from simulator.console import is_console, show
-from simulator.deliver import Line, Send, deliver
+from simulator.console import is_console, render
 from simulator.journal import Journal
-from simulator.provider import Provider
+from simulator.provider import SimulatedProvider
+from simulator.send import AsgiSend, ResponseWriter, send_response
 
 
 class Simulator:
     """Needs `simulator.connection.SimulatorProtocol` under it: `python -m simulator` sees to that."""
 
     def __init__(self, journal: Path | None = None) -> None:
-        self._provider = Provider(Journal(journal))
+        self._provider = SimulatedProvider(Journal(journal))
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: AsgiScope, receive: AsgiReceive, send: AsgiSend) -> None:
         call = await read_call(scope, receive)
         if call is None:
             return
         if is_console(call.path):
-            await self._show(call, send)
+            await self._show_console(call, send)
         else:
-            await self._provide(call, scope, send)
+            await self._answer(call, scope, send)
 
-    async def _provide(self, call: Call, scope: Scope, send: Send) -> None:
-        visit = self._provider.receive(call)
-        plan = self._provider.plan(visit)
+    async def _answer(self, call: Call, scope: AsgiScope, send: AsgiSend) -> None:
+        context = self._provider.receive(call)
+        plan = self._provider.plan(context)
         connection = connection_of(scope)
-        line = Line(connection, send, self._provider.journal, visit.entry)
-        await deliver(plan.reply, plan.fault, plan.controls, line)
-        if connection.lost:
-            await connection.end()
+        writer = ResponseWriter(connection, send, self._provider.journal, context.entry)
+        await send_response(plan.response, plan.fault, plan.controls, writer)
+        if connection.is_lost:
+            await connection.wait_closed()
 
-    async def _show(self, call: Call, send: Send) -> None:
-        page = show(call, self._provider)
+    async def _show_console(self, call: Call, send: AsgiSend) -> None:
+        page = render(call, self._provider)
         headers: list[tuple[bytes, Any]] = [
             (b"content-type", page.content_type),
             (b"content-length", b"%d" % len(page.body)),

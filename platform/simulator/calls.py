@@ -11,11 +11,11 @@ from urllib.parse import parse_qsl
 
 from simulator.errors import Dialect
 
-Scope: TypeAlias = dict[str, Any]
-Receive: TypeAlias = Callable[[], Awaitable[dict[str, Any]]]
+AsgiScope: TypeAlias = dict[str, Any]
+AsgiReceive: TypeAlias = Callable[[], Awaitable[dict[str, Any]]]
 
 #: Anthropic's limit, and near enough to the others'.
-LARGEST_BODY = 32 * 1024 * 1024
+MAX_BODY_BYTES = 32 * 1024 * 1024
 
 
 class Endpoint(StrEnum):
@@ -58,7 +58,7 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True)
-class Surface:
+class ApiSurface:
     dialect: Dialect
     #: None if nothing is served there, or not with this method.
     endpoint: Endpoint | None
@@ -68,7 +68,7 @@ class Surface:
     is_dated: bool = False
 
 
-async def read_call(scope: Scope, receive: Receive) -> Call | None:
+async def read_call(scope: AsgiScope, receive: AsgiReceive) -> Call | None:
     """The call with its whole body; None if the client went away before it was all there."""
     body = bytearray()
     is_too_large = False
@@ -76,7 +76,7 @@ async def read_call(scope: Scope, receive: Receive) -> Call | None:
         message = await receive()
         if message["type"] == "http.disconnect":
             return None
-        is_too_large = is_too_large or len(body) + len(message["body"]) > LARGEST_BODY
+        is_too_large = is_too_large or len(body) + len(message["body"]) > MAX_BODY_BYTES
         if not is_too_large:
             body += message["body"]
         if not message["more_body"]:
@@ -86,11 +86,11 @@ async def read_call(scope: Scope, receive: Receive) -> Call | None:
     return Call(scope["method"], scope["path"], query, headers, dict(headers), bytes(body), is_too_large)
 
 
-def surface_for(call: Call) -> Surface:
+def surface_for(call: Call) -> ApiSurface:
     return _surface(call.method, call.path, b"anthropic-version" in call.headers)
 
 
-def key_of(dialect: Dialect, headers: dict[bytes, bytes]) -> bytes:
+def api_key_of(dialect: Dialect, headers: dict[bytes, bytes]) -> bytes:
     """The key the caller shows, empty if none. Each dialect has its own header; Azure and Anthropic take bearer too."""
     bearer = headers.get(b"authorization", b"")
     own = {Dialect.ANTHROPIC: b"x-api-key", Dialect.AZURE: b"api-key"}.get(dialect)
@@ -101,24 +101,24 @@ def key_of(dialect: Dialect, headers: dict[bytes, bytes]) -> bytes:
 
 
 @lru_cache(maxsize=4096)
-def hash_of_key(key: bytes) -> str:
+def hash_api_key(key: bytes) -> str:
     return sha256(key).hexdigest() if key else ""
 
 
 @lru_cache(maxsize=1024)
-def _surface(method: str, path: str, names_version: bool) -> Surface:
+def _surface(method: str, path: str, names_version: bool) -> ApiSurface:
     dialect = _dialect_of(path, names_version)
     root = ROOT.match(path)
     if root is None:
-        return Surface(dialect, None)
+        return ApiSurface(dialect, None)
     rest = path[root.end() :].rstrip("/")
     deployment = root[1] or ""
     if rest in ENDPOINTS:
         expected, endpoint = ENDPOINTS[rest]
-        return Surface(dialect, endpoint if method == expected else None, deployment, is_dated=bool(deployment))
+        return ApiSurface(dialect, endpoint if method == expected else None, deployment, is_dated=bool(deployment))
     if method == "GET" and (one := ONE_MODEL.fullmatch(rest)):
-        return Surface(dialect, Endpoint.MODEL, one[1])
-    return Surface(dialect, None)
+        return ApiSurface(dialect, Endpoint.MODEL, one[1])
+    return ApiSurface(dialect, None)
 
 
 def _dialect_of(path: str, names_version: bool) -> Dialect:

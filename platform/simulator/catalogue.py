@@ -8,7 +8,7 @@ TINY_CONTEXT = 256
 MISSING_PREFIX = "missing-"
 
 #: 2026-10-21, the day of the newest Anthropic version.
-CREATED = 1_792_540_800
+CREATED_UNIX_SECONDS = 1_792_540_800
 CREATED_AT = "2026-10-21T00:00:00Z"
 
 
@@ -69,7 +69,7 @@ ANTHROPIC_MODELS = (
     Model("claude-haiku-4-5", 200_000, 64_000, snapshot="claude-haiku-4-5-20251001"),
 )
 
-KNOWN = {model.id: model for model in (*OPENAI_MODELS, *ANTHROPIC_MODELS, Model("tiny-context", TINY_CONTEXT))}
+KNOWN_MODELS = {model.id: model for model in (*OPENAI_MODELS, *ANTHROPIC_MODELS, Model("tiny-context", TINY_CONTEXT))}
 
 #: These families reason before they answer, and therefore refuse `max_tokens`.
 REASONING_PREFIXES = ("o1", "o3", "o4-", "gpt-5", "gpt-6")
@@ -87,7 +87,7 @@ ADAPTIVE_ONLY = ("claude-sonnet-5", "claude-sonnet-5-5")
 
 
 def model_for(name: str) -> Model:
-    return KNOWN.get(name) or Model(name)
+    return KNOWN_MODELS.get(name) or Model(name)
 
 
 def is_missing(name: str) -> bool:

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
-from simulator.asked import Asked, Tool, ToolMode, compact
 from simulator.controls import Controls
-from simulator.prose import NAMES, answer_text, equal_parts, longer_text, words_of
-from simulator.schemas import value_for
+from simulator.neutral_request import NeutralRequest, Tool, ToolMode, to_compact_json
+from simulator.prose import NAMES, answer_text, equal_parts, longer_text, split_words
+from simulator.schemas import sample_value
 from simulator.tokens import BYTES_PER_TOKEN, cut_to_tokens, tokens_of, tokens_of_bytes
 
 #: Tool arguments are streamed in pieces of so many characters.
@@ -15,7 +15,7 @@ ARGUMENTS_PIECE = 12
 SEED_RANGE = 2**64
 
 
-class Finish(StrEnum):
+class FinishReason(StrEnum):
     STOP = "stop"
     STOP_SEQUENCE = "stop_sequence"
     LENGTH = "length"
@@ -39,7 +39,7 @@ class Choice:
 
     text: str
     calls: tuple[ToolCall, ...]
-    #: One of `Finish`, or whatever the control `finish` says.
+    #: One of `FinishReason`, or whatever the control `finish` says.
     finish: str
     stop_sequence: str | None = None
 
@@ -73,7 +73,7 @@ class StepKind(StrEnum):
     ARGUMENTS = "arguments"
 
 
-class Step(NamedTuple):
+class AnswerStep(NamedTuple):
     """One piece of a streamed answer."""
 
     kind: StepKind
@@ -82,69 +82,69 @@ class Step(NamedTuple):
     call: int
     text: str
     #: All output tokens the client has been given once it has this piece.
-    served: int
+    served_tokens: int
 
 
-def compose(asked: Asked, controls: Controls) -> Answer:
+def compose(request: NeutralRequest, controls: Controls) -> Answer:
     """What the simulated model answers."""
-    reasoning = min(controls.reasoning_tokens, _limit(asked.max_tokens))
-    budget = _limit(asked.max_tokens) - reasoning
-    choices = tuple(_choice(asked, controls, index, budget) for index in range(asked.choices))
-    cached = min(controls.cached_tokens, asked.input_tokens)
+    reasoning = min(controls.reasoning_tokens, _max_tokens_or_unlimited(request.max_tokens))
+    budget = _max_tokens_or_unlimited(request.max_tokens) - reasoning
+    choices = tuple(_choice(request, controls, index, budget) for index in range(request.choices))
+    cached = min(controls.cached_tokens, request.input_tokens)
     return Answer(
         choices,
         Usage(
-            input_tokens=asked.input_tokens,
+            input_tokens=request.input_tokens,
             output_tokens=reasoning + sum(choice.tokens for choice in choices),
             cached_tokens=cached,
-            cache_write_tokens=min(controls.cache_write_tokens, asked.input_tokens - cached),
+            cache_write_tokens=min(controls.cache_write_tokens, request.input_tokens - cached),
             reasoning_tokens=reasoning,
         ),
-        thinking=_exact_text(asked.seed + 1, asked.topic, reasoning) if asked.thinking and reasoning else "",
+        thinking=_exact_text(request.seed + 1, request.topic, reasoning) if request.thinking and reasoning else "",
     )
 
 
-def steps_of(answer: Answer, deltas: int | None) -> list[Step]:
+def steps_of(answer: Answer, deltas: int | None) -> list[AnswerStep]:
     """The answer in the order in which it is streamed; the texts of several choices take turns."""
-    steps: list[Step] = []
-    served = 0 if answer.thinking else answer.usage.reasoning_tokens
+    steps: list[AnswerStep] = []
+    served_tokens = 0 if answer.thinking else answer.usage.reasoning_tokens
     if answer.thinking:
-        served = _add_text(steps, StepKind.THINKING, 0, words_of(answer.thinking), served)
+        served_tokens = _add_text(steps, StepKind.THINKING, 0, split_words(answer.thinking), served_tokens)
     if len(answer.choices) == 1:
-        served = _add_text(steps, StepKind.TEXT, 0, _pieces(answer.choices[0].text, deltas), served)
+        served_tokens = _add_text(steps, StepKind.TEXT, 0, _pieces(answer.choices[0].text, deltas), served_tokens)
     else:
-        served = _add_texts_in_turn(steps, answer.choices, deltas, served)
+        served_tokens = _add_texts_in_turn(steps, answer.choices, deltas, served_tokens)
     for index, choice in enumerate(answer.choices):
         for number, call in enumerate(choice.calls):
-            served = _add_call(steps, index, number, call, served)
+            served_tokens = _add_call(steps, index, number, call, served_tokens)
     return steps
 
 
-def _limit(max_tokens: int | None) -> int:
+def _max_tokens_or_unlimited(max_tokens: int | None) -> int:
     return 2**31 if max_tokens is None else max_tokens
 
 
-def _choice(asked: Asked, controls: Controls, index: int, budget: int) -> Choice:
-    seed = (asked.seed + index) % SEED_RANGE
-    calls = _calls(asked, controls, seed)
+def _choice(request: NeutralRequest, controls: Controls, index: int, budget: int) -> Choice:
+    seed = (request.seed + index) % SEED_RANGE
+    calls = _calls(request, controls, seed)
     if calls:
-        return _finished(_choice_of_calls(calls, budget), controls)
-    return _finished(_choice_of_text(asked, controls, seed, budget), controls)
+        return _with_finish_control(_choice_of_calls(calls, budget), controls)
+    return _with_finish_control(_choice_of_text(request, controls, seed, budget), controls)
 
 
-def _finished(choice: Choice, controls: Controls) -> Choice:
+def _with_finish_control(choice: Choice, controls: Controls) -> Choice:
     if controls.finish is None:
         return choice
     return Choice(choice.text, choice.calls, controls.finish, choice.stop_sequence)
 
 
-def _calls(asked: Asked, controls: Controls, seed: int) -> list[ToolCall]:
-    tools = asked.tools.callable
+def _calls(request: NeutralRequest, controls: Controls, seed: int) -> list[ToolCall]:
+    tools = request.tools.callable
     wanted = controls.tool_calls
     if wanted is None:
         # Two tools and leave to call both at once: a caller should meet parallel calls without asking for them.
-        wanted = min(2, len(tools)) if asked.tools.mode == ToolMode.REQUIRED else 0
-    if not asked.tools.parallel:
+        wanted = min(2, len(tools)) if request.tools.mode == ToolMode.REQUIRED else 0
+    if not request.tools.parallel:
         wanted = min(wanted, 1)
     return [_call(tools[number % len(tools)], seed + number) for number in range(wanted if tools else 0)]
 
@@ -152,35 +152,35 @@ def _calls(asked: Asked, controls: Controls, seed: int) -> list[ToolCall]:
 def _call(tool: Tool, seed: int) -> ToolCall:
     if tool.is_custom:
         return ToolCall(tool.name, NAMES[seed % len(NAMES)], is_custom=True)
-    value = value_for(tool.schema or {"type": "object"}, seed)
-    return ToolCall(tool.name, compact(value if isinstance(value, dict) else {}))
+    value = sample_value(tool.schema or {"type": "object"}, seed)
+    return ToolCall(tool.name, to_compact_json(value if isinstance(value, dict) else {}))
 
 
 def _choice_of_calls(calls: list[ToolCall], budget: int) -> Choice:
     """The calls that fit into the budget: half a call would be of no use to anyone."""
-    kept: list[ToolCall] = []
+    accepted: list[ToolCall] = []
     for call in calls:
         budget -= call.tokens
         if budget < 0:
-            return Choice("", tuple(kept), Finish.LENGTH)
-        kept.append(call)
-    return Choice("", tuple(kept), Finish.TOOL_CALLS)
+            return Choice("", tuple(accepted), FinishReason.LENGTH)
+        accepted.append(call)
+    return Choice("", tuple(accepted), FinishReason.TOOL_CALLS)
 
 
-def _choice_of_text(asked: Asked, controls: Controls, seed: int, budget: int) -> Choice:
-    text = _full_text(asked, controls, seed)
-    text, stopped_by = _until_stop(text, asked.stop)
+def _choice_of_text(request: NeutralRequest, controls: Controls, seed: int, budget: int) -> Choice:
+    text = _full_text(request, controls, seed)
+    text, stopped_by = _truncate_at_stop(text, request.stop)
     if tokens_of(text) > budget:
-        return Choice(cut_to_tokens(text, budget), (), Finish.LENGTH)
-    return Choice(text, (), Finish.STOP_SEQUENCE if stopped_by else Finish.STOP, stopped_by)
+        return Choice(cut_to_tokens(text, budget), (), FinishReason.LENGTH)
+    return Choice(text, (), FinishReason.STOP_SEQUENCE if stopped_by else FinishReason.STOP, stopped_by)
 
 
-def _full_text(asked: Asked, controls: Controls, seed: int) -> str:
-    if asked.schema is not None:
-        return compact(value_for(asked.schema, seed))
+def _full_text(request: NeutralRequest, controls: Controls, seed: int) -> str:
+    if request.schema is not None:
+        return to_compact_json(sample_value(request.schema, seed))
     if controls.tokens is not None:
-        return _exact_text(seed, asked.topic, controls.tokens)
-    return answer_text(seed, asked.topic)
+        return _exact_text(seed, request.topic, controls.tokens)
+    return answer_text(seed, request.topic)
 
 
 def _exact_text(seed: int, topic: str, tokens: int) -> str:
@@ -189,11 +189,11 @@ def _exact_text(seed: int, topic: str, tokens: int) -> str:
         return ""
     size = tokens * BYTES_PER_TOKEN
     text = longer_text(seed, topic, size)
-    # One byte is kept for the full stop, so a whole character less may have to go.
+    # One byte is reserved for the full stop, so a whole character less may have to go.
     return text.encode()[: size - 1].decode(errors="ignore") + "."
 
 
-def _until_stop(text: str, stop: tuple[str, ...]) -> tuple[str, str | None]:
+def _truncate_at_stop(text: str, stop: tuple[str, ...]) -> tuple[str, str | None]:
     found = [(text.index(word), word) for word in stop if word in text]
     if not found:
         return text, None
@@ -204,35 +204,37 @@ def _until_stop(text: str, stop: tuple[str, ...]) -> tuple[str, str | None]:
 def _pieces(text: str, deltas: int | None) -> list[str]:
     if not text:
         return []
-    return words_of(text) if deltas is None else equal_parts(text, deltas)
+    return split_words(text) if deltas is None else equal_parts(text, deltas)
 
 
-def _add_text(steps: list[Step], kind: StepKind, choice: int, pieces: list[str], served: int) -> int:
+def _add_text(steps: list[AnswerStep], kind: StepKind, choice: int, pieces: list[str], served_tokens: int) -> int:
     size = 0
     for piece in pieces:
         size += len(piece.encode())
-        steps.append(Step(kind, choice, 0, piece, served + tokens_of_bytes(size)))
-    return served + tokens_of_bytes(size)
+        steps.append(AnswerStep(kind, choice, 0, piece, served_tokens + tokens_of_bytes(size)))
+    return served_tokens + tokens_of_bytes(size)
 
 
-def _add_texts_in_turn(steps: list[Step], choices: tuple[Choice, ...], deltas: int | None, served: int) -> int:
+def _add_texts_in_turn(
+    steps: list[AnswerStep], choices: tuple[Choice, ...], deltas: int | None, served_tokens: int
+) -> int:
     pieces = [_pieces(choice.text, deltas) for choice in choices]
     sizes = [0] * len(choices)
     for turn in range(max(map(len, pieces))):
         for index, own in enumerate(pieces):
             if turn < len(own):
                 sizes[index] += len(own[turn].encode())
-                now = served + sum(map(tokens_of_bytes, sizes))
-                steps.append(Step(StepKind.TEXT, index, 0, own[turn], now))
-    return served + sum(map(tokens_of_bytes, sizes))
+                now = served_tokens + sum(map(tokens_of_bytes, sizes))
+                steps.append(AnswerStep(StepKind.TEXT, index, 0, own[turn], now))
+    return served_tokens + sum(map(tokens_of_bytes, sizes))
 
 
-def _add_call(steps: list[Step], choice: int, number: int, call: ToolCall, served: int) -> int:
-    served += tokens_of(call.name)
-    steps.append(Step(StepKind.CALL, choice, number, call.name, served))
+def _add_call(steps: list[AnswerStep], choice: int, number: int, call: ToolCall, served_tokens: int) -> int:
+    served_tokens += tokens_of(call.name)
+    steps.append(AnswerStep(StepKind.CALL, choice, number, call.name, served_tokens))
     size = 0
     for start in range(0, len(call.arguments), ARGUMENTS_PIECE):
         piece = call.arguments[start : start + ARGUMENTS_PIECE]
         size += len(piece.encode())
-        steps.append(Step(StepKind.ARGUMENTS, choice, number, piece, served + tokens_of_bytes(size)))
-    return served + tokens_of_bytes(size)
+        steps.append(AnswerStep(StepKind.ARGUMENTS, choice, number, piece, served_tokens + tokens_of_bytes(size)))
+    return served_tokens + tokens_of_bytes(size)

@@ -13,42 +13,42 @@ LINGER_ZERO = struct.pack("ii", 1, 0)
 class Connection:
     """One client's connection; it tells whether the client is still there."""
 
-    __slots__ = ("_gone", "_transport", "_waiting")
+    __slots__ = ("_is_lost", "_transport", "_waiter")
 
     def __init__(self, transport: asyncio.Transport) -> None:
         self._transport = transport
-        self._waiting: asyncio.Future[None] | None = None
-        self._gone = False
+        self._waiter: asyncio.Future[None] | None = None
+        self._is_lost = False
 
-    def drop(self) -> None:
-        self._gone = True
+    def mark_lost(self) -> None:
+        self._is_lost = True
         self._wake()
 
     @property
-    def lost(self) -> bool:
+    def is_lost(self) -> bool:
         """The client has left. The transport knows it a little earlier than the protocol is told."""
-        return self._gone or self._transport.is_closing()
+        return self._is_lost or self._transport.is_closing()
 
     async def pause(self, seconds: float | None) -> bool:
         """Wait, for ever if `seconds` is None. True if the client is still there afterwards."""
-        if self._gone:
+        if self._is_lost:
             return False
         loop = asyncio.get_running_loop()
-        self._waiting = loop.create_future()
+        self._waiter = loop.create_future()
         timer = loop.call_later(seconds, self._wake) if seconds is not None else None
         try:
-            await self._waiting
+            await self._waiter
         finally:
             if timer is not None:
                 timer.cancel()
-        return not self.lost
+        return not self.is_lost
 
     def write(self, data: bytes) -> None:
         self._transport.write(data)
 
     async def flush(self) -> None:
         """Let the event loop hand what was written to the kernel, or the client leave before it took it."""
-        while not self._gone:
+        while not self._is_lost:
             await asyncio.sleep(0)
             if self._transport.get_write_buffer_size() == 0:
                 return
@@ -57,23 +57,23 @@ class Connection:
     async def close(self) -> None:
         """End with FIN: everything written arrives, and then nothing more."""
         self._transport.close()
-        await self.end()
+        await self.wait_closed()
 
-    async def end(self) -> None:
+    async def wait_closed(self) -> None:
         """Wait until uvicorn knows too that it is over; an application which returns before is told off in the log."""
         await self.pause(None)
 
     async def reset(self) -> None:
         """End with RST, as a crashed process or a hasty proxy does."""
-        if not self.lost:
+        if not self.is_lost:
             raw: socket.socket = self._transport.get_extra_info("socket")
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_ZERO)
             self._transport.abort()
-        await self.end()
+        await self.wait_closed()
 
     def _wake(self) -> None:
-        if self._waiting is not None and not self._waiting.done():
-            self._waiting.set_result(None)
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
 
 class SimulatorProtocol(HttpToolsProtocol):
@@ -87,7 +87,7 @@ class SimulatorProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
-        self.connection.drop()
+        self.connection.mark_lost()
 
     def on_message_begin(self) -> None:
         super().on_message_begin()

@@ -9,27 +9,27 @@ from typing import Any
 
 import msgspec
 
-from simulator.calls import Call, hash_of_key
-from simulator.controls import about_controls
-from simulator.faults import to_fault
-from simulator.journal import Entry, Journal
-from simulator.provider import Provider
+from simulator.calls import Call, hash_api_key
+from simulator.controls import describe_controls
+from simulator.faults import parse_fault
+from simulator.journal import Journal, JournalEntry
+from simulator.provider import SimulatedProvider
 
 JSON = b"application/json"
 HTML = b"text/html; charset=utf-8"
 PAGE = Template(Path(__file__).with_name("page.html").read_text())
 #: How many calls the page shows.
-SHOWN = 20
+CALLS_SHOWN = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class ConsolePage:
     body: bytes
     status: int = 200
     content_type: bytes = JSON
 
 
-class ScriptIn(msgspec.Struct, forbid_unknown_fields=True):
+class ScriptRequest(msgspec.Struct, forbid_unknown_fields=True):
     """The outcomes of the next calls for this model, with this key, or both."""
 
     outcomes: list[str]
@@ -41,10 +41,10 @@ def is_console(path: str) -> bool:
     return path == "/" or path.startswith("/__sim") or path == "/favicon.ico"
 
 
-def show(call: Call, provider: Provider) -> Page:
+def render(call: Call, provider: SimulatedProvider) -> ConsolePage:
     match call.method, call.path.rstrip("/"):
         case "GET", "":
-            return Page(_front_page(call, provider).encode(), content_type=HTML)
+            return ConsolePage(_front_page(call, provider).encode(), content_type=HTML)
         case "GET", "/__sim/health":
             return _json({"status": "ok"})
         case "GET", "/__sim/journal":
@@ -55,7 +55,7 @@ def show(call: Call, provider: Provider) -> Page:
         case "GET", "/__sim/script":
             return _json({"scripts": provider.scripts.to_json()})
         case "PUT", "/__sim/script":
-            return _program(call, provider)
+            return _put_script(call, provider)
         case "DELETE", "/__sim/script":
             provider.scripts.clear()
             provider.limits.clear()
@@ -64,7 +64,7 @@ def show(call: Call, provider: Provider) -> Page:
             return _json({"error": f"There is no {call.method} {call.path} here."}, 404)
 
 
-def _journal(call: Call, journal: Journal) -> Page:
+def _journal(call: Call, journal: Journal) -> ConsolePage:
     query = call.query
     for name in ("after", "limit"):
         if name in query and not query[name].isdecimal():
@@ -78,36 +78,36 @@ def _journal(call: Call, journal: Journal) -> Page:
     return _json({"entries": entries, "dropped": journal.dropped})
 
 
-def _program(call: Call, provider: Provider) -> Page:
+def _put_script(call: Call, provider: SimulatedProvider) -> ConsolePage:
     try:
-        wanted = msgspec.json.decode(call.body, type=ScriptIn)
-        outcomes = tuple(to_fault(word) for word in wanted.outcomes)
+        wanted = msgspec.json.decode(call.body, type=ScriptRequest)
+        outcomes = tuple(parse_fault(word) for word in wanted.outcomes)
     except (ValueError, RecursionError) as error:
         return _json({"error": str(error)}, 400)
     if not wanted.model and not wanted.key:
-        return _json({"error": "Say which calls are meant: give a model, a key, or both."}, 400)
+        return _json({"error": "Give a model, a key, or both."}, 400)
     model = wanted.model.partition("@")[0] if wanted.model else None
-    key_hash = hash_of_key(wanted.key.encode()) if wanted.key else None
-    provider.scripts.program(model, key_hash, outcomes)
+    key_hash = hash_api_key(wanted.key.encode()) if wanted.key else None
+    provider.scripts.replace(model, key_hash, outcomes)
     return _json({"scripts": provider.scripts.to_json()})
 
 
-def _json(value: Any, status: int = 200) -> Page:
-    return Page(msgspec.json.encode(value), status)
+def _json(value: Any, status: int = 200) -> ConsolePage:
+    return ConsolePage(msgspec.json.encode(value), status)
 
 
-def _front_page(call: Call, provider: Provider) -> str:
+def _front_page(call: Call, provider: SimulatedProvider) -> str:
     controls = "".join(
         f"<tr><td><code>{escape(name)}</code></td><td>{escape(text)}</td></tr>"
-        for name, text in about_controls().items()
+        for name, text in describe_controls().items()
     )
-    calls = "".join(map(_row, reversed(provider.journal.entries(limit=SHOWN))))
+    calls = "".join(map(_row, reversed(provider.journal.entries(limit=CALLS_SHOWN))))
     origin = f"http://{call.header(b'host') or 'localhost'}"
     nothing = '<tr><td colspan="8">None yet.</td></tr>'
     return PAGE.substitute(origin=escape(origin), controls=controls, calls=calls or nothing)
 
 
-def _row(entry: Entry) -> str:
+def _row(entry: JournalEntry) -> str:
     took = "" if entry.finished_at is None else f"{(entry.finished_at - entry.started_at) * 1000:.0f} ms"
     cells = (
         entry.seq,

@@ -22,8 +22,8 @@ from typing import Annotated, Any, Literal, get_type_hints
 import msgspec
 from msgspec import Meta
 
-from simulator.errors import Refusal
-from simulator.faults import Break, Ending, Fault, Html502, Refuse, to_faults
+from simulator.errors import ApiError
+from simulator.faults import BreakKind, BrokenResponse, ErrorStatus, Fault, HtmlErrorPage, parse_faults
 
 PREFIX = b"x-sim-"
 MEGABYTE = 1024 * 1024
@@ -33,109 +33,115 @@ Percent = Annotated[int, Meta(ge=0, le=100)]
 Milliseconds = Annotated[float, Meta(ge=0)]
 
 
-def about(text: str) -> Meta:
+def described(text: str) -> Meta:
     return Meta(description=text)
 
 
 class Controls(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Every control with its meaning; the defaults answer at once and well."""
 
-    ttft_ms: Annotated[Milliseconds, about("wait this long before the answer")] = 0
-    early_headers: Annotated[bool, about("send a stream's headers before that wait, not after it")] = False
-    inter_token_ms: Annotated[Milliseconds, about("wait this long before every delta but the first")] = 0
+    ttft_ms: Annotated[Milliseconds, described("wait this long before the answer")] = 0
+    early_headers: Annotated[bool, described("send a stream's headers before that wait, not after it")] = False
+    inter_token_ms: Annotated[Milliseconds, described("wait this long before every delta but the first")] = 0
     profile: Annotated[
         Literal["litellm", "onthe"] | None,
-        about("a pace: litellm = 31 events, the first after 10 ms, 1 ms apart; onthe = 64 deltas, 20 ms apart"),
+        described("a pace: litellm = 31 events, the first after 10 ms, 1 ms apart; onthe = 64 deltas, 20 ms apart"),
     ] = None
 
     tokens: Annotated[
-        Count | None, about("the answer's text has exactly so many tokens (unless the request asks for fewer)")
+        Count | None, described("the answer's text has exactly so many tokens (unless the request asks for fewer)")
     ] = None
-    deltas: Annotated[Annotated[int, Meta(ge=1)] | None, about("stream the text in so many deltas")] = None
+    deltas: Annotated[Annotated[int, Meta(ge=1)] | None, described("stream the text in so many deltas")] = None
     events: Annotated[
-        Annotated[int, Meta(ge=1)] | None, about("stream so many events in all, if a text alone is answered")
+        Annotated[int, Meta(ge=1)] | None, described("stream so many events in all, if a text alone is answered")
     ] = None
-    tool_calls: Annotated[Count | None, about("answer with so many tool calls, when tools are offered")] = None
-    reasoning_tokens: Annotated[Count, about("the answer cost so many more output tokens of reasoning")] = 0
-    cached_tokens: Annotated[Count, about("so many of the prompt's tokens were read from the cache")] = 0
-    cache_write_tokens: Annotated[Count, about("so many of the prompt's tokens were written to the cache")] = 0
-    finish: Annotated[str | None, about("finish for this reason, e.g. content_filter or refusal")] = None
-    context: Annotated[Annotated[int, Meta(ge=1)] | None, about("the model's context window, in tokens")] = None
-    stable_ids: Annotated[bool, about("ids and times depend on the request alone: the same body, the same bytes")] = (
-        False
-    )
+    tool_calls: Annotated[Count | None, described("answer with so many tool calls, when tools are offered")] = None
+    reasoning_tokens: Annotated[Count, described("the answer cost so many more output tokens of reasoning")] = 0
+    cached_tokens: Annotated[Count, described("so many of the prompt's tokens were read from the cache")] = 0
+    cache_write_tokens: Annotated[Count, described("so many of the prompt's tokens were written to the cache")] = 0
+    finish: Annotated[str | None, described("finish for this reason, e.g. content_filter or refusal")] = None
+    context: Annotated[Annotated[int, Meta(ge=1)] | None, described("the model's context window, in tokens")] = None
+    stable_ids: Annotated[
+        bool, described("ids and times depend on the request alone: the same body, the same bytes")
+    ] = False
 
-    status: Annotated[Annotated[int, Meta(ge=300, le=599)] | None, about("answer with this error status")] = None
-    error_code: Annotated[str | None, about("the error's code (details.error_code or type for Anthropic)")] = None
-    error_message: Annotated[str | None, about("the error's message")] = None
-    retry_after: Annotated[Annotated[float, Meta(ge=0)] | None, about("Retry-After of an error, in seconds")] = None
-    html_502: Annotated[bool, about("answer 502 with a proxy's HTML page")] = False
-    cut_after_n: Annotated[Count | None, about("end the connection after so many deltas; 0 = before any byte")] = None
-    cut_after_events: Annotated[
-        Count | None, about("end a stream's connection after so many events, be they deltas or not")
-    ] = None
-    cut: Annotated[Literal["fin", "rst"], about("how to end it: an orderly FIN or a reset")] = "fin"
-    stall_after_n: Annotated[Count | None, about("fall silent after so many deltas; 0 = before any byte")] = None
-    stall_ms: Annotated[Milliseconds | None, about("go on after so long a silence; not given = never")] = None
-    error_after_n: Annotated[Count | None, about("an error frame after so many deltas")] = None
-    times: Annotated[Count | None, about("the faults above meet only the first so many attempts of the same body")] = (
+    status: Annotated[Annotated[int, Meta(ge=300, le=599)] | None, described("answer with this error status")] = None
+    error_code: Annotated[str | None, described("the error's code (details.error_code or type for Anthropic)")] = None
+    error_message: Annotated[str | None, described("the error's message")] = None
+    retry_after: Annotated[Annotated[float, Meta(ge=0)] | None, described("Retry-After of an error, in seconds")] = None
+    html_502: Annotated[bool, described("answer 502 with a proxy's HTML page")] = False
+    cut_after_n: Annotated[Count | None, described("end the connection after so many deltas; 0 = before any byte")] = (
         None
     )
+    cut_after_events: Annotated[
+        Count | None, described("end a stream's connection after so many events, be they deltas or not")
+    ] = None
+    cut: Annotated[Literal["fin", "rst"], described("how to end it: an orderly FIN or a reset")] = "fin"
+    stall_after_n: Annotated[Count | None, described("fall silent after so many deltas; 0 = before any byte")] = None
+    stall_ms: Annotated[Milliseconds | None, described("go on after so long a silence; not given = never")] = None
+    error_after_n: Annotated[Count | None, described("an error frame after so many deltas")] = None
+    times: Annotated[
+        Count | None, described("the faults above meet only the first so many attempts of the same body")
+    ] = None
     outcomes: Annotated[
         str | None,
-        about("what happens to the next calls of this key and model, e.g. 429,503:2,cut:3,rst,stall,html_502,ok"),
+        described("what happens to the next calls of this key and model, e.g. 429,503:2,cut:3,rst,stall,html_502,ok"),
     ] = None
-    overload: Annotated[Percent, about("this percentage is overloaded; decided by body and attempt, so repeatable")] = 0
+    overload: Annotated[
+        Percent, described("this percentage is overloaded; decided by body and attempt, so repeatable")
+    ] = 0
     rate_limit: Annotated[
-        Annotated[int, Meta(ge=1)] | None, about("requests a minute for this key and model, with true headers")
+        Annotated[int, Meta(ge=1)] | None, described("requests a minute for this key and model, with true headers")
     ] = None
     token_limit: Annotated[
-        Annotated[int, Meta(ge=1)] | None, about("tokens a minute for this key and model, with true headers")
+        Annotated[int, Meta(ge=1)] | None, described("tokens a minute for this key and model, with true headers")
     ] = None
 
-    drop_usage: Annotated[bool, about("leave usage out")] = False
-    drop_done: Annotated[bool, about("end a stream cleanly, but without its last event ([DONE], message_stop)")] = False
-    split_frames: Annotated[bool, about("break every frame over two TCP writes, inside a character where it can")] = (
+    drop_usage: Annotated[bool, described("leave usage out")] = False
+    drop_done: Annotated[bool, described("end a stream cleanly, but without its last event ([DONE], message_stop)")] = (
         False
     )
-    slow_loris: Annotated[Milliseconds, about("send the response's head byte by byte, so many ms apart")] = 0
-    duplicate_tool_index: Annotated[bool, about("parallel tool calls all carry the index of the first")] = False
-    ping_every: Annotated[Count, about("a ping after every so many deltas")] = 0
-    obfuscation: Annotated[bool, about("an `obfuscation` field in every chunk, as OpenAI sends it")] = False
+    split_frames: Annotated[
+        bool, described("break every frame over two TCP writes, inside a character where it can")
+    ] = False
+    slow_loris: Annotated[Milliseconds, described("send the response's head byte by byte, so many ms apart")] = 0
+    duplicate_tool_index: Annotated[bool, described("parallel tool calls all carry the index of the first")] = False
+    ping_every: Annotated[Count, described("a ping after every so many deltas")] = 0
+    obfuscation: Annotated[bool, described("an `obfuscation` field in every chunk, as OpenAI sends it")] = False
     wrong_content_type: Annotated[
-        str | None, about("this content type instead of the right one (no value: text/plain)")
+        str | None, described("this content type instead of the right one (no value: text/plain)")
     ] = None
-    huge_line: Annotated[Count, about("one line of so many bytes (no value: 1 MB)")] = 0
+    huge_line: Annotated[Count, described("one line of so many bytes (no value: 1 MB)")] = 0
 
     def faults(self) -> tuple[Fault, ...]:
         """The outcome list. ValueError if a word in it is none."""
-        return to_faults(self.outcomes or "")
+        return parse_faults(self.outcomes or "")
 
     def fault(self) -> Fault | None:
-        """The fault asked for directly, if any."""
+        """The fault that a control names directly, if any."""
         if self.status is not None:
-            return Refuse(self.status, self.retry_after)
+            return ErrorStatus(self.status, self.retry_after)
         if self.html_502:
-            return Html502()
+            return HtmlErrorPage()
         if self.cut_after_events is not None:
-            return Break(self._cut, self.cut_after_events, counts_events=True)
+            return BrokenResponse(self._cut, self.cut_after_events, counts_events=True)
         if self.cut_after_n is not None:
-            return Break(self._cut, self.cut_after_n)
+            return BrokenResponse(self._cut, self.cut_after_n)
         if self.stall_after_n is not None:
-            return Break(Ending.STALL, self.stall_after_n)
+            return BrokenResponse(BreakKind.STALL, self.stall_after_n)
         if self.error_after_n is not None:
-            return Break(Ending.ERROR, self.error_after_n)
+            return BrokenResponse(BreakKind.ERROR, self.error_after_n)
         return None
 
     @property
-    def _cut(self) -> Ending:
-        return Ending.RST if self.cut == "rst" else Ending.CUT
+    def _cut(self) -> BreakKind:
+        return BreakKind.RST if self.cut == "rst" else BreakKind.CUT
 
 
 DEFAULTS = Controls()
 
 #: What a control without a value means, where that is not simply "true".
-SWITCHED_ON = {"wrong_content_type": "text/plain; charset=utf-8", "huge_line": str(MEGABYTE)}
+IMPLIED_VALUES = {"wrong_content_type": "text/plain; charset=utf-8", "huge_line": str(MEGABYTE)}
 
 PROFILES: dict[str, dict[str, str]] = {
     "litellm": {"ttft_ms": "10", "inter_token_ms": "1", "events": "31", "tokens": "64"},
@@ -145,48 +151,48 @@ PROFILES: dict[str, dict[str, str]] = {
 
 def controls_for(model: str, headers: Iterable[tuple[bytes, bytes]]) -> tuple[str, Controls]:
     """The model's own name, and the controls its name and the headers ask for. Refusal if they make no sense."""
-    asked = tuple((name, value) for name, value in headers if name.startswith(PREFIX))
-    if not asked and "@" not in model:
+    settings = tuple((name, value) for name, value in headers if name.startswith(PREFIX))
+    if not settings and "@" not in model:
         return model, DEFAULTS
-    return _read(model, asked)
+    return _parse_controls(model, settings)
 
 
-def about_controls() -> dict[str, str]:
+def describe_controls() -> dict[str, str]:
     """The name of every control and what it does."""
     hints = get_type_hints(Controls, include_extras=True)
     return {name: _description(hints[name]) for name in Controls.__struct_fields__}
 
 
 @lru_cache(maxsize=1024)
-def _read(model: str, headers: tuple[tuple[bytes, bytes], ...]) -> tuple[str, Controls]:
+def _parse_controls(model: str, headers: tuple[tuple[bytes, bytes], ...]) -> tuple[str, Controls]:
     name, _, suffix = model.partition("@")
-    asked = _from_suffix(suffix) | _from_headers(headers)
+    settings = _from_suffix(suffix) | _from_headers(headers)
     try:
-        controls = msgspec.convert(_with_profile(asked), Controls, strict=False)
+        controls = msgspec.convert(_with_profile(settings), Controls, strict=False)
         controls.faults()
     except ValueError as error:  # msgspec.ValidationError is one
-        raise Refusal(400, f"Simulator control: {error}", code="invalid_control") from error
+        raise ApiError(400, f"Simulator control: {error}", code="invalid_control") from error
     return name, controls
 
 
 def _from_suffix(suffix: str) -> dict[str, str]:
     pairs = (pair.partition("=") for pair in suffix.split(",") if pair.strip())
-    return dict(_setting(name, value) for name, _, value in pairs)
+    return dict(_name_and_value(name, value) for name, _, value in pairs)
 
 
 def _from_headers(headers: tuple[tuple[bytes, bytes], ...]) -> dict[str, str]:
     return dict(
-        _setting(name.removeprefix(PREFIX).decode("latin-1"), value.decode("latin-1")) for name, value in headers
+        _name_and_value(name.removeprefix(PREFIX).decode("latin-1"), value.decode("latin-1")) for name, value in headers
     )
 
 
-def _setting(name: str, value: str) -> tuple[str, str]:
+def _name_and_value(name: str, value: str) -> tuple[str, str]:
     name = name.strip().lower().replace("-", "_")
-    return name, value.strip() or SWITCHED_ON.get(name, "true")
+    return name, value.strip() or IMPLIED_VALUES.get(name, "true")
 
 
-def _with_profile(asked: Mapping[str, str]) -> dict[str, str]:
-    return {**PROFILES.get(asked.get("profile", ""), {}), **asked}
+def _with_profile(settings: Mapping[str, str]) -> dict[str, str]:
+    return {**PROFILES.get(settings.get("profile", ""), {}), **settings}
 
 
 def _description(hint: Any) -> str:

@@ -1,4 +1,4 @@
-"""Decoding a request body into its struct, and saying what is wrong with it in the provider's words."""
+"""Decoding a request body into its struct, and explaining validation errors in the provider's words."""
 
 import re
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from simulator.errors import Refusal
+from simulator.errors import ApiError
 
 Body = TypeVar("Body", bound=msgspec.Struct)
 
@@ -17,7 +17,7 @@ MISSING_FIELD = re.compile(r"Object missing required field `(.+?)`")
 WHERE = re.compile(r" - at `(.+)`$")
 
 
-class Wrong(StrEnum):
+class ProblemKind(StrEnum):
     SYNTAX = "syntax"
     UNKNOWN = "unknown"
     MISSING = "missing"
@@ -25,25 +25,25 @@ class Wrong(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
-    """What is wrong with a body, where (`messages[0].role`), and why. The value itself is never repeated."""
+class DecodeProblem:
+    """The kind of problem, its path (`messages[0].role`) and its reason. The value itself is never repeated."""
 
-    wrong: Wrong
-    where: str
-    why: str
+    kind: ProblemKind
+    path: str
+    reason: str
 
 
-class Peek(msgspec.Struct):
+class PeekedFields(msgspec.Struct):
     """The two fields every request is journaled with."""
 
     model: Any = None
     stream: Any = None
 
 
-_peek = msgspec.json.Decoder(Peek)
+_peek = msgspec.json.Decoder(PeekedFields)
 
 
-def peek(body: bytes) -> tuple[str, bool]:
+def peek_model_and_stream(body: bytes) -> tuple[str, bool]:
     """The model and the stream flag, as far as the body can be read at all."""
     try:
         found = _peek.decode(body)
@@ -52,7 +52,7 @@ def peek(body: bytes) -> tuple[str, bool]:
     return (found.model if isinstance(found.model, str) else ""), found.stream is True
 
 
-def decoder_for(kind: type[Body], to_refusal: Callable[[Problem], Refusal]) -> Callable[[bytes], Body]:
+def decoder_for(kind: type[Body], to_api_error: Callable[[DecodeProblem], ApiError]) -> Callable[[bytes], Body]:
     """A decoder that raises nothing but Refusal."""
     decoder = msgspec.json.Decoder(kind)
 
@@ -60,55 +60,55 @@ def decoder_for(kind: type[Body], to_refusal: Callable[[Problem], Refusal]) -> C
         try:
             return decoder.decode(body)
         except msgspec.ValidationError as error:
-            raise to_refusal(_problem_in(str(error))) from error
+            raise to_api_error(_problem_in(str(error))) from error
         except (ValueError, RecursionError) as error:
-            raise to_refusal(Problem(Wrong.SYNTAX, "", str(error))) from error
+            raise to_api_error(DecodeProblem(ProblemKind.SYNTAX, "", str(error))) from error
 
     return decode
 
 
-def openai_refusal(problem: Problem) -> Refusal:
-    where = problem.where or "body"
-    match problem.wrong:
-        case Wrong.SYNTAX:
-            return Refusal(
+def to_openai_error(problem: DecodeProblem) -> ApiError:
+    path = problem.path or "body"
+    match problem.kind:
+        case ProblemKind.SYNTAX:
+            return ApiError(
                 400,
                 "We could not parse the JSON body of your request. (HINT: This likely means you aren't using your HTTP "
                 "library correctly. The API expects a JSON payload, but what was sent was not valid JSON.)",
             )
-        case Wrong.UNKNOWN:
-            return Refusal(400, f"Unrecognized request argument supplied: {where}")
-        case Wrong.MISSING:
-            message = f"Missing required parameter: '{where}'."
-            return Refusal(400, message, code="missing_required_parameter", param=where)
-        case Wrong.INVALID:
-            return Refusal(400, f"Invalid value for '{where}': {problem.why}.", code="invalid_value", param=where)
+        case ProblemKind.UNKNOWN:
+            return ApiError(400, f"Unrecognized request argument supplied: {path}")
+        case ProblemKind.MISSING:
+            message = f"Missing required parameter: '{path}'."
+            return ApiError(400, message, code="missing_required_parameter", param=path)
+        case ProblemKind.INVALID:
+            return ApiError(400, f"Invalid value for '{path}': {problem.reason}.", code="invalid_value", param=path)
 
 
-def anthropic_refusal(problem: Problem) -> Refusal:
+def to_anthropic_error(problem: DecodeProblem) -> ApiError:
     # `messages[0].role` is written `messages.0.role`.
-    where = problem.where.replace("[", ".").replace("]", "") or "body"
-    match problem.wrong:
-        case Wrong.SYNTAX:
-            return Refusal(400, "The request body is not valid JSON.")
-        case Wrong.UNKNOWN:
-            return Refusal(400, f"{where}: Extra inputs are not permitted")
-        case Wrong.MISSING:
-            return Refusal(400, f"{where}: Field required")
-        case Wrong.INVALID:
-            return Refusal(400, f"{where}: {problem.why}")
+    path = problem.path.replace("[", ".").replace("]", "") or "body"
+    match problem.kind:
+        case ProblemKind.SYNTAX:
+            return ApiError(400, "The request body is not valid JSON.")
+        case ProblemKind.UNKNOWN:
+            return ApiError(400, f"{path}: Extra inputs are not permitted")
+        case ProblemKind.MISSING:
+            return ApiError(400, f"{path}: Field required")
+        case ProblemKind.INVALID:
+            return ApiError(400, f"{path}: {problem.reason}")
 
 
-def _problem_in(said: str) -> Problem:
+def _problem_in(said: str) -> DecodeProblem:
     """Read msgspec's message, e.g. "Expected `str`, got `int` - at `$.model`"."""
     found = WHERE.search(said)
     parent = found[1].removeprefix("$").removeprefix(".") if found else ""
-    why = WHERE.sub("", said)
+    reason = WHERE.sub("", said)
     if unknown := UNKNOWN_FIELD.search(said):
-        return Problem(Wrong.UNKNOWN, _join(parent, unknown[1]), why)
+        return DecodeProblem(ProblemKind.UNKNOWN, _join(parent, unknown[1]), reason)
     if missing := MISSING_FIELD.search(said):
-        return Problem(Wrong.MISSING, _join(parent, missing[1]), why)
-    return Problem(Wrong.INVALID, parent, why)
+        return DecodeProblem(ProblemKind.MISSING, _join(parent, missing[1]), reason)
+    return DecodeProblem(ProblemKind.INVALID, parent, reason)
 
 
 def _join(parent: str, name: str) -> str:

@@ -15,17 +15,17 @@ from msgspec import Meta, Struct
 
 from simulator.catalogue import model_for
 from simulator.compose import Usage
-from simulator.decode import decoder_for, openai_refusal
-from simulator.errors import Refusal
+from simulator.decode import decoder_for, to_openai_error
+from simulator.errors import ApiError
 from simulator.tokens import tokens_of
 
 DEFAULT_DIMENSIONS = 1536
-MOST_INPUTS = 2048
-MOST_TOKENS_EACH = 8192
-MOST_TOKENS = 300_000
+MAX_INPUTS = 2048
+MAX_TOKENS_PER_INPUT = 8192
+MAX_TOKENS = 300_000
 
 #: How many places of the vector one word moves.
-PLACES_PER_WORD = 16
+DIMENSIONS_PER_WORD = 16
 #: Against a noise of at most 4,096 a place, which makes every text different: words must outweigh it.
 WORD_WEIGHT = 40_000
 WORD = re.compile(r"\w+")
@@ -44,23 +44,23 @@ class EmbeddingsRequest(Struct, forbid_unknown_fields=True):
     user: Any = None
 
 
-decode = decoder_for(EmbeddingsRequest, openai_refusal)
+decode = decoder_for(EmbeddingsRequest, to_openai_error)
 encode = msgspec.json.Encoder().encode
 
 
-def embeddings(body: bytes, model: str, *, drop_usage: bool = False) -> tuple[bytes, Usage]:
+def create_embeddings(body: bytes, model: str, *, drop_usage: bool = False) -> tuple[bytes, Usage]:
     """The body of the answer, and what it costs. Refusal if OpenAI would not take the request."""
     request = decode(body)
     if not model:
-        raise Refusal(400, "you must provide a model parameter")
+        raise ApiError(400, "you must provide a model parameter")
     inputs = inputs_of(request.input)
-    tokens = refuse_inputs(inputs)
+    tokens = check_inputs(inputs)
     dimensions = dimensions_for(model, request.dimensions)
     vectors = [vector_of(model, _as_text(given), dimensions) for given in inputs]
     answer: dict[str, Any] = {
         "object": "list",
         "data": [
-            {"object": "embedding", "index": index, "embedding": _encoded(vector, request.encoding_format)}
+            {"object": "embedding", "index": index, "embedding": _encode_vector(vector, request.encoding_format)}
             for index, vector in enumerate(vectors)
         ],
         "model": model,
@@ -82,37 +82,39 @@ def inputs_of(given: str | list[str | int | list[int]]) -> list[str | list[int]]
     return [item for item in given if not isinstance(item, int)]
 
 
-def refuse_inputs(inputs: list[str | list[int]]) -> int:
+def check_inputs(inputs: list[str | list[int]]) -> int:
     """The number of tokens in all inputs. Refusal if there are too many, or none."""
     if not inputs or not all(inputs):
         raise _bad_input("'$.input' is invalid: it cannot be empty.")
-    if len(inputs) > MOST_INPUTS:
-        raise _bad_input(f"'$.input' is invalid: at most {MOST_INPUTS} entries are allowed.")
+    if len(inputs) > MAX_INPUTS:
+        raise _bad_input(f"'$.input' is invalid: at most {MAX_INPUTS} entries are allowed.")
     counts = [len(given) if isinstance(given, list) else tokens_of(given) for given in inputs]
-    if max(counts) > MOST_TOKENS_EACH:
-        raise Refusal(
+    if max(counts) > MAX_TOKENS_PER_INPUT:
+        raise ApiError(
             400,
-            f"This model's maximum context length is {MOST_TOKENS_EACH} tokens, however you requested "
+            f"This model's maximum context length is {MAX_TOKENS_PER_INPUT} tokens, however you requested "
             f"{max(counts)} tokens. Please reduce your prompt.",
             code="context_length_exceeded",
             param="input",
         )
-    if sum(counts) > MOST_TOKENS:
-        raise _bad_input(f"Requested {sum(counts)} tokens, max {MOST_TOKENS} tokens per request.")
+    if sum(counts) > MAX_TOKENS:
+        raise _bad_input(f"Requested {sum(counts)} tokens, max {MAX_TOKENS} tokens per request.")
     return sum(counts)
 
 
-def dimensions_for(model: str, asked: int | None) -> int:
+def dimensions_for(model: str, requested: int | None) -> int:
     own = model_for(model).dimensions
-    if asked is None:
+    if requested is None:
         return own or DEFAULT_DIMENSIONS
     if own and not model.startswith("text-embedding-3"):
-        raise Refusal(400, "This model does not support specifying dimensions.", param="dimensions")
-    if own and asked > own:
-        raise Refusal(
-            400, f"Invalid value for 'dimensions' = {asked}. Must be less than or equal to {own}.", param="dimensions"
+        raise ApiError(400, "This model does not support specifying dimensions.", param="dimensions")
+    if own and requested > own:
+        raise ApiError(
+            400,
+            f"Invalid value for 'dimensions' = {requested}. Must be less than or equal to {own}.",
+            param="dimensions",
         )
-    return asked
+    return requested
 
 
 @lru_cache(maxsize=512)
@@ -121,14 +123,14 @@ def vector_of(model: str, text: str, dimensions: int) -> Vector:
     noise = array("h", shake_128(f"{model}\n{text}".encode(errors="replace")).digest(2 * dimensions))
     raw: list[float] = [number >> 3 for number in noise]
     for word in WORD.findall(text.lower()):
-        for place in range(PLACES_PER_WORD):
+        for place in range(DIMENSIONS_PER_WORD):
             number = crc32(f"{word} {place}".encode())
             raw[(number >> 1) % dimensions] += WORD_WEIGHT if number & 1 else -WORD_WEIGHT
     length = math.sqrt(sum(number * number for number in raw)) or 1.0
     return array("f", [number / length for number in raw])
 
 
-def _encoded(vector: Vector, encoding: str) -> list[float] | str:
+def _encode_vector(vector: Vector, encoding: str) -> list[float] | str:
     if encoding == "float":
         return vector.tolist()
     if byteorder == "big":
@@ -141,5 +143,5 @@ def _as_text(given: str | list[int]) -> str:
     return given if isinstance(given, str) else " ".join(map(str, given))
 
 
-def _bad_input(message: str) -> Refusal:
-    return Refusal(400, message, param="input")
+def _bad_input(message: str) -> ApiError:
+    return ApiError(400, message, param="input")

@@ -1,4 +1,4 @@
-"""What may go wrong with one answer, how it is written down, and whose turn it is.
+"""Faults of one response, and how an outcome list spells them.
 
 ok             nothing
 503, 429:2     any status from 300 to 599; after the colon, seconds for Retry-After
@@ -15,7 +15,7 @@ from enum import StrEnum
 from typing import TypeAlias
 
 
-class Ending(StrEnum):
+class BreakKind(StrEnum):
     CUT = "cut"
     RST = "rst"
     STALL = "stall"
@@ -23,12 +23,12 @@ class Ending(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Fine:
+class NoFault:
     """No fault: the answer goes out whole."""
 
 
 @dataclass(frozen=True, slots=True)
-class Refuse:
+class ErrorStatus:
     """An error status instead of an answer."""
 
     status: int
@@ -36,51 +36,51 @@ class Refuse:
 
 
 @dataclass(frozen=True, slots=True)
-class Html502:
+class HtmlErrorPage:
     """A proxy's error page instead of an answer."""
 
 
 @dataclass(frozen=True, slots=True)
-class Break:
+class BrokenResponse:
     """The answer goes wrong half-way."""
 
-    how: Ending
+    kind: BreakKind
     #: Deltas sent before it happens; None is half of them.
     after: int | None = None
     #: `after` counts events of any kind instead.
     counts_events: bool = False
 
 
-Fault: TypeAlias = Fine | Refuse | Html502 | Break
+Fault: TypeAlias = NoFault | ErrorStatus | HtmlErrorPage | BrokenResponse
 
-FINE = Fine()
+NO_FAULT = NoFault()
 
 
-def to_fault(word: str) -> Fault:
+def parse_fault(word: str) -> Fault:
     """Read one word of an outcome list. ValueError if it is none."""
     name, _, argument = word.strip().lower().partition(":")
     if name == "ok":
-        return FINE
+        return NO_FAULT
     if name == "html_502":
-        return Html502()
-    if name in set(Ending):
-        return Break(Ending(name), int(argument) if argument else None)
+        return HtmlErrorPage()
+    if name in set(BreakKind):
+        return BrokenResponse(BreakKind(name), int(argument) if argument else None)
     if re.fullmatch(r"[345]\d\d", name):
-        return Refuse(int(name), float(argument) if argument else None)
+        return ErrorStatus(int(name), float(argument) if argument else None)
     raise ValueError(f"{word!r} is no outcome: write ok, a status from 300 to 599, html_502, cut, rst, stall or error.")
 
 
-def to_faults(words: str) -> tuple[Fault, ...]:
-    return tuple(to_fault(word) for word in re.split(r"[,|]", words) if word.strip())
+def parse_faults(words: str) -> tuple[Fault, ...]:
+    return tuple(parse_fault(word) for word in re.split(r"[,|]", words) if word.strip())
 
 
 def to_word(fault: Fault) -> str:
     match fault:
-        case Refuse(status, retry_after):
+        case ErrorStatus(status, retry_after):
             return f"{status}" if retry_after is None else f"{status}:{retry_after:g}"
-        case Html502():
+        case HtmlErrorPage():
             return "html_502"
-        case Break(how, after):
-            return f"{how}" if after is None else f"{how}:{after}"
+        case BrokenResponse(kind, after):
+            return f"{kind}" if after is None else f"{kind}:{after}"
         case _:
             return "ok"

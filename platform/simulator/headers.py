@@ -5,24 +5,28 @@ import time
 from datetime import UTC, datetime, timedelta
 
 from simulator.errors import Dialect
-from simulator.limits import UNLIMITED, Level, Standing
-from simulator.replies import Headers
+from simulator.rate_limits import UNLIMITED, BucketLevel, RateLimitStatus
+from simulator.responses import Headers
 
 ORGANIZATION = b"org-simulator"
 
 
-def response_headers(dialect: Dialect, request_id: str, standing: Standing, started: float) -> Headers:
+def response_headers(dialect: Dialect, request_id: str, rate_limit_status: RateLimitStatus, started: float) -> Headers:
     """The headers of every answer, good or bad. `started` is a reading of `time.perf_counter`."""
     own_id = request_id.encode()
     match dialect:
         case Dialect.ANTHROPIC:
-            return [(b"request-id", own_id), (b"anthropic-organization-id", ORGANIZATION), *_anthropic_limits(standing)]
+            return [
+                (b"request-id", own_id),
+                (b"anthropic-organization-id", ORGANIZATION),
+                *_anthropic_limits(rate_limit_status),
+            ]
         case Dialect.AZURE:
             return [
                 (b"x-request-id", own_id),
                 (b"apim-request-id", own_id),
                 (b"x-ms-region", b"Simulator Central"),
-                *_azure_limits(standing),
+                *_azure_limits(rate_limit_status),
             ]
         case _:
             spent = b"%d" % round((time.perf_counter() - started) * 1000)
@@ -31,7 +35,7 @@ def response_headers(dialect: Dialect, request_id: str, standing: Standing, star
                 (b"openai-organization", ORGANIZATION),
                 (b"openai-processing-ms", spent),
                 (b"openai-version", b"2020-10-01"),
-                *_openai_limits(standing),
+                *_openai_limits(rate_limit_status),
             ]
 
 
@@ -53,7 +57,7 @@ def go_duration(seconds: float) -> str:
     return f"{int(minutes)}m{rest:g}s" if minutes else f"{rest:g}s"
 
 
-def _limit_headers(prefix: str, kind: str, level: Level, reset: str) -> Headers:
+def _limit_headers(prefix: str, kind: str, level: BucketLevel, reset: str) -> Headers:
     return [
         (f"{prefix}-limit-{kind}".encode(), b"%d" % level.limit),
         (f"{prefix}-remaining-{kind}".encode(), b"%d" % level.remaining),
@@ -61,27 +65,33 @@ def _limit_headers(prefix: str, kind: str, level: Level, reset: str) -> Headers:
     ]
 
 
-def _openai_limits(standing: Standing) -> Headers:
-    if standing is UNLIMITED:
+def _openai_limits(rate_limit_status: RateLimitStatus) -> Headers:
+    if rate_limit_status is UNLIMITED:
         return OPENAI_UNLIMITED
     return [
-        *_limit_headers("x-ratelimit", "requests", standing.requests, go_duration(standing.requests.reset)),
-        *_limit_headers("x-ratelimit", "tokens", standing.tokens, go_duration(standing.tokens.reset)),
+        *_limit_headers(
+            "x-ratelimit", "requests", rate_limit_status.requests, go_duration(rate_limit_status.requests.reset)
+        ),
+        *_limit_headers("x-ratelimit", "tokens", rate_limit_status.tokens, go_duration(rate_limit_status.tokens.reset)),
     ]
 
 
-def _azure_limits(standing: Standing) -> Headers:
+def _azure_limits(rate_limit_status: RateLimitStatus) -> Headers:
     return [
-        *_limit_headers("x-ratelimit", "requests", standing.requests, str(math.ceil(standing.requests.reset))),
-        *_limit_headers("x-ratelimit", "tokens", standing.tokens, str(math.ceil(standing.tokens.reset))),
+        *_limit_headers(
+            "x-ratelimit", "requests", rate_limit_status.requests, str(math.ceil(rate_limit_status.requests.reset))
+        ),
+        *_limit_headers(
+            "x-ratelimit", "tokens", rate_limit_status.tokens, str(math.ceil(rate_limit_status.tokens.reset))
+        ),
     ]
 
 
-def _anthropic_limits(standing: Standing) -> Headers:
+def _anthropic_limits(rate_limit_status: RateLimitStatus) -> Headers:
     now = datetime.now(UTC)
     headers: Headers = []
     for kind in ("requests", "tokens", "input-tokens", "output-tokens"):
-        level = standing.requests if kind == "requests" else standing.tokens
+        level = rate_limit_status.requests if kind == "requests" else rate_limit_status.tokens
         reset = (now + timedelta(seconds=level.reset)).strftime("%Y-%m-%dT%H:%M:%SZ")
         prefix = f"anthropic-ratelimit-{kind}"
         headers += [

@@ -9,10 +9,10 @@ from pathlib import Path
 import msgspec
 
 #: Entries kept in memory; a soak of hours would otherwise fill it. The file keeps all.
-KEPT = 500_000
+MAX_ENTRIES_IN_MEMORY = 500_000
 
 
-class Outcome(StrEnum):
+class CallOutcome(StrEnum):
     RUNNING = "running"
     OK = "ok"
     ERROR = "error"
@@ -25,7 +25,7 @@ class Outcome(StrEnum):
     LOST = "lost"
 
 
-class Entry(msgspec.Struct):
+class JournalEntry(msgspec.Struct):
     """One call. Tokens are those really served: what left before a cut, not what had been planned."""
 
     seq: int
@@ -46,7 +46,7 @@ class Entry(msgspec.Struct):
     started_at: float
     finished_at: float | None = None
     status: int | None = None
-    outcome: Outcome = Outcome.RUNNING
+    outcome: CallOutcome = CallOutcome.RUNNING
     #: The answer's own id (`chatcmpl-…`, `msg_…`).
     answer_id: str | None = None
     #: All input tokens, cached ones included.
@@ -64,9 +64,9 @@ class Entry(msgspec.Struct):
 class Journal:
     """The entries in memory and, if there is a file, one line in it for every start and every end."""
 
-    def __init__(self, file: Path | None = None, *, keep: int = KEPT) -> None:
-        self._keep = keep
-        self._entries: deque[Entry] = deque()
+    def __init__(self, file: Path | None = None, *, max_entries: int = MAX_ENTRIES_IN_MEMORY) -> None:
+        self._max_entries = max_entries
+        self._entries: deque[JournalEntry] = deque()
         self._attempts: Counter[str] = Counter()
         self._last_seq = 0
         self._dropped = 0
@@ -87,18 +87,18 @@ class Journal:
         self._attempts[body_sha256] += 1
         return self._attempts[body_sha256]
 
-    def start(self, entry: Entry) -> None:
+    def start(self, entry: JournalEntry) -> None:
         self._add(entry)
         self._write(entry)
 
-    def finish(self, entry: Entry, outcome: Outcome) -> None:
+    def finish(self, entry: JournalEntry, outcome: CallOutcome) -> None:
         entry.outcome = outcome
         entry.finished_at = time.time()
         self._write(entry)
 
     def entries(
         self, *, after: int = 0, model: str | None = None, request_id: str | None = None, limit: int | None = None
-    ) -> list[Entry]:
+    ) -> list[JournalEntry]:
         found = [
             entry
             for entry in self._entries
@@ -126,15 +126,15 @@ class Journal:
             os.close(self._fd)
             self._fd = None
 
-    def _add(self, entry: Entry) -> None:
+    def _add(self, entry: JournalEntry) -> None:
         self._entries.append(entry)
-        if len(self._entries) > self._keep:
+        if len(self._entries) > self._max_entries:
             oldest = self._entries.popleft()
             self._dropped += 1
             if self._attempts[oldest.body_sha256] == oldest.attempt:
                 del self._attempts[oldest.body_sha256]
 
-    def _write(self, entry: Entry) -> None:
+    def _write(self, entry: JournalEntry) -> None:
         if self._fd is not None:
             # One write for one line: what the kernel has, a killed process cannot lose.
             os.write(self._fd, self._encoder.encode(entry) + b"\n")
@@ -145,18 +145,18 @@ class Journal:
             return
         *lines, rest = file.read_bytes().split(b"\n")
         self._torn = rest != b""
-        entries = {entry.seq: entry for entry in map(_entry_in, lines) if entry is not None}
+        entries = {entry.seq: entry for entry in map(_parse_entry, lines) if entry is not None}
         for entry in entries.values():
-            if entry.outcome == Outcome.RUNNING:
-                entry.outcome = Outcome.LOST
+            if entry.outcome == CallOutcome.RUNNING:
+                entry.outcome = CallOutcome.LOST
             self._add(entry)
             self._attempts[entry.body_sha256] = max(self._attempts[entry.body_sha256], entry.attempt)
         self._last_seq = max(entries, default=0)
 
 
-def _entry_in(line: bytes) -> Entry | None:
+def _parse_entry(line: bytes) -> JournalEntry | None:
     """The entry in a line; None if the machine went down before all of it was written."""
     try:
-        return msgspec.json.decode(line, type=Entry)
+        return msgspec.json.decode(line, type=JournalEntry)
     except msgspec.DecodeError:
         return None

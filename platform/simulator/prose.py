@@ -8,7 +8,7 @@ LONG_PROMPT_SENTENCES = 8
 #: Shorter than this it is a heading or a label, longer it is a table or a list.
 SENTENCE_CHARACTERS = range(30, 321)
 #: How many unfit sentences are passed over before a part of the text is given up.
-PATIENCE = 20
+MAX_SKIPPED_SENTENCES = 20
 QUOTED_CHARACTERS = 60
 
 SENTENCE_END = re.compile(r"[.!?][\"'”’)]*\s+(?=[\"'“‘(]?[A-Z0-9À-Þ])")
@@ -81,7 +81,7 @@ def longer_text(seed: int, topic: str, at_least_bytes: int) -> str:
     """The answer, carried on until it has the size."""
     parts = [answer_text(seed, topic)]
     size = len(parts[0].encode())
-    for number in numbers(seed + 1):
+    for number in random_numbers(seed + 1):
         if size >= at_least_bytes:
             break
         parts.append(SENTENCES[number % len(SENTENCES)])
@@ -89,7 +89,7 @@ def longer_text(seed: int, topic: str, at_least_bytes: int) -> str:
     return " ".join(parts)
 
 
-def words_of(text: str) -> list[str]:
+def split_words(text: str) -> list[str]:
     """The text in pieces of one word each, as a stream shows it; joined they are the text again."""
     return WORDS.findall(text) or [text]
 
@@ -101,7 +101,7 @@ def equal_parts(text: str, count: int) -> list[str]:
     return [text[start:end] for start, end in zip(bounds, bounds[1:], strict=False)]
 
 
-def numbers(seed: int) -> Iterator[int]:
+def random_numbers(seed: int) -> Iterator[int]:
     """Repeatable numbers. `random.Random` would cost more than all the rest of an answer."""
     state = seed
     while True:
@@ -111,16 +111,16 @@ def numbers(seed: int) -> Iterator[int]:
 
 def _summary(seed: int, text: str) -> str:
     """Some sentences of the text, in their order; empty if it has none that can stand alone."""
-    chance = numbers(seed)
-    opening = SUMMARY_OPENINGS[next(chance) % len(SUMMARY_OPENINGS)]
-    wanted = 3 + next(chance) % 4
+    rng = random_numbers(seed)
+    opening = SUMMARY_OPENINGS[next(rng) % len(SUMMARY_OPENINGS)]
+    wanted = 3 + next(rng) % 4
     stretch = len(text) // wanted
     picked: list[str] = []
     end = 0
     for index in range(wanted):
         # Looked for from a place inside each stretch, so that a long text costs no more than a short one. The search
         # starts behind a full stop, which also passes over the instruction at the beginning of most prompts.
-        sentence, end = _sentence_after(text, max(end, index * stretch + next(chance) % (stretch // 2 + 1)))
+        sentence, end = _sentence_after(text, max(end, index * stretch + next(rng) % (stretch // 2 + 1)))
         picked += [sentence] if sentence else []
     return " ".join([opening, *picked]) if picked else ""
 
@@ -129,7 +129,7 @@ def _sentence_after(text: str, position: int) -> tuple[str, int]:
     """The next sentence that can stand alone, and where the one after it begins; empty if there is none near."""
     begin = SENTENCE_END.search(text, max(0, position - 2))
     start = begin.end() if begin else len(text)
-    for _ in range(PATIENCE):
+    for _ in range(MAX_SKIPPED_SENTENCES):
         found = SENTENCE_END.search(text, start)
         end = found.end() if found else len(text)
         sentence = " ".join(text[start:end].split())
@@ -140,12 +140,12 @@ def _sentence_after(text: str, position: int) -> tuple[str, int]:
 
 
 def _small_talk(seed: int, topic: str) -> str:
-    chance = numbers(seed)
-    opening = OPENINGS[next(chance) % len(OPENINGS)].format(_quoted(topic))
-    wanted = 2 + next(chance) % 5
-    start = next(chance)
+    rng = random_numbers(seed)
+    opening = OPENINGS[next(rng) % len(OPENINGS)].format(_quoted(topic))
+    wanted = 2 + next(rng) % 5
+    start = next(rng)
     # An odd stride meets each of the 32 sentences once before any comes again.
-    stride = 2 * (next(chance) % 16) + 1
+    stride = 2 * (next(rng) % 16) + 1
     picked = [SENTENCES[(start + stride * index) % len(SENTENCES)] for index in range(wanted)]
     return " ".join([opening, *picked])
 

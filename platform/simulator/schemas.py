@@ -4,9 +4,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from simulator.errors import Refusal
-from simulator.patterns import sample
-from simulator.prose import NAMES, SENTENCES, numbers
+from simulator.errors import ApiError
+from simulator.prose import NAMES, SENTENCES, random_numbers
+from simulator.regex_sampler import sample_match
 
 #: From here on only what is required is filled in, so that a schema which contains itself comes to an end.
 FULL_DEPTH = 4
@@ -36,18 +36,18 @@ KEYWORDS_OF_TYPES = {
 }
 
 
-def value_for(schema: Any, seed: int) -> Any:
+def sample_value(schema: Any, seed: int) -> Any:
     """A value the schema accepts; the seed chooses among the many. Refusal if it is no schema."""
     try:
-        return _Maker(schema, seed).value(schema, name="", depth=0)
+        return _SchemaSampler(schema, seed).value(schema, name="", depth=0)
     except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError) as error:
-        raise Refusal(400, "Invalid JSON schema: it contradicts itself or is not a schema.") from error
+        raise ApiError(400, "Invalid JSON schema: it contradicts itself or is not a schema.") from error
 
 
-class _Maker:
+class _SchemaSampler:
     def __init__(self, root: Any, seed: int) -> None:
         self._root = root
-        self._chance = numbers(seed)
+        self._rng = random_numbers(seed)
 
     def value(self, schema: Any, name: str, depth: int) -> Any:
         if not isinstance(schema, Mapping) or depth > LAST_DEPTH:
@@ -146,13 +146,13 @@ class _Maker:
         last = first + 20 if high is None else high // step
         if last < first and "multipleOf" not in schema:
             return low  # the range is narrower than our step
-        return (first + next(self._chance) % (int(last - first) + 1 if last > first else 1)) * step
+        return (first + next(self._rng) % (int(last - first) + 1 if last > first else 1)) * step
 
     def _string(self, schema: Mapping[str, Any], name: str) -> str:
         if fixed := FORMATS.get(str(schema.get("format"))):
             return fixed
         if pattern := schema.get("pattern"):
-            return _lengthened(sample(pattern) or self._label(), schema.get("minLength", 0))
+            return _lengthened(sample_match(pattern) or self._label(), schema.get("minLength", 0))
         text: str = self._choose(SENTENCES) if PROSE_NAMES.search(name) else self._label()
         while len(text) < schema.get("minLength", 0):
             text += " " + self._label()
@@ -163,7 +163,7 @@ class _Maker:
         return f"{self._choose(NAMES)} {self._choose(NAMES)}"
 
     def _choose(self, values: Any) -> Any:
-        return values[next(self._chance) % len(values)]
+        return values[next(self._rng) % len(values)]
 
 
 def _lengthened(text: str, least: int) -> str:

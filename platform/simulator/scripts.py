@@ -13,7 +13,7 @@ class Script:
 
     model: str | None
     key_hash: str | None
-    left: deque[Fault]
+    remaining: deque[Fault]
 
 
 class Scripts:
@@ -23,7 +23,7 @@ class Scripts:
         self._scripts: dict[tuple[str | None, str | None], Script] = {}
         self._positions: dict[tuple[str, str, tuple[Fault, ...]], int] = {}
 
-    def program(self, model: str | None, key_hash: str | None, outcomes: tuple[Fault, ...]) -> Script:
+    def replace(self, model: str | None, key_hash: str | None, outcomes: tuple[Fault, ...]) -> Script:
         """Replace what was programmed for this model and key."""
         script = Script(model, key_hash, deque(outcomes))
         self._scripts[model, key_hash] = script
@@ -39,11 +39,11 @@ class Scripts:
             return None
         for owner in ((model, key_hash), (model, None), (None, key_hash)):
             script = self._scripts.get(owner)
-            if script is not None and script.left:
-                return script.left.popleft()
+            if script is not None and script.remaining:
+                return script.remaining.popleft()
         return None
 
-    def step(self, model: str, key_hash: str, outcomes: tuple[Fault, ...]) -> Fault | None:
+    def next_in_list(self, model: str, key_hash: str, outcomes: tuple[Fault, ...]) -> Fault | None:
         """The next outcome of a list given by control; None when the list is used up."""
         owner = (model, key_hash, outcomes)
         position = self._positions.get(owner, 0)
@@ -52,6 +52,10 @@ class Scripts:
 
     def to_json(self) -> list[dict[str, object]]:
         return [
-            {"model": script.model, "key_hash": script.key_hash, "outcomes": [to_word(fault) for fault in script.left]}
+            {
+                "model": script.model,
+                "key_hash": script.key_hash,
+                "outcomes": [to_word(fault) for fault in script.remaining],
+            }
             for script in self._scripts.values()
         ]

@@ -3,10 +3,10 @@
 import asyncio
 from typing import Any
 
-AGAIN_SECONDS = 0.1
+RETRY_CANCEL_SECONDS = 0.1
 
 
-async def stop_task(task: asyncio.Task[Any] | None) -> None:
+async def cancel_and_wait(task: asyncio.Task[Any] | None) -> None:
     """Cancel a task until it has ended.
 
     Once may not be enough: `asyncio.wait_for` of Python 3.11, which redis-py uses, swallows a cancellation that comes
@@ -14,4 +14,4 @@ async def stop_task(task: asyncio.Task[Any] | None) -> None:
     """
     while task and not task.done():
         task.cancel()
-        await asyncio.wait({task}, timeout=AGAIN_SECONDS)
+        await asyncio.wait({task}, timeout=RETRY_CANCEL_SECONDS)

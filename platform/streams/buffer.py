@@ -3,30 +3,30 @@
 import asyncio
 from collections.abc import Iterable, Sequence
 
-from streams.entries import End, Event
+from streams.entries import LoggedEvent, StreamEnd
 from streams.errors import CursorAhead, CursorExpired
 
 #: Of memory for each event, beside its data.
-EVENT_BYTES = 112
+EVENT_OVERHEAD_BYTES = 112
 #: A reader who is far behind gets so many at a time.
-BATCH = 256
+MAX_READ_EVENTS = 256
 
 
 class EventBuffer:
     """Holds the newest events, in order and without a gap. Readers hold only a place, so a slow one costs nothing."""
 
-    __slots__ = ("_max_bytes", "_waiting", "end", "events", "held_bytes", "last", "taken_bytes")
+    __slots__ = ("_max_bytes", "_waiting", "end", "events", "held_bytes", "last", "received_bytes")
 
     def __init__(self, max_bytes: int, *, last: int = 0) -> None:
         self._max_bytes = max_bytes
         self.held_bytes = 0
         self._waiting: list[asyncio.Future[bool]] = []
-        self.events: list[Event] = []
+        self.events: list[LoggedEvent] = []
         #: The seq of the newest event.
         self.last = last
         #: All that ever came, with what is no longer held.
-        self.taken_bytes = 0
-        self.end: End | None = None
+        self.received_bytes = 0
+        self.end: StreamEnd | None = None
 
     @property
     def first(self) -> int:
@@ -36,24 +36,24 @@ class EventBuffer:
     @property
     def data_bytes(self) -> int:
         """Of all events that ever came, without what they take of memory beside it."""
-        return self.taken_bytes - EVENT_BYTES * self.last
+        return self.received_bytes - EVENT_OVERHEAD_BYTES * self.last
 
     def append(self, frames: Iterable[tuple[str, bytes]]) -> None:
         """Number the frames and take them in."""
         seq = self.last
-        self.take([Event(seq := seq + 1, name, data) for name, data in frames])
+        self.take([LoggedEvent(seq := seq + 1, name, data) for name, data in frames])
 
-    def take(self, events: Sequence[Event]) -> None:
+    def take(self, events: Sequence[LoggedEvent]) -> None:
         """Take in the events that come next."""
         if not events:
             return
-        size = EVENT_BYTES * len(events)
+        size = EVENT_OVERHEAD_BYTES * len(events)
         for event in events:
             size += len(event.data)
         self.events += events
         self.last = events[-1].seq
         self.held_bytes += size
-        self.taken_bytes += size
+        self.received_bytes += size
         if self.held_bytes > self._max_bytes:
             self._trim()
         self.wake()
@@ -62,22 +62,22 @@ class EventBuffer:
         """Say whether every event after this one is held."""
         return self.first - 1 <= seq <= self.last
 
-    def after(self, seq: int) -> list[Event]:
+    def after(self, seq: int) -> list[LoggedEvent]:
         """Return events after this one, as far as they have come. Raises `CursorExpired` and `CursorAhead`."""
         begin = seq - self.first + 1
         if begin < 0:
-            raise CursorExpired(f"Event {seq + 1} is no longer kept; the oldest that is kept is {self.first}.")
+            raise CursorExpired(f"Event {seq + 1} is no longer stored; the oldest stored is {self.first}.")
         if seq > self.last:
             raise CursorAhead(f"There is no event {seq} yet; the last is {self.last}.")
-        return self.events[begin : begin + BATCH]
+        return self.events[begin : begin + MAX_READ_EVENTS]
 
-    def let_go(self) -> None:
+    def release_events(self) -> None:
         """Hold nothing of what has come."""
         # Not cleared: a flush may be at it.
         self.events = []
         self.held_bytes = 0
 
-    def finish(self, end: End) -> None:
+    def finish(self, end: StreamEnd) -> None:
         """No more events will come."""
         self.end = end
         self.wake()
@@ -104,7 +104,7 @@ class EventBuffer:
             if waiter in self._waiting:
                 self._waiting.remove(waiter)
 
-    async def wait_after(self, seq: int) -> list[Event]:
+    async def wait_after(self, seq: int) -> list[LoggedEvent]:
         """Return events after this one as soon as there are any; none when the stream has ended there."""
         while not (events := self.after(seq)) and self.end is None:
             await self.wait()
@@ -114,7 +114,7 @@ class EventBuffer:
         """Let go of the oldest, and of a little more than needed, so that it is not done for every event."""
         goal, dropped = self._max_bytes * 15 // 16, 0
         while self.held_bytes > goal and dropped < len(self.events) - 1:
-            self.held_bytes -= len(self.events[dropped].data) + EVENT_BYTES
+            self.held_bytes -= len(self.events[dropped].data) + EVENT_OVERHEAD_BYTES
             dropped += 1
         del self.events[:dropped]
 

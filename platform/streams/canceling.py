@@ -4,19 +4,19 @@ from typing import Any
 
 import redis
 
-from core.redis import redis_errors
-from streams.entries import EXPIRY_SECONDS, cancel_key
+from core.redis import translate_redis_errors
+from streams.entries import HEARTBEAT_TTL_SECONDS, cancel_key
 
 
-def note_cancel(pipeline: Any, process_id: str, stream_id: str) -> None:
+def queue_cancel(pipeline: Any, process_id: str, stream_id: str) -> None:
     """Add to a pipeline what the process is to read."""
     pipeline.sadd(cancel_key(process_id), stream_id)
-    pipeline.expire(cancel_key(process_id), 2 * EXPIRY_SECONDS)
+    pipeline.expire(cancel_key(process_id), 2 * HEARTBEAT_TTL_SECONDS)
 
 
-def ask_to_cancel(server: redis.Redis, process_id: str, stream_id: str) -> None:
+def request_cancel_blocking(server: redis.Redis, process_id: str, stream_id: str) -> None:
     """Ask for it in code that may wait. Raises `RedisAway`."""
-    with redis_errors():
+    with translate_redis_errors():
         pipeline = server.pipeline(transaction=False)
-        note_cancel(pipeline, process_id, stream_id)
+        queue_cancel(pipeline, process_id, stream_id)
         pipeline.execute()

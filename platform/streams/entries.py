@@ -6,17 +6,17 @@ from typing import Literal, TypeAlias
 from msgspec import Struct, msgpack
 
 #: A reader takes an entry whole, and the log is trimmed by whole entries. One longer event has one to itself.
-ENTRY_BYTES = 64 * 1024
+MAX_ENTRY_BYTES = 64 * 1024
 
 #: A process makes its mark twice a second, so that who asks for a stream to be canceled waits for less than one.
-BEAT_SECONDS = 0.5
+HEARTBEAT_SECONDS = 0.5
 #: Eight beats may be lost to a loop that is busy, or to a Redis that is slow, before others take it for dead.
-EXPIRY_SECONDS = 4
+HEARTBEAT_TTL_SECONDS = 4
 
-EndKind: TypeAlias = Literal["done", "error", "canceled"]
+StreamEndKind: TypeAlias = Literal["done", "error", "canceled"]
 
 
-class Event(Struct, frozen=True, gc=False, array_like=True):
+class LoggedEvent(Struct, frozen=True, gc=False, array_like=True):
     """One frame of the caller's dialect, and which it is: events are counted from 1, without gaps."""
 
     seq: int
@@ -24,13 +24,13 @@ class Event(Struct, frozen=True, gc=False, array_like=True):
     data: bytes
 
 
-class End(Struct, frozen=True, gc=False, array_like=True):
+class StreamEnd(Struct, frozen=True, gc=False, array_like=True):
     """How the stream ended. What its dialect says about that is in the last events, if whoever wrote it could."""
 
-    kind: EndKind
+    kind: StreamEndKind
 
 
-class About(Struct, frozen=True, kw_only=True):
+class StreamInfo(Struct, frozen=True, kw_only=True):
     """What a reader must know before the first event."""
 
     id: str
@@ -53,21 +53,21 @@ class About(Struct, frozen=True, kw_only=True):
     retry_after_seconds: int | None = None
 
 
-class Record(Struct, frozen=True):
+class StreamRecord(Struct, frozen=True):
     """What stands beside a log: whose stream it is, which process serves it, and its end if it has one."""
 
-    about: About
+    about: StreamInfo
     process: str
     last: int
-    end: End | None
+    end: StreamEnd | None
 
 
-class Entry(Struct, frozen=True, array_like=True):
+class LogEntry(Struct, frozen=True, array_like=True):
     """Several events, up to and with event number `last`."""
 
     last: int
-    events: list[Event]
-    end: End | None
+    events: list[LoggedEvent]
+    end: StreamEnd | None
 
     @property
     def id(self) -> str:
@@ -76,8 +76,8 @@ class Entry(Struct, frozen=True, array_like=True):
 
 
 encode = msgpack.Encoder().encode
-decode_entry = msgpack.Decoder(Entry).decode
-decode_record = msgpack.Decoder(Record).decode
+decode_entry = msgpack.Decoder(LogEntry).decode
+decode_record = msgpack.Decoder(StreamRecord).decode
 
 
 # `append.lua` makes the second and third of these names out of the first.
@@ -93,12 +93,12 @@ def record_key(stream_id: str) -> str:
     return f"nd:stream:{stream_id}:about"
 
 
-def channel(stream_id: str) -> str:
+def channel_name(stream_id: str) -> str:
     """Name the channel on which a stream's entries are told to who is reading it."""
     return f"nd:stream:{stream_id}:tail"
 
 
-def process_key(process_id: str) -> str:
+def heartbeat_key(process_id: str) -> str:
     """Name the key that is there as long as a process is."""
     return f"nd:process:{process_id}"
 
@@ -108,19 +108,19 @@ def cancel_key(process_id: str) -> str:
     return f"nd:process:{process_id}:cancel"
 
 
-def running_key(process_id: str) -> str:
+def process_report_key(process_id: str) -> str:
     """Name the key in which a process tells what it runs."""
     return f"nd:process:{process_id}:running"
 
 
-def split(after: int, events: Sequence[Event], end: End | None) -> Iterator[Entry]:
-    """Yield the entries that say all this: few, but none much longer than `ENTRY_BYTES`."""
+def split_into_entries(after: int, events: Sequence[LoggedEvent], end: StreamEnd | None) -> Iterator[LogEntry]:
+    """Yield the entries that say all this: few, but none much longer than `MAX_ENTRY_BYTES`."""
     begin = size = 0
     for index, event in enumerate(events):
         size += len(event.data)
-        if size > ENTRY_BYTES and index > begin:
-            yield Entry(events[index - 1].seq, list(events[begin:index]), None)
+        if size > MAX_ENTRY_BYTES and index > begin:
+            yield LogEntry(events[index - 1].seq, list(events[begin:index]), None)
             begin, size = index, len(event.data)
     last = events[-1].seq if events else after
     if begin < len(events) or end:
-        yield Entry(last, list(events[begin:]), end)
+        yield LogEntry(last, list(events[begin:]), end)

@@ -21,11 +21,11 @@ class StreamUnknown(StreamError):
     """There is no stream of that id, or it is another site's: who asks must not learn which."""
 
 
-class Orphaned(StreamError):
+class StreamOrphaned(StreamError):
     """The process that served the stream is gone, and left no end."""
 
 
-class NeverBegan(StreamError):
+class StreamEndedEmpty(StreamError):
     """The stream has ended, and whoever wrote it said nothing."""
 
 

@@ -5,48 +5,51 @@ from typing import Any, TypeAlias
 
 import redis.asyncio
 
-from core.grouping import Grouped
-from core.redis import RedisAway, redis_errors
-from streams.flusher import Flusher, Source
-from streams.live import LiveStream
-from streams.tails import Tails
+from core.group_commit import GroupCommitter
+from core.redis import RedisUnavailable, translate_redis_errors
+from streams.flusher import FlushSource, LogFlusher
+from streams.live import LocalStream
+from streams.tails import StreamSubscriptions
 
-Command: TypeAlias = tuple[Any, ...]
+RedisCommand: TypeAlias = tuple[Any, ...]
 
 #: Each may bring back megabytes of a log.
-COMMANDS_A_TRIP, TRIPS_AT_ONCE = 16, 4
+MAX_COMMANDS_PER_PIPELINE, MAX_CONCURRENT_PIPELINES = 16, 4
 
-_held: dict[redis.asyncio.Redis, "Here"] = {}
+_by_client: dict[redis.asyncio.Redis, "ProcessStreams"] = {}
 
 
-class Here:
+class ProcessStreams:
     """The streams that are served here, the way to their logs, and those of other processes that are read here."""
 
     def __init__(self, server: redis.asyncio.Redis) -> None:
         #: Of streams that run, or that ended and are not in the log yet.
-        self.writers: dict[str, Source] = {}
-        self.flusher = Flusher(server)
-        self.tails = Tails(server)
+        self.writers: dict[str, FlushSource] = {}
+        self.flusher = LogFlusher(server)
+        self.tails = StreamSubscriptions(server)
         self._server = server
         # Thousands who come back at once neither take every connection of the process, nor wait for each other.
-        self._asking: Grouped[Command, Any] = Grouped(
-            self._ask_all, largest=COMMANDS_A_TRIP, at_once=TRIPS_AT_ONCE, shared=(RedisAway,)
+        self._batcher: GroupCommitter[RedisCommand, Any] = GroupCommitter(
+            self._run_pipeline,
+            max_group_size=MAX_COMMANDS_PER_PIPELINE,
+            max_concurrent_groups=MAX_CONCURRENT_PIPELINES,
+            group_errors=(RedisUnavailable,),
         )
 
-    def stream(self, stream_id: str) -> LiveStream | None:
+    def stream(self, stream_id: str) -> LocalStream | None:
         """Return a stream that is served here."""
         writer = self.writers.get(stream_id)
         return writer.stream if writer else None
 
     async def ask(self, *command: Any) -> Any:
-        """Ask the server about a stream, and return its answer. Raises `RedisAway`."""
-        answer = await self._asking.do(command)
+        """Ask the server about a stream, and return its answer. Raises `RedisUnavailable`."""
+        answer = await self._batcher.submit(command)
         if isinstance(answer, Exception):
-            raise RedisAway(f"{type(answer).__name__}: {answer}"[:200]) from answer
+            raise RedisUnavailable(f"{type(answer).__name__}: {answer}"[:200]) from answer
         return answer
 
-    async def _ask_all(self, commands: Sequence[Command]) -> Sequence[Any]:
-        with redis_errors():
+    async def _run_pipeline(self, commands: Sequence[RedisCommand]) -> Sequence[Any]:
+        with translate_redis_errors():
             pipeline: Any = self._server.pipeline(transaction=False)
             for command in commands:
                 pipeline.execute_command(*command)
@@ -57,11 +60,11 @@ class Here:
         """Stop what runs in the background."""
         await self.flusher.stop()
         await self.tails.stop()
-        _held.pop(self._server, None)
+        _by_client.pop(self._server, None)
 
 
-def here(server: redis.asyncio.Redis) -> Here:
+def process_streams(server: redis.asyncio.Redis) -> ProcessStreams:
     """Return what this process holds for a client."""
-    if server not in _held:
-        _held[server] = Here(server)
-    return _held[server]
+    if server not in _by_client:
+        _by_client[server] = ProcessStreams(server)
+    return _by_client[server]

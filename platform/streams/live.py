@@ -6,40 +6,40 @@ from collections.abc import Callable
 from typing import Literal, TypeAlias
 
 from streams.buffer import EventBuffer
-from streams.entries import About, End, Record
+from streams.entries import StreamEnd, StreamInfo, StreamRecord
 
 #: Why a stream was canceled: nobody reads it, somebody asked for it, the process stops.
-Reason: TypeAlias = Literal["unread", "asked", "stopped"]
+CancelReason: TypeAlias = Literal["unread", "requested", "shutdown"]
 
 
-class LiveStream(EventBuffer):
+class LocalStream(EventBuffer):
     """What is appended is seen by readers here at once; the log follows."""
 
     __slots__ = (
-        "_on_left",
+        "_on_unread",
         "_readers",
         "_task",
         "_unread_at",
         "about",
-        "canceled_because",
+        "cancel_reason",
         "detached",
         "ended_at",
         "process",
     )
 
-    def __init__(self, about: About, *, process: str, max_bytes: int, detached: bool = False) -> None:
+    def __init__(self, about: StreamInfo, *, process: str, max_bytes: int, detached: bool = False) -> None:
         super().__init__(max_bytes)
         self.about = about
         self.process = process
         #: Runs to its end whether anybody reads it or not.
         self.detached = detached
-        self.canceled_because: Reason | None = None
+        self.cancel_reason: CancelReason | None = None
         #: By the monotonic clock.
         self.ended_at: float | None = None
         self._readers = 0
         self._unread_at: float | None = time.monotonic()
         self._task: asyncio.Task[None] | None = None
-        self._on_left: Callable[[LiveStream], None] | None = None
+        self._on_unread: Callable[[LocalStream], None] | None = None
 
     @property
     def id(self) -> str:
@@ -68,13 +68,13 @@ class LiveStream(EventBuffer):
         return time.monotonic() - self._unread_at
 
     @property
-    def record(self) -> Record:
+    def record(self) -> StreamRecord:
         """What other processes must know of it, as of now."""
-        return Record(self.about, self.process, self.last, self.end)
+        return StreamRecord(self.about, self.process, self.last, self.end)
 
-    def run_by(self, task: asyncio.Task[None], on_left: "Callable[[LiveStream], None]") -> None:
+    def set_task(self, task: asyncio.Task[None], on_unread: "Callable[[LocalStream], None]") -> None:
         """Say who writes it, and whom to tell when the last reader leaves."""
-        self._task, self._on_left = task, on_left
+        self._task, self._on_unread = task, on_unread
 
     def attach(self) -> None:
         """Count one reader more."""
@@ -86,17 +86,17 @@ class LiveStream(EventBuffer):
         self._readers -= 1
         if not self._readers and self.end is None:
             self._unread_at = time.monotonic()
-            if self._on_left:
-                self._on_left(self)
+            if self._on_unread:
+                self._on_unread(self)
 
-    def cancel(self, reason: Reason) -> bool:
+    def cancel(self, reason: CancelReason) -> bool:
         """Cancel whoever writes it, once. False when that was done before, or it has ended."""
-        if self.end or self.canceled_because or not self._task:
+        if self.end or self.cancel_reason or not self._task:
             return False
-        self.canceled_because = reason
+        self.cancel_reason = reason
         return self._task.cancel()
 
-    def finish(self, end: End) -> None:
+    def finish(self, end: StreamEnd) -> None:
         """No more events will come. The first end counts."""
         if self.end is None:
             self.ended_at = time.monotonic()

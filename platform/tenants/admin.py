@@ -10,35 +10,36 @@ from django.http import HttpRequest
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from core import clock, theme
-from core.admin import DeskAdmin, PeriodFilter, ReadOnlyAdmin
-from core.display import age, moment
+from core import clock
+from core.admin_ui import theme
+from core.admin_ui.model_admin import BoundedModelAdmin, PeriodFilter, ReadOnlyAdmin
+from core.humanize import format_age, format_moment
 from core.ids import InvalidId, from_public
-from tenants import directory
+from tenants import cached_lookups
 from tenants.audit import audit
-from tenants.credentials import Issued, create_site, issue, revoke, rotate
-from tenants.errors import Unissuable
-from tenants.limit_admin import LimitAdmin
+from tenants.credentials import IssuedCredential, create_site, issue, revoke, rotate
+from tenants.errors import ProvisioningError
 from tenants.models import AuditEntry, Credential, CredentialKind, Site
+from tenants.rate_limit_admin import LimitAdmin
 from tenants.site_form import SiteForm
 from tenants.staff import actor_of
 
 __all__ = ["AuditAdmin", "CredentialAdmin", "LimitAdmin", "SiteAdmin"]
 
 #: How long the old ones work on when an operator rotates; `manage.py rotate_credential` takes any time.
-OVERLAP = timedelta(hours=24)
-STATE_COLORS = {"live": "success", "ending": "warning", "expired": "", "revoked": "danger"}
+ROTATION_OVERLAP = timedelta(hours=24)
+CREDENTIAL_STATE_COLORS = {"live": "success", "ending": "warning", "expired": "", "revoked": "danger"}
 
 
-def state_of(credential: Credential) -> tuple[str, str]:
+def credential_state(credential: Credential) -> tuple[str, str]:
     """Return what a credential is worth now, and how that is said."""
     if credential.revoked_at:
-        return "revoked", f"Revoked {moment(credential.revoked_at)}"
+        return "revoked", f"Revoked {format_moment(credential.revoked_at)}"
     if credential.expires_at is None:
         return "live", "Live"
     if credential.expires_at <= clock.now():
-        return "expired", f"Expired {moment(credential.expires_at)}"
-    return "ending", f"Live until {moment(credential.expires_at)}"
+        return "expired", f"Expired {format_moment(credential.expires_at)}"
+    return "ending", f"Live until {format_moment(credential.expires_at)}"
 
 
 def shown_id(public_id: str) -> SafeString:
@@ -52,7 +53,7 @@ class CredentialInline(theme.TabularInline[Credential, Site]):
     """What the site can prove itself with. The secrets themselves were shown once."""
 
     model = Credential
-    verbose_name_plural = "Credentials: choose the site on the list of sites to issue or rotate one"
+    verbose_name_plural = "Credentials: to issue or rotate one, select the site in the list of sites"
     fields = readonly_fields = ("public_id", "kind", "shown_hint", "shown_state", "created_at")
     extra = 0
     can_delete = False
@@ -73,11 +74,11 @@ class CredentialInline(theme.TabularInline[Credential, Site]):
 
     @admin.display(description="State")
     def shown_state(self, credential: Credential) -> str:
-        return state_of(credential)[1]
+        return credential_state(credential)[1]
 
 
 @admin.register(Site)
-class SiteAdmin(DeskAdmin[Site]):
+class SiteAdmin(BoundedModelAdmin[Site]):
     form = SiteForm
     list_display = ("name", "slug", "shown_id", "shown_state", "secrets", "keys", "shown_age")
     list_filter = (("is_active", theme.BooleanFilter),)
@@ -87,8 +88,8 @@ class SiteAdmin(DeskAdmin[Site]):
     actions = ("issue_secret", "issue_key", "rotate_secret", "rotate_key")
     fieldsets = (
         (None, {"fields": ("name", "slug", "is_active")}),
-        ("Who may ask", {"fields": ("ip_allowlist", "origins", "accepts_older_signature")}),
-        ("For what", {"fields": ("allowed_models",)}),
+        ("Access", {"fields": ("ip_allowlist", "origins", "accepts_legacy_signature")}),
+        ("Models", {"fields": ("allowed_models",)}),
         ("Jobs", {"fields": ("max_running_jobs", "retention_days")}),
     )
 
@@ -134,9 +135,9 @@ class SiteAdmin(DeskAdmin[Site]):
             obj.pk, obj._state.adding = made.site.pk, False
             obj.created_at = made.site.created_at
             super().save_model(request, obj, form, change=True)
-            self._show(request, made.signing_secret)
-            self._show(request, made.api_key)
-        transaction.on_commit(directory.forget_all)
+            self._show_secret_once(request, made.signing_secret)
+            self._show_secret_once(request, made.api_key)
+        transaction.on_commit(cached_lookups.clear_caches)
 
     # The columns
 
@@ -144,7 +145,7 @@ class SiteAdmin(DeskAdmin[Site]):
     def shown_id(self, site: Site) -> SafeString:
         return shown_id(site.public_id)
 
-    @theme.labeled("State", {True: "success"})
+    @theme.badge_column("State", {True: "success"})
     def shown_state(self, site: Site) -> tuple[bool, str]:
         return site.is_active, "Active" if site.is_active else "Off"
 
@@ -158,27 +159,29 @@ class SiteAdmin(DeskAdmin[Site]):
 
     @admin.display(description="Age")
     def shown_age(self, site: Site) -> SafeString:
-        return format_html('<span title="{}">{}</span>', moment(site.created_at), age(site.created_at, clock.now()))
+        return format_html(
+            '<span title="{}">{}</span>', format_moment(site.created_at), format_age(site.created_at, clock.now())
+        )
 
     # What can be done
 
     @admin.action(description="Issue one more signing secret", permissions=["change"])
     def issue_secret(self, request: HttpRequest, queryset: QuerySet[Site]) -> None:
-        self._make_for_each(request, queryset, CredentialKind.SIGNING_SECRET, None)
+        self._issue_for_each(request, queryset, CredentialKind.SIGNING_SECRET, None)
 
     @admin.action(description="Issue one more API key", permissions=["change"])
     def issue_key(self, request: HttpRequest, queryset: QuerySet[Site]) -> None:
-        self._make_for_each(request, queryset, CredentialKind.API_KEY, None)
+        self._issue_for_each(request, queryset, CredentialKind.API_KEY, None)
 
-    @admin.action(description="Rotate the signing secret (the old ones end in 24 hours)", permissions=["change"])
+    @admin.action(description="Rotate the signing secret (old ones expire in 24 hours)", permissions=["change"])
     def rotate_secret(self, request: HttpRequest, queryset: QuerySet[Site]) -> None:
-        self._make_for_each(request, queryset, CredentialKind.SIGNING_SECRET, OVERLAP)
+        self._issue_for_each(request, queryset, CredentialKind.SIGNING_SECRET, ROTATION_OVERLAP)
 
-    @admin.action(description="Rotate the API key (the old ones end in 24 hours)", permissions=["change"])
+    @admin.action(description="Rotate the API key (old ones expire in 24 hours)", permissions=["change"])
     def rotate_key(self, request: HttpRequest, queryset: QuerySet[Site]) -> None:
-        self._make_for_each(request, queryset, CredentialKind.API_KEY, OVERLAP)
+        self._issue_for_each(request, queryset, CredentialKind.API_KEY, ROTATION_OVERLAP)
 
-    def _make_for_each(
+    def _issue_for_each(
         self, request: HttpRequest, sites: QuerySet[Site], kind: CredentialKind, overlap: timedelta | None
     ) -> None:
         """Make a credential for each; with an overlap, the ones in use end when it is over."""
@@ -186,12 +189,12 @@ class SiteAdmin(DeskAdmin[Site]):
         for site in sites:
             try:
                 made = issue(site, kind, actor=actor) if overlap is None else rotate(site, kind, overlap, actor=actor)
-            except Unissuable as error:
+            except ProvisioningError as error:
                 self.message_user(request, str(error), messages.ERROR)
             else:
-                self._show(request, made)
+                self._show_secret_once(request, made)
 
-    def _show(self, request: HttpRequest, issued: Issued) -> None:
+    def _show_secret_once(self, request: HttpRequest, issued: IssuedCredential) -> None:
         text = "{} of {}, shown this once: {}"
         kind = issued.credential.get_kind_display()
         shown = format_html(text, kind, issued.credential.site.slug, issued.secret)
@@ -237,16 +240,16 @@ class CredentialAdmin(ReadOnlyAdmin[Credential]):
     def shown_hint(self, credential: Credential) -> str:
         return f"…{credential.hint}"
 
-    @theme.labeled("State", STATE_COLORS)
+    @theme.badge_column("State", CREDENTIAL_STATE_COLORS)
     def shown_state(self, credential: Credential) -> tuple[str, str]:
-        return state_of(credential)
+        return credential_state(credential)
 
     @admin.display(description="Age")
     def shown_age(self, credential: Credential) -> SafeString:
         made = credential.created_at
-        return format_html('<span title="{}">{}</span>', moment(made), age(made, clock.now()))
+        return format_html('<span title="{}">{}</span>', format_moment(made), format_age(made, clock.now()))
 
-    @admin.action(description="Revoke: ends within a second, for good", permissions=["revoke"])
+    @admin.action(description="Revoke (within a second, permanently)", permissions=["revoke"])
     def revoke_selected(self, request: HttpRequest, queryset: QuerySet[Credential]) -> None:
         ended = sum(revoke(credential, actor=actor_of(request)) for credential in queryset.select_related("site"))
         self.message_user(request, f"Revoked: {ended} credential{'' if ended == 1 else 's'}.")
@@ -267,4 +270,4 @@ class AuditAdmin(ReadOnlyAdmin[AuditEntry]):
 
     @admin.display(description="At", ordering="id")
     def shown_at(self, entry: AuditEntry) -> str:
-        return moment(entry.at)
+        return format_moment(entry.at)

@@ -12,24 +12,24 @@ from django.db.models import Q, QuerySet
 from django.db.models.functions import Now
 from django.utils.text import slugify
 
-from tenants import directory
+from tenants import cached_lookups
 from tenants.audit import COMMAND_LINE, Actor, audit
-from tenants.errors import SlugTaken, TooManyLive, Unissuable
+from tenants.errors import ProvisioningError, SlugTaken, TooManyLiveCredentials
 from tenants.models import Credential, CredentialKind, Site
 
 #: 0-9A-Za-z: 40 of them carry 238 bits.
 BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 KEY_PREFIX_LENGTH = 10
 KEY_RANDOM_LENGTH = 40
-KEY_FORM = re.compile(rf"nd_([0-9A-Za-z]{{{KEY_PREFIX_LENGTH}}})_[0-9A-Za-z]{{{KEY_RANDOM_LENGTH}}}")
+API_KEY_PATTERN = re.compile(rf"nd_([0-9A-Za-z]{{{KEY_PREFIX_LENGTH}}})_[0-9A-Za-z]{{{KEY_RANDOM_LENGTH}}}")
 #: Lower-case words joined by hyphens. No underscore, so that a slug is never taken for a public id.
-SLUG_FORM = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+SLUG_PATTERN = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 SLUG_LENGTH = 63
 HINT_LENGTH = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Issued:
+class IssuedCredential:
     """A new credential with its secret, which is shown now or never."""
 
     credential: Credential
@@ -39,8 +39,8 @@ class Issued:
 @dataclass(frozen=True, slots=True)
 class NewSite:
     site: Site
-    signing_secret: Issued
-    api_key: Issued
+    signing_secret: IssuedCredential
+    api_key: IssuedCredential
 
 
 def create_site(
@@ -54,9 +54,11 @@ def create_site(
     """
     name = name.strip()
     if not name or len(name) > 200 or not name.isprintable():
-        raise Unissuable("A site's name is 1 to 200 printable characters.")
-    if slug is not None and (len(slug) > SLUG_LENGTH or not SLUG_FORM.fullmatch(slug)):
-        raise Unissuable(f"A slug is up to {SLUG_LENGTH} lower-case letters, digits and single hyphens; got {slug!r}.")
+        raise ProvisioningError("A site's name is 1 to 200 printable characters.")
+    if slug is not None and (len(slug) > SLUG_LENGTH or not SLUG_PATTERN.fullmatch(slug)):
+        raise ProvisioningError(
+            f"A slug is up to {SLUG_LENGTH} lower-case letters, digits and single hyphens; got {slug!r}."
+        )
     with transaction.atomic():
         site = _insert_site(name, slug, list(origins))
         audit(actor, "site.create", site.public_id, site, {"slug": site.slug})
@@ -72,7 +74,7 @@ def _insert_site(name: str, slug: str | None, origins: list[str]) -> Site:
     wanted = slug or re.sub(r"[^a-z0-9]+", "-", slugify(name))[: SLUG_LENGTH - 9].strip("-")
     ending = secrets.token_hex(4)
     for candidate in (wanted, None if slug else f"{wanted}-{ending}".lstrip("-")):
-        if candidate and SLUG_FORM.fullmatch(candidate):
+        if candidate and SLUG_PATTERN.fullmatch(candidate):
             try:
                 with transaction.atomic():
                     return Site.objects.create(name=name, slug=candidate, origins=origins)
@@ -81,24 +83,24 @@ def _insert_site(name: str, slug: str | None, origins: list[str]) -> Site:
     raise SlugTaken(f"There is a site with the slug {wanted!r} already.")
 
 
-def issue(site: Site, kind: str, *, actor: Actor = COMMAND_LINE) -> Issued:
-    """Make one more live credential. Raises `TooManyLive`."""
+def issue(site: Site, kind: str, *, actor: Actor = COMMAND_LINE) -> IssuedCredential:
+    """Make one more live credential. Raises `TooManyLiveCredentials`."""
     with transaction.atomic():
-        _lock(site)
-        issued = _add(site, kind)
+        _lock_site(site)
+        issued = _create_credential(site, kind)
         audit(actor, f"{kind}.issue", issued.credential.public_id, site)
     return issued
 
 
-def rotate(site: Site, kind: str, overlap: timedelta, *, actor: Actor = COMMAND_LINE) -> Issued:
+def rotate(site: Site, kind: str, overlap: timedelta, *, actor: Actor = COMMAND_LINE) -> IssuedCredential:
     """Make a new credential; the live ones of its kind end when the overlap is over, if not before."""
     if overlap < timedelta(0):
-        raise Unissuable("The overlap cannot be negative.")
+        raise ProvisioningError("The overlap cannot be negative.")
     with transaction.atomic():
-        _lock(site)
+        _lock_site(site)
         ends_at = Now() + overlap
-        live(site, kind).filter(Q(expires_at=None) | Q(expires_at__gt=ends_at)).update(expires_at=ends_at)
-        issued = _add(site, kind)
+        live_credentials(site, kind).filter(Q(expires_at=None) | Q(expires_at__gt=ends_at)).update(expires_at=ends_at)
+        issued = _create_credential(site, kind)
         details = {"overlap_seconds": int(overlap.total_seconds())}
         audit(actor, f"{kind}.rotate", issued.credential.public_id, site, details)
     return issued
@@ -110,13 +112,13 @@ def revoke(credential: Credential, *, actor: Actor = COMMAND_LINE) -> bool:
         if not Credential.objects.filter(id=credential.id, revoked_at=None).update(revoked_at=Now()):
             return False
         audit(actor, f"{credential.kind}.revoke", credential.public_id, credential.site)
-    transaction.on_commit(directory.forget_all)
+    transaction.on_commit(cached_lookups.clear_caches)
     return True
 
 
-def live(site: Site, kind: str) -> QuerySet[Credential]:
+def live_credentials(site: Site, kind: str) -> QuerySet[Credential]:
     """Return the credentials that still prove something."""
-    return Credential.objects.filter(directory.LIVE, site=site, kind=kind)
+    return Credential.objects.filter(cached_lookups.IS_LIVE, site=site, kind=kind)
 
 
 def hash_key(key: str) -> bytes:
@@ -128,41 +130,42 @@ def hash_key(key: str) -> bytes:
     return hashlib.sha256(key.encode()).digest()
 
 
-def _lock(site: Site) -> None:
+def _lock_site(site: Site) -> None:
     """Hold the site's row, so that two rotations do not count past each other."""
     Site.objects.select_for_update().only("id").get(id=site.id)
 
 
-def _add(site: Site, kind: str) -> Issued:
-    if live(site, kind).count() >= directory.MAX_LIVE:
-        raise TooManyLive(
-            f"{site.slug} has {directory.MAX_LIVE} live credentials of this kind; revoke one that is not used."
+def _create_credential(site: Site, kind: str) -> IssuedCredential:
+    if live_credentials(site, kind).count() >= cached_lookups.MAX_LIVE_CREDENTIALS:
+        raise TooManyLiveCredentials(
+            f"{site.slug} has {cached_lookups.MAX_LIVE_CREDENTIALS} live credentials of this kind. "
+            "Revoke one that is not used."
         )
     # What this process remembers is at most a second old; whoever issues a credential should not wait for that.
-    transaction.on_commit(directory.forget_all)
+    transaction.on_commit(cached_lookups.clear_caches)
     return _new_signing_secret(site) if kind == CredentialKind.SIGNING_SECRET else _new_api_key(site)
 
 
-def _new_signing_secret(site: Site) -> Issued:
+def _new_signing_secret(site: Site) -> IssuedCredential:
     # `nd_` is a shape that logs blank out; the form of an API key is another.
-    secret = f"nd_sig_{_random(43)}"
+    secret = f"nd_sig_{_random_base62(43)}"
     credential = Credential.objects.create(
         site=site,
         kind=CredentialKind.SIGNING_SECRET,
         secret=secret.encode(),
         hint=secret[-HINT_LENGTH:],
     )
-    return Issued(credential, secret)
+    return IssuedCredential(credential, secret)
 
 
-def _new_api_key(site: Site) -> Issued:
-    prefix = _random(KEY_PREFIX_LENGTH)
-    key = f"nd_{prefix}_{_random(KEY_RANDOM_LENGTH)}"
+def _new_api_key(site: Site) -> IssuedCredential:
+    prefix = _random_base62(KEY_PREFIX_LENGTH)
+    key = f"nd_{prefix}_{_random_base62(KEY_RANDOM_LENGTH)}"
     credential = Credential.objects.create(
         site=site, kind=CredentialKind.API_KEY, key_prefix=prefix, key_hash=hash_key(key), hint=key[-HINT_LENGTH:]
     )
-    return Issued(credential, key)
+    return IssuedCredential(credential, key)
 
 
-def _random(length: int) -> str:
+def _random_base62(length: int) -> str:
     return "".join(secrets.choice(BASE62) for _ in range(length))

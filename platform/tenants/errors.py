@@ -32,40 +32,42 @@ class TenantError(Exception):
 class Unauthenticated(TenantError): ...
 
 
-class Missing(Unauthenticated):
+class MissingCredentials(Unauthenticated):
     code = "missing_credentials"
 
     def __init__(self) -> None:
-        super().__init__("Prove who you are: sign the request, or send a JWT or an API key (Authorization: Bearer …).")
+        super().__init__(
+            "Authentication required: sign the request, or send a JWT or an API key (Authorization: Bearer …)."
+        )
 
 
-class NotProven(Unauthenticated):
+class InvalidCredentials(Unauthenticated):
     code = "invalid_credentials"
 
     def __init__(self) -> None:
         super().__init__("The credentials are not valid: check the site, the secret or key, and what was signed.")
 
 
-class Contradicting(Unauthenticated):
-    code = "contradicting_credentials"
+class ConflictingCredentials(Unauthenticated):
+    code = "conflicting_credentials"
 
     def __init__(self) -> None:
-        super().__init__("The request carries credentials that contradict each other; send one kind, of one site.")
+        super().__init__("The request carries conflicting credentials; send one kind, for one site.")
 
 
-class Stale(Unauthenticated):
+class StaleTimestamp(Unauthenticated):
     code = "stale_timestamp"
 
 
-class Replayed(Unauthenticated):
+class ReplayedRequest(Unauthenticated):
     code = "replayed_request"
 
     def __init__(self) -> None:
-        super().__init__("This signed request was received before; sign every try anew, with a fresh X-Nonce.")
+        super().__init__("This signed request was already used; sign every attempt again, with a new X-Nonce.")
 
 
-class Unfit(Unauthenticated):
-    code = "unfit_credentials"
+class MalformedCredentials(Unauthenticated):
+    code = "malformed_credentials"
 
 
 class Forbidden(TenantError): ...
@@ -83,21 +85,21 @@ class ModelNotAllowed(Forbidden):
     code = "model_not_allowed"
 
 
-class ScopeMissing(Forbidden):
+class InsufficientScope(Forbidden):
     code = "scope_missing"
 
 
-class WiderThanProof(Forbidden):
-    code = "wider_than_proof"
+class ScopeExceedsGrant(Forbidden):
+    code = "scope_exceeds_grant"
 
 
-class Unissuable(TenantError):
-    code = "unissuable"
+class ProvisioningError(TenantError):
+    code = "provisioning_failed"
 
 
-class SlugTaken(Unissuable):
+class SlugTaken(ProvisioningError):
     code = "slug_taken"
 
 
-class TooManyLive(Unissuable):
+class TooManyLiveCredentials(ProvisioningError):
     code = "too_many_live_credentials"

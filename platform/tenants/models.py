@@ -8,7 +8,7 @@ from django.db import models
 from django.db.models import F, Q
 from django.db.models.functions import Now
 
-from core.fields import SealedField
+from core.fields import EncryptedField
 from core.ids import new_uuid, to_public
 
 
@@ -28,7 +28,7 @@ class Site(models.Model):
     #: Models that the site may ask for; empty allows all that are routed.
     allowed_models = ArrayField(models.CharField(max_length=200), default=list, blank=True)
     #: The older signature binds neither path nor nonce; off unless a site's plugin needs it.
-    accepts_older_signature = models.BooleanField(default=False)
+    accepts_legacy_signature = models.BooleanField(default=False)
     #: How many of its jobs may run at once; None: as many as there is room for.
     max_running_jobs = models.PositiveIntegerField(null=True, blank=True)
     #: Days after which prompts and answers of ended jobs are erased; None: as JOB_RETENTION_DAYS says, 0: never.
@@ -65,7 +65,7 @@ class Credential(models.Model):
     site = models.ForeignKey(Site, models.CASCADE, related_name="credentials")
     kind = models.CharField(max_length=20, choices=CredentialKind.choices)
     #: A signing secret must be known to check an HMAC, so it is sealed; an API key is kept as a hash only.
-    secret = SealedField(null=True, editable=False)
+    secret = EncryptedField(null=True, editable=False)
     key_prefix = models.CharField(max_length=16, null=True, unique=True, editable=False)  # noqa: DJ001 (unique)
     key_hash = models.BinaryField(max_length=32, null=True, editable=False)
     #: The last characters, to tell credentials apart.
@@ -110,7 +110,7 @@ class UsedNonce(models.Model):
         return f"{self.site_id}"
 
 
-class LimitedKind(models.TextChoices):
+class LimitKind(models.TextChoices):
     """What live requests are told apart by, whatever their dialect."""
 
     CHAT = "chat", "Chat"
@@ -128,7 +128,7 @@ class Limit(models.Model):
     A request keeps to all rows that are for it.
     """
 
-    FIGURES = (
+    LIMIT_FIELDS = (
         "requests_per_minute",
         "requests_per_hour",
         "requests_per_day",
@@ -137,7 +137,7 @@ class Limit(models.Model):
     )
 
     site = models.ForeignKey(Site, models.CASCADE, null=True, blank=True, related_name="limits")
-    kind = models.CharField(max_length=20, blank=True, choices=LimitedKind.choices)
+    kind = models.CharField(max_length=20, blank=True, choices=LimitKind.choices)
     #: As sites ask for it; empty: all models together.
     model = models.CharField(max_length=200, blank=True)
     requests_per_minute = _limit_field("requests a minute")

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from itertools import product
 from typing import TypeAlias
 
+from tenants.access import normalize_origin
 from tenants.errors import OriginNotAllowed
-from tenants.limits import read_origin
 from tenants.models import Site
 
 Headers: TypeAlias = list[tuple[bytes, bytes]]
@@ -61,10 +61,10 @@ def allowed_origin(origin: str | None, site: Site, bound: str | None = None) -> 
 
     `bound` is the one origin that a token is bound to (`Identity.origin`) or a ticket (`Ticket.origin`).
     """
-    asking = read_origin(origin or "")
-    if not asking or asking not in {read_origin(each) for each in site.origins}:
+    asking = normalize_origin(origin or "")
+    if not asking or asking not in {normalize_origin(each) for each in site.origins}:
         return None
-    return origin if bound is None or read_origin(bound) == asking else None
+    return origin if bound is None or normalize_origin(bound) == asking else None
 
 
 def origin_for(wanted: str | None, site: Site, *, own: str = "") -> str | None:
@@ -77,10 +77,10 @@ def origin_for(wanted: str | None, site: Site, *, own: str = "") -> str | None:
     """
     if wanted is None:
         return None
-    origin = read_origin(wanted)
-    if origin and origin == read_origin(own):
+    origin = normalize_origin(wanted)
+    if origin and origin == normalize_origin(own):
         return None
-    if not origin or origin not in {read_origin(each) for each in site.origins}:
+    if not origin or origin not in {normalize_origin(each) for each in site.origins}:
         raise OriginNotAllowed(f"{wanted[:100]!r} is not among the site's origins.")
     return origin
 

@@ -6,17 +6,17 @@ from typing import Any
 from django import forms
 from django.core.exceptions import ValidationError
 
-from core import theme
-from tenants.credentials import SLUG_FORM
-from tenants.limits import read_origin
+from core.admin_ui import theme
+from tenants.access import normalize_origin
+from tenants.credentials import SLUG_PATTERN
 from tenants.models import Site
 
-LONGEST_LIST = 100
+MAX_LIST_ENTRIES = 100
 #: A century of keeping.
-MOST_DAYS = 36_500
+MAX_RETENTION_DAYS = 36_500
 
 
-class Lines(forms.CharField):
+class LineListField(forms.CharField):
     """A list, one entry a line."""
 
     def __init__(self, *, label: str, help_text: str) -> None:
@@ -28,8 +28,8 @@ class Lines(forms.CharField):
     def to_python(self, value: Any) -> Any:
         text = super().to_python(value) or ""
         found = list(dict.fromkeys(line.strip() for line in text.splitlines() if line.strip()))
-        if len(found) > LONGEST_LIST:
-            raise ValidationError(f"At most {LONGEST_LIST} entries.")
+        if len(found) > MAX_LIST_ENTRIES:
+            raise ValidationError(f"At most {MAX_LIST_ENTRIES} entries.")
         return found
 
     def has_changed(self, initial: Any, data: Any) -> bool:
@@ -40,26 +40,28 @@ class Lines(forms.CharField):
 
 
 class SiteForm(forms.ModelForm):  # type: ignore[type-arg] # generic in the stubs only
-    ip_allowlist = Lines(
+    ip_allowlist = LineListField(
         label="Networks", help_text="One a line, like 203.0.113.0/24. Empty: requests may come from anywhere."
     )
-    origins = Lines(label="Origins", help_text="One a line, like https://example.com. Empty: no browser may ask.")
-    allowed_models = Lines(label="Models", help_text="One a line. Empty: every model that has a route.")
+    origins = LineListField(
+        label="Origins", help_text="One a line, like https://example.com. Empty: browser requests are refused."
+    )
+    allowed_models = LineListField(label="Models", help_text="One a line. Empty: every model that has a route.")
 
     max_running_jobs = forms.IntegerField(
-        label="Jobs at once",
+        label="Max running jobs",
         required=False,
         min_value=1,
         widget=theme.NumberInput(),
-        help_text="How many of its jobs may run at the same time. Empty: as many as there is room for.",
+        help_text="How many of its jobs may run at the same time. Empty: no limit of its own.",
     )
     retention_days = forms.IntegerField(
-        label="Days that prompts and answers are kept",
+        label="Retention of prompts and answers (days)",
         required=False,
         min_value=0,
-        max_value=MOST_DAYS,
+        max_value=MAX_RETENTION_DAYS,
         widget=theme.NumberInput(),
-        help_text="Counted from a job's end; then they are erased for good, and the accounts stay. 0: never. "
+        help_text="Counted from when a job finishes; then they are erased permanently, usage records stay. 0: never. "
         "Empty: as JOB_RETENTION_DAYS says.",
     )
 
@@ -72,14 +74,14 @@ class SiteForm(forms.ModelForm):  # type: ignore[type-arg] # generic in the stub
             "ip_allowlist",
             "origins",
             "allowed_models",
-            "accepts_older_signature",
+            "accepts_legacy_signature",
             "max_running_jobs",
             "retention_days",
         )
 
     def clean_slug(self) -> str:
         slug: str = self.cleaned_data["slug"]
-        if not SLUG_FORM.fullmatch(slug):
+        if not SLUG_PATTERN.fullmatch(slug):
             raise ValidationError("Lower-case letters, digits and single hyphens, like corner-bakery.")
         return slug
 
@@ -110,7 +112,7 @@ def _to_network(entry: str) -> str:
 
 
 def _to_origin(entry: str) -> str:
-    origin = read_origin(entry)
+    origin = normalize_origin(entry)
     if not origin or len(origin) > 255:
         raise ValidationError(f"Not an origin like https://example.com: {entry[:60]}")
     return origin

@@ -3,8 +3,8 @@
 from django.conf import settings
 from django.http import HttpRequest
 
+from tenants.access import client_address
 from tenants.audit import Actor
-from tenants.limits import client_address
 
 
 def actor_of(request: HttpRequest) -> Actor:

@@ -9,15 +9,15 @@ from enum import StrEnum
 
 from django.conf import settings
 
-from tenants import minted
-from tenants.errors import OriginNotAllowed, Unfit, WiderThanProof
-from tenants.limits import Scope, read_origin
-from tenants.minted import Minted, Use
+from tenants import minted_jwts
+from tenants.access import TokenScope, normalize_origin
+from tenants.authentication import Identity
+from tenants.errors import MalformedCredentials, OriginNotAllowed, ScopeExceedsGrant
+from tenants.minted_jwts import JwtPurpose, MintedJwt
 from tenants.origins import origin_for
-from tenants.proof import Identity
 
 
-class Readable(StrEnum):
+class ReadableKind(StrEnum):
     """What a ticket may be for: its audience (`aud`)."""
 
     STREAM = "stream"
@@ -25,14 +25,14 @@ class Readable(StrEnum):
 
 
 #: What it takes to read these without a ticket, or to mint one.
-READING = {Readable.STREAM: Scope.STREAMS_READ, Readable.JOB: Scope.JOBS_READ}
+READ_SCOPES = {ReadableKind.STREAM: TokenScope.STREAMS_READ, ReadableKind.JOB: TokenScope.JOBS_READ}
 
 
 @dataclass(frozen=True, slots=True)
 class Ticket:
     """What a ticket reads, and from where."""
 
-    what: Readable
+    what: ReadableKind
     #: The one stream or job.
     public_id: str
     #: The site's public id.
@@ -45,7 +45,9 @@ class Ticket:
     expires_at: int
 
 
-def mint(identity: Identity, what: Readable, public_id: str, *, origin: str | None = None, own: str = "") -> Minted:
+def mint(
+    identity: Identity, what: ReadableKind, public_id: str, *, origin: str | None = None, own: str = ""
+) -> MintedJwt:
     """Return a ticket for a stream or job of the identity's site. That it is the site's is for the caller to know.
 
     `origin` is that of the page which is to read; without it, what the proof itself is bound to.
@@ -54,8 +56,12 @@ def mint(identity: Identity, what: Readable, public_id: str, *, origin: str | No
         OriginNotAllowed: it is none of the site's origins.
         WiderThanProof: the proof is bound to another origin.
     """
-    if identity.origin is not None and origin is not None and read_origin(origin) != read_origin(identity.origin):
-        raise WiderThanProof("The token is bound to an origin, and so are its tickets: to the same.")
+    if (
+        identity.origin is not None
+        and origin is not None
+        and normalize_origin(origin) != normalize_origin(identity.origin)
+    ):
+        raise ScopeExceedsGrant("The token is bound to an origin; its tickets must be bound to the same one.")
     claims = {
         "aud": what.value,
         "sub": public_id,
@@ -63,28 +69,28 @@ def mint(identity: Identity, what: Readable, public_id: str, *, origin: str | No
         "cred": identity.credential_id,
         "origin": origin_for(identity.origin if origin is None else origin, identity.site, own=own),
     }
-    return minted.mint(Use.TICKET, claims, seconds=settings.TICKET_SECONDS)
+    return minted_jwts.mint(JwtPurpose.TICKET, claims, seconds=settings.TICKET_TTL_SECONDS)
 
 
 def is_ticket(text: str) -> bool:
     """Say whether a text claims to be a ticket. It proves nothing."""
-    return minted.is_minted(Use.TICKET, text)
+    return minted_jwts.is_minted(JwtPurpose.TICKET, text)
 
 
-def read(text: str) -> Ticket:
+def verify(text: str) -> Ticket:
     """Return what a ticket says, once it is clear that it is ours and has not ended.
 
     Raises:
         NotProven: it is no ticket of this desk.
         Stale: it has ended.
     """
-    claims = minted.read(Use.TICKET, text)
+    claims = minted_jwts.verify(JwtPurpose.TICKET, text)
     return Ticket(
-        Readable(claims["aud"]), claims["sub"], claims["site"], claims["cred"], claims.get("origin"), claims["exp"]
+        ReadableKind(claims["aud"]), claims["sub"], claims["site"], claims["cred"], claims.get("origin"), claims["exp"]
     )
 
 
-def check(ticket: Ticket, what: Readable, public_id: str, *, origin: str | None) -> None:
+def authorize(ticket: Ticket, what: ReadableKind, public_id: str, *, origin: str | None) -> None:
     """Let a ticket open what it is for, from where it is for. `origin` is None for servers and the desk's own pages.
 
     Raises:
@@ -92,8 +98,10 @@ def check(ticket: Ticket, what: Readable, public_id: str, *, origin: str | None)
         OriginNotAllowed: a page of another origin shows it, or nobody knows which.
     """
     if (ticket.what, ticket.public_id) != (what, public_id):
-        raise Unfit("The ticket is for another stream or job; each reads one.")
+        raise MalformedCredentials("The ticket is for another stream or job; each reads one.")
     if ticket.origin is None and origin is not None:
-        raise OriginNotAllowed("The ticket names no origin, so no page may use it; ask for one that names the page's.")
-    if ticket.origin is not None and read_origin(origin or "") != ticket.origin:
+        raise OriginNotAllowed(
+            "The ticket is bound to no origin, so no page may use it; request one for the origin of the page."
+        )
+    if ticket.origin is not None and normalize_origin(origin or "") != ticket.origin:
         raise OriginNotAllowed(f"The ticket is for pages of {ticket.origin} alone, which say so in Origin.")

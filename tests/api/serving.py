@@ -11,8 +11,8 @@ from urllib.parse import quote
 import httpx
 from django.db import connection
 
+from devstack.program import Program, launch, stop
 from nightdesk import env
-from nightdesk.local.program import Program, launch, stop
 from tests.polling import wait_for
 from tests.ports import own_port
 
@@ -30,13 +30,13 @@ def served(database_url: str, redis_url: str = NOBODY) -> Iterator[str]:
         "DATABASE_URL": database_url,
         "REDIS_URL": redis_url,
         "DATABASE_WAIT_SECONDS": "1",
-        "BODY_WAIT_SECONDS": "1",
+        "BODY_READ_TIMEOUT_SECONDS": "1",
         "DEBUG": "false",
         "SECRET_KEY": "a key of the tests, long enough for production",
         "PYTHONPATH": f"{ROOT}:{ROOT / 'platform'}",
     }
     command = (sys.executable, "-m", "uvicorn", "nightdesk.asgi:application", "--port", str(port), "--no-proxy-headers")
-    web = Program("web", (*command, "--log-level", "warning"), env.merged(environment), ROOT)
+    web = Program("web", (*command, "--log-level", "warning"), env.child_environment(environment), ROOT)
     process = launch(web, STDERR)
     try:
         url = f"http://127.0.0.1:{port}"

@@ -10,7 +10,7 @@ import pytest
 from pytest_django import Settings
 
 from api.asgi import get_application
-from api.body_limit import App, limit_of
+from api.body_limit import ASGIApp, body_limit_for
 from jobs.models import Job
 from jobs.tasks import bell
 from tenants.credentials import NewSite
@@ -21,20 +21,20 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 
 @pytest.fixture(scope="module")
-def app() -> App:
+def app() -> ASGIApp:
     return get_application()
 
 
 @pytest.fixture(autouse=True)
 def _no_doorbell() -> Iterator[None]:
     """The row is what these tests are about."""
-    bell.listen(lambda: None)
+    bell.set_listener(lambda: None)
     yield
-    bell.listen(None)
+    bell.set_listener(None)
 
 
 @pytest.fixture
-async def http(app: App) -> AsyncIterator[httpx.AsyncClient]:
+async def http(app: ASGIApp) -> AsyncIterator[httpx.AsyncClient]:
     transport = httpx.ASGITransport(app=app)  # type: ignore[arg-type]
     async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
         yield client
@@ -63,7 +63,7 @@ async def test_a_chunked_body_is_read(http: httpx.AsyncClient, bakery: NewSite, 
 
 
 @pytest.mark.parametrize("announced", [True, False])
-async def test_an_endless_body_is_answered_413_and_not_read(app: App, bakery: NewSite, announced: bool) -> None:
+async def test_an_endless_body_is_answered_413_and_not_read(app: ASGIApp, bakery: NewSite, announced: bool) -> None:
     read = 0
 
     async def receive() -> dict[str, Any]:
@@ -91,10 +91,10 @@ async def test_an_endless_body_is_answered_413_and_not_read(app: App, bakery: Ne
     ],
 )
 def test_each_address_has_its_limit(settings: Settings, method: str, path: str, setting: str) -> None:
-    assert limit_of(method, path) == getattr(settings, setting)
+    assert body_limit_for(method, path) == getattr(settings, setting)
 
 
-async def call(app: App, receive: Any, headers: list[tuple[bytes, bytes]], **scope: Any) -> dict[str, Any]:
+async def call(app: ASGIApp, receive: Any, headers: list[tuple[bytes, bytes]], **scope: Any) -> dict[str, Any]:
     """Call the application by hand; return status, headers and body."""
     sent: list[Any] = []
 
@@ -162,7 +162,7 @@ async def test_of_many_replays_over_http_one_gets_in(http: httpx.AsyncClient, ba
     assert sorted(answer.status_code for answer in answers) == [202] + [401] * 9
 
 
-async def test_nonsense_in_query_and_headers_is_answered_and_not_a_crash(app: App, bakery: NewSite) -> None:
+async def test_nonsense_in_query_and_headers_is_answered_and_not_a_crash(app: ASGIApp, bakery: NewSite) -> None:
     def receive() -> Any:
         messages = iter([{"type": "http.request", "body": b"", "more_body": False}])
 
@@ -186,7 +186,7 @@ async def test_nonsense_in_query_and_headers_is_answered_and_not_a_crash(app: Ap
 
 
 async def test_a_client_that_goes_away_leaves_nothing_broken(
-    app: App, http: httpx.AsyncClient, bakery: NewSite
+    app: ASGIApp, http: httpx.AsyncClient, bakery: NewSite
 ) -> None:
     async def receive() -> dict[str, Any]:
         return {"type": "http.disconnect"}

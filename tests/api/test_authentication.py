@@ -7,7 +7,7 @@ from django.test import override_settings
 
 from core import clock
 from jobs.models import Job
-from tenants import directory
+from tenants import cached_lookups
 from tenants.credentials import NewSite, revoke
 from tenants.models import Site
 from tests.api.calling import Caller, error_of, job_body
@@ -33,7 +33,7 @@ def test_wrong_and_unknown_are_answered_alike(desk: Caller, bakery: NewSite, flo
     good = signed(bakery, "POST", PATH, BODY)
     unsigned = "eyJhbGciOiJub25lIn0.eyJzdWIiOiJiYWtlcnkiLCJleHAiOjk5OTk5OTk5OTl9."
     revoke(florist.api_key.credential)
-    directory.forget_all()
+    cached_lookups.clear_caches()
     refused = [
         {**good, "X-Signature": "v1=" + "0" * 64},
         {**good, "X-Site-ID": "nobody"},
@@ -71,7 +71,7 @@ def test_an_expired_token_is_explained(desk: Caller, bakery: NewSite) -> None:
 def test_no_credentials_and_contradicting_ones_are_explained(desk: Caller, bakery: NewSite) -> None:
     assert sent(bakery, desk)[:2] == (401, "missing_credentials")
     both = {**signed(bakery, "POST", PATH, BODY), "X-Api-Key": bakery.api_key.secret}
-    assert sent(bakery, desk, **both)[:2] == (401, "contradicting_credentials")
+    assert sent(bakery, desk, **both)[:2] == (401, "conflicting_credentials")
 
 
 def test_a_replayed_request_is_refused(desk: Caller, bakery: NewSite) -> None:

@@ -8,8 +8,8 @@ import pytest
 from django.http import HttpResponse
 from pytest_django import Settings
 
-from jobs.batches.conclude import conclude_ended
 from jobs.batches.expand import expand_one
+from jobs.batches.finalize import finalize_ended
 from jobs.models import Batch, Job, JobState
 from tenants.credentials import NewSite
 from tests.api.calling import CHAT, Caller, error_of
@@ -176,7 +176,7 @@ def test_an_ended_batch_says_what_came_of_it(desk: Caller) -> None:
     end(batch, "r1")
     end(batch, "r2", JobState.FAILED)
     end(batch, "r3", JobState.CANCELED)
-    conclude_ended()
+    finalize_ended()
 
     found = read(desk.get(f"/v1/batches/{made['id']}"))
 
@@ -196,7 +196,7 @@ def test_results_can_be_read_at_any_time(desk: Caller) -> None:
     partial = desk.get(f"/v1/batches/{made['id']}/results")
     end(batch, "r1")
     end(batch, "r3", JobState.FAILED)
-    conclude_ended()
+    finalize_ended()
     whole = desk.get(f"/v1/batches/{made['id']}/results")
 
     assert (partial["X-Results-Complete"], whole["X-Results-Complete"]) == ("false", "true")
@@ -227,7 +227,7 @@ def test_a_canceled_batch_is_canceling_and_then_canceled(desk: Caller) -> None:
     path = f"/v1/batches/{read(desk.post('/v1/batches', batch_body()))['id']}"
 
     asked = read(desk.post(f"{path}/cancel"))
-    conclude_ended()
+    finalize_ended()
     found = read(desk.get(path))
 
     assert (asked["status"], found["status"]) == ("cancelling", "cancelled")
@@ -241,11 +241,11 @@ def test_what_failed_can_be_tried_again(desk: Caller) -> None:
     batch = Batch.objects.get()
     end(batch, "r1")
     end(batch, "r2", JobState.FAILED)
-    conclude_ended()
+    finalize_ended()
 
     again = read(desk.post(f"{path}/retry"))
 
-    assert again["replay_of"] == batch.public_id
+    assert again["retry_of"] == batch.public_id
     assert (again["status"], again["request_counts"]["total"]) == ("in_progress", 1)
     assert error_of(desk.post(f"{path}/cancel"))["code"] == "batch_ended"
     assert desk.post(f"{path}/pause").status_code == 409

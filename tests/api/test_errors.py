@@ -12,12 +12,12 @@ import jobs.errors
 import tenants.errors
 import webhooks.errors
 from api import errors
-from api.errors import TABLE, Malformed, problem_of, row_of
-from core.redis import RedisAway
+from api.errors import ERROR_TABLE, MalformedBody, mapping_for, to_problem
+from core.redis import RedisUnavailable
 from inference.errors import InferenceError
 from jobs.errors import InvalidBody
 from streams.errors import CursorExpired, StreamError
-from tenants.errors import Missing, ModelNotAllowed, Stale, TenantError
+from tenants.errors import MissingCredentials, ModelNotAllowed, StaleTimestamp, TenantError
 from webhooks.errors import WebhookError
 
 DISK_IS_FULL = django.db.OperationalError("secret path")
@@ -32,10 +32,13 @@ def leaves(root: type[BaseException]) -> list[type[BaseException]]:
 def test_every_error_that_can_come_from_below_has_a_line_of_its_own_or_its_ancestors() -> None:
     roots = (jobs.errors.JobError, TenantError, InferenceError, WebhookError, StreamError, errors.ApiError)
     # These never come from a request: commands and the admin make sites, and couriers sign.
-    elsewhere = {*leaves(tenants.errors.Unissuable), webhooks.errors.NoLiveSecret}
+    elsewhere = {*leaves(tenants.errors.ProvisioningError), webhooks.errors.NoLiveSecret}
 
     missing = [
-        leaf for root in roots for leaf in leaves(root) if leaf not in elsewhere and row_of(leaf) is TABLE[Exception]
+        leaf
+        for root in roots
+        for leaf in leaves(root)
+        if leaf not in elsewhere and mapping_for(leaf) is ERROR_TABLE[Exception]
     ]
 
     assert missing == []
@@ -44,12 +47,12 @@ def test_every_error_that_can_come_from_below_has_a_line_of_its_own_or_its_ances
 @pytest.mark.parametrize(
     ("error", "problem"),
     [
-        (Missing(), (401, "missing_credentials", None)),
-        (Stale("late"), (401, "stale_timestamp", None)),
+        (MissingCredentials(), (401, "missing_credentials", None)),
+        (StaleTimestamp("late"), (401, "stale_timestamp", None)),
         (ModelNotAllowed("no"), (403, "model_not_allowed", None)),
         (InvalidBody("bad", "messages.0"), (400, "invalid_value", "body.messages.0")),
         (InvalidBody("bad"), (400, "invalid_value", "body")),
-        (Malformed("bad", "a.b"), (400, "malformed_body", "a.b")),
+        (MalformedBody("bad", "a.b"), (400, "malformed_body", "a.b")),
         (drf.MethodNotAllowed("PUT"), (405, "method_not_allowed", None)),
         (drf.ValidationError({"a": [ErrorDetail("x", "required")]}), (400, "missing_required_parameter", "a")),
         (drf.ValidationError({"a": {"b": ["x"]}}), (400, "invalid_value", "a.b")),
@@ -64,13 +67,13 @@ def test_every_error_that_can_come_from_below_has_a_line_of_its_own_or_its_ances
         (django.db.InterfaceError("secret host"), (503, "database_unavailable", None)),
         (django.db.IntegrityError("secret row"), (409, "conflict", None)),
         (CursorExpired("too old"), (409, "stream_cursor_expired", None)),
-        (RedisAway("secret host"), (503, "not_ready", None)),
+        (RedisUnavailable("secret host"), (503, "not_ready", None)),
         (RuntimeError("secret words"), (500, "internal_error", None)),
         (RecursionError("secret words"), (500, "internal_error", None)),
     ],
 )
 def test_an_error_becomes_its_problem(error: Exception, problem: tuple[int, str, str | None]) -> None:
-    found = problem_of(error)
+    found = to_problem(error)
 
     assert (found.status, found.code, found.param) == problem
     assert "secret" not in found.message

@@ -11,7 +11,7 @@ from pytest_django import Settings
 
 from api import examples
 from core import clock
-from jobs.files.store import KEPT_SECONDS, Draft
+from jobs.files.store import DEFAULT_TTL_SECONDS, FileUpload
 from jobs.models import File, FileChunk
 from tenants.credentials import NewSite
 from tests.api.calling import Caller, error_of
@@ -48,7 +48,7 @@ def test_a_file_is_uploaded_with_the_time_it_is_kept(desk: Caller) -> None:
     usual, short = (read(post(desk, form(PURPOSE, *more, part("file", LINE, "a.jsonl")))) for more in ([], kept))
 
     assert set(usual) == set(examples.FILE)
-    assert usual["expires_at"] - usual["created_at"] == KEPT_SECONDS
+    assert usual["expires_at"] - usual["created_at"] == DEFAULT_TTL_SECONDS
     assert short["expires_at"] - short["created_at"] == 7200
     assert read(desk.get(f"/v1/files/{short['id']}")) == short
     assert content(desk.get(f"/v1/files/{short['id']}/content")) == LINE
@@ -127,10 +127,10 @@ def test_a_filename_is_a_name_and_no_path(desk: Caller, sent: str, kept: str) ->
 
 
 def test_postgres_gone_in_the_middle_leaves_nothing(desk: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
-    def gone(draft: Draft, filename: str, **how: Any) -> File:
+    def gone(draft: FileUpload, filename: str, **how: Any) -> File:
         raise OperationalError("the connection was closed")
 
-    monkeypatch.setattr(Draft, "finish", gone)
+    monkeypatch.setattr(FileUpload, "finish", gone)
 
     answer = post(desk, WHOLE)
 

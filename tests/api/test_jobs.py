@@ -11,7 +11,7 @@ from django.http import HttpResponse
 from core import clock
 from core.ids import new_uuid, to_public
 from jobs.models import Attempt, Job, JobState
-from metering.models import Outcome, UsageEvent
+from metering.models import UsageEvent, UsageOutcome
 from tenants.credentials import NewSite
 from tenants.models import Site
 from tests.api.calling import CHAT, Caller, error_of, job_body
@@ -52,7 +52,7 @@ def test_a_task_is_accepted_and_shown_as_a_queued_job(desk: Caller) -> None:
         "erased_at": None,
         "attempt": 0,
         "max_attempts": 5,
-        "replay_of": None,
+        "retry_of": None,
         "batch_id": None,
         "custom_id": None,
         "error": None,
@@ -255,7 +255,7 @@ def test_a_job_is_shown_with_its_attempts_calls_usage_cost_and_result(desk: Call
         dedupe_key="a",
         attempt=1,
         call=1,
-        outcome=Outcome.ERROR,
+        outcome=UsageOutcome.ERROR,
         http_status=503,
         error_kind="overloaded",
         error_code="server_is_overloaded",
@@ -266,7 +266,7 @@ def test_a_job_is_shown_with_its_attempts_calls_usage_cost_and_result(desk: Call
         dedupe_key="b",
         attempt=2,
         call=1,
-        outcome=Outcome.OK,
+        outcome=UsageOutcome.OK,
         http_status=200,
         billable=True,
         input_tokens=19,
@@ -365,7 +365,7 @@ def test_a_list_leaves_out_what_is_long_and_shows_what_was_billed(desk: Caller, 
     job = make_job(bakery.site)
     UsageEvent.objects.create(
         site=bakery.site, job_id=job.id, dedupe_key="a", attempt=1, call=1, provider="sim", model="m",
-        upstream_model="m", outcome=Outcome.OK, billable=True, input_tokens=1, cost_pico_usd=7, price_version="v1",
+        upstream_model="m", outcome=UsageOutcome.OK, billable=True, input_tokens=1, cost_pico_usd=7, price_version="v1",
     )  # fmt: skip
 
     (shown,) = read(desk.get("/v1/jobs"))["data"]
@@ -462,9 +462,9 @@ def test_a_job_that_ended_badly_is_tried_again_as_a_new_one(desk: Caller, bakery
 
     shown = read(desk.post(f"/v1/jobs/{job.public_id}/retry"), 202)
 
-    assert shown["replay_of"] == job.public_id
+    assert shown["retry_of"] == job.public_id
     assert (shown["state"], shown["id"] != job.public_id) == ("queued", True)
-    assert read(desk.get("/v1/jobs?state=queued"))["data"][0]["replay_of"] == job.public_id
+    assert read(desk.get("/v1/jobs?state=queued"))["data"][0]["retry_of"] == job.public_id
 
 
 @pytest.mark.parametrize("state", [JobState.QUEUED, JobState.SUCCEEDED])
@@ -475,7 +475,7 @@ def test_other_jobs_are_not_tried_again(desk: Caller, bakery: NewSite, state: Jo
 
     response = desk.post(f"/v1/jobs/{job.public_id}/retry")
 
-    assert (response.status_code, error_of(response)["code"]) == (409, "job_not_replayable")
+    assert (response.status_code, error_of(response)["code"]) == (409, "job_not_retryable")
 
 
 def test_times_are_in_utc_whatever_was_given(desk: Caller) -> None:

@@ -9,7 +9,7 @@ from pytest_django import Settings
 from core import clock
 from core.ids import new_uuid
 from jobs.models import JobState
-from tenants import directory
+from tenants import cached_lookups
 from tenants.credentials import NewSite
 from tenants.models import Limit, Site
 from tests.api.calling import Caller, error_of
@@ -51,7 +51,7 @@ def test_every_limit_is_told_the_widest_first(desk: Caller, bakery: NewSite) -> 
 
 def test_a_site_is_told_of_its_own_limits_and_jobs_alone(desk: Caller, bakery: NewSite, florist: NewSite) -> None:
     Site.objects.filter(slug="bakery").update(max_running_jobs=4)
-    directory.forget_all()
+    cached_lookups.clear_caches()
     Limit.objects.create(site=florist.site, requests_per_minute=9, concurrency=9)
     for site, count in ((bakery.site, 2), (florist.site, 3)):
         for _ in range(count):

@@ -10,7 +10,7 @@ from django.db import OperationalError, connection
 from django.http import HttpResponse
 from django.test import RequestFactory
 
-from api.middleware import RequestScope
+from api.middleware import RequestContextMiddleware
 from tenants.credentials import NewSite
 from tests.api.calling import Caller, error_of, job_body
 from tests.factories import make_job
@@ -55,7 +55,7 @@ def test_a_client_cannot_choose_the_request_id(stranger: Caller) -> None:
 def test_refusals_are_logged_with_ids_and_without_query_or_body(desk: Caller, lines: Lines) -> None:
     response = desk.post("/v1/jobs?q=private", job_body(kind="private"))
 
-    (line,) = [each for each in lines() if each["event"] == "request_refused"]
+    (line,) = [each for each in lines() if each["event"] == "request_rejected"]
     assert response.status_code == 400
     assert (line["method"], line["path"], line["status"], line["site"]) == ("POST", "/v1/jobs", 400, "bakery")
     assert line["request_id"] == response["X-Request-ID"]
@@ -81,7 +81,7 @@ def test_nothing_of_one_request_is_bound_to_the_next(desk: Caller, lines: Lines)
 
 
 def test_a_database_that_is_away_is_answered_503_also_outside_the_api() -> None:
-    scope = RequestScope(lambda request: HttpResponse())
+    scope = RequestContextMiddleware(lambda request: HttpResponse())
     request = RequestFactory().get("/admin/")
 
     response = scope.process_exception(request, OperationalError("no connection to secret-host"))
@@ -101,5 +101,5 @@ def test_a_view_that_breaks_is_answered_500_in_json_and_logged(desk: Caller, bak
 
     assert (response.status_code, error_of(response)["code"]) == (500, "internal_error")
     assert b"secret" not in response.content
-    assert [line["event"] for line in lines()] == ["request_broke", "request_failed"]
-    assert lines()[0]["error"] == "Tampered"
+    assert [line["event"] for line in lines()] == ["unhandled_exception", "request_failed"]
+    assert lines()[0]["error"] == "TamperedCiphertext"

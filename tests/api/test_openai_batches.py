@@ -9,8 +9,8 @@ import openai
 import pytest
 
 from inference.models import Route
-from jobs.batches.conclude import conclude_ended
 from jobs.batches.expand import expand_one
+from jobs.batches.finalize import finalize_ended
 from jobs.models import Batch, JobState
 from tenants.credentials import NewSite
 from tests.api.calling import CHAT
@@ -46,7 +46,7 @@ def test_a_batch_lives_as_the_sdk_knows_it(sdk: openai.OpenAI) -> None:
     end(batch, "r1")
     end(batch, "r2")
     end(batch, "r3", JobState.FAILED, error_code="rejected", error_message="No.")
-    conclude_ended()
+    finalize_ended()
     ended = sdk.batches.retrieve(made.id)
     output = sdk.files.content(ended.output_file_id or "")
     errors = sdk.files.content(ended.error_file_id or "")
@@ -85,7 +85,7 @@ def test_batches_are_listed_and_canceled(sdk: openai.OpenAI) -> None:
     assert [batch.id for batch in sdk.batches.list(limit=2)] == ids[::-1]
     assert sdk.batches.cancel(ids[0]).status == "cancelling"
     assert sdk.batches.cancel(ids[1]).status == "cancelled"
-    conclude_ended()
+    finalize_ended()
     assert sdk.batches.retrieve(ids[0]).status == "cancelled"
 
 

@@ -8,7 +8,7 @@ import pytest
 from django.contrib.staticfiles import finders
 from django.test import override_settings
 
-from jobs.leases import take_lease
+from jobs.worker.leases import acquire_lease
 from tests.api.calling import Caller
 
 pytestmark = pytest.mark.django_db
@@ -26,7 +26,7 @@ def test_it_is_alive_without_any_credentials(anybody: Caller) -> None:
 
 
 def test_with_a_worker_and_redis_it_is_ready(anybody: Caller) -> None:
-    take_lease()
+    acquire_lease()
 
     assert json.loads(anybody.get("/readyz").content) == {
         "status": "ok",
@@ -46,7 +46,7 @@ def test_without_a_worker_it_still_takes_work(anybody: Caller) -> None:
 
 @override_settings(REDIS_URL="redis://127.0.0.1:1/0")
 def test_without_redis_it_still_takes_work(anybody: Caller) -> None:
-    take_lease()
+    acquire_lease()
 
     response = anybody.get("/readyz")
 
@@ -57,7 +57,7 @@ def test_without_redis_it_still_takes_work(anybody: Caller) -> None:
 
 @pytest.mark.parametrize("url", ["redis://127.0.0.1:1/0", "amqp://desk:x@127.0.0.1:1/nightdesk"])
 def test_without_a_broker_of_its_own_it_still_takes_work(anybody: Caller, url: str) -> None:
-    take_lease()
+    acquire_lease()
 
     with override_settings(CELERY_BROKER_URL=url):
         answer = json.loads(anybody.get("/readyz").content)

@@ -15,8 +15,8 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from api.live.addresses import LIVE
-from api.schema import document
+from api.live.openapi_operations import LIVE_OPERATIONS
+from api.openapi import openapi_json
 from inference.models import Route
 from tenants.credentials import NewSite
 
@@ -47,8 +47,8 @@ def key(bakery: NewSite, route: Route) -> str:
 
 
 #: What Django serves. The live path has servers of its own to be tried on (tests/api/live).
-schema = schemathesis.openapi.from_dict(json.loads(document()), config=SchemathesisConfig()).exclude(
-    path=[each.path for each in LIVE]
+schema = schemathesis.openapi.from_dict(json.loads(openapi_json()), config=SchemathesisConfig()).exclude(
+    path=[each.path for each in LIVE_OPERATIONS]
 )
 
 

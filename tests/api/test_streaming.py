@@ -10,9 +10,9 @@ from django.db import connection
 from django.http import HttpRequest
 from django.test import RequestFactory
 
-from api.asgi import Desk
-from api.streaming import BLOCK_BYTES, stream
-from core.threads import DatabaseThreads
+from api.asgi import DjangoApp
+from api.streaming import BLOCK_BYTES, streaming_response
+from core.database_threads import DatabaseThreadPool
 
 GET = RequestFactory().get("/")
 
@@ -24,10 +24,10 @@ def sent_by(pieces: Iterator[bytes], request: HttpRequest = GET) -> list[dict[st
     async def send(message: Any) -> None:
         messages.append(message)
 
-    threads = DatabaseThreads("test", 1)
+    threads = DatabaseThreadPool("test", 1)
     try:
-        desk = Desk(DatabaseThreads("web", 1), slow=threads)
-        asyncio.run(desk.send_response(stream(request, pieces, "text/plain"), send))
+        desk = DjangoApp(DatabaseThreadPool("web", 1), slow=threads)
+        asyncio.run(desk.send_response(streaming_response(request, pieces, "text/plain"), send))
     finally:
         threads.close()
     return messages
@@ -73,7 +73,7 @@ def test_what_goes_wrong_at_once_is_raised_before_anything_is_sent() -> None:
         yield b""
 
     with pytest.raises(ValueError, match="broken"):
-        stream(GET, pieces(), "text/plain")
+        streaming_response(GET, pieces(), "text/plain")
 
 
 def test_what_goes_wrong_later_is_no_clean_end() -> None:
@@ -87,8 +87,8 @@ def test_what_goes_wrong_later_is_no_clean_end() -> None:
         messages.append(message)
 
     async def run() -> None:
-        threads = DatabaseThreads("test", 1)
-        await Desk(threads, slow=threads).send_response(stream(GET, pieces(), "text/plain"), send)
+        threads = DatabaseThreadPool("test", 1)
+        await DjangoApp(threads, slow=threads).send_response(streaming_response(GET, pieces(), "text/plain"), send)
 
     with pytest.raises(ValueError, match="broken"):
         asyncio.run(run())

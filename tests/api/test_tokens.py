@@ -9,10 +9,10 @@ from django.http import HttpResponse
 from core import clock
 from core.ids import new_uuid, to_public
 from jobs.models import Job
-from tenants import directory, tickets
+from tenants import cached_lookups, tickets
 from tenants.credentials import NewSite, revoke
 from tenants.models import Site
-from tenants.tickets import Readable
+from tenants.tickets import ReadableKind
 from tests.api.calling import JOB, Caller, error_of
 from tests.asking import token
 from tests.factories import make_job
@@ -25,7 +25,7 @@ WANTED = {"scope": "jobs:write jobs:read", "origin": PAGE}
 def _pages(bakery: NewSite, florist: NewSite) -> None:
     Site.objects.filter(slug="bakery").update(origins=[PAGE, "https://shop.bakery.test"])
     Site.objects.filter(slug="florist").update(origins=["https://florist.test"])
-    directory.forget_all()
+    cached_lookups.clear_caches()
 
 
 def read(response: HttpResponse, status: int = 201) -> dict[str, Any]:
@@ -89,7 +89,7 @@ def test_a_page_posts_and_reads_jobs_with_a_token(desk: Caller, stranger: Caller
         ({"origin": PAGE}, {"origin": "https://florist.test"}, "/v1/jobs", "origin_not_allowed"),
         ({"origin": PAGE}, {"origin": "null"}, "/v1/jobs", "origin_not_allowed"),
         ({}, {"origin": "https://florist.test"}, "/v1/jobs", "origin_not_allowed"),
-        ({}, {"x_site_id": "florist"}, "/v1/jobs", "contradicting_credentials"),
+        ({}, {"x_site_id": "florist"}, "/v1/jobs", "conflicting_credentials"),
     ],
 )
 def test_a_token_does_no_more_than_it_is_for(
@@ -157,8 +157,8 @@ def test_a_narrowed_jwt_mints_nothing_wider_than_itself(stranger: Caller, bakery
 
     assert answer("jobs:read") == (403, "scope_missing")
     assert answer("jobs:read tokens:write") == (201, "")
-    assert answer("jobs:read tokens:write", scope="jobs:read jobs:write") == (403, "wider_than_proof")
-    assert answer("jobs:read tokens:write", max_tokens=101) == (403, "wider_than_proof")
+    assert answer("jobs:read tokens:write", scope="jobs:read jobs:write") == (403, "scope_exceeds_grant")
+    assert answer("jobs:read tokens:write", max_tokens=101) == (403, "scope_exceeds_grant")
 
 
 @pytest.mark.parametrize("end", ["revoked", "switched off"])
@@ -172,7 +172,7 @@ def test_a_token_ends_with_the_credential_and_with_the_site(
         revoke(bakery.api_key.credential)
     else:
         Site.objects.filter(slug="bakery").update(is_active=False)
-    directory.forget_all()
+    cached_lookups.clear_caches()
 
     assert error_of(stranger.get("/v1/jobs", **bearer(text)))["code"] == "invalid_credentials"
 
@@ -185,9 +185,9 @@ def test_a_ticket_for_a_job_says_where_to_show_it(desk: Caller, bakery: NewSite)
 
     shown = read(desk.post("/v1/tickets", {"job": job.public_id, "origin": PAGE}))
 
-    found = tickets.read(shown["ticket"])
+    found = tickets.verify(shown["ticket"])
     assert (found.what, found.public_id, found.site, found.origin) == (
-        Readable.JOB,
+        ReadableKind.JOB,
         job.public_id,
         bakery.site.public_id,
         PAGE,
@@ -251,6 +251,6 @@ def test_a_ticket_is_no_proof_at_any_other_address(
 
     response = stranger.call(method, path.format(job=job.public_id), JOB if method == "POST" else None, **shown)
 
-    assert (response.status_code, error_of(response)["code"]) == (401, "unfit_credentials")
+    assert (response.status_code, error_of(response)["code"]) == (401, "malformed_credentials")
     job.refresh_from_db()
     assert job.state == "queued"

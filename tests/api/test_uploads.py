@@ -9,10 +9,10 @@ import httpx
 import pytest
 
 from api.asgi import get_application
-from api.body_limit import App
+from api.body_limit import ASGIApp
 from core import clock
-from core.threads import DatabaseThreads
-from jobs.files.store import KEPT_SECONDS, PIECE_BYTES
+from core.database_threads import DatabaseThreadPool
+from jobs.files.store import CHUNK_BYTES, DEFAULT_TTL_SECONDS
 from jobs.models import FileChunk
 from tenants.credentials import NewSite
 from tenants.models import Site
@@ -23,16 +23,16 @@ from tests.factories import make_file
 pytestmark = pytest.mark.django_db(transaction=True)
 
 #: A thread that gives its connection back, for what these tests do themselves.
-DATABASE = DatabaseThreads("tests", 1)
+DATABASE = DatabaseThreadPool("tests", 1)
 
 
 @pytest.fixture(scope="module")
-def app() -> App:
+def app() -> ASGIApp:
     return get_application()
 
 
 @pytest.fixture
-async def http(app: App) -> AsyncIterator[httpx.AsyncClient]:
+async def http(app: ASGIApp) -> AsyncIterator[httpx.AsyncClient]:
     transport = httpx.ASGITransport(app=app)  # type: ignore[arg-type]
     async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
         yield client
@@ -56,12 +56,12 @@ async def test_a_file_is_kept_and_given_back_as_it_came(http: httpx.AsyncClient,
 
     assert made.status_code == 200, made.text
     assert (made.json()["bytes"], made.json()["filename"]) == (len(content), "requests.jsonl")
-    assert made.json()["expires_at"] - made.json()["created_at"] == KEPT_SECONDS
+    assert made.json()["expires_at"] - made.json()["created_at"] == DEFAULT_TTL_SECONDS
     assert read.content == content
     assert read.headers["Content-Length"] == str(len(content))
     chunks = await DATABASE.run(lambda: [len(chunk.content) for chunk in FileChunk.objects.all()])
-    assert max(chunks) <= PIECE_BYTES
-    assert len(chunks) < 2 * len(content) / PIECE_BYTES + 2
+    assert max(chunks) <= CHUNK_BYTES
+    assert len(chunks) < 2 * len(content) / CHUNK_BYTES + 2
 
 
 class Watched:
@@ -114,7 +114,7 @@ async def test_a_signature_covers_the_file(http: httpx.AsyncClient, bakery: NewS
 
 
 async def test_the_older_signature_cannot_cover_a_file(http: httpx.AsyncClient, bakery: NewSite) -> None:
-    await DATABASE.run(Site.objects.update, accepts_older_signature=True)
+    await DATABASE.run(Site.objects.update, accepts_legacy_signature=True)
 
     # Neither of the body, nor of the empty one, which a GET may have been signed with.
     for body in (WHOLE, b""):
@@ -122,7 +122,9 @@ async def test_the_older_signature_cannot_cover_a_file(http: httpx.AsyncClient, 
         assert (answer.status_code, answer.json()["error"]["code"]) == (401, "invalid_credentials")
 
 
-async def test_a_client_that_goes_away_leaves_nothing(app: App, http: httpx.AsyncClient, key: dict[str, str]) -> None:
+async def test_a_client_that_goes_away_leaves_nothing(
+    app: ASGIApp, http: httpx.AsyncClient, key: dict[str, str]
+) -> None:
     begun = {"type": "http.request", "body": WHOLE[:-40], "more_body": True}
     messages: Iterator[Any] = iter([begun, {"type": "http.disconnect"}])
 

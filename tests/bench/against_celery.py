@@ -14,7 +14,7 @@ from subprocess import run as run_program
 from sys import executable
 from typing import Protocol
 
-from nightdesk.local.stack import ROOT
+from devstack.stack import ROOT
 from tests.bench.books import POLL_SECONDS, Books, opened
 from tests.bench.desk import Desk, Process, running, running_desk
 from tests.bench.figures import growth_per_hundred, most_at_once, rate

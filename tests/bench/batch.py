@@ -8,7 +8,7 @@ from typing import Any
 
 import aiohttp
 
-from nightdesk.local.card import Card
+from devstack.card import Card
 from tests.bench.books import Books, opened
 from tests.bench.desk import running_desk
 from tests.bench.memory import memory_of, watched

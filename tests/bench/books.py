@@ -62,7 +62,7 @@ class Books:
         route_id = new_uuid()
         self.do("INSERT INTO inference_route (id, model, is_active) VALUES (%s, %s, true)", route_id, model)
         self.do(
-            "INSERT INTO inference_target (route_id, provider_id, upstream_model, position, weight)"
+            "INSERT INTO inference_routetarget (route_id, provider_id, upstream_model, position, weight)"
             " SELECT %s, id, %s, 1, 1 FROM inference_provideraccount WHERE name = 'sim-openai'",
             route_id,
             upstream_model,

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import psycopg
 
-from nightdesk.local.ports import free_port
-from nightdesk.local.postgres import DATABASE, postgres_server
-from nightdesk.local.postgres_home import leave_no_trace
-from nightdesk.local.stack import ROOT
+from devstack.ports import free_port
+from devstack.postgres import DATABASE, postgres_server
+from devstack.postgres_data import remove_cluster
+from devstack.stack import ROOT
 from tests.bench.books import Books, opened
 from tests.bench.desk import environment_in, prepare
 from tests.bench.figures import percentile
@@ -87,7 +87,7 @@ class Table:
 def run() -> Report:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="nightdesk-bench-")))
-        stack.callback(leave_no_trace, folder / "postgres")
+        stack.callback(remove_cluster, folder / "postgres")
         server = stack.enter_context(postgres_server(folder / "postgres", free_port()))
         environment = environment_in(folder, DATABASE_URL=server.url, SIMULATOR_URL=NOBODY)
         full_url = _url(server.url, "full")

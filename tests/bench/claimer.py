@@ -15,22 +15,22 @@ from nightdesk import env
 env.use_settings("nightdesk.settings")
 django.setup()
 
-from jobs.claim import claim  # noqa: E402 (models cannot be imported before)
-from jobs.leases import take_lease  # noqa: E402
+from devstack.card import DEMO_MODEL  # noqa: E402
 from jobs.models import JobKind  # noqa: E402
-from jobs.submit import Submission, submit  # noqa: E402
-from nightdesk.local.card import DEMO_MODEL  # noqa: E402
+from jobs.submit import JobSubmission, submit  # noqa: E402
+from jobs.worker.claim import claim  # noqa: E402 (models cannot be imported before)
+from jobs.worker.leases import acquire_lease  # noqa: E402
 from tenants.models import Site  # noqa: E402
 
 
 def submit_one() -> None:
     body = {"model": DEMO_MODEL, "messages": [{"role": "user", "content": "Say hello to the night shift. " * 10}]}
-    submit(Site.objects.get(), Submission(JobKind.CHAT, body))
+    submit(Site.objects.get(), JobSubmission(JobKind.CHAT, body))
 
 
 def claim_when_told() -> None:
     for line in sys.stdin:
-        worker_id = take_lease()
+        worker_id = acquire_lease()
         began = time.perf_counter()
         claims = claim(worker_id, int(line))
         print((time.perf_counter() - began) * 1000, len(claims), flush=True)

@@ -12,15 +12,15 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from devstack.card import Card, SeededSite, make_card, parse_seeded
+from devstack.options import base_url, load_or_create_secrets, stack_environment, system_variables
+from devstack.ports import DEFAULT_WEB_PORT, free_port
+from devstack.postgres import postgres_server
+from devstack.postgres_data import remove_cluster
+from devstack.program import Program, launch, stop
+from devstack.stack import ROOT, WEB, WORKER
+from devstack.valkey import valkey_server
 from nightdesk import env
-from nightdesk.local.card import Card, Seeded, make_card, parse_seeded
-from nightdesk.local.ports import DEFAULT_WEB_PORT, free_port
-from nightdesk.local.postgres import postgres_server
-from nightdesk.local.postgres_home import leave_no_trace
-from nightdesk.local.program import Program, launch, stop
-from nightdesk.local.stack import ROOT, WEB, WORKER
-from nightdesk.local.valkey import valkey_server
-from nightdesk.local.wishes import base_url, child_environment, keep_secrets, only_the_systems
 from tests.polling import wait_for
 from tests.simulator_process import start_simulator
 
@@ -64,7 +64,7 @@ def running_desk() -> Iterator[Desk]:
     """Bring up a desk without a worker; its data is durable, as in production. Nothing of it is left afterwards."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="nightdesk-bench-")))
-        stack.callback(leave_no_trace, folder / "postgres")
+        stack.callback(remove_cluster, folder / "postgres")
         journal, sink_port, web_port = folder / "journal.jsonl", free_port(), free_port()
         database = stack.enter_context(postgres_server(folder / "postgres", free_port()))
         broker = stack.enter_context(valkey_server(folder / "valkey", free_port()))
@@ -116,13 +116,13 @@ def environment_in(folder: Path, **facts: str) -> dict[str, str]:
         "DJANGO_SETTINGS_MODULE": "nightdesk.settings",
         "PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "platform"))),
     }
-    inherited = {**only_the_systems(env.merged({})), **PRODUCTION}
-    return child_environment(inherited, keep_secrets(folder / "secrets.json"), {**ours, **facts})
+    inherited = {**system_variables(env.child_environment({})), **PRODUCTION}
+    return stack_environment(inherited, load_or_create_secrets(folder / "secrets.json"), {**ours, **facts})
 
 
-def prepare(environment: Mapping[str, str], receiver_url: str) -> Seeded:
+def prepare(environment: Mapping[str, str], receiver_url: str) -> SeededSite:
     """Make the tables and the demo site, whose webhooks go there."""
-    command = [sys.executable, "-m", "nightdesk.local.prepare", "--receiver-url", receiver_url]
+    command = [sys.executable, "-m", "devstack.prepare", "--receiver-url", receiver_url]
     made = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
     if made.returncode != 0:
         raise RuntimeError(f"The database could not be prepared:\n{made.stderr}")

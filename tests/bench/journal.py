@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from simulator.journal import Entry, Outcome
+from simulator.journal import CallOutcome, JournalEntry
 from tests.bench.figures import Span
 
 
@@ -17,7 +17,7 @@ class JournalTail:
     path: Path
     offset: int
     #: The calls that ended, and lines of both kinds.
-    ended: list[Entry]
+    ended: list[JournalEntry]
     #: How many calls have begun.
     begun: int = 0
 
@@ -28,7 +28,7 @@ class JournalTail:
             whole, _, _ = file.read().rpartition(b"\n")
         if whole:
             self.offset += len(whole) + 1
-            entries = [msgspec.json.decode(line, type=Entry) for line in whole.split(b"\n")]
+            entries = [msgspec.json.decode(line, type=JournalEntry) for line in whole.split(b"\n")]
             self.ended += [entry for entry in entries if entry.finished_at is not None]
             self.begun += sum(entry.finished_at is None for entry in entries)
         return len(self.ended)
@@ -38,7 +38,7 @@ class JournalTail:
         return [
             Span(entry.started_at, entry.finished_at)
             for entry in self.ended
-            if entry.finished_at is not None and entry.outcome == Outcome.OK
+            if entry.finished_at is not None and entry.outcome == CallOutcome.OK
         ]
 
 

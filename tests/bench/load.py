@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import aiohttp
 
-from nightdesk.local.card import Card
+from devstack.card import Card
 
 CONNECTIONS = 16
 

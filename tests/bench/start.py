@@ -7,9 +7,9 @@ import time
 from pathlib import Path
 from subprocess import DEVNULL
 
+from devstack.ports import free_port
+from devstack.postgres_data import remove_cluster
 from nightdesk import env
-from nightdesk.local.ports import free_port
-from nightdesk.local.postgres_home import leave_no_trace
 from tests.bench.report import Goal, Report, Row
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -23,7 +23,7 @@ def run() -> Report:
             first = _start(Path(folder))
             later = [_start(Path(folder)) for _ in range(LATER_STARTS)]
         finally:
-            leave_no_trace(Path(folder) / "postgres")
+            remove_cluster(Path(folder) / "postgres")
     worst = max(later)
     rows = [Row("first start, requirements installed", first, "s"), Row("later start, worst of three", worst, "s")]
     goals = [Goal("later start", "less than 8 s", worst, worst < 8)]
@@ -33,8 +33,8 @@ def run() -> Report:
 def _start(folder: Path) -> float:
     """Bring a desk up until its card is written, take it down, and return how long the way up took."""
     began = time.monotonic()
-    command = [sys.executable, "-m", "nightdesk.local", "run", "--folder", str(folder)]
-    environment = env.merged({"PORT": str(free_port())})
+    command = [sys.executable, "-m", "devstack", "run", "--folder", str(folder)]
+    environment = env.child_environment({"PORT": str(free_port())})
     with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=DEVNULL, stderr=DEVNULL) as process:
         while not (folder / "local.json").exists():
             if process.poll() is not None:

@@ -2,26 +2,26 @@
 
 from pathlib import Path
 
-from simulator.journal import Entry, Journal, Outcome
+from simulator.journal import CallOutcome, Journal, JournalEntry
 from tests.bench.journal import tail
 
 
-def entry(seq: int) -> Entry:
-    return Entry(seq, f"req_{seq}", "openai", "/v1", "gpt", "", "", None, None, False, 1, started_at=float(seq))
+def entry(seq: int) -> JournalEntry:
+    return JournalEntry(seq, f"req_{seq}", "openai", "/v1", "gpt", "", "", None, None, False, 1, started_at=float(seq))
 
 
 def test_the_calls_that_end_are_counted_as_they_end(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "journal.jsonl")
     before, first, second = entry(1), entry(2), entry(3)
     journal.start(before)
-    journal.finish(before, Outcome.OK)
+    journal.finish(before, CallOutcome.OK)
     calls = tail(tmp_path / "journal.jsonl")
 
     journal.start(first)
     journal.start(second)
     seen = [calls.read()]
-    journal.finish(first, Outcome.OK)
-    journal.finish(second, Outcome.CUT)
+    journal.finish(first, CallOutcome.OK)
+    journal.finish(second, CallOutcome.CUT)
     seen.append(calls.read())
 
     assert seen == [0, 2]

@@ -13,8 +13,8 @@ from typing import Any
 import httpx
 from websockets.sync.client import ClientConnection, connect
 
+from devstack.program import Program, launch, stop
 from nightdesk import env
-from nightdesk.local.program import Program, launch, stop
 from tests.polling import wait_for
 from tests.ports import own_port
 from tests.programs import NotInstalled
@@ -117,7 +117,7 @@ def start_browser(folder: Path) -> Iterator[Browser]:
     port = own_port()
     own = (f"--user-data-dir={folder / 'profile'}", f"--remote-debugging-port={port}")
     # It writes to the home folder, too, unless that is elsewhere.
-    environment = env.merged({"HOME": str(folder), "TMPDIR": str(folder)})
+    environment = env.child_environment({"HOME": str(folder), "TMPDIR": str(folder)})
     program = Program("chromium", (path, *FLAGS, *own, "about:blank"), environment, folder, grace_seconds=5)
     with (folder / "chromium.log").open("wb") as log, launch(program, log) as process:
         try:

@@ -16,8 +16,8 @@ import redis
 from celery import Celery
 from kombu.exceptions import OperationalError as BrokerAway
 
-from nightdesk.local.ports import free_port
-from simulator.journal import Entry
+from devstack.ports import free_port
+from simulator.journal import JournalEntry
 from tests.chaos.books import Books, read_books
 from tests.chaos.clients import Clients
 from tests.chaos.desk import Desk, Member, running_desk
@@ -88,7 +88,7 @@ class Campaign:
         at = None if self._is_over else starts[member.starts % len(starts)]
         self._desk.start_worker(number, at)
         if member.starts > 1 or at:
-            self._tell(f"worker {number} starts" + (f", to crash at {at.point}:{at.passing}" if at else ""))
+            self._tell(f"worker {number} starts" + (f", to crash at {at.point}:{at.hit_number}" if at else ""))
 
     async def _keep(self, number: int) -> None:
         member = self._desk.workers[number]
@@ -300,12 +300,12 @@ def _books(connection: "psycopg.Connection[tuple[object, ...]]") -> Books:
         return read_books(cursor)
 
 
-def read_journal(path: Path) -> Sequence[Entry]:
+def read_journal(path: Path) -> Sequence[JournalEntry]:
     """Return each call as its last line says."""
-    entries: Mapping[int, Entry] = {
+    entries: Mapping[int, JournalEntry] = {
         entry.seq: entry
         for line in path.read_bytes().splitlines()
-        for entry in [msgspec.json.decode(line, type=Entry)]
+        for entry in [msgspec.json.decode(line, type=JournalEntry)]
         if entry.client_request_id is not None
     }
     return list(entries.values())

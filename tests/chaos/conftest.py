@@ -14,7 +14,7 @@ def environment(transactional_db: None) -> dict[str, str]:
     database = connection.settings_dict
     url = f"postgresql://{database['USER']}:{database['PASSWORD']}@{database['HOST']}:{database['PORT']}"
     root = Path(__file__).parents[2]
-    return env.merged(
+    return env.child_environment(
         {
             "DATABASE_URL": f"{url}/{database['NAME']}",
             "LOG_FORMAT": "console",

@@ -16,15 +16,15 @@ import httpx
 import redis
 
 from core.crash import CrashAt
+from devstack.embedded import EmbeddedServer
+from devstack.options import base_url, load_or_create_secrets, stack_environment, system_variables
+from devstack.ports import free_port
+from devstack.postgres import prepare_postgres
+from devstack.postgres_data import remove_cluster
+from devstack.program import Program, launch, send, stop
+from devstack.stack import ROOT, WEB, WORKER
+from devstack.valkey import prepare_valkey
 from nightdesk import env
-from nightdesk.local.embedded import Embedded
-from nightdesk.local.ports import free_port
-from nightdesk.local.postgres import prepare_postgres
-from nightdesk.local.postgres_home import leave_no_trace
-from nightdesk.local.program import Program, launch, send, stop
-from nightdesk.local.stack import ROOT, WEB, WORKER
-from nightdesk.local.valkey import prepare_valkey
-from nightdesk.local.wishes import base_url, child_environment, keep_secrets, only_the_systems
 from tests.chaos.plan import Plan, crash_variables
 from tests.polling import wait_for
 from tests.simulator_process import start_simulator
@@ -124,7 +124,7 @@ class Desk:
     valkey: Member
     web: Member
     workers: tuple[Member, ...]
-    servers: Mapping[str, Embedded]
+    servers: Mapping[str, EmbeddedServer]
 
     def start_worker(self, number: int, crash_at: CrashAt | None) -> None:
         self.workers[number].start(**crash_variables(crash_at))
@@ -147,7 +147,7 @@ def running_desk(plan: Plan, receiver_port: int, folder: Path | None = None) -> 
     with ExitStack() as stack:
         if folder is None:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="nightdesk-chaos-")))
-        stack.callback(leave_no_trace, folder / "postgres")
+        stack.callback(remove_cluster, folder / "postgres")
         servers = {
             "postgres": prepare_postgres(folder / "postgres", free_port(), durable=True),
             "valkey": prepare_valkey(folder / "valkey", free_port(), durable=True),
@@ -192,7 +192,9 @@ def answers(url: str) -> bool:
         return False
 
 
-def _environment(folder: Path, servers: Mapping[str, Embedded], simulator_url: str, web_url: str) -> Mapping[str, str]:
+def _environment(
+    folder: Path, servers: Mapping[str, EmbeddedServer], simulator_url: str, web_url: str
+) -> Mapping[str, str]:
     facts = {
         "DATABASE_URL": servers["postgres"].url,
         "REDIS_URL": servers["valkey"].url,
@@ -201,8 +203,8 @@ def _environment(folder: Path, servers: Mapping[str, Embedded], simulator_url: s
         "DJANGO_SETTINGS_MODULE": "nightdesk.settings",
         "PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "platform"))),
     }
-    inherited = {**only_the_systems(env.merged({})), **SETTINGS}
-    return child_environment(inherited, keep_secrets(folder / "secrets.json"), facts)
+    inherited = {**system_variables(env.child_environment({})), **SETTINGS}
+    return stack_environment(inherited, load_or_create_secrets(folder / "secrets.json"), facts)
 
 
 def _member(name: str, folder: Path, environment: Mapping[str, str], *arguments: str) -> Member:

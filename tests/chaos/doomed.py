@@ -24,8 +24,8 @@ django.setup()
 
 from core import crash  # noqa: E402 (the models need the setup)
 from core.crash import read_crash_at  # noqa: E402
-from jobs.engine import Engine  # noqa: E402
 from jobs.tasks import bell as jobs_bell  # noqa: E402
+from jobs.worker.engine import JobEngine  # noqa: E402
 from tests.chaos.recruits import Recruit  # noqa: E402
 from webhooks.courier import Courier  # noqa: E402
 from webhooks.tasks import bell as webhooks_bell  # noqa: E402
@@ -76,18 +76,18 @@ def _fork(recruit: Recruit) -> int:
 
 
 async def _work(recruit: Recruit) -> None:
-    engine = Engine()
+    engine = JobEngine()
     working = asyncio.create_task(engine.run())
     await asyncio.sleep(0)
-    jobs_bell.listen(engine.wake)
+    jobs_bell.set_listener(engine.wake)
     if recruit.deliveries:
         courier = Courier(slots=recruit.deliveries)
         delivering = asyncio.create_task(courier.run())
         await asyncio.sleep(0)
-        webhooks_bell.listen(courier.wake)
+        webhooks_bell.set_listener(courier.wake)
         await asyncio.gather(working, delivering)
     else:
-        webhooks_bell.listen(lambda: None)
+        webhooks_bell.set_listener(lambda: None)
         await working
 
 

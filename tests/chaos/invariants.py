@@ -12,7 +12,7 @@ from tests.chaos.books import AttemptRow, Books
 
 TERMINAL = ("succeeded", "failed", "canceled", "expired")
 TERMINAL_OF_BATCHES = ("completed", "failed", "expired", "cancelled")
-#: jobs.sweep.MAX_CRASHES, written anew: a test that reads the constant would follow it anywhere.
+#: jobs.worker.sweep.MAX_CRASHES, written anew: a test that reads the constant would follow it anywhere.
 MOST_CRASHES = 3
 
 

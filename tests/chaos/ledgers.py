@@ -8,7 +8,7 @@ from functools import cached_property
 from uuid import UUID
 
 from core.ids import from_public, to_public
-from simulator.journal import Entry
+from simulator.journal import JournalEntry
 from tests.chaos.books import Books, JobRow
 from tests.chaos.clients import Told
 from tests.chaos.invariants import TERMINAL, Violation, check
@@ -33,7 +33,7 @@ class Sighting:
 class Ledgers:
     orders: Sequence[Order]
     told: Sequence[Told]
-    journal: Sequence[Entry]
+    journal: Sequence[JournalEntry]
     books: Books
     received: Sequence[Received]
     batch_orders: Sequence[BatchOrder] = ()

@@ -4,12 +4,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import pytest
 
-from jobs import cancel, claim, execute, finish, sweep, transitions
-from jobs.fence import Fence
+from jobs import cancel
 from jobs.models import Job
-from jobs.sweep import Loss
-from jobs.transitions import Transition
-from metering import accounts
+from jobs.worker import claim, execute, finish, sweep, transitions
+from jobs.worker.fence import Fence
+from jobs.worker.sweep import LossReason
+from jobs.worker.transitions import Transition
+from metering import usage_records
 
 
 def fence_by_state_alone(patch: pytest.MonkeyPatch) -> None:
@@ -20,7 +21,7 @@ def fence_by_state_alone(patch: pytest.MonkeyPatch) -> None:
         jobs = {job.id: job for job in Job.objects.filter(id__in=[fence.job_id for fence in wanted], state="running")}
         return {fence: jobs[fence.job_id] for fence in wanted if fence.job_id in jobs}
 
-    patch.setattr(finish, "lock_held", lock_held)
+    patch.setattr(finish, "lock_owned_jobs", lock_held)
 
 
 def fence_by_id_alone(patch: pytest.MonkeyPatch) -> None:
@@ -31,7 +32,7 @@ def fence_by_id_alone(patch: pytest.MonkeyPatch) -> None:
         jobs = {job.id: job for job in Job.objects.filter(id__in=[fence.job_id for fence in wanted])}
         return {fence: jobs[fence.job_id] for fence in wanted}
 
-    patch.setattr(finish, "lock_held", lock_held)
+    patch.setattr(finish, "lock_owned_jobs", lock_held)
 
 
 def no_fence_before_calls(patch: pytest.MonkeyPatch) -> None:
@@ -42,7 +43,7 @@ def no_fence_before_calls(patch: pytest.MonkeyPatch) -> None:
         jobs = {job.id: job for job in Job.objects.filter(id__in=[fence.job_id for fence in wanted])}
         return {fence: jobs[fence.job_id] for fence in wanted}
 
-    patch.setattr(execute, "lock_held", lock_held)
+    patch.setattr(execute, "lock_owned_jobs", lock_held)
 
 
 def no_crash_cap(patch: pytest.MonkeyPatch) -> None:
@@ -54,37 +55,37 @@ def no_crash_cap(patch: pytest.MonkeyPatch) -> None:
 def crashes_are_not_counted(patch: pytest.MonkeyPatch) -> None:
     """A lost worker costs its jobs nothing."""
 
-    def taken_away(job: Job, loss: Loss, *, is_suspect_alone: bool) -> Transition:
+    def taken_away(job: Job, loss: LossReason, *, is_suspect_alone: bool) -> Transition:
         found = original(job, loss, is_suspect_alone=is_suspect_alone)
         return Transition(
             found.job, found.state, found.outcome, found.attempt_problem, found.problem, is_error=found.is_error
         )
 
-    original = sweep._taken_away
-    patch.setattr(sweep, "_taken_away", taken_away)
+    original = sweep._transition_of_lost
+    patch.setattr(sweep, "_transition_of_lost", taken_away)
 
 
 def ends_are_not_told(patch: pytest.MonkeyPatch) -> None:
     """The transaction that ends a job writes no event."""
-    patch.setattr(transitions, "record_ends", lambda _: None)
+    patch.setattr(transitions, "record_job_ends", lambda _: None)
 
 
 def cancels_are_not_told(patch: pytest.MonkeyPatch) -> None:
     """The transaction that cancels a queued job writes no event."""
-    patch.setattr(cancel, "record_end", lambda _: None)
+    patch.setattr(cancel, "record_job_end", lambda _: None)
 
 
 def only_swept_ends_are_not_told(patch: pytest.MonkeyPatch) -> None:
     """Where a sweep ends a job, the event is forgotten."""
-    told = vars(transitions)["record_ends"]
+    told = vars(transitions)["record_job_ends"]
 
     def apply(moves: Sequence[Transition]) -> None:
-        patch.setattr(transitions, "record_ends", lambda _: None)
+        patch.setattr(transitions, "record_job_ends", lambda _: None)
         original(moves)
-        patch.setattr(transitions, "record_ends", told)
+        patch.setattr(transitions, "record_job_ends", told)
 
-    original = transitions.apply
-    patch.setattr(sweep, "apply", apply)
+    original = transitions.apply_transitions
+    patch.setattr(sweep, "apply_transitions", apply)
 
 
 def oldest_first(patch: pytest.MonkeyPatch) -> None:
@@ -105,7 +106,7 @@ def caps_are_ignored(patch: pytest.MonkeyPatch) -> None:
 
 def late_accounts_overwrite(patch: pytest.MonkeyPatch) -> None:
     """An end that comes too late writes its calls' accounts as if it came in time."""
-    patch.setattr(accounts, "write_late", accounts.write)
+    patch.setattr(usage_records, "write_fenced_out", usage_records.write)
 
 
 def lost_calls_stay_open(patch: pytest.MonkeyPatch) -> None:

@@ -74,7 +74,7 @@ DEED_WEIGHTS = {
 }
 #: How long a killed worker is missed: until it is started again and has its lease.
 START_SECONDS = 6.0
-#: An outage of Postgres delays every rescue, so there is calm after one (jobs.engine.SETTLE_SECONDS, and some more).
+#: An outage of Postgres delays every rescue, so there is calm after one (OUTAGE_RECOVERY_SECONDS, and some more).
 CALM_SECONDS = 14.0
 
 OUTAGE_EVERY_SECONDS = 35.0
@@ -258,7 +258,7 @@ def _crash_at(chance: random.Random, points: Sequence[CrashPoint]) -> CrashAt | 
 
 def crash_variables(at: CrashAt | None) -> dict[str, str]:
     """Return what a process is told that shall die at a point."""
-    return {"NIGHTDESK_CHAOS": "1", "NIGHTDESK_CRASH_AT": f"{at.point}:{at.passing}"} if at else {}
+    return {"NIGHTDESK_CHAOS": "1", "NIGHTDESK_CRASH_AT": f"{at.point}:{at.hit_number}"} if at else {}
 
 
 def upstreams(kind: str, temper: Temper) -> Sequence[tuple[str, str]]:

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
-from nightdesk.local.ports import HOST, free_port
-from nightdesk.local.receiver import examine
+from devstack.ports import HOST, free_port
+from devstack.webhook_receiver import verify
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class Receiver:
     async def take(self, request: web.Request) -> web.Response:
         body = await request.read()
         headers = {name.lower(): value for name, value in request.headers.items()}
-        one = await asyncio.to_thread(examine, self._secrets, headers, body)
+        one = await asyncio.to_thread(verify, self._secrets, headers, body)
         data = one.payload.get("data", {}) if isinstance(one.payload, dict) else {}
         stumbles = data.get("metadata", {}).get("order") in self._stumbles and one.id not in self._seen
         self._seen.add(one.id)

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO
 
-from nightdesk.local.program import Program, launch, stop
+from devstack.program import Program, launch, stop
 
 ROOT = Path(__file__).parents[2]
 

@@ -17,7 +17,7 @@ from nightdesk import env
 env.use_settings("nightdesk.settings")
 django.setup()
 
-from inference.models import ProviderAccount, Route, Target  # noqa: E402 (the models need the setup)
+from inference.models import ProviderAccount, Route, RouteTarget  # noqa: E402 (the models need the setup)
 from tenants.credentials import create_site  # noqa: E402
 from tests.chaos import plan  # noqa: E402
 from tests.chaos.desk import SeededSite  # noqa: E402
@@ -55,7 +55,7 @@ def _seed_routes(providers: Mapping[str, ProviderAccount]) -> None:
         for temper in plan.Temper:
             route = Route.objects.create(model=plan.model_of(kind, temper))
             for position, (provider, model) in enumerate(plan.upstreams(kind, temper), 1):
-                Target.objects.create(
+                RouteTarget.objects.create(
                     route=route, provider=providers[provider], upstream_model=model, position=position
                 )
 

@@ -16,19 +16,26 @@ from django.db.models.functions import Now
 from msgspec.structs import replace
 
 from core.ids import to_public
-from inference.accounts import Asker
+from inference.usage_records import UsageAttribution
 from jobs.cancel import cancel
-from jobs.claim import claim
-from jobs.endings import Canceled, Ending, Failed, GivenBack, RetryIn, Succeeded
 from jobs.errors import JobEnded
-from jobs.execute import Opening, Run, begin, open_calls
-from jobs.finish import End, Finish, finish_all
-from jobs.leases import renew_lease, take_lease
 from jobs.models import Job, JobKind, JobState, WorkerLease
-from jobs.submit import NORMAL_PRIORITY, Submission, submit
-from jobs.sweep import sweep
-from metering.accounts import Account
-from metering.models import Outcome
+from jobs.submit import NORMAL_PRIORITY, JobSubmission, submit
+from jobs.worker.claim import claim
+from jobs.worker.execute import AttemptRun, CallOpening, open_calls, prepare_attempt
+from jobs.worker.finish import FinishRequest, FinishResult, finish_all
+from jobs.worker.leases import acquire_lease, renew_lease
+from jobs.worker.outcomes import (
+    AttemptCanceled,
+    AttemptFailed,
+    AttemptReleased,
+    AttemptSucceeded,
+    ExecutionOutcome,
+    RetryAfterBackoff,
+)
+from jobs.worker.sweep import sweep
+from metering.models import UsageOutcome
+from metering.usage_records import UsageRecord
 from providers.types import Usage
 from tenants.models import Site
 from tests.chaos.books import read_books
@@ -51,9 +58,9 @@ PRIORITIES = (NORMAL_PRIORITY - 50, NORMAL_PRIORITY, NORMAL_PRIORITY)
 class Hand:
     """One job in a worker's hands, as the worker knows it."""
 
-    run: Run
+    run: AttemptRun
     is_deadly: bool
-    accounts: list[Account] = field(default_factory=list)
+    accounts: list[UsageRecord] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -74,9 +81,9 @@ class Simulation:
         #: Attempts whose worker was frozen, and which it will try to end when it is back.
         self._zombies: list[Hand] = []
         #: Ends that were written, and whose answer may have been lost on its way.
-        self._written: list[End] = []
+        self._written: list[FinishRequest] = []
         self._ended: dict[UUID, tuple[str, str | None]] = {}
-        self._keys: list[tuple[Site, Submission]] = []
+        self._keys: list[tuple[Site, JobSubmission]] = []
         self._violations: list[Violation] = []
 
     def run(self) -> list[Violation]:
@@ -127,7 +134,7 @@ class Simulation:
 
     def _submit_one(self, site: Site) -> None:
         number = self._chance.randrange(10**9)
-        wanted = Submission(
+        wanted = JobSubmission(
             JobKind.CHAT,
             {"model": "desk", "messages": [{"role": "user", "content": str(number)}]},
             metadata={DEADLY: "yes"} if self._chance.random() < 0.04 else {},
@@ -162,7 +169,7 @@ class Simulation:
         known = {job_id: (priority, metadata) for job_id, priority, metadata in rows}
         taken = tuple((each.site_id, known[each.job_id][0]) for each in claims)
         self._violations += unfair_turns(Turns(before, _standing(), taken), self._capped)
-        worker.hands += [Hand(begin(each, worker.id), DEADLY in known[each.job_id][1]) for each in claims]
+        worker.hands += [Hand(prepare_attempt(each, worker.id), DEADLY in known[each.job_id][1]) for each in claims]
 
     def _open_call(self) -> None:
         if (worker := self._busy()) is None:
@@ -171,7 +178,7 @@ class Simulation:
         accounts = [_account(hand) for hand in hands]
         stops = open_calls(
             [
-                Opening(hand.run.fence, [*hand.accounts[-1:], opened])
+                CallOpening(hand.run.fence, [*hand.accounts[-1:], opened])
                 for hand, opened in zip(hands, accounts, strict=True)
             ]
         )
@@ -191,15 +198,20 @@ class Simulation:
         hands = self._chance.sample(ready, min(len(ready), self._chance.randint(1, 3)))
         self._end_all(worker, [(hand, self._ending(hand)) for hand in hands])
 
-    def _ending(self, hand: Hand) -> Ending:
-        if hand.accounts and hand.accounts[-1].outcome == Outcome.OK and self._chance.random() < 0.8:
-            return Succeeded(b'{"by": "%s"}' % str(hand.run.fence.worker_id).encode())
+    def _ending(self, hand: Hand) -> ExecutionOutcome:
+        if hand.accounts and hand.accounts[-1].outcome == UsageOutcome.OK and self._chance.random() < 0.8:
+            return AttemptSucceeded(b'{"by": "%s"}' % str(hand.run.fence.worker_id).encode())
         return self._chance.choice(
-            (RetryIn(5, "overloaded", "busy"), Failed("rejected", "no"), GivenBack(), Canceled())
+            (
+                RetryAfterBackoff(5, "overloaded", "busy"),
+                AttemptFailed("rejected", "no"),
+                AttemptReleased(),
+                AttemptCanceled(),
+            )
         )
 
-    def _end_all(self, worker: Worker, endings: Sequence[tuple[Hand, Ending]]) -> None:
-        ends = [End(hand.run.fence, ending, tuple(hand.accounts)) for hand, ending in endings]
+    def _end_all(self, worker: Worker, endings: Sequence[tuple[Hand, ExecutionOutcome]]) -> None:
+        ends = [FinishRequest(hand.run.fence, ending, tuple(hand.accounts)) for hand, ending in endings]
         self._written += ends
         self._count(finish_all(ends))
         for hand, _ in endings:
@@ -217,18 +229,18 @@ class Simulation:
         hand = self._zombies.pop(self._chance.randrange(len(self._zombies)))
         if self._chance.random() < 0.4:
             # It was about to make another call, and dies in it if it may.
-            (stop,) = open_calls([Opening(hand.run.fence, [_account(hand)])])
+            (stop,) = open_calls([CallOpening(hand.run.fence, [_account(hand)])])
             if stop is None:
                 return
         if not hand.accounts:
             hand.accounts.append(_closed(_account(hand), self._chance))
-        self._count(finish_all([End(hand.run.fence, self._ending(hand), tuple(hand.accounts))]))
+        self._count(finish_all([FinishRequest(hand.run.fence, self._ending(hand), tuple(hand.accounts))]))
 
     def _sweep(self) -> None:
         sweep()
 
-    def _count(self, results: Sequence[Finish]) -> None:
-        self.fenced += results.count(Finish.FENCED)
+    def _count(self, results: Sequence[FinishResult]) -> None:
+        self.fenced += results.count(FinishResult.FENCED)
 
     # What becomes of workers
 
@@ -276,10 +288,12 @@ class Simulation:
             # Who shares a worker with two that kill it is taken for a killer too.
             innocent = [hand for hand in worker.hands if not hand.is_deadly]
             openings = [(hand, _account(hand)) for hand in innocent]
-            stops = open_calls([Opening(hand.run.fence, [*hand.accounts[-1:], opened]) for hand, opened in openings])
+            stops = open_calls(
+                [CallOpening(hand.run.fence, [*hand.accounts[-1:], opened]) for hand, opened in openings]
+            )
             for hand, opened in openings:
                 hand.accounts.append(_closed(opened, None))
-            ending = zip(innocent, (stop or Succeeded(b"{}") for stop in stops), strict=True)
+            ending = zip(innocent, (stop or AttemptSucceeded(b"{}") for stop in stops), strict=True)
             self._end_all(worker, list(ending))
             if worker.hands:
                 self._lose(worker)
@@ -315,7 +329,7 @@ def simulate(seed: int) -> list[Violation]:
 
 def _recruit() -> Worker:
     """A worker whose lease runs out when the story says so, however slow the machine is."""
-    worker = Worker(take_lease())
+    worker = Worker(acquire_lease())
     WorkerLease.objects.filter(worker_id=worker.id).update(expires_at=Now() + timedelta(hours=1))
     return worker
 
@@ -346,20 +360,20 @@ def _seconds_ago() -> object:
         return cursor.fetchone()[0]
 
 
-def _account(hand: Hand) -> Account:
+def _account(hand: Hand) -> UsageRecord:
     """The account of the next call, which is about to be made."""
     job, number = hand.run.job, len(hand.accounts) + 1
-    asker: Asker = hand.run.asker
+    attribution: UsageAttribution = hand.run.attribution
     with connection.cursor() as cursor:
         cursor.execute("SELECT clock_timestamp()")
         started_at = cursor.fetchone()[0]
-    return Account(
+    return UsageRecord(
         dedupe_key=f"{to_public(Job.ID_PREFIX, job.job_id)}:{job.attempt}:{number}",
         site_id=job.site_id,
         job_id=job.job_id,
         attempt=job.attempt,
         call=number,
-        request_id=asker.request_id,
+        request_id=attribution.request_id,
         provider="sim-openai",
         price_list="openai",
         model=job.model,
@@ -368,7 +382,7 @@ def _account(hand: Hand) -> Account:
     )
 
 
-def _closed(opened: Account, chance: random.Random | None) -> Account:
-    outcome = Outcome.OK if chance is None or chance.random() < 0.7 else Outcome.ERROR
-    usage = Usage(10, 5) if outcome == Outcome.OK else Usage()
+def _closed(opened: UsageRecord, chance: random.Random | None) -> UsageRecord:
+    outcome = UsageOutcome.OK if chance is None or chance.random() < 0.7 else UsageOutcome.ERROR
+    usage = Usage(10, 5) if outcome == UsageOutcome.OK else Usage()
     return replace(opened, outcome=outcome, usage=usage)

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from devstack.program import Program, launch, stop
+from devstack.stack import ROOT, WORKER
 from jobs.models import Job, JobState
 from nightdesk import env
-from nightdesk.local.program import Program, launch, stop
-from nightdesk.local.stack import ROOT, WORKER
 from tests.chaos.campaign import play
 from tests.chaos.plan import ON_POSTGRES, ON_WORKERS, START_SECONDS, Blow, Deed, Plan, make_plan
 from tests.factories import make_job, make_provider, make_route, make_site
@@ -69,7 +69,12 @@ def test_a_worker_crashes_where_its_environment_says_and_only_if_chaos_is_allowe
 
 @pytest.mark.parametrize("value", ["lunch:1", "after_claim"])
 def test_a_worker_with_a_crash_point_that_does_not_exist_refuses_to_start(value: str) -> None:
-    told = {**env.merged({}), "NIGHTDESK_CRASH_AT": value, "NIGHTDESK_CHAOS": "1", "PYTHONPATH": "platform:."}
+    told = {
+        **env.child_environment({}),
+        "NIGHTDESK_CRASH_AT": value,
+        "NIGHTDESK_CHAOS": "1",
+        "PYTHONPATH": "platform:.",
+    }
 
     refused = subprocess.run([sys.executable, *WORKER], cwd=ROOT, env=told, capture_output=True, text=True, check=False)
 

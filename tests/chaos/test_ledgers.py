@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from core.ids import to_public
-from simulator.journal import Entry, Outcome
+from simulator.journal import CallOutcome, JournalEntry
 from tests.chaos.books import AttemptRow, BatchRow, Books, Caps, DeliveryRow, EventRow, JobRow, UsageRow
 from tests.chaos.clients import NOBODY_THERE, Told
 from tests.chaos.invariants import most_at_once
@@ -29,9 +29,9 @@ def at(seconds: float) -> datetime:
 
 
 ORDER: Order = replace(make_plan(1, 1).orders[0], number=0, key="order-0")
-ENTRY = Entry(
+ENTRY = JournalEntry(
     1, "req_1", "openai", "/v1", "gpt-4o-mini", "", "", CALL, None, True, 1, 0.0,
-    finished_at=1.0, outcome=Outcome.OK, input_tokens=10, output_tokens=5, usage_reported=True,
+    finished_at=1.0, outcome=CallOutcome.OK, input_tokens=10, output_tokens=5, usage_reported=True,
 )  # fmt: skip
 BOOKS = Books(
     jobs=[
@@ -159,7 +159,7 @@ def test_a_batch_whose_ledgers_agree_breaks_nothing() -> None:
         (with_books(jobs=[replace(JOB_ROW, state="canceled", has_result=False)]), "canceled, and billed"),
         (replace(FINE, told=[*FINE.told, Told(0, "final", 9.0, 200, "", PUBLIC, "succeeded")]), "result: ''"),
         (
-            replace(FINE, journal=[msgspec.structs.replace(ENTRY, outcome=Outcome.CUT)]),
+            replace(FINE, journal=[msgspec.structs.replace(ENTRY, outcome=CallOutcome.CUT)]),
             "billed, and the provider says cut",
         ),
         (

@@ -13,7 +13,7 @@ from django.db.models.functions import Now
 from core.crash import CrashPoint
 from jobs.batches.create import BatchSubmission, create
 from jobs.models import BATCH_QUEUE, Batch, Job, JobKind
-from jobs.submit import Submission, submit
+from jobs.submit import JobSubmission, submit
 from tenants.models import Site
 from tests.chaos.books import read_books
 from tests.chaos.campaign import read_journal
@@ -130,6 +130,6 @@ def _batch(site: Site) -> UUID:
 def _submitted(site: Site, case: Case) -> Any:
     """A job that only its doomed worker claims, or one that serves every queue."""
     with transaction.atomic():
-        job = submit(site, Submission(case.kind, case.body)).job
+        job = submit(site, JobSubmission(case.kind, case.body)).job
         Job.objects.filter(id=job.id).update(queue=case.name)
     return job.id

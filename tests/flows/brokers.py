@@ -16,11 +16,11 @@ from pathlib import Path
 from kombu import Connection
 from kombu.exceptions import OperationalError
 
-from core.reachability import redis_answers
-from nightdesk.local import files
-from nightdesk.local.embedded import Embedded
-from nightdesk.local.program import Program
-from nightdesk.local.valkey import prepare_valkey
+from core.reachability import is_redis_reachable
+from devstack import private_files
+from devstack.embedded import EmbeddedServer
+from devstack.program import Program
+from devstack.valkey import prepare_valkey
 from tests.flows.local_nodes import LocalBroker, LocalProcess
 from tests.ports import own_port
 from tests.programs import NotInstalled
@@ -72,13 +72,15 @@ def _redis(folder: Path) -> Iterator[LocalBroker]:
         yield broker
 
 
-def _prepare_valkey(folder: Path) -> Embedded:
+def _prepare_valkey(folder: Path) -> EmbeddedServer:
     """Make ready a Valkey with a user who may do no more than the desk needs."""
     valkey = prepare_valkey(folder, own_port(), durable=False)
     configuration = Path(valkey.program.argv[1])
-    files.write_private(configuration, configuration.read_text() + f"user {USER} on >{PASSWORD} {REDIS_RIGHTS}\n")
+    private_files.write_private(
+        configuration, configuration.read_text() + f"user {USER} on >{PASSWORD} {REDIS_RIGHTS}\n"
+    )
     url = f"redis://{USER}:{PASSWORD}@127.0.0.1:{valkey.port}/0"
-    return replace(valkey, url=url, is_ready=lambda: redis_answers(url))
+    return replace(valkey, url=url, is_ready=lambda: is_redis_reachable(url))
 
 
 @contextmanager
@@ -124,13 +126,13 @@ class _Node:
             "detached": "1",
         }
 
-    def prepare(self) -> Embedded:
-        files.write_private(self.folder / "rabbitmq.conf", self._configuration())
-        files.write_private(self.folder / "enabled_plugins", "[].")
-        files.write_private(self.folder / "definitions.json", json.dumps(DEFINITIONS))
+    def prepare(self) -> EmbeddedServer:
+        private_files.write_private(self.folder / "rabbitmq.conf", self._configuration())
+        private_files.write_private(self.folder / "enabled_plugins", "[].")
+        private_files.write_private(self.folder / "definitions.json", json.dumps(DEFINITIONS))
         url = f"amqp://{USER}:{PASSWORD}@127.0.0.1:{self.port}/{VIRTUAL_HOST}"
         program = Program("rabbitmq", (str(RABBITMQ_SERVER),), self.environment, self.folder)
-        return Embedded(program, self.port, url, partial(_lets_in, url))
+        return EmbeddedServer(program, self.port, url, partial(_lets_in, url))
 
     def _configuration(self) -> str:
         settings = {
@@ -194,7 +196,7 @@ def _running(program: Program) -> Iterator[LocalProcess]:
 
 
 @contextmanager
-def _serving(embedded: Embedded) -> Iterator[LocalBroker]:
+def _serving(embedded: EmbeddedServer) -> Iterator[LocalBroker]:
     with _running(embedded.program) as process:
         yield LocalBroker(process, embedded)
 

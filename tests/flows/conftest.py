@@ -17,12 +17,12 @@ from pytest_celery import CeleryBrokerCluster, CeleryTestBroker, CeleryTestWorke
 from pytest_django import Settings
 
 from core import clock, signing
+from devstack.card import SeededSite
+from devstack.demo_site import seed
+from devstack.program import Program
 from metering.models import UsageEvent
 from nightdesk import env
 from nightdesk.celery import app
-from nightdesk.local.card import Seeded
-from nightdesk.local.demo_site import seed
-from nightdesk.local.program import Program
 from tests.flows.brokers import KINDS, Brokers
 from tests.flows.local_nodes import LocalProcess, LocalWorker
 from tests.polling import wait_for
@@ -104,7 +104,7 @@ def environment(
     database = connection.settings_dict
     url = f"postgresql://{database['USER']}:{database['PASSWORD']}@{database['HOST']}:{database['PORT']}"
     broker = celery_broker.container.url
-    return env.merged(
+    return env.child_environment(
         {
             "DATABASE_URL": f"{url}/{database['NAME']}",
             "DATABASE_POOL_SIZE": "12",
@@ -156,7 +156,7 @@ class Web:
     """The API of a running web process, used as a site would."""
 
     url: str
-    demo: Seeded
+    demo: SeededSite
 
     def post(self, path: str, body: Any, **headers: str) -> httpx.Response:
         """Send a signed request."""
@@ -217,7 +217,9 @@ class ReceiverProcess:
 
 
 @pytest.fixture
-def demo(transactional_db: None, simulator: SimulatorProcess, receiver: ReceiverProcess, settings: Settings) -> Seeded:
+def demo(
+    transactional_db: None, simulator: SimulatorProcess, receiver: ReceiverProcess, settings: Settings
+) -> SeededSite:
     """The demo site, its webhooks going to the receiver."""
     settings.SIMULATOR_URL = simulator.url
     seeded = seed(receiver.url)
@@ -229,8 +231,8 @@ def demo(transactional_db: None, simulator: SimulatorProcess, receiver: Receiver
 def receiver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ReceiverProcess]:
     folder, port = tmp_path_factory.mktemp("receiver"), own_port()
     receiver = ReceiverProcess(f"http://127.0.0.1:{port}/", folder / "receiver-secrets.json")
-    command = ["nightdesk.local", "receiver", str(port), str(receiver.secrets)]
-    process = LocalProcess(python_program("receiver", command, env.merged(SOURCES)), folder)
+    command = ["devstack", "receiver", str(port), str(receiver.secrets)]
+    process = LocalProcess(python_program("receiver", command, env.child_environment(SOURCES)), folder)
     yield receiver
     process.destroy()
 
@@ -271,7 +273,7 @@ def webs(django_db_setup: None, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 
 @pytest.fixture
-def web(environment: dict[str, str], celery_broker: CeleryTestBroker, webs: Webs, demo: Seeded) -> Web:
+def web(environment: dict[str, str], celery_broker: CeleryTestBroker, webs: Webs, demo: SeededSite) -> Web:
     return Web(webs.at(celery_broker.container.url, environment), demo)
 
 

@@ -11,8 +11,8 @@ from typing import Any
 from pytest_celery import CeleryWorkerContainer
 from pytest_celery.api.container import CeleryTestContainer
 
-from nightdesk.local.embedded import Embedded
-from nightdesk.local.program import Program, launch, stop
+from devstack.embedded import EmbeddedServer
+from devstack.program import Program, launch, stop
 from tests.polling import wait_for
 
 
@@ -104,7 +104,7 @@ class _Local(ABC):
 class LocalBroker(_Local, CeleryTestContainer):  # type: ignore[misc] # pytest-celery ships no types
     """A server that carries Celery's messages."""
 
-    def __init__(self, process: LocalProcess, embedded: Embedded) -> None:
+    def __init__(self, process: LocalProcess, embedded: EmbeddedServer) -> None:
         super().__init__(process)
         self._embedded = embedded
 
@@ -128,7 +128,7 @@ class LocalWorker(_Local, CeleryWorkerContainer):  # type: ignore[misc]
     """A Nightdesk worker; it is ready once it has a lease."""
 
     def is_up(self) -> bool:
-        return b"lease_taken" in self._container.logs()
+        return b"lease_acquired" in self._container.logs()
 
     @property
     def pid(self) -> int:

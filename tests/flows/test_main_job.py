@@ -167,7 +167,7 @@ def test_logs_of_a_whole_flow_hold_no_secret_and_no_prompt(
 
     answer = job["result"]["choices"][0]["message"]["content"]
     logs = "".join(path.read_text() for path in (*tmp_path.glob("*.log"), *webs.logs.glob("*.log")))
-    assert "attempt_ended" in logs
+    assert "attempt_finished" in logs
     for secret in (
         "rosebud",
         answer[:30],

@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 
+from devstack.options import system_variables
+from devstack.orphans import process_identity, servers_in
+from devstack.ports import free_port
+from devstack.postgres_data import remove_cluster
 from nightdesk import env
-from nightdesk.local.leftovers import birth, servers_in
-from nightdesk.local.ports import free_port
-from nightdesk.local.postgres_home import leave_no_trace
-from nightdesk.local.wishes import only_the_systems
 from tests.polling import wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -38,7 +38,7 @@ def _the_books_are_checked() -> None:
 @pytest.fixture
 def folder(tmp_path: Path) -> Iterator[Path]:
     yield tmp_path
-    leave_no_trace(tmp_path / "postgres")
+    remove_cluster(tmp_path / "postgres")
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Terminal:
 
 @contextmanager
 def started(folder: Path, **variables: str) -> Iterator[Terminal]:
-    command = [sys.executable, "-m", "nightdesk.local", "run", "--folder", str(folder)]
+    command = [sys.executable, "-m", "devstack", "run", "--folder", str(folder)]
     log = folder / "terminal.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -91,7 +91,7 @@ def started(folder: Path, **variables: str) -> Iterator[Terminal]:
 def environment(**variables: str) -> dict[str, str]:
     """A fresh terminal's: nothing of the tests' own servers and settings."""
     path = os.pathsep.join((str(ROOT), str(ROOT / "platform")))
-    return {**only_the_systems(env.merged({})), "PYTHONPATH": path, **variables}
+    return {**system_variables(env.child_environment({})), "PYTHONPATH": path, **variables}
 
 
 def paste(command: str) -> Any:
@@ -145,7 +145,7 @@ def test_the_commands_on_the_card_work_as_pasted_and_the_desk_outlives_a_kill_an
 
 
 def still_running(processes: list[int]) -> list[int]:
-    return [pid for pid in processes if birth(pid)]
+    return [pid for pid in processes if process_identity(pid)]
 
 
 def same_desk(card: dict[str, Any]) -> dict[str, Any]:
@@ -154,7 +154,7 @@ def same_desk(card: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_with_servers_of_ones_own_none_is_embedded(folder: Path) -> None:
-    database, broker = env.given("DATABASE_URL"), env.given("REDIS_URL")
+    database, broker = env.optional("DATABASE_URL"), env.optional("REDIS_URL")
     assert database
     assert broker
     with started(folder, DATABASE_URL=database, REDIS_URL=broker, PORT=str(free_port())) as desk:
@@ -167,7 +167,7 @@ def test_with_servers_of_ones_own_none_is_embedded(folder: Path) -> None:
 
 def test_the_demo_passes_and_its_last_line_says_so() -> None:
     demo = subprocess.run(
-        [sys.executable, "-m", "nightdesk.local", "demo"],
+        [sys.executable, "-m", "devstack", "demo"],
         cwd=ROOT,
         env=environment(),
         capture_output=True,

@@ -7,8 +7,8 @@ import pytest
 from django.db.models.functions import Now
 from django.test import Client
 
-from jobs.leases import take_lease
 from jobs.models import Batch
+from jobs.worker.leases import acquire_lease
 from tenants.models import Site
 from tests.factories import make_batch, make_provider, make_route
 from tests.jobs.halfway import XSS, add_members, bill
@@ -31,7 +31,7 @@ def dear_route(db: None) -> None:
 @pytest.fixture
 def worker_id(db: None) -> UUID:
     """A worker with a live lease."""
-    return take_lease()
+    return acquire_lease()
 
 
 @pytest.fixture

@@ -2,8 +2,8 @@
 
 from uuid import UUID
 
-from jobs.claim import claim
 from jobs.models import Job
+from jobs.worker.claim import claim
 
 
 def claim_one(worker_id: UUID) -> Job:

@@ -301,13 +301,13 @@ def test_a_job_that_nobody_has_touched_has_a_page_in_every_state(browser: Client
     page = words(browser.get(page_of(job)).content.decode())
 
     assert "No worker has taken it yet." in page
-    assert "Nothing has been told to the site yet." in page
+    assert "No webhooks yet." in page
 
 
 def test_the_page_names_what_it_tries_again_and_what_tries_it(browser: Client, site: Site) -> None:
     first = make_ended(site, "failed")
-    second = make_ended(site, "failed", replay_of=first)
-    third = make_job(site, replay_of=second)
+    second = make_ended(site, "failed", retry_of=first)
+    third = make_job(site, retry_of=second)
 
     html = browser.get(page_of(second)).content.decode()
 
@@ -372,7 +372,7 @@ def test_of_an_erased_job_the_page_says_when(browser: Client, story: Job) -> Non
     revealed = words(browser.post(f"{LIST}{story.public_id}/reveal/").content.decode())
 
     assert "Prompt and answer erased 2026-11-21 09:00" in shown
-    assert "This cannot be opened. What was asked for was erased at 2026-11-21 09:00 UTC" in revealed
+    assert "This cannot be opened. The request of this job was erased at 2026-11-21 09:00 UTC" in revealed
 
 
 def test_reading_needs_a_permission_of_its_own(story: Job) -> None:
@@ -445,8 +445,8 @@ def test_many_are_canceled_at_once_and_each_is_told_of(browser: Client, site: Si
     text = words(page.content.decode())
     assert f"Canceled: {queued[1].public_id}, {queued[0].public_id}." in text
     assert f"Its worker was asked to stop: {running.public_id}." in text
-    assert f"Nothing to do, canceled before: {canceled.public_id}." in text
-    assert f"Not canceled. The job has already ended: it is succeeded: {ended.public_id}." in text
+    assert f"Already canceled: {canceled.public_id}." in text
+    assert f"Not canceled. The job has already finished: it is succeeded: {ended.public_id}." in text
     assert set(AuditEntry.objects.values_list("subject", flat=True)) == {j.public_id for j in (*queued, running)}
 
 
@@ -455,9 +455,9 @@ def test_a_failed_job_is_tried_again_from_its_page(browser: Client, site: Site, 
 
     page = browser.post(f"{LIST}{job.public_id}/retry/", follow=True).content.decode()
 
-    new = Job.objects.get(replay_of=job)
+    new = Job.objects.get(retry_of=job)
     assert (new.state, bytes(new.payload)) == ("queued", PROMPT)
-    assert f"Tried again: {job.public_id} as {new.public_id}" in re.sub(r" +", " ", words(page))
+    assert f"Retried: {job.public_id} as {new.public_id}" in re.sub(r" +", " ", words(page))
     assert f'href="{page_of(new)}"' in page
     entry = AuditEntry.objects.get()
     assert (entry.action, entry.subject, entry.details["new_job"]) == ("job.retry", job.public_id, new.public_id)
@@ -470,8 +470,8 @@ def test_many_are_tried_again_at_once_and_the_others_are_told_of(browser: Client
     page = browser.post(LIST, {"action": "retry_selected", "_selected_action": selected}, follow=True)
 
     text = words(page.content.decode())
-    assert Job.objects.get(replay_of=failed).state == "queued"
-    assert "Only a failed, canceled or expired job can be tried again; this one is queued" in text
+    assert Job.objects.get(retry_of=failed).state == "queued"
+    assert "Only a failed, canceled or expired job can be retried; this one is queued" in text
     assert AuditEntry.objects.count() == 1
 
 
@@ -484,7 +484,7 @@ def test_a_job_that_its_site_may_not_ask_for_any_more_is_told_of(browser: Client
     page = browser.post(LIST, {"action": "retry_selected", "_selected_action": selected}, follow=True)
 
     text = words(page.content.decode())
-    assert f"Not tried again. This site may not use the model 'desk': {job.public_id}." in text
+    assert f"Not retried. This site may not use the model 'desk': {job.public_id}." in text
     assert f"cannot be read any more: {lost.public_id}." in text
     assert not AuditEntry.objects.exists()
 
@@ -575,7 +575,7 @@ def test_who_may_see_jobs_only_sees_neither_costs_nor_webhooks(story: Job) -> No
     page, jobs = (words(browser.get(address).content.decode()) for address in (page_of(story), LIST))
 
     assert "Attempt 2" in page
-    for secret in ("sim-anthropic", "$", "3,120", "job.succeeded", "bakery.test", "What operators did"):
+    for secret in ("sim-anthropic", "$", "3,120", "job.succeeded", "bakery.test", "Operator actions"):
         assert secret not in page, secret
     assert "Cost" not in jobs
 

@@ -33,14 +33,14 @@ def entry_of(batch: Batch) -> AuditEntry:
 
 def test_a_batch_is_paused_and_goes_on(browser: Client, halfway: Batch) -> None:
     assert buttons(browser, halfway) == {"pause", "cancel"}
-    assert "Paused. What runs goes on; nothing more is begun." in post(browser, halfway, "pause")
+    assert "Paused. Running requests finish; no more are started." in post(browser, halfway, "pause")
     assert (Pause.objects.get().batch, Pause.objects.get().actor) == (halfway, "ada")
     assert entry_of(halfway).action == "batch.pause"
-    assert "Nothing to do, paused before." in post(browser, halfway, "pause")
+    assert "Already paused." in post(browser, halfway, "pause")
 
     assert buttons(browser, halfway) == {"resume", "cancel"}
-    assert "It goes on." in post(browser, halfway, "resume")
-    assert "Nothing to do, it was not paused." in post(browser, halfway, "resume")
+    assert "Resumed." in post(browser, halfway, "resume")
+    assert "It was not paused." in post(browser, halfway, "resume")
     assert not Pause.objects.exists()
     assert AuditEntry.objects.count() == 2
 
@@ -58,14 +58,14 @@ def test_a_canceled_batch_ends_what_waits_and_stops_what_runs(browser: Client, h
     page = post(browser, halfway, "cancel")
 
     assert "Canceled; its workers were asked to stop." in page
-    assert "It is being canceled: 4 requests are in the hands of workers" in page
+    assert "It is being canceled: 4 requests are being processed" in page
     assert Batch.objects.get().state == "cancelling"
     assert not Job.objects.filter(state="queued").exists()
     assert Job.objects.filter(state="running", cancel_requested_at=None).count() == 0
     entry = entry_of(halfway)
     assert (entry.action, entry.details) == ("batch.cancel", {"state": ["in_progress", "cancelling"]})
     assert "batch.cancel by ada" in page
-    assert "Nothing to do, canceled before." in post(browser, halfway, "cancel")
+    assert "Already canceled." in post(browser, halfway, "cancel")
     assert buttons(browser, halfway) == set()
 
 
@@ -86,9 +86,9 @@ def test_what_failed_is_tried_again_as_a_new_batch(browser: Client, site: Site) 
 
     page = browser.post(f"{LIST}{batch.public_id}/retry/", follow=True).content.decode()
 
-    new = Batch.objects.get(replay_of=batch)
+    new = Batch.objects.get(retry_of=batch)
     assert Job.objects.filter(batch=new, state="queued").count() == 3
-    assert "3 tried again as" in words(page)
+    assert "3 requests retried as" in words(page)
     assert f'href="{page_of(new)}"' in page
     entry = entry_of(batch)
     assert (entry.action, entry.details) == ("batch.retry", {"new_batch": new.public_id, "members": 3})
@@ -97,10 +97,10 @@ def test_what_failed_is_tried_again_as_a_new_batch(browser: Client, site: Site) 
 def test_what_cannot_be_done_is_told(browser: Client, halfway: Batch) -> None:
     over = make_over(halfway.site, failed=0, canceled=0, expired=0)
 
-    assert "Not paused. The batch has no request under way any more: it is completed." in post(browser, over, "pause")
+    assert "Not paused. The batch has already finished: it is completed." in post(browser, over, "pause")
     assert "Not canceled. The batch has no request under way any more" in post(browser, over, "cancel")
-    assert "Not tried again. Every request of the batch succeeded" in post(browser, over, "retry")
-    assert "Not tried again. The batch is under way" in post(browser, halfway, "retry")
+    assert "Not retried. Every request of the batch succeeded" in post(browser, over, "retry")
+    assert "Not retried. The batch is still in progress" in post(browser, halfway, "retry")
     assert buttons(browser, over) == set()
     assert not AuditEntry.objects.exists()
 
@@ -111,7 +111,7 @@ def test_an_act_needs_its_permission(halfway: Batch, act: str) -> None:
     others = [f"jobs.{each}_batch" for each in ("pause", "cancel", "retry") if each != own]
     Batch.objects.update(**({"state": "completed", "failed": 3, "completed": 1} if act == "retry" else {}))
     if act == "resume":
-        pauses.hold(halfway, "bakery")
+        pauses.create_pause(halfway, "bakery")
     browser = sign_in("jobs.view_batch", *others)
 
     assert act not in buttons(browser, halfway)
@@ -155,7 +155,7 @@ def test_who_may_see_batches_only_sees_neither_costs_nor_requests_nor_webhooks(h
 
     page = words(html)
     assert "50 %" in page
-    for secret in ("$0", "Cost", "Tokens", "Webhooks", "What operators did"):
+    for secret in ("$0", "Cost", "Tokens", "Webhooks", "Operator actions"):
         assert secret not in page, secret
     for address in ("/admin/jobs/job/", "/admin/tenants/"):
         assert address not in html, address
@@ -181,9 +181,9 @@ def test_a_request_names_its_batch_and_says_that_the_batch_tells_the_site(browse
 
     page = words(html)
     assert f'href="{page_of(halfway)}"' in html
-    for fact in (f"Batch {halfway.public_id}", f"Its custom_id {member.custom_id}", "Its batch tells the site."):
+    for fact in (f"Batch {halfway.public_id}", f"custom_id {member.custom_id}", "The batch sends the webhooks."):
         assert fact in page, fact
-    assert "Site told" not in page
+    assert "Webhook delivered" not in page
     assert "Queue batch, priority 100" in page
 
 

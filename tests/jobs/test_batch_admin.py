@@ -10,9 +10,9 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
 from jobs import pauses
-from jobs.leases import take_lease
 from jobs.models import Batch, Job
-from jobs.pauses import Queue, Scope
+from jobs.pauses import PauseScope, QueueName
+from jobs.worker.leases import acquire_lease
 from tenants.audit import Actor
 from tenants.models import Site
 from tests.factories import make_batch, make_file, make_site
@@ -57,13 +57,13 @@ def test_the_list_says_the_same_of_batches_that_ended(browser: Client, site: Sit
 
     page = text(browser, LIST)
 
-    for fact in ("100 % 4 of 4, 1 failed", "$1.00", "its file is being read", "no requests"):
+    for fact in ("100 % 4 of 4, 1 failed", "$1.00", "reading the input file", "no requests"):
         assert fact in page, fact
 
 
 @pytest.mark.parametrize("what", ["batch", "site", "queue"])
 def test_what_is_held_back_is_called_paused_on_every_list(browser: Client, halfway: Batch, what: str) -> None:
-    scopes: dict[str, Scope] = {"batch": halfway, "site": halfway.site, "queue": Queue.BATCH}
+    scopes: dict[str, PauseScope] = {"batch": halfway, "site": halfway.site, "queue": QueueName.BATCH}
     pauses.pause(scopes[what], ADA)
     make_over(halfway.site)
 
@@ -170,7 +170,7 @@ def test_a_batch_that_no_worker_could_begin_says_so(browser: Client, site: Site)
     add_members(batch, "queued", 2)
 
     assert "No worker is live" in text(browser, progress_of(batch))
-    take_lease()
+    acquire_lease()
     assert "No worker is live" not in text(browser, progress_of(batch))
 
 
@@ -191,7 +191,7 @@ def test_the_page_of_an_ended_batch_tells_what_it_took(browser: Client, site: Si
         site,
         output_file=output,
         error_file=errors,
-        replay_of=old,
+        retry_of=old,
         created_at=Now() - timedelta(minutes=10),
         in_progress_at=Now() - timedelta(minutes=2),
         idempotency_key="night-1",
@@ -199,7 +199,7 @@ def test_the_page_of_an_ended_batch_tells_what_it_took(browser: Client, site: Si
         input_tokens=12_345_678,
         output_tokens=45_678,
     )
-    new = make_batch(site, replay_of=batch)
+    new = make_batch(site, retry_of=batch)
 
     html = browser.get(page_of(batch)).content.decode()
 
@@ -225,7 +225,7 @@ def test_a_refused_batch_says_why_line_by_line(browser: Client, site: Site) -> N
     page = words(html)
     for fact in ("line 1,204 invalid_json_line No JSON", "line 7, custom_id duplicate_custom_id Used before."):
         assert fact in page, fact
-    assert "No request of it was ever begun." in page
+    assert "None of its requests was started." in page
     assert XSS not in html
 
 

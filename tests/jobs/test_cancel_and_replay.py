@@ -7,11 +7,11 @@ from django.utils import timezone
 
 from core.ids import new_uuid, to_public
 from jobs.cancel import cancel
-from jobs.claim import claim
-from jobs.errors import InvalidBody, JobEnded, JobNotFound, NotReplayable, UnreadablePayload
-from jobs.leases import take_lease
+from jobs.errors import InvalidBody, JobEnded, JobNotFound, JobNotRetryable, UnreadablePayload
 from jobs.models import Job, JobState
-from jobs.replay import replay
+from jobs.retry import retry
+from jobs.worker.claim import claim
+from jobs.worker.leases import acquire_lease
 from tenants.errors import ModelNotAllowed
 from tenants.grant import Grant
 from tenants.models import Site
@@ -27,12 +27,12 @@ def test_a_queued_job_is_canceled_at_once_and_never_claimed(site: Site) -> None:
 
     assert cancel(site, job.public_id).state == JobState.CANCELED
     assert Event.objects.get().type == "job.canceled"
-    assert claim(take_lease(), 10) == []
+    assert claim(acquire_lease(), 10) == []
 
 
 def test_a_running_job_is_asked_to_stop(site: Site) -> None:
     job = make_job(site)
-    claim(take_lease(), 1)
+    claim(acquire_lease(), 1)
 
     canceled = cancel(site, job.public_id)
 
@@ -43,7 +43,7 @@ def test_a_running_job_is_asked_to_stop(site: Site) -> None:
 
 def test_the_first_wish_to_cancel_counts(site: Site) -> None:
     job = make_job(site)
-    claim(take_lease(), 1)
+    claim(acquire_lease(), 1)
 
     first = cancel(site, job.public_id).cancel_requested_at
     assert cancel(site, job.public_id).cancel_requested_at == first
@@ -69,9 +69,9 @@ def test_a_job_that_has_ended_cannot_be_canceled(site: Site, state: str) -> None
 def test_a_job_without_success_is_tried_again_as_a_new_job(site: Site, dear_route: None, state: str) -> None:
     old = make_job(site, state=state, payload=BODY, metadata={"post": "7"}, idempotency_key="k", **ENDED)
 
-    new = replay(site, old.public_id, request_id="req_2")
+    new = retry(site, old.public_id, request_id="req_2")
 
-    assert (new.state, new.replay_of, new.idempotency_key, new.request_id) == ("queued", old, None, "req_2")
+    assert (new.state, new.retry_of, new.idempotency_key, new.request_id) == ("queued", old, None, "req_2")
     assert (bytes(Job.objects.get(id=new.id).payload), new.metadata) == (BODY, {"post": "7"})
     old.refresh_from_db()
     assert old.state == state
@@ -81,11 +81,11 @@ def test_a_job_without_success_is_tried_again_as_a_new_job(site: Site, dear_rout
 def test_a_job_under_way_or_done_is_not_tried_again(site: Site, fields: dict[str, object]) -> None:
     job = make_job(site, **fields)
 
-    with pytest.raises(NotReplayable):
-        replay(site, job.public_id)
+    with pytest.raises(JobNotRetryable):
+        retry(site, job.public_id)
 
 
-@pytest.mark.parametrize("act", [cancel, replay])
+@pytest.mark.parametrize("act", [cancel, retry])
 def test_another_site_s_job_an_unknown_one_and_nonsense_are_the_same(site: Site, act: object) -> None:
     other = make_job(make_site("florist"), state="failed", **ENDED)
 
@@ -104,7 +104,7 @@ def test_a_narrow_token_cannot_try_again_what_it_could_not_submit(
     job = make_job(site, state="failed", model="dear", payload=BODY, **ENDED)
 
     with pytest.raises(refusal):
-        replay(site, job.public_id, grant)
+        retry(site, job.public_id, grant)
 
 
 def test_a_narrow_token_cannot_try_again_what_asks_for_a_dearer_tier(site: Site, dear_route: None) -> None:
@@ -112,8 +112,8 @@ def test_a_narrow_token_cannot_try_again_what_asks_for_a_dearer_tier(site: Site,
     job = make_job(site, state="failed", model="dear", payload=payload, **ENDED)
 
     with pytest.raises(InvalidBody):
-        replay(site, job.public_id, Grant(allows_premium_tiers=False))
-    assert replay(site, job.public_id).replay_of_id == job.id
+        retry(site, job.public_id, Grant(allows_premium_tiers=False))
+    assert retry(site, job.public_id).retry_of_id == job.id
 
 
 def test_a_model_that_the_site_may_no_longer_use_is_not_tried_again(site: Site) -> None:
@@ -121,11 +121,11 @@ def test_a_model_that_the_site_may_no_longer_use_is_not_tried_again(site: Site) 
     site.allowed_models = ["cheap"]
 
     with pytest.raises(ModelNotAllowed):
-        replay(site, job.public_id)
+        retry(site, job.public_id)
 
 
 def test_a_job_that_cannot_be_read_is_not_tried_again(site: Site) -> None:
     job = make_job(site, state="failed", payload=b"not json", **ENDED)
 
     with pytest.raises(UnreadablePayload):
-        replay(site, job.public_id)
+        retry(site, job.public_id)

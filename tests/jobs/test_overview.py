@@ -8,7 +8,7 @@ from django.db import connection
 
 from core.ids import new_uuid
 from jobs.models import Job
-from jobs.overview import busiest_sites, hours, under_way
+from jobs.overview import busiest_sites, jobs_by_hour, queue_status
 from jobs.periods import created_before, created_since, first_id_at
 from tenants.models import Site
 from tests.factories import make_job, make_site
@@ -30,7 +30,7 @@ def test_the_day_has_24_hours_whether_or_not_there_was_work(site: Site) -> None:
         make_at(site, NOW - timedelta(minutes=minutes), state)
     make_at(site, NOW - timedelta(hours=24))
 
-    found = hours(NOW)
+    found = jobs_by_hour(NOW)
 
     assert [hour.begins_at for hour in found][::23] == [NOW.replace(day=20, hour=13, minute=0), NOW.replace(minute=0)]
     assert [(hour.succeeded, hour.bad, hour.other) for hour in found[-2:]] == [(0, 2, 1), (1, 0, 1)]
@@ -56,14 +56,14 @@ def test_what_is_under_way_is_counted_with_the_longest_wait(site: Site) -> None:
     make_job(site, state="running", worker_id=new_uuid(), deadline_at=NOW)
     make_at(site, NOW)
 
-    found = under_way()
+    found = queue_status()
 
     assert (found.queued, found.running, found.due_since) == (2, 1, NOW - timedelta(hours=3))
 
 
 def test_an_empty_desk_is_counted_too() -> None:
-    assert (under_way().queued, under_way().due_since, busiest_sites(NOW)) == (0, None, [])
-    assert sum(hour.total for hour in hours(NOW)) == 0
+    assert (queue_status().queued, queue_status().due_since, busiest_sites(NOW)) == (0, None, [])
+    assert sum(hour.total for hour in jobs_by_hour(NOW)) == 0
 
 
 def test_a_period_is_exact_although_ids_carry_another_clock(site: Site) -> None:

@@ -10,7 +10,7 @@ from pytest_django import DjangoCaptureOnCommitCallbacks
 from jobs import pauses
 from jobs.batches import pause as of_a_site
 from jobs.models import Pause
-from jobs.pauses import Queue, Scope, scope_of
+from jobs.pauses import PauseScope, QueueName, scope_of
 from jobs.tasks import bell
 from tenants.audit import Actor
 from tenants.models import AuditEntry, Site
@@ -32,7 +32,7 @@ def add(browser: Client, **given: Any) -> str:
 def test_the_list_says_what_is_paused_by_whom_and_why(site: Site) -> None:
     batch = make_batch(make_site("florist"))
     pauses.pause(site, ADA, "The invoice is open.")
-    pauses.pause(Queue.BATCH, Actor("ben"))
+    pauses.pause(QueueName.BATCH, Actor("ben"))
     pauses.pause(batch, Actor("florist"), "<script>alert(1)</script>")
 
     html = sign_in().get(LIST).content.decode()
@@ -51,9 +51,9 @@ def test_each_pause_leads_to_the_jobs_that_it_holds_back(site: Site) -> None:
     single = make_job(site)
     member = make_job(site, batch=batch, queue="batch", custom_id="a")
     make_job(make_site("florist"))
-    scopes: list[tuple[Scope, set[str]]] = [
+    scopes: list[tuple[PauseScope, set[str]]] = [
         (site, {single.public_id, member.public_id}),
-        (Queue.BATCH, {member.public_id}),
+        (QueueName.BATCH, {member.public_id}),
         (batch, {member.public_id}),
     ]
     for scope, held_back in scopes:
@@ -73,11 +73,15 @@ def test_something_is_paused_by_the_form_and_written_down(site: Site, what: str)
     page = add(sign_in(), reason="too dear", **given)
 
     scope = scope_of(Pause.objects.get())
-    assert scope == {"site": site, "queue": Queue.BATCH, "batch": batch}[what]
+    assert scope == {"site": site, "queue": QueueName.BATCH, "batch": batch}[what]
     assert (Pause.objects.get().actor, Pause.objects.get().reason) == ("ada", "too dear")
     assert "was added successfully" in page
     entry = AuditEntry.objects.get()
-    assert (entry.action, entry.subject, entry.address) == (f"{what}.pause", pauses.describe(scope)[1], "192.0.2.7")
+    assert (entry.action, entry.subject, entry.address) == (
+        f"{what}.pause",
+        pauses.describe_scope(scope)[1],
+        "192.0.2.7",
+    )
 
 
 def test_what_a_site_paused_by_itself_an_operator_can_hold_back_firmly(site: Site) -> None:
@@ -128,16 +132,16 @@ def test_what_is_selected_goes_on_and_workers_are_woken(
     site: Site, django_capture_on_commit_callbacks: DjangoCaptureOnCommitCallbacks
 ) -> None:
     browser, florist = sign_in(), make_site("florist")
-    chosen = [pauses.pause(scope, ADA).pause for scope in (site, Queue.BATCH)]
+    chosen = [pauses.pause(scope, ADA).pause for scope in (site, QueueName.BATCH)]
     pauses.pause(florist, ADA)
     rings: list[bool] = []
-    bell.listen(lambda: rings.append(True))
+    bell.set_listener(lambda: rings.append(True))
     try:
         with django_capture_on_commit_callbacks(execute=True):
             form = {"action": "resume_selected", "_selected_action": [row.pk for row in chosen]}
             page = words(browser.post(LIST, form, follow=True).content.decode())
     finally:
-        bell.listen(None)
+        bell.set_listener(None)
 
     assert "Resumed: 2." in page
     assert scope_of(Pause.objects.get()) == florist

@@ -9,11 +9,11 @@ from pytest_django import DjangoCaptureOnCommitCallbacks
 
 from jobs import pauses
 from jobs.batches import pause as of_a_site
-from jobs.claim import claim
-from jobs.errors import BatchEnded, BatchMissing, PausedByOperator
+from jobs.errors import BatchEnded, BatchNotFound, PausedByOperator
 from jobs.models import Batch, Pause
-from jobs.pauses import Queue, Scope, held_back, over_batch, over_job, scope_of
+from jobs.pauses import PauseScope, QueueName, paused_batch_ids, pauses_of_batch, pauses_of_job, scope_of
 from jobs.tasks import bell
+from jobs.worker.claim import claim
 from tenants.audit import Actor
 from tenants.models import AuditEntry, Site
 from tests.factories import make_batch, make_job, make_site
@@ -29,13 +29,13 @@ def batch(site: Site) -> Batch:
 
 
 @pytest.fixture(params=["site", "queue", "batch"])
-def scope(request: pytest.FixtureRequest, site: Site, batch: Batch) -> Scope:
-    scopes: dict[str, Scope] = {"site": site, "queue": Queue.BATCH, "batch": batch}
+def scope(request: pytest.FixtureRequest, site: Site, batch: Batch) -> PauseScope:
+    scopes: dict[str, PauseScope] = {"site": site, "queue": QueueName.BATCH, "batch": batch}
     return scopes[request.param]
 
 
 def test_nothing_is_claimed_of_what_is_paused_until_it_goes_on(
-    scope: Scope, site: Site, batch: Batch, worker_id: UUID
+    scope: PauseScope, site: Site, batch: Batch, worker_id: UUID
 ) -> None:
     member = make_job(site, batch=batch, queue="batch", custom_id="a")
     pauses.pause(scope, ADA)
@@ -46,7 +46,7 @@ def test_nothing_is_claimed_of_what_is_paused_until_it_goes_on(
 
 
 def test_what_is_not_covered_goes_on(site: Site, batch: Batch, worker_id: UUID) -> None:
-    for scope in (make_site("florist"), Queue.BATCH, batch):
+    for scope in (make_site("florist"), QueueName.BATCH, batch):
         pauses.pause(scope, ADA)
     job = make_job(site)
 
@@ -75,20 +75,20 @@ def test_a_site_lifts_its_own_pause_also_under_a_new_slug(site: Site, batch: Bat
     assert not Pause.objects.exists()
 
 
-def test_who_paused_it_and_why_is_kept_and_written_down(scope: Scope, site: Site) -> None:
+def test_who_paused_it_and_why_is_kept_and_written_down(scope: PauseScope, site: Site) -> None:
     paused = pauses.pause(scope, ADA, "The invoice is open.")
 
     row = Pause.objects.get()
     assert paused.is_new
     assert (row.actor, row.reason, scope_of(row)) == ("ada", "The invoice is open.", scope)
-    kind, subject = pauses.describe(scope)
+    kind, subject = pauses.describe_scope(scope)
     entry = AuditEntry.objects.get()
     assert (entry.actor, entry.address, entry.action) == ("ada", "192.0.2.7", f"{kind}.pause")
     assert (entry.subject, entry.details) == (subject, {"reason": "The invoice is open."})
     assert entry.site == (None if kind == "queue" else site)
 
 
-def test_pausing_twice_is_once_and_keeps_the_first_reason(scope: Scope) -> None:
+def test_pausing_twice_is_once_and_keeps_the_first_reason(scope: PauseScope) -> None:
     pauses.pause(scope, ADA, "first")
     again = pauses.pause(scope, Actor("ben"), "second")
 
@@ -97,21 +97,21 @@ def test_pausing_twice_is_once_and_keeps_the_first_reason(scope: Scope) -> None:
 
 
 def test_going_on_is_written_down_once_and_rings(
-    scope: Scope, django_capture_on_commit_callbacks: DjangoCaptureOnCommitCallbacks
+    scope: PauseScope, django_capture_on_commit_callbacks: DjangoCaptureOnCommitCallbacks
 ) -> None:
     pauses.pause(scope, ADA)
     rings: list[bool] = []
-    bell.listen(lambda: rings.append(True))
+    bell.set_listener(lambda: rings.append(True))
     try:
         with django_capture_on_commit_callbacks(execute=True):
             assert pauses.resume(scope, ADA)
             assert rings == []
     finally:
-        bell.listen(None)
+        bell.set_listener(None)
 
     assert rings == [True]
     assert not pauses.resume(scope, ADA)
-    kind, _ = pauses.describe(scope)
+    kind, _ = pauses.describe_scope(scope)
     assert list(AuditEntry.objects.order_by("id").values_list("action", flat=True)) == [
         f"{kind}.pause",
         f"{kind}.resume",
@@ -136,7 +136,7 @@ def test_a_site_holds_back_its_own_batches_and_no_others(batch: Batch, site: Sit
     of_a_site.pause(site, batch.public_id, reason="later")
 
     assert (Pause.objects.get().batch, Pause.objects.get().actor) == (batch, "site bakery")
-    with pytest.raises(BatchMissing):
+    with pytest.raises(BatchNotFound):
         of_a_site.resume(make_site("florist"), batch.public_id)
     of_a_site.resume(site, batch.public_id)
     of_a_site.resume(site, batch.public_id)
@@ -157,15 +157,15 @@ def test_what_the_operator_paused_a_site_cannot_let_go_on(batch: Batch, site: Si
 def test_the_pauses_over_a_job_are_those_of_its_site_its_queue_and_its_batch(site: Site, batch: Batch) -> None:
     single = make_job(site)
     member = make_job(site, batch=batch, queue="batch", custom_id="a")
-    scopes: list[Scope] = [site, Queue.BATCH, Queue.DEFAULT, batch, make_site("florist"), make_batch(site)]
+    scopes: list[PauseScope] = [site, QueueName.BATCH, QueueName.DEFAULT, batch, make_site("florist"), make_batch(site)]
     for scope in scopes:
         pauses.pause(scope, ADA)
 
-    assert {pauses.describe(scope_of(row)) for row in over_job(single)} == {
-        pauses.describe(scope) for scope in (site, Queue.DEFAULT)
+    assert {pauses.describe_scope(scope_of(row)) for row in pauses_of_job(single)} == {
+        pauses.describe_scope(scope) for scope in (site, QueueName.DEFAULT)
     }
-    assert {scope_of(row) for row in over_job(member)} == {site, Queue.BATCH, batch}
-    assert {scope_of(row) for row in over_batch(batch)} == {site, Queue.BATCH, batch}
+    assert {scope_of(row) for row in pauses_of_job(member)} == {site, QueueName.BATCH, batch}
+    assert {scope_of(row) for row in pauses_of_batch(batch)} == {site, QueueName.BATCH, batch}
 
 
 def test_batches_are_held_back_by_their_own_pause_their_sites_and_that_of_all_of_them(site: Site) -> None:
@@ -173,15 +173,15 @@ def test_batches_are_held_back_by_their_own_pause_their_sites_and_that_of_all_of
     theirs, over = make_batch(make_site("florist")), make_batch(site, state="completed")
     batches = [first, second, theirs, over]
 
-    assert held_back(batches) == set()
+    assert paused_batch_ids(batches) == set()
     pauses.pause(first, ADA)
-    assert held_back(batches) == {first.id}
+    assert paused_batch_ids(batches) == {first.id}
     pauses.pause(site, ADA)
-    assert held_back(batches) == {first.id, second.id}
-    pauses.pause(Queue.DEFAULT, ADA)
-    assert held_back(batches) == {first.id, second.id}
-    pauses.pause(Queue.BATCH, ADA)
-    assert held_back(batches) == {first.id, second.id, theirs.id}
+    assert paused_batch_ids(batches) == {first.id, second.id}
+    pauses.pause(QueueName.DEFAULT, ADA)
+    assert paused_batch_ids(batches) == {first.id, second.id}
+    pauses.pause(QueueName.BATCH, ADA)
+    assert paused_batch_ids(batches) == {first.id, second.id, theirs.id}
 
 
 def test_the_window_of_a_paused_batch_runs_on(site: Site) -> None:

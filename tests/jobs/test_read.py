@@ -4,9 +4,9 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from jobs.errors import BatchMissing
+from jobs.errors import BatchNotFound
 from jobs.models import Job
-from jobs.read import NO_BATCH, JobFilter, list_jobs
+from jobs.read import WITHOUT_BATCH, JobFilter, list_jobs
 from tenants.models import Site
 from tests.factories import make_batch, make_job, make_site
 
@@ -24,7 +24,7 @@ def test_members_are_listed_by_their_batch_and_others_without_them(site: Site) -
     make_job(site, batch=other, custom_id="a")
 
     assert found(site, batch.public_id) == members[::-1]
-    assert found(site, NO_BATCH) == [single]
+    assert found(site, WITHOUT_BATCH) == [single]
     assert len(found(site, None)) == 4
 
 
@@ -33,7 +33,7 @@ def test_a_batch_that_the_site_does_not_have_is_not_found(site: Site) -> None:
     make_job(foreign.site, batch=foreign, custom_id="a")
 
     for batch_id in (foreign.public_id, "nonsense", ""):
-        with pytest.raises(BatchMissing):
+        with pytest.raises(BatchNotFound):
             found(site, batch_id)
 
 
@@ -50,7 +50,7 @@ def test_neither_list_is_read_from_all_jobs_of_the_site(site: Site, is_single: b
         cursor.execute("ANALYZE jobs_job; SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off")
 
     with CaptureQueriesContext(connection) as queries:
-        found(site, NO_BATCH if is_single else batches[0].public_id)
+        found(site, WITHOUT_BATCH if is_single else batches[0].public_id)
     with connection.cursor() as cursor:
         cursor.execute("EXPLAIN " + queries.captured_queries[-1]["sql"])
         plan = "\n".join(row[0] for row in cursor.fetchall())

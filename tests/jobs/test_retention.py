@@ -12,9 +12,9 @@ from core import clock
 from jobs import retention
 from jobs.errors import ErasedPayload
 from jobs.models import Attempt, File, FileChunk, Job
-from jobs.payload import body_of
-from jobs.replay import replay
-from jobs.retention import Erased, erase, tend
+from jobs.payload import load_body
+from jobs.retention import RetentionReport, purge_expired, run_retention
+from jobs.retry import retry
 from tenants.models import Site
 from tests.factories import make_batch, make_file, make_job, make_site
 
@@ -41,7 +41,7 @@ def test_prompt_answer_and_what_quotes_them_go_and_the_account_stays(site: Site)
     Attempt.objects.create(job=job, number=1, worker_id=job.id, error_code="rejected", error_message="'secret' is bad")
     before = Job.objects.values("state", "error_code", "attempt", "finished_at", "request_hash").get()
 
-    assert erase() == Erased(jobs=1)
+    assert purge_expired() == RetentionReport(jobs=1)
 
     assert is_erased(job)
     assert Job.objects.values("state", "error_code", "attempt", "finished_at", "request_hash").get() == before
@@ -55,10 +55,10 @@ def test_only_ended_jobs_that_are_old_enough_are_erased(site: Site) -> None:
     old, young = ended(site, 30.01), ended(site, 29.99)
     waiting = make_job(site, created_at=clock.now() - timedelta(days=90))
 
-    assert erase() == Erased(jobs=1)
+    assert purge_expired() == RetentionReport(jobs=1)
 
     assert [is_erased(job) for job in (old, young, waiting)] == [True, False, False]
-    assert erase() == Erased()
+    assert purge_expired() == RetentionReport()
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_a_sites_own_time_comes_before_the_desks(
     settings.JOB_RETENTION_DAYS = setting
     job = ended(make_site(retention_days=own), days_ago)
 
-    erase()
+    purge_expired()
 
     assert is_erased(job) is erased
 
@@ -88,14 +88,14 @@ def test_a_sites_own_time_comes_before_the_desks(
 def test_many_jobs_are_erased_in_several_transactions_and_no_more_than_a_rounds(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(retention, "ROWS", 2)
-    monkeypatch.setattr(retention, "MOST_TRANSACTIONS", 3)
+    monkeypatch.setattr(retention, "ROWS_PER_TRANSACTION", 2)
+    monkeypatch.setattr(retention, "MAX_TRANSACTIONS", 3)
     for _ in range(5):
         ended(site, 31)
     for _ in range(5):
         ended(make_site(f"site{Site.objects.count()}"), 31)
 
-    assert [erase().jobs for _ in range(3)] == [6, 4, 0]
+    assert [purge_expired().jobs for _ in range(3)] == [6, 4, 0]
 
 
 def test_a_round_asks_the_same_of_postgres_for_one_site_as_for_many(
@@ -107,7 +107,7 @@ def test_a_round_asks_the_same_of_postgres_for_one_site_as_for_many(
 
     # A savepoint, the lock, one statement for the jobs of all sites, one for their files.
     with django_assert_num_queries(5):
-        assert erase() == Erased(jobs=1)
+        assert purge_expired() == RetentionReport(jobs=1)
 
 
 def test_answers_of_a_batch_stay_until_it_has_been_over_for_so_long(site: Site) -> None:
@@ -118,7 +118,7 @@ def test_answers_of_a_batch_stay_until_it_has_been_over_for_so_long(site: Site) 
     old = make_batch(site, state="cancelled", cancelling_at=days_ago(40), cancelled_at=days_ago(31))
     jobs = [ended(site, 35, batch=batch, custom_id="a") for batch in (under_way, young, old)]
 
-    assert erase() == Erased(jobs=1)
+    assert purge_expired() == RetentionReport(jobs=1)
 
     assert [is_erased(job) for job in jobs] == [False, False, True]
 
@@ -131,29 +131,29 @@ def test_while_another_erases_nothing_is_done(site: Site) -> None:
         other.set_autocommit(False)
         with other.cursor() as cursor:
             cursor.execute("SELECT pg_advisory_xact_lock(%s)", [retention.RETENTION_LOCK])
-        assert tend() == Erased()
+        assert run_retention() == RetentionReport()
     finally:
         other.rollback()
         other.close()
-    assert tend() == Erased(jobs=1)
+    assert run_retention() == RetentionReport(jobs=1)
 
 
 def test_an_erased_job_cannot_be_tried_again(site: Site) -> None:
     job = ended(site, 31, state="failed")
-    erase()
+    purge_expired()
 
     with pytest.raises(ErasedPayload, match="Submit it anew"):
-        replay(site, job.public_id)
+        retry(site, job.public_id)
     assert Job.objects.count() == 1
 
 
 def test_a_job_that_is_erased_while_it_is_tried_again_says_so(site: Site) -> None:
     job = ended(site, 31, state="failed")
     read_before = Job.objects.defer("payload").get(id=job.id)
-    erase()
+    purge_expired()
 
     with pytest.raises(ErasedPayload):
-        body_of(read_before)
+        load_body(read_before)
 
 
 # Files
@@ -163,7 +163,7 @@ def test_expired_files_go_with_their_content(site: Site) -> None:
     make_file(site, b"one", b"two", expires_at=clock.now() - timedelta(seconds=1))
     kept = make_file(site, b"three", expires_at=clock.now() + timedelta(hours=1))
 
-    assert tend() == Erased(files=1)
+    assert run_retention() == RetentionReport(files=1)
 
     assert File.objects.get() == kept
     assert [bytes(chunk.content) for chunk in FileChunk.objects.all()] == [b"three"]
@@ -173,10 +173,10 @@ def test_a_file_that_a_batch_waits_for_stays_until_it_was_read(site: Site) -> No
     file = make_file(site, b"one", expires_at=clock.now() - timedelta(seconds=1))
     batch = make_batch(site, state="validating", input_file=file)
 
-    assert erase() == Erased()
+    assert purge_expired() == RetentionReport()
     batch.state = "in_progress"
     batch.save()
-    assert erase() == Erased(files=1)
+    assert purge_expired() == RetentionReport(files=1)
 
     batch.refresh_from_db()
     assert batch.input_file is None
@@ -187,4 +187,4 @@ def test_what_a_batch_put_out_is_kept_as_long_as_its_answers(own: int | None, da
     made = Now() - timedelta(days=days_ago)
     make_file(make_site(retention_days=own), purpose="batch_output", bytes=9, created_at=made)
 
-    assert erase().files == int(removed)
+    assert purge_expired().files == int(removed)

@@ -14,7 +14,7 @@ from inference.errors import UnknownModel
 from inference.models import ProviderAccount, Route
 from jobs.errors import IdempotencyConflict, InvalidBody, InvalidTime
 from jobs.models import Job, JobKind, JobState
-from jobs.submit import Submission, Submitted, request_hash, submit
+from jobs.submit import JobSubmission, SubmittedJob, request_hash, submit
 from jobs.tasks import bell
 from tenants.errors import ModelNotAllowed
 from tenants.grant import Grant
@@ -31,8 +31,8 @@ def rung(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return rings
 
 
-def wanted(**changes: Any) -> Submission:
-    return Submission(**{"kind": JobKind.CHAT, "body": BODY, **changes})
+def wanted(**changes: Any) -> JobSubmission:
+    return JobSubmission(**{"kind": JobKind.CHAT, "body": BODY, **changes})
 
 
 @pytest.mark.django_db(transaction=True)
@@ -40,7 +40,7 @@ def test_a_job_is_stored_and_then_the_bell_is_rung(site: Site, desk_route: None,
     submitted = submit(site, wanted(metadata={"post": "12"}, request_id="req_1", max_attempts=5))
 
     job = Job.objects.get()
-    assert submitted == Submitted(job, created=True)
+    assert submitted == SubmittedJob(job, created=True)
     assert (job.site, job.kind, job.model, job.state) == (site, "chat", "desk", JobState.QUEUED)
     assert (job.metadata, job.request_id, job.max_attempts, job.attempt) == ({"post": "12"}, "req_1", 5, 0)
     assert rung == [1]
@@ -61,7 +61,7 @@ def test_the_same_key_and_request_is_the_same_job(site: Site, desk_route: None) 
     reordered = {"messages": BODY["messages"], "model": "desk"}
     again = submit(site, wanted(idempotency_key="order-7", body=reordered, request_id="another"))
 
-    assert again == Submitted(first.job, created=False)
+    assert again == SubmittedJob(first.job, created=False)
     assert Job.objects.count() == 1
 
 
@@ -84,7 +84,7 @@ def test_the_same_key_for_another_request_is_refused(site: Site, desk_route: Non
 
 def test_what_no_provider_of_its_model_can_say_is_refused(site: Site, desk_route: None) -> None:
     ProviderAccount.objects.update(dialect="anthropic")
-    routing.forget()
+    routing.invalidate_cache()
 
     with pytest.raises(InvalidBody) as caught:
         submit(site, wanted(body={**BODY, "n": 2}))
@@ -118,7 +118,7 @@ def test_without_a_key_every_submit_is_a_job(site: Site, desk_route: None) -> No
 
 @pytest.mark.django_db(transaction=True)
 def test_many_submits_at_once_under_one_key_make_one_job(site: Site, desk_route: None) -> None:
-    found: list[Submitted] = []
+    found: list[SubmittedJob] = []
     start = threading.Barrier(8)
 
     def go() -> None:
@@ -192,12 +192,12 @@ def test_what_was_accepted_is_not_refused_when_it_is_repeated(site: Site, desk_r
     first = submit(site, wanted(idempotency_key="order-7", expires_at=soon))
     site.allowed_models = ["another"]
     Route.objects.all().delete()
-    routing.forget()
+    routing.invalidate_cache()
 
     with clock.frozen(soon + timedelta(seconds=1)):
         again = submit(site, wanted(idempotency_key="order-7", expires_at=soon))
 
-    assert again == Submitted(first.job, created=False)
+    assert again == SubmittedJob(first.job, created=False)
 
 
 @pytest.mark.parametrize("available_in", [None, 120])

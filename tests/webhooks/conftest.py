@@ -19,9 +19,9 @@ URL = "http://127.0.0.1:9/hook"
 def rings() -> Iterator[list[str]]:
     """What the doorbell did; it rings here and not at a broker."""
     heard: list[str] = []
-    bell.listen(lambda: heard.append("ring"))
+    bell.set_listener(lambda: heard.append("ring"))
     yield heard
-    bell.listen(None)
+    bell.set_listener(None)
 
 
 @pytest.fixture

@@ -15,15 +15,15 @@ from django.urls import reverse
 from pytest_django import DjangoAssertNumQueries, Settings
 
 from core.crypto import new_key
-from core.guarded_http import Answer
 from core.ids import to_public
+from core.ssrf_guard import CappedResponse
 from tenants.models import AuditEntry, Site
 from tests.factories import make_site
 from webhooks.claim import claim_due
 from webhooks.endpoints import MAX_ENDPOINTS, create_endpoint
-from webhooks.judge import RetryIn
+from webhooks.judge import RetryDelivery
 from webhooks.models import Delivery, Endpoint, Event
-from webhooks.send import Exchange
+from webhooks.send import DeliveryExchange
 from webhooks.settle import settle
 
 Happens = Callable[..., Event]
@@ -206,8 +206,8 @@ def test_a_delivery_is_found_by_every_id_it_has(staff: Client, delivery: Deliver
 
 def test_the_page_of_a_delivery_shows_its_log(staff: Client, delivery: Delivery) -> None:
     (claimed,) = claim_due(1, timedelta(seconds=30))
-    answer = Answer(503, httpx.Headers(), b"<b>down for maintenance</b>")
-    settle(claimed, RetryIn(timedelta(minutes=5), "The receiver answered 503."), Exchange(answer, 1234))
+    answer = CappedResponse(503, httpx.Headers(), b"<b>down for maintenance</b>")
+    settle(claimed, RetryDelivery(timedelta(minutes=5), "The receiver answered 503."), DeliveryExchange(answer, 1234))
 
     response = staff.get(reverse("admin:webhooks_delivery_change", args=(delivery.pk,)))
 

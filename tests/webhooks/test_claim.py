@@ -10,7 +10,7 @@ from django.db import connection, transaction
 from django.db.models.functions import Now
 
 from core.fields import keyring
-from webhooks.claim import CLAIM, Claimed, claim_due
+from webhooks.claim import CLAIM, ClaimedDelivery, claim_due
 from webhooks.endpoints import disable_endpoint, rotate_secret
 from webhooks.models import Delivery, DeliveryState, Endpoint, EndpointSecret, Event
 
@@ -18,12 +18,12 @@ LEASE = timedelta(seconds=30)
 Happens = Callable[..., Event]
 
 
-def claim(limit: int = 10) -> list[Claimed]:
+def claim(limit: int = 10) -> list[ClaimedDelivery]:
     return claim_due(limit, LEASE)
 
 
-def opened(claimed: Claimed) -> list[str]:
-    return [keyring().open(s, purpose="webhooks_endpointsecret.secret").decode() for s in claimed.sealed_secrets]
+def opened(claimed: ClaimedDelivery) -> list[str]:
+    return [keyring().decrypt(s, purpose="webhooks_endpointsecret.secret").decode() for s in claimed.sealed_secrets]
 
 
 def test_a_claim_begins_an_attempt_and_carries_all_it_needs(delivery: Delivery, secret: str) -> None:
@@ -37,7 +37,7 @@ def test_a_claim_begins_an_attempt_and_carries_all_it_needs(delivery: Delivery, 
         delivery.event_id,
     )
     assert (claimed.url, claimed.is_enabled) == (delivery.endpoint.url, True)
-    assert keyring().open(claimed.sealed_payload, purpose="webhooks_event.payload") == delivery.event.payload
+    assert keyring().decrypt(claimed.sealed_payload, purpose="webhooks_event.payload") == delivery.event.payload
     assert opened(claimed) == [secret]
     assert (delivery.state, delivery.attempts) == (DeliveryState.PENDING, 1)
     assert delivery.due_at is not None

@@ -17,8 +17,8 @@ from structlog.testing import capture_logs
 
 from core import clock
 from core.crypto import new_key
-from core.guarded_http import Reach, guarded_client
-from core.threads import DatabaseThreads
+from core.database_threads import DatabaseThreadPool
+from core.ssrf_guard import EgressPolicy, guarded_client
 from tests.webhooks.receiver import (
     Behavior,
     Receiver,
@@ -32,7 +32,7 @@ from webhooks.claim import claim_due
 from webhooks.courier import Courier
 from webhooks.judge import Delivered
 from webhooks.models import Delivery, DeliveryAttempt, DeliveryState, Endpoint, Event
-from webhooks.reach import webhook_reach
+from webhooks.network_policy import webhook_network_policy
 from webhooks.send import prepare, send
 from webhooks.settle import settle
 from webhooks.tasks import bell, ring
@@ -45,20 +45,20 @@ Happens = Callable[..., Event]
 Logs = list[MutableMapping[str, Any]]
 
 
-def courier(threads: DatabaseThreads | None = None, reach: Reach | None = None, **options: Any) -> Courier:
-    wanted: dict[str, Any] = {"slots": 8, "timeout_seconds": 5, "chance": lambda: 0.5, **options}
-    return Courier(client=guarded_client(reach or webhook_reach()), threads=threads, **wanted)
+def courier(threads: DatabaseThreadPool | None = None, egress: EgressPolicy | None = None, **options: Any) -> Courier:
+    wanted: dict[str, Any] = {"slots": 8, "timeout_seconds": 5, "rng": lambda: 0.5, **options}
+    return Courier(client=guarded_client(egress or webhook_network_policy()), threads=threads, **wanted)
 
 
 @asynccontextmanager
 async def running(courier: Courier) -> AsyncIterator[None]:
     """The courier at work, with the doorbell hung up as a worker process does it."""
     task = asyncio.create_task(courier.run())
-    bell.listen(courier.wake)
+    bell.set_listener(courier.wake)
     try:
         yield
     finally:
-        bell.listen(None)
+        bell.set_listener(None)
         courier.stop()
         await task
 
@@ -67,7 +67,7 @@ class Database:
     """The database as a test sees it from within an event loop."""
 
     def __init__(self) -> None:
-        self._threads = DatabaseThreads("test", 1)
+        self._threads = DatabaseThreadPool("test", 1)
 
     async def run(self, function: Callable[[], R]) -> R:
         return await self._threads.run(function)
@@ -170,7 +170,7 @@ def waits(delivery: Delivery) -> timedelta:
         (cut, {}, "cut before an answer"),
         (answering(302, "Location: http://127.0.0.1/"), {}, "redirect"),
         (dripping(b"HTTP/1.1 200 OK\r\nX-Slow: "), {"timeout_seconds": 0.3}, "No answer within 0.3 s"),
-        (answering(200), {"reach": Reach(ports=frozenset())}, "not public"),
+        (answering(200), {"reach": EgressPolicy(ports=frozenset())}, "not public"),
     ],
 )
 def test_what_failed_waits_for_its_next_attempt(
@@ -241,7 +241,7 @@ def test_killed_between_answer_and_settle_it_is_sent_again_as_the_same_event(del
     async def play() -> tuple[Receiver, bool]:
         async with scene() as (receiver, database):
             (lost,) = await database.run(lambda: claim_due(1, timedelta(seconds=30)))
-            async with guarded_client(webhook_reach()) as client:
+            async with guarded_client(webhook_network_policy()) as client:
                 # The receiver says 200, and the process dies before it could write that down.
                 exchange = await send(prepare(lost, clock.unix_seconds() - 31), client, 5)
             await database.run(make_due)  # the lease is over
@@ -277,10 +277,10 @@ def test_one_delivery_that_cannot_be_made_does_not_take_others_along(
     broken = Delivery.objects.get(event=bad)
     assert broken.state == DeliveryState.PENDING
     assert "operator has been told" in broken.last_error
-    assert [entry["event"] for entry in logs].count("delivery_broke") == 1
+    assert [entry["event"] for entry in logs].count("delivery_crashed") == 1
 
 
-class Watched(DatabaseThreads):
+class Watched(DatabaseThreadPool):
     """Threads that tell when a claim is over, and whose database is away for functions of some names, some times."""
 
     def __init__(self, away_for: Iterable[str] = (), times: int = 0) -> None:
@@ -319,7 +319,10 @@ def test_an_outage_of_the_database_is_survived_and_told_once(delivery: Delivery)
 
     names = [entry["event"] for entry in logs]
     assert threads.left == 0
-    assert (names.count("courier_out"), names.count("courier_back")) == (1, 1)
+    assert (names.count("webhook_worker_database_unavailable"), names.count("webhook_worker_database_recovered")) == (
+        1,
+        1,
+    )
     delivery.refresh_from_db()
     assert delivery.state == DeliveryState.DELIVERED
 
@@ -411,7 +414,7 @@ def test_what_cannot_be_ended_in_time_is_given_back(delivery: Delivery) -> None:
 
     (again,) = claim_due(10, timedelta(seconds=30))
     assert (again.delivery_id, again.attempt) == (delivery.id, 2)
-    assert "deliveries_given_back" in [entry["event"] for entry in logs]
+    assert "deliveries_released" in [entry["event"] for entry in logs]
 
 
 def test_what_cannot_even_be_given_back_is_left_to_its_lease(delivery: Delivery) -> None:
@@ -424,7 +427,7 @@ def test_what_cannot_even_be_given_back_is_left_to_its_lease(delivery: Delivery)
         uvloop.run(play())
 
     assert claim_due(10, timedelta(seconds=30)) == []
-    assert "deliveries_left_to_their_leases" in [entry["event"] for entry in logs]
+    assert "deliveries_not_released" in [entry["event"] for entry in logs]
 
 
 # Pace

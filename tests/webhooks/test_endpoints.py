@@ -20,8 +20,8 @@ from webhooks.endpoints import (
     rotate_secret,
 )
 from webhooks.errors import TooManyEndpoints, UnknownEventType, UnsafeUrl
+from webhooks.event_types import EVENT_TYPES
 from webhooks.models import Delivery, DeliveryState, Endpoint, EndpointSecret
-from webhooks.types import EVENT_TYPES
 
 
 def live_secrets(endpoint: Endpoint) -> list[str]:

@@ -7,18 +7,38 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.guarded_http import Answer, BlockedAddress, DeadlinePassed, Interrupted, NoAnswer, Unreachable
-from webhooks.judge import LONGEST_WAIT, SCHEDULE, Delivered, GaveUp, Gone, Outcome, RetryIn, judge, retry_after, spread
+from core.ssrf_guard import (
+    BlockedAddress,
+    CappedResponse,
+    ConnectionFailed,
+    ConnectionInterrupted,
+    DeadlineExceeded,
+    NoResponse,
+)
+from webhooks.judge import (
+    MAX_BACKOFF,
+    RETRY_SCHEDULE,
+    Delivered,
+    DeliveryExhausted,
+    DeliveryOutcome,
+    EndpointGone,
+    RetryDelivery,
+    judge,
+    retry_after,
+    with_jitter,
+)
 
 NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 
 
-def judged(answer: Answer | NoAnswer, attempt: int = 1, chance: float = 0.5) -> Outcome:
+def judged(answer: CappedResponse | NoResponse, attempt: int = 1, chance: float = 0.5) -> DeliveryOutcome:
     return judge(answer, attempt=attempt, now=NOW, random=lambda: chance)
 
 
-def answer(status: int, **headers: str) -> Answer:
-    return Answer(status, httpx.Headers({name.replace("_", "-"): value for name, value in headers.items()}), b"")
+def answer(status: int, **headers: str) -> CappedResponse:
+    return CappedResponse(
+        status, httpx.Headers({name.replace("_", "-"): value for name, value in headers.items()}), b""
+    )
 
 
 @pytest.mark.parametrize("status", [200, 201, 202, 204, 299])
@@ -28,46 +48,46 @@ def test_any_2xx_is_delivered(status: int) -> None:
 
 @pytest.mark.parametrize("attempt", [1, 10, 11])
 def test_410_is_gone_for_good_at_any_attempt(attempt: int) -> None:
-    assert isinstance(judged(answer(410), attempt), Gone)
+    assert isinstance(judged(answer(410), attempt), EndpointGone)
 
 
 @pytest.mark.parametrize("status", [101, 400, 401, 403, 404, 408, 409, 413, 422, 429, 500, 502, 503, 504])
 def test_every_other_status_is_tried_again(status: int) -> None:
-    assert judged(answer(status)) == RetryIn(timedelta(seconds=5), f"The receiver answered {status}.")
+    assert judged(answer(status)) == RetryDelivery(timedelta(seconds=5), f"The receiver answered {status}.")
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 304, 307, 308])
 def test_a_redirect_is_a_failure_with_advice(status: int) -> None:
     outcome = judged(answer(status, location="https://example.com/elsewhere"))
 
-    assert isinstance(outcome, RetryIn)
+    assert isinstance(outcome, RetryDelivery)
     assert "redirect" in outcome.reason
 
 
-@pytest.mark.parametrize("kind", [BlockedAddress, Unreachable, Interrupted, DeadlinePassed])
-def test_no_answer_is_tried_again_for_the_reason_given(kind: type[NoAnswer]) -> None:
-    assert judged(kind("Because.")) == RetryIn(timedelta(seconds=5), "Because.")
+@pytest.mark.parametrize("kind", [BlockedAddress, ConnectionFailed, ConnectionInterrupted, DeadlineExceeded])
+def test_no_answer_is_tried_again_for_the_reason_given(kind: type[NoResponse]) -> None:
+    assert judged(kind("Because.")) == RetryDelivery(timedelta(seconds=5), "Because.")
 
 
-@pytest.mark.parametrize(("attempt", "wait"), list(enumerate(SCHEDULE[1:], 1)))
+@pytest.mark.parametrize(("attempt", "wait"), list(enumerate(RETRY_SCHEDULE[1:], 1)))
 def test_the_wait_follows_the_schedule(attempt: int, wait: timedelta) -> None:
-    assert judged(answer(500), attempt) == RetryIn(wait, "The receiver answered 500.")
+    assert judged(answer(500), attempt) == RetryDelivery(wait, "The receiver answered 500.")
 
 
 def test_the_schedule_is_the_standards_and_ends_after_75_hours() -> None:
-    assert len(SCHEDULE) == 10
-    assert sum(SCHEDULE, timedelta(0)) == timedelta(hours=75, minutes=35, seconds=5)
+    assert len(RETRY_SCHEDULE) == 10
+    assert sum(RETRY_SCHEDULE, timedelta(0)) == timedelta(hours=75, minutes=35, seconds=5)
 
 
 @pytest.mark.parametrize("attempt", [10, 11, 500])
 def test_after_the_last_attempt_it_is_given_up(attempt: int) -> None:
-    assert judged(answer(500), attempt) == GaveUp("The receiver answered 500.")
-    assert judged(Unreachable("Because."), attempt) == GaveUp("Because.")
+    assert judged(answer(500), attempt) == DeliveryExhausted("The receiver answered 500.")
+    assert judged(ConnectionFailed("Because."), attempt) == DeliveryExhausted("Because.")
 
 
 @pytest.mark.parametrize(("chance", "seconds"), [(0.0, 240), (0.5, 300), (1.0, 360)])
 def test_waits_are_spread_by_a_fifth(chance: float, seconds: int) -> None:
-    assert judged(answer(500), 2, chance) == RetryIn(timedelta(seconds=seconds), "The receiver answered 500.")
+    assert judged(answer(500), 2, chance) == RetryDelivery(timedelta(seconds=seconds), "The receiver answered 500.")
 
 
 @pytest.mark.parametrize(
@@ -92,17 +112,17 @@ def test_waits_are_spread_by_a_fifth(chance: float, seconds: int) -> None:
 def test_retry_after_is_a_floor_and_at_most_a_day(status: int, asked: str, waits: timedelta) -> None:
     headers = httpx.Headers([(b"Retry-After", asked.encode())])
 
-    outcome = judged(Answer(status, headers, b""))
+    outcome = judged(CappedResponse(status, headers, b""))
 
-    assert isinstance(outcome, RetryIn)
+    assert isinstance(outcome, RetryDelivery)
     assert outcome.delay == waits
 
 
 def test_the_longest_wait_holds_for_the_spread_too() -> None:
     outcome = judged(answer(500), 9, chance=1.0)
 
-    assert isinstance(outcome, RetryIn)
-    assert outcome.delay == LONGEST_WAIT
+    assert isinstance(outcome, RetryDelivery)
+    assert outcome.delay == MAX_BACKOFF
 
 
 @settings(max_examples=60, deadline=None)
@@ -111,11 +131,11 @@ def test_whatever_stands_in_retry_after_is_read_as_some_time(value: str) -> None
     assert retry_after(value, NOW) >= timedelta(0)
 
 
-@given(st.floats(0, 1), st.sampled_from(SCHEDULE))
+@given(st.floats(0, 1), st.sampled_from(RETRY_SCHEDULE))
 def test_the_spread_stays_within_its_bounds(chance: float, delay: timedelta) -> None:
-    assert delay * 0.799 <= spread(delay, chance) <= delay * 1.201
+    assert delay * 0.799 <= with_jitter(delay, chance) <= delay * 1.201
 
 
 @pytest.mark.parametrize("value", ["Mon, 01 Jan 99999999999 00:00:00 GMT", "Mon, 31 Dec 9999 23:59:59 -2359", "9" * 40])
 def test_a_moment_beyond_all_calendars_does_not_break_the_schedule(value: str) -> None:
-    assert isinstance(judged(answer(503, retry_after=value)), RetryIn)
+    assert isinstance(judged(answer(503, retry_after=value)), RetryDelivery)

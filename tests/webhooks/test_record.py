@@ -16,7 +16,7 @@ from tests.factories import make_site
 from webhooks.endpoints import create_endpoint, disable_endpoint
 from webhooks.errors import UnknownEventType
 from webhooks.models import Delivery, DeliveryState, Endpoint, Event
-from webhooks.record import Happening, record_event, record_events
+from webhooks.record import NewEvent, record_event, record_events
 
 NOON = datetime(2026, 11, 21, 12, 0, 0, 123456, tzinfo=UTC)
 
@@ -148,7 +148,7 @@ def test_many_events_of_several_sites_are_recorded_together(
 ) -> None:
     other, _ = create_endpoint(make_site("butcher"), "https://example.com/other")
     wanted = [
-        Happening(site_id, "job.failed", uuid4(), {}, terminal=True)
+        NewEvent(site_id, "job.failed", uuid4(), {}, terminal=True)
         for site_id in (endpoint.site_id, other.site_id, other.site_id)
     ]
 

@@ -14,32 +14,34 @@ from pytest_django import Settings
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
 from core import clock
-from core.crypto import UnknownKey, new_key
-from core.guarded_http import Answer, Interrupted, NoAnswer, guarded_client
+from core.crypto import UnknownEncryptionKey, new_key
+from core.ssrf_guard import CappedResponse, ConnectionInterrupted, NoResponse, guarded_client
 from tests.webhooks.receiver import Behavior, Received, answering, cut, receiving
-from webhooks.claim import Claimed, claim_due
+from webhooks.claim import ClaimedDelivery, claim_due
 from webhooks.endpoints import rotate_secret
 from webhooks.errors import NoLiveSecret
 from webhooks.models import Delivery, Endpoint, EndpointSecret
-from webhooks.reach import webhook_reach
-from webhooks.send import Exchange, Prepared, prepare, send
+from webhooks.network_policy import webhook_network_policy
+from webhooks.send import DeliveryExchange, PreparedRequest, prepare, send
 
 
-def claimed() -> Claimed:
+def claimed() -> ClaimedDelivery:
     (claim,) = claim_due(1, timedelta(seconds=30))
     return claim
 
 
-def exchanged(prepared: Prepared, behavior: Behavior) -> tuple[Exchange, Received]:
-    async def exchange() -> tuple[Exchange, Received]:
-        async with receiving() as receiver, guarded_client(webhook_reach()) as client:
+def exchanged(prepared: PreparedRequest, behavior: Behavior) -> tuple[DeliveryExchange, Received]:
+    async def exchange() -> tuple[DeliveryExchange, Received]:
+        async with receiving() as receiver, guarded_client(webhook_network_policy()) as client:
             receiver.script = [behavior]
-            return await send(Prepared(receiver.url, prepared.headers, prepared.body), client, 5), receiver.received[0]
+            return await send(
+                PreparedRequest(receiver.url, prepared.headers, prepared.body), client, 5
+            ), receiver.received[0]
 
     return asyncio.run(exchange())
 
 
-def verify(secret: str, received: Prepared | Received) -> Any:
+def verify(secret: str, received: PreparedRequest | Received) -> Any:
     headers = {name.lower(): value for name, value in received.headers.items()}
     return Webhook(secret).verify(received.body, headers)
 
@@ -95,7 +97,7 @@ def test_a_payload_whose_key_is_gone_cannot_be_prepared(delivery: Delivery, sett
     claim = claimed()
     settings.ENCRYPTION_KEYS = f"other:{new_key()}"
 
-    with pytest.raises(UnknownKey):
+    with pytest.raises(UnknownEncryptionKey):
         prepare(claim, 0)
 
 
@@ -106,12 +108,13 @@ def test_what_is_prepared_shows_neither_url_nor_body(delivery: Delivery) -> None
 
 
 @pytest.mark.parametrize(
-    ("behavior", "kind"), [(answering(204), Answer), (answering(500, body=b"no"), Answer), (cut, Interrupted)]
+    ("behavior", "kind"),
+    [(answering(204), CappedResponse), (answering(500, body=b"no"), CappedResponse), (cut, ConnectionInterrupted)],
 )
 def test_an_exchange_holds_the_answer_or_the_reason_there_is_none(
-    delivery: Delivery, behavior: Behavior, kind: type[Answer | NoAnswer]
+    delivery: Delivery, behavior: Behavior, kind: type[CappedResponse | NoResponse]
 ) -> None:
     exchange, _ = exchanged(prepare(claimed(), clock.unix_seconds()), behavior)
 
-    assert isinstance(exchange.answer, kind)
+    assert isinstance(exchange.response, kind)
     assert 0 <= exchange.duration_ms < 5000

@@ -12,23 +12,23 @@ import pytest
 from django.db import connection, transaction
 from django.db.models.functions import Now
 
-from core.guarded_http import Answer, Unreachable
+from core.ssrf_guard import CappedResponse, ConnectionFailed
 from tenants.models import Site
-from webhooks.claim import Claimed, claim_due
+from webhooks.claim import ClaimedDelivery, claim_due
 from webhooks.endpoints import create_endpoint, disable_endpoint
-from webhooks.judge import Canceled, Delivered, GaveUp, Gone, Outcome, RetryIn
+from webhooks.judge import Delivered, DeliveryCanceled, DeliveryExhausted, DeliveryOutcome, EndpointGone, RetryDelivery
 from webhooks.models import Delivery, DeliveryAttempt, DeliveryState, Endpoint, Event
-from webhooks.send import Exchange
-from webhooks.settle import Settlement, give_back, settle, settle_all
+from webhooks.send import DeliveryExchange
+from webhooks.settle import DeliverySettlement, release, settle, settle_all
 
 LEASE = timedelta(seconds=30)
-OK = Exchange(Answer(200, httpx.Headers(), b"thank you"), 12)
-BUSY = Exchange(Answer(503, httpx.Headers(), b"busy"), 34)
-SILENT = Exchange(Unreachable("No connection within 5 s."), 5000)
+OK = DeliveryExchange(CappedResponse(200, httpx.Headers(), b"thank you"), 12)
+BUSY = DeliveryExchange(CappedResponse(503, httpx.Headers(), b"busy"), 34)
+SILENT = DeliveryExchange(ConnectionFailed("No connection within 5 s."), 5000)
 Happens = Callable[..., Event]
 
 
-def claim(limit: int = 10) -> list[Claimed]:
+def claim(limit: int = 10) -> list[ClaimedDelivery]:
     return claim_due(limit, LEASE)
 
 
@@ -44,15 +44,15 @@ def now_in_postgres() -> datetime:
     ("outcome", "exchange", "state", "status", "error"),
     [
         (Delivered(), OK, DeliveryState.DELIVERED, 200, ""),
-        (GaveUp("Busy for ever."), BUSY, DeliveryState.EXHAUSTED, 503, "Busy for ever."),
-        (GaveUp("No connection."), SILENT, DeliveryState.EXHAUSTED, None, "No connection."),
-        (Canceled("Disabled."), None, DeliveryState.CANCELED, None, "Disabled."),
+        (DeliveryExhausted("Busy for ever."), BUSY, DeliveryState.EXHAUSTED, 503, "Busy for ever."),
+        (DeliveryExhausted("No connection."), SILENT, DeliveryState.EXHAUSTED, None, "No connection."),
+        (DeliveryCanceled("Disabled."), None, DeliveryState.CANCELED, None, "Disabled."),
     ],
 )
 def test_an_end_is_final(
     delivery: Delivery,
-    outcome: Outcome,
-    exchange: Exchange | None,
+    outcome: DeliveryOutcome,
+    exchange: DeliveryExchange | None,
     state: DeliveryState,
     status: int | None,
     error: str,
@@ -71,7 +71,7 @@ def test_a_retry_is_due_after_its_delay_by_the_databases_clock(delivery: Deliver
     (claimed,) = claim()
     before = now_in_postgres()
 
-    assert settle(claimed, RetryIn(timedelta(minutes=5), "Busy."), BUSY)
+    assert settle(claimed, RetryDelivery(timedelta(minutes=5), "Busy."), BUSY)
 
     delivery.refresh_from_db()
     assert (delivery.state, delivery.last_status, delivery.last_error) == (DeliveryState.PENDING, 503, "Busy.")
@@ -81,7 +81,7 @@ def test_a_retry_is_due_after_its_delay_by_the_databases_clock(delivery: Deliver
 
 
 def test_a_later_success_clears_the_error(delivery: Delivery) -> None:
-    settle(claim()[0], RetryIn(timedelta(0), "Busy."), BUSY)
+    settle(claim()[0], RetryDelivery(timedelta(0), "Busy."), BUSY)
 
     settle(claim()[0], Delivered(), OK)
 
@@ -91,8 +91,8 @@ def test_a_later_success_clears_the_error(delivery: Delivery) -> None:
 
 def test_every_exchange_is_in_the_log(delivery: Delivery) -> None:
     first = claim()[0]
-    settle(first, RetryIn(timedelta(0), "Busy."), BUSY)
-    settle(claim()[0], RetryIn(timedelta(0), "Silent."), SILENT)
+    settle(first, RetryDelivery(timedelta(0), "Busy."), BUSY)
+    settle(claim()[0], RetryDelivery(timedelta(0), "Silent."), SILENT)
     settle(claim()[0], Delivered(), OK)
 
     rows = delivery.log.values_list("number", "status", "error", "response_head", "duration_ms")
@@ -105,7 +105,7 @@ def test_every_exchange_is_in_the_log(delivery: Delivery) -> None:
 
 
 def test_what_was_not_sent_is_not_in_the_log(delivery: Delivery) -> None:
-    settle(claim()[0], Canceled("Disabled."), None)
+    settle(claim()[0], DeliveryCanceled("Disabled."), None)
 
     assert not DeliveryAttempt.objects.exists()
 
@@ -120,22 +120,29 @@ def test_what_was_not_sent_is_not_in_the_log(delivery: Delivery) -> None:
     ],
 )
 def test_whatever_bytes_came_back_can_be_kept(delivery: Delivery, head: bytes, kept: str) -> None:
-    assert settle(claim()[0], Delivered(), Exchange(Answer(200, httpx.Headers(), head), 1))
+    assert settle(claim()[0], Delivered(), DeliveryExchange(CappedResponse(200, httpx.Headers(), head), 1))
 
     assert delivery.log.get().response_head == kept
 
 
 def test_a_long_reason_is_cut(delivery: Delivery) -> None:
-    assert settle(claim()[0], GaveUp("x" * 500), BUSY)
+    assert settle(claim()[0], DeliveryExhausted("x" * 500), BUSY)
 
     delivery.refresh_from_db()
     assert delivery.last_error == delivery.log.get().error == "x" * 200
 
 
 @pytest.mark.parametrize(
-    "late", [Delivered(), RetryIn(timedelta(0), "late"), GaveUp("late"), Gone("late"), Canceled("late")]
+    "late",
+    [
+        Delivered(),
+        RetryDelivery(timedelta(0), "late"),
+        DeliveryExhausted("late"),
+        EndpointGone("late"),
+        DeliveryCanceled("late"),
+    ],
 )
-def test_a_late_attempt_changes_nothing(delivery: Delivery, late: Outcome) -> None:
+def test_a_late_attempt_changes_nothing(delivery: Delivery, late: DeliveryOutcome) -> None:
     (stale,) = claim()
     Delivery.objects.update(due_at=Now())  # the lease is over
     (current,) = claim()
@@ -153,7 +160,7 @@ def test_an_attempt_ends_once(delivery: Delivery) -> None:
     (claimed,) = claim()
 
     assert settle(claimed, Delivered(), OK)
-    assert not settle(claimed, GaveUp("again"), BUSY)
+    assert not settle(claimed, DeliveryExhausted("again"), BUSY)
 
     assert Delivery.objects.get().state == DeliveryState.DELIVERED
     assert DeliveryAttempt.objects.count() == 1
@@ -171,10 +178,10 @@ def test_many_attempts_are_written_down_in_one_go_each_fenced_by_itself(
     with django_assert_max_num_queries(4):  # the two statements, and the savepoint around them
         results = settle_all(
             [
-                Settlement(stale, Delivered(), OK),
-                Settlement(current, Delivered(), OK),
-                Settlement(second, RetryIn(timedelta(minutes=5), "Busy."), BUSY),
-                Settlement(third, Canceled("Disabled.")),
+                DeliverySettlement(stale, Delivered(), OK),
+                DeliverySettlement(current, Delivered(), OK),
+                DeliverySettlement(second, RetryDelivery(timedelta(minutes=5), "Busy."), BUSY),
+                DeliverySettlement(third, DeliveryCanceled("Disabled.")),
             ]
         )
 
@@ -197,7 +204,7 @@ def test_gone_disables_the_endpoint_and_cancels_what_else_is_on_its_way(
     waiting, last = happens(), happens()
     (claimed,) = (c for c in claim() if (c.event_id, c.endpoint_id) == (last.id, endpoint.id))
 
-    assert settle(claimed, Gone("Gone."), Exchange(Answer(410, httpx.Headers(), b""), 1))
+    assert settle(claimed, EndpointGone("Gone."), DeliveryExchange(CappedResponse(410, httpx.Headers(), b""), 1))
 
     endpoint.refresh_from_db()
     assert (endpoint.is_enabled, endpoint.disabled_reason) == (False, "gone")
@@ -214,7 +221,7 @@ def test_what_is_under_way_when_its_endpoint_is_disabled_is_canceled(delivery: D
     (claimed,) = claim()
     disable_endpoint(delivery.endpoint)
 
-    assert not settle(claimed, RetryIn(timedelta(0), "Busy."), BUSY)
+    assert not settle(claimed, RetryDelivery(timedelta(0), "Busy."), BUSY)
 
     delivery.refresh_from_db()
     assert (delivery.state, delivery.last_error) == (DeliveryState.CANCELED, "The endpoint was disabled.")
@@ -224,7 +231,7 @@ def test_an_endpoint_that_was_deleted_meanwhile_is_no_trouble(delivery: Delivery
     (claimed,) = claim()
     delivery.endpoint.delete()
 
-    assert not settle(claimed, Gone("Gone."), BUSY)
+    assert not settle(claimed, EndpointGone("Gone."), BUSY)
 
 
 @pytest.mark.django_db(transaction=True)
@@ -246,10 +253,10 @@ def test_deliveries_that_find_their_endpoint_gone_together_do_not_wait_for_each_
     assert set(Delivery.objects.values_list("state", flat=True)) == {DeliveryState.CANCELED}
 
 
-def settle_elsewhere(claimed: Claimed) -> bool:
+def settle_elsewhere(claimed: ClaimedDelivery) -> bool:
     """Settle over a connection of this thread's own."""
     try:
-        return settle(claimed, Gone("Gone."), BUSY)
+        return settle(claimed, EndpointGone("Gone."), BUSY)
     finally:
         connection.close()
 
@@ -273,7 +280,7 @@ def wait_until_blocked(count: int) -> None:
 
 
 def test_what_is_given_back_is_due_at_once_and_its_attempt_counts(delivery: Delivery) -> None:
-    give_back(claim())
+    release(claim())
 
     assert [again.attempt for again in claim()] == [2]
 
@@ -283,6 +290,6 @@ def test_what_another_attempt_has_taken_over_is_not_given_back(delivery: Deliver
     Delivery.objects.update(due_at=Now())
     claim()
 
-    give_back(stale)
+    release(stale)
 
     assert claim() == []

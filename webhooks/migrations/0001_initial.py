@@ -37,7 +37,7 @@ class Migration(migrations.Migration):
             name='EndpointSecret',
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('secret', core.fields.SealedField()),
+                ('secret', core.fields.EncryptedField()),
                 ('created_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now(), editable=False)),
                 ('expires_at', models.DateTimeField(blank=True, null=True)),
                 ('endpoint', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='secrets', to='webhooks.endpoint')),
@@ -53,7 +53,7 @@ class Migration(migrations.Migration):
                 ('type', models.CharField(max_length=60)),
                 ('subject_id', models.UUIDField(null=True)),
                 ('is_terminal', models.BooleanField(default=False)),
-                ('payload', core.fields.SealedField()),
+                ('payload', core.fields.EncryptedField()),
                 ('created_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now(), editable=False)),
                 ('site', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='events', to='tenants.site')),
             ],

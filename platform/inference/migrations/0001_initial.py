@@ -24,7 +24,7 @@ class Migration(migrations.Migration):
                 ('base_url', models.URLField(max_length=500)),
                 ('price_list', models.CharField(blank=True, max_length=40)),
                 ('serves_all_models', models.BooleanField(default=False)),
-                ('api_key', core.fields.SealedField(null=True)),
+                ('api_key', core.fields.EncryptedField(null=True)),
                 ('key_hint', models.CharField(blank=True, editable=False, max_length=8)),
                 ('api_version', models.CharField(blank=True, max_length=40)),
                 ('is_active', models.BooleanField(default=True)),

@@ -6,23 +6,31 @@ from typing import Any
 import msgspec
 
 from providers.dialects import anthropic_wire as wire
-from providers.dialects.errors import InvalidRequest
-from providers.dialects.validation import Decoded, Mistake, StrangerIn, check_nesting, decode, is_base64, make_ready
-from providers.estimate import TOKENS_PER_IMAGE, estimate_opaque, estimate_tokens
+from providers.dialects.validation import (
+    DecodedBody,
+    UnknownContentPart,
+    ValidationIssue,
+    check_nesting,
+    decode_body,
+    is_base64,
+    precompile_decoders,
+)
+from providers.invalid_request import InvalidRequest
 from providers.tiers import Tier
+from providers.token_estimation import TOKENS_PER_IMAGE, estimate_input_tokens, estimate_opaque_tokens
 from providers.types import (
+    ChatMessage,
     ChatRequest,
     Completion,
+    ContentPart,
     Dialect,
     FinishReason,
     ImagePart,
     JSONObject,
-    Message,
     OpaquePart,
+    OriginalRequest,
     OutputFormat,
-    Part,
     Role,
-    Sent,
     TextPart,
     Tool,
     ToolCall,
@@ -31,11 +39,11 @@ from providers.types import (
 )
 
 #: What callers may send as `anthropic-version`. The newer refuses sampling settings, whatever the model.
-CLASSIC = "2023-06-01"
-STRICT = "2026-10-21"
+CLASSIC_VERSION = "2023-06-01"
+STRICT_VERSION = "2026-10-21"
 
-_KNOWN = frozenset(wire.MessagesBody.__struct_fields__)
-make_ready(wire.MessagesBody, wire.CountBody)
+_KNOWN_FIELDS = frozenset(wire.MessagesBody.__struct_fields__)
+precompile_decoders(wire.MessagesBody, wire.CountTokensBody)
 
 # Requests
 
@@ -44,35 +52,37 @@ def check_version(header: str | None) -> str:
     """Return the version that a caller speaks, or raise InvalidRequest: this dialect has no default."""
     if header is None:
         raise InvalidRequest("anthropic-version: header is required", "anthropic-version")
-    if header not in (CLASSIC, STRICT):
-        raise InvalidRequest(f"anthropic-version: not a valid version; send {CLASSIC} or {STRICT}", "anthropic-version")
+    if header not in (CLASSIC_VERSION, STRICT_VERSION):
+        raise InvalidRequest(
+            f"anthropic-version: not a valid version; send {CLASSIC_VERSION} or {STRICT_VERSION}", "anthropic-version"
+        )
     return header
 
 
-def own_headers(headers: Mapping[str, str]) -> dict[str, str]:
+def select_forwarded_headers(headers: Mapping[str, str]) -> dict[str, str]:
     """Return the headers that are a part of the request: a provider of this dialect is to see them."""
     return {name: headers[name] for name in ("anthropic-version", "anthropic-beta") if name in headers}
 
 
-def decode_chat(data: bytes | Mapping[str, Any], version: str = CLASSIC) -> ChatRequest:
+def decode_chat(data: bytes | Mapping[str, Any], version: str = CLASSIC_VERSION) -> ChatRequest:
     """Return the chat request that a body asks for, or raise InvalidRequest."""
     return to_chat_request(parse_chat(data, version))
 
 
-def parse_chat(data: bytes | Mapping[str, Any], version: str = CLASSIC) -> Decoded[wire.MessagesBody]:
+def parse_chat(data: bytes | Mapping[str, Any], version: str = CLASSIC_VERSION) -> DecodedBody[wire.MessagesBody]:
     """Return the body as a struct, for callers who also want what is not part of the request (`stream`)."""
-    decoded = decode(data, wire.MessagesBody, _words, wire.BLOCK_TYPES)
-    if version == STRICT:
-        _refuse_sampling(decoded.body)
+    decoded = decode_body(data, wire.MessagesBody, _to_invalid_request, wire.BLOCK_TYPES)
+    if version == STRICT_VERSION:
+        _reject_sampling(decoded.body)
     if decoded.body.thread is not None:
         # By this code the vendor's SDK knows to send the whole conversation: its tool runner tries a thread first.
         raise InvalidRequest("thread: not supported here.", "thread", "thread_unsupported_request")
     return decoded
 
 
-def decode_count(data: bytes | Mapping[str, Any]) -> ChatRequest:
+def decode_count_tokens(data: bytes | Mapping[str, Any]) -> ChatRequest:
     """Return the request whose tokens a body asks to count, or raise InvalidRequest."""
-    decoded = decode(data, wire.CountBody, _words, wire.BLOCK_TYPES)
+    decoded = decode_body(data, wire.CountTokensBody, _to_invalid_request, wire.BLOCK_TYPES)
     body = decoded.body
     wanted = wire.MessagesBody(
         model=body.model,
@@ -84,16 +94,16 @@ def decode_count(data: bytes | Mapping[str, Any]) -> ChatRequest:
         thinking=body.thinking,
         output_config=body.output_config,
     )
-    return to_chat_request(Decoded(wanted, decoded.fields))
+    return to_chat_request(DecodedBody(wanted, decoded.fields))
 
 
-def to_chat_request(decoded: Decoded[wire.MessagesBody], headers: Mapping[str, str] | None = None) -> ChatRequest:
+def to_chat_request(decoded: DecodedBody[wire.MessagesBody], headers: Mapping[str, str] | None = None) -> ChatRequest:
     """Return the request; `headers` are those that the provider is to see, too."""
     body = decoded.body
-    only_here = [*_unknown(decoded.fields), *_only_here(body)]
-    messages = tuple(_messages(body, only_here))
-    _check_tool_turns(messages)
-    tools = tuple(_tool(tool, f"tools.{index}", only_here) for index, tool in enumerate(body.tools or ()))
+    untranslatable = [*_unknown_fields(decoded.fields), *_untranslatable_fields(body)]
+    messages = tuple(_messages(body, untranslatable))
+    _check_tool_results(messages)
+    tools = tuple(_tool(tool, f"tools.{index}", untranslatable) for index, tool in enumerate(body.tools or ()))
     return ChatRequest(
         model=body.model,
         messages=messages,
@@ -108,20 +118,22 @@ def to_chat_request(decoded: Decoded[wire.MessagesBody], headers: Mapping[str, s
         reasoning_effort=_effort(body),
         user=body.metadata.user_id if body.metadata else None,
         tier=_tier(body),
-        sent=Sent(Dialect.ANTHROPIC, decoded.fields, headers or {}, only_here[0] if only_here else None),
+        original=OriginalRequest(
+            Dialect.ANTHROPIC, decoded.fields, headers or {}, untranslatable[0] if untranslatable else None
+        ),
     )
 
 
-# What no other dialect can say is noted in `only_here`, and stands in the neutral form for what it counts.
+# What no other dialect can say is noted in `untranslatable`, and stands in the neutral form for what it counts.
 
 
-def _unknown(fields: Collection[str]) -> Iterator[InvalidRequest]:
+def _unknown_fields(fields: Collection[str]) -> Iterator[InvalidRequest]:
     for name in fields:
-        if name not in _KNOWN:
-            yield _words(Mistake("unknown", name, name))
+        if name not in _KNOWN_FIELDS:
+            yield _to_invalid_request(ValidationIssue("unknown", name, name))
 
 
-def _only_here(body: wire.MessagesBody) -> Iterator[InvalidRequest]:
+def _untranslatable_fields(body: wire.MessagesBody) -> Iterator[InvalidRequest]:
     asks = {
         "top_k": body.top_k is not None,
         "speed": body.speed == "fast",
@@ -142,50 +154,56 @@ def _unsupported(path: str, what: str = "") -> InvalidRequest:
     return InvalidRequest(f"{path}: {subject} supported by any provider of this model.", path)
 
 
-def _messages(body: wire.MessagesBody, only_here: list[InvalidRequest]) -> Iterator[Message]:
+def _messages(body: wire.MessagesBody, untranslatable: list[InvalidRequest]) -> Iterator[ChatMessage]:
     if body.system:
-        yield Message(Role.SYSTEM, _text_parts(body.system))
+        yield ChatMessage(Role.SYSTEM, _text_parts(body.system))
     for index, message in enumerate(body.messages):
         path = f"messages.{index}.content"
-        if isinstance(message, wire.AssistantIn):
-            yield _assistant_message(message, path, only_here)
+        if isinstance(message, wire.AnthropicAssistantMessage):
+            yield _assistant_message(message, path, untranslatable)
         elif isinstance(message.content, str):
-            yield Message(Role.USER, (TextPart(message.content),))
+            yield ChatMessage(Role.USER, (TextPart(message.content),))
         else:
-            yield from _user_messages(message.content, path, only_here)
+            yield from _user_messages(message.content, path, untranslatable)
 
 
-def _user_messages(blocks: Sequence[wire.UserBlock], path: str, only_here: list[InvalidRequest]) -> Iterator[Message]:
+def _user_messages(
+    blocks: Sequence[wire.UserBlock], path: str, untranslatable: list[InvalidRequest]
+) -> Iterator[ChatMessage]:
     """Yield one message for each tool result, then one for what the user says besides."""
     results = [(i, block) for i, block in enumerate(blocks) if isinstance(block, wire.ToolResultBlock)]
     others = [(i, block) for i, block in enumerate(blocks) if not isinstance(block, wire.ToolResultBlock)]
     if results and others and others[0][0] < results[-1][0]:
         raise InvalidRequest(f"{path}: tool_result blocks must come first.", path)
     for index, result in results:
-        yield _tool_message(result, f"{path}.{index}", only_here)
+        yield _tool_message(result, f"{path}.{index}", untranslatable)
     if others:
-        yield Message(Role.USER, tuple(_part(block, f"{path}.{index}", only_here) for index, block in others))
+        yield ChatMessage(Role.USER, tuple(_part(block, f"{path}.{index}", untranslatable) for index, block in others))
 
 
-def _tool_message(block: wire.ToolResultBlock, path: str, only_here: list[InvalidRequest]) -> Message:
+def _tool_message(block: wire.ToolResultBlock, path: str, untranslatable: list[InvalidRequest]) -> ChatMessage:
     if isinstance(block.content, str) or block.content is None:
-        parts: tuple[Part, ...] = (TextPart(block.content or ""),)
+        parts: tuple[ContentPart, ...] = (TextPart(block.content or ""),)
     else:
-        parts = tuple(_part(inner, f"{path}.content.{index}", only_here) for index, inner in enumerate(block.content))
-    return Message(Role.TOOL, parts, tool_call_id=block.tool_use_id, is_error=bool(block.is_error))
+        parts = tuple(
+            _part(inner, f"{path}.content.{index}", untranslatable) for index, inner in enumerate(block.content)
+        )
+    return ChatMessage(Role.TOOL, parts, tool_call_id=block.tool_use_id, is_error=bool(block.is_error))
 
 
-def _assistant_message(message: wire.AssistantIn, path: str, only_here: list[InvalidRequest]) -> Message:
+def _assistant_message(
+    message: wire.AnthropicAssistantMessage, path: str, untranslatable: list[InvalidRequest]
+) -> ChatMessage:
     if isinstance(message.content, str):
-        return Message(Role.ASSISTANT, (TextPart(message.content),))
+        return ChatMessage(Role.ASSISTANT, (TextPart(message.content),))
     # Thinking blocks are left out: their signatures mean something to one model of one vendor only, and the others
     # answer as well without.
-    return Message(
+    return ChatMessage(
         Role.ASSISTANT,
         tuple(
-            _part(block, f"{path}.{index}", only_here)
+            _part(block, f"{path}.{index}", untranslatable)
             for index, block in enumerate(message.content)
-            if isinstance(block, wire.TextBlock | wire.DocumentBlock | StrangerIn)
+            if isinstance(block, wire.TextBlock | wire.DocumentBlock | UnknownContentPart)
         ),
         tool_calls=tuple(
             _tool_call(block, f"{path}.{index}.input")
@@ -196,15 +214,15 @@ def _assistant_message(message: wire.AssistantIn, path: str, only_here: list[Inv
 
 
 def _tool_call(block: wire.ToolUseBlock, path: str) -> ToolCall:
-    check_nesting(block.input, path, _words)
+    check_nesting(block.input, path, _to_invalid_request)
     return ToolCall(block.id, block.name, msgspec.json.encode(block.input).decode())
 
 
-def _text_parts(content: str | list[wire.TextBlock]) -> tuple[Part, ...]:
+def _text_parts(content: str | list[wire.TextBlock]) -> tuple[ContentPart, ...]:
     return (TextPart(content),) if isinstance(content, str) else tuple(TextPart(block.text) for block in content)
 
 
-def _part(block: wire.UserBlock, path: str, only_here: list[InvalidRequest]) -> Part:
+def _part(block: wire.UserBlock, path: str, untranslatable: list[InvalidRequest]) -> ContentPart:
     match block:
         case wire.TextBlock(text):
             return TextPart(text)
@@ -215,23 +233,23 @@ def _part(block: wire.UserBlock, path: str, only_here: list[InvalidRequest]) -> 
         case wire.ImageBlock(wire.Base64Source()):
             raise InvalidRequest(f"{path}.source.data: Input should be base64.", f"{path}.source.data")
         case wire.ImageBlock():
-            only_here.append(_unsupported(f"{path}.source", "images by file id are"))
+            untranslatable.append(_unsupported(f"{path}.source", "images by file id are"))
             return OpaquePart(TOKENS_PER_IMAGE)
         case wire.DocumentBlock(held) | wire.SearchResultBlock(held):
-            return _opaque(held, path, "document and search_result blocks are", only_here)
-        case StrangerIn(held):
-            return _opaque(held, path, "blocks of this type are", only_here)
+            return _opaque(held, path, "document and search_result blocks are", untranslatable)
+        case UnknownContentPart(held):
+            return _opaque(held, path, "blocks of this type are", untranslatable)
         case _:
             raise InvalidRequest(f"{path}: a tool_result block is not expected here.", path)
 
 
-def _opaque(value: Any, path: str, what: str, only_here: list[InvalidRequest]) -> OpaquePart:
-    check_nesting(value, path, _words)
-    only_here.append(_unsupported(path, what))
-    return OpaquePart(estimate_opaque(value))
+def _opaque(value: Any, path: str, what: str, untranslatable: list[InvalidRequest]) -> OpaquePart:
+    check_nesting(value, path, _to_invalid_request)
+    untranslatable.append(_unsupported(path, what))
+    return OpaquePart(estimate_opaque_tokens(value))
 
 
-def _check_tool_turns(messages: Sequence[Message]) -> None:
+def _check_tool_results(messages: Sequence[ChatMessage]) -> None:
     """Every tool_use must be answered in the next user message, and nothing else may be answered."""
     open_calls: set[str] = set()
     for message in messages:
@@ -255,19 +273,19 @@ def _check_tool_turns(messages: Sequence[Message]) -> None:
         )
 
 
-def _tool(tool: wire.ToolIn, path: str, only_here: list[InvalidRequest]) -> Tool:
+def _tool(tool: wire.AnthropicTool, path: str, untranslatable: list[InvalidRequest]) -> Tool:
     if tool.type not in (None, "custom"):
-        only_here.append(_unsupported(f"{path}.type", "server tools are"))
+        untranslatable.append(_unsupported(f"{path}.type", "server tools are"))
         return Tool(tool.name or "", tool.type, {})
     if tool.name is None:
         raise InvalidRequest(f"{path}.name: Field required", f"{path}.name")
     if tool.input_schema is None:
         raise InvalidRequest(f"{path}.input_schema: Field required", f"{path}.input_schema")
-    check_nesting(tool.input_schema, f"{path}.input_schema", _words)
+    check_nesting(tool.input_schema, f"{path}.input_schema", _to_invalid_request)
     return Tool(tool.name, tool.description, tool.input_schema, tool.strict)
 
 
-def _tool_choice(choice: wire.ToolChoiceIn | None, tools: Sequence[Tool]) -> ToolChoice | None:
+def _tool_choice(choice: wire.AnthropicToolChoice | None, tools: Sequence[Tool]) -> ToolChoice | None:
     if choice is None:
         return None
     if choice.type == "any" and tools:
@@ -279,7 +297,7 @@ def _tool_choice(choice: wire.ToolChoiceIn | None, tools: Sequence[Tool]) -> Too
     raise InvalidRequest("tool_choice: it names no tool of `tools`.", "tool_choice")
 
 
-def _parallel_tool_calls(choice: wire.ToolChoiceIn | None) -> bool | None:
+def _parallel_tool_calls(choice: wire.AnthropicToolChoice | None) -> bool | None:
     if choice is None or choice.disable_parallel_tool_use is None:
         return None
     return not choice.disable_parallel_tool_use
@@ -288,7 +306,7 @@ def _parallel_tool_calls(choice: wire.ToolChoiceIn | None) -> bool | None:
 def _output_format(config: wire.OutputConfig | None) -> OutputFormat | None:
     if config is None or config.format is None:
         return None
-    check_nesting(config.format.schema, "output_config.format.schema", _words)
+    check_nesting(config.format.schema, "output_config.format.schema", _to_invalid_request)
     # This dialect always keeps to the schema, and its callers rely on it.
     return OutputFormat("json_schema", schema=config.format.schema, strict=True)
 
@@ -317,14 +335,14 @@ def _effort(body: wire.MessagesBody) -> str | None:
             return None
 
 
-def _refuse_sampling(body: wire.MessagesBody) -> None:
+def _reject_sampling(body: wire.MessagesBody) -> None:
     for field, value in (("temperature", body.temperature), ("top_p", body.top_p), ("top_k", body.top_k)):
         # Even the value that is the default.
         if value is not None:
-            raise InvalidRequest(f"{field}: not supported in anthropic-version {STRICT}", field)
+            raise InvalidRequest(f"{field}: not supported in anthropic-version {STRICT_VERSION}", field)
 
 
-def _words(mistake: Mistake) -> InvalidRequest:
+def _to_invalid_request(mistake: ValidationIssue) -> InvalidRequest:
     match mistake.kind:
         case "missing":
             return InvalidRequest(f"{mistake.path}: Field required", mistake.path)
@@ -380,9 +398,9 @@ def encode_usage(usage: Usage, tier: Tier | None = None) -> JSONObject:
     }
 
 
-def encode_count(request: ChatRequest) -> JSONObject:
-    """Return about how many tokens a request is: no vendor's tokenizer is here (`providers.estimate`)."""
-    return {"input_tokens": estimate_tokens(request)}
+def encode_token_count(request: ChatRequest) -> JSONObject:
+    """Return about how many tokens a request is: no vendor's tokenizer is here (`providers.token_estimation`)."""
+    return {"input_tokens": estimate_input_tokens(request)}
 
 
 def to_tool_input(arguments: str) -> JSONObject:

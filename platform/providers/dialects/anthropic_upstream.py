@@ -7,29 +7,30 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta, Raw, Struct
 
-from providers.capabilities import Capabilities, strongest_within
-from providers.catalogue import Model
+from providers.capabilities import Capabilities, clamp_reasoning_effort
+from providers.catalogue import ModelInfo
 from providers.dialects import anthropic
 from providers.dialects.anthropic import to_tool_input
-from providers.dialects.anthropic_errors import ErrorBody, to_stream_error
-from providers.dialects.sse import Frame
-from providers.errors import BadResponse, Unsupported
+from providers.dialects.anthropic_upstream_errors import AnthropicErrorBody, to_stream_error
+from providers.errors import BadResponse, UnsupportedFeature
+from providers.sse import Frame
 from providers.tiers import Tier
 from providers.types import (
+    AnswerFinished,
+    AnswerStarted,
+    ChatMessage,
     ChatRequest,
     Completion,
+    ContentPart,
     Dialect,
-    Finished,
     FinishReason,
     ImagePart,
     JSONObject,
-    Message,
+    OpaqueDelta,
+    OriginalRequest,
     OutputFormat,
-    Part,
     ReasoningDelta,
     Role,
-    Sent,
-    Started,
     StreamEvent,
     TextDelta,
     TextPart,
@@ -37,7 +38,6 @@ from providers.types import (
     ToolCall,
     ToolCallDelta,
     ToolCallStarted,
-    Unread,
     Usage,
 )
 
@@ -46,7 +46,7 @@ from providers.types import (
 API_VERSION = "2023-06-01"
 
 #: `max_tokens` is required. This is what every model still served accepts, for those the catalogue does not know.
-MAX_TOKENS_ANY_MODEL = 4096
+DEFAULT_MAX_TOKENS = 4096
 
 #: Reasoning effort as tokens to think with, for models that take a budget.
 _THINKING_BUDGETS = {"low": 1024, "medium": 4096, "high": 16_384, "xhigh": 24_576, "max": 32_768}
@@ -56,21 +56,23 @@ _NULL = Raw(b"null")
 # Requests
 
 
-def to_payload(request: ChatRequest, *, stream: bool = False, model: Model | None = None) -> JSONObject:
+def to_payload(request: ChatRequest, *, stream: bool = False, model: ModelInfo | None = None) -> JSONObject:
     """Return the body to send. `model` is None where the catalogue does not know it: then nothing is adapted.
 
     Seed, penalties and verbosity have no counterpart here and are left out: they are wishes of degree. Raises
     Unsupported for what this dialect or model cannot express.
     """
-    as_sent = request.sent if request.sent is not None and request.sent.dialect is Dialect.ANTHROPIC else None
-    if as_sent is None and request.only_sent is not None:
-        raise Unsupported(request.only_sent.message)
+    as_sent = (
+        request.original if request.original is not None and request.original.dialect is Dialect.ANTHROPIC else None
+    )
+    if as_sent is None and request.untranslatable is not None:
+        raise UnsupportedFeature(request.untranslatable.message)
     can = model.capabilities if model else Capabilities(efforts=("low", "medium", "high", "xhigh", "max"))
     _check_supported(request, can)
     max_tokens = _max_tokens(request, model)
     thinking = _thinking(request, can, max_tokens)
     if as_sent is not None:
-        return _as_sent(request, as_sent, can, max_tokens, thinking, stream=stream)
+        return _passthrough_payload(request, as_sent, can, max_tokens, thinking, stream=stream)
     payload: JSONObject = {
         "model": request.model,
         "max_tokens": max_tokens,
@@ -88,9 +90,9 @@ def to_payload(request: ChatRequest, *, stream: bool = False, model: Model | Non
     return {key: value for key, value in payload.items() if value is not None}
 
 
-def _as_sent(
+def _passthrough_payload(
     request: ChatRequest,
-    sent: Sent,
+    sent: OriginalRequest,
     can: Capabilities,
     max_tokens: int,
     thinking: JSONObject | None,
@@ -103,24 +105,24 @@ def _as_sent(
     if not can.takes_sampling(None):
         for name in ("temperature", "top_p", "top_k"):
             payload.pop(name, None)
-    if not _takes_effort(sent, can, max_tokens):
+    if not _accepts_original_thinking(sent, can, max_tokens):
         payload["thinking"] = thinking
-        payload["output_config"] = _config_as_sent(request, sent, can)
+        payload["output_config"] = _passthrough_output_config(request, sent, can)
     if stream:
         payload["stream"] = True
     return {name: value for name, value in payload.items() if value is not None}
 
 
-def _takes_effort(sent: Sent, can: Capabilities, max_tokens: int) -> bool:
+def _accepts_original_thinking(sent: OriginalRequest, can: Capabilities, max_tokens: int) -> bool:
     """Say whether a model takes what the caller says of thinking and effort; what it means can be said otherwise."""
-    effort = _value(_object(sent, "output_config"), "effort")
+    effort = _decode_field(_original_object(sent, "output_config"), "effort")
     if effort is not None and (can.thinking_budget or effort not in can.efforts):
         return False
-    thinking = _object(sent, "thinking")
-    match _value(thinking, "type"):
+    thinking = _original_object(sent, "thinking")
+    match _decode_field(thinking, "type"):
         case "enabled":
             takes_budget = can.thinking_budget or can.sampling == "always"
-            return takes_budget and int(_value(thinking, "budget_tokens")) < max_tokens
+            return takes_budget and int(_decode_field(thinking, "budget_tokens")) < max_tokens
         case "disabled":
             return can.thinking_optional
         case "adaptive":
@@ -129,51 +131,51 @@ def _takes_effort(sent: Sent, can: Capabilities, max_tokens: int) -> bool:
             return True
 
 
-def _config_as_sent(request: ChatRequest, sent: Sent, can: Capabilities) -> JSONObject | None:
+def _passthrough_output_config(request: ChatRequest, sent: OriginalRequest, can: Capabilities) -> JSONObject | None:
     effort = None if can.thinking_budget else _effort(request, can)
-    config: JSONObject = {**_object(sent, "output_config"), "effort": effort}
+    config: JSONObject = {**_original_object(sent, "output_config"), "effort": effort}
     return {name: value for name, value in config.items() if value is not None} or None
 
 
-def _object(sent: Sent, name: str) -> dict[str, Raw]:
+def _original_object(sent: OriginalRequest, name: str) -> dict[str, Raw]:
     """Return a field that was sent as an object; an empty one if it was not."""
     return msgspec.json.decode(sent.fields.get(name, _NULL), type=dict[str, Raw] | None) or {}
 
 
-def _value(fields: Mapping[str, Raw], name: str) -> Any:
+def _decode_field(fields: Mapping[str, Raw], name: str) -> Any:
     return msgspec.json.decode(fields.get(name, _NULL))
 
 
 def _check_supported(request: ChatRequest, can: Capabilities) -> None:
     chosen = request.output_format
     if chosen is not None and chosen.kind == "json_object":
-        raise Unsupported("This provider has no free JSON mode. Use response_format json_schema.")
+        raise UnsupportedFeature("This provider has no free JSON mode. Use response_format json_schema.")
     if chosen is not None and chosen.kind == "json_schema" and (chosen.schema is None or not can.structured_output):
-        raise Unsupported(
+        raise UnsupportedFeature(
             f"Model {request.model} takes structured output here only with a schema, and not every model."
         )
     if request.tool_choice and request.tool_choice.mode in ("required", "named") and not can.forced_tools:
-        raise Unsupported(f"Model {request.model} cannot be forced to use a tool. Use tool_choice 'auto'.")
-    if request.answers > 1:
-        raise Unsupported("This provider gives one answer to a request.")
+        raise UnsupportedFeature(f"Model {request.model} cannot be forced to use a tool. Use tool_choice 'auto'.")
+    if request.choice_count > 1:
+        raise UnsupportedFeature("This provider gives one answer to a request.")
     if any(not sequence.strip() for sequence in request.stop):
-        raise Unsupported("This provider takes no stop sequence of white space only.")
+        raise UnsupportedFeature("This provider takes no stop sequence of white space only.")
 
 
-def _max_tokens(request: ChatRequest, model: Model | None) -> int:
+def _max_tokens(request: ChatRequest, model: ModelInfo | None) -> int:
     cap = model.max_output if model and model.max_output else None
     if request.max_tokens is None:
-        return cap or MAX_TOKENS_ANY_MODEL
+        return cap or DEFAULT_MAX_TOKENS
     # More than the model can give is an error here; it is an upper bound, so the model's own means the same.
     return min(request.max_tokens, cap) if cap else request.max_tokens
 
 
-def _system(messages: Iterable[Message]) -> str | None:
+def _system(messages: Iterable[ChatMessage]) -> str | None:
     texts = [part.text for message in messages if message.role is Role.SYSTEM for part in _texts(message.parts)]
     return "\n\n".join(texts) or None
 
 
-def _messages(messages: Iterable[Message]) -> Iterator[JSONObject]:
+def _messages(messages: Iterable[ChatMessage]) -> Iterator[JSONObject]:
     """Yield the turns. Results of tools become one user message, which also holds what the user said after them."""
     results: list[JSONObject] = []
     for message in messages:
@@ -197,7 +199,7 @@ def _messages(messages: Iterable[Message]) -> Iterator[JSONObject]:
         yield {"role": "user", "content": results}
 
 
-def _assistant_content(message: Message) -> str | list[JSONObject]:
+def _assistant_content(message: ChatMessage) -> str | list[JSONObject]:
     if not message.tool_calls:
         return _content(message.parts)
     calls = [
@@ -207,7 +209,7 @@ def _assistant_content(message: Message) -> str | list[JSONObject]:
     return [*_blocks(message.parts), *calls]
 
 
-def _tool_result(message: Message) -> JSONObject:
+def _tool_result(message: ChatMessage) -> JSONObject:
     block: JSONObject = {
         "type": "tool_result",
         "tool_use_id": message.tool_call_id,
@@ -216,7 +218,7 @@ def _tool_result(message: Message) -> JSONObject:
     return {**block, "is_error": True} if message.is_error else block
 
 
-def _content(parts: tuple[Part, ...]) -> str | list[JSONObject]:
+def _content(parts: tuple[ContentPart, ...]) -> str | list[JSONObject]:
     match parts:
         case (TextPart(text),):
             return text
@@ -224,22 +226,22 @@ def _content(parts: tuple[Part, ...]) -> str | list[JSONObject]:
             return _blocks(parts)
 
 
-def _blocks(parts: tuple[Part, ...]) -> list[JSONObject]:
+def _blocks(parts: tuple[ContentPart, ...]) -> list[JSONObject]:
     # Empty text blocks are an error here.
     return [_block(part) for part in parts if part != TextPart("")]
 
 
-def _block(part: Part) -> JSONObject:
+def _block(part: ContentPart) -> JSONObject:
     if isinstance(part, TextPart):
         return {"type": "text", "text": part.text}
     if not isinstance(part, ImagePart):
-        raise Unsupported("This provider cannot take a part of the request that another dialect has.")
+        raise UnsupportedFeature("This provider cannot take a part of the request that another dialect has.")
     if part.url is not None:
         return {"type": "image", "source": {"type": "url", "url": part.url}}
     return {"type": "image", "source": {"type": "base64", "media_type": part.media_type, "data": part.data}}
 
 
-def _texts(parts: tuple[Part, ...]) -> list[TextPart]:
+def _texts(parts: tuple[ContentPart, ...]) -> list[TextPart]:
     return [part for part in parts if isinstance(part, TextPart) and part.text]
 
 
@@ -311,7 +313,7 @@ def _output_config(request: ChatRequest, can: Capabilities) -> JSONObject | None
 def _effort(request: ChatRequest, can: Capabilities) -> str | None:
     if request.reasoning_effort == "none" and can.thinking_optional:
         return None
-    return strongest_within(request.reasoning_effort, can.efforts)
+    return clamp_reasoning_effort(request.reasoning_effort, can.efforts)
 
 
 def _schema_format(chosen: OutputFormat) -> JSONObject:
@@ -378,7 +380,7 @@ class _Event(Struct):
     content_block: _Block | None = None
     delta: _Delta | None = None
     usage: _Usage | None = None
-    error: ErrorBody | None = None
+    error: AnthropicErrorBody | None = None
 
 
 _FINISH_REASONS = {
@@ -394,7 +396,7 @@ _FINISH_REASONS = {
 
 def to_completion(body: bytes) -> Completion:
     """Return the answer that a body holds; raise BadResponse if it holds none."""
-    message: _Message = _decoded(body, _Message)
+    message: _Message = _decode(body, _Message)
     return Completion(
         id=message.id,
         model=message.model,
@@ -453,7 +455,7 @@ def _finish_reason(word: str | None) -> FinishReason:
     return reason
 
 
-def _decoded(body: bytes, shape: type[Any]) -> Any:
+def _decode(body: bytes, shape: type[Any]) -> Any:
     try:
         return msgspec.json.decode(body, type=shape)
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
@@ -464,7 +466,7 @@ def _decoded(body: bytes, shape: type[Any]) -> Any:
 
 
 @dataclass(slots=True)
-class _OpenCall:
+class _OpenToolCall:
     """A tool call that is being streamed: its number among the tool calls, and whether its input has begun."""
 
     number: int
@@ -472,17 +474,17 @@ class _OpenCall:
 
 
 @dataclass(slots=True)
-class EventReader:
+class AnthropicStreamDecoder:
     """Reads the frames of one stream. `finished` is set by `message_stop` after a stop reason, and by nothing else."""
 
-    finished: Finished | None = None
+    finished: AnswerFinished | None = None
     #: Which tier is used: the last one said.
     tier: Tier | None = None
     _reason: str | None = None
     _usage: _Usage = field(default_factory=_Usage)
     _is_counted: bool = False
     #: By the index of their content block.
-    _calls: dict[int, _OpenCall] = field(default_factory=dict)
+    _calls: dict[int, _OpenToolCall] = field(default_factory=dict)
 
     @property
     def usage(self) -> Usage | None:
@@ -491,14 +493,14 @@ class EventReader:
 
     def read(self, frame: Frame) -> list[StreamEvent]:
         """Return what one frame brings. Raises BadResponse, or what an error event says."""
-        return list(self._events(_decoded(frame.data, _Event)))
+        return list(self._events(_decode(frame.data, _Event)))
 
     def _events(self, event: _Event) -> Iterator[StreamEvent]:
         match event:
             case _Event(type="message_start", message=_Message() as message):
-                self._usage = _newer(self._usage, message.usage)
+                self._usage = _merge_usage(self._usage, message.usage)
                 self.tier = to_tier(self._usage)
-                yield Started(message.id, message.model)
+                yield AnswerStarted(message.id, message.model)
             case _Event(type="content_block_start", content_block=_Block() as block):
                 yield from self._start_block(event.index, block)
             case _Event(type="content_block_delta", delta=_Delta() as delta):
@@ -506,14 +508,14 @@ class EventReader:
             case _Event(type="content_block_stop"):
                 yield from self._stop_block(event.index)
             case _Event(type="message_delta"):
-                self._usage = _newer(self._usage, event.usage)
+                self._usage = _merge_usage(self._usage, event.usage)
                 self.tier = to_tier(self._usage)
                 self._is_counted = event.usage is not None and event.usage.output_tokens is not None
                 self._reason = (event.delta and event.delta.stop_reason) or self._reason
             case _Event(type="message_stop") if self._reason is not None:
-                self.finished = Finished(_finish_reason(self._reason), to_usage(self._usage))
+                self.finished = AnswerFinished(_finish_reason(self._reason), to_usage(self._usage))
             case _Event(type="error"):
-                raise to_stream_error(event.error or ErrorBody())
+                raise to_stream_error(event.error or AnthropicErrorBody())
 
     def read_last(self, frame: Frame) -> None:
         """Take a frame that the end of the connection completed; the last event may lack its blank line."""
@@ -524,7 +526,7 @@ class EventReader:
         match block.type:
             case "tool_use":
                 # Numbered by tool calls, not by blocks: text comes in blocks too.
-                call = self._calls[index] = _OpenCall(len(self._calls), has_input=bool(block.input))
+                call = self._calls[index] = _OpenToolCall(len(self._calls), has_input=bool(block.input))
                 yield ToolCallStarted(call.number, block.id, block.name)
                 if block.input:
                     yield ToolCallDelta(call.number, msgspec.json.encode(block.input).decode())
@@ -535,7 +537,7 @@ class EventReader:
             case "text" | "thinking" | "redacted_thinking":
                 return
             case _:
-                yield Unread("")
+                yield OpaqueDelta("")
 
     def _continue_block(self, index: int, delta: _Delta) -> Iterator[StreamEvent]:
         match delta.type:
@@ -545,7 +547,9 @@ class EventReader:
                 yield ReasoningDelta(delta.thinking)
             case "input_json_delta" if delta.partial_json:
                 if (call := self._calls.get(index)) is None:
-                    yield Unread(delta.partial_json)  # the input of a server tool, which is the vendor's own business
+                    yield OpaqueDelta(
+                        delta.partial_json
+                    )  # the input of a server tool, which is the vendor's own business
                     return
                 call.has_input = True
                 yield ToolCallDelta(call.number, delta.partial_json)
@@ -557,12 +561,14 @@ class EventReader:
             yield ToolCallDelta(call.number, "{}")
 
 
-def _newer(known: _Usage, update: _Usage | None) -> _Usage:
+def _merge_usage(known: _Usage, update: _Usage | None) -> _Usage:
     """Return usage with what `update` brings. The counts are cumulative: the last one that is given counts."""
     if update is None:
         return known
-    return _Usage(*(new if new is not None else old for old, new in zip(_fields(known), _fields(update), strict=True)))
+    return _Usage(
+        *(new if new is not None else old for old, new in zip(_usage_values(known), _usage_values(update), strict=True))
+    )
 
 
-def _fields(usage: _Usage) -> tuple[Any, ...]:
+def _usage_values(usage: _Usage) -> tuple[Any, ...]:
     return msgspec.structs.astuple(usage)

@@ -4,8 +4,8 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from msgspec import Meta, Struct
 
-from providers.dialects.openai_wire import ModelName, Name, TokenCount
-from providers.dialects.validation import StrangerIn
+from providers.dialects.openai_wire import ModelName, TokenCount, ToolName
+from providers.dialects.validation import UnknownContentPart
 
 # Content blocks. Of `cache_control` and other unknown fields in them only a provider of this dialect learns: they
 # change the cost, not the answer.
@@ -42,13 +42,13 @@ class SearchResultBlock(Struct, tag_field="type", tag="search_result"):
 
 class ToolUseBlock(Struct, tag_field="type", tag="tool_use"):
     id: Annotated[str, Meta(pattern=r"^[a-zA-Z0-9_-]+$")]
-    name: Name
+    name: ToolName
     input: dict[str, Any]
 
 
 class ToolResultBlock(Struct, tag_field="type", tag="tool_result"):
     tool_use_id: str
-    content: str | list[TextBlock | ImageBlock | DocumentBlock | SearchResultBlock | StrangerIn] | None = None
+    content: str | list[TextBlock | ImageBlock | DocumentBlock | SearchResultBlock | UnknownContentPart] | None = None
     is_error: bool | None = None
 
 
@@ -60,9 +60,9 @@ class RedactedThinkingBlock(Struct, tag_field="type", tag="redacted_thinking"):
     pass
 
 
-UserBlock: TypeAlias = TextBlock | ImageBlock | ToolResultBlock | DocumentBlock | SearchResultBlock | StrangerIn
+UserBlock: TypeAlias = TextBlock | ImageBlock | ToolResultBlock | DocumentBlock | SearchResultBlock | UnknownContentPart
 AssistantBlock: TypeAlias = (
-    TextBlock | ToolUseBlock | ThinkingBlock | RedactedThinkingBlock | DocumentBlock | StrangerIn
+    TextBlock | ToolUseBlock | ThinkingBlock | RedactedThinkingBlock | DocumentBlock | UnknownContentPart
 )
 #: The types of blocks that have a struct of their own.
 BLOCK_TYPES = frozenset(
@@ -70,20 +70,20 @@ BLOCK_TYPES = frozenset(
 )
 
 
-class UserIn(Struct, tag_field="role", tag="user"):
+class AnthropicUserMessage(Struct, tag_field="role", tag="user"):
     content: str | Annotated[list[UserBlock], Meta(min_length=1)]
 
 
-class AssistantIn(Struct, tag_field="role", tag="assistant"):
+class AnthropicAssistantMessage(Struct, tag_field="role", tag="assistant"):
     content: str | Annotated[list[AssistantBlock], Meta(min_length=1)]
 
 
 # Tools, thinking, format
 
 
-class ToolIn(Struct):
+class AnthropicTool(Struct):
     #: Some server tools have none.
-    name: Name | None = None
+    name: ToolName | None = None
     #: Absent or "custom" for the caller's own tools; the vendor's server tools bear their name and date.
     type: str | None = None
     description: str | None = None
@@ -91,7 +91,7 @@ class ToolIn(Struct):
     strict: bool | None = None
 
 
-class ToolChoiceIn(Struct):
+class AnthropicToolChoice(Struct):
     type: Literal["auto", "any", "tool", "none"]
     name: str | None = None
     disable_parallel_tool_use: bool | None = None
@@ -118,7 +118,7 @@ class OutputConfig(Struct):
     format: SchemaFormat | None = None
 
 
-class MetadataIn(Struct):
+class AnthropicMetadata(Struct):
     user_id: Annotated[str, Meta(max_length=512)] | None = None
 
 
@@ -127,23 +127,23 @@ class MessagesBody(Struct):
 
     model: ModelName
     max_tokens: TokenCount
-    messages: Annotated[list[UserIn | AssistantIn], Meta(min_length=1, max_length=100_000)]
+    messages: Annotated[list[AnthropicUserMessage | AnthropicAssistantMessage], Meta(min_length=1, max_length=100_000)]
     system: str | list[TextBlock] | None = None
     stop_sequences: list[Annotated[str, Meta(min_length=1)]] | None = None
     temperature: Annotated[float, Meta(ge=0, le=1)] | None = None
     top_p: Annotated[float, Meta(ge=0, le=1)] | None = None
-    tools: Annotated[list[ToolIn], Meta(max_length=128)] | None = None
-    tool_choice: ToolChoiceIn | None = None
+    tools: Annotated[list[AnthropicTool], Meta(max_length=128)] | None = None
+    tool_choice: AnthropicToolChoice | None = None
     thinking: ThinkingEnabled | ThinkingAdaptive | ThinkingDisabled | None = None
     output_config: OutputConfig | None = None
-    metadata: MetadataIn | None = None
+    metadata: AnthropicMetadata | None = None
     # The caller's side of it only: whether to stream is decided above this room.
     stream: bool | None = None
     # For a provider of this dialect. Others do without: they change cost or diagnostics, never the answer.
     cache_control: Any = None
     service_tier: Literal["auto", "standard_only"] | None = None
     diagnostics: Any = None
-    # Only a provider of this dialect can do what they ask for (`anthropic._only_here`).
+    # Only a provider of this dialect can do what they ask for (`anthropic._untranslatable_fields`).
     top_k: int | None = None
     speed: Literal["standard", "fast"] | None = None
     inference_geo: str | None = None
@@ -156,14 +156,14 @@ class MessagesBody(Struct):
     thread: Any = None
 
 
-class CountBody(Struct, forbid_unknown_fields=True):
+class CountTokensBody(Struct, forbid_unknown_fields=True):
     """`POST /v1/messages/count_tokens`."""
 
     model: ModelName
-    messages: Annotated[list[UserIn | AssistantIn], Meta(min_length=1, max_length=100_000)]
+    messages: Annotated[list[AnthropicUserMessage | AnthropicAssistantMessage], Meta(min_length=1, max_length=100_000)]
     system: str | list[TextBlock] | None = None
-    tools: Annotated[list[ToolIn], Meta(max_length=128)] | None = None
-    tool_choice: ToolChoiceIn | None = None
+    tools: Annotated[list[AnthropicTool], Meta(max_length=128)] | None = None
+    tool_choice: AnthropicToolChoice | None = None
     thinking: ThinkingEnabled | ThinkingAdaptive | ThinkingDisabled | None = None
     output_config: OutputConfig | None = None
 

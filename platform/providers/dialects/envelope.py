@@ -9,7 +9,7 @@ from msgspec import Meta, Raw
 
 from providers.dialects import openai
 from providers.dialects import openai_wire as wire
-from providers.dialects.validation import make_ready
+from providers.dialects.validation import precompile_decoders
 from providers.types import ChatRequest, JSONObject
 
 ProviderName = Annotated[str, Meta(min_length=1, max_length=100)]
@@ -25,7 +25,7 @@ class EnvelopeBody(wire.ChatBody):
     request_id: RequestID | None = None
 
 
-make_ready(EnvelopeBody)
+precompile_decoders(EnvelopeBody)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +40,9 @@ class Envelope:
 
 def decode_envelope(data: bytes | Mapping[str, Any]) -> Envelope:
     """Return what a body asks for, or raise InvalidRequest in OpenAI's words."""
-    decoded = openai.parse_as(data, EnvelopeBody)
+    decoded = openai.parse_chat_as(data, EnvelopeBody)
     body = decoded.body
-    request = openai.to_chat_request(decoded, ours=("provider", "request_id"))
+    request = openai.to_chat_request(decoded, gateway_fields=("provider", "request_id"))
     return Envelope(request, body.provider, body.request_id, bool(body.stream))
 
 

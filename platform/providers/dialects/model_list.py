@@ -4,17 +4,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 
-from providers.catalogue import Model
-from providers.dialects.error_bodies import Fault
-from providers.dialects.errors import InvalidRequest
+from providers.catalogue import ModelInfo
+from providers.dialects.error_payloads import ErrorPayload
+from providers.invalid_request import InvalidRequest
 from providers.types import JSONObject
 
 #: When a model was made is in no catalogue; both dialects want a moment.
 CREATED = 0
 CREATED_AT = "1970-01-01T00:00:00Z"
 
-PAGE = 20
-PAGE_MOST = 1000
+DEFAULT_PAGE_SIZE = 20
+MAX_PAGE_SIZE = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,14 +24,14 @@ class ListedModel:
     name: str
     #: Whose it is: the provider's name, or the desk's own where a route leads to several.
     owner: str
-    known: Model | None = None
+    known: ModelInfo | None = None
 
 
-def openai_models(models: Sequence[ListedModel]) -> JSONObject:
-    return {"object": "list", "data": [openai_model(model) for model in models]}
+def encode_openai_models(models: Sequence[ListedModel]) -> JSONObject:
+    return {"object": "list", "data": [encode_openai_model(model) for model in models]}
 
 
-def openai_model(model: ListedModel) -> JSONObject:
+def encode_openai_model(model: ListedModel) -> JSONObject:
     body: JSONObject = {
         "id": model.name,
         "object": "model",
@@ -51,9 +51,9 @@ def openai_model(model: ListedModel) -> JSONObject:
     }
 
 
-def anthropic_models(models: Sequence[ListedModel], query: Mapping[str, str], *, today: date) -> JSONObject:
+def encode_anthropic_models(models: Sequence[ListedModel], query: Mapping[str, str], *, today: date) -> JSONObject:
     """Return the page that a query asks for by `limit`, `after_id` and `before_id`, or raise InvalidRequest."""
-    limit = _limit(query.get("limit", str(PAGE)))
+    limit = _limit(query.get("limit", str(DEFAULT_PAGE_SIZE)))
     names = [model.name for model in models]
     begin = _position(names, query, "after_id", -1) + 1
     end = _position(names, query, "before_id", len(names))
@@ -61,14 +61,14 @@ def anthropic_models(models: Sequence[ListedModel], query: Mapping[str, str], *,
     backwards = "before_id" in query and "after_id" not in query
     found = range(begin, end)[-limit:] if backwards else range(begin, end)[:limit]
     return {
-        "data": [anthropic_model(models[index], today=today) for index in found],
+        "data": [encode_anthropic_model(models[index], today=today) for index in found],
         "first_id": names[found[0]] if found else None,
         "last_id": names[found[-1]] if found else None,
         "has_more": len(found) < end - begin,
     }
 
 
-def anthropic_model(model: ListedModel, *, today: date) -> JSONObject:
+def encode_anthropic_model(model: ListedModel, *, today: date) -> JSONObject:
     known = model.known
     return {
         "type": "model",
@@ -85,14 +85,14 @@ def anthropic_model(model: ListedModel, *, today: date) -> JSONObject:
     }
 
 
-def missing_model(name: str) -> Fault:
+def model_not_found_error(name: str) -> ErrorPayload:
     message = f"The model `{name}` does not exist or you do not have access to it."
-    return Fault(404, "invalid_request_error", "model_not_found", message, "model")
+    return ErrorPayload(404, "invalid_request_error", "model_not_found", message, "model")
 
 
 def _limit(text: str) -> int:
-    if not (text.isascii() and text.isdecimal() and len(text) < 5 and 1 <= int(text) <= PAGE_MOST):
-        raise InvalidRequest(f"limit: Input should be between 1 and {PAGE_MOST}", "limit")
+    if not (text.isascii() and text.isdecimal() and len(text) < 5 and 1 <= int(text) <= MAX_PAGE_SIZE):
+        raise InvalidRequest(f"limit: Input should be between 1 and {MAX_PAGE_SIZE}", "limit")
     return int(text)
 
 

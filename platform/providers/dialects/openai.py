@@ -9,32 +9,32 @@ from typing import Any, Literal, TypeAlias, TypeVar
 import msgspec
 
 from providers.dialects import openai_wire as wire
-from providers.dialects.errors import InvalidRequest
 from providers.dialects.validation import (
-    Decoded,
-    Mistake,
-    StrangerIn,
+    DecodedBody,
+    UnknownContentPart,
+    ValidationIssue,
     check_nesting,
-    decode,
-    make_ready,
+    decode_body,
     parse_data_url,
+    precompile_decoders,
 )
-from providers.estimate import estimate_opaque
+from providers.invalid_request import InvalidRequest
 from providers.tiers import Tier
+from providers.token_estimation import estimate_opaque_tokens
 from providers.types import (
+    ChatMessage,
     ChatRequest,
     Completion,
+    ContentPart,
     Dialect,
     EmbeddingRequest,
     Embeddings,
     ImagePart,
     JSONObject,
-    Message,
     OpaquePart,
+    OriginalRequest,
     OutputFormat,
-    Part,
     Role,
-    Sent,
     TextPart,
     Tool,
     ToolCall,
@@ -50,16 +50,16 @@ EncodingFormat: TypeAlias = Literal["float", "base64"]
 NO_PARAMETERS: JSONObject = {"type": "object", "properties": {}}
 
 #: Inputs of one embeddings call.
-EMBEDDING_INPUTS = 2048
+MAX_EMBEDDING_INPUTS = 2048
 
-_KNOWN = frozenset(wire.ChatBody.__struct_fields__)
-make_ready(wire.ChatBody, wire.EmbeddingBody)
+_KNOWN_FIELDS = frozenset(wire.ChatBody.__struct_fields__)
+precompile_decoders(wire.ChatBody, wire.EmbeddingBody)
 
 #: What a definite `service_tier` stands for.
-TIERS = {"default": Tier.STANDARD, "flex": Tier.FLEX, "priority": Tier.PRIORITY, "fast": Tier.PRIORITY}
-_TIER_WORDS = {Tier.FLEX: "flex", Tier.PRIORITY: "priority"}
+SERVICE_TIERS = {"default": Tier.STANDARD, "flex": Tier.FLEX, "priority": Tier.PRIORITY, "fast": Tier.PRIORITY}
+_SERVICE_TIER_NAMES = {Tier.FLEX: "flex", Tier.PRIORITY: "priority"}
 
-IMAGE_TYPES = ("image/png", "image/jpeg", "image/gif", "image/webp")
+IMAGE_MEDIA_TYPES = ("image/png", "image/jpeg", "image/gif", "image/webp")
 
 # Requests
 
@@ -74,14 +74,14 @@ def decode_embedding(data: bytes | Mapping[str, Any]) -> EmbeddingRequest:
     return to_embedding_request(parse_embedding(data))
 
 
-def parse_chat(data: bytes | Mapping[str, Any]) -> Decoded[wire.ChatBody]:
+def parse_chat(data: bytes | Mapping[str, Any]) -> DecodedBody[wire.ChatBody]:
     """Return the body as a struct, for callers who also want what is not part of the request (`stream`)."""
-    return parse_as(data, wire.ChatBody)
+    return parse_chat_as(data, wire.ChatBody)
 
 
-def parse_as(data: bytes | Mapping[str, Any], shape: type[Body]) -> Decoded[Body]:
+def parse_chat_as(data: bytes | Mapping[str, Any], shape: type[Body]) -> DecodedBody[Body]:
     """Return the body as a struct that has more fields than OpenAI's."""
-    decoded = decode(data, shape, _words, wire.PART_TYPES)
+    decoded = decode_body(data, shape, _to_invalid_request, wire.PART_TYPES)
     if decoded.body.stream_options is not None and not decoded.body.stream:
         raise InvalidRequest(
             "The 'stream_options' parameter is only allowed when 'stream' is enabled.", "stream_options"
@@ -89,27 +89,27 @@ def parse_as(data: bytes | Mapping[str, Any], shape: type[Body]) -> Decoded[Body
     return decoded
 
 
-def parse_embedding(data: bytes | Mapping[str, Any]) -> Decoded[wire.EmbeddingBody]:
+def parse_embedding(data: bytes | Mapping[str, Any]) -> DecodedBody[wire.EmbeddingBody]:
     """Return the body as a struct, for callers who also want `encoding_format`."""
-    return decode(data, wire.EmbeddingBody, _words)
+    return decode_body(data, wire.EmbeddingBody, _to_invalid_request)
 
 
-def to_chat_request(decoded: Decoded[wire.ChatBody], ours: Collection[str] = ()) -> ChatRequest:
-    """Return the request; the fields named `ours` are no part of it, and for no provider."""
+def to_chat_request(decoded: DecodedBody[wire.ChatBody], gateway_fields: Collection[str] = ()) -> ChatRequest:
+    """Return the request; the fields named `gateway_fields` are no part of it, and for no provider."""
     body = decoded.body
     fields = decoded.fields
-    if ours:
-        fields = {name: value for name, value in fields.items() if name not in ours}
-    only_here = [*_unknown(fields), *_only_here(body)]
-    messages = tuple(_message(message, f"messages.{i}", only_here) for i, message in enumerate(body.messages))
-    _check_tool_turns(messages)
-    tools = tuple(_tool(tool, f"tools.{index}", only_here) for index, tool in enumerate(body.tools or ()))
-    tool_choice = _tool_choice(body.tool_choice, tools, only_here)
+    if gateway_fields:
+        fields = {name: value for name, value in fields.items() if name not in gateway_fields}
+    untranslatable = [*_unknown_fields(fields), *_untranslatable_fields(body)]
+    messages = tuple(_message(message, f"messages.{i}", untranslatable) for i, message in enumerate(body.messages))
+    _check_tool_results(messages)
+    tools = tuple(_tool(tool, f"tools.{index}", untranslatable) for index, tool in enumerate(body.tools or ()))
+    tool_choice = _tool_choice(body.tool_choice, tools, untranslatable)
     return ChatRequest(
         model=body.model,
         messages=messages,
         max_tokens=_max_tokens(body),
-        answers=body.n or 1,
+        choice_count=body.n or 1,
         temperature=body.temperature,
         top_p=body.top_p,
         presence_penalty=body.presence_penalty,
@@ -124,18 +124,18 @@ def to_chat_request(decoded: Decoded[wire.ChatBody], ours: Collection[str] = ())
         seed=body.seed,
         user=body.safety_identifier or body.user,
         tier=_tier(body.service_tier),
-        sent=Sent(Dialect.OPENAI, fields, only_here=only_here[0] if only_here else None),
+        original=OriginalRequest(Dialect.OPENAI, fields, untranslatable=untranslatable[0] if untranslatable else None),
     )
 
 
-def to_embedding_request(decoded: Decoded[wire.EmbeddingBody]) -> EmbeddingRequest:
+def to_embedding_request(decoded: DecodedBody[wire.EmbeddingBody]) -> EmbeddingRequest:
     body = decoded.body
     return EmbeddingRequest(
         model=body.model,
         inputs=_embedding_inputs(body.input),
         dimensions=body.dimensions,
         user=body.user,
-        more={
+        extra_fields={
             name: msgspec.json.decode(value)
             for name, value in decoded.fields.items()
             if name not in body.__struct_fields__
@@ -143,16 +143,16 @@ def to_embedding_request(decoded: Decoded[wire.EmbeddingBody]) -> EmbeddingReque
     )
 
 
-# What no other dialect can say is noted in `only_here`, and stands in the neutral form for what it counts.
+# What no other dialect can say is noted in `untranslatable`, and stands in the neutral form for what it counts.
 
 
-def _unknown(fields: Collection[str]) -> Iterator[InvalidRequest]:
+def _unknown_fields(fields: Collection[str]) -> Iterator[InvalidRequest]:
     for name in fields:
-        if name not in _KNOWN:
-            yield _words(Mistake("unknown", name, name))
+        if name not in _KNOWN_FIELDS:
+            yield _to_invalid_request(ValidationIssue("unknown", name, name))
 
 
-def _only_here(body: wire.ChatBody) -> Iterator[InvalidRequest]:
+def _untranslatable_fields(body: wire.ChatBody) -> Iterator[InvalidRequest]:
     asks = {
         "n": (body.n or 1) > 1,
         "logit_bias": bool(body.logit_bias),
@@ -170,32 +170,36 @@ def _only_here(body: wire.ChatBody) -> Iterator[InvalidRequest]:
             yield _unsupported(name, f"'{name}' is not supported by any provider of this model.")
 
 
-def _message(message: wire.MessageIn, path: str, only_here: list[InvalidRequest]) -> Message:
+def _message(message: wire.OpenAIMessage, path: str, untranslatable: list[InvalidRequest]) -> ChatMessage:
     match message:
-        case wire.SystemIn(content) | wire.DeveloperIn(content):
-            return Message(Role.SYSTEM, _text_parts(content, f"{path}.content", only_here))
-        case wire.UserIn(content):
-            return Message(Role.USER, _user_parts(content, f"{path}.content", only_here))
-        case wire.AssistantIn():
-            return _assistant_message(message, path, only_here)
-        case wire.ToolIn(tool_call_id, content):
-            return Message(Role.TOOL, _text_parts(content, f"{path}.content", only_here), tool_call_id=tool_call_id)
-        case wire.FunctionResultIn(content):
-            check_nesting(content, f"{path}.content", _words)
-            only_here.append(
+        case wire.OpenAISystemMessage(content) | wire.OpenAIDeveloperMessage(content):
+            return ChatMessage(Role.SYSTEM, _text_parts(content, f"{path}.content", untranslatable))
+        case wire.OpenAIUserMessage(content):
+            return ChatMessage(Role.USER, _user_parts(content, f"{path}.content", untranslatable))
+        case wire.OpenAIAssistantMessage():
+            return _assistant_message(message, path, untranslatable)
+        case wire.OpenAIToolMessage(tool_call_id, content):
+            return ChatMessage(
+                Role.TOOL, _text_parts(content, f"{path}.content", untranslatable), tool_call_id=tool_call_id
+            )
+        case wire.OpenAIFunctionMessage(content):
+            check_nesting(content, f"{path}.content", _to_invalid_request)
+            untranslatable.append(
                 _unsupported(f"{path}.role", "Messages with role 'function' are not supported. Use role 'tool'.")
             )
-            return Message(Role.USER, (OpaquePart(estimate_opaque(content)),))
+            return ChatMessage(Role.USER, (OpaquePart(estimate_opaque_tokens(content)),))
 
 
-def _assistant_message(message: wire.AssistantIn, path: str, only_here: list[InvalidRequest]) -> Message:
-    parts = _assistant_parts(message, path, only_here)
+def _assistant_message(
+    message: wire.OpenAIAssistantMessage, path: str, untranslatable: list[InvalidRequest]
+) -> ChatMessage:
+    parts = _assistant_parts(message, path, untranslatable)
     if message.audio is not None:
-        parts += (_opaque(message.audio, f"{path}.audio", "Audio", only_here),)
+        parts += (_opaque(message.audio, f"{path}.audio", "Audio", untranslatable),)
     if message.function_call is not None:
-        parts += (_opaque(message.function_call, f"{path}.function_call", "'function_call'", only_here),)
+        parts += (_opaque(message.function_call, f"{path}.function_call", "'function_call'", untranslatable),)
     calls = tuple(
-        _tool_call(call, f"{path}.tool_calls.{i}", only_here) for i, call in enumerate(message.tool_calls or ())
+        _tool_call(call, f"{path}.tool_calls.{i}", untranslatable) for i, call in enumerate(message.tool_calls or ())
     )
     if not parts and not calls:
         raise InvalidRequest(
@@ -203,10 +207,12 @@ def _assistant_message(message: wire.AssistantIn, path: str, only_here: list[Inv
             f"{path}.content",
             "invalid_value",
         )
-    return Message(Role.ASSISTANT, parts, tool_calls=calls)
+    return ChatMessage(Role.ASSISTANT, parts, tool_calls=calls)
 
 
-def _assistant_parts(message: wire.AssistantIn, path: str, only_here: list[InvalidRequest]) -> tuple[Part, ...]:
+def _assistant_parts(
+    message: wire.OpenAIAssistantMessage, path: str, untranslatable: list[InvalidRequest]
+) -> tuple[ContentPart, ...]:
     # What the model refused with is what it said.
     match message.content:
         case None:
@@ -214,63 +220,65 @@ def _assistant_parts(message: wire.AssistantIn, path: str, only_here: list[Inval
         case str(text):
             return (TextPart(text),)
         case parts:
-            return tuple(_part(part, f"{path}.content.{index}", only_here) for index, part in enumerate(parts))
+            return tuple(_part(part, f"{path}.content.{index}", untranslatable) for index, part in enumerate(parts))
 
 
-def _text_parts(content: wire.TextContent, path: str, only_here: list[InvalidRequest]) -> tuple[Part, ...]:
+def _text_parts(content: wire.TextContent, path: str, untranslatable: list[InvalidRequest]) -> tuple[ContentPart, ...]:
     if isinstance(content, str):
         return (TextPart(content),)
-    return tuple(_part(part, f"{path}.{index}", only_here) for index, part in enumerate(content))
+    return tuple(_part(part, f"{path}.{index}", untranslatable) for index, part in enumerate(content))
 
 
-def _user_parts(content: wire.UserContent, path: str, only_here: list[InvalidRequest]) -> tuple[Part, ...]:
+def _user_parts(content: wire.UserContent, path: str, untranslatable: list[InvalidRequest]) -> tuple[ContentPart, ...]:
     if isinstance(content, str):
         return (TextPart(content),)
-    return tuple(_part(part, f"{path}.{index}", only_here) for index, part in enumerate(content))
+    return tuple(_part(part, f"{path}.{index}", untranslatable) for index, part in enumerate(content))
 
 
-def _part(part: wire.PartIn, path: str, only_here: list[InvalidRequest]) -> Part:
+def _part(part: wire.OpenAIContentPart, path: str, untranslatable: list[InvalidRequest]) -> ContentPart:
     match part:
-        case wire.TextIn(text) | wire.RefusalIn(text):
+        case wire.TextContentPart(text) | wire.RefusalContentPart(text):
             return TextPart(text)
-        case wire.ImageIn(image):
+        case wire.ImageContentPart(image):
             return _image(image, f"{path}.image_url.url")
-        case wire.AudioIn(audio):
-            return _opaque(audio, path, "Audio input", only_here)
-        case wire.FileIn(file):
-            return _opaque(file, path, "A file", only_here)
-        case StrangerIn(stranger):
-            return _opaque(stranger, path, "This type of content", only_here)
+        case wire.AudioContentPart(audio):
+            return _opaque(audio, path, "Audio input", untranslatable)
+        case wire.FileContentPart(file):
+            return _opaque(file, path, "A file", untranslatable)
+        case UnknownContentPart(stranger):
+            return _opaque(stranger, path, "This type of content", untranslatable)
 
 
-def _opaque(value: Any, path: str, what: str, only_here: list[InvalidRequest]) -> OpaquePart:
-    check_nesting(value, path, _words)
-    only_here.append(_unsupported(path, f"{what} is not supported by any provider of this model."))
-    return OpaquePart(estimate_opaque(value))
+def _opaque(value: Any, path: str, what: str, untranslatable: list[InvalidRequest]) -> OpaquePart:
+    check_nesting(value, path, _to_invalid_request)
+    untranslatable.append(_unsupported(path, f"{what} is not supported by any provider of this model."))
+    return OpaquePart(estimate_opaque_tokens(value))
 
 
 def _image(image: wire.ImageURL, path: str) -> ImagePart:
     if image.url.startswith(("https://", "http://")):
         return ImagePart(url=image.url, detail=image.detail)
     data = parse_data_url(image.url)
-    if data is None or data[0] not in IMAGE_TYPES:
+    if data is None or data[0] not in IMAGE_MEDIA_TYPES:
         raise InvalidRequest(
             f"Invalid value for '{path}': expected an http(s) address, or a base64 data URL of "
-            f"{', '.join(IMAGE_TYPES)}.",
+            f"{', '.join(IMAGE_MEDIA_TYPES)}.",
             path,
             "invalid_value",
         )
     return ImagePart(media_type=data[0], data=data[1], detail=image.detail)
 
 
-def _tool_call(call: wire.FunctionCallIn | wire.CustomCallIn, path: str, only_here: list[InvalidRequest]) -> ToolCall:
-    if isinstance(call, wire.CustomCallIn):
-        only_here.append(_unsupported(path, "Custom tools are not supported. Use function tools."))
-        return ToolCall(call.id, "custom", _text(call.custom, path))
+def _tool_call(
+    call: wire.FunctionToolCall | wire.CustomToolCall, path: str, untranslatable: list[InvalidRequest]
+) -> ToolCall:
+    if isinstance(call, wire.CustomToolCall):
+        untranslatable.append(_unsupported(path, "Custom tools are not supported. Use function tools."))
+        return ToolCall(call.id, "custom", _to_json_text(call.custom, path))
     return ToolCall(call.id, call.function.name, call.function.arguments)
 
 
-def _check_tool_turns(messages: Sequence[Message]) -> None:
+def _check_tool_results(messages: Sequence[ChatMessage]) -> None:
     """Every call must be answered before the conversation goes on, and nothing else may be answered."""
     open_calls: set[str] = set()
     for index, message in enumerate(messages):
@@ -283,12 +291,12 @@ def _check_tool_turns(messages: Sequence[Message]) -> None:
                 )
             open_calls.remove(message.tool_call_id)
             continue
-        _refuse_open(open_calls, index)
+        _reject_unanswered_calls(open_calls, index)
         open_calls = {call.id for call in message.tool_calls}
-    _refuse_open(open_calls, len(messages))
+    _reject_unanswered_calls(open_calls, len(messages))
 
 
-def _refuse_open(open_calls: set[str], index: int) -> None:
+def _reject_unanswered_calls(open_calls: set[str], index: int) -> None:
     if open_calls:
         raise InvalidRequest(
             "An assistant message with 'tool_calls' must be followed by tool messages responding to each "
@@ -314,19 +322,19 @@ def _stop(stop: str | list[str] | None) -> tuple[str, ...]:
     return tuple(stop or ())
 
 
-def _tool(tool: wire.FunctionToolIn | wire.CustomToolIn, path: str, only_here: list[InvalidRequest]) -> Tool:
-    if isinstance(tool, wire.CustomToolIn):
-        only_here.append(_unsupported(path, "Custom tools are not supported. Use function tools."))
-        return Tool("custom", _text(tool.custom, path), NO_PARAMETERS)
+def _tool(tool: wire.FunctionTool | wire.CustomTool, path: str, untranslatable: list[InvalidRequest]) -> Tool:
+    if isinstance(tool, wire.CustomTool):
+        untranslatable.append(_unsupported(path, "Custom tools are not supported. Use function tools."))
+        return Tool("custom", _to_json_text(tool.custom, path), NO_PARAMETERS)
     function = tool.function
-    check_nesting(function.parameters, f"{path}.function.parameters", _words)
+    check_nesting(function.parameters, f"{path}.function.parameters", _to_invalid_request)
     return Tool(function.name, function.description, function.parameters or NO_PARAMETERS, function.strict)
 
 
 def _tool_choice(
-    choice: str | wire.NamedChoice | wire.AllowedChoice | wire.CustomChoice | None,
+    choice: str | wire.NamedToolChoice | wire.AllowedToolsChoice | wire.CustomToolChoice | None,
     tools: Sequence[Tool],
-    only_here: list[InvalidRequest],
+    untranslatable: list[InvalidRequest],
 ) -> ToolChoice | None:
     match choice:
         case None:
@@ -337,14 +345,14 @@ def _tool_choice(
             return ToolChoice("auto")
         case "required" if tools:
             return ToolChoice("required")
-        case wire.NamedChoice(function) if function.name in {tool.name for tool in tools}:
+        case wire.NamedToolChoice(function) if function.name in {tool.name for tool in tools}:
             return ToolChoice("named", function.name)
-        case wire.NamedChoice() | "required":
+        case wire.NamedToolChoice() | "required":
             raise InvalidRequest(
                 "Invalid value for 'tool_choice': it names no tool of 'tools'.", "tool_choice", "invalid_value"
             )
         case _:
-            only_here.append(
+            untranslatable.append(
                 _unsupported("tool_choice", "Only 'none', 'auto', 'required' and a function are supported.")
             )
             return None
@@ -361,12 +369,12 @@ def _output_format(
         case wire.JSONObjectFormat():
             return OutputFormat("json_object")
         case wire.JSONSchemaFormat(schema):
-            check_nesting(schema.schema, "response_format.json_schema.schema", _words)
+            check_nesting(schema.schema, "response_format.json_schema.schema", _to_invalid_request)
             return OutputFormat("json_schema", schema.name, schema.description, schema.schema, schema.strict)
 
 
 def _tier(word: str | None) -> Tier:
-    return Tier.STANDARD if word is None or word == "auto" else TIERS.get(word, Tier.OTHER)
+    return Tier.STANDARD if word is None or word == "auto" else SERVICE_TIERS.get(word, Tier.OTHER)
 
 
 def _embedding_inputs(value: str | list[str | int | list[int]]) -> tuple[str, ...] | tuple[tuple[int, ...], ...]:
@@ -376,22 +384,22 @@ def _embedding_inputs(value: str | list[str | int | list[int]]) -> tuple[str, ..
     tokens = tuple(item for item in value if isinstance(item, int))
     lists = tuple(tuple(item) for item in value if isinstance(item, list))
     # One kind only: texts, one list of tokens, or several such lists; none of them empty.
-    if len(texts) == len(value) <= EMBEDDING_INPUTS and all(texts):
+    if len(texts) == len(value) <= MAX_EMBEDDING_INPUTS and all(texts):
         return texts
     if len(tokens) == len(value) and min(tokens) >= 0:
         return (tokens,)
-    if len(lists) == len(value) <= EMBEDDING_INPUTS and all(item and min(item) >= 0 for item in lists):
+    if len(lists) == len(value) <= MAX_EMBEDDING_INPUTS and all(item and min(item) >= 0 for item in lists):
         return lists
     raise InvalidRequest(
         f"Invalid value for 'input': expected a text, texts, tokens or lists of tokens, none empty, at most "
-        f"{EMBEDDING_INPUTS}.",
+        f"{MAX_EMBEDDING_INPUTS}.",
         "input",
         "invalid_value",
     )
 
 
-def _text(value: Any, path: str) -> str:
-    check_nesting(value, path, _words)
+def _to_json_text(value: Any, path: str) -> str:
+    check_nesting(value, path, _to_invalid_request)
     return msgspec.json.encode(value).decode()
 
 
@@ -399,7 +407,7 @@ def _unsupported(param: str, message: str) -> InvalidRequest:
     return InvalidRequest(message, param, "unsupported_parameter")
 
 
-def _words(mistake: Mistake) -> InvalidRequest:
+def _to_invalid_request(mistake: ValidationIssue) -> InvalidRequest:
     match mistake.kind:
         case "missing":
             return InvalidRequest(
@@ -437,7 +445,7 @@ def encode_completion(completion: Completion, *, created: int) -> JSONObject:
     }
     if completion.usage is not None:
         body["usage"] = encode_usage(completion.usage)
-    service_tier = _TIER_WORDS.get(completion.tier, "default") if completion.tier else "default"
+    service_tier = _SERVICE_TIER_NAMES.get(completion.tier, "default") if completion.tier else "default"
     return {**body, "service_tier": service_tier, "system_fingerprint": None}
 
 

@@ -11,30 +11,31 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Raw, Struct
 
-from providers.capabilities import Capabilities, strongest_within
-from providers.catalogue import Model
-from providers.dialects.openai import TIERS, encode_tool_call
-from providers.dialects.openai_errors import ErrorBody, to_stream_error
-from providers.dialects.sse import Frame
-from providers.errors import BadResponse, Unsupported
+from providers.capabilities import Capabilities, clamp_reasoning_effort
+from providers.catalogue import ModelInfo
+from providers.dialects.openai import SERVICE_TIERS, encode_tool_call
+from providers.dialects.openai_upstream_errors import OpenAIErrorBody, to_stream_error
+from providers.errors import BadResponse, UnsupportedFeature
+from providers.sse import Frame
 from providers.tiers import Tier
 from providers.types import (
+    AnswerFinished,
+    AnswerStarted,
+    ChatMessage,
     ChatRequest,
     Completion,
+    ContentPart,
     Dialect,
     EmbeddingRequest,
     Embeddings,
-    Finished,
     FinishReason,
     ImagePart,
     JSONObject,
-    Message,
+    OpaqueDelta,
+    OriginalRequest,
     OutputFormat,
-    Part,
     ReasoningDelta,
     Role,
-    Sent,
-    Started,
     StreamEvent,
     TextDelta,
     TextPart,
@@ -43,13 +44,12 @@ from providers.types import (
     ToolCallDelta,
     ToolCallStarted,
     ToolChoice,
-    Unread,
     Usage,
 )
 
 
 @dataclass(frozen=True, slots=True)
-class Flavor:
+class OpenAIFlavor:
     """How one server of this dialect differs from OpenAI's own."""
 
     #: Many compatible servers know only the older `max_tokens`; OpenAI's reasoning models refuse it.
@@ -60,15 +60,15 @@ class Flavor:
     developer_role: bool = True
 
 
-OPENAI = Flavor()
-COMPATIBLE = Flavor(max_tokens_field="max_tokens", developer_role=False)
+OPENAI_FLAVOR = OpenAIFlavor()
+COMPATIBLE_FLAVOR = OpenAIFlavor(max_tokens_field="max_tokens", developer_role=False)
 
 
 # Requests
 
 
 def to_payload(
-    request: ChatRequest, *, stream: bool = False, flavor: Flavor = OPENAI, model: Model | None = None
+    request: ChatRequest, *, stream: bool = False, flavor: OpenAIFlavor = OPENAI_FLAVOR, model: ModelInfo | None = None
 ) -> JSONObject:
     """Return the body to send. `model` is None where the catalogue does not know it: then nothing is adapted.
 
@@ -76,15 +76,15 @@ def to_payload(
     """
     can = model.capabilities if model else None
     effort = _effort(request, can)
-    if request.sent is not None and request.sent.dialect is Dialect.OPENAI:
-        return _as_sent(request, request.sent, effort, stream=stream, flavor=flavor, model=model)
-    if request.only_sent is not None:
-        raise Unsupported(request.only_sent.message)
+    if request.original is not None and request.original.dialect is Dialect.OPENAI:
+        return _passthrough_payload(request, request.original, effort, stream=stream, flavor=flavor, model=model)
+    if request.untranslatable is not None:
+        raise UnsupportedFeature(request.untranslatable.message)
     payload: JSONObject = {
         "model": request.model,
         "messages": [_message(message) for message in request.messages],
         _max_tokens_field(flavor, can): _max_tokens(request, model),
-        "n": request.answers if request.answers > 1 else None,
+        "n": request.choice_count if request.choice_count > 1 else None,
         **_sampling(request, can, effort),
         "stop": list(request.stop) or None,
         "reasoning_effort": effort,
@@ -101,11 +101,17 @@ def to_payload(
 
 
 #: Refused by models that reason, and dropped for them.
-_SAMPLING = ("temperature", "top_p", "presence_penalty", "frequency_penalty")
+_SAMPLING_FIELDS = ("temperature", "top_p", "presence_penalty", "frequency_penalty")
 
 
-def _as_sent(
-    request: ChatRequest, sent: Sent, effort: str | None, *, stream: bool, flavor: Flavor, model: Model | None
+def _passthrough_payload(
+    request: ChatRequest,
+    sent: OriginalRequest,
+    effort: str | None,
+    *,
+    stream: bool,
+    flavor: OpenAIFlavor,
+    model: ModelInfo | None,
 ) -> JSONObject:
     """Return the caller's own body, changed only where the desk, the server or the model needs it otherwise."""
     can = model.capabilities if model else None
@@ -115,7 +121,7 @@ def _as_sent(
     if (max_tokens := _max_tokens(request, model)) is not None:
         payload[_max_tokens_field(flavor, can)] = max_tokens
     if can is not None and not can.takes_sampling(effort):
-        for name in _SAMPLING:
+        for name in _SAMPLING_FIELDS:
             payload.pop(name, None)
     if can is not None and not can.verbosity:
         payload.pop("verbosity", None)
@@ -124,7 +130,7 @@ def _as_sent(
     elif request.reasoning_effort is not None:
         del payload["reasoning_effort"]
     if not flavor.developer_role:
-        payload["messages"] = _without_developer(sent.fields["messages"])
+        payload["messages"] = _replace_developer_role(sent.fields["messages"])
     if stream:
         payload["stream"] = True
         if options := _stream_options(sent.fields.get("stream_options"), flavor):
@@ -132,7 +138,7 @@ def _as_sent(
     return payload
 
 
-def _without_developer(messages: Raw) -> Raw | list[JSONObject]:
+def _replace_developer_role(messages: Raw) -> Raw | list[JSONObject]:
     if b'"developer"' not in bytes(messages):
         return messages
     decoded: list[JSONObject] = msgspec.json.decode(messages, type=list[dict[str, Raw]])
@@ -142,7 +148,7 @@ def _without_developer(messages: Raw) -> Raw | list[JSONObject]:
     return decoded
 
 
-def _stream_options(sent: Raw | None, flavor: Flavor) -> JSONObject:
+def _stream_options(sent: Raw | None, flavor: OpenAIFlavor) -> JSONObject:
     wanted = msgspec.json.decode(sent, type=dict[str, Raw] | None) if sent is not None else None
     options: JSONObject = {name: value for name, value in (wanted or {}).items() if name != "include_usage"}
     return {**options, "include_usage": True} if flavor.stream_usage else options
@@ -151,7 +157,7 @@ def _stream_options(sent: Raw | None, flavor: Flavor) -> JSONObject:
 def to_embedding_payload(request: EmbeddingRequest) -> JSONObject:
     """Return the body to send. No `encoding_format`: compatible servers stumble over it, and we read both."""
     payload = {
-        **request.more,
+        **request.extra_fields,
         "model": request.model,
         "input": list(request.inputs),
         "dimensions": request.dimensions,
@@ -160,7 +166,7 @@ def to_embedding_payload(request: EmbeddingRequest) -> JSONObject:
     return {key: value for key, value in payload.items() if value is not None}
 
 
-def _message(message: Message) -> JSONObject:
+def _message(message: ChatMessage) -> JSONObject:
     body: JSONObject = {"role": message.role.value, "content": _content(message)}
     if message.tool_calls:
         body["tool_calls"] = [encode_tool_call(call) for call in message.tool_calls]
@@ -169,7 +175,7 @@ def _message(message: Message) -> JSONObject:
     return body
 
 
-def _content(message: Message) -> str | list[JSONObject] | None:
+def _content(message: ChatMessage) -> str | list[JSONObject] | None:
     match message.parts:
         case ():
             return None if message.tool_calls else ""
@@ -179,24 +185,26 @@ def _content(message: Message) -> str | list[JSONObject] | None:
             return [_part(part, message.role) for part in parts]
 
 
-def _part(part: Part, role: Role) -> JSONObject:
+def _part(part: ContentPart, role: Role) -> JSONObject:
     if isinstance(part, TextPart):
         return {"type": "text", "text": part.text}
     if not isinstance(part, ImagePart):
-        raise Unsupported("This provider cannot take a part of the request that another dialect has.")
+        raise UnsupportedFeature("This provider cannot take a part of the request that another dialect has.")
     if role is not Role.USER:
-        raise Unsupported(f"This provider takes images in user messages only, not in messages with role {role.value}.")
+        raise UnsupportedFeature(
+            f"This provider takes images in user messages only, not in messages with role {role.value}."
+        )
     image: JSONObject = {"url": part.url or f"data:{part.media_type};base64,{part.data}"}
     if part.detail is not None:
         image["detail"] = part.detail
     return {"type": "image_url", "image_url": image}
 
 
-def _max_tokens_field(flavor: Flavor, can: Capabilities | None) -> str:
+def _max_tokens_field(flavor: OpenAIFlavor, can: Capabilities | None) -> str:
     return "max_completion_tokens" if can is not None and can.efforts else flavor.max_tokens_field
 
 
-def _max_tokens(request: ChatRequest, model: Model | None) -> int | None:
+def _max_tokens(request: ChatRequest, model: ModelInfo | None) -> int | None:
     if request.max_tokens is None or model is None or model.max_output is None:
         return request.max_tokens
     # More than the model can give is an error there; it is an upper bound, so the model's own means the same.
@@ -207,15 +215,15 @@ def _effort(request: ChatRequest, can: Capabilities | None) -> str | None:
     """Return the effort to send: the strongest the model knows up to the one asked for. A hint, so never an error."""
     if can is None:
         return request.reasoning_effort
-    if request.tools and can.tools_need_no_effort:
+    if request.tools and can.tools_require_effort_none:
         return _effort_with_tools(request, can)
-    return strongest_within(request.reasoning_effort, can.efforts)
+    return clamp_reasoning_effort(request.reasoning_effort, can.efforts)
 
 
 def _effort_with_tools(request: ChatRequest, can: Capabilities) -> str:
     # These models call tools in chat completions only while they do not reason; otherwise it takes /v1/responses.
     if "none" not in can.efforts or request.reasoning_effort not in (None, "none"):
-        raise Unsupported(
+        raise UnsupportedFeature(
             f"Model {request.model} takes tools here only with reasoning_effort 'none'"
             + ("." if "none" in can.efforts else ", which it does not accept.")
         )
@@ -323,7 +331,7 @@ class _Audio(Struct):
     transcript: str | None = None
 
 
-class _Said(Struct):
+class _MessageOrDelta(Struct):
     """A whole message, or the part of it that a chunk brings."""
 
     content: str | None = None
@@ -334,25 +342,25 @@ class _Said(Struct):
     function_call: _Function | None = None
     audio: _Audio | None = None
 
-    def unread(self) -> str | None:
+    def opaque_text(self) -> str | None:
         """Return what counts of that which has no place in the neutral form; None if nothing of that kind is here."""
         if self.audio is not None:
             return self.audio.transcript or ""
         call = self.function_call
         return (call.name or "") + (call.arguments or "") if call is not None else None
 
-    def everything(self) -> str:
+    def all_text(self) -> str:
         """Return all that is said in it, for what it counts."""
         calls = [call.called for call in self.tool_calls or ()]
-        said = [self.reasoning_content or self.reasoning, self.content, self.refusal, self.unread()]
+        said = [self.reasoning_content or self.reasoning, self.content, self.refusal, self.opaque_text()]
         said += [text for call in calls for text in (call.name, call.arguments, call.input)]
         return "".join(filter(None, said))
 
 
 class _Choice(Struct):
     index: int = 0
-    message: _Said | None = None
-    delta: _Said | None = None
+    message: _MessageOrDelta | None = None
+    delta: _MessageOrDelta | None = None
     finish_reason: str | None = None
 
 
@@ -365,7 +373,7 @@ class _Body(Struct):
     usage: _Usage | None = None
     #: Whatever it is, it must not make an answer unreadable.
     service_tier: Any = None
-    error: ErrorBody | str | None = None
+    error: OpenAIErrorBody | str | None = None
 
 
 class _Vector(Struct):
@@ -392,7 +400,7 @@ _FINISH_REASONS = {
 
 def to_completion(body: bytes) -> Completion:
     """Return the answer that a body holds; raise BadResponse, or what an error in its place says."""
-    answer = _decoded(body, _Body)
+    answer = _decode(body, _Body)
     if answer.error is not None:
         raise to_stream_error(answer.error)
     first, *others = sorted(answer.choices or (), key=lambda choice: choice.index) or (None,)
@@ -404,18 +412,18 @@ def to_completion(body: bytes) -> Completion:
         text=said.content or "",
         finish_reason=_finish_reason(first.finish_reason),
         usage=to_usage(answer.usage),
-        tool_calls=tuple(_whole_call(call, index) for index, call in enumerate(said.tool_calls or ())),
+        tool_calls=tuple(_to_tool_call(call, index) for index, call in enumerate(said.tool_calls or ())),
         reasoning=said.reasoning_content or said.reasoning or "",
         refusal=said.refusal,
         tier=to_tier(answer.service_tier),
-        others=(*_unread(said), *(other.message.everything() for other in others if other.message)),
+        other_choices=(*_opaque_texts(said), *(other.message.all_text() for other in others if other.message)),
         body=body,
     )
 
 
 def to_embeddings(body: bytes, inputs: int) -> Embeddings:
     """Return the vectors of a body in the order of the `inputs` that were sent."""
-    answer = _decoded(body, _EmbeddingList)
+    answer = _decode(body, _EmbeddingList)
     rows = sorted(enumerate(answer.data), key=lambda row: row[0] if row[1].index is None else row[1].index)
     if len(rows) != inputs:
         raise BadResponse(f"The provider answered {len(rows)} vectors for {inputs} inputs.")
@@ -441,15 +449,15 @@ def to_usage(usage: _Usage | None) -> Usage | None:
 
 def to_tier(word: Any) -> Tier | None:
     """Return the tier that an answer says was used; None if it says nothing definite."""
-    return TIERS.get(word) if isinstance(word, str) else None
+    return SERVICE_TIERS.get(word) if isinstance(word, str) else None
 
 
-def _unread(said: _Said) -> tuple[str, ...]:
-    text = said.unread()
+def _opaque_texts(said: _MessageOrDelta) -> tuple[str, ...]:
+    text = said.opaque_text()
     return () if text is None else (text,)
 
 
-def _whole_call(call: _ToolCall, index: int) -> ToolCall:
+def _to_tool_call(call: _ToolCall, index: int) -> ToolCall:
     called = call.called
     if not called.name:
         raise BadResponse("The provider's answer calls a tool without a name.")
@@ -474,7 +482,7 @@ def _vector(embedding: list[float] | str) -> tuple[float, ...]:
     return tuple(numbers)
 
 
-def _decoded(body: bytes, shape: type[Any]) -> Any:
+def _decode(body: bytes, shape: type[Any]) -> Any:
     try:
         return msgspec.json.decode(body, type=shape)
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
@@ -485,7 +493,7 @@ def _decoded(body: bytes, shape: type[Any]) -> Any:
 
 
 @dataclass(slots=True)
-class _OpenCall:
+class _OpenToolCall:
     """A tool call that is being streamed: its number among ours, and the id it came with."""
 
     number: int
@@ -493,14 +501,14 @@ class _OpenCall:
 
 
 @dataclass(slots=True)
-class EventReader:
+class OpenAIStreamDecoder:
     """Reads the frames of one stream. `finished` is set by `[DONE]` after a finish reason, and by nothing else.
 
-    Of several `answers` each has to have one. The first is read, and the others are counted.
+    Of `choice_count` answers each has to have one. The first is read, and the others are counted.
     """
 
-    answers: int = 1
-    finished: Finished | None = None
+    choice_count: int = 1
+    finished: AnswerFinished | None = None
     #: Which tier is used: the last one said.
     tier: Tier | None = None
     _started: bool = False
@@ -508,7 +516,7 @@ class EventReader:
     _reasons: dict[int, str] = field(default_factory=dict)
     _usage: _Usage | None = None
     _refused: bool = False
-    _calls: dict[int, _OpenCall] = field(default_factory=dict)
+    _calls: dict[int, _OpenToolCall] = field(default_factory=dict)
     _call_count: int = 0
 
     def read(self, frame: Frame) -> list[StreamEvent]:
@@ -517,7 +525,7 @@ class EventReader:
         if frame.data == b"[DONE]":
             self._end()
             return events
-        chunk: _Body = _decoded(frame.data, _Body)
+        chunk: _Body = _decode(frame.data, _Body)
         if chunk.error is not None:
             raise to_stream_error(chunk.error)
         self._usage = chunk.usage or self._usage
@@ -527,17 +535,17 @@ class EventReader:
             # The first chunk with a choice, not the first chunk: Azure opens with one that has neither id nor model.
             if not self._started:
                 self._started = True
-                events.append(Started(chunk.id or "", chunk.model or ""))
+                events.append(AnswerStarted(chunk.id or "", chunk.model or ""))
             if choice.finish_reason:
                 self._reasons[choice.index] = choice.finish_reason
             if choice.delta is not None:
-                events += self._deltas(choice.delta) if choice.index == 0 else _counted(choice.delta.everything())
+                events += self._deltas(choice.delta) if choice.index == 0 else _opaque_deltas(choice.delta.all_text())
         return events
 
     @property
     def usage(self) -> Usage | None:
         """What the call used, once that is said and the answers are whole."""
-        return to_usage(self._usage) if self._is_whole else None
+        return to_usage(self._usage) if self._is_complete else None
 
     def read_last(self, frame: Frame) -> None:
         """Take a frame that the end of the connection completed. Only an end mark can be trusted to be whole."""
@@ -546,14 +554,14 @@ class EventReader:
 
     def _end(self) -> None:
         # Without a finish reason of each answer it is a cut, whatever the mark says.
-        if self._is_whole:
-            self.finished = Finished(_finish_reason(self._reasons[0]), to_usage(self._usage), self._refused)
+        if self._is_complete:
+            self.finished = AnswerFinished(_finish_reason(self._reasons[0]), to_usage(self._usage), self._refused)
 
     @property
-    def _is_whole(self) -> bool:
-        return all(index in self._reasons for index in range(self.answers))
+    def _is_complete(self) -> bool:
+        return all(index in self._reasons for index in range(self.choice_count))
 
-    def _deltas(self, delta: _Said) -> list[StreamEvent]:
+    def _deltas(self, delta: _MessageOrDelta) -> list[StreamEvent]:
         events: list[StreamEvent] = []
         if reasoning := delta.reasoning_content or delta.reasoning:
             events.append(ReasoningDelta(reasoning))
@@ -563,8 +571,8 @@ class EventReader:
             events.append(TextDelta(text))
         for fragment in delta.tool_calls or ():
             events += self._tool_call(fragment)
-        if (unread := delta.unread()) is not None:
-            events.append(Unread(unread))
+        if (opaque_text := delta.opaque_text()) is not None:
+            events.append(OpaqueDelta(opaque_text))
         return events
 
     def _tool_call(self, fragment: _ToolCall) -> Iterator[StreamEvent]:
@@ -578,7 +586,7 @@ class EventReader:
         if arguments := function.arguments or function.input:
             yield ToolCallDelta(call.number, arguments)
 
-    def _open_call(self, fragment: _ToolCall) -> _OpenCall | None:
+    def _open_call(self, fragment: _ToolCall) -> _OpenToolCall | None:
         """Return the call that a fragment belongs to; None if it begins one.
 
         Some servers give every parallel call the same index, or none: then another id means another call.
@@ -588,8 +596,8 @@ class EventReader:
             return None
         return call
 
-    def _open_new_call(self, fragment: _ToolCall) -> _OpenCall:
-        call = _OpenCall(self._call_count, fragment.id or f"call_{self._call_count}")
+    def _open_new_call(self, fragment: _ToolCall) -> _OpenToolCall:
+        call = _OpenToolCall(self._call_count, fragment.id or f"call_{self._call_count}")
         self._calls[self._index(fragment)] = call
         self._call_count += 1
         return call
@@ -598,5 +606,5 @@ class EventReader:
         return 0 if fragment.index is None else fragment.index
 
 
-def _counted(text: str) -> list[StreamEvent]:
-    return [Unread(text)] if text else []
+def _opaque_deltas(text: str) -> list[StreamEvent]:
+    return [OpaqueDelta(text)] if text else []

@@ -4,25 +4,25 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from msgspec import Meta, Struct
 
-from providers.dialects.validation import StrangerIn
+from providers.dialects.validation import UnknownContentPart
 
-Name: TypeAlias = Annotated[str, Meta(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
+ToolName: TypeAlias = Annotated[str, Meta(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
 ModelName: TypeAlias = Annotated[str, Meta(min_length=1, max_length=256)]
 TokenCount: TypeAlias = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 Penalty: TypeAlias = Annotated[float, Meta(ge=-2, le=2)]
 Int64: TypeAlias = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
-Metadata: TypeAlias = Annotated[
+OpenAIMetadata: TypeAlias = Annotated[
     dict[Annotated[str, Meta(max_length=64)], Annotated[str, Meta(max_length=512)]], Meta(max_length=16)
 ]
 
 # Content parts
 
 
-class TextIn(Struct, tag_field="type", tag="text"):
+class TextContentPart(Struct, tag_field="type", tag="text"):
     text: str
 
 
-class RefusalIn(Struct, tag_field="type", tag="refusal"):
+class RefusalContentPart(Struct, tag_field="type", tag="refusal"):
     refusal: str
 
 
@@ -31,107 +31,124 @@ class ImageURL(Struct):
     detail: Literal["auto", "low", "high"] | None = None
 
 
-class ImageIn(Struct, tag_field="type", tag="image_url"):
+class ImageContentPart(Struct, tag_field="type", tag="image_url"):
     image_url: ImageURL
 
 
-class AudioIn(Struct, tag_field="type", tag="input_audio"):
+class AudioContentPart(Struct, tag_field="type", tag="input_audio"):
     input_audio: Any = None
 
 
-class FileIn(Struct, tag_field="type", tag="file"):
+class FileContentPart(Struct, tag_field="type", tag="file"):
     file: Any = None
 
 
-PartIn: TypeAlias = TextIn | RefusalIn | ImageIn | AudioIn | FileIn | StrangerIn
+OpenAIContentPart: TypeAlias = (
+    TextContentPart | RefusalContentPart | ImageContentPart | AudioContentPart | FileContentPart | UnknownContentPart
+)
 #: The types of parts that have a struct of their own.
 PART_TYPES = frozenset(("text", "refusal", "image_url", "input_audio", "file"))
 
-TextContent: TypeAlias = str | Annotated[list[TextIn | StrangerIn], Meta(min_length=1)]
-UserContent: TypeAlias = str | Annotated[list[TextIn | ImageIn | AudioIn | FileIn | StrangerIn], Meta(min_length=1)]
-AssistantContent: TypeAlias = str | Annotated[list[TextIn | RefusalIn | StrangerIn], Meta(min_length=1)]
+TextContent: TypeAlias = str | Annotated[list[TextContentPart | UnknownContentPart], Meta(min_length=1)]
+UserContent: TypeAlias = (
+    str
+    | Annotated[
+        list[TextContentPart | ImageContentPart | AudioContentPart | FileContentPart | UnknownContentPart],
+        Meta(min_length=1),
+    ]
+)
+AssistantContent: TypeAlias = (
+    str | Annotated[list[TextContentPart | RefusalContentPart | UnknownContentPart], Meta(min_length=1)]
+)
 
 # Messages. Of unknown fields in them only a provider of this dialect learns: SDKs send whole answers back, with all
 # that vendors add to them, and an answer does not depend on that.
 
 
-class FunctionIn(Struct):
-    name: Name
+class CalledFunction(Struct):
+    name: ToolName
     arguments: str
 
 
-class FunctionCallIn(Struct, tag_field="type", tag="function"):
+class FunctionToolCall(Struct, tag_field="type", tag="function"):
     id: str
-    function: FunctionIn
+    function: CalledFunction
 
 
-class CustomCallIn(Struct, tag_field="type", tag="custom"):
+class CustomToolCall(Struct, tag_field="type", tag="custom"):
     id: str
     custom: Any = None
 
 
-class SystemIn(Struct, tag_field="role", tag="system"):
+class OpenAISystemMessage(Struct, tag_field="role", tag="system"):
     content: TextContent
 
 
-class DeveloperIn(Struct, tag_field="role", tag="developer"):
+class OpenAIDeveloperMessage(Struct, tag_field="role", tag="developer"):
     content: TextContent
 
 
-class UserIn(Struct, tag_field="role", tag="user"):
+class OpenAIUserMessage(Struct, tag_field="role", tag="user"):
     content: UserContent
 
 
-class AssistantIn(Struct, tag_field="role", tag="assistant"):
+class OpenAIAssistantMessage(Struct, tag_field="role", tag="assistant"):
     content: AssistantContent | None = None
     refusal: str | None = None
-    tool_calls: list[FunctionCallIn | CustomCallIn] | None = None
+    tool_calls: list[FunctionToolCall | CustomToolCall] | None = None
     audio: Any = None
     function_call: Any = None
 
 
-class ToolIn(Struct, tag_field="role", tag="tool"):
+class OpenAIToolMessage(Struct, tag_field="role", tag="tool"):
     tool_call_id: str
     content: TextContent
 
 
-class FunctionResultIn(Struct, tag_field="role", tag="function"):
+class OpenAIFunctionMessage(Struct, tag_field="role", tag="function"):
     content: Any = None
 
 
-MessageIn: TypeAlias = SystemIn | DeveloperIn | UserIn | AssistantIn | ToolIn | FunctionResultIn
+OpenAIMessage: TypeAlias = (
+    OpenAISystemMessage
+    | OpenAIDeveloperMessage
+    | OpenAIUserMessage
+    | OpenAIAssistantMessage
+    | OpenAIToolMessage
+    | OpenAIFunctionMessage
+)
 
 # Tools and format
 
 
 class FunctionDefinition(Struct):
-    name: Name
+    name: ToolName
     description: str | None = None
     parameters: dict[str, Any] | None = None
     strict: bool | None = None
 
 
-class FunctionToolIn(Struct, tag_field="type", tag="function"):
+class FunctionTool(Struct, tag_field="type", tag="function"):
     function: FunctionDefinition
 
 
-class CustomToolIn(Struct, tag_field="type", tag="custom"):
+class CustomTool(Struct, tag_field="type", tag="custom"):
     custom: Any = None
 
 
-class FunctionName(Struct):
-    name: Name
+class NamedFunction(Struct):
+    name: ToolName
 
 
-class NamedChoice(Struct, tag_field="type", tag="function"):
-    function: FunctionName
+class NamedToolChoice(Struct, tag_field="type", tag="function"):
+    function: NamedFunction
 
 
-class AllowedChoice(Struct, tag_field="type", tag="allowed_tools"):
+class AllowedToolsChoice(Struct, tag_field="type", tag="allowed_tools"):
     allowed_tools: Any = None
 
 
-class CustomChoice(Struct, tag_field="type", tag="custom"):
+class CustomToolChoice(Struct, tag_field="type", tag="custom"):
     custom: Any = None
 
 
@@ -143,15 +160,15 @@ class JSONObjectFormat(Struct, tag_field="type", tag="json_object"):
     pass
 
 
-class SchemaIn(Struct):
-    name: Name
+class JSONSchemaDefinition(Struct):
+    name: ToolName
     description: str | None = None
     schema: dict[str, Any] | None = None
     strict: bool | None = None
 
 
 class JSONSchemaFormat(Struct, tag_field="type", tag="json_schema"):
-    json_schema: SchemaIn
+    json_schema: JSONSchemaDefinition
 
 
 class StreamOptions(Struct):
@@ -163,7 +180,7 @@ class ChatBody(Struct):
     """`POST /v1/chat/completions`. A provider of this dialect gets it as it is, with fields that are not here too."""
 
     model: ModelName
-    messages: Annotated[list[MessageIn], Meta(min_length=1)]
+    messages: Annotated[list[OpenAIMessage], Meta(min_length=1)]
     max_completion_tokens: TokenCount | None = None
     max_tokens: TokenCount | None = None
     temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
@@ -172,8 +189,10 @@ class ChatBody(Struct):
     frequency_penalty: Penalty | None = None
     stop: str | Annotated[list[Annotated[str, Meta(min_length=1)]], Meta(max_length=4)] | None = None
     seed: Int64 | None = None
-    tools: Annotated[list[FunctionToolIn | CustomToolIn], Meta(max_length=128)] | None = None
-    tool_choice: Literal["none", "auto", "required"] | NamedChoice | AllowedChoice | CustomChoice | None = None
+    tools: Annotated[list[FunctionTool | CustomTool], Meta(max_length=128)] | None = None
+    tool_choice: (
+        Literal["none", "auto", "required"] | NamedToolChoice | AllowedToolsChoice | CustomToolChoice | None
+    ) = None
     parallel_tool_calls: bool | None = None
     response_format: TextFormat | JSONObjectFormat | JSONSchemaFormat | None = None
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
@@ -185,7 +204,7 @@ class ChatBody(Struct):
     stream_options: StreamOptions | None = None
     # For a provider of this dialect. Others do without: they change where or how cheaply a vendor works, never what it
     # answers.
-    metadata: Metadata | None = None
+    metadata: OpenAIMetadata | None = None
     store: bool | None = None
     service_tier: str | None = None
     prediction: Any = None
@@ -193,7 +212,7 @@ class ChatBody(Struct):
     prompt_cache_retention: str | None = None
     prompt_cache_options: Any = None
     n: Annotated[int, Meta(ge=1, le=128)] | None = None
-    # Only a provider of this dialect can do what they ask for (`openai._only_here`).
+    # Only a provider of this dialect can do what they ask for (`openai._untranslatable_fields`).
     logit_bias: dict[str, float] | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None

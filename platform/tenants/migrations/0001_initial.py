@@ -55,7 +55,7 @@ class Migration(migrations.Migration):
             fields=[
                 ('id', models.UUIDField(default=core.ids.new_uuid, editable=False, primary_key=True, serialize=False)),
                 ('kind', models.CharField(choices=[('signing_secret', 'Signing secret'), ('api_key', 'API key')], max_length=20)),
-                ('secret', core.fields.SealedField(null=True)),
+                ('secret', core.fields.EncryptedField(null=True)),
                 ('key_prefix', models.CharField(editable=False, max_length=16, null=True, unique=True)),
                 ('key_hash', models.BinaryField(max_length=32, null=True)),
                 ('hint', models.CharField(editable=False, max_length=8)),

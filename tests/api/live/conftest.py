@@ -12,11 +12,11 @@ import pytest
 from django.conf import settings
 from redis import Redis
 
-from jobs.engine import Engine
+from jobs.worker.engine import JobEngine
 from metering import buffer
 from metering.models import UsageEvent
-from tenants.admission import rules
 from tenants.credentials import NewSite, create_site
+from tenants.rate_limiting import rules
 from tests.api.live.sdks import sdk_site as sdk_site
 from tests.api.live.sdks import sdks as sdks
 from tests.api.live.servers import daphne_server, uvicorn_server
@@ -96,7 +96,7 @@ class Live:
 @pytest.fixture(autouse=True)
 def _nothing_is_left() -> Iterator[None]:
     """Limits are read anew, and Redis keeps nothing of a test's site."""
-    rules.forget()
+    rules.clear_cache()
     yield
     with Redis.from_url(settings.REDIS_URL) as server:
         for key in [*server.scan_iter("nd:usage*"), *server.scan_iter("nd:{*")]:
@@ -117,7 +117,7 @@ def live(server_url: str, simulator: SimulatorProcess, transactional_db: None) -
 @pytest.fixture
 def worker(live: Live) -> Iterator[None]:
     """A worker's engine, in a thread of its own. Name it after the fixture that makes its routes."""
-    engine = Engine()
+    engine = JobEngine()
     thread = threading.Thread(target=asyncio.run, args=[engine.run()])
     thread.start()
     yield

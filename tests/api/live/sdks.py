@@ -10,8 +10,8 @@ from anthropic import Anthropic
 from openai import OpenAI
 from pytest_django import DjangoDbBlocker
 
+from devstack.demo_site import ROUTES
 from inference.models import ProviderAccount
-from nightdesk.local.demo_site import ROUTES
 from tenants.credentials import create_site
 from tenants.models import Limit
 from tests.factories import make_route

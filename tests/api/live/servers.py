@@ -9,8 +9,8 @@ import httpx
 import uvicorn
 
 from api.asgi import get_application
-from api.live.asgi import Gate
-from api.live.desk import close_live_desk
+from api.live.asgi import LiveDispatcher
+from api.live.runtime import close_live_runtime
 from tests.polling import wait_for
 from tests.ports import own_port
 
@@ -22,7 +22,7 @@ def uvicorn_server() -> Iterator[str]:
     """Serve as in production, and yield the address."""
     port = own_port()
     config = uvicorn.Config(
-        Gate(get_application()),
+        LiveDispatcher(get_application()),
         host=HOST,
         port=port,
         loop="uvloop",
@@ -44,12 +44,15 @@ def daphne_server() -> Iterator[str]:
 
     port = own_port()
     server = Server(
-        Gate(get_application()), endpoints=[f"tcp:port={port}:interface={HOST}"], signal_handlers=False, verbosity=0
+        LiveDispatcher(get_application()),
+        endpoints=[f"tcp:port={port}:interface={HOST}"],
+        signal_handlers=False,
+        verbosity=0,
     )
     with running(server.run, port) as url:
         yield url
         # It knows no lifespan, so nobody else tells the desk that this is the end.
-        asyncio.run_coroutine_threadsafe(close_live_desk(), reactor._asyncioEventloop).result(20)
+        asyncio.run_coroutine_threadsafe(close_live_runtime(), reactor._asyncioEventloop).result(20)
         reactor.callFromThread(reactor.stop)
 
 

@@ -12,7 +12,7 @@ from pytest_django import Settings
 from redis import Redis
 
 from core.ids import new_uuid, to_public
-from inference.models import ProviderAccount, Route, Target
+from inference.models import ProviderAccount, Route, RouteTarget
 from streams.ids import new_stream_id
 from tests.api.live.conftest import Live
 from tests.factories import make_route
@@ -164,7 +164,7 @@ def test_vectors_of_two_models_are_never_put_into_one_answer(live: Live) -> None
         return [len(row["embedding"]) for row in answer.json()["data"]]
 
     before = lengths("a", "b")
-    Target.objects.filter(route__model="embed").update(upstream_model="text-embedding-3-large")
+    RouteTarget.objects.filter(route__model="embed").update(upstream_model="text-embedding-3-large")
     wait_for(lambda: lengths(f"{time.monotonic()}") == [3072])
 
     assert before == [1536, 1536]
@@ -174,7 +174,7 @@ def test_vectors_of_two_models_are_never_put_into_one_answer(live: Live) -> None
 
 def test_who_insists_on_a_provider_gets_no_other_s_answer_from_the_cache(live: Live) -> None:
     provider = ProviderAccount.objects.get(name="sim-anthropic")
-    Target.objects.create(
+    RouteTarget.objects.create(
         route=Route.objects.get(model="openai-chat"), provider=provider, upstream_model="claude-haiku-4-5", position=2
     )
 
@@ -219,7 +219,7 @@ def test_programs_on_the_same_machine_may_read_the_metrics(live: Live) -> None:
 
     assert told.status_code == 200
     assert 'nightdesk_live_requests_total{route="chat_completions",status="200"}' in told.text
-    assert "nightdesk_accounts_behind " in told.text
+    assert "nightdesk_usage_records_pending " in told.text
     assert httpx.get(f"{live.url}/metrics", headers={"x-forwarded-for": "203.0.113.5"}).status_code == 404
 
 

@@ -12,7 +12,7 @@ import pytest
 from inference.models import ProviderAccount
 from tenants.models import Limit
 from tests.api.live.conftest import Live
-from tests.api.live.test_streams import lines_of
+from tests.api.live.test_stream_endpoints import lines_of
 from tests.asking import token
 from tests.factories import make_provider, make_route
 from tests.platform.providers.vendors import recorded

@@ -13,9 +13,9 @@ from pytest_django import Settings
 from redis import Redis
 
 from core import clock
-from jobs.audience import stream_of
 from jobs.cancel import cancel
 from jobs.models import Job
+from jobs.watchers import attempt_stream_id
 from streams.entries import record_key
 from tenants.credentials import create_site
 from tests.api.live.conftest import ANTHROPIC_MODEL, OPENAI_MODEL, Live
@@ -138,7 +138,7 @@ def test_a_job_that_nobody_looks_at_leaves_nothing_in_redis(paced: Live, worker:
     events = read(paced, job)
 
     with Redis.from_url(desk_settings.REDIS_URL) as server:
-        assert not server.exists(record_key(stream_of(job.id, 1)))
+        assert not server.exists(record_key(attempt_stream_id(job.id, 1)))
     assert [name for _, name, _ in events] == ["answer", "state"]
     job.refresh_from_db()
     assert events[0][2] == json.loads(job.result)

@@ -7,9 +7,9 @@ from typing import Any
 import httpx
 
 from inference.models import ProviderAccount
-from tenants.admission import rules
 from tenants.credentials import create_site
 from tenants.models import Limit
+from tenants.rate_limiting import rules
 from tests.api.live.conftest import Live
 from tests.factories import make_route
 from tests.polling import wait_for
@@ -37,7 +37,7 @@ def test_what_is_left_is_what_the_site_has_not_asked_for(live: Live) -> None:
     other = replace(live, made=create_site("Florist", f"florist-{uuid.uuid4().hex[:8]}"))
     Limit.objects.create(requests_per_minute=5, tokens_per_minute=10_000)
     Limit.objects.create(kind="chat", model="openai-chat", requests_per_hour=3)
-    rules.forget()
+    rules.clear_cache()
 
     assert live.post("/v1/chat/completions", CHAT).status_code == 200
     (event,) = live.usage(1)
@@ -60,7 +60,7 @@ def test_what_is_left_is_what_the_site_has_not_asked_for(live: Live) -> None:
 def test_what_runs_is_counted_until_it_ends(live: Live) -> None:
     make_route("slow-chat", (ProviderAccount.objects.get(name="sim-openai"), SLOW))
     Limit.objects.create(concurrency=2)
-    rules.forget()
+    rules.clear_cache()
 
     started = live.post("/v1/streams", {**CHAT, "model": "slow-chat", "stream": True}).json()
 

@@ -10,7 +10,7 @@ import openai
 import pytest
 from pytest_django import DjangoDbBlocker
 
-from inference.models import ProviderAccount, Route, Target
+from inference.models import ProviderAccount, Route, RouteTarget
 from tenants.credentials import create_site
 from tenants.models import Limit, Site
 from tests.api.live.sdks import SAYS, UPSTREAMS, Sdks, SdkSite, new_provider, on_both_servers
@@ -119,11 +119,11 @@ def faults(sdk_site: SdkSite, simulator_process: SimulatorProcess, django_db_blo
         providers.append(provider)
         routes.append(route)
         upstream_model = f"{UPSTREAMS[case.upstream]}@{control}"
-        targets.append(Target(route=route, provider=provider, upstream_model=upstream_model, position=1))
+        targets.append(RouteTarget(route=route, provider=provider, upstream_model=upstream_model, position=1))
     with django_db_blocker.unblock():
         ProviderAccount.objects.bulk_create(providers)
         Route.objects.bulk_create(routes)
-        Target.objects.bulk_create(targets)
+        RouteTarget.objects.bulk_create(targets)
 
 
 @pytest.mark.usefixtures("faults")

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from devstack.stack import ROOT
 from nightdesk import env
-from nightdesk.local.stack import ROOT
 from tests.api.live.sdks import Sdks
 
 pytestmark = pytest.mark.django_db
@@ -35,7 +35,7 @@ def test_older_majors_work_as_they_are(sdks: Sdks) -> None:
 
     made = subprocess.run(
         [sys.executable, SCRIPT, sdks.url, sdks.key],
-        env=env.merged({"PYTHONPATH": str(FOLDER)}),
+        env=env.child_environment({"PYTHONPATH": str(FOLDER)}),
         capture_output=True,
         text=True,
         timeout=60,

@@ -9,7 +9,7 @@ import pytest
 from openai import AsyncOpenAI, BadRequestError, OpenAI
 from pydantic import BaseModel
 
-from nightdesk.local.stack import ROOT
+from devstack.stack import ROOT
 from tests.api.live.sdks import PNG, SAYS, Sdks, each_dialect, every_upstream, on_both_servers
 
 pytestmark = pytest.mark.django_db

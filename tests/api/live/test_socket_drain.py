@@ -9,8 +9,8 @@ import pytest
 from pytest_django import Settings
 
 from api.asgi import get_application
-from api.live.asgi import Gate
-from api.live.desk import close_live_desk, live_desk
+from api.live.asgi import LiveDispatcher
+from api.live.runtime import close_live_runtime, live_runtime
 from tenants.credentials import create_site
 
 Message = Mapping[str, Any]
@@ -27,7 +27,7 @@ class Connection:
         self.incoming.put_nowait({"type": "websocket.connect"})
 
     def serve(self) -> "asyncio.Task[None]":
-        gate = Gate(get_application())
+        gate = LiveDispatcher(get_application())
         return asyncio.create_task(gate(self.scope, self.incoming.get, self.outgoing.put))
 
     async def closed(self) -> list[Message]:
@@ -45,7 +45,7 @@ def on_a_desk(test: Callable[[], Awaitable[None]]) -> None:
             async with asyncio.timeout(20):
                 await test()
         finally:
-            await close_live_desk()
+            await close_live_runtime()
 
     asyncio.run(with_desk())
 
@@ -63,7 +63,7 @@ def test_an_open_connection_is_closed_as_soon_as_the_drain_begins(headers: Heade
         sent = [await connection.outgoing.get() for _ in range(2)]
         assert [sent[0]["type"], json.loads(sent[1]["text"])["type"]] == ["websocket.accept", "ready"]
 
-        (await live_desk()).draining.set()
+        (await live_runtime()).draining.set()
 
         assert (await connection.closed())[-1]["code"] == 1001
         await serving
@@ -73,7 +73,7 @@ def test_an_open_connection_is_closed_as_soon_as_the_drain_begins(headers: Heade
 
 def test_a_new_connection_is_told_to_try_again(headers: Headers) -> None:
     async def connect_late() -> None:
-        (await live_desk()).draining.set()
+        (await live_runtime()).draining.set()
         connection = Connection(headers)
         serving = connection.serve()
 
@@ -86,7 +86,7 @@ def test_a_new_connection_is_told_to_try_again(headers: Headers) -> None:
 
 
 def test_who_takes_nothing_from_the_server_holds_nothing(headers: Headers, settings: Settings) -> None:
-    settings.STREAM_KEEPALIVE_SECONDS = settings.SOCKET_PONG_SECONDS = settings.SOCKET_PROOF_SECONDS = 0.2
+    settings.STREAM_KEEPALIVE_SECONDS = settings.WEBSOCKET_PONG_SECONDS = settings.WEBSOCKET_AUTH_SECONDS = 0.2
 
     async def stall() -> None:
         connection = Connection(headers)

@@ -14,7 +14,7 @@ from core import signing
 from tenants.credentials import create_site
 from tests.api.live.conftest import Live
 from tests.api.live.sockets import Socket, socket
-from tests.api.live.test_streams import CHAT
+from tests.api.live.test_stream_endpoints import CHAT
 from tests.polling import wait_for
 
 ORIGIN, ELSEWHERE = "https://bakery.example", "https://thief.example"
@@ -95,7 +95,7 @@ def test_a_wrong_or_doubled_proof_in_the_handshake_is_told(live: Live) -> None:
 
 
 def test_who_says_nothing_is_sent_away_in_time(live: Live, settings: Settings) -> None:
-    settings.SOCKET_PROOF_SECONDS = 0.2
+    settings.WEBSOCKET_AUTH_SECONDS = 0.2
 
     with socket(live, headers=NO_PROOF) as client:
         assert client.closed_with() == 4401
@@ -140,7 +140,7 @@ def test_a_ticket_reads_its_stream_alone(page: Live) -> None:
         canceling = client.hear_until("error")[-1]
 
     codes = {word["ref"]: word["error"]["code"] for word in refused}
-    assert codes == {"b": "unfit_credentials", "c": "scope_missing"}
+    assert codes == {"b": "malformed_credentials", "c": "scope_missing"}
     assert canceling["error"]["code"] == "scope_missing"
 
 
@@ -192,14 +192,14 @@ def test_a_revoked_key_starts_nothing_more(live: Live) -> None:
 
 
 def test_who_wants_nothing_is_sent_away(live: Live, settings: Settings) -> None:
-    settings.SOCKET_IDLE_SECONDS = settings.SOCKET_PROOF_SECONDS = 0.3
+    settings.WEBSOCKET_IDLE_SECONDS = settings.WEBSOCKET_AUTH_SECONDS = 0.3
 
     with socket(live) as client:
         assert client.closed_with() == 4408
 
 
 def test_silence_is_asked_about_and_the_answer_waited_for(live: Live, settings: Settings) -> None:
-    settings.STREAM_KEEPALIVE_SECONDS, settings.SOCKET_PONG_SECONDS = 0.1, 0.5
+    settings.STREAM_KEEPALIVE_SECONDS, settings.WEBSOCKET_PONG_SECONDS = 0.1, 0.5
 
     with socket(live) as client:
         client.answers_pings = False

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import msgspec
 
-from nightdesk.local.stack import ROOT
+from devstack.stack import ROOT
 from tests.bench.figures import percentile
 from tests.bench.gateways.cores import Cores, Ticks, busy_share, ticks_of
 from tests.bench.gateways.systems import PLAIN, System

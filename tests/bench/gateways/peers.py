@@ -11,8 +11,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from devstack.stack import ROOT
 from nightdesk import env
-from nightdesk.local.stack import ROOT
 from tests.bench.progress import tell
 
 FOLDER = ROOT / ".nightdesk" / "peers"
@@ -111,6 +111,6 @@ def _said(*command: str) -> str:
 
 
 def _run(*command: str) -> None:
-    made = subprocess.run(command, env=env.merged({}), capture_output=True, text=True, check=False)
+    made = subprocess.run(command, env=env.child_environment({}), capture_output=True, text=True, check=False)
     if made.returncode != 0:
         raise NotInstalled(f"{command[0]} failed: {(made.stderr or made.stdout).strip()[-500:]}")

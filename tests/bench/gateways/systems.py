@@ -11,11 +11,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from devstack.options import system_variables
+from devstack.ports import HOST, free_port
+from devstack.program import Program, launch, stop
+from devstack.stack import ROOT
 from nightdesk import env
-from nightdesk.local.ports import HOST, free_port
-from nightdesk.local.program import Program, launch, stop
-from nightdesk.local.stack import ROOT
-from nightdesk.local.wishes import only_the_systems
 from tests.bench.books import Books
 from tests.bench.desk import Desk
 from tests.bench.gateways import cores, peers
@@ -157,7 +157,7 @@ def _running(
     system: System, command: tuple[str, ...], variables: Mapping[str, str], folder: Path, core: int
 ) -> Iterator[System]:
     """Run a gateway on the core until the block ends; it has answered by then."""
-    environment = {**only_the_systems(env.merged({})), "HOME": str(folder), **variables}
+    environment = {**system_variables(env.child_environment({})), "HOME": str(folder), **variables}
     program = Program(system.name, command, environment, ROOT)
     path = folder / f"{system.name}.log"
     with path.open("wb") as log, cores.on(core):

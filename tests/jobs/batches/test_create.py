@@ -11,8 +11,8 @@ from django.utils import timezone
 from inference import routing
 from inference.models import Route
 from jobs.batches import insert
-from jobs.batches.create import Created, create, window_of
-from jobs.batches.requests import MOST_MEMBERS
+from jobs.batches.create import CreatedBatch, create, parse_window
+from jobs.batches.requests import MAX_MEMBERS
 from jobs.errors import IdempotencyConflict, InvalidBatch
 from jobs.models import BATCH_QUEUE, Batch, BatchState, Job, JobKind, JobState
 from tenants.grant import Grant
@@ -28,7 +28,7 @@ def test_the_members_are_jobs_in_the_order_of_the_requests(site: Site, desk_rout
     )
 
     batch = Batch.objects.get()
-    assert created == Created(batch, created=True)
+    assert created == CreatedBatch(batch, created=True)
     assert (batch.state, batch.total, batch.model, batch.input_file) == (BatchState.IN_PROGRESS, 3, "desk", None)
     assert batch.in_progress_at is not None
     members = list(Job.objects.filter(batch=batch).order_by("id"))
@@ -101,7 +101,7 @@ def test_a_request_that_cannot_be_done_is_named_and_nothing_is_stored(
     with pytest.raises(InvalidBatch) as refused:
         create(site, wanted([item("r1"), second]))
 
-    (mistake,) = refused.value.mistakes
+    (mistake,) = refused.value.issues
     assert (mistake.code, mistake.param, mistake.line) == (code, param, None)
     assert not Batch.objects.exists()
     assert not Job.objects.exists()
@@ -113,21 +113,21 @@ def test_a_batch_without_requests_is_refused(site: Site, desk_route: None) -> No
 
 
 def test_a_batch_of_too_many_requests_is_refused(site: Site, desk_route: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jobs.batches.requests.MOST_MEMBERS", 2)
-    assert MOST_MEMBERS == 50_000
+    monkeypatch.setattr("jobs.batches.requests.MAX_MEMBERS", 2)
+    assert MAX_MEMBERS == 50_000
 
     with pytest.raises(InvalidBatch) as refused:
         create(site, wanted([item(f"r{n}") for n in range(4)]))
 
-    assert [mistake.code for mistake in refused.value.mistakes] == ["too_many_requests"]
+    assert [mistake.code for mistake in refused.value.issues] == ["too_many_requests"]
 
 
 def test_all_mistakes_are_told_up_to_a_hundred(site: Site, desk_route: None) -> None:
     with pytest.raises(InvalidBatch) as refused:
         create(site, wanted([item("r1"), item("r1"), item("r2"), *[b"{"] * 150]))
 
-    assert len(refused.value.mistakes) == 100
-    assert [mistake.param for mistake in refused.value.mistakes[:2]] == ["requests.1.custom_id", "requests.3"]
+    assert len(refused.value.issues) == 100
+    assert [mistake.param for mistake in refused.value.issues[:2]] == ["requests.1.custom_id", "requests.3"]
 
 
 def test_the_site_s_and_the_token_s_limits_hold(site: Site, desk_route: None) -> None:
@@ -137,18 +137,18 @@ def test_the_site_s_and_the_token_s_limits_hold(site: Site, desk_route: None) ->
     ):
         with pytest.raises(InvalidBatch) as refused:
             create(site, wanted([item("r1", body={**BODY, "max_tokens": 11})], grant=grant))
-        assert (refused.value.mistakes[0].code, refused.value.mistakes[0].param) == (code, param)
+        assert (refused.value.issues[0].code, refused.value.issues[0].param) == (code, param)
 
 
 def test_the_same_key_and_requests_are_the_same_batch(site: Site, desk_route: None) -> None:
     first = create(site, wanted([item("r1")], idempotency_key="night-1"))
     reordered = {"body": {"messages": BODY["messages"], "model": "desk"}, "custom_id": "r1"}
     Route.objects.all().delete()
-    routing.forget()
+    routing.invalidate_cache()
 
     again = create(site, wanted([reordered], idempotency_key="night-1", request_id="another"))
 
-    assert again == Created(first.batch, created=False)
+    assert again == CreatedBatch(first.batch, created=False)
     assert Job.objects.count() == 1
 
 
@@ -162,7 +162,7 @@ def test_the_same_key_for_another_batch_is_refused(site: Site, desk_route: None,
 
 @pytest.mark.django_db(transaction=True)
 def test_many_calls_at_once_under_one_key_make_one_batch(site: Site, desk_route: None, rung: list[int]) -> None:
-    found: list[Created] = []
+    found: list[CreatedBatch] = []
     start = threading.Barrier(4)
 
     def go() -> None:
@@ -219,7 +219,7 @@ def test_nothing_stays_of_a_batch_whose_connection_broke(
     ],
 )
 def test_windows_are_between_an_hour_and_a_week(text: str, window: timedelta | None) -> None:
-    assert window_of(text) == window
+    assert parse_window(text) == window
 
 
 def test_a_batch_expires_at_the_end_of_its_window(site: Site, desk_route: None) -> None:

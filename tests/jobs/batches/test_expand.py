@@ -9,11 +9,11 @@ from pytest_django import Settings
 
 from core.crypto import new_key
 from jobs.batches import insert, requests
+from jobs.batches.cancel import cancel
 from jobs.batches.create import create
 from jobs.batches.expand import expand_one
-from jobs.batches.locks import held
-from jobs.batches.stop import cancel
-from jobs.errors import FileMissing, UnfitFile
+from jobs.batches.locks import try_batch_lock
+from jobs.errors import FileNotFound, InvalidFile
 from jobs.models import Batch, BatchState, File, FileChunk, Job
 from tenants.grant import Grant
 from tenants.models import Site
@@ -91,7 +91,7 @@ def test_an_empty_file_fails_the_batch(site: Site, desk_route: None) -> None:
 def test_a_file_of_blank_lines_is_not_read_to_its_end(
     site: Site, desk_route: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(requests, "MOST_LINES", 3)
+    monkeypatch.setattr(requests, "MAX_LINES", 3)
 
     batch = read(make_waiting(site, [line("r1"), *[b""] * 3, b"not JSON"]))
 
@@ -118,7 +118,7 @@ def test_only_the_site_s_own_files_for_batches_will_do(site: Site) -> None:
     other = make_file(make_site("florist"), b"{}\n")
     output = File.objects.create(site=site, purpose="batch_output", filename="o", bytes=0)
 
-    for file, refusal in ((other, FileMissing), (output, UnfitFile)):
+    for file, refusal in ((other, FileNotFound), (output, InvalidFile)):
         with pytest.raises(refusal):
             create(site, wanted([], input_file_id=file.public_id))
     assert not Batch.objects.exists()
@@ -228,7 +228,7 @@ def test_a_batch_that_somebody_reads_is_passed_over(site: Site, desk_route: None
     reading, done = threading.Event(), threading.Event()
 
     def hold() -> None:
-        with held(first.id) as is_mine:
+        with try_batch_lock(first.id) as is_mine:
             assert is_mine
             reading.set()
             done.wait(20)

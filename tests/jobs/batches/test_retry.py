@@ -7,14 +7,14 @@ from django.db import connection
 
 from inference import routing
 from inference.models import Route
-from jobs.batches.conclude import conclude_ended
+from jobs.batches.cancel import cancel
+from jobs.batches.finalize import finalize_ended
 from jobs.batches.pause import pause, resume
 from jobs.batches.retry import retry_failed
-from jobs.batches.stop import cancel
-from jobs.claim import claim
 from jobs.errors import BatchEnded, BatchNotRetryable
-from jobs.leases import take_lease
 from jobs.models import BATCH_QUEUE, Batch, BatchState, Job, JobState, Pause
+from jobs.worker.claim import claim
+from jobs.worker.leases import acquire_lease
 from tenants.errors import ModelNotAllowed
 from tenants.grant import Grant
 from tenants.models import Site
@@ -29,19 +29,19 @@ def ended(site: Site, desk_route: None) -> Batch:
     end(batch, "r2", JobState.FAILED)
     end(batch, "r3", JobState.EXPIRED)
     end(batch, "r4", JobState.CANCELED)
-    conclude_ended()
+    finalize_ended()
     return Batch.objects.get(id=batch.id)
 
 
 def test_what_did_not_succeed_is_a_new_batch(site: Site, ended: Batch) -> None:
     again = retry_failed(site, ended.public_id, request_id="req_2")
 
-    assert (again.state, again.total, again.replay_of, again.model) == (BatchState.IN_PROGRESS, 3, ended, "desk")
+    assert (again.state, again.total, again.retry_of, again.model) == (BatchState.IN_PROGRESS, 3, ended, "desk")
     assert (again.priority, again.max_attempts, again.metadata) == (50, 2, {"night": "1"})
     assert states_of(again) == {"r2": "queued", "r3": "queued", "r4": "queued"}
     for job in Job.objects.filter(batch=again):
         old = Job.objects.get(batch=ended, custom_id=job.custom_id)
-        assert (job.replay_of, job.payload, job.request_hash) == (old, old.payload, old.request_hash)
+        assert (job.retry_of, job.payload, job.request_hash) == (old, old.payload, old.request_hash)
         assert (job.queue, job.provider, job.expires_at) == (BATCH_QUEUE, "sim-openai", again.expires_at)
         assert (job.request_id, job.max_attempts, job.attempt, job.error_code) == ("req_2", 2, 0, "")
     ended.refresh_from_db()
@@ -51,7 +51,7 @@ def test_what_did_not_succeed_is_a_new_batch(site: Site, ended: Batch) -> None:
 def test_the_new_one_is_claimed_and_its_prompts_can_be_read(site: Site, ended: Batch) -> None:
     retry_failed(site, ended.public_id)
 
-    claimed = claim(take_lease(), 10)
+    claimed = claim(acquire_lease(), 10)
 
     assert len(claimed) == 3
     assert all(b"rosebud" in (Job.objects.get(id=each.job_id).payload or b"") for each in claimed)
@@ -63,7 +63,7 @@ def test_a_batch_under_way_or_without_failures_cannot_be_tried_again(site: Site,
         retry_failed(site, batch.public_id)
 
     end(batch, "r1")
-    conclude_ended()
+    finalize_ended()
     with pytest.raises(BatchNotRetryable, match="succeeded"):
         retry_failed(site, batch.public_id)
 
@@ -74,7 +74,7 @@ def test_what_is_being_tried_again_is_not_tried_twice(site: Site, ended: Batch) 
     with pytest.raises(BatchNotRetryable, match=again.public_id):
         retry_failed(site, ended.public_id)
     cancel(site, again.public_id)
-    conclude_ended()
+    finalize_ended()
 
     assert retry_failed(site, ended.public_id).total == 3
 
@@ -83,7 +83,7 @@ def test_what_is_being_tried_again_is_not_tried_twice(site: Site, ended: Batch) 
 def test_of_many_who_try_it_again_at_once_one_does(site: Site, desk_route: None) -> None:
     batch = make_batch(site, 1)
     end(batch, "r1", JobState.FAILED)
-    conclude_ended()
+    finalize_ended()
     start, refused = threading.Barrier(4), list[str]()
 
     def go() -> None:
@@ -100,7 +100,7 @@ def test_of_many_who_try_it_again_at_once_one_does(site: Site, desk_route: None)
     for thread in threads:
         thread.join()
 
-    (again,) = Batch.objects.filter(replay_of=batch)
+    (again,) = Batch.objects.filter(retry_of=batch)
     assert len(refused) == 3
     assert all(again.public_id in words for words in refused)
 
@@ -113,7 +113,7 @@ def test_what_is_not_possible_any_more_is_not_tried_again(site: Site, ended: Bat
         retry_failed(site, ended.public_id)
     Job.objects.filter(custom_id="r3").delete()
     Route.objects.all().delete()
-    routing.forget()
+    routing.invalidate_cache()
     with pytest.raises(BatchNotRetryable, match="does not exist"):
         retry_failed(site, ended.public_id)
     assert Batch.objects.count() == 1
@@ -124,7 +124,7 @@ def test_what_is_not_possible_any_more_is_not_tried_again(site: Site, ended: Bat
 
 def test_nothing_is_claimed_of_a_paused_batch_until_it_is_resumed(site: Site, desk_route: None) -> None:
     batch = make_batch(site, 1)
-    worker_id = take_lease()
+    worker_id = acquire_lease()
 
     pause(site, batch.public_id)
     pause(site, batch.public_id)

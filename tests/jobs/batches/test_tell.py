@@ -8,7 +8,7 @@ import pytest
 from django.db import connection
 from django.db.models.functions import Now
 
-from jobs.batches.tell import tell_progress
+from jobs.batches.tell import record_due_progress
 from jobs.models import Batch
 from tenants.models import Site
 from tests.jobs.batches.making import end, make_batch
@@ -19,21 +19,21 @@ def later(batch: Batch, seconds: int) -> None:
     """Let some seconds have passed since it began, or since it was last told of."""
     earlier = Now() - timedelta(seconds=seconds)
     Batch.objects.filter(id=batch.id).update(in_progress_at=earlier)
-    Batch.objects.filter(id=batch.id, progress_told_at__isnull=False).update(progress_told_at=earlier)
+    Batch.objects.filter(id=batch.id, progress_sent_at__isnull=False).update(progress_sent_at=earlier)
 
 
 def test_progress_is_told_when_it_is_due_and_new(site: Site, desk_route: None) -> None:
     batch = make_batch(site, 3, progress_seconds=10)
     end(batch, "r1")
-    assert tell_progress() == 0
+    assert record_due_progress() == 0
 
     later(batch, 11)
-    assert tell_progress() == 1
-    assert tell_progress() == 0
+    assert record_due_progress() == 1
+    assert record_due_progress() == 0
     later(batch, 11)
-    assert tell_progress() == 0
+    assert record_due_progress() == 0
     end(batch, "r2")
-    assert tell_progress() == 1
+    assert record_due_progress() == 1
 
     first, second = Event.objects.order_by("id")
     assert (first.type, first.subject_id, first.is_terminal) == ("batch.progress", batch.id, False)
@@ -46,7 +46,7 @@ def test_a_batch_that_did_not_ask_for_it_is_not_told_of(site: Site, desk_route: 
     end(batch, "r1")
     later(batch, 1000)
 
-    assert tell_progress() == 0
+    assert record_due_progress() == 0
 
 
 @pytest.mark.django_db(transaction=True)
@@ -58,7 +58,7 @@ def test_many_workers_at_once_tell_it_once(site: Site, desk_route: None) -> None
 
     def go() -> None:
         start.wait()
-        tell_progress()
+        record_due_progress()
         connection.close()
 
     threads = [threading.Thread(target=go) for _ in range(4)]

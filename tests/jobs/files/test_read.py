@@ -7,15 +7,15 @@ from django.db import connection
 from pytest_django import Settings
 
 from core import clock
-from jobs.errors import FileMissing, LineTooLong, UnreadableFile
-from jobs.files.read import AROUND_A_BODY, find_file, lines, pieces
+from jobs.errors import FileNotFound, LineTooLong, UnreadableFile
+from jobs.files.read import LINE_OVERHEAD_BYTES, find_file, iter_chunks, iter_lines
 from jobs.models import FileChunk
 from tenants.models import Site
 from tests.factories import make_file, make_site
 
 
 def read_lines(site: Site, *parts: bytes) -> list[bytes]:
-    return list(lines(make_file(site, *parts)))
+    return list(iter_lines(make_file(site, *parts)))
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def test_lines_are_whole_wherever_the_pieces_end(site: Site, parts: tuple[bytes,
 @pytest.mark.parametrize("end", [b"", b"\n", b"\r\n"])
 def test_a_line_may_be_as_long_as_a_jobs_body_and_what_is_around_it(site: Site, settings: Settings, end: bytes) -> None:
     settings.MAX_BODY_BYTES = 1024
-    longest = b"x" * (1024 + AROUND_A_BODY)
+    longest = b"x" * (1024 + LINE_OVERHEAD_BYTES)
 
     assert read_lines(site, longest[:1000], longest[1000:] + end) == [longest]
     with pytest.raises(LineTooLong, match=r"Line 2 is longer than 3,072 bytes\."):
@@ -56,7 +56,7 @@ def test_of_a_line_without_end_no_more_is_read_than_tells_so(site: Site, setting
     FileChunk.objects.filter(file=file, number=10).delete()
 
     with pytest.raises(LineTooLong):
-        list(lines(file))
+        list(iter_lines(file))
 
 
 def test_a_file_of_another_site_is_missing_and_so_is_an_expired_one(site: Site) -> None:
@@ -68,7 +68,7 @@ def test_a_file_of_another_site_is_missing_and_so_is_an_expired_one(site: Site) 
     assert find_file(site, own.public_id) == own
     assert find_file(site, kept.public_id) == kept
     for missing in (theirs.public_id, expired.public_id, own.public_id[:-1], "file-abc", ""):
-        with pytest.raises(FileMissing):
+        with pytest.raises(FileNotFound):
             find_file(site, missing)
 
 
@@ -76,7 +76,7 @@ def test_a_file_whose_piece_is_gone_does_not_end_as_if_it_were_whole(site: Site)
     file = make_file(site, b"one\n", b"two\n", b"three\n")
     FileChunk.objects.filter(file=file, number=2).delete()
 
-    found = pieces(file)
+    found = iter_chunks(file)
     assert (next(found), next(found)) == (b"one\n", b"two\n")
     with pytest.raises(UnreadableFile):
         next(found)
@@ -88,7 +88,7 @@ def test_a_piece_that_does_not_open_is_said_to_be_unreadable(site: Site) -> None
         cursor.execute("UPDATE jobs_filechunk SET content = %s", [b"not sealed"])
 
     with pytest.raises(UnreadableFile):
-        list(lines(file))
+        list(iter_lines(file))
 
 
 def test_content_is_sealed_in_the_database(site: Site) -> None:

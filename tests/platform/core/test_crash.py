@@ -51,7 +51,7 @@ def test_passings_are_counted(passings: int, end: int) -> None:
 
 
 def test_nothing_is_armed_by_itself() -> None:
-    assert crash._charge is None
+    assert crash._armed is None
     assert end_of(None, *CrashPoint) == 0
 
 

@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.crypto import InvalidKeyring, Keyring, Tampered, UnknownKey, key_id_of, new_key, parse_keyring
+from core.crypto import (
+    InvalidKeyring,
+    Keyring,
+    TamperedCiphertext,
+    UnknownEncryptionKey,
+    key_id_of,
+    new_key,
+    parse_keyring,
+)
 
 OLD, NEW = new_key(), new_key()
 OLD_RING = parse_keyring(f"k1:{OLD}")
@@ -14,49 +22,49 @@ BOTH = parse_keyring(f"k2:{NEW},k1:{OLD}")
 
 
 @given(st.binary())
-def test_what_is_sealed_opens(clear: bytes) -> None:
-    assert BOTH.open(BOTH.seal(clear, purpose="jobs.payload"), purpose="jobs.payload") == clear
+def test_what_is_sealed_opens(plaintext: bytes) -> None:
+    assert BOTH.decrypt(BOTH.encrypt(plaintext, purpose="jobs.payload"), purpose="jobs.payload") == plaintext
 
 
 def test_the_first_key_seals_and_older_ones_still_open() -> None:
-    old = OLD_RING.seal(b"secret", purpose="p")
+    old = OLD_RING.encrypt(b"secret", purpose="p")
 
-    assert BOTH.open(old, purpose="p") == b"secret"
-    assert key_id_of(BOTH.seal(b"secret", purpose="p")) == "k2"
+    assert BOTH.decrypt(old, purpose="p") == b"secret"
+    assert key_id_of(BOTH.encrypt(b"secret", purpose="p")) == "k2"
 
 
 def test_a_key_that_was_taken_out_is_named() -> None:
-    sealed = OLD_RING.seal(b"secret", purpose="p")
+    sealed = OLD_RING.encrypt(b"secret", purpose="p")
 
-    with pytest.raises(UnknownKey, match="'k1'"):
-        parse_keyring(f"k2:{NEW}").open(sealed, purpose="p")
+    with pytest.raises(UnknownEncryptionKey, match="'k1'"):
+        parse_keyring(f"k2:{NEW}").decrypt(sealed, purpose="p")
 
 
 def test_the_same_text_is_never_sealed_the_same_way_twice() -> None:
-    assert BOTH.seal(b"secret", purpose="p") != BOTH.seal(b"secret", purpose="p")
+    assert BOTH.encrypt(b"secret", purpose="p") != BOTH.encrypt(b"secret", purpose="p")
 
 
 def test_a_text_does_not_open_for_another_purpose() -> None:
-    with pytest.raises(Tampered):
-        BOTH.open(BOTH.seal(b"secret", purpose="endpoint.secret"), purpose="job.result")
+    with pytest.raises(TamperedCiphertext):
+        BOTH.decrypt(BOTH.encrypt(b"secret", purpose="endpoint.secret"), purpose="job.result")
 
 
 def test_no_byte_can_be_changed() -> None:
-    sealed = BOTH.seal(b"secret", purpose="p")
+    sealed = BOTH.encrypt(b"secret", purpose="p")
 
     for position in range(len(sealed)):
         changed = bytearray(sealed)
         changed[position] ^= 1
-        with pytest.raises((Tampered, UnknownKey)):
-            BOTH.open(bytes(changed), purpose="p")
+        with pytest.raises((TamperedCiphertext, UnknownEncryptionKey)):
+            BOTH.decrypt(bytes(changed), purpose="p")
 
 
 @pytest.mark.parametrize(
     "sealed", [b"", b"\x01", b"\x01\x02k1", b"\x02\x02k1" + b"x" * 40, b"\x01\x01\xff" + b"x" * 40]
 )
 def test_what_is_not_sealed_is_refused(sealed: bytes) -> None:
-    with pytest.raises(Tampered):
-        BOTH.open(sealed, purpose="p")
+    with pytest.raises(TamperedCiphertext):
+        BOTH.decrypt(sealed, purpose="p")
 
 
 @pytest.mark.parametrize(

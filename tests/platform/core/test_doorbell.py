@@ -11,7 +11,7 @@ from tests.polling import wait_for
 def test_a_listener_in_this_process_is_woken_and_nothing_is_published() -> None:
     woken, published = threading.Event(), threading.Event()
     bell = Doorbell("jobs", publish=published.set)
-    bell.listen(woken.set)
+    bell.set_listener(woken.set)
 
     bell.ring()
 
@@ -56,7 +56,7 @@ def test_after_a_ring_the_bell_rests_and_then_tells_of_all_that_came_meanwhile()
         bell.ring()
     wait_for(lambda: len(published) == 2)
 
-    assert published[1] - published[0] >= doorbell.REST_SECONDS
+    assert published[1] - published[0] >= doorbell.COALESCE_SECONDS
 
 
 def test_a_ring_that_cannot_be_published_is_no_error_and_the_next_one_is() -> None:
@@ -74,14 +74,14 @@ def test_a_ring_that_cannot_be_published_is_no_error_and_the_next_one_is() -> No
     wait_for(lambda: failed)
     bell.ring()
 
-    assert published.wait(doorbell.PAUSE_SECONDS + 5)
+    assert published.wait(doorbell.BACKOFF_SECONDS + 5)
 
 
 def test_a_listener_that_was_taken_down_is_not_woken() -> None:
     woken, published = threading.Event(), threading.Event()
     bell = Doorbell("jobs", publish=published.set)
-    bell.listen(woken.set)
-    bell.listen(None)
+    bell.set_listener(woken.set)
+    bell.set_listener(None)
 
     bell.ring()
 

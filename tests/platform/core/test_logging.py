@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import structlog
 
-from core.logging import REMOVED, configure, remove_secrets
+from core.logging import REDACTED, configure, redact_secrets
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def test_the_standard_library_s_logs_are_cleaned_too(lines: io.StringIO) -> None
     logging.getLogger("some.library").warning("calling with %s", "Bearer abc.def")
 
     assert "abc.def" not in lines.getvalue()
-    assert json.loads(lines.getvalue())["event"] == f"calling with {REMOVED}"
+    assert json.loads(lines.getvalue())["event"] == f"calling with {REDACTED}"
 
 
 @pytest.mark.parametrize(
@@ -59,8 +59,8 @@ def test_the_standard_library_s_logs_are_cleaned_too(lines: io.StringIO) -> None
      "access_token", "Payload", "result", "cookie", "X-Signature"],
 )  # fmt: skip
 def test_fields_that_hold_secrets_or_words_are_blanked(field: str) -> None:
-    assert remove_secrets(None, "", {field: "rosebud"})[field] == REMOVED
-    assert remove_secrets(None, "", {"request": {field: "rosebud"}}) == {"request": {field: REMOVED}}
+    assert redact_secrets(None, "", {field: "rosebud"})[field] == REDACTED
+    assert redact_secrets(None, "", {"request": {field: "rosebud"}}) == {"request": {field: REDACTED}}
 
 
 @pytest.mark.parametrize(
@@ -76,22 +76,22 @@ def test_fields_that_hold_secrets_or_words_are_blanked(field: str) -> None:
     ],
 )
 def test_secrets_are_known_by_their_shape(text: str) -> None:
-    cleaned = remove_secrets(None, "", {"error": text, "list": [text], "nested": {"a": text}})
+    cleaned = redact_secrets(None, "", {"error": text, "list": [text], "nested": {"a": text}})
 
-    assert REMOVED in cleaned["error"]
+    assert REDACTED in cleaned["error"]
     for secret in ("Ab12Cd34Ef", "AAECAwQ", "api03", "abcdef", "rosebud", "eyJ"):
         assert secret not in str(cleaned)
 
 
 def test_counts_of_tokens_are_no_secret() -> None:
-    assert remove_secrets(None, "", {"input_tokens": 12, "model": "gpt-4o"}) == {"input_tokens": 12, "model": "gpt-4o"}
+    assert redact_secrets(None, "", {"input_tokens": 12, "model": "gpt-4o"}) == {"input_tokens": 12, "model": "gpt-4o"}
 
 
 def test_an_exception_is_logged_with_its_trace_and_without_secrets(lines: io.StringIO) -> None:
     try:
         raise ValueError("sk-live-0123456789")
     except ValueError:
-        structlog.get_logger("jobs").exception("job_broke")
+        structlog.get_logger("jobs").exception("job_crashed")
 
     line = json.loads(lines.getvalue())
     assert "ValueError" in line["exception"]

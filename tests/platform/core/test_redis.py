@@ -6,8 +6,8 @@ from django.conf import settings
 from redis.asyncio import Redis
 
 from core import redis
-from core.redis import RedisAway, Script
-from nightdesk.local.valkey import valkey_server
+from core.redis import LuaScript, RedisUnavailable
+from devstack.valkey import valkey_server
 from tests.ports import own_port
 
 
@@ -22,7 +22,7 @@ async def test_a_script_runs_whether_the_server_knows_it_or_not() -> None:
     server = redis.client(settings.REDIS_URL)
     try:
         await server.script_flush()
-        script = Script("return {KEYS[1], ARGV[1]}")
+        script = LuaScript("return {KEYS[1], ARGV[1]}")
 
         answers = [await script.run(server, ["a"], [1]), await script.run(server, ["a"], [1])]
     finally:
@@ -33,8 +33,8 @@ async def test_a_script_runs_whether_the_server_knows_it_or_not() -> None:
 
 async def test_a_server_that_is_away_is_one_error() -> None:
     try:
-        with pytest.raises(RedisAway):
-            await Script("return 1").run(redis.client("redis://127.0.0.1:1/0"), [], [])
+        with pytest.raises(RedisUnavailable):
+            await LuaScript("return 1").run(redis.client("redis://127.0.0.1:1/0"), [], [])
     finally:
         await redis.close_clients()
 
@@ -48,8 +48,8 @@ async def test_a_server_that_never_answers_is_given_up() -> None:
     async with await asyncio.start_server(silent, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
         try:
-            with pytest.raises(RedisAway):
-                await Script("return 1").run(redis.client(f"redis://127.0.0.1:{port}/0"), [], [])
+            with pytest.raises(RedisUnavailable):
+                await LuaScript("return 1").run(redis.client(f"redis://127.0.0.1:{port}/0"), [], [])
         finally:
             await redis.close_clients()
             for caller in callers:
@@ -78,7 +78,7 @@ async def _ask_twice(server: Redis) -> None:
 
 
 async def test_many_ask_at_once_and_each_gets_its_own_answer() -> None:
-    script = Script("return ARGV[1]")
+    script = LuaScript("return ARGV[1]")
     server = redis.client(settings.REDIS_URL)
     try:
         answers = await asyncio.gather(*(script.run(server, [], [number]) for number in range(200)))
@@ -89,7 +89,7 @@ async def test_many_ask_at_once_and_each_gets_its_own_answer() -> None:
 
 
 async def test_a_mistake_in_one_command_is_not_the_others() -> None:
-    good, bad = Script("return ARGV[1]"), Script("return redis.call('no-such-command')")
+    good, bad = LuaScript("return ARGV[1]"), LuaScript("return redis.call('no-such-command')")
     server = redis.client(settings.REDIS_URL)
     try:
         answers = await asyncio.gather(
@@ -98,11 +98,11 @@ async def test_a_mistake_in_one_command_is_not_the_others() -> None:
     finally:
         await redis.close_clients()
 
-    assert (answers[0], type(answers[1]), answers[2]) == (b"a", RedisAway, b"b")
+    assert (answers[0], type(answers[1]), answers[2]) == (b"a", RedisUnavailable, b"b")
 
 
 async def test_who_goes_away_does_not_mix_up_the_answers() -> None:
-    script = Script("return ARGV[1]")
+    script = LuaScript("return ARGV[1]")
     server = redis.client(settings.REDIS_URL)
     try:
         gone = asyncio.create_task(script.run(server, [], ["gone"]))
@@ -118,7 +118,7 @@ async def test_who_goes_away_does_not_mix_up_the_answers() -> None:
 
 async def test_after_a_restart_of_the_server_nobody_notices(tmp_path: Path) -> None:
     port = own_port()
-    script = Script("return ARGV[1]")
+    script = LuaScript("return ARGV[1]")
     try:
         with valkey_server(tmp_path / "valkey", port) as valkey:
             assert await script.run(redis.client(valkey.url), [], ["before"]) == b"before"

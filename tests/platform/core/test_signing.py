@@ -44,7 +44,7 @@ def test_request_signatures_are_the_contract_s(vector: dict[str, Any]) -> None:
 def test_the_older_request_form_is_the_contract_s() -> None:
     vector = VECTORS["requests_older"][0]
 
-    signed = signing.sign_request_older(vector["secret"], timestamp=vector["timestamp"], body=vector["body"].encode())
+    signed = signing.sign_request_legacy(vector["secret"], timestamp=vector["timestamp"], body=vector["body"].encode())
 
     assert signed == vector["signature"]
 

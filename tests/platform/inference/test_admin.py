@@ -6,7 +6,7 @@ import pytest
 from django.test import Client
 
 from inference import routing
-from inference.models import ProviderAccount, Route, Target
+from inference.models import ProviderAccount, Route, RouteTarget
 from tenants.models import AuditEntry
 from tests.factories import make_provider, make_route
 from tests.operators import sign_in, words
@@ -211,17 +211,17 @@ def test_a_name_is_given_once(browser: Client) -> None:
 
 
 def test_a_change_is_in_effect_at_once(browser: Client, django_capture_on_commit_callbacks: Any) -> None:
-    assert routing.current().providers == ()
+    assert routing.get_routing().providers == ()
 
     with django_capture_on_commit_callbacks(execute=True):
         browser.post(f"{PROVIDERS}add/", form())
 
-    assert [spec.name for spec in routing.current().providers] == ["openai"]
+    assert [spec.name for spec in routing.get_routing().providers] == ["openai"]
 
 
 def test_providers_that_the_settings_add_are_named(browser: Client, settings: Any) -> None:
     settings.ANTHROPIC_API_KEY = "sk-ant-of-the-environment"
-    routing.forget()
+    routing.invalidate_cache()
 
     html = browser.get(PROVIDERS).content.decode()
 
@@ -292,7 +292,7 @@ def test_a_route_is_made_with_its_targets_in_order(browser: Client, django_captu
     with django_capture_on_commit_callbacks(execute=True):
         browser.post(f"{ROUTES}add/", route_form((second, "gpt-4o", 2, 1), (first, "gpt-4o-mini", 1, 3)))
 
-    targets = routing.current().targets_for("desk")
+    targets = routing.get_routing().targets_for("desk")
     assert [(t.provider.name, t.upstream_model, t.weight) for t in targets] == [
         ("a", "gpt-4o-mini", 3),
         ("b", "gpt-4o", 1),
@@ -311,12 +311,12 @@ def test_a_route_is_listed_in_the_order_it_is_asked(browser: Client) -> None:
 def test_changed_targets_are_written_down_as_they_now_stand(browser: Client) -> None:
     provider = make_provider("a")
     route = make_route("desk", (provider, "gpt-4o-mini"))
-    target = Target.objects.get()
+    target = RouteTarget.objects.get()
     extra = {"targets-INITIAL_FORMS": "1", "targets-0-id": str(target.pk), "targets-0-route": str(route.pk)}
 
     browser.post(f"{ROUTES}{route.pk}/change/", route_form((provider, "gpt-4o", 1, 1), **extra))
 
-    assert Target.objects.get().upstream_model == "gpt-4o"
+    assert RouteTarget.objects.get().upstream_model == "gpt-4o"
     assert AuditEntry.objects.get().details["targets"] == ["1: a/gpt-4o (weight 1)"]
 
 
@@ -344,7 +344,7 @@ def test_what_will_not_work_as_it_looks_is_pointed_out(browser: Client) -> None:
     page = browser.post(f"{ROUTES}add/", route_form((off, "gpt-4o", 1, 1), (unpriced, "my-model", 2, 1)), follow=True)
 
     text = words(page.content.decode())
-    assert "off is off, so off/gpt-4o is not asked" in text
+    assert "off is disabled, so off/gpt-4o is not used" in text
     assert "No price of llama/my-model is known" in text
     assert "No price of off/gpt-4o" not in text
 

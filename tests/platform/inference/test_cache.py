@@ -5,22 +5,22 @@ from typing import Any
 
 import pytest
 
-from inference.cache import Recalled, key_of, keys_of_inputs, recalled
+from inference.cache import EmbeddingCacheResult, answer_key, embedding_keys, to_embedding_cache_result
 from providers.dialects import anthropic, openai
 from providers.errors import BadResponse
 from providers.types import (
+    ChatMessage,
     ChatRequest,
     EmbeddingRequest,
     Embeddings,
     ImagePart,
-    Message,
     Role,
     TextPart,
     Tool,
     Usage,
 )
 
-HELLO = (Message(Role.USER, (TextPart("Hello"),)),)
+HELLO = (ChatMessage(Role.USER, (TextPart("Hello"),)),)
 CHAT = ChatRequest("desk", HELLO, tools=(Tool("look", None, {"a": 1, "b": {"c": 2, "d": 3}}),))
 TEXTS = EmbeddingRequest("vectors", ("one", "two", "three", "two"))
 
@@ -28,8 +28,8 @@ TEXTS = EmbeddingRequest("vectors", ("one", "two", "three", "two"))
 def test_the_same_request_has_the_same_key_whatever_the_order_of_names() -> None:
     turned = replace(CHAT, tools=(Tool("look", None, {"b": {"d": 3, "c": 2}, "a": 1}),))
 
-    assert key_of("site", CHAT) == key_of("site", turned)
-    assert len(key_of("site", CHAT) or b"") == 32
+    assert answer_key("site", CHAT) == answer_key("site", turned)
+    assert len(answer_key("site", CHAT) or b"") == 32
 
 
 @pytest.mark.parametrize(
@@ -40,14 +40,14 @@ def test_the_same_request_has_the_same_key_whatever_the_order_of_names() -> None
         {"max_tokens": 5},
         {"seed": 1},
         {"user": "ann"},
-        {"messages": (Message(Role.ASSISTANT, (TextPart("Hello"),)),)},
-        {"messages": (Message(Role.USER, (TextPart("Hel"), TextPart("lo"))),)},
-        {"messages": (Message(Role.USER, (ImagePart(url="Hello"),)),)},
+        {"messages": (ChatMessage(Role.ASSISTANT, (TextPart("Hello"),)),)},
+        {"messages": (ChatMessage(Role.USER, (TextPart("Hel"), TextPart("lo"))),)},
+        {"messages": (ChatMessage(Role.USER, (ImagePart(url="Hello"),)),)},
         {"tools": ()},
     ],
 )
 def test_another_request_has_another_key(changes: dict[str, Any]) -> None:
-    assert key_of("site", CHAT) != key_of("site", replace(CHAT, **changes))
+    assert answer_key("site", CHAT) != answer_key("site", replace(CHAT, **changes))
 
 
 SENT: dict[str, Any] = {
@@ -58,7 +58,7 @@ SENT: dict[str, Any] = {
 
 
 def sent(body: dict[str, Any] | bytes = SENT, **changes: Any) -> bytes | None:
-    return key_of("site", replace(openai.decode_chat(body), **changes))
+    return answer_key("site", replace(openai.decode_chat(body), **changes))
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_versions_and_betas_have_keys_of_their_own() -> None:
     read = anthropic.parse_chat({**SENT, "max_tokens": 5})
     headers = [{}, {"anthropic-beta": "a"}, {"anthropic-beta": "b"}, {"anthropic-version": "2023-06-01"}]
 
-    assert len({key_of("site", anthropic.to_chat_request(read, each)) for each in headers}) == 4
+    assert len({answer_key("site", anthropic.to_chat_request(read, each)) for each in headers}) == 4
 
 
 def test_what_is_sent_has_the_same_key_however_it_is_written_and_delivered() -> None:
@@ -93,7 +93,12 @@ def test_what_is_sent_has_the_same_key_however_it_is_written_and_delivered() -> 
 
 
 def test_no_site_and_no_wire_finds_the_answer_of_another() -> None:
-    keys = {key_of("site", CHAT), key_of("site2", CHAT), key_of("site", CHAT, "openai"), key_of("siteo", CHAT, "penai")}
+    keys = {
+        answer_key("site", CHAT),
+        answer_key("site2", CHAT),
+        answer_key("site", CHAT, "openai"),
+        answer_key("siteo", CHAT, "penai"),
+    }
 
     assert len(keys) == 4
 
@@ -101,17 +106,17 @@ def test_no_site_and_no_wire_finds_the_answer_of_another() -> None:
 def test_what_cannot_be_written_down_has_no_key() -> None:
     broken = EmbeddingRequest("m", ("\ud800",))
 
-    assert key_of("site", broken) is None
-    assert keys_of_inputs("site", replace(broken, inputs=("fine", "\ud800"))) is None
+    assert answer_key("site", broken) is None
+    assert embedding_keys("site", replace(broken, inputs=("fine", "\ud800"))) is None
 
 
 # Vectors
 
 
-def look_up(kept: dict[bytes, bytes], request: EmbeddingRequest = TEXTS) -> Recalled:
-    keys = keys_of_inputs("site", request)
+def look_up(kept: dict[bytes, bytes], request: EmbeddingRequest = TEXTS) -> EmbeddingCacheResult:
+    keys = embedding_keys("site", request)
     assert keys is not None
-    return recalled(request, keys, [kept.get(key) for key in keys])
+    return to_embedding_cache_result(request, keys, [kept.get(key) for key in keys])
 
 
 def vectors_of(request: EmbeddingRequest | None) -> Embeddings:
@@ -122,15 +127,15 @@ def vectors_of(request: EmbeddingRequest | None) -> Embeddings:
 
 def test_only_what_nobody_knows_is_asked_and_the_answer_is_whole() -> None:
     first = look_up({}, EmbeddingRequest("vectors", ("two",)))
-    kept = dict(first.to_keep(vectors_of(first.rest)))
+    kept = dict(first.entries_to_store(vectors_of(first.misses)))
     second = look_up(kept)
 
-    assert second.rest == replace(TEXTS, inputs=("one", "three"))
-    answer = second.answer(vectors_of(second.rest))
+    assert second.misses == replace(TEXTS, inputs=("one", "three"))
+    answer = second.answer(vectors_of(second.misses))
     assert answer == Embeddings("vectors-01", ((1.0, 0.1), (2.0, 0.2), (3.0, 0.3), (2.0, 0.2)), Usage(7))
-    kept.update(second.to_keep(vectors_of(second.rest)))
+    kept.update(second.entries_to_store(vectors_of(second.misses)))
     third = look_up(kept)
-    assert third.rest is None
+    assert third.misses is None
     assert third.answer(None) == replace(answer, usage=Usage())
 
 
@@ -144,34 +149,34 @@ def test_where_nothing_is_known_the_provider_s_answer_passes_as_it_is() -> None:
 def test_an_input_that_is_there_twice_is_asked_once() -> None:
     first = look_up({})
 
-    assert first.rest is not None
-    assert first.rest.inputs == ("one", "two", "three")
-    assert first.answer(vectors_of(first.rest)).vectors[3] == (2.0, 0.2)
+    assert first.misses is not None
+    assert first.misses.inputs == ("one", "two", "three")
+    assert first.answer(vectors_of(first.misses)).vectors[3] == (2.0, 0.2)
 
 
 @pytest.mark.parametrize("changes", [{"model": "m"}, {"dimensions": 2}, {"user": "ann"}])
 def test_vectors_of_another_kind_are_not_found(changes: dict[str, Any]) -> None:
     first = look_up({})
-    kept = dict(first.to_keep(vectors_of(first.rest)))
+    kept = dict(first.entries_to_store(vectors_of(first.misses)))
 
-    assert look_up(kept, replace(TEXTS, **changes)).rest is not None
+    assert look_up(kept, replace(TEXTS, **changes)).misses is not None
 
 
 @pytest.mark.parametrize("garbage", [b"", b"\x92\xa1m\xc4\x01x", b"\xff", b'{"a": 1}'])
 def test_what_was_kept_and_is_no_vector_is_asked_for_again(garbage: bytes) -> None:
     wanted = EmbeddingRequest("vectors", ("one",))
-    [key] = keys_of_inputs("site", wanted) or ()
+    [key] = embedding_keys("site", wanted) or ()
 
-    assert look_up({key: garbage}, wanted).rest == wanted
+    assert look_up({key: garbage}, wanted).misses == wanted
 
 
 def test_token_lists_are_inputs_too() -> None:
     wanted = EmbeddingRequest("vectors", ((1, 2), (3,)))
     first = look_up({}, wanted)
-    kept = dict(first.to_keep(Embeddings("m", ((1.0,), (2.0,)), None)))
+    kept = dict(first.entries_to_store(Embeddings("m", ((1.0,), (2.0,)), None)))
 
     assert look_up(kept, wanted).answer(None).vectors == ((1.0,), (2.0,))
-    assert look_up(kept, EmbeddingRequest("vectors", ("[1, 2]",))).rest is not None
+    assert look_up(kept, EmbeddingRequest("vectors", ("[1, 2]",))).misses is not None
 
 
 def test_an_answer_with_too_few_vectors_is_a_bad_one() -> None:

@@ -5,19 +5,19 @@ import asyncio
 import pytest
 
 from inference.calls import CallClosed, CallOpened, CallOutcome
-from inference.complete import Answered, PutOff, Unanswered
-from inference.errors import NoProvider
+from inference.complete import Answered, Deferred, Exhausted
+from inference.errors import NoProviderKey
 from inference.retry_budget import RetryBudgets
 from providers import errors
 from providers.dialects import openai
-from providers.dialects.errors import InvalidRequest
-from providers.scripted import Scripted
-from providers.types import Completion, Dialect, Finished, FinishReason, InferenceRequest, TextDelta, Usage
-from tests.platform.inference.desk import BUSY, HELLO, Desk, Written
+from providers.invalid_request import InvalidRequest
+from providers.scripted_provider import ScriptedProvider
+from providers.types import AnswerFinished, Completion, Dialect, FinishReason, InferenceRequest, TextDelta, Usage
+from tests.platform.inference.harness import BUSY, HELLO, InferenceHarness, InMemoryLedger
 
 
 async def test_the_first_target_answers_and_one_call_is_written() -> None:
-    desk = Desk(one=Scripted(HELLO), two=Scripted())
+    desk = InferenceHarness(one=ScriptedProvider(HELLO), two=ScriptedProvider())
 
     result = await desk.ask()
 
@@ -30,14 +30,14 @@ async def test_the_first_target_answers_and_one_call_is_written() -> None:
 
 
 async def test_the_provider_is_asked_for_its_own_model() -> None:
-    one = Scripted(HELLO)
-    await Desk(one=one).ask()
+    one = ScriptedProvider(HELLO)
+    await InferenceHarness(one=one).ask()
 
     assert [received.request.model for received in one.received] == ["one-model"]
 
 
 async def test_a_fault_is_asked_again_then_the_next_target_answers() -> None:
-    desk = Desk(one=Scripted(BUSY, errors.Transient("reset")), two=Scripted(HELLO))
+    desk = InferenceHarness(one=ScriptedProvider(BUSY, errors.TransientFailure("reset")), two=ScriptedProvider(HELLO))
 
     assert isinstance(await desk.ask(), Answered)
     assert desk.calls() == [("one", CallOutcome.ERROR), ("one", CallOutcome.ERROR), ("two", CallOutcome.OK)]
@@ -47,11 +47,11 @@ async def test_a_fault_is_asked_again_then_the_next_target_answers() -> None:
 
 
 async def test_a_call_is_written_before_it_is_made() -> None:
-    one = Scripted(HELLO)
-    desk = Desk(one=one)
+    one = ScriptedProvider(HELLO)
+    desk = InferenceHarness(one=one)
 
-    class Refusing(Written):
-        async def open(self, call: CallOpened, closed_before: CallClosed | None) -> None:
+    class Refusing(InMemoryLedger):
+        async def open(self, call: CallOpened, previous_call: CallClosed | None) -> None:
             raise ConnectionError("no database")
 
     desk.ledger = Refusing()
@@ -62,42 +62,46 @@ async def test_a_call_is_written_before_it_is_made() -> None:
 
 
 async def test_a_wrong_request_is_not_asked_of_the_next_target() -> None:
-    desk = Desk(one=Scripted(errors.Rejected("no such field", 400)), two=Scripted(HELLO))
+    desk = InferenceHarness(
+        one=ScriptedProvider(errors.RequestRejected("no such field", 400)), two=ScriptedProvider(HELLO)
+    )
 
     result = await desk.ask()
 
-    assert isinstance(result, Unanswered)
+    assert isinstance(result, Exhausted)
     assert (result.error.message, result.retryable) == ("no such field", False)
     assert desk.calls() == [("one", CallOutcome.ERROR)]
 
 
 async def test_when_nobody_answers_one_target_that_may_recover_is_worth_another_try() -> None:
-    desk = Desk(
-        one=Scripted(errors.RateLimited("slow", 429, retry_after_seconds=40)),
-        two=Scripted(errors.CredentialDead("bad key", 401)),
+    desk = InferenceHarness(
+        one=ScriptedProvider(errors.ProviderRateLimited("slow", 429, retry_after_seconds=40)),
+        two=ScriptedProvider(errors.ProviderKeyRejected("bad key", 401)),
     )
 
     result = await desk.ask()
 
-    assert isinstance(result, Unanswered)
+    assert isinstance(result, Exhausted)
     assert (result.retryable, result.retry_after_seconds) == (True, 40)
 
 
 async def test_dead_keys_everywhere_are_not_worth_another_try() -> None:
-    dead = errors.CredentialDead("bad key", 401)
-    result = await Desk(one=Scripted(dead), two=Scripted(dead)).ask()
+    dead = errors.ProviderKeyRejected("bad key", 401)
+    result = await InferenceHarness(one=ScriptedProvider(dead), two=ScriptedProvider(dead)).ask()
 
-    assert isinstance(result, Unanswered)
+    assert isinstance(result, Exhausted)
     assert result.retryable is False
 
 
 async def test_targets_without_a_key_are_passed_over_and_none_at_all_is_an_error() -> None:
-    with pytest.raises(NoProvider, match="one, two"):
-        await Desk(one=Scripted(), two=Scripted()).ask(keys=False)
+    with pytest.raises(NoProviderKey, match="one, two"):
+        await InferenceHarness(one=ScriptedProvider(), two=ScriptedProvider()).ask(keys=False)
 
 
 async def test_missing_usage_is_estimated_and_flagged() -> None:
-    desk = Desk(one=Scripted((TextDelta("Hello, you. " * 20), Finished(FinishReason.STOP, None))))
+    desk = InferenceHarness(
+        one=ScriptedProvider((TextDelta("Hello, you. " * 20), AnswerFinished(FinishReason.STOP, None)))
+    )
 
     await desk.ask()
 
@@ -107,9 +111,9 @@ async def test_missing_usage_is_estimated_and_flagged() -> None:
     assert call.usage.output_tokens > 20
 
 
-@pytest.mark.parametrize("error", [errors.TimedOut("silence"), errors.BadResponse("garbage", 200)])
+@pytest.mark.parametrize("error", [errors.ProviderTimeout("silence"), errors.BadResponse("garbage", 200)])
 async def test_a_call_that_may_have_been_done_is_estimated_not_zero(error: errors.ProviderError) -> None:
-    desk = Desk(one=Scripted(error), two=Scripted(HELLO))
+    desk = InferenceHarness(one=ScriptedProvider(error), two=ScriptedProvider(HELLO))
 
     await desk.ask()
 
@@ -118,9 +122,9 @@ async def test_a_call_that_may_have_been_done_is_estimated_not_zero(error: error
 
 
 async def test_a_call_that_was_refused_used_nothing() -> None:
-    desk = Desk(one=Scripted(BUSY), two=Scripted())
+    desk = InferenceHarness(one=ScriptedProvider(BUSY), two=ScriptedProvider())
 
-    desk.scripts["one"] = Scripted(errors.Rejected("no", 400))
+    desk.scripts["one"] = ScriptedProvider(errors.RequestRejected("no", 400))
     await desk.ask()
 
     assert (desk.trace.closed[0].usage, desk.trace.closed[0].estimated) == (Usage(), False)
@@ -133,7 +137,7 @@ async def test_a_canceled_request_leaves_its_call_in_the_trace() -> None:
         reached.set()
         await never.wait()
 
-    desk = Desk(one=Scripted(HELLO, before=hang))
+    desk = InferenceHarness(one=ScriptedProvider(HELLO, before=hang))
     asking = asyncio.create_task(desk.ask())
     await reached.wait()
     asking.cancel()
@@ -145,12 +149,12 @@ async def test_a_canceled_request_leaves_its_call_in_the_trace() -> None:
 
 
 async def test_one_deadline_covers_all_calls() -> None:
-    desk = Desk(one=Scripted(BUSY, BUSY), two=Scripted(BUSY, BUSY))
+    desk = InferenceHarness(one=ScriptedProvider(BUSY, BUSY), two=ScriptedProvider(BUSY, BUSY))
 
     result = await desk.ask(deadline_seconds=0)
 
-    assert isinstance(result, Unanswered)
-    assert isinstance(result.error, errors.TimedOut)
+    assert isinstance(result, Exhausted)
+    assert isinstance(result.error, errors.ProviderTimeout)
     assert desk.ledger.opened == []
 
 
@@ -163,7 +167,7 @@ def spent_budget() -> RetryBudgets:
 
 
 async def test_without_budget_a_fault_is_not_asked_again_but_the_next_target_is() -> None:
-    desk = Desk(first=Scripted(BUSY, name="first"), second=Scripted(HELLO, name="second"))
+    desk = InferenceHarness(first=ScriptedProvider(BUSY, name="first"), second=ScriptedProvider(HELLO, name="second"))
     desk.budgets = spent_budget()
 
     assert isinstance(await desk.ask(), Answered)
@@ -171,30 +175,30 @@ async def test_without_budget_a_fault_is_not_asked_again_but_the_next_target_is(
 
 
 async def test_without_budget_and_next_target_the_request_ends_for_now() -> None:
-    desk = Desk(only=Scripted(BUSY, name="only"))
+    desk = InferenceHarness(only=ScriptedProvider(BUSY, name="only"))
     desk.budgets = spent_budget()
 
     result = await desk.ask()
 
-    assert isinstance(result, Unanswered)
+    assert isinstance(result, Exhausted)
     assert result.retryable
     assert desk.calls() == [("only", CallOutcome.ERROR)]
 
 
 async def test_a_later_attempt_without_budget_asks_nobody() -> None:
-    desk = Desk(first=Scripted(name="first"), second=Scripted(name="second"))
+    desk = InferenceHarness(first=ScriptedProvider(name="first"), second=ScriptedProvider(name="second"))
     desk.budgets = spent_budget()
 
-    assert await desk.ask(asked_before=True) == PutOff()
+    assert await desk.ask(is_retry=True) == Deferred()
     assert desk.calls() == []
     assert desk.ledger.opened == []
 
 
 async def test_a_later_attempt_counts_as_a_retry() -> None:
-    desk = Desk(only=Scripted(HELLO, name="only"))
+    desk = InferenceHarness(only=ScriptedProvider(HELLO, name="only"))
 
-    assert isinstance(await desk.ask(asked_before=True), Answered)
-    assert {(spent.key.scope, spent.first_tries, spent.retries) for spent in desk.budgets.spent()} == {
+    assert isinstance(await desk.ask(is_retry=True), Answered)
+    assert {(usage.key.scope, usage.first_tries, usage.retries) for usage in desk.budgets.usage()} == {
         ("site", 0, 1),
         ("provider", 0, 1),
     }
@@ -204,16 +208,16 @@ async def test_a_later_attempt_counts_as_a_retry() -> None:
 
 
 async def test_a_whole_answer_is_asked_for_as_one_and_keeps_what_the_provider_wrote() -> None:
-    class Plain(Scripted):
+    class Plain(ScriptedProvider):
         """Knows no streams."""
 
         stream = None  # type: ignore[assignment]
 
     written = Completion("chatcmpl-1", "m", "Hello", FinishReason.STOP, Usage(9, 1), body=b'{"id": "chatcmpl-1"}')
     plain = Plain(written)
-    desk = Desk(one=plain)
+    desk = InferenceHarness(one=plain)
 
-    result = await desk.ask(whole=True)
+    result = await desk.ask(non_streaming=True)
 
     assert isinstance(result, Answered)
     assert isinstance(result.answer, Completion)
@@ -228,13 +232,15 @@ SEVERAL = openai.decode_chat({"model": "desk", "messages": [{"role": "user", "co
 
 
 async def test_what_cannot_be_put_together_is_asked_for_as_a_whole() -> None:
-    class Plain(Scripted):
+    class Plain(ScriptedProvider):
         """Knows no streams."""
 
         stream = None  # type: ignore[assignment]
 
-    written = Completion("c", "m", "A", FinishReason.STOP, Usage(9, 2), others=("B",), body=b'{"choices": [1, 2]}')
-    desk = Desk(one=Plain(written))
+    written = Completion(
+        "c", "m", "A", FinishReason.STOP, Usage(9, 2), other_choices=("B",), body=b'{"choices": [1, 2]}'
+    )
+    desk = InferenceHarness(one=Plain(written))
 
     result = await desk.ask(SEVERAL)
 
@@ -243,7 +249,7 @@ async def test_what_cannot_be_put_together_is_asked_for_as_a_whole() -> None:
 
 
 async def test_where_no_target_can_say_it_none_is_asked() -> None:
-    desk = Desk(one=Scripted(), dialect=Dialect.ANTHROPIC)
+    desk = InferenceHarness(one=ScriptedProvider(), dialect=Dialect.ANTHROPIC)
 
     with pytest.raises(InvalidRequest, match="'n'"):
         await desk.ask(SEVERAL)
@@ -251,9 +257,13 @@ async def test_where_no_target_can_say_it_none_is_asked() -> None:
 
 
 async def test_a_whole_answer_without_usage_is_estimated_by_what_it_says() -> None:
-    desk = Desk(one=Scripted(Completion("c", "m", "A" * 30, FinishReason.STOP, None, others=("B" * 60,), body=b"{}")))
+    desk = InferenceHarness(
+        one=ScriptedProvider(
+            Completion("c", "m", "A" * 30, FinishReason.STOP, None, other_choices=("B" * 60,), body=b"{}")
+        )
+    )
 
-    await desk.ask(whole=True)
+    await desk.ask(non_streaming=True)
 
     (call,) = desk.trace.closed
     assert (call.estimated, call.usage.output_tokens) == (True, 30)

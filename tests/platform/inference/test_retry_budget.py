@@ -5,9 +5,9 @@ from uuid import UUID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inference.retry_budget import Key, RetryBudgets, Spent, to_report
+from inference.retry_budget import RetryBudgetKey, RetryBudgets, RetryBudgetUsage, to_report
 
-ONE, OTHER = Key("provider", "one"), Key("provider", "other")
+ONE, OTHER = RetryBudgetKey("provider", "one"), RetryBudgetKey("provider", "other")
 
 
 class Clock:
@@ -23,52 +23,52 @@ class Clock:
 def test_retries_are_a_fifth_of_first_tries() -> None:
     budgets = RetryBudgets(share=0.2, floor=0)
     for _ in range(50):
-        budgets.count_first(ONE)
+        budgets.count_first_try(ONE)
 
-    assert [budgets.take(ONE) for _ in range(12)] == [True] * 10 + [False] * 2
-    assert budgets.spent() == [Spent(ONE, first_tries=50, retries=10, refused=2)]
+    assert [budgets.try_acquire(ONE) for _ in range(12)] == [True] * 10 + [False] * 2
+    assert budgets.usage() == [RetryBudgetUsage(ONE, first_tries=50, retries=10, refused=2)]
 
 
 def test_a_few_retries_are_allowed_where_there_is_little_to_take_a_share_of() -> None:
     budgets = RetryBudgets(share=0.2, floor=3)
-    budgets.count_first(ONE)
+    budgets.count_first_try(ONE)
 
-    assert [budgets.take(ONE) for _ in range(4)] == [True, True, True, False]
+    assert [budgets.try_acquire(ONE) for _ in range(4)] == [True, True, True, False]
 
 
 def test_after_a_minute_it_is_as_if_nothing_had_been() -> None:
     clock = Clock()
     budgets = RetryBudgets(share=0.2, floor=1, clock=clock)
-    assert budgets.take(ONE)
+    assert budgets.try_acquire(ONE)
     clock.now += 59
-    assert not budgets.take(ONE)
+    assert not budgets.try_acquire(ONE)
     clock.now += 1
-    assert budgets.take(ONE)
+    assert budgets.try_acquire(ONE)
     clock.now += 60
-    assert budgets.spent() == []
+    assert budgets.usage() == []
 
 
 def test_one_provider_s_trouble_is_not_the_other_s() -> None:
     budgets = RetryBudgets(share=0.2, floor=1)
-    assert budgets.take(ONE)
-    assert not budgets.take(ONE)
-    assert budgets.take(OTHER)
+    assert budgets.try_acquire(ONE)
+    assert not budgets.try_acquire(ONE)
+    assert budgets.try_acquire(OTHER)
 
 
 def test_both_the_site_and_the_provider_must_have_room() -> None:
     budgets = RetryBudgets(share=0.2, floor=1)
-    greedy, modest = budgets.of_site(UUID(int=1)), budgets.of_site(UUID(int=2))
-    assert greedy.take("one")
-    assert not greedy.take("other")
-    assert modest.take("other")
-    assert not modest.take("one")
+    greedy, modest = budgets.for_site(UUID(int=1)), budgets.for_site(UUID(int=2))
+    assert greedy.try_acquire("one")
+    assert not greedy.try_acquire("other")
+    assert modest.try_acquire("other")
+    assert not modest.try_acquire("one")
 
 
 def test_a_refusal_spends_nothing() -> None:
     budgets = RetryBudgets(share=0.2, floor=1)
-    assert budgets.take(ONE)
-    assert not budgets.take(ONE, OTHER)
-    assert budgets.take(OTHER)
+    assert budgets.try_acquire(ONE)
+    assert not budgets.try_acquire(ONE, OTHER)
+    assert budgets.try_acquire(OTHER)
 
 
 @given(steps=st.lists(st.tuples(st.booleans(), st.floats(0, 20)), max_size=200), floor=st.integers(0, 5))
@@ -78,17 +78,17 @@ def test_no_minute_ever_holds_more_retries_than_its_share(steps: list[tuple[bool
     for is_first, pause_seconds in steps:
         clock.now += pause_seconds
         if is_first:
-            budgets.count_first(ONE)
+            budgets.count_first_try(ONE)
             continue
-        allowed = budgets.take(ONE)
-        for spent in budgets.spent():
-            assert not allowed or spent.retries <= max(floor, 0.2 * spent.first_tries)
+        allowed = budgets.try_acquire(ONE)
+        for usage in budgets.usage():
+            assert not allowed or usage.retries <= max(floor, 0.2 * usage.first_tries)
 
 
 def test_the_report_names_who_was_asked_for_retries() -> None:
     budgets = RetryBudgets(share=0.2, floor=0)
-    budgets.count_first(ONE, OTHER)
-    budgets.take(ONE)
+    budgets.count_first_try(ONE, OTHER)
+    budgets.try_acquire(ONE)
 
     assert to_report(budgets) == [
         {"scope": "provider", "name": "one", "first_tries": 1, "retries": 0, "refused": 1},

@@ -8,12 +8,12 @@ import pytest
 from django.db import connection
 from pytest_django import Settings
 
-from core.threads import DatabaseThreads
+from core.database_threads import DatabaseThreadPool
 from inference import routing
 from inference.errors import UnknownModel
-from inference.routing import Glances, ProviderSpec, Target, able, order
+from inference.routing import ProviderSpec, RoutingCache, Target, filter_capable, order_targets
 from providers.dialects import openai
-from providers.dialects.errors import InvalidRequest
+from providers.invalid_request import InvalidRequest
 from providers.types import Dialect
 from tests.factories import make_provider, make_route
 from tests.polling import wait_until
@@ -30,7 +30,7 @@ def names(targets: Any) -> list[str]:
 def test_lower_positions_come_first_whatever_their_weight() -> None:
     given = [target("third", 3, 100), target("first", 1), target("second", 2, 50)]
 
-    assert names(order(given, random.Random(1))) == ["first", "second", "third"]
+    assert names(order_targets(given, random.Random(1))) == ["first", "second", "third"]
 
 
 SENT = {"model": "m", "messages": [{"role": "user", "content": "x"}], "n": 2}
@@ -43,18 +43,18 @@ def test_what_only_one_dialect_can_say_is_for_the_targets_that_speak_it() -> Non
     )
     plain = openai.decode_chat({**SENT, "n": 1, "metadata": {"k": "v"}})
 
-    assert names(able(speaking, openai.decode_chat(SENT))) == ["azure", "openai"]
-    assert names(able(speaking, plain)) == ["anthropic", "azure", "openai"]
+    assert names(filter_capable(speaking, openai.decode_chat(SENT))) == ["azure", "openai"]
+    assert names(filter_capable(speaking, plain)) == ["anthropic", "azure", "openai"]
     with pytest.raises(InvalidRequest) as caught:
-        able(speaking[:1], openai.decode_chat(SENT))
+        filter_capable(speaking[:1], openai.decode_chat(SENT))
     assert (caught.value.param, caught.value.code) == ("n", "unsupported_parameter")
 
 
 def test_targets_of_one_position_share_the_load_by_weight() -> None:
-    chance = random.Random(1)
+    rng = random.Random(1)
     given = [target("big", weight=3), target("small", weight=1)]
 
-    firsts = Counter(names(order(given, chance))[0] for _ in range(4_000))
+    firsts = Counter(names(order_targets(given, rng))[0] for _ in range(4_000))
 
     assert 0.71 < firsts["big"] / 4_000 < 0.79
 
@@ -62,13 +62,13 @@ def test_targets_of_one_position_share_the_load_by_weight() -> None:
 def test_every_target_is_asked_once() -> None:
     given = [target(name, position) for name, position in (("a", 1), ("b", 1), ("c", 2))]
 
-    assert sorted(names(order(given, random.Random(5)))) == ["a", "b", "c"]
+    assert sorted(names(order_targets(given, random.Random(5)))) == ["a", "b", "c"]
 
 
 def test_a_route_names_its_targets_in_order(db: None) -> None:
     make_route("desk", (make_provider("one"), "gpt-4o-mini"), (make_provider("two"), "claude-haiku-4-5"))
 
-    targets = routing.load().targets_for("desk")
+    targets = routing.load_routing().targets_for("desk")
 
     assert [(t.provider.name, t.upstream_model, t.position) for t in targets] == [
         ("one", "gpt-4o-mini", 1),
@@ -79,7 +79,7 @@ def test_a_route_names_its_targets_in_order(db: None) -> None:
 
 def test_a_key_in_the_settings_makes_that_vendor_s_models_available_by_name(db: None, settings: Settings) -> None:
     settings.OPENAI_API_KEY, settings.ANTHROPIC_API_KEY = "sk-real", "sk-ant-real"
-    loaded = routing.load()
+    loaded = routing.load_routing()
 
     assert names(loaded.targets_for("gpt-4o-mini")) == ["openai"]
     assert names(loaded.targets_for("claude-haiku-4-5")) == ["anthropic"]
@@ -88,17 +88,17 @@ def test_a_key_in_the_settings_makes_that_vendor_s_models_available_by_name(db: 
 def test_the_simulator_never_stands_in_for_a_real_provider(db: None, settings: Settings) -> None:
     make_provider("sim-openai")
     with pytest.raises(UnknownModel):
-        routing.load().targets_for("gpt-4o-mini")
+        routing.load_routing().targets_for("gpt-4o-mini")
 
     settings.OPENAI_API_KEY = "sk-real"
-    assert names(routing.load().targets_for("gpt-4o-mini")) == ["openai"]
+    assert names(routing.load_routing().targets_for("gpt-4o-mini")) == ["openai"]
 
 
 def test_a_route_goes_before_the_price_list(db: None, settings: Settings) -> None:
     settings.OPENAI_API_KEY = "sk-real"
     make_route("gpt-4o-mini", (make_provider("mine"), "gpt-4o-mini"))
 
-    assert names(routing.load().targets_for("gpt-4o-mini")) == ["mine"]
+    assert names(routing.load_routing().targets_for("gpt-4o-mini")) == ["mine"]
 
 
 def test_what_is_switched_off_serves_nothing(db: None) -> None:
@@ -110,7 +110,7 @@ def test_what_is_switched_off_serves_nothing(db: None) -> None:
 
     for model in ("desk", "hidden", "never-heard-of"):
         with pytest.raises(UnknownModel):
-            routing.load().targets_for(model)
+            routing.load_routing().targets_for(model)
 
 
 def test_the_routing_is_read_once_and_again_when_it_is_old(
@@ -119,27 +119,27 @@ def test_the_routing_is_read_once_and_again_when_it_is_old(
     now = [100.0]
     monkeypatch.setattr("inference.routing.time.monotonic", lambda: now[0])
     with django_assert_num_queries(2):
-        routing.current()
-        now[0] += routing.FRESH_SECONDS - 0.01
-        routing.current()
+        routing.get_routing()
+        now[0] += routing.CACHE_TTL_SECONDS - 0.01
+        routing.get_routing()
 
     make_route("desk", (make_provider("new"), "m"))
     now[0] += 0.02
-    assert names(routing.current().targets_for("desk")) == ["new"]
+    assert names(routing.get_routing().targets_for("desk")) == ["new"]
 
 
 @pytest.mark.django_db(transaction=True)
 async def test_on_an_event_loop_it_is_read_again_before_anybody_must_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    threads = DatabaseThreads("test", 1)
+    threads = DatabaseThreadPool("test", 1)
     try:
-        glances = Glances(threads)
-        first = await glances.routing()
-        assert await glances.routing() is first
-        monkeypatch.setattr(routing, "AGING_SECONDS", -1)
-        assert await glances.routing() is first
+        routing_cache = RoutingCache(threads)
+        first = await routing_cache.routing()
+        assert await routing_cache.routing() is first
+        monkeypatch.setattr(routing, "REFRESH_AHEAD_SECONDS", -1)
+        assert await routing_cache.routing() is first
 
-        await wait_until(lambda: routing.kept() is not first)
-        assert routing.kept() is not None
+        await wait_until(lambda: routing.cached_routing() is not first)
+        assert routing.cached_routing() is not None
     finally:
         threads.close()
 
@@ -150,7 +150,7 @@ def test_a_key_that_does_not_open_stops_its_own_provider_only(db: None) -> None:
     with connection.cursor() as cursor:
         cursor.execute("UPDATE inference_provideraccount SET api_key = 'x' WHERE name = 'broken'")
 
-    targets = routing.load().targets_for("desk")
+    targets = routing.load_routing().targets_for("desk")
 
     assert [(target.provider.name, target.provider.api_key) for target in targets] == [
         ("broken", None),

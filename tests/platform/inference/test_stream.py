@@ -8,24 +8,24 @@ from dataclasses import replace
 import pytest
 
 from inference.calls import CallOutcome
-from inference.errors import NoProvider
-from inference.stream import Answering, Continued, Part
+from inference.errors import NoProviderKey
+from inference.stream import StreamPart, TargetSelected, TargetSwitched
 from providers import errors
-from providers.dialects.sse import Frame
-from providers.scripted import Scripted
+from providers.scripted_provider import ScriptedProvider
+from providers.sse import Frame
 from providers.tiers import Tier
 from providers.types import (
+    AnswerFinished,
+    AnswerStarted,
     Burst,
     CallContext,
     ChatRequest,
     Dialect,
-    Finished,
     FinishReason,
     InferenceRequest,
+    OriginalRequest,
     OutputFormat,
     Role,
-    Sent,
-    Started,
     StreamEvent,
     TextDelta,
     TextPart,
@@ -33,21 +33,21 @@ from providers.types import (
     ToolCallStarted,
     Usage,
 )
-from tests.platform.inference.desk import BUSY, HELLO, REQUEST, Desk
+from tests.platform.inference.harness import BUSY, HELLO, REQUEST, InferenceHarness
 from tests.polling import wait_until
 
-START = Started("chatcmpl-1", "m")
-END = Finished(FinishReason.STOP, Usage(20, 5))
-CUT = errors.Interrupted("cut")
+START = AnswerStarted("chatcmpl-1", "m")
+END = AnswerFinished(FinishReason.STOP, Usage(20, 5))
+CUT = errors.ResponseInterrupted("cut")
 
 
-async def read(parts: AsyncGenerator[Part, None]) -> list[str]:
+async def read(parts: AsyncGenerator[StreamPart, None]) -> list[str]:
     """Write down what a stream brings, shortly, and the error that ends it."""
     seen: list[str] = []
     try:
         async for part in parts:
             match part:
-                case Answering(target) | Continued(target):
+                case TargetSelected(target) | TargetSwitched(target):
                     seen.append(f"{type(part).__name__} {target.provider.name}")
                 case Burst(events):
                     seen += [event.text if isinstance(event, TextDelta) else type(event).__name__ for event in events]
@@ -57,9 +57,9 @@ async def read(parts: AsyncGenerator[Part, None]) -> list[str]:
 
 
 async def test_the_target_that_answers_is_named_before_what_it_says() -> None:
-    desk = Desk(one=Scripted((START, *HELLO)))
+    desk = InferenceHarness(one=ScriptedProvider((START, *HELLO)))
 
-    assert await read(desk.stream()) == ["Answering one", "Started", "Hello", "Finished"]
+    assert await read(desk.stream()) == ["TargetSelected one", "Started", "Hello", "Finished"]
     assert desk.calls() == [("one", CallOutcome.OK)]
     assert (desk.trace.closed[0].usage, desk.trace.closed[0].estimated) == (Usage(9, 1), False)
 
@@ -67,53 +67,57 @@ async def test_the_target_that_answers_is_named_before_what_it_says() -> None:
 async def test_the_provider_s_own_frames_come_through() -> None:
     burst = Burst((TextDelta("Hello"), END), (Frame("", b'{"a":  1}'),))
 
-    class Framed(Scripted):
+    class Framed(ScriptedProvider):
         async def stream(self, request: ChatRequest, call: CallContext) -> AsyncGenerator[Burst, None]:
             yield burst
 
-    parts = [part async for part in Desk(one=Framed()).stream()]
+    parts = [part async for part in InferenceHarness(one=Framed()).stream()]
 
     assert parts[1] == burst
 
 
-@pytest.mark.parametrize("first", [BUSY, (START, BUSY), (START, CUT), (CUT,), errors.CredentialDead("no", 401)])
+@pytest.mark.parametrize("first", [BUSY, (START, BUSY), (START, CUT), (CUT,), errors.ProviderKeyRejected("no", 401)])
 async def test_failover_before_the_first_token_is_invisible(first: object) -> None:
-    desk = Desk(one=Scripted(first, first), two=Scripted((START, *HELLO)))  # type: ignore[arg-type]
+    desk = InferenceHarness(one=ScriptedProvider(first, first), two=ScriptedProvider((START, *HELLO)))  # type: ignore[arg-type]
 
-    assert await read(desk.stream()) == ["Answering two", "Started", "Hello", "Finished"]
+    assert await read(desk.stream()) == ["TargetSelected two", "Started", "Hello", "Finished"]
     assert [name for name, _ in desk.calls()][-1] == "two"
     assert desk.ledger.closed == desk.trace.closed[:-1]
 
 
 async def test_a_cut_after_the_first_token_is_an_error_and_nobody_else_is_asked() -> None:
-    desk = Desk(one=Scripted((TextDelta("Hel"), CUT)), two=Scripted())
+    desk = InferenceHarness(one=ScriptedProvider((TextDelta("Hel"), CUT)), two=ScriptedProvider())
 
-    assert await read(desk.stream()) == ["Answering one", "Hel", "! interrupted"]
+    assert await read(desk.stream()) == ["TargetSelected one", "Hel", "! interrupted"]
     assert desk.calls() == [("one", CallOutcome.ERROR)]
     assert desk.trace.closed[0].estimated
     assert desk.trace.closed[0].usage.output_tokens == 1
 
 
 async def test_when_nobody_answers_the_last_error_is_raised() -> None:
-    desk = Desk(one=Scripted(BUSY, BUSY), two=Scripted(errors.CredentialDead("bad key", 401)))
+    desk = InferenceHarness(
+        one=ScriptedProvider(BUSY, BUSY), two=ScriptedProvider(errors.ProviderKeyRejected("bad key", 401))
+    )
 
-    assert await read(desk.stream()) == ["! credential_dead"]
+    assert await read(desk.stream()) == ["! provider_key_rejected"]
     assert len(desk.trace.closed) == 3
 
 
 async def test_a_wrong_request_is_not_asked_of_the_next_target() -> None:
-    assert await read(Desk(one=Scripted(errors.Rejected("no", 400)), two=Scripted()).stream()) == ["! rejected"]
+    assert await read(
+        InferenceHarness(one=ScriptedProvider(errors.RequestRejected("no", 400)), two=ScriptedProvider()).stream()
+    ) == ["! rejected"]
 
 
 async def test_without_any_key_there_is_no_stream() -> None:
-    with pytest.raises(NoProvider):
-        await read(Desk().stream())
+    with pytest.raises(NoProviderKey):
+        await read(InferenceHarness().stream())
 
 
 # Who stops before the end
 
 
-class Endless(Scripted):
+class Endless(ScriptedProvider):
     """Says a word, then nothing more, until its stream is closed."""
 
     def __init__(self) -> None:
@@ -132,7 +136,7 @@ class Endless(Scripted):
 
 async def test_closing_the_stream_closes_the_call_and_leaves_its_account() -> None:
     endless = Endless()
-    desk = Desk(one=endless)
+    desk = InferenceHarness(one=endless)
 
     async with aclosing(desk.stream()) as parts:
         async for part in parts:
@@ -148,7 +152,7 @@ async def test_closing_the_stream_closes_the_call_and_leaves_its_account() -> No
 
 async def test_canceling_the_reader_closes_the_call_and_leaves_its_account() -> None:
     endless = Endless()
-    desk = Desk(one=endless)
+    desk = InferenceHarness(one=endless)
     reading = asyncio.create_task(read(desk.stream()))
     await endless.is_silent.wait()
     reading.cancel()
@@ -164,8 +168,8 @@ async def test_canceled_before_the_first_token_the_call_is_in_the_trace() -> Non
     async def hang(_: InferenceRequest) -> None:
         await asyncio.Event().wait()
 
-    one = Scripted(HELLO, before=hang)
-    desk = Desk(one=one)
+    one = ScriptedProvider(HELLO, before=hang)
+    desk = InferenceHarness(one=one)
     reading = asyncio.create_task(read(desk.stream()))
     await wait_until(lambda: one.received)
     reading.cancel()
@@ -176,11 +180,11 @@ async def test_canceled_before_the_first_token_the_call_is_in_the_trace() -> Non
 
 
 async def test_who_leaves_with_the_last_event_leaves_a_call_that_ended_well() -> None:
-    desk = Desk(one=Scripted(HELLO))
+    desk = InferenceHarness(one=ScriptedProvider(HELLO))
 
     async with aclosing(desk.stream()) as parts:
         async for part in parts:
-            if isinstance(part, Burst) and isinstance(part.events[-1], Finished):
+            if isinstance(part, Burst) and isinstance(part.events[-1], AnswerFinished):
                 break
 
     assert desk.calls() == [("one", CallOutcome.OK)]
@@ -191,12 +195,12 @@ async def test_who_leaves_with_the_last_event_leaves_a_call_that_ended_well() ->
 
 
 async def test_a_cut_answer_is_continued_by_the_next_provider_and_marked() -> None:
-    two = Scripted((Started("other", "n"), TextDelta("lo."), END))
-    desk = Desk(one=Scripted((START, TextDelta("Hel"), CUT)), two=two)
+    two = ScriptedProvider((AnswerStarted("other", "n"), TextDelta("lo."), END))
+    desk = InferenceHarness(one=ScriptedProvider((START, TextDelta("Hel"), CUT)), two=two)
 
     assert await read(desk.stream(continuation=True)) == [
-        *("Answering one", "Started", "Hel"),
-        *("Continued two", "lo.", "Finished"),
+        *("TargetSelected one", "Started", "Hel"),
+        *("TargetSwitched two", "lo.", "Finished"),
     ]
     asked = two.received[0].request
     assert isinstance(asked, ChatRequest)
@@ -206,10 +210,10 @@ async def test_a_cut_answer_is_continued_by_the_next_provider_and_marked() -> No
 
 
 async def test_the_usage_of_a_continued_answer_is_that_of_all_its_calls() -> None:
-    desk = Desk(
-        one=Scripted((TextDelta("Hel"), CUT)),
-        two=Scripted((TextDelta("lo"), CUT)),
-        three=Scripted((TextDelta("."), END)),
+    desk = InferenceHarness(
+        one=ScriptedProvider((TextDelta("Hel"), CUT)),
+        two=ScriptedProvider((TextDelta("lo"), CUT)),
+        three=ScriptedProvider((TextDelta("."), END)),
     )
 
     parts = [part async for part in desk.stream(continuation=True)]
@@ -219,7 +223,7 @@ async def test_the_usage_of_a_continued_answer_is_that_of_all_its_calls() -> Non
     last = parts[-1]
     assert isinstance(last, Burst)
     assert last.events == [
-        Finished(
+        AnswerFinished(
             FinishReason.STOP,
             Usage(sum(call.usage.input_tokens for call in closed), sum(call.usage.output_tokens for call in closed)),
         )
@@ -228,28 +232,28 @@ async def test_the_usage_of_a_continued_answer_is_that_of_all_its_calls() -> Non
 
 
 async def test_a_continuation_passes_no_frames_on() -> None:
-    class Framed(Scripted):
+    class Framed(ScriptedProvider):
         async def stream(self, request: ChatRequest, call: CallContext) -> AsyncGenerator[Burst, None]:
             yield Burst((TextDelta("Hello"), END), (Frame("", b"{}"),))
 
-    parts = [part async for part in Desk(one=Framed()).stream(continuation=True)]
+    parts = [part async for part in InferenceHarness(one=Framed()).stream(continuation=True)]
 
     assert all(part.frames == () for part in parts if isinstance(part, Burst))
 
 
 async def test_white_space_at_the_cut_is_neither_sent_nor_doubled() -> None:
-    two = Scripted((TextDelta(" world"), END))
-    desk = Desk(one=Scripted((TextDelta("Hello, "), CUT)), two=two)
+    two = ScriptedProvider((TextDelta(" world"), END))
+    desk = InferenceHarness(one=ScriptedProvider((TextDelta("Hello, "), CUT)), two=two)
 
-    assert (await read(desk.stream(continuation=True)))[1:] == ["Hello, ", "Continued two", "world", "Finished"]
+    assert (await read(desk.stream(continuation=True)))[1:] == ["Hello, ", "TargetSwitched two", "world", "Finished"]
     asked = two.received[0].request
     assert isinstance(asked, ChatRequest)
     assert asked.messages[-1].parts == (TextPart("Hello,"),)
 
 
 async def test_what_was_said_counts_against_the_tokens_that_were_allowed() -> None:
-    two = Scripted(HELLO)
-    desk = Desk(one=Scripted((TextDelta("a" * 30), CUT)), two=two)
+    two = ScriptedProvider(HELLO)
+    desk = InferenceHarness(one=ScriptedProvider((TextDelta("a" * 30), CUT)), two=two)
 
     await read(desk.stream(replace(REQUEST, max_tokens=100), continuation=True))
 
@@ -273,29 +277,29 @@ TOOL: tuple[StreamEvent, ...] = (TextDelta("Let me see."), ToolCallStarted(0, "c
 async def test_what_nobody_else_can_go_on_with_is_not_continued(
     request_: ChatRequest, events: tuple[StreamEvent | errors.ProviderError, ...]
 ) -> None:
-    desk = Desk(one=Scripted(events), two=Scripted())
+    desk = InferenceHarness(one=ScriptedProvider(events), two=ScriptedProvider())
 
     assert (await read(desk.stream(request_, continuation=True)))[-1].startswith("! ")
     assert len(desk.calls()) == 1
 
 
 async def test_a_continuation_that_nobody_takes_up_ends_with_the_cut() -> None:
-    desk = Desk(one=Scripted((TextDelta("Hel"), CUT)), two=Scripted(BUSY, BUSY))
+    desk = InferenceHarness(one=ScriptedProvider((TextDelta("Hel"), CUT)), two=ScriptedProvider(BUSY, BUSY))
 
-    assert await read(desk.stream(continuation=True)) == ["Answering one", "Hel", "! interrupted"]
+    assert await read(desk.stream(continuation=True)) == ["TargetSelected one", "Hel", "! interrupted"]
     assert len(desk.calls()) == 3
 
 
 async def test_an_only_provider_continues_its_own_answer() -> None:
-    one = Scripted((TextDelta("Hel"), CUT), (TextDelta("lo"), END))
+    one = ScriptedProvider((TextDelta("Hel"), CUT), (TextDelta("lo"), END))
 
-    assert await read(Desk(one=one).stream(continuation=True)) == [
-        *("Answering one", "Hel", "Continued one", "lo", "Finished")
+    assert await read(InferenceHarness(one=one).stream(continuation=True)) == [
+        *("TargetSelected one", "Hel", "TargetSwitched one", "lo", "Finished")
     ]
 
 
 def asked_for(tier: Tier, dialect: Dialect = Dialect.OPENAI) -> ChatRequest:
-    return replace(REQUEST, tier=tier, sent=Sent(dialect, {}))
+    return replace(REQUEST, tier=tier, original=OriginalRequest(dialect, {}))
 
 
 @pytest.mark.parametrize(
@@ -314,7 +318,7 @@ async def test_the_tier_is_what_the_provider_says_or_what_was_asked_of_it(
     request_: ChatRequest, told: Tier | None, rated: Tier, cut: bool
 ) -> None:
     script = (START, TextDelta("Hello"), CUT) if cut else (START, *HELLO)
-    desk = Desk(one=Scripted(script, tier=told))
+    desk = InferenceHarness(one=ScriptedProvider(script, tier=told))
 
     await read(desk.stream(request_))
 

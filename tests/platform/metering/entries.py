@@ -7,14 +7,14 @@ from uuid import UUID
 import redis
 
 from metering import buffer
-from metering.accounts import Account
-from metering.buffer import to_entry
-from metering.models import Outcome
+from metering.buffer import encode_usage_record
+from metering.models import UsageOutcome
+from metering.usage_records import UsageRecord
 from providers.types import Usage
 from tenants.models import Site
 
 
-def account(site: Site | UUID, number: int = 1, **facts: Any) -> Account:
+def usage_record(site: Site | UUID, number: int = 1, **facts: Any) -> UsageRecord:
     wanted: dict[str, Any] = {
         "dedupe_key": f"req_{number}:1",
         "site_id": site if isinstance(site, UUID) else site.id,
@@ -27,12 +27,12 @@ def account(site: Site | UUID, number: int = 1, **facts: Any) -> Account:
         "model": "chat",
         "upstream_model": "gpt-4o-mini",
         "started_at": datetime(2026, 11, 20, 8, 30, tzinfo=UTC),
-        "outcome": Outcome.OK,
+        "outcome": UsageOutcome.OK,
         "usage": Usage(100, 10),
         "billable": True,
     }
-    return Account(**{**wanted, **facts})
+    return UsageRecord(**{**wanted, **facts})
 
 
-def push(server: "redis.Redis", *accounts: Account) -> None:
-    server.rpush(buffer.USAGE, *map(to_entry, accounts))
+def push(server: "redis.Redis", *accounts: UsageRecord) -> None:
+    server.rpush(buffer.USAGE_KEY, *map(encode_usage_record, accounts))

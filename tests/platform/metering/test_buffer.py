@@ -15,17 +15,24 @@ from django.db import connection
 from msgspec.structs import replace
 
 from core import redis as core_redis
-from core.advisory import alone
-from core.redis import RedisAway
-from core.threads import with_connection
-from metering import accounts, buffer
-from metering.accounts import Account
-from metering.buffer import Backlog, backlog, drain, reap, to_entry, waiting
-from metering.models import Outcome, UsageEvent
+from core.advisory_locks import try_advisory_lock
+from core.database_threads import run_with_connection
+from core.redis import RedisUnavailable
+from metering import buffer, usage_records
+from metering.buffer import (
+    UsageBacklog,
+    close_orphaned_calls,
+    drain,
+    encode_usage_record,
+    read_backlog,
+    read_backlog_async,
+)
+from metering.models import UsageEvent, UsageOutcome
+from metering.usage_records import UsageRecord
 from providers.tiers import Tier
 from providers.types import Usage
 from tenants.models import Site
-from tests.platform.metering.entries import account, push
+from tests.platform.metering.entries import push, usage_record
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -52,10 +59,14 @@ def written() -> list[str]:
 
 
 def test_entries_become_usage_events_that_are_rated(server: "redis.Redis", site: Site) -> None:
-    push(server, account(site, 1), account(site, 2, usage=Usage(), outcome=Outcome.ERROR, error_kind="overloaded"))
+    push(
+        server,
+        usage_record(site, 1),
+        usage_record(site, 2, usage=Usage(), outcome=UsageOutcome.ERROR, error_kind="overloaded"),
+    )
 
     assert drain(server) == 2
-    assert backlog(server) == Backlog(0, 0)
+    assert read_backlog(server) == UsageBacklog(0, 0)
     assert UsageEvent.objects.get(dedupe_key="req_1:1").cost_pico_usd > 0
     assert list(UsageEvent.objects.order_by("dedupe_key").values_list("outcome", "input_tokens", "output_tokens")) == [
         ("ok", 100, 10),
@@ -64,34 +75,34 @@ def test_entries_become_usage_events_that_are_rated(server: "redis.Redis", site:
 
 
 def test_an_account_comes_out_of_the_buffer_as_it_went_in(site: Site) -> None:
-    whole = account(site, usage=Usage(1, 2, 3, 4, 5, 6), job_id=UUID(int=5), attempt=2, first_token_ms=3)
+    whole = usage_record(site, usage=Usage(1, 2, 3, 4, 5, 6), job_id=UUID(int=5), attempt=2, first_token_ms=3)
 
-    assert buffer._decoder.decode(to_entry(whole)) == whole
+    assert buffer._decoder.decode(encode_usage_record(whole)) == whole
 
 
 def test_an_account_of_the_version_before_has_the_standard_tier(server: "redis.Redis", site: Site) -> None:
-    entry = msgspec.json.decode(to_entry(account(site)))
+    entry = msgspec.json.decode(encode_usage_record(usage_record(site)))
     del entry["tier"]
-    server.rpush(buffer.USAGE, msgspec.json.encode(entry))
+    server.rpush(buffer.USAGE_KEY, msgspec.json.encode(entry))
 
     assert drain(server) == 1
     assert UsageEvent.objects.get().tier == "standard"
 
 
 def test_what_is_written_twice_is_there_once(server: "redis.Redis", site: Site) -> None:
-    push(server, account(site), account(site))
+    push(server, usage_record(site), usage_record(site))
     drain(server)
-    push(server, account(site))
+    push(server, usage_record(site))
     drain(server)
 
     assert written() == ["req_1:1"]
 
 
 async def test_what_waits_can_be_told_on_an_event_loop(server: "redis.Redis", site: Site) -> None:
-    push(server, account(site, 1), account(site, 2))
-    server.lpush(buffer.ASIDE, b"x")
+    push(server, usage_record(site, 1), usage_record(site, 2))
+    server.lpush(buffer.DEAD_LETTER_KEY, b"x")
     try:
-        assert await waiting(core_redis.client(settings.REDIS_URL)) == Backlog(2, 1)
+        assert await read_backlog_async(core_redis.client(settings.REDIS_URL)) == UsageBacklog(2, 1)
     finally:
         await core_redis.close_clients()
 
@@ -99,8 +110,8 @@ async def test_what_waits_can_be_told_on_an_event_loop(server: "redis.Redis", si
 def test_more_than_a_batch_is_moved_in_batches(
     server: "redis.Redis", site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(buffer, "LARGEST_BATCH", 3)
-    push(server, *(account(site, number) for number in range(10)))
+    monkeypatch.setattr(buffer, "MAX_BATCH_ENTRIES", 3)
+    push(server, *(usage_record(site, number) for number in range(10)))
 
     assert drain(server) == 10
     assert len(written()) == 10
@@ -110,13 +121,13 @@ def test_more_than_a_batch_is_moved_in_batches(
 
 
 def test_killed_between_commit_and_removal_nothing_is_written_twice_or_lost(server: "redis.Redis", site: Site) -> None:
-    push(server, account(site, 1), account(site, 2))
+    push(server, usage_record(site, 1), usage_record(site, 2))
 
     killed = subprocess.run([sys.executable, "-c", _DRAIN_AND_DIE.format(**_addresses())], cwd=ROOT, timeout=60)
 
     assert killed.returncode == -9
-    assert (written(), backlog(server).behind) == (["req_1:1", "req_2:1"], 2)
-    push(server, account(site, 3))
+    assert (written(), read_backlog(server).pending) == (["req_1:1", "req_2:1"], 2)
+    push(server, usage_record(site, 3))
     assert drain(server) == 3
     assert written() == ["req_1:1", "req_2:1", "req_3:1"]
 
@@ -143,12 +154,12 @@ def _addresses() -> dict[str, str]:
 
 
 def test_who_comes_second_removes_nothing_that_nobody_has_written(server: "redis.Redis", site: Site) -> None:
-    push(server, account(site, 1))
-    entries = buffer._first(server, 1)
-    push(server, account(site, 2))
-    server.lpop(buffer.USAGE)  # who read the same was quicker
+    push(server, usage_record(site, 1))
+    entries = buffer._read_first(server, 1)
+    push(server, usage_record(site, 2))
+    server.lpop(buffer.USAGE_KEY)  # who read the same was quicker
 
-    assert buffer._remove(server, entries, []) == 0
+    assert buffer._remove_written(server, entries, []) == 0
     assert drain(server) == 1
     assert written() == ["req_2:1"]
 
@@ -156,42 +167,44 @@ def test_who_comes_second_removes_nothing_that_nobody_has_written(server: "redis
 def test_two_drain_at_once_and_every_entry_is_moved_once(
     server: "redis.Redis", site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(buffer, "LARGEST_BATCH", 5)
-    push(server, *(account(site, number) for number in range(200)))
+    monkeypatch.setattr(buffer, "MAX_BATCH_ENTRIES", 5)
+    push(server, *(usage_record(site, number) for number in range(200)))
 
     with ThreadPoolExecutor(2) as threads:
-        moved = [each.result() for each in [threads.submit(with_connection, lambda: drain(server)) for _ in range(2)]]
+        moved = [
+            each.result() for each in [threads.submit(run_with_connection, lambda: drain(server)) for _ in range(2)]
+        ]
 
     assert sum(moved) + drain(server) == 200
     assert len(written()) == 200
 
 
 def test_while_another_process_drains_nothing_is_done(server: "redis.Redis", site: Site) -> None:
-    push(server, account(site))
+    push(server, usage_record(site))
 
     def elsewhere() -> int:
         return drain(server)
 
-    with alone(buffer.DRAIN_LOCK) as is_mine, ThreadPoolExecutor(1) as threads:
-        assert is_mine
-        assert threads.submit(with_connection, elsewhere).result() == 0
+    with try_advisory_lock(buffer.DRAIN_LOCK) as acquired, ThreadPoolExecutor(1) as threads:
+        assert acquired
+        assert threads.submit(run_with_connection, elsewhere).result() == 0
     assert written() == []
     assert drain(server) == 1
 
 
 def test_a_flushed_redis_breaks_nothing(server: "redis.Redis", site: Site) -> None:
-    push(server, account(site, 1))
-    entries = buffer._first(server, 1)
-    server.delete(buffer.USAGE)
+    push(server, usage_record(site, 1))
+    entries = buffer._read_first(server, 1)
+    server.delete(buffer.USAGE_KEY)
 
-    assert buffer._remove(server, entries, []) == 0
-    assert (drain(server), reap(server)) == (0, 0)
-    push(server, account(site, 2))
+    assert buffer._remove_written(server, entries, []) == 0
+    assert (drain(server), close_orphaned_calls(server)) == (0, 0)
+    push(server, usage_record(site, 2))
     assert drain(server) == 1
 
 
 def test_a_redis_that_is_away_is_said(site: Site) -> None:
-    with pytest.raises(RedisAway):
+    with pytest.raises(RedisUnavailable):
         drain(redis.Redis.from_url("redis://127.0.0.1:1/0"))
 
 
@@ -200,31 +213,37 @@ def test_a_redis_that_is_away_is_said(site: Site) -> None:
 
 def test_a_poison_entry_is_set_aside_and_holds_up_nobody(server: "redis.Redis", site: Site) -> None:
     garbage = b'{"not": "an account"'
-    push(server, account(site, 1))
-    server.rpush(buffer.USAGE, garbage)
-    push(server, account(site, 2), account(UUID(int=9), 3), account(site, 4, model="m" * 300), account(site, 5))
+    push(server, usage_record(site, 1))
+    server.rpush(buffer.USAGE_KEY, garbage)
+    push(
+        server,
+        usage_record(site, 2),
+        usage_record(UUID(int=9), 3),
+        usage_record(site, 4, model="m" * 300),
+        usage_record(site, 5),
+    )
 
     assert drain(server) == 6
     assert written() == ["req_1:1", "req_2:1", "req_5:1"]
-    assert backlog(server) == Backlog(0, 3)
-    assert garbage in server.lrange(buffer.ASIDE, 0, -1)
-    assert server.ttl(buffer.ASIDE) > 0
+    assert read_backlog(server) == UsageBacklog(0, 3)
+    assert garbage in server.lrange(buffer.DEAD_LETTER_KEY, 0, -1)
+    assert server.ttl(buffer.DEAD_LETTER_KEY) > 0
 
 
 # Killed processes
 
 
-def open_account(server: "redis.Redis", process: str, opened: Account) -> None:
-    entry = to_entry(replace(opened, outcome=Outcome.OPEN, usage=Usage(40), billable=False))
-    server.hset(buffer.OPEN_PREFIX + process.encode(), opened.request_id, entry)
+def open_account(server: "redis.Redis", process: str, opened: UsageRecord) -> None:
+    entry = encode_usage_record(replace(opened, outcome=UsageOutcome.OPEN, usage=Usage(40), billable=False))
+    server.hset(buffer.OPEN_CALLS_PREFIX + process.encode(), opened.request_id, entry)
 
 
 def test_a_killed_process_s_accounts_are_closed_as_lost_once(server: "redis.Redis", site: Site) -> None:
-    open_account(server, "process_dead", account(site, 1))
-    open_account(server, "process_alive", account(site, 2))
+    open_account(server, "process_dead", usage_record(site, 1))
+    open_account(server, "process_alive", usage_record(site, 2))
     server.set("nd:process:process_alive", b"1")
 
-    assert (reap(server), reap(server)) == (1, 0)
+    assert (close_orphaned_calls(server), close_orphaned_calls(server)) == (1, 0)
     event = UsageEvent.objects.get()
     assert (event.dedupe_key, event.outcome, event.estimated, event.input_tokens) == ("req_1:1", "lost", True, 40)
     assert event.cost_pico_usd > 0
@@ -234,37 +253,37 @@ def test_a_killed_process_s_accounts_are_closed_as_lost_once(server: "redis.Redi
 
 def test_what_was_lost_is_rated_in_the_tier_that_was_asked_for(server: "redis.Redis", site: Site) -> None:
     for number, tier in enumerate((Tier.STANDARD, Tier.FLEX), 1):
-        open_account(server, "process_dead", account(site, number, upstream_model="gpt-6-luna", tier=tier))
+        open_account(server, "process_dead", usage_record(site, number, upstream_model="gpt-6-luna", tier=tier))
 
-    reap(server)
+    close_orphaned_calls(server)
 
     rated = UsageEvent.objects.order_by("dedupe_key").values_list("tier", "cost_pico_usd")
     assert list(rated) == [("standard", 40 * 100_000), ("flex", 40 * 50_000)]
 
 
 def test_a_process_that_was_only_slow_corrects_what_was_taken_for_lost(server: "redis.Redis", site: Site) -> None:
-    open_account(server, "process_slow", account(site))
-    reap(server)
-    push(server, account(site))
+    open_account(server, "process_slow", usage_record(site))
+    close_orphaned_calls(server)
+    push(server, usage_record(site))
     drain(server)
 
     assert UsageEvent.objects.values_list("outcome", "output_tokens", "billable").get() == ("ok", 10, True)
 
 
 def test_what_is_closed_is_not_taken_for_lost(server: "redis.Redis", site: Site) -> None:
-    accounts.write([account(site)])
-    open_account(server, "process_dead", account(site))
+    usage_records.write([usage_record(site)])
+    open_account(server, "process_dead", usage_record(site))
 
-    reap(server)
+    close_orphaned_calls(server)
 
-    assert UsageEvent.objects.get().outcome == Outcome.OK
+    assert UsageEvent.objects.get().outcome == UsageOutcome.OK
     assert server.keys("nd:open:*") == []
 
 
 def test_an_open_account_that_cannot_be_written_is_set_aside(server: "redis.Redis", site: Site) -> None:
-    open_account(server, "process_dead", account(UUID(int=9), 1))
-    open_account(server, "process_dead", account(site, 2))
+    open_account(server, "process_dead", usage_record(UUID(int=9), 1))
+    open_account(server, "process_dead", usage_record(site, 2))
 
-    assert reap(server) == 2
+    assert close_orphaned_calls(server) == 2
     assert written() == ["req_2:1"]
-    assert backlog(server).aside == 1
+    assert read_backlog(server).dead_letters == 1

@@ -13,14 +13,14 @@ from django.conf import settings
 from django.db import connection
 from structlog.testing import capture_logs
 
-from core.threads import with_connection
+from core.database_threads import run_with_connection
+from devstack.embedded import run_server as serving
+from devstack.valkey import prepare_valkey
 from metering import buffer
-from metering.drainer import Drainer
+from metering.drainer import UsageDrainer
 from metering.models import UsageEvent
-from nightdesk.local.embedded import running as serving
-from nightdesk.local.valkey import prepare_valkey
 from tenants.models import Site
-from tests.platform.metering.entries import account, push
+from tests.platform.metering.entries import push, usage_record
 from tests.polling import wait_until
 from tests.ports import own_port
 
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 
 @asynccontextmanager
-async def running(drainer: Drainer) -> AsyncIterator["asyncio.Task[None]"]:
+async def running(drainer: UsageDrainer) -> AsyncIterator["asyncio.Task[None]"]:
     task = asyncio.create_task(drainer.run())
     try:
         yield task
@@ -40,7 +40,7 @@ async def running(drainer: Drainer) -> AsyncIterator["asyncio.Task[None]"]:
 
 
 async def in_postgres(work: Callable[[], T]) -> T:
-    return await asyncio.to_thread(with_connection, work)
+    return await asyncio.to_thread(run_with_connection, work)
 
 
 def rename_table(before: str, after: str) -> None:
@@ -55,53 +55,53 @@ def said_by_it(logs: Sequence[MutableMapping[str, Any]]) -> list[tuple[str, str]
 
 async def test_it_moves_what_comes_and_once_more_at_its_end(site: Site) -> None:
     with redis.Redis.from_url(settings.REDIS_URL) as server:
-        server.delete(buffer.USAGE)
-        drainer = Drainer(poll_seconds=0.01)
+        server.delete(buffer.USAGE_KEY)
+        drainer = UsageDrainer(poll_seconds=0.01)
         async with running(drainer):
-            push(server, account(site, 1))
+            push(server, usage_record(site, 1))
             await wait_until(lambda: drainer.drained == 1)
-            push(server, account(site, 2))
+            push(server, usage_record(site, 2))
 
         assert drainer.drained == 2
-        assert server.llen(buffer.USAGE) == 0
+        assert server.llen(buffer.USAGE_KEY) == 0
 
 
 async def test_without_redis_it_says_so_once_and_goes_on_when_it_is_back(
     site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("metering.drainer.PAUSE_SECONDS", 0.02)
+    monkeypatch.setattr("metering.drainer.OUTAGE_RETRY_SECONDS", 0.02)
     valkey = prepare_valkey(tmp_path / "valkey", own_port(), durable=False)
-    drainer = Drainer(valkey.url)
+    drainer = UsageDrainer(valkey.url)
     with capture_logs() as logs:
         async with running(drainer) as task:
             await wait_until(lambda: said_by_it(logs))
             with serving(valkey, tmp_path / "valkey.log"), redis.Redis.from_url(valkey.url) as server:
-                push(server, account(site))
+                push(server, usage_record(site))
                 await wait_until(lambda: drainer.drained == 1)
                 drainer.stop()
                 await task
 
-    assert said_by_it(logs) == [("drainer_out", "error"), ("drainer_back", "info")]
+    assert said_by_it(logs) == [("usage_drainer_unavailable", "error"), ("usage_drainer_recovered", "info")]
 
 
 async def test_while_postgres_cannot_write_nothing_is_lost_or_set_aside(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("metering.drainer.PAUSE_SECONDS", 0.02)
-    drainer = Drainer(poll_seconds=0.01)
+    monkeypatch.setattr("metering.drainer.OUTAGE_RETRY_SECONDS", 0.02)
+    drainer = UsageDrainer(poll_seconds=0.01)
     with redis.Redis.from_url(settings.REDIS_URL) as server, capture_logs() as logs:
-        server.delete(buffer.USAGE, buffer.ASIDE)
+        server.delete(buffer.USAGE_KEY, buffer.DEAD_LETTER_KEY)
         await in_postgres(partial(rename_table, "metering_usageevent", "metering_away"))
         try:
-            push(server, account(site))
+            push(server, usage_record(site))
             async with running(drainer):
                 await wait_until(lambda: said_by_it(logs))
-                assert buffer.backlog(server) == buffer.Backlog(1, 0)
+                assert buffer.read_backlog(server) == buffer.UsageBacklog(1, 0)
                 await in_postgres(partial(rename_table, "metering_away", "metering_usageevent"))
                 await wait_until(lambda: drainer.drained == 1)
         finally:
             if not drainer.drained:
                 await in_postgres(partial(rename_table, "metering_away", "metering_usageevent"))
 
-    assert [event for event, _ in said_by_it(logs)] == ["drainer_out", "drainer_back"]
+    assert [event for event, _ in said_by_it(logs)] == ["usage_drainer_unavailable", "usage_drainer_recovered"]
     assert await in_postgres(UsageEvent.objects.count) == 1

@@ -18,7 +18,7 @@ def own(effective_at: datetime, **rates: int) -> Price:
 
 
 def rated(at: datetime, provider: str = "mine", price_list: str = "", model: str = "local-model") -> tuple[int, str]:
-    return prices.rate(provider, price_list, model, at, USAGE)
+    return prices.price_call(provider, price_list, model, at, USAGE)
 
 
 def test_without_any_price_the_cost_is_unknown_and_says_so(db: None) -> None:

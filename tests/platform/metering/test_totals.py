@@ -5,7 +5,7 @@ from django.db.models import CharField, Func
 
 from core.ids import new_uuid
 from metering.models import UsageEvent
-from metering.totals import add_up
+from metering.totals import sum_usage
 from tenants.models import Site
 
 pytestmark = pytest.mark.django_db
@@ -18,7 +18,7 @@ def make_call(site: Site, **fields: int | bool) -> None:
 
 
 def test_nothing_adds_up_to_nothing() -> None:
-    found = add_up(UsageEvent.objects.all())
+    found = sum_usage(UsageEvent.objects.all())
 
     assert found is not None
     assert (found.calls, found.tokens_in, found.cost, found.billed) == (0, 0, 0, 0)
@@ -28,7 +28,7 @@ def test_sums_are_exact_beyond_what_a_float_holds(site: Site) -> None:
     make_call(site, cost_pico_usd=2**60 + 1, input_tokens=2, billable=True)
     make_call(site, cost_pico_usd=2**60, output_tokens=3)
 
-    found = add_up(UsageEvent.objects.all())
+    found = sum_usage(UsageEvent.objects.all())
 
     assert found is not None
     assert (found.calls, found.billed_calls, found.tokens_in, found.tokens_out) == (2, 1, 2, 3)
@@ -38,5 +38,5 @@ def test_sums_are_exact_beyond_what_a_float_holds(site: Site) -> None:
 def test_what_takes_too_long_is_given_up_and_harms_nothing(site: Site) -> None:
     make_call(site)
 
-    assert add_up(UsageEvent.objects.annotate(slept=SLOW).filter(slept=""), patience_ms=50) is None
-    assert add_up(UsageEvent.objects.all()) is not None
+    assert sum_usage(UsageEvent.objects.annotate(slept=SLOW).filter(slept=""), timeout_ms=50) is None
+    assert sum_usage(UsageEvent.objects.all()) is not None

@@ -6,7 +6,7 @@ import pytest
 from django.core.exceptions import ImproperlyConfigured
 from pytest_django import Settings
 
-from nightdesk.checks import INSECURE_KEY, check_settings, refuse_bad_settings
+from nightdesk.checks import INSECURE_KEY, check_settings, require_valid_settings
 
 DEV_KEYS = "dev:aW5zZWN1cmUtZGV2ZWxvcG1lbnQta2V5LTMyLWJ5dGU="
 PRODUCTION = {
@@ -42,7 +42,7 @@ def test_good_settings_raise_nothing(production: Settings) -> None:
         ("AZURE_OPENAI_ENDPOINT", "https://x.openai.azure.com", "nightdesk.E004"),
         ("JOB_RETRY_CAP_SECONDS", -1, "nightdesk.E005"),
         ("JOB_DRAIN_SECONDS", 19, "nightdesk.E006"),
-        ("TICKET_SECONDS", 3601, "nightdesk.E009"),
+        ("TICKET_TTL_SECONDS", 3601, "nightdesk.E009"),
         ("SECRET_KEY", INSECURE_KEY, "nightdesk.E010"),
         ("SECRET_KEY", "short", "nightdesk.E010"),
         ("ENCRYPTION_KEYS", DEV_KEYS, "nightdesk.E011"),
@@ -72,11 +72,11 @@ def test_a_broker_of_an_unknown_kind_is_named(production: Settings, url: str) ->
 
 
 def test_a_server_does_not_start_with_an_error(production: Settings) -> None:
-    refuse_bad_settings()
+    require_valid_settings()
     production.SECRET_KEY = "short"
 
     with pytest.raises(ImproperlyConfigured, match="SECRET_KEY"):
-        refuse_bad_settings()
+        require_valid_settings()
 
 
 def test_debug_does_not_go_with_an_address_of_the_world(production: Settings) -> None:

@@ -9,7 +9,7 @@ import pytest
 from django.core.management import CommandError, call_command
 
 from core.ids import to_public
-from tenants.credentials import KEY_FORM, create_site, live
+from tenants.credentials import API_KEY_PATTERN, create_site, live_credentials
 from tenants.models import AuditEntry, CredentialKind, Site
 
 pytestmark = pytest.mark.django_db
@@ -32,8 +32,11 @@ def test_create_site_shows_everything_that_is_needed_to_connect() -> None:
     site = Site.objects.get()
     assert shown["site_id"] == site.public_id
     assert (shown["site_slug"], shown["site_name"]) == ("corner-bakery", "Corner Bakery")
-    assert KEY_FORM.fullmatch(shown["api_key"])
-    assert shown["site_secret"] == bytes(live(site, CredentialKind.SIGNING_SECRET).get().secret or b"").decode()
+    assert API_KEY_PATTERN.fullmatch(shown["api_key"])
+    assert (
+        shown["site_secret"]
+        == bytes(live_credentials(site, CredentialKind.SIGNING_SECRET).get().secret or b"").decode()
+    )
 
 
 def test_create_site_takes_the_origins_of_pages() -> None:
@@ -71,7 +74,7 @@ def test_rotate_credential_makes_a_second_live_one(word: str, kind: CredentialKi
 
     assert shown["kind"] == kind
     assert shown["secret"].startswith("nd_")
-    assert live(made.site, kind).count() == 2
+    assert live_credentials(made.site, kind).count() == 2
     assert AuditEntry.objects.latest("id").action == f"{kind}.rotate"
 
 
@@ -80,7 +83,7 @@ def test_rotate_credential_takes_an_id_and_no_overlap() -> None:
 
     card = run("rotate_credential", made.site.public_id, "key", "--overlap-hours", "0")
 
-    assert live(made.site, CredentialKind.API_KEY).count() == 1
+    assert live_credentials(made.site, CredentialKind.API_KEY).count() == 1
     assert "for 0 more hours" in card
 
 
@@ -118,7 +121,7 @@ def test_revoke_credential_ends_it_once() -> None:
     assert run_json("revoke_credential", key_id) == {"credential_id": key_id, "revoked_now": False}
     assert run("revoke_credential", key_id) == f"{key_id} is revoked since before.\n"
 
-    assert not live(made.site, CredentialKind.API_KEY).exists()
+    assert not live_credentials(made.site, CredentialKind.API_KEY).exists()
 
 
 @pytest.mark.parametrize("wanted", ["nonsense", "key_nonsense", to_public("key", UUID(int=1))])

@@ -9,21 +9,21 @@ from django.contrib.auth.models import User
 from django.core.management import call_command
 from pytest_django import Settings
 
+from devstack.card import SeededSite
+from devstack.demo_site import seed
 from inference import routing
-from nightdesk.local.card import Seeded
-from nightdesk.local.demo_site import seed
 from tenants.models import Credential, Site
 from webhooks.models import Endpoint
 
 
 @pytest.fixture
-def demo(db: None, settings: Settings) -> Seeded:
+def demo(db: None, settings: Settings) -> SeededSite:
     settings.SIMULATOR_URL = "http://127.0.0.1:9000"
     return seed("http://127.0.0.1:9001/")
 
 
-def test_the_route_fails_over_from_one_dialect_to_the_other(demo: Seeded) -> None:
-    targets = routing.load().targets_for("nightdesk-demo")
+def test_the_route_fails_over_from_one_dialect_to_the_other(demo: SeededSite) -> None:
+    targets = routing.load_routing().targets_for("nightdesk-demo")
 
     assert [(target.provider.name, target.provider.dialect) for target in targets] == [
         ("sim-openai", "openai"),
@@ -31,14 +31,14 @@ def test_the_route_fails_over_from_one_dialect_to_the_other(demo: Seeded) -> Non
     ]
 
 
-def test_the_administrator_can_log_in(demo: Seeded) -> None:
+def test_the_administrator_can_log_in(demo: SeededSite) -> None:
     user = User.objects.get(username=demo.admin_user)
 
     assert user.is_superuser
     assert user.check_password(demo.admin_password)
 
 
-def test_seeding_again_changes_nothing_but_the_receiver_s_address(demo: Seeded) -> None:
+def test_seeding_again_changes_nothing_but_the_receiver_s_address(demo: SeededSite) -> None:
     again = seed("http://127.0.0.1:9002/")
 
     assert again == demo
@@ -48,7 +48,7 @@ def test_seeding_again_changes_nothing_but_the_receiver_s_address(demo: Seeded) 
     assert endpoint.secrets.count() == 1
 
 
-def test_another_desk_has_other_secrets(demo: Seeded, settings: Settings) -> None:
+def test_another_desk_has_other_secrets(demo: SeededSite, settings: Settings) -> None:
     settings.SECRET_KEY = "another desk's key"
     other = asdict(seed(None))
 
@@ -56,7 +56,7 @@ def test_another_desk_has_other_secrets(demo: Seeded, settings: Settings) -> Non
     assert same == {"site_id", "site_slug", "admin_user"}
 
 
-def test_the_command_prints_one_json_object(demo: Seeded) -> None:
+def test_the_command_prints_one_json_object(demo: SeededSite) -> None:
     printed = io.StringIO()
 
     call_command("seed_demo", json=True, receiver_url=None, stdout=printed)

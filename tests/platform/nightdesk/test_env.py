@@ -11,7 +11,7 @@ from nightdesk import env
 
 @pytest.fixture(autouse=True)
 def _what_was_asked_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(env, "ASKED", {})
+    monkeypatch.setattr(env, "READ_VARIABLES", {})
 
 
 @pytest.mark.parametrize(("value", "read"), [("true", True), ("False", False), ("TRUE", True), ("", True)])
@@ -104,14 +104,14 @@ def test_what_was_asked_is_remembered_with_its_default(monkeypatch: pytest.Monke
     env.words("SOME_WORDS", "a,b")
 
     wanted: dict[str, Any] = {"A_NUMBER": "5", "SOME_WORDS": "a,b"}
-    assert wanted == env.ASKED
+    assert wanted == env.READ_VARIABLES
 
 
 def test_a_command_takes_over_the_variables_of_the_local_stack(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("os.environ", {})
     (tmp_path / "environment.json").write_text('{"DATABASE_URL": "postgresql://local/desk", "BASE_URL": "http://x"}')
 
-    env.adopt(tmp_path / "environment.json")
+    env.adopt_local_stack(tmp_path / "environment.json")
 
     assert (env.text("DATABASE_URL"), env.text("BASE_URL")) == ("postgresql://local/desk", "http://x")
 
@@ -122,7 +122,7 @@ def test_a_database_that_was_named_goes_before_the_local_stack_s(
     monkeypatch.setattr("os.environ", {"DATABASE_URL": "postgresql://mine/desk"})
     (tmp_path / "environment.json").write_text('{"DATABASE_URL": "postgresql://local/desk"}')
 
-    env.adopt(tmp_path / "environment.json")
-    env.adopt(tmp_path / "nothing.json")
+    env.adopt_local_stack(tmp_path / "environment.json")
+    env.adopt_local_stack(tmp_path / "nothing.json")
 
     assert env.text("DATABASE_URL") == "postgresql://mine/desk"

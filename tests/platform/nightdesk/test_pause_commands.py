@@ -37,10 +37,10 @@ def test_what_is_named_is_paused_and_goes_on(named: tuple[str, str]) -> None:
 
     said = run("pause", f"--{kind}", name, "--reason", "too dear")
 
-    assert f"Paused the {kind} {name}: what runs goes on" in said
+    assert f"Paused the {kind} {name}: running jobs finish" in said
     assert f"manage.py resume --{kind} {name}" in said
     assert (Pause.objects.get().actor, Pause.objects.get().reason) == ("command line", "too dear")
-    assert run("resume", f"--{kind}", name) == f"The {kind} {name} goes on.\n"
+    assert run("resume", f"--{kind}", name) == f"Resumed the {kind} {name}.\n"
     assert not Pause.objects.exists()
     actions = AuditEntry.objects.order_by("id").values_list("action", flat=True)
     assert list(actions) == [f"{kind}.pause", f"{kind}.resume"]

@@ -9,7 +9,7 @@ from django.core.management import CommandError, call_command
 from django.db import connection
 from pytest_django import Settings
 
-from core.crypto import UnknownKey, key_id_of, new_key, parse_keyring
+from core.crypto import UnknownEncryptionKey, key_id_of, new_key, parse_keyring
 from jobs.models import Job
 from nightdesk.management.commands.rotate_encryption_key import sealed_fields
 from tenants.credentials import create_site
@@ -70,7 +70,7 @@ def test_after_the_rotation_the_old_key_is_not_needed(sealed_with_the_old_key: S
 
     report = rotate()
 
-    assert (report["active_key"], report["sealed_anew"]) == ("new", 8)
+    assert (report["active_key"], report["reencrypted"]) == ("new", 8)
     assert key_ids() == {"new"}
     sealed_with_the_old_key.ENCRYPTION_KEYS = NEW
     assert {bytes(job.payload) for job in Job.objects.all()} == {b"prompt", b"another"}
@@ -81,20 +81,20 @@ def test_after_the_rotation_the_old_key_is_not_needed(sealed_with_the_old_key: S
 def test_rotating_twice_changes_nothing(sealed_with_the_old_key: Settings) -> None:
     rotate()
 
-    assert rotate()["sealed_anew"] == 0
+    assert rotate()["reencrypted"] == 0
 
 
 def test_a_check_counts_and_changes_nothing(sealed_with_the_old_key: Settings) -> None:
     report = rotate(check=True)
 
-    assert (sum(report["rows"].values()), report["sealed_anew"]) == (8, 0)
+    assert (sum(report["rows"].values()), report["reencrypted"]) == (8, 0)
     assert key_ids() == {"old"}
 
 
 def test_without_the_old_key_the_rotation_says_which_one_is_missing(sealed_with_the_old_key: Settings) -> None:
     sealed_with_the_old_key.ENCRYPTION_KEYS = NEW
 
-    with pytest.raises(UnknownKey, match="'old'"):
+    with pytest.raises(UnknownEncryptionKey, match="'old'"):
         rotate()
 
 

@@ -2,7 +2,7 @@
 
 import threading
 
-from nightdesk.worker import EXIT_CODE, end_in
+from nightdesk.worker import EXIT_CODE, kill_after
 
 
 def test_a_process_whose_stop_hangs_ends_all_the_same() -> None:
@@ -12,7 +12,7 @@ def test_a_process_whose_stop_hangs_ends_all_the_same() -> None:
         codes.append(code)
         ended.set()
 
-    end_in(0.01, end)
+    kill_after(0.01, end)
 
     assert ended.wait(10)
     assert codes == [EXIT_CODE]

@@ -5,17 +5,17 @@ from typing import Any
 
 import pytest
 
-from providers.adapters import Anthropic, AzureOpenAI, OpenAI, connect
+from providers.adapters import AnthropicProvider, AzureOpenAIProvider, OpenAIProvider, create_provider
 from providers.dialects import openai
-from providers.dialects.openai_upstream import Flavor
-from providers.errors import Interrupted, Rejected, Unsupported
+from providers.dialects.openai_upstream import OpenAIFlavor
+from providers.errors import RequestRejected, ResponseInterrupted, UnsupportedFeature
 from providers.types import (
     CallContext,
+    ChatMessage,
     ChatRequest,
     Dialect,
     EmbeddingRequest,
     JSONObject,
-    Message,
     Role,
     TextDelta,
     TextPart,
@@ -25,7 +25,7 @@ from tests.platform.providers.reading import error_of
 from tests.platform.providers.upstream import Upstream, answers, streams
 from tests.platform.providers.vendors import KEY, recorded
 
-REQUEST = ChatRequest("gpt-4o-mini", (Message(Role.USER, (TextPart("Hello"),)),), max_tokens=9)
+REQUEST = ChatRequest("gpt-4o-mini", (ChatMessage(Role.USER, (TextPart("Hello"),)),), max_tokens=9)
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ REQUEST = ChatRequest("gpt-4o-mini", (Message(Role.USER, (TextPart("Hello"),)),)
         ({"dialect": Dialect.OPENAI}, "/v1/chat/completions", "max_tokens"),
         ({"dialect": Dialect.OPENAI, "vendor": "openai"}, "/v1/chat/completions", "max_completion_tokens"),
         (
-            {"dialect": Dialect.OPENAI, "flavor": Flavor("max_completion_tokens")},
+            {"dialect": Dialect.OPENAI, "flavor": OpenAIFlavor("max_completion_tokens")},
             "/v1/chat/completions",
             "max_completion_tokens",
         ),
@@ -51,7 +51,7 @@ async def test_a_provider_is_made_from_what_a_row_says(
 ) -> None:
     upstream.plays(answers(recorded("openai/chat_text.json")))
     base_url = upstream.url if options["dialect"] is Dialect.AZURE else f"{upstream.url}/v1"
-    provider = connect(name="a", api_key=KEY, base_url=base_url, **options)
+    provider = create_provider(name="a", api_key=KEY, base_url=base_url, **options)
 
     await provider.complete(REQUEST, call)
     await provider.close()
@@ -64,7 +64,7 @@ async def test_a_provider_is_made_from_what_a_row_says(
 async def test_anthropic_is_found_with_and_without_its_version(upstream: Upstream, call: CallContext) -> None:
     upstream.plays(answers(recorded("anthropic/messages_text.json")))
     for base_url in (upstream.url, f"{upstream.url}/v1/"):
-        provider = connect(Dialect.ANTHROPIC, "a", api_key=KEY, base_url=base_url)
+        provider = create_provider(Dialect.ANTHROPIC, "a", api_key=KEY, base_url=base_url)
         await provider.complete(REQUEST, call)
         await provider.close()
 
@@ -75,7 +75,7 @@ async def test_anthropic_is_found_with_and_without_its_version(upstream: Upstrea
 @pytest.mark.parametrize("suffix", ["", "/", "/openai", "/openai/v1", "/openai/v1/"])
 async def test_azure_s_address_may_be_pasted_in_any_form(upstream: Upstream, call: CallContext, suffix: str) -> None:
     upstream.plays(answers(recorded("openai/chat_text.json")))
-    provider = AzureOpenAI(api_key=KEY, base_url=upstream.url + suffix)
+    provider = AzureOpenAIProvider(api_key=KEY, base_url=upstream.url + suffix)
 
     await provider.complete(REQUEST, call)
     await provider.close()
@@ -85,7 +85,7 @@ async def test_azure_s_address_may_be_pasted_in_any_form(upstream: Upstream, cal
 
 async def test_a_deployment_s_name_cannot_change_the_path(upstream: Upstream, call: CallContext) -> None:
     upstream.plays(answers(recorded("openai/chat_text.json")))
-    provider = AzureOpenAI(api_key=KEY, base_url=upstream.url, api_version="2024-10-21")
+    provider = AzureOpenAIProvider(api_key=KEY, base_url=upstream.url, api_version="2024-10-21")
 
     await provider.complete(replace(REQUEST, model="../x?y#z"), call)
     await provider.close()
@@ -95,7 +95,7 @@ async def test_a_deployment_s_name_cannot_change_the_path(upstream: Upstream, ca
 
 async def test_a_server_of_one_s_own_needs_no_key(upstream: Upstream, call: CallContext) -> None:
     upstream.plays(answers(recorded("openai/chat_text.json")), answers(b"{}", 401))
-    provider = OpenAI("own", api_key="", base_url=upstream.url)
+    provider = OpenAIProvider("own", api_key="", base_url=upstream.url)
 
     await provider.complete(REQUEST, call)
     await provider.close()
@@ -111,27 +111,27 @@ def test_an_address_that_cannot_be_right_is_refused(base_url: str) -> None:
     for dialect in Dialect:
         if base_url or dialect is Dialect.AZURE:
             with pytest.raises(ValueError, match="address"):
-                connect(dialect, "a", api_key=KEY, base_url=base_url)
+                create_provider(dialect, "a", api_key=KEY, base_url=base_url)
 
 
 def test_azure_has_no_address_of_its_own() -> None:
     with pytest.raises(ValueError, match="resource"):
-        connect(Dialect.AZURE, "a", api_key=KEY)
+        create_provider(Dialect.AZURE, "a", api_key=KEY)
 
 
 @pytest.mark.parametrize("key", ["sk-abc\n", "sk abc", "sk-äöü", "sk-\x00"])
 def test_a_key_that_cannot_be_right_is_refused_and_not_quoted(key: str) -> None:
     with pytest.raises(ValueError, match="printable") as caught:
-        Anthropic(api_key=key)
+        AnthropicProvider(api_key=key)
 
     assert key not in str(caught.value)
 
 
 async def test_what_a_dialect_cannot_say_is_refused_before_it_is_sent(upstream: Upstream, call: CallContext) -> None:
-    provider = OpenAI(api_key=KEY, base_url=upstream.url, vendor="openai")
+    provider = OpenAIProvider(api_key=KEY, base_url=upstream.url, vendor="openai")
     wanted = replace(REQUEST, model="gpt-6.1-sol", tools=(Tool("f", None, {}),))
 
-    with pytest.raises(Unsupported):
+    with pytest.raises(UnsupportedFeature):
         await provider.complete(wanted, call)
     await provider.close()
 
@@ -139,29 +139,29 @@ async def test_what_a_dialect_cannot_say_is_refused_before_it_is_sent(upstream: 
 
 
 async def test_what_cannot_be_written_is_refused(upstream: Upstream, call: CallContext) -> None:
-    provider = OpenAI(api_key=KEY, base_url=upstream.url)
+    provider = OpenAIProvider(api_key=KEY, base_url=upstream.url)
 
-    with pytest.raises(Rejected):
+    with pytest.raises(RequestRejected):
         await provider.embed(EmbeddingRequest("m", ("\ud800",)), call)
     await provider.close()
 
 
 async def test_a_key_of_any_shape_is_kept_out_of_errors(upstream: Upstream, call: CallContext) -> None:
     upstream.plays(answers(b'{"error": {"message": "Who is hunter2?"}}', 401))
-    provider = OpenAI(api_key="hunter2", base_url=upstream.url)
+    provider = OpenAIProvider(api_key="hunter2", base_url=upstream.url)
 
     _, error = await error_of(provider, REQUEST, call)
     await provider.close()
 
-    assert error.message == "Who is [removed]?"
+    assert error.message == "Who is [redacted]?"
 
 
 @pytest.mark.parametrize("text", ["short one", "a text of some more characters than a window has"])
 async def test_a_quote_of_the_prompt_is_recognized(upstream: Upstream, call: CallContext, text: str) -> None:
     upstream.plays(answers(b'{"error": {"message": "Cannot embed: %b!"}}' % text.encode(), 400))
-    provider = OpenAI(api_key=KEY, base_url=upstream.url)
+    provider = OpenAIProvider(api_key=KEY, base_url=upstream.url)
 
-    with pytest.raises(Rejected, match="quotes the request"):
+    with pytest.raises(RequestRejected, match="quotes the request"):
         await provider.embed(EmbeddingRequest("m", (text,)), call)
     await provider.close()
 
@@ -190,10 +190,10 @@ async def test_a_quote_of_what_only_the_provider_can_read_is_recognized(
             b'{"error": {"message": "No prediction with: a secret of the baker that is longer than two windows"}}', 400
         )
     )
-    provider = OpenAI(api_key=KEY, base_url=upstream.url)
+    provider = OpenAIProvider(api_key=KEY, base_url=upstream.url)
     body = {"model": "m", "messages": [{"role": "user", "content": "x"}], **fields}
 
-    with pytest.raises(Rejected, match="quotes the request"):
+    with pytest.raises(RequestRejected, match="quotes the request"):
         await provider.complete(openai.decode_chat(body), call)
     await provider.close()
 
@@ -209,10 +209,10 @@ async def test_an_error_frame_after_the_first_token_is_an_interruption(
     upstream: Upstream, call: CallContext, dialect: Dialect, name: str, code: str
 ) -> None:
     upstream.plays(streams(recorded(name)))
-    provider = connect(dialect, "a", api_key=KEY, base_url=upstream.url)
+    provider = create_provider(dialect, "a", api_key=KEY, base_url=upstream.url)
 
     events, error = await error_of(provider, REQUEST, call)
     await provider.close()
 
     assert TextDelta("Hel") in events
-    assert (type(error), error.code) == (Interrupted, code)
+    assert (type(error), error.code) == (ResponseInterrupted, code)

@@ -10,25 +10,25 @@ import pytest
 import pytest_asyncio
 
 from providers.errors import (
-    Ambiguous,
+    AmbiguousOutcome,
     BadResponse,
     ContextTooLong,
-    CredentialDead,
-    Interrupted,
     ModelNotFound,
-    Overloaded,
     ProviderError,
-    RateLimited,
-    Rejected,
-    TimedOut,
-    Transient,
-    Unsupported,
+    ProviderKeyRejected,
+    ProviderOverloaded,
+    ProviderRateLimited,
+    ProviderTimeout,
+    RequestRejected,
+    ResponseInterrupted,
+    TransientFailure,
+    UnsupportedFeature,
 )
 from providers.types import (
+    AnswerFinished,
     CallContext,
     ChatRequest,
     EmbeddingRequest,
-    Finished,
     FinishReason,
     OutputFormat,
     Provider,
@@ -104,7 +104,7 @@ async def test_a_stream_and_a_whole_answer_are_counted_as_in_the_journal(
     completion = await provider.complete(request, again)
 
     assert text_of(events) == completion.text != ""
-    assert isinstance(events[-1], Finished)
+    assert isinstance(events[-1], AnswerFinished)
     assert told(events[-1].usage) == counted(simulator, call)
     assert told(completion.usage) == counted(simulator, again)
     assert completion.usage is not None
@@ -132,7 +132,7 @@ async def test_strange_but_whole_streams_are_read_whole(
     events = await events_of(provider, request, call)
 
     assert len(text_of(events)) > 12
-    assert isinstance(events[-1], Finished)
+    assert isinstance(events[-1], AnswerFinished)
     assert told(events[-1].usage)[1] == 12
 
 
@@ -152,7 +152,7 @@ async def test_parallel_tool_calls_are_told_apart(
         assert arguments.startswith("{")
         assert arguments.endswith("}")
         assert arguments.count("{") == arguments.count("}")
-    assert isinstance(events[-1], Finished)
+    assert isinstance(events[-1], AnswerFinished)
     assert events[-1].reason is FinishReason.TOOL_CALLS
 
 
@@ -167,27 +167,27 @@ async def test_structured_output_is_taken(provider: Provider, vendor: Vendor, ca
 async def test_usage_that_is_not_told_is_not_zero(provider: Provider, vendor: Vendor, call: CallContext) -> None:
     events = await events_of(provider, asked(vendor, "drop_usage"), call)
 
-    assert isinstance(events[-1], Finished)
+    assert isinstance(events[-1], AnswerFinished)
     assert events[-1].usage is None
 
 
 @pytest.mark.parametrize(
     ("controls", "kind"),
     [
-        ("status=400", Rejected),
-        ("status=401", CredentialDead),
-        ("status=403", CredentialDead),
+        ("status=400", RequestRejected),
+        ("status=401", ProviderKeyRejected),
+        ("status=403", ProviderKeyRejected),
         ("status=404", ModelNotFound),
-        ("status=429,retry_after=3", RateLimited),
-        ("status=500", Transient),
-        ("status=502", Transient),
-        ("status=503", Overloaded),
-        ("status=529", Overloaded),
-        ("html_502", Transient),
+        ("status=429,retry_after=3", ProviderRateLimited),
+        ("status=500", TransientFailure),
+        ("status=502", TransientFailure),
+        ("status=503", ProviderOverloaded),
+        ("status=529", ProviderOverloaded),
+        ("html_502", TransientFailure),
         ("context=1", ContextTooLong),
-        ("cut_after_n=0", Ambiguous),
-        ("cut_after_n=0,cut=rst", Ambiguous),
-        ("drop_done", Interrupted),
+        ("cut_after_n=0", AmbiguousOutcome),
+        ("cut_after_n=0,cut=rst", AmbiguousOutcome),
+        ("drop_done", ResponseInterrupted),
         ("error_after_n=0", ProviderError),
     ],
 )
@@ -197,8 +197,8 @@ async def test_a_fault_means(
     _, error = await error_of(provider, asked(vendor, controls), call)
 
     assert isinstance(error, kind)
-    assert error.retryable or isinstance(error, Rejected | CredentialDead)
-    if isinstance(error, RateLimited):
+    assert error.retryable or isinstance(error, RequestRejected | ProviderKeyRejected)
+    if isinstance(error, ProviderRateLimited):
         assert error.retry_after_seconds == 3
 
 
@@ -209,7 +209,7 @@ async def test_a_cut_is_an_interruption(
 ) -> None:
     events, error = await error_of(provider, asked(vendor, f"deltas=8,tokens=16,cut_after_n={count},cut={how}"), call)
 
-    assert isinstance(error, Interrupted)
+    assert isinstance(error, ResponseInterrupted)
     # A reset may overtake what was sent before it.
     assert sum(isinstance(event, TextDelta) for event in events) <= count
 
@@ -217,11 +217,11 @@ async def test_a_cut_is_an_interruption(
 async def test_an_error_in_the_stream_is_an_interruption(provider: Provider, vendor: Vendor, call: CallContext) -> None:
     _, error = await error_of(provider, asked(vendor, "error_after_n=2"), call)
 
-    assert type(error) is Interrupted
+    assert type(error) is ResponseInterrupted
     assert error.code
 
 
-@pytest.mark.parametrize(("after", "kind"), [(0, TimedOut), (2, Interrupted)])
+@pytest.mark.parametrize(("after", "kind"), [(0, ProviderTimeout), (2, ResponseInterrupted)])
 async def test_silence_is_a_timeout(
     provider: Provider, vendor: Vendor, call: CallContext, after: int, kind: type[ProviderError]
 ) -> None:
@@ -235,12 +235,12 @@ async def test_silence_is_a_timeout(
 
 
 async def test_a_page_in_place_of_a_whole_answer(provider: Provider, vendor: Vendor, call: CallContext) -> None:
-    with pytest.raises(Transient):
+    with pytest.raises(TransientFailure):
         await provider.complete(asked(vendor, "html_502"), call)
 
 
 async def test_half_a_whole_answer_is_an_interruption(provider: Provider, vendor: Vendor, call: CallContext) -> None:
-    with pytest.raises((Interrupted, BadResponse)):
+    with pytest.raises((ResponseInterrupted, BadResponse)):
         await provider.complete(asked(vendor, "cut_after_n=3"), call)
 
 
@@ -260,7 +260,8 @@ async def test_a_reader_that_stops_is_seen_upstream(
 
 
 @pytest.mark.parametrize(
-    ("key", "kind"), [("sk-bad-1", CredentialDead), ("sk-quota-1", CredentialDead), ("sk-forbidden", CredentialDead)]
+    ("key", "kind"),
+    [("sk-bad-1", ProviderKeyRejected), ("sk-quota-1", ProviderKeyRejected), ("sk-forbidden", ProviderKeyRejected)],
 )
 async def test_a_key_that_will_not_work_again_is_dead(
     vendor: Vendor, simulator: SimulatorProcess, call: CallContext, key: str, kind: type[ProviderError]
@@ -279,7 +280,7 @@ async def test_embeddings_are_counted_as_in_the_journal(
 ) -> None:
     wanted = EmbeddingRequest("text-embedding-3-small", ("one", "two"), dimensions=8)
     if vendor.embeddings_path is None:
-        with pytest.raises(Unsupported):
+        with pytest.raises(UnsupportedFeature):
             await provider.embed(wanted, call)
         return
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from providers.capabilities import EFFORTS, Capabilities, capabilities_of, strongest_within
-from providers.catalogue import models
+from providers.capabilities import REASONING_EFFORTS, Capabilities, capabilities_of, clamp_reasoning_effort
+from providers.catalogue import list_models
 
 
 def of(vendor: str, name: str) -> Capabilities:
@@ -13,13 +13,13 @@ def of(vendor: str, name: str) -> Capabilities:
 @pytest.mark.parametrize("name", ["gpt-6-astra", "gpt-6.1-sol"])
 def test_some_models_always_reason(name: str) -> None:
     assert "none" not in of("openai", name).efforts
-    assert of("openai", name).tools_need_no_effort
+    assert of("openai", name).tools_require_effort_none
 
 
 @pytest.mark.parametrize("name", ["gpt-5.6-sol", "gpt-5.6-luna", "gpt-6-sol", "gpt-6-luna", "gpt-6.1-terra"])
 def test_some_models_call_tools_only_without_reasoning(name: str) -> None:
     assert of("openai", name).efforts[0] == "none"
-    assert of("openai", name).tools_need_no_effort
+    assert of("openai", name).tools_require_effort_none
     assert of("openai", name).sampling == "without_effort"
 
 
@@ -64,8 +64,8 @@ def test_a_model_that_embeds_does_nothing_else() -> None:
 
 
 def test_every_effort_of_every_model_is_a_word_we_know_weakest_first() -> None:
-    for model in models():
-        order = [EFFORTS.index(effort) for effort in model.capabilities.efforts]
+    for model in list_models():
+        order = [REASONING_EFFORTS.index(effort) for effort in model.capabilities.efforts]
         assert order == sorted(order)
 
 
@@ -81,4 +81,4 @@ def test_every_effort_of_every_model_is_a_word_we_know_weakest_first() -> None:
     ],
 )
 def test_the_strongest_effort_within(wanted: str | None, efforts: tuple[str, ...], sent: str | None) -> None:
-    assert strongest_within(wanted, efforts) == sent
+    assert clamp_reasoning_effort(wanted, efforts) == sent

@@ -7,22 +7,22 @@ from decimal import Decimal
 
 import pytest
 
-from providers.catalogue import DATA, Rates, find_model, find_price, models, vendors_of
+from providers.catalogue import DATA_DIR, ModelRates, find_model, find_price, list_models, vendors_of
 from providers.tiers import Tier
 
 NOW = datetime(2026, 11, 21, tzinfo=UTC)
-ROWS = json.loads((DATA / "prices.json").read_text(), parse_float=Decimal)["prices"]
+ROWS = json.loads((DATA_DIR / "prices.json").read_text(), parse_float=Decimal)["prices"]
 
 
-def rates(vendor: str, name: str, at: datetime = NOW) -> Rates:
+def rates(vendor: str, name: str, at: datetime = NOW) -> ModelRates:
     entry = find_price(vendor, name, at)
     assert entry is not None
     return entry.rates
 
 
 def test_every_row_of_the_data_is_a_model_with_a_price() -> None:
-    assert len(models()) == len(ROWS)
-    assert all(find_price(model.vendor, model.name, NOW) for model in models())
+    assert len(list_models()) == len(ROWS)
+    assert all(find_price(model.vendor, model.name, NOW) for model in list_models())
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row['provider']}-{row['model']}")
@@ -113,10 +113,10 @@ def test_the_cache_follows_a_tier_s_input_and_a_tier_without_prices_costs_as_the
 
 
 def test_a_factor_leaves_no_part_of_a_pico_dollar() -> None:
-    for entry in (find_price(model.vendor, model.name, NOW) for model in models()):
+    for entry in (find_price(model.vendor, model.name, NOW) for model in list_models()):
         assert entry is not None
         for tier in Tier:
-            numerator, denominator = entry.rates.factor(tier)
+            numerator, denominator = entry.rates.cost_multiplier(tier)
             rate = entry.rates.for_input(0, tier)
             assert all(value * numerator % denominator == 0 for value in astuple(rate)), (entry.model, tier)
 

@@ -8,27 +8,27 @@ from dataclasses import replace
 import pytest
 
 from providers.errors import (
-    Ambiguous,
+    AmbiguousOutcome,
     BadResponse,
-    CredentialDead,
-    Interrupted,
     ModelNotFound,
-    Overloaded,
     ProviderError,
-    RateLimited,
-    Rejected,
-    TimedOut,
-    Transient,
-    Unsupported,
+    ProviderKeyRejected,
+    ProviderOverloaded,
+    ProviderRateLimited,
+    ProviderTimeout,
+    RequestRejected,
+    ResponseInterrupted,
+    TransientFailure,
+    UnsupportedFeature,
 )
 from providers.types import (
+    AnswerFinished,
+    AnswerStarted,
     CallContext,
     EmbeddingRequest,
-    Finished,
     FinishReason,
     OutputFormat,
     Provider,
-    Started,
     TextDelta,
     Tool,
     ToolCallDelta,
@@ -113,9 +113,9 @@ async def test_it_streams_text_then_usage(
 
     events = await events_of(provider, vendor.request(), call)
 
-    assert isinstance(events[0], Started)
+    assert isinstance(events[0], AnswerStarted)
     assert "".join(event.text for event in events if isinstance(event, TextDelta)) == TEXT
-    assert events[-1] == Finished(FinishReason.STOP, vendor.usage)
+    assert events[-1] == AnswerFinished(FinishReason.STOP, vendor.usage)
 
 
 async def test_it_streams_however_the_bytes_are_cut(
@@ -127,7 +127,7 @@ async def test_it_streams_however_the_bytes_are_cut(
     events = await events_of(provider, vendor.request(), call)
 
     assert "".join(event.text for event in events if isinstance(event, TextDelta)) == TEXT
-    assert events[-1] == Finished(FinishReason.STOP, vendor.usage)
+    assert events[-1] == AnswerFinished(FinishReason.STOP, vendor.usage)
 
 
 async def test_it_streams_tool_calls_counted_from_zero(
@@ -145,7 +145,7 @@ async def test_it_streams_tool_calls_counted_from_zero(
     for index, expected in enumerate(vendor.calls):
         deltas = (event for event in events if isinstance(event, ToolCallDelta) and event.index == index)
         assert "".join(delta.arguments for delta in deltas) == expected.arguments
-    assert isinstance(events[-1], Finished)
+    assert isinstance(events[-1], AnswerFinished)
     assert events[-1].reason is FinishReason.TOOL_CALLS
 
 
@@ -179,7 +179,7 @@ async def test_it_embeds_or_says_that_it_cannot(
     wanted = EmbeddingRequest("text-embedding-3-small", ("one", "two"))
 
     if vendor.embeddings_path is None:
-        with pytest.raises(Unsupported):
+        with pytest.raises(UnsupportedFeature):
             await provider.embed(wanted, call)
         return
     embeddings = await provider.embed(wanted, call)
@@ -198,7 +198,7 @@ async def test_what_comes_after_the_end_is_not_read(
 
     events = await events_of(provider, vendor.request(), call)
 
-    assert events[-1] == Finished(FinishReason.STOP, vendor.usage)
+    assert events[-1] == AnswerFinished(FinishReason.STOP, vendor.usage)
 
 
 async def test_missing_usage_is_not_zero(
@@ -210,7 +210,7 @@ async def test_missing_usage_is_not_zero(
 
     events = await events_of(provider, vendor.request(), call)
 
-    assert events[-1] == Finished(FinishReason.STOP, None)
+    assert events[-1] == AnswerFinished(FinishReason.STOP, None)
 
 
 async def test_streams_in_turn_share_one_connection(
@@ -230,21 +230,21 @@ async def test_streams_in_turn_share_one_connection(
 @pytest.mark.parametrize(
     ("status", "kind"),
     [
-        (400, Rejected),
-        (401, CredentialDead),
-        (402, CredentialDead),
-        (403, CredentialDead),
+        (400, RequestRejected),
+        (401, ProviderKeyRejected),
+        (402, ProviderKeyRejected),
+        (403, ProviderKeyRejected),
         (404, ModelNotFound),
-        (408, Transient),
-        (409, Transient),
-        (413, Rejected),
-        (422, Rejected),
-        (429, RateLimited),
-        (500, Transient),
-        (502, Transient),
-        (503, Overloaded),
-        (504, Transient),
-        (529, Overloaded),
+        (408, TransientFailure),
+        (409, TransientFailure),
+        (413, RequestRejected),
+        (422, RequestRejected),
+        (429, ProviderRateLimited),
+        (500, TransientFailure),
+        (502, TransientFailure),
+        (503, ProviderOverloaded),
+        (504, TransientFailure),
+        (529, ProviderOverloaded),
         (302, BadResponse),
         (204, BadResponse),
     ],
@@ -265,7 +265,7 @@ async def test_429_says_when(provider: Provider, vendor: Vendor, upstream: Upstr
 
     _, error = await error_of(provider, vendor.request(), call)
 
-    assert isinstance(error, RateLimited)
+    assert isinstance(error, ProviderRateLimited)
     assert error.retry_after_seconds == 7
     assert error.message == "Rate limit reached"
 
@@ -277,7 +277,7 @@ async def test_an_html_page_is_not_shown(
 
     _, error = await error_of(provider, vendor.request(), call)
 
-    assert isinstance(error, Transient)
+    assert isinstance(error, TransientFailure)
     assert "html" not in error.message
 
 
@@ -291,7 +291,7 @@ async def test_neither_key_nor_prompt_gets_into_an_error(
     )
 
     _, key_error = await error_of(provider, vendor.request(), call)
-    with pytest.raises(Rejected) as prompt_error:
+    with pytest.raises(RequestRejected) as prompt_error:
         await provider.complete(vendor.request(secret), call)
 
     assert KEY not in repr(key_error) + repr(key_error.args)
@@ -314,7 +314,7 @@ async def test_an_endless_error_body_ends(
 
     _, error = await error_of(provider, vendor.request(), call)
 
-    assert isinstance(error, Transient)
+    assert isinstance(error, TransientFailure)
     # What the sockets hold, and not much more.
     assert poured < 16 * 1024 * 1024
 
@@ -334,7 +334,7 @@ async def test_silence_before_the_first_byte_is_a_timeout(
 
     _, error = await error_of(provider, vendor.request(), replace(call, first_byte_seconds=0.2))
 
-    assert isinstance(error, TimedOut)
+    assert isinstance(error, ProviderTimeout)
     await asyncio.wait_for(upstream.closed_by_client.wait(), 5)
 
 
@@ -345,7 +345,7 @@ async def test_headers_alone_are_still_silence(
 
     _, error = await error_of(provider, vendor.request(), replace(call, first_byte_seconds=0.2))
 
-    assert isinstance(error, TimedOut)
+    assert isinstance(error, ProviderTimeout)
 
 
 async def test_silence_after_the_first_token_is_an_interruption(
@@ -357,7 +357,7 @@ async def test_silence_after_the_first_token_is_an_interruption(
         events, error = await error_of(provider, vendor.request(), replace(call, idle_seconds=0.3))
 
     assert any(isinstance(event, TextDelta) for event in events)
-    assert isinstance(error, Interrupted)
+    assert isinstance(error, ResponseInterrupted)
     await asyncio.wait_for(upstream.closed_by_client.wait(), 5)
 
 
@@ -375,7 +375,7 @@ async def test_comments_without_an_answer_end_with_the_total(
     events, error = await error_of(provider, vendor.request(), replace(call, total_seconds=0.3))
 
     assert events == []
-    assert isinstance(error, TimedOut)
+    assert isinstance(error, ProviderTimeout)
 
 
 async def test_the_total_counts_for_whole_answers_too(
@@ -383,7 +383,7 @@ async def test_the_total_counts_for_whole_answers_too(
 ) -> None:
     await warm_up(provider, vendor, upstream, call, falls_silent)
 
-    with pytest.raises(TimedOut):
+    with pytest.raises(ProviderTimeout):
         await provider.complete(vendor.request(), replace(call, total_seconds=0.2))
 
 
@@ -393,7 +393,7 @@ async def test_a_refused_connection_is_transient(vendor: Vendor, call: CallConte
     _, error = await error_of(provider, vendor.request(), call)
     await provider.close()
 
-    assert type(error) is Transient
+    assert type(error) is TransientFailure
 
 
 async def test_a_connection_that_is_never_made_is_transient(
@@ -406,7 +406,7 @@ async def test_a_connection_that_is_never_made_is_transient(
         _, error = await error_of(provider, vendor.request(), replace(call, connect_seconds=0.1))
     await provider.close()
 
-    assert type(error) is Transient
+    assert type(error) is TransientFailure
 
 
 # Cuts
@@ -436,9 +436,9 @@ async def test_a_cut_after_any_event_is_never_a_clean_end(
     events, error = await error_of(provider, vendor.request(), call)
     await provider.close()
 
-    assert type(error) is (Interrupted if events else Ambiguous)
+    assert type(error) is (ResponseInterrupted if events else AmbiguousOutcome)
     assert events or count < 2
-    assert not any(isinstance(event, Finished) for event in events)
+    assert not any(isinstance(event, AnswerFinished) for event in events)
 
 
 async def test_a_cut_before_any_byte_is_ambiguous(
@@ -449,7 +449,7 @@ async def test_a_cut_before_any_byte_is_ambiguous(
     _, orderly = await error_of(provider, vendor.request(), call)
     _, reset = await error_of(provider, vendor.request(), call)
 
-    assert (type(orderly), type(reset)) == (Ambiguous, Ambiguous)
+    assert (type(orderly), type(reset)) == (AmbiguousOutcome, AmbiguousOutcome)
 
 
 async def test_half_a_body_is_an_interruption(
@@ -458,7 +458,7 @@ async def test_half_a_body_is_an_interruption(
     body = recorded(vendor.text_body)
     upstream.plays(sends(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(body) + body[:100]))
 
-    with pytest.raises(Interrupted):
+    with pytest.raises(ResponseInterrupted):
         await provider.complete(vendor.request(), call)
 
 
@@ -503,7 +503,7 @@ async def test_garbage_as_a_whole_answer_is_a_bad_response(
 async def test_an_answer_beyond_all_measure_is_a_bad_response(
     provider: Provider, vendor: Vendor, upstream: Upstream, call: CallContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("providers.exchange.ANSWER_BYTES", 100_000)
+    monkeypatch.setattr("providers.exchange.MAX_RESPONSE_BYTES", 100_000)
     upstream.plays(answers(b" " * 200_000 + recorded(vendor.text_body)))
 
     with pytest.raises(BadResponse):
@@ -585,7 +585,7 @@ async def test_a_closed_provider_says_so(provider: Provider, vendor: Vendor, cal
 
     _, error = await error_of(provider, vendor.request(), call)
 
-    assert type(error) is Transient
+    assert type(error) is TransientFailure
 
 
 def _values(value: object) -> list[object]:

@@ -7,13 +7,20 @@ import aiohttp
 import pytest
 from aiohttp import http_exceptions
 
-from core.http import ProviderClient, Response
-from providers.adapters import OpenAI
-from providers.errors import Ambiguous, BadResponse, Interrupted, ProviderError, TimedOut, Transient
-from providers.exchange import FOREIGN_ERRORS, to_provider_error
-from providers.types import CallContext, ChatRequest, Message, Role, TextPart
+from core.provider_http import ProviderClient, ProviderResponse
+from providers.adapters import OpenAIProvider
+from providers.errors import (
+    AmbiguousOutcome,
+    BadResponse,
+    ProviderError,
+    ProviderTimeout,
+    ResponseInterrupted,
+    TransientFailure,
+)
+from providers.exchange import TRANSPORT_ERRORS, map_transport_error
+from providers.types import CallContext, ChatMessage, ChatRequest, Role, TextPart
 
-REQUEST = ChatRequest("m", (Message(Role.USER, (TextPart("Hello"),)),))
+REQUEST = ChatRequest("m", (ChatMessage(Role.USER, (TextPart("Hello"),)),))
 
 
 def all_below(kind: type[BaseException]) -> Iterator[type[BaseException]]:
@@ -43,7 +50,9 @@ class Failing(ProviderClient):
         super().__init__()
         self._error = error
 
-    async def send(self, url: str, headers: Mapping[str, str], body: bytes, *, connect_seconds: float) -> Response:
+    async def send(
+        self, url: str, headers: Mapping[str, str], body: bytes, *, connect_seconds: float
+    ) -> ProviderResponse:
         raise self._error
 
 
@@ -54,7 +63,7 @@ def test_all_of_aiohttp_s_exceptions_are_found() -> None:
 
 @pytest.mark.parametrize("kind", AIOHTTP_ERRORS, ids=lambda kind: kind.__name__)
 async def test_no_foreign_exception_escapes(kind: type[Exception], call: CallContext) -> None:
-    provider = OpenAI(api_key="k", http=Failing(made(kind)))
+    provider = OpenAIProvider(api_key="k", http=Failing(made(kind)))
 
     with pytest.raises(ProviderError) as caught:
         await provider.complete(REQUEST, call)
@@ -76,29 +85,35 @@ async def test_no_foreign_exception_escapes(kind: type[Exception], call: CallCon
     ],
 )
 def test_what_comes_from_below_them_is_foreign_too(kind: type[Exception]) -> None:
-    assert issubclass(kind, FOREIGN_ERRORS)
+    assert issubclass(kind, TRANSPORT_ERRORS)
 
 
 def test_what_was_not_sent_can_be_sent_again() -> None:
-    assert type(to_provider_error(made(aiohttp.ServerTimeoutError), sent=False, answered=False)) is Transient
+    assert (
+        type(map_transport_error(made(aiohttp.ServerTimeoutError), sent=False, response_started=False))
+        is TransientFailure
+    )
 
 
 def test_what_was_answered_in_part_was_interrupted() -> None:
-    assert type(to_provider_error(made(aiohttp.ServerTimeoutError), sent=True, answered=True)) is Interrupted
+    assert (
+        type(map_transport_error(made(aiohttp.ServerTimeoutError), sent=True, response_started=True))
+        is ResponseInterrupted
+    )
 
 
 @pytest.mark.parametrize(
     ("error", "kind"),
     [
-        (made(aiohttp.ServerTimeoutError), TimedOut),
-        (TimeoutError(), TimedOut),
-        (aiohttp.SocketTimeoutError(), TimedOut),
-        (made(aiohttp.ClientPayloadError), Ambiguous),
-        (ConnectionResetError(), Ambiguous),
-        (aiohttp.ServerDisconnectedError(), Ambiguous),
+        (made(aiohttp.ServerTimeoutError), ProviderTimeout),
+        (TimeoutError(), ProviderTimeout),
+        (aiohttp.SocketTimeoutError(), ProviderTimeout),
+        (made(aiohttp.ClientPayloadError), AmbiguousOutcome),
+        (ConnectionResetError(), AmbiguousOutcome),
+        (aiohttp.ServerDisconnectedError(), AmbiguousOutcome),
         (http_exceptions.BadStatusLine("x"), BadResponse),
         (made(aiohttp.ClientResponseError), BadResponse),
     ],
 )
 def test_what_was_sent_and_not_answered_means(error: Exception, kind: type[ProviderError]) -> None:
-    assert type(to_provider_error(error, sent=True, answered=False)) is kind
+    assert type(map_transport_error(error, sent=True, response_started=False)) is kind

@@ -4,9 +4,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from providers.adapters import Anthropic, AzureOpenAI, OpenAI
+from providers.adapters import AnthropicProvider, AzureOpenAIProvider, OpenAIProvider
 from providers.tiers import Tier
-from providers.types import ChatRequest, Completion, FinishReason, Message, Provider, Role, TextPart, ToolCall, Usage
+from providers.types import (
+    ChatMessage,
+    ChatRequest,
+    Completion,
+    FinishReason,
+    Provider,
+    Role,
+    TextPart,
+    ToolCall,
+    Usage,
+)
 
 CONTRACT = Path(__file__).parents[2] / "contract"
 KEY = "sk-test-0123456789abcdef"
@@ -39,7 +49,7 @@ class Vendor:
         return self.make(url, key)
 
     def request(self, text: str = "How is the weather?") -> ChatRequest:
-        return ChatRequest(self.model, (Message(Role.USER, (TextPart(text),)),))
+        return ChatRequest(self.model, (ChatMessage(Role.USER, (TextPart(text),)),))
 
     def completion(self) -> Completion:
         ids = {"claude-sonnet-5-5": "msg_01A"}.get(self.model, "chatcmpl-D1")
@@ -79,35 +89,35 @@ BEARER = ("authorization", f"Bearer {KEY}")
 VENDORS = (
     _openai(
         "openai",
-        lambda url, key: OpenAI(api_key=key, base_url=f"{url}/v1", vendor="openai"),
+        lambda url, key: OpenAIProvider(api_key=key, base_url=f"{url}/v1", vendor="openai"),
         "/v1",
         BEARER,
         "openai/chat_text.sse",
     ),
     _openai(
         "compatible",
-        lambda url, key: OpenAI("own-server", api_key=key, base_url=f"{url}/v1/"),
+        lambda url, key: OpenAIProvider("own-server", api_key=key, base_url=f"{url}/v1/"),
         "/v1",
         BEARER,
         "openai/chat_text.sse",
     ),
     _openai(
         "azure",
-        lambda url, key: AzureOpenAI(api_key=key, base_url=url),
+        lambda url, key: AzureOpenAIProvider(api_key=key, base_url=url),
         "/openai/v1",
         ("api-key", KEY),
         "azure/chat_text.sse",
     ),
     _openai(
         "azure-dated",
-        lambda url, key: AzureOpenAI(api_key=key, base_url=url, api_version="2024-10-21"),
+        lambda url, key: AzureOpenAIProvider(api_key=key, base_url=url, api_version="2024-10-21"),
         "/openai/deployments/gpt-4o-mini",
         ("api-key", KEY),
         "azure/chat_text.sse",
     ),
     Vendor(
         name="anthropic",
-        make=lambda url, key: Anthropic(api_key=key, base_url=url),
+        make=lambda url, key: AnthropicProvider(api_key=key, base_url=url),
         model="claude-sonnet-5-5",
         path="/v1/messages",
         auth=("x-api-key", KEY),

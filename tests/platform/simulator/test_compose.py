@@ -6,17 +6,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simulator.asked import Asked
 from simulator.compose import StepKind, compose, steps_of
 from simulator.controls import Controls
-from simulator.prose import answer_text, equal_parts, words_of
+from simulator.neutral_request import NeutralRequest
+from simulator.prose import answer_text, equal_parts, split_words
 from simulator.tokens import cut_to_tokens, tokens_of
 
 SEEDS = st.integers(0, 2**64 - 1)
 
 
-def asked(topic: str, seed: int = 1, max_tokens: int | None = None, choices: int = 1) -> Asked:
-    return Asked(model="m", seed=seed, topic=topic, input_tokens=10, max_tokens=max_tokens, choices=choices)
+def asked(topic: str, seed: int = 1, max_tokens: int | None = None, choices: int = 1) -> NeutralRequest:
+    return NeutralRequest(model="m", seed=seed, topic=topic, input_tokens=10, max_tokens=max_tokens, choices=choices)
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_a_long_text_is_quoted_in_its_own_order() -> None:
 
 @given(st.text(min_size=1))
 def test_words_put_together_are_the_text(text: str) -> None:
-    assert "".join(words_of(text)) == text
+    assert "".join(split_words(text)) == text
 
 
 @given(st.text(), st.integers(1, 80))
@@ -80,9 +80,9 @@ def test_the_last_step_has_served_exactly_the_usage(
     steps = steps_of(answer, deltas)
 
     assert answer.usage.output_tokens <= max_tokens * choices
-    assert [step.served for step in steps] == sorted(step.served for step in steps)
+    assert [step.served_tokens for step in steps] == sorted(step.served_tokens for step in steps)
     if steps:
-        assert steps[-1].served == answer.usage.output_tokens
+        assert steps[-1].served_tokens == answer.usage.output_tokens
     for index, choice in enumerate(answer.choices):
         pieces = [step.text for step in steps if step.kind == StepKind.TEXT and step.choice == index]
         assert "".join(pieces) == choice.text

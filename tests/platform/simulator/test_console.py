@@ -6,7 +6,7 @@ import sys
 import httpx
 import pytest
 
-from simulator.controls import Controls, about_controls
+from simulator.controls import Controls, describe_controls
 from tests.simulator_process import PLATFORM, SimulatorProcess, start_simulator
 
 
@@ -34,7 +34,7 @@ def test_the_page_explains_every_control_and_shows_the_last_calls(
 
 
 def test_every_control_says_what_it_does() -> None:
-    assert all(about_controls().values())
+    assert all(describe_controls().values())
 
 
 def test_an_unknown_page_is_not_found(http: httpx.Client) -> None:

@@ -10,7 +10,7 @@ import pytest
 from anthropic import Anthropic
 from openai import OpenAI
 
-from simulator.journal import Entry, Journal, Outcome
+from simulator.journal import CallOutcome, Journal, JournalEntry
 from tests.simulator_process import SimulatorProcess, start_simulator
 
 MODEL = "gpt-4o-mini"
@@ -125,8 +125,8 @@ def test_a_kill_loses_nothing_that_was_answered_or_begun(tmp_path: Path) -> None
     assert [entry["attempt"] for entry in entries] == [1, 1, 2]
 
 
-def entry_of(journal: Journal, body: str) -> Entry:
-    entry = Entry(
+def entry_of(journal: Journal, body: str) -> JournalEntry:
+    entry = JournalEntry(
         seq=journal.next_seq(),
         id="req_1",
         dialect="openai",
@@ -145,10 +145,10 @@ def entry_of(journal: Journal, body: str) -> Entry:
 
 
 def test_memory_keeps_the_newest_and_says_how_many_are_gone() -> None:
-    journal = Journal(keep=2)
+    journal = Journal(max_entries=2)
 
     for body in ("a", "a", "b", "c"):
-        journal.finish(entry_of(journal, body), Outcome.OK)
+        journal.finish(entry_of(journal, body), CallOutcome.OK)
 
     assert [entry.seq for entry in journal.entries()] == [3, 4]
     assert journal.dropped == 2
@@ -166,14 +166,14 @@ def test_a_line_torn_by_a_crash_spoils_only_itself(tmp_path: Path) -> None:
     again = Journal(file)
     again.close()
 
-    assert [(entry.body_sha256, entry.outcome) for entry in again.entries()] == [("a", Outcome.LOST)]
+    assert [(entry.body_sha256, entry.outcome) for entry in again.entries()] == [("a", CallOutcome.LOST)]
 
 
 def test_attempts_are_counted_on_after_a_restart(tmp_path: Path) -> None:
     file = tmp_path / "journal.jsonl"
     journal = Journal(file)
     for _ in range(2):
-        journal.finish(entry_of(journal, "a"), Outcome.OK)
+        journal.finish(entry_of(journal, "a"), CallOutcome.OK)
     journal.close()
 
     again = Journal(file)
@@ -185,10 +185,10 @@ def test_attempts_are_counted_on_after_a_restart(tmp_path: Path) -> None:
 def test_emptying_the_journal_empties_its_file(tmp_path: Path) -> None:
     file = tmp_path / "journal.jsonl"
     journal = Journal(file)
-    journal.finish(entry_of(journal, "a"), Outcome.OK)
+    journal.finish(entry_of(journal, "a"), CallOutcome.OK)
 
     journal.clear()
-    journal.finish(entry_of(journal, "b"), Outcome.OK)
+    journal.finish(entry_of(journal, "b"), CallOutcome.OK)
     journal.close()
 
     assert [json.loads(line)["body_sha256"] for line in file.read_text().splitlines()] == ["b", "b"]

@@ -14,21 +14,21 @@ from django.conf import settings
 from redis.asyncio import Redis
 
 from core import redis
-from streams.entries import About, End, Event
-from streams.follow import Following, follow
+from streams.entries import LoggedEvent, StreamEnd, StreamInfo
+from streams.follow import EventLogReader, follow
 from streams.ids import new_stream_id
-from streams.live import LiveStream
-from streams.log import Writer
-from streams.process import ProcessMark
-from streams.registry import LiveStreams
+from streams.live import LocalStream
+from streams.log import EventLogWriter
+from streams.process import ProcessHeartbeat
+from streams.registry import StreamSupervisor
 from tests.polling import wait_until
 
 SITE = "site_bakery"
 FRAMES = [("", b'{"n":%d}' % n) for n in range(40)]
 
 
-def about_stream(stream_id: str = "", *, status: int = 200) -> About:
-    return About(
+def stream_info(stream_id: str = "", *, status: int = 200) -> StreamInfo:
+    return StreamInfo(
         id=stream_id or new_stream_id(),
         site=SITE,
         status=status,
@@ -45,26 +45,26 @@ class Process:
     """As much of a web process as the room needs."""
 
     server: Redis
-    mark: ProcessMark
-    streams: LiveStreams
+    mark: ProcessHeartbeat
+    streams: StreamSupervisor
 
-    def writer(self, *, max_bytes: int = 1024 * 1024, status: int = 200) -> Writer:
-        about = about_stream(status=status)
-        return Writer(self.server, about, process=self.mark, ttl_seconds=60, max_bytes=max_bytes)
+    def writer(self, *, max_bytes: int = 1024 * 1024, status: int = 200) -> EventLogWriter:
+        about = stream_info(status=status)
+        return EventLogWriter(self.server, about, process=self.mark, ttl_seconds=60, max_bytes=max_bytes)
 
-    def start(self, run: Callable[[Writer], Awaitable[None]], *, detached: bool = False) -> LiveStream:
-        return self.streams.start(about_stream(), run, detached=detached)
+    def start(self, run: Callable[[EventLogWriter], Awaitable[None]], *, detached: bool = False) -> LocalStream:
+        return self.streams.start(stream_info(), run, detached=detached)
 
-    def follow(self, stream_id: str, after: int = 0, *, idle_seconds: float | None = None) -> Following:
+    def follow(self, stream_id: str, after: int = 0, *, idle_seconds: float | None = None) -> EventLogReader:
         return follow(self.server, stream_id, after, site=SITE, idle_seconds=idle_seconds)
 
-    async def read(self, stream_id: str, after: int = 0) -> list[Event]:
+    async def read(self, stream_id: str, after: int = 0) -> list[LoggedEvent]:
         """Read to the end."""
         async with self.follow(stream_id, after) as following:
             return [event async for events in following for event in events]
 
 
-class Wire:
+class CuttableProxy:
     """Lies between a process and Valkey, and can be cut."""
 
     def __init__(self) -> None:
@@ -127,8 +127,8 @@ async def _pour(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 
 @pytest.fixture
-async def wire() -> AsyncIterator[Wire]:
-    wire = Wire()
+async def wire() -> AsyncIterator[CuttableProxy]:
+    wire = CuttableProxy()
     await wire.mend()
     yield wire
     await wire.cut()
@@ -147,10 +147,10 @@ async def open_process() -> AsyncIterator[OpenProcess]:
         async def open_one(url: str = "") -> Process:
             # Every address has its own client, and so these have, which differ only in their names.
             server = redis.client(f"{url or settings.REDIS_URL}?client_name={next(names)}")
-            mark = ProcessMark(server)
+            mark = ProcessHeartbeat(server)
             await mark.start()
             stack.push_async_callback(mark.stop)
-            streams = LiveStreams(server, mark, grace_seconds=0.1, ttl_seconds=60, max_bytes=1024 * 1024)
+            streams = StreamSupervisor(server, mark, grace_seconds=0.1, ttl_seconds=60, max_bytes=1024 * 1024)
             stack.push_async_callback(streams.drain, 0)
             return Process(server, mark, streams)
 
@@ -167,9 +167,9 @@ async def other(open_process: OpenProcess) -> Process:
     return await open_process()
 
 
-def told(events: Iterable[Event]) -> list[tuple[str, bytes]]:
+def without_numbers(events: Iterable[LoggedEvent]) -> list[tuple[str, bytes]]:
     """What a reader received, without the numbers."""
     return [(event.name, event.data) for event in events]
 
 
-DONE = End("done")
+DONE = StreamEnd("done")

@@ -4,11 +4,11 @@ import asyncio
 import sys
 
 from core import redis
-from streams.entries import End
-from streams.log import Writer
-from streams.process import ProcessMark
-from streams.registry import LiveStreams
-from tests.platform.streams.conftest import about_stream
+from streams.entries import StreamEnd
+from streams.log import EventLogWriter
+from streams.process import ProcessHeartbeat
+from streams.registry import StreamSupervisor
+from tests.platform.streams.conftest import stream_info
 
 EVERY_SECONDS = 0.005
 
@@ -19,20 +19,20 @@ def frame(number: int) -> tuple[str, bytes]:
 
 async def serve(url: str, stream_id: str) -> None:
     server = redis.client(url)
-    mark = ProcessMark(server)
+    mark = ProcessHeartbeat(server)
     await mark.start()
-    streams = LiveStreams(server, mark, grace_seconds=60, ttl_seconds=60, max_bytes=1024 * 1024)
+    streams = StreamSupervisor(server, mark, grace_seconds=60, ttl_seconds=60, max_bytes=1024 * 1024)
     stop = asyncio.Event()
 
-    async def run(writer: Writer) -> None:
+    async def run(writer: EventLogWriter) -> None:
         number = 0
         while not stop.is_set():
             number += 1
             writer.append([frame(number)])
             await asyncio.sleep(EVERY_SECONDS)
-        await writer.finish(End("done"))
+        await writer.finish(StreamEnd("done"))
 
-    await streams.announced(streams.start(about_stream(stream_id), run, detached=True))
+    await streams.wait_until_visible(streams.start(stream_info(stream_id), run, detached=True))
     print("serving", flush=True)
     await asyncio.to_thread(sys.stdin.readline)
     stop.set()

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.buffer import BATCH, EVENT_BYTES, EventBuffer
-from streams.entries import End
+from streams.buffer import EVENT_OVERHEAD_BYTES, MAX_READ_EVENTS, EventBuffer
+from streams.entries import StreamEnd
 from streams.errors import CursorAhead, CursorExpired
 
 
@@ -19,7 +19,7 @@ def test_what_is_held_is_bounded_and_the_newest_without_a_gap(sizes: list[int]) 
 
         held = buffer.events
         assert [event.seq for event in held] == list(range(buffer.first, seq + 1))
-        assert buffer.held_bytes == sum(len(event.data) + EVENT_BYTES for event in held)
+        assert buffer.held_bytes == sum(len(event.data) + EVENT_OVERHEAD_BYTES for event in held)
         assert buffer.held_bytes <= 4096
         assert buffer.last == seq
 
@@ -35,7 +35,7 @@ def test_an_event_that_is_longer_than_all_that_may_be_held_is_held_alone() -> No
 
 
 def test_a_place_is_held_expired_or_ahead() -> None:
-    buffer = EventBuffer(10 * (EVENT_BYTES + 1))
+    buffer = EventBuffer(10 * (EVENT_OVERHEAD_BYTES + 1))
     for _ in range(25):
         buffer.append([("", b"x")])
 
@@ -52,10 +52,10 @@ def test_a_place_is_held_expired_or_ahead() -> None:
 
 def test_who_is_far_behind_gets_portions() -> None:
     buffer = EventBuffer(1024 * 1024)
-    buffer.append([("", b"x")] * (BATCH + 1))
+    buffer.append([("", b"x")] * (MAX_READ_EVENTS + 1))
 
-    assert [event.seq for event in buffer.after(0)] == list(range(1, BATCH + 1))
-    assert [event.seq for event in buffer.after(BATCH)] == [BATCH + 1]
+    assert [event.seq for event in buffer.after(0)] == list(range(1, MAX_READ_EVENTS + 1))
+    assert [event.seq for event in buffer.after(MAX_READ_EVENTS)] == [MAX_READ_EVENTS + 1]
 
 
 async def test_all_who_wait_are_woken_and_one_who_left_disturbs_nobody() -> None:
@@ -75,7 +75,7 @@ async def test_who_waits_at_the_end_is_told_that_nothing_comes() -> None:
     waiting = asyncio.create_task(buffer.wait_after(0))
     await asyncio.sleep(0)
 
-    buffer.finish(End("done"))
+    buffer.finish(StreamEnd("done"))
 
     assert await waiting == []
 

@@ -4,23 +4,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.entries import ENTRY_BYTES, End, Entry, Event, decode_entry, encode, split
+from streams.entries import MAX_ENTRY_BYTES, LogEntry, LoggedEvent, StreamEnd, decode_entry, encode, split_into_entries
 from streams.errors import CursorExpired
-from streams.remote import join
+from streams.remote import merge_entries
 
-DONE = End("done")
+DONE = StreamEnd("done")
 FRAMES = st.lists(st.tuples(st.sampled_from(["", "error", "delta"]), st.binary(max_size=40)), min_size=1, max_size=30)
 
 
-def number(frames: list[tuple[str, bytes]]) -> list[Event]:
-    return [Event(seq, name, data) for seq, (name, data) in enumerate(frames, start=1)]
+def number(frames: list[tuple[str, bytes]]) -> list[LoggedEvent]:
+    return [LoggedEvent(seq, name, data) for seq, (name, data) in enumerate(frames, start=1)]
 
 
-def cut(events: list[Event], places: list[int]) -> list[Entry]:
+def cut(events: list[LoggedEvent], places: list[int]) -> list[LogEntry]:
     """Write the events in portions, the end with the last."""
     bounds = sorted({min(place, len(events)) for place in places} | {0, len(events)})
-    entries = [Entry(end, events[begin:end], None) for begin, end in zip(bounds, bounds[1:], strict=False)]
-    return [*entries[:-1], Entry(entries[-1].last, entries[-1].events, DONE)]
+    entries = [LogEntry(end, events[begin:end], None) for begin, end in zip(bounds, bounds[1:], strict=False)]
+    return [*entries[:-1], LogEntry(entries[-1].last, entries[-1].events, DONE)]
 
 
 @given(frames=FRAMES, places=st.lists(st.integers(1, 30), max_size=6))
@@ -32,7 +32,7 @@ def test_every_event_after_any_place_is_read_once_and_as_it_was(
 
     for after in range(len(events) + 1):
         found = [entry for entry in log if entry.last > after or entry.end]
-        assert join(found, after) == (events[after:], DONE)
+        assert merge_entries(found, after) == (events[after:], DONE)
 
 
 @given(frames=FRAMES, places=st.lists(st.integers(1, 30), max_size=6), again=st.lists(st.integers(0, 29), max_size=6))
@@ -41,38 +41,41 @@ def test_what_was_written_twice_is_read_once(
 ) -> None:
     events = number(frames)
     log = [
-        Entry(entry.last, events[min(begin, entry.last - 1) : entry.last], entry.end)
+        LogEntry(entry.last, events[min(begin, entry.last - 1) : entry.last], entry.end)
         if begin < entry.last - len(entry.events)
         else entry
         for entry, begin in zip(cut(events, places), [*again, *[30] * 40], strict=False)
     ]
 
     for after in range(len(events) + 1):
-        assert join([entry for entry in log if entry.last > after or entry.end], after) == (events[after:], DONE)
+        assert merge_entries([entry for entry in log if entry.last > after or entry.end], after) == (
+            events[after:],
+            DONE,
+        )
 
 
 def test_where_an_event_is_missing_nobody_reads_on() -> None:
     events = number([("", b"x")] * 9)
-    log = [Entry(3, events[:3], None), Entry(9, events[6:], DONE)]
+    log = [LogEntry(3, events[:3], None), LogEntry(9, events[6:], DONE)]
 
-    assert join(log, 1) == (events[1:3], None)
+    assert merge_entries(log, 1) == (events[1:3], None)
     for after in (3, 4, 5):
         with pytest.raises(CursorExpired):
-            join(log[1:], after)
-    assert join(log[1:], 6) == (events[6:], DONE)
+            merge_entries(log[1:], after)
+    assert merge_entries(log[1:], 6) == (events[6:], DONE)
 
 
 def test_an_end_whose_events_are_gone_is_no_end() -> None:
     with pytest.raises(CursorExpired):
-        join([Entry(9, [], DONE)], 8)
-    assert join([Entry(9, [], DONE)], 9) == ([], DONE)
+        merge_entries([LogEntry(9, [], DONE)], 8)
+    assert merge_entries([LogEntry(9, [], DONE)], 9) == ([], DONE)
 
 
 def test_entries_are_of_a_size_and_a_long_event_has_one_to_itself() -> None:
-    sizes = [10, 20, ENTRY_BYTES * 3, 10, ENTRY_BYTES - 10, 1, 1]
+    sizes = [10, 20, MAX_ENTRY_BYTES * 3, 10, MAX_ENTRY_BYTES - 10, 1, 1]
     events = number([("", b"x" * size) for size in sizes])
 
-    entries = list(split(0, events, DONE))
+    entries = list(split_into_entries(0, events, DONE))
 
     assert [entry.last for entry in entries] == [2, 3, 5, 7]
     assert [entry.end for entry in entries] == [None, None, None, DONE]
@@ -80,5 +83,5 @@ def test_entries_are_of_a_size_and_a_long_event_has_one_to_itself() -> None:
 
 
 def test_an_end_alone_is_an_entry_and_nothing_is_none() -> None:
-    assert [(entry.id, entry.events) for entry in split(7, [], DONE)] == [("7-1", [])]
-    assert list(split(7, [], None)) == []
+    assert [(entry.id, entry.events) for entry in split_into_entries(7, [], DONE)] == [("7-1", [])]
+    assert list(split_into_entries(7, [], None)) == []

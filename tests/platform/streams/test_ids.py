@@ -6,18 +6,18 @@ import pytest
 
 from core.ids import to_public
 from streams.errors import CursorError, CursorForeign, CursorMalformed, StreamUnknown
-from streams.ids import age_seconds, new_stream_id, read_cursor, write_cursor
+from streams.ids import format_cursor, new_stream_id, parse_cursor, stream_age_seconds
 
 #: The same in each process of the tests, for it names some of them.
 STREAM = to_public("stm", UUID("019a8c5e-0000-7000-8000-000000000001"))
 
 
 def test_a_cursor_is_read_as_it_was_written() -> None:
-    assert [read_cursor(write_cursor(STREAM, seq), STREAM) for seq in (0, 1, 57, 10**14)] == [0, 1, 57, 10**14]
+    assert [parse_cursor(format_cursor(STREAM, seq), STREAM) for seq in (0, 1, 57, 10**14)] == [0, 1, 57, 10**14]
 
 
 def test_a_bare_number_is_a_place_in_the_stream_that_is_asked_for() -> None:
-    assert read_cursor("57", STREAM) == 57
+    assert parse_cursor("57", STREAM) == 57
 
 
 @pytest.mark.parametrize(
@@ -27,12 +27,12 @@ def test_a_bare_number_is_a_place_in_the_stream_that_is_asked_for() -> None:
 )  # fmt: skip
 def test_what_is_no_cursor_is_said_to_be_none(text: str) -> None:
     with pytest.raises(CursorMalformed):
-        read_cursor(text, STREAM)
+        parse_cursor(text, STREAM)
 
 
 def test_a_cursor_of_another_stream_is_foreign() -> None:
     with pytest.raises(CursorForeign):
-        read_cursor(write_cursor(new_stream_id(), 3), STREAM)
+        parse_cursor(format_cursor(new_stream_id(), 3), STREAM)
 
 
 def test_whatever_is_wrong_with_a_cursor_is_one_kind_of_error() -> None:
@@ -41,6 +41,6 @@ def test_whatever_is_wrong_with_a_cursor_is_one_kind_of_error() -> None:
 
 
 def test_an_id_says_when_it_was_made() -> None:
-    assert 0 <= age_seconds(new_stream_id()) < 60
+    assert 0 <= stream_age_seconds(new_stream_id()) < 60
     with pytest.raises(StreamUnknown):
-        age_seconds("job_01k9x00000000000000000000a")
+        stream_age_seconds("job_01k9x00000000000000000000a")

@@ -11,11 +11,11 @@ import pytest
 from django.conf import settings
 
 from nightdesk import env
-from streams.entries import End, Event
-from streams.errors import CursorAhead, Orphaned
-from streams.follow import Following
+from streams.entries import LoggedEvent, StreamEnd
+from streams.errors import CursorAhead, StreamOrphaned
+from streams.follow import EventLogReader
 from streams.ids import new_stream_id
-from tests.platform.streams.conftest import OpenProcess, Process, told
+from tests.platform.streams.conftest import OpenProcess, Process, without_numbers
 from tests.platform.streams.serving_process import frame
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -26,7 +26,11 @@ async def serving_process(stream_id: str) -> AsyncIterator[asyncio.subprocess.Pr
     pipe = asyncio.subprocess.PIPE
     command = [sys.executable, "-m", "tests.platform.streams.serving_process", settings.REDIS_URL, stream_id]
     process = await asyncio.create_subprocess_exec(
-        *command, stdin=pipe, stdout=pipe, cwd=ROOT, env=env.merged({"PYTHONPATH": f"{ROOT}:{ROOT / 'platform'}"})
+        *command,
+        stdin=pipe,
+        stdout=pipe,
+        cwd=ROOT,
+        env=env.child_environment({"PYTHONPATH": f"{ROOT}:{ROOT / 'platform'}"}),
     )
     try:
         assert process.stdout
@@ -47,17 +51,17 @@ async def test_a_stream_of_another_process_is_read_from_every_event(other: Proce
         read = await asyncio.gather(*running)
 
     whole = read[0]
-    assert told(whole) == [frame(number) for number in range(1, len(whole) + 1)]
+    assert without_numbers(whole) == [frame(number) for number in range(1, len(whole) + 1)]
     assert len(whole) > 30
     assert read == [whole[after:] for after in range(0, 30, 3)]
     for after in range(len(whole)):
         assert (await other.read(stream_id, after))[0] == whole[after]
 
 
-async def _read_from(process: Process, stream_id: str, after: int) -> list[Event]:
+async def _read_from(process: Process, stream_id: str, after: int) -> list[LoggedEvent]:
     async with process.follow(stream_id, after) as following:
         events = [event async for events in following for event in events]
-        assert following.end == End("done")
+        assert following.end == StreamEnd("done")
         return events
 
 
@@ -74,17 +78,17 @@ async def test_readers_of_a_process_that_was_killed_are_told_so(open_process: Op
         received += await _read_till_orphaned(following)
         seconds = time.monotonic() - killed_at
         received_late = await _read_till_orphaned(third.follow(stream_id, 3))
-        with pytest.raises(Orphaned):
+        with pytest.raises(StreamOrphaned):
             await ahead
 
     assert seconds < 6
-    assert told(received) == [frame(number) for number in range(1, len(received) + 1)]
+    assert without_numbers(received) == [frame(number) for number in range(1, len(received) + 1)]
     assert received_late == received[3:]
 
 
-async def _read_till_orphaned(following: Following) -> list[Event]:
-    received: list[Event] = []
-    with suppress(Orphaned):
+async def _read_till_orphaned(following: EventLogReader) -> list[LoggedEvent]:
+    received: list[LoggedEvent] = []
+    with suppress(StreamOrphaned):
         async for events in following:
             received += events
     assert following.end is None

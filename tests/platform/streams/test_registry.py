@@ -4,22 +4,22 @@ import asyncio
 
 import pytest
 
-from streams.entries import End
+from streams.entries import StreamEnd
 from streams.errors import StreamsClosed
-from streams.log import Writer
-from streams.registry import LiveStreams
-from tests.platform.streams.conftest import DONE, FRAMES, Process, about_stream, told
+from streams.log import EventLogWriter
+from streams.registry import StreamSupervisor
+from tests.platform.streams.conftest import DONE, FRAMES, Process, stream_info, without_numbers
 from tests.polling import wait_until
 
-CANCELED = End("canceled")
+CANCELED = StreamEnd("canceled")
 
 
-async def forever(writer: Writer) -> None:
+async def forever(writer: EventLogWriter) -> None:
     await asyncio.Event().wait()
 
 
 async def test_what_is_run_is_read_to_its_end(serving: Process) -> None:
-    async def run(writer: Writer) -> None:
+    async def run(writer: EventLogWriter) -> None:
         for frame in FRAMES:
             writer.append([frame])
             await asyncio.sleep(0)
@@ -27,9 +27,9 @@ async def test_what_is_run_is_read_to_its_end(serving: Process) -> None:
 
     stream = serving.start(run)
 
-    assert told(await serving.read(stream.id)) == FRAMES
+    assert without_numbers(await serving.read(stream.id)) == FRAMES
     await wait_until(lambda: len(serving.streams) == 0)
-    assert stream.canceled_because is None
+    assert stream.cancel_reason is None
 
 
 async def test_what_nobody_reads_is_canceled_after_the_grace_time(serving: Process) -> None:
@@ -37,7 +37,7 @@ async def test_what_nobody_reads_is_canceled_after_the_grace_time(serving: Proce
 
     await wait_until(lambda: len(serving.streams) == 1)
 
-    assert (unread.end, unread.canceled_because) == (CANCELED, "unread")
+    assert (unread.end, unread.cancel_reason) == (CANCELED, "unread")
     assert detached.end is None
 
 
@@ -73,7 +73,7 @@ async def test_a_reader_is_counted_once_however_it_leaves(serving: Process) -> N
 
 async def test_a_reader_in_another_process_keeps_it_running(serving: Process, other: Process) -> None:
     stream = serving.start(forever)
-    assert await serving.streams.announced(stream)
+    assert await serving.streams.wait_until_visible(stream)
     following = other.follow(stream.id)
     await following.open()
 
@@ -82,24 +82,24 @@ async def test_a_reader_in_another_process_keeps_it_running(serving: Process, ot
     await following.aclose()
 
     await wait_until(lambda: stream.end)
-    assert stream.canceled_because == "unread"
+    assert stream.cancel_reason == "unread"
 
 
 async def test_a_runner_that_fails_leaves_an_end(serving: Process, caplog: pytest.LogCaptureFixture) -> None:
-    async def run(writer: Writer) -> None:
+    async def run(writer: EventLogWriter) -> None:
         writer.append(FRAMES[:1])
         raise KeyError("broken")
 
     stream = serving.start(run)
     async with serving.follow(stream.id) as following:
-        assert [told(events) async for events in following] == [FRAMES[:1]]
-        assert following.end == End("error")
+        assert [without_numbers(events) async for events in following] == [FRAMES[:1]]
+        assert following.end == StreamEnd("error")
     assert "stream_failed" in caplog.text
 
 
 async def test_a_runner_that_is_canceled_before_its_first_step_leaves_an_end(serving: Process, other: Process) -> None:
     stream = serving.start(forever)
-    stream.cancel("asked")
+    stream.cancel("requested")
     await wait_until(lambda: stream.end)
 
     assert stream.end == CANCELED
@@ -109,17 +109,17 @@ async def test_a_runner_that_is_canceled_before_its_first_step_leaves_an_end(ser
 async def test_a_process_that_stops_lets_streams_end_and_cuts_the_rest(serving: Process, other: Process) -> None:
     may_end = asyncio.Event()
 
-    async def ends(writer: Writer) -> None:
+    async def ends(writer: EventLogWriter) -> None:
         writer.append(FRAMES[:1])
         await may_end.wait()
         await writer.finish(DONE)
 
-    async def told_why(writer: Writer) -> None:
+    async def told_why(writer: EventLogWriter) -> None:
         try:
             await asyncio.Event().wait()
         except asyncio.CancelledError:
-            writer.append([("error", (writer.stream.canceled_because or "").encode())])
-            await writer.finish(End("error"))
+            writer.append([("error", (writer.stream.cancel_reason or "").encode())])
+            await writer.finish(StreamEnd("error"))
 
     ending, cut = serving.start(ends, detached=True), serving.start(told_why, detached=True)
     draining = asyncio.create_task(serving.streams.drain(0.2))
@@ -129,15 +129,15 @@ async def test_a_process_that_stops_lets_streams_end_and_cuts_the_rest(serving: 
     may_end.set()
     await draining
 
-    assert (ending.end, cut.end) == (DONE, End("error"))
-    assert told(await other.read(ending.id)) == FRAMES[:1]
-    assert told(await other.read(cut.id)) == [("error", b"stopped")]
+    assert (ending.end, cut.end) == (DONE, StreamEnd("error"))
+    assert without_numbers(await other.read(ending.id)) == FRAMES[:1]
+    assert without_numbers(await other.read(cut.id)) == [("error", b"stopped")]
 
 
 async def test_readers_at_different_speeds_read_the_same(serving: Process) -> None:
-    streams = LiveStreams(serving.server, serving.mark, grace_seconds=5, ttl_seconds=60, max_bytes=1024 * 1024)
+    streams = StreamSupervisor(serving.server, serving.mark, grace_seconds=5, ttl_seconds=60, max_bytes=1024 * 1024)
 
-    async def run(writer: Writer) -> None:
+    async def run(writer: EventLogWriter) -> None:
         for frame in FRAMES:
             writer.append([frame])
             await asyncio.sleep(0.001)
@@ -147,11 +147,11 @@ async def test_readers_at_different_speeds_read_the_same(serving: Process) -> No
         received = []
         async with serving.follow(stream_id) as following:
             async for events in following:
-                received += told(events)
+                received += without_numbers(events)
                 await asyncio.sleep(every)
         return received
 
-    stream = streams.start(about_stream(), run)
+    stream = streams.start(stream_info(), run)
     read = await asyncio.gather(*(read_slowly(stream.id, every) for every in (0, 0.002, 0.05)))
 
     assert read == [FRAMES] * 3

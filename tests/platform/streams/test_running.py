@@ -6,25 +6,32 @@ from collections.abc import Callable
 import pytest
 from django.conf import settings
 
-from core.redis import RedisAway, waiting_client
-from streams.canceling import ask_to_cancel
-from streams.log import Writer
-from streams.running import MOST_TOLD, PROCESSES, Overview, Seen, read_running, tell
-from tests.platform.streams.conftest import DONE, FRAMES, SITE, OpenProcess, Process, Wire
+from core.redis import RedisUnavailable, blocking_client
+from streams.canceling import request_cancel_blocking
+from streams.log import EventLogWriter
+from streams.running import (
+    MAX_REPORTED_STREAMS,
+    PROCESSES_KEY,
+    ActiveStream,
+    ActiveStreams,
+    build_report,
+    read_active_streams,
+)
+from tests.platform.streams.conftest import DONE, FRAMES, SITE, CuttableProxy, OpenProcess, Process
 from tests.polling import wait_until
 
 FRAMES_BYTES = sum(len(data) for _, data in FRAMES)
 
 
-async def seen() -> Overview:
-    def read() -> Overview:
-        with waiting_client(settings.REDIS_URL) as server:
-            return read_running(server)
+async def seen() -> ActiveStreams:
+    def read() -> ActiveStreams:
+        with blocking_client(settings.REDIS_URL) as server:
+            return read_active_streams(server)
 
     return await asyncio.to_thread(read)
 
 
-async def seen_when(holds: Callable[[Overview], object]) -> Overview:
+async def seen_when(holds: Callable[[ActiveStreams], object]) -> ActiveStreams:
     found = await seen()
     async with asyncio.timeout(20):
         while not holds(found):  # noqa: ASYNC110 (it is told with a beat, which says nothing here)
@@ -33,7 +40,7 @@ async def seen_when(holds: Callable[[Overview], object]) -> Overview:
     return found
 
 
-async def speaking(writer: Writer) -> None:
+async def speaking(writer: EventLogWriter) -> None:
     writer.append(FRAMES)
     await asyncio.Event().wait()
 
@@ -41,7 +48,7 @@ async def speaking(writer: Writer) -> None:
 async def test_what_two_processes_run_is_seen_the_oldest_first(serving: Process, other: Process) -> None:
     first = serving.start(speaking, detached=True)
     second = other.start(speaking)
-    assert await other.streams.announced(second)
+    assert await other.streams.wait_until_visible(second)
     async with serving.follow(first.id), serving.follow(second.id), other.follow(second.id):
         found = await seen_when(lambda found: len(found.streams) == 2 and found.streams[1].running.readers)
 
@@ -60,7 +67,7 @@ async def test_what_two_processes_run_is_seen_the_oldest_first(serving: Process,
 async def test_what_has_ended_is_seen_no_more(serving: Process) -> None:
     ending = asyncio.Event()
 
-    async def until_told(writer: Writer) -> None:
+    async def until_told(writer: EventLogWriter) -> None:
         await ending.wait()
         await writer.finish(DONE)
 
@@ -76,7 +83,7 @@ async def test_what_nobody_here_could_cancel_is_not_told(serving: Process) -> No
     """Such as a job's stream, which its worker writes: it has a page of its own."""
     job, stream = serving.writer().stream, serving.start(speaking, detached=True)
 
-    assert [line.id for line in tell([job, stream]).streams] == [stream.id]
+    assert [line.id for line in build_report([job, stream]).streams] == [stream.id]
 
 
 async def test_a_process_that_stops_takes_its_streams_along(open_process: OpenProcess) -> None:
@@ -86,10 +93,10 @@ async def test_a_process_that_stops_takes_its_streams_along(open_process: OpenPr
 
     await process.mark.stop()
 
-    assert await seen() == Overview((), 0)
+    assert await seen() == ActiveStreams((), 0)
 
 
-async def test_a_process_that_dies_is_forgotten_within_seconds(open_process: OpenProcess, wire: Wire) -> None:
+async def test_a_process_that_dies_is_forgotten_within_seconds(open_process: OpenProcess, wire: CuttableProxy) -> None:
     process = await open_process(wire.url)
     process.start(speaking, detached=True)
     await seen_when(lambda found: found.count == 1)
@@ -100,19 +107,19 @@ async def test_a_process_that_dies_is_forgotten_within_seconds(open_process: Ope
 
 
 async def test_of_very_many_all_are_counted_and_some_are_told(serving: Process) -> None:
-    streams = [serving.start(speaking, detached=True) for _ in range(MOST_TOLD + 7)]
+    streams = [serving.start(speaking, detached=True) for _ in range(MAX_REPORTED_STREAMS + 7)]
 
     found = await seen_when(lambda found: found.count)
 
     assert found.count == len(streams)
-    assert [each.running.id for each in found.streams] == [stream.id for stream in streams[:MOST_TOLD]]
+    assert [each.running.id for each in found.streams] == [stream.id for stream in streams[:MAX_REPORTED_STREAMS]]
 
 
 async def test_a_process_that_runs_nothing_writes_nothing_of_it(serving: Process, other: Process) -> None:
     serving.start(speaking, detached=True)
     await seen_when(lambda found: found.count == 1)
 
-    members = await serving.server.zrange(PROCESSES, 0, -1)
+    members = await serving.server.zrange(PROCESSES_KEY, 0, -1)
 
     assert serving.mark.id.encode() in members
     assert other.mark.id.encode() not in members
@@ -120,18 +127,18 @@ async def test_a_process_that_runs_nothing_writes_nothing_of_it(serving: Process
 
 async def test_an_operator_cancels_a_stream_where_it_runs(serving: Process) -> None:
     stream = serving.start(speaking, detached=True)
-    one: Seen = (await seen_when(lambda found: found.count == 1)).streams[0]
+    one: ActiveStream = (await seen_when(lambda found: found.count == 1)).streams[0]
 
     def cancel() -> None:
-        with waiting_client(settings.REDIS_URL) as server:
-            ask_to_cancel(server, one.process, one.running.id)
+        with blocking_client(settings.REDIS_URL) as server:
+            request_cancel_blocking(server, one.process, one.running.id)
 
     await asyncio.to_thread(cancel)
 
     await wait_until(lambda: stream.end)
-    assert stream.canceled_because == "asked"
+    assert stream.cancel_reason == "requested"
 
 
 def test_without_redis_nothing_is_known() -> None:
-    with pytest.raises(RedisAway), waiting_client("redis://127.0.0.1:1/0") as server:
-        read_running(server)
+    with pytest.raises(RedisUnavailable), blocking_client("redis://127.0.0.1:1/0") as server:
+        read_active_streams(server)

@@ -4,16 +4,16 @@ from collections.abc import Iterator
 
 import pytest
 
-from tenants import directory
+from tenants import cached_lookups
 from tenants.credentials import NewSite, create_site
 from tests.platform.tenants.counted import Counted
 
 
 @pytest.fixture(autouse=True)
 def _fresh_directory() -> Iterator[None]:
-    directory.forget_all()
+    cached_lookups.clear_caches()
     yield
-    directory.forget_all()
+    cached_lookups.clear_caches()
 
 
 @pytest.fixture

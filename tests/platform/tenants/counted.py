@@ -6,10 +6,10 @@ from typing import Any
 
 from django.db import OperationalError
 
-from core.threads import DatabaseThreads
+from core.database_threads import DatabaseThreadPool
 
 
-class Counted(DatabaseThreads):
+class Counted(DatabaseThreadPool):
     """Threads that count what they are asked, may wait before they do it, and may find Postgres away."""
 
     def __init__(self) -> None:

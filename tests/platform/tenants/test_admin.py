@@ -14,7 +14,7 @@ from pytest_django.fixtures import Settings
 
 from core import clock
 from core.crypto import new_key
-from tenants.credentials import NewSite, issue, live
+from tenants.credentials import NewSite, issue, live_credentials
 from tenants.models import AuditEntry, Credential, CredentialKind, Site
 from tests.asking import bearer
 
@@ -66,7 +66,7 @@ def test_a_new_site_shows_its_secret_and_key_once_and_they_work(staff: Client) -
     site = Site.objects.get()
     secret, key = shown_in(page)
     assert (site.name, site.slug, site.origins) == ("Bakery", "bakery", ["https://bakery.test"])
-    assert bytes(live(site, SECRET).get().secret or b"").decode() == secret
+    assert bytes(live_credentials(site, SECRET).get().secret or b"").decode() == secret
     assert Client().get("/v1/jobs", headers=bearer(key)).status_code == 200
     assert shown_in(text_of(staff.get(page_of(site)))) == []
     assert AuditEntry.objects.filter(action="site.create", actor="admin", address="127.0.0.1").count() == 1
@@ -182,8 +182,8 @@ def test_a_new_credential_is_shown_once(
     page = act(staff, action, bakery.site)
 
     assert len(shown_in(page)) == 1
-    assert live(bakery.site, kind).count() == 2
-    assert live(bakery.site, kind).exclude(expires_at=None).exists() is ending
+    assert live_credentials(bakery.site, kind).count() == 2
+    assert live_credentials(bakery.site, kind).exclude(expires_at=None).exists() is ending
     assert AuditEntry.objects.filter(actor="admin", action__startswith=kind, subject__startswith="key_").count() == 1
     assert shown_in(text_of(staff.get(list_of(Site)))) == []
 
@@ -195,7 +195,7 @@ def test_too_many_live_credentials_are_refused_in_words(staff: Client, bakery: N
     page = act(staff, "issue_key", bakery.site)
 
     assert "revoke one that is not used" in page
-    assert live(bakery.site, KEY).count() == 4
+    assert live_credentials(bakery.site, KEY).count() == 4
 
 
 def test_a_credential_is_revoked_from_its_list(staff: Client, bakery: NewSite) -> None:

@@ -6,10 +6,10 @@ from datetime import timedelta
 import pytest
 from django.db import connection
 
-from tenants import directory
+from tenants import cached_lookups
 from tenants.audit import Actor
-from tenants.credentials import KEY_FORM, NewSite, create_site, issue, live, revoke, rotate
-from tenants.errors import SlugTaken, TooManyLive, Unissuable
+from tenants.credentials import API_KEY_PATTERN, NewSite, create_site, issue, live_credentials, revoke, rotate
+from tenants.errors import ProvisioningError, SlugTaken, TooManyLiveCredentials
 from tenants.models import AuditEntry, Credential, CredentialKind, Site
 
 SECRET, KEY = CredentialKind.SIGNING_SECRET, CredentialKind.API_KEY
@@ -18,7 +18,7 @@ SECRET, KEY = CredentialKind.SIGNING_SECRET, CredentialKind.API_KEY
 def test_a_new_site_can_sign_and_has_a_key(bakery: NewSite) -> None:
     assert bakery.site.slug == "bakery"
     assert len(bakery.signing_secret.secret) >= 40
-    assert KEY_FORM.fullmatch(bakery.api_key.secret)
+    assert API_KEY_PATTERN.fullmatch(bakery.api_key.secret)
 
 
 def test_secrets_do_not_show_in_a_repr(bakery: NewSite) -> None:
@@ -72,37 +72,37 @@ def test_a_slug_asked_for_does_not_give_way(bakery: NewSite) -> None:
 @pytest.mark.django_db
 @pytest.mark.parametrize("slug", ["", "Bakery", "site_01k", "a--b", "-a", "a b", "x" * 64])
 def test_an_unfit_slug_is_refused(slug: str) -> None:
-    with pytest.raises(Unissuable, match="slug"):
+    with pytest.raises(ProvisioningError, match="slug"):
         create_site("Bakery", slug)
 
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("name", ["", "   ", "x" * 201, "a\nb", "a\0b"])
 def test_an_unfit_name_is_refused(name: str) -> None:
-    with pytest.raises(Unissuable, match="name"):
+    with pytest.raises(ProvisioningError, match="name"):
         create_site(name)
 
 
 def test_after_a_rotation_old_and_new_are_live_until_the_overlap_is_over(bakery: NewSite) -> None:
     new = rotate(bakery.site, SECRET, timedelta(hours=1))
 
-    assert set(live(bakery.site, SECRET)) == {bakery.signing_secret.credential, new.credential}
-    assert live(bakery.site, SECRET).get(expires_at=None) == new.credential
+    assert set(live_credentials(bakery.site, SECRET)) == {bakery.signing_secret.credential, new.credential}
+    assert live_credentials(bakery.site, SECRET).get(expires_at=None) == new.credential
     Credential.objects.filter(id=bakery.signing_secret.credential.id).update(expires_at="2026-01-01T00:00:00Z")
-    assert set(live(bakery.site, SECRET)) == {new.credential}
+    assert set(live_credentials(bakery.site, SECRET)) == {new.credential}
 
 
 def test_a_rotation_without_overlap_ends_the_old_one_at_once(bakery: NewSite) -> None:
     new = rotate(bakery.site, KEY, timedelta(0))
 
-    assert set(live(bakery.site, KEY)) == {new.credential}
+    assert set(live_credentials(bakery.site, KEY)) == {new.credential}
 
 
 def test_a_rotation_touches_only_its_kind_and_site(bakery: NewSite, florist: NewSite) -> None:
     rotate(bakery.site, KEY, timedelta(0))
 
-    assert live(bakery.site, SECRET).count() == 1
-    assert live(florist.site, KEY).count() == 1
+    assert live_credentials(bakery.site, SECRET).count() == 1
+    assert live_credentials(florist.site, KEY).count() == 1
 
 
 def test_a_second_rotation_does_not_prolong_what_ends_sooner(bakery: NewSite) -> None:
@@ -115,27 +115,27 @@ def test_a_second_rotation_does_not_prolong_what_ends_sooner(bakery: NewSite) ->
 
 
 def test_a_negative_overlap_is_refused(bakery: NewSite) -> None:
-    with pytest.raises(Unissuable):
+    with pytest.raises(ProvisioningError):
         rotate(bakery.site, KEY, timedelta(seconds=-1))
 
 
 def test_there_are_never_more_live_credentials_than_a_proof_tries(bakery: NewSite) -> None:
-    for _ in range(directory.MAX_LIVE - 1):
+    for _ in range(cached_lookups.MAX_LIVE_CREDENTIALS - 1):
         issue(bakery.site, SECRET)
 
-    with pytest.raises(TooManyLive):
+    with pytest.raises(TooManyLiveCredentials):
         issue(bakery.site, SECRET)
-    with pytest.raises(TooManyLive):
+    with pytest.raises(TooManyLiveCredentials):
         rotate(bakery.site, SECRET, timedelta(hours=1))
 
-    assert live(bakery.site, SECRET).filter(expires_at=None).count() == directory.MAX_LIVE
+    assert live_credentials(bakery.site, SECRET).filter(expires_at=None).count() == cached_lookups.MAX_LIVE_CREDENTIALS
 
 
 def test_revoking_ends_a_credential_and_revoking_again_changes_nothing(bakery: NewSite) -> None:
     assert revoke(bakery.api_key.credential) is True
     assert revoke(bakery.api_key.credential) is False
 
-    assert not live(bakery.site, KEY).exists()
+    assert not live_credentials(bakery.site, KEY).exists()
     assert AuditEntry.objects.filter(action="api_key.revoke").count() == 1
 
 

@@ -5,9 +5,9 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
+from tenants.access import normalize_origin
 from tenants.credentials import NewSite, create_site
-from tenants.errors import Unissuable
-from tenants.limits import read_origin
+from tenants.errors import ProvisioningError
 
 CARD = """\
 Site       {site_name}
@@ -29,7 +29,7 @@ class Command(BaseCommand):
             "--origin",
             action="append",
             default=[],
-            help="https://… of pages that may ask from browsers; may be repeated",
+            help="origin (https://…) allowed for browser requests (CORS); may be repeated",
         )
         parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
 
@@ -37,19 +37,19 @@ class Command(BaseCommand):
         origins = [_to_origin(text) for text in options["origin"]]
         try:
             made = create_site(options["name"], options["slug"], origins)
-        except Unissuable as error:
+        except ProvisioningError as error:
             raise CommandError(str(error)) from error
-        shown = to_shown(made)
+        shown = to_json(made)
         self.stdout.write(json.dumps(shown) if options["json"] else CARD.format(**shown))
 
 
 def _to_origin(text: str) -> str:
-    if not (origin := read_origin(text)):
+    if not (origin := normalize_origin(text)):
         raise CommandError(f"Not an origin like https://example.com: {text[:60]!r}")
     return origin
 
 
-def to_shown(made: NewSite) -> dict[str, str]:
+def to_json(made: NewSite) -> dict[str, str]:
     """Name what is shown, as scripts read it."""
     return {
         "site_id": made.site.public_id,

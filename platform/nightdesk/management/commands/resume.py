@@ -6,12 +6,12 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandParser
 
 from jobs.pauses import resume
-from nightdesk.management.scope import add_scope, read_scope, to_shown, to_words
+from nightdesk.management.pause_target import add_scope, read_scope, scope_label, scope_to_json
 from tenants.audit import COMMAND_LINE
 
 
 class Command(BaseCommand):
-    help = "Let a paused site, queue or batch go on."
+    help = "Resume a paused site, queue or batch."
 
     def add_arguments(self, parser: CommandParser) -> None:
         add_scope(parser)
@@ -20,8 +20,8 @@ class Command(BaseCommand):
         scope = read_scope(options)
         resumed = resume(scope, COMMAND_LINE)
         if options["json"]:
-            self.stdout.write(json.dumps({**to_shown(scope), "resumed_now": resumed}))
+            self.stdout.write(json.dumps({**scope_to_json(scope), "resumed_now": resumed}))
         elif resumed:
-            self.stdout.write(f"The {to_words(scope)} goes on.")
+            self.stdout.write(f"Resumed the {scope_label(scope)}.")
         else:
-            self.stdout.write(f"The {to_words(scope)} was not paused.")
+            self.stdout.write(f"The {scope_label(scope)} was not paused.")

@@ -5,12 +5,12 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
+from tenants.cached_lookups import find_credential_row
 from tenants.credentials import revoke
-from tenants.directory import find_credential_row
 
 
 class Command(BaseCommand):
-    help = "End a signing secret or API key; within a second it proves nothing, on every process."
+    help = "Revoke a signing secret or API key; every process rejects it within a second."
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("credential", help="the credential's id (key_…), as the admin shows it")

@@ -7,9 +7,9 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from tenants.credentials import Issued, rotate
-from tenants.directory import find_site_row
-from tenants.errors import Unissuable
+from tenants.cached_lookups import find_site_row
+from tenants.credentials import IssuedCredential, rotate
+from tenants.errors import ProvisioningError
 from tenants.models import CredentialKind
 
 KINDS = {"secret": CredentialKind.SIGNING_SECRET, "key": CredentialKind.API_KEY}
@@ -30,12 +30,12 @@ class Command(BaseCommand):
             raise CommandError(f"There is no site {options['site']!r}; give its slug, or its id (site_…).")
         try:
             issued = rotate(site, KINDS[options["kind"]], timedelta(hours=options["overlap_hours"]))
-        except Unissuable as error:
+        except ProvisioningError as error:
             raise CommandError(str(error)) from error
-        self.stdout.write(json.dumps(to_shown(issued)) if options["json"] else _card(issued, options["overlap_hours"]))
+        self.stdout.write(json.dumps(to_json(issued)) if options["json"] else _card(issued, options["overlap_hours"]))
 
 
-def to_shown(issued: Issued) -> dict[str, str]:
+def to_json(issued: IssuedCredential) -> dict[str, str]:
     """Name what is shown, as scripts read it."""
     return {
         "site_id": issued.credential.site.public_id,
@@ -45,7 +45,7 @@ def to_shown(issued: Issued) -> dict[str, str]:
     }
 
 
-def _card(issued: Issued, hours: float) -> str:
+def _card(issued: IssuedCredential, hours: float) -> str:
     return (
         f"{issued.credential.get_kind_display()} {issued.credential.public_id} (shown this once)\n{issued.secret}\n\n"
         f"The ones in use before work for {hours:g} more hours."

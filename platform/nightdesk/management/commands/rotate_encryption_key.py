@@ -1,4 +1,4 @@
-"""`manage.py rotate_encryption_key`: seal everything anew with the first key of ENCRYPTION_KEYS."""
+"""`manage.py rotate_encryption_key`: encrypt everything again with the first key of ENCRYPTION_KEYS."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -11,17 +11,17 @@ from django.db import connection, models, transaction
 from psycopg import sql
 
 from core.crypto import VERSION, CryptoError, new_key, parse_keyring
-from core.fields import SealedField, keyring
+from core.fields import EncryptedField, keyring
 from jobs.models import FileChunk
 
-BATCH = 500
+BATCH_SIZE = 500
 #: The same of files' pieces, half a megabyte each.
-BATCH_OF_PIECES = 10
+CHUNK_BATCH_SIZE = 10
 
 
 class Command(BaseCommand):
     help = (
-        "Seal every secret, payload and result anew with the first key of ENCRYPTION_KEYS. "
+        "Re-encrypt every secret, payload and result with the first key of ENCRYPTION_KEYS. "
         "First put a new key at the end of it and restart all processes, then put it in front and restart them again "
         "(--new-key ID prints both values); when this command has ended, the old key can be taken out. "
         "It can be interrupted and repeated."
@@ -45,27 +45,27 @@ class Command(BaseCommand):
             name = f"{model._meta.label}.{field.name}"
             counts[name] = self._count_or_rotate(model, field, name, check)
         if json:
-            report = {"active_key": keyring().active, "sealed_anew": 0 if check else sum(counts.values())}
+            report = {"active_key": keyring().active, "reencrypted": 0 if check else sum(counts.values())}
             self.stdout.write(msgspec.json.encode({**report, "rows": counts}).decode())
         elif check:
             self.stdout.write(f"{sum(counts.values())} values still need an older key than {keyring().active!r}.")
         else:
             self.stdout.write(f"Everything is sealed with {keyring().active!r}; older keys can be taken out.")
 
-    def _count_or_rotate(self, model: type[models.Model], field: SealedField, name: str, check: bool) -> int:
-        total, done = len(_keys_of_old(model, field, limit=None)), 0
-        batch = BATCH_OF_PIECES if model is FileChunk else BATCH
-        while not check and (keys := _keys_of_old(model, field, limit=batch)):
-            done += _seal_anew(model, field, keys)
+    def _count_or_rotate(self, model: type[models.Model], field: EncryptedField, name: str, check: bool) -> int:
+        total, done = len(_rows_with_older_key(model, field, limit=None)), 0
+        batch = CHUNK_BATCH_SIZE if model is FileChunk else BATCH_SIZE
+        while not check and (keys := _rows_with_older_key(model, field, limit=batch)):
+            done += _reencrypt(model, field, keys)
             self.stderr.write(f"\r{name}: {done} of {total}", ending="" if done < total else "\n")
         return total if check else done
 
 
-def sealed_fields() -> Iterator[tuple[type[models.Model], SealedField]]:
+def sealed_fields() -> Iterator[tuple[type[models.Model], EncryptedField]]:
     """Yield every sealed column of the desk."""
     for model in apps.get_models():
         for field in model._meta.concrete_fields:
-            if isinstance(field, SealedField):
+            if isinstance(field, EncryptedField):
                 yield model, field
 
 
@@ -79,7 +79,7 @@ def _with_new_key(key_id: str) -> tuple[str, str]:
     return f"{settings.ENCRYPTION_KEYS},{fresh}", f"{fresh},{settings.ENCRYPTION_KEYS}"
 
 
-def _keys_of_old(model: type[models.Model], field: SealedField, limit: int | None) -> list[Any]:
+def _rows_with_older_key(model: type[models.Model], field: EncryptedField, limit: int | None) -> list[Any]:
     """Return the primary keys of rows whose value was not sealed with the active key."""
     head = bytes([VERSION, len(keyring().active)]) + keyring().active.encode()
     statement = sql.SQL(
@@ -95,7 +95,7 @@ def _keys_of_old(model: type[models.Model], field: SealedField, limit: int | Non
         return [row[0] for row in cursor.fetchall()]
 
 
-def _seal_anew(model: type[models.Model], field: SealedField, keys: list[Any]) -> int:
+def _reencrypt(model: type[models.Model], field: EncryptedField, keys: list[Any]) -> int:
     """Read and write the values of these rows; what is read is opened, what is written is sealed."""
     with transaction.atomic():
         rows = list(model._default_manager.select_for_update().filter(pk__in=keys).only("pk", field.name))

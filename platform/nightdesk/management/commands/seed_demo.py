@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 from django.core.management.base import BaseCommand, CommandParser
 
-from nightdesk.local.demo_site import seed
+from devstack.demo_site import seed
 
 
 class Command(BaseCommand):

@@ -14,11 +14,11 @@ from django.conf import settings
 from django.db import connection
 from redis import Redis
 
-from inference.models import ProviderAccount, Route, Target
+from devstack.program import Program, launch, send, stop
+from inference.models import ProviderAccount, Route, RouteTarget
 from metering import buffer
-from metering.models import Outcome, UsageEvent
+from metering.models import UsageEvent, UsageOutcome
 from nightdesk import env
-from nightdesk.local.program import Program, launch, send, stop
 from providers.types import Dialect
 from tenants.credentials import NewSite, create_site
 from tests.polling import wait_for
@@ -113,7 +113,7 @@ class Fleet:
         }
         own = {"DATABASE_URL": database_url(), "REDIS_URL": settings.REDIS_URL}
         argv = (sys.executable, "-m", server, *servers[server])
-        program = Program(name, argv, env.merged({**own, **environment}), ROOT)
+        program = Program(name, argv, env.child_environment({**own, **environment}), ROOT)
         log = self._folder / f"{name}.log"
         with log.open("ab") as output:
             web = Web(f"http://{HOST}:{port}", program, launch(program, output), log)
@@ -144,8 +144,8 @@ class Desk:
             model = f"{self.word}-{len(self._routes)}"
             self._routes[tuple(places)] = model
         routes = Route.objects.bulk_create(Route(model=self.model(*places)) for places in wanted)
-        Target.objects.bulk_create(
-            Target(
+        RouteTarget.objects.bulk_create(
+            RouteTarget(
                 route=route,
                 provider=accounts[f"sim-{dialect}"],
                 upstream_model=f"{UPSTREAM[dialect]}@{controls}" if controls else UPSTREAM[dialect],
@@ -205,7 +205,7 @@ class Caller:
             events = {event.dedupe_key: event for event in self._drained(0)}
             calls = {key for key, event in events.items() if event.provider != "cache"}
             running = {key for key, entry in journal.items() if not entry["finished_at"]}
-            running |= {key for key, event in events.items() if event.outcome == Outcome.OPEN}
+            running |= {key for key, event in events.items() if event.outcome == UsageOutcome.OPEN}
             missing.clear()
             missing.update(unknown=calls - journal.keys(), unpaid=journal.keys() - calls, running=running)
             is_told = not any(missing.values()) and len(events) - len(calls) == cached
@@ -224,7 +224,7 @@ class Caller:
     def _drained(self, count: int) -> list[UsageEvent]:
         with Redis.from_url(settings.REDIS_URL) as server:
             buffer.drain(server)
-            buffer.reap(server)
+            buffer.close_orphaned_calls(server)
         found = list(UsageEvent.objects.filter(site=self.made.site).order_by("id"))
         return found if len(found) >= count else []
 
@@ -232,7 +232,7 @@ class Caller:
 def check_account(entry: Mapping[str, Any], event: UsageEvent) -> None:
     """Compare what the provider served with what the desk accounts for: estimated only where it was not told."""
     # A reset takes along what was not read yet, and who has left reads nothing.
-    was_read = event.outcome in (Outcome.OK, Outcome.ERROR) and entry["outcome"] != "rst"
+    was_read = event.outcome in (UsageOutcome.OK, UsageOutcome.ERROR) and entry["outcome"] != "rst"
     if event.estimated:
         assert event.input_tokens > 0, entry
         assert not (was_read and entry["usage_reported"]), entry

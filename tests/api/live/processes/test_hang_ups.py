@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from metering.models import Outcome
+from metering.models import UsageOutcome
 from providers.types import Dialect
 from tests.api.live.processes.fleet import Caller, Desk, Web
 from tests.api.live.processes.wire import Answer, ask, at_once, has_clean_end, text_of
@@ -54,7 +54,7 @@ def test_a_stream_nobody_comes_back_to_is_closed_upstream_and_estimated(
     assert entry["client_disconnected"]
     # It went on for the grace time, for its reader might have come back.
     assert entry["finished_at"] - entry["started_at"] > 1
-    assert (event.outcome, event.estimated) == (Outcome.CANCELED, True)
+    assert (event.outcome, event.estimated) == (UsageOutcome.CANCELED, True)
     assert event.output_tokens > 0
 
 
@@ -78,7 +78,7 @@ def test_who_comes_back_in_time_sees_all_and_a_detached_stream_needs_nobody(
     assert whole == here == there
     for entry, event in caller.settled().values():
         assert (entry["outcome"], entry["client_disconnected"]) == ("ok", False)
-        assert (event.outcome, event.estimated) == (Outcome.OK, False)
+        assert (event.outcome, event.estimated) == (UsageOutcome.OK, False)
     (read,) = at_once(ask(webs[1].url, "GET", f"/v1/streams/{detached}/events", caller.headers))
     assert text_of(read.events, Dialect.OPENAI) == whole
 
@@ -94,7 +94,7 @@ def test_a_plain_request_whose_client_goes_away_is_closed_at_once(desk: Desk, ca
 
     ((entry, event),) = caller.settled().values()
     assert entry["client_disconnected"]
-    assert (event.outcome, event.estimated) == (Outcome.CANCELED, True)
+    assert (event.outcome, event.estimated) == (UsageOutcome.CANCELED, True)
 
 
 def test_a_canceled_stream_is_closed_upstream_and_ends_in_an_error(desk: Desk, caller: Caller, webs: list[Web]) -> None:
@@ -111,7 +111,7 @@ def test_a_canceled_stream_is_closed_upstream_and_ends_in_an_error(desk: Desk, c
     assert not has_clean_end(rest.events, Dialect.OPENAI)
     assert "stream_canceled" in rest.events[-1].data
     ((entry, event),) = caller.settled().values()
-    assert (entry["client_disconnected"], event.outcome) == (True, Outcome.CANCELED)
+    assert (entry["client_disconnected"], event.outcome) == (True, UsageOutcome.CANCELED)
 
 
 def test_the_journal_and_the_accounts_agree_after_everything_at_once(
@@ -140,10 +140,14 @@ def test_the_journal_and_the_accounts_agree_after_everything_at_once(
     assert [answer.headers["x-cache"] for answer in answers] == ["MISS", "HIT", "HIT"]
     # Of a key one call; of what fails over two; of what is cut as a whole, as many as were tried.
     accounts = caller.settled(cached=2)
-    outcomes = {outcome: [event for _, event in accounts.values() if event.outcome == outcome] for outcome in Outcome}
-    assert {event.estimated for event in outcomes[Outcome.OK] if "drop_usage" not in event.upstream_model} == {False}
-    assert len(outcomes[Outcome.CANCELED]) >= 12
-    assert not outcomes[Outcome.LOST]
+    outcomes = {
+        outcome: [event for _, event in accounts.values() if event.outcome == outcome] for outcome in UsageOutcome
+    }
+    assert {event.estimated for event in outcomes[UsageOutcome.OK] if "drop_usage" not in event.upstream_model} == {
+        False
+    }
+    assert len(outcomes[UsageOutcome.CANCELED]) >= 12
+    assert not outcomes[UsageOutcome.LOST]
 
 
 async def _start_and_cancel(desk: Desk, caller: Caller, webs: list[Web]) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from metering.models import Outcome
+from metering.models import UsageOutcome
 from providers.types import Dialect
 from tests.api.live.processes.fleet import Caller, Desk, Web
 from tests.api.live.processes.wire import Answer, ask, at_once, error_in, has_clean_end
@@ -72,6 +72,8 @@ def test_a_killed_process_leaves_words_to_its_readers_and_accounts(desk: Desk, c
     back = at_once(*(read(here, caller, stream_id, f"?after={last}") for stream_id, last in seen))
     assert [(again.status, again.is_whole) for again in back] == [(502, True)] * len(begun)
     lost = [event for _, event in caller.settled().values()]
-    assert [(event.outcome, event.estimated, event.billable) for event in lost] == [(Outcome.LOST, True, False)] * 4
+    assert [(event.outcome, event.estimated, event.billable) for event in lost] == [
+        (UsageOutcome.LOST, True, False)
+    ] * 4
     # Nobody closes them again.
     assert len(caller.usage()) == len(lost)

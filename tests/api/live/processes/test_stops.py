@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from metering.models import Outcome
+from metering.models import UsageOutcome
 from providers.types import Dialect
 from tests.api.live.processes.fleet import Caller, Desk, Web
 from tests.api.live.processes.wire import Answer, ask, at_once, error_in, has_clean_end
@@ -80,11 +80,11 @@ def test_at_sigterm_streams_end_or_are_broken_off_with_a_word_and_all_is_account
         error = error_in(answer.events, Dialect.OPENAI)
         assert answer.is_whole
         assert error is not None, answer.body[-300:]
-        assert error["code"] == "stopping"
+        assert error["code"] == "shutting_down"
         assert not has_clean_end(answer.events, Dialect.OPENAI)
     assert again.events == elsewhere.events
     outcomes = sorted(event.outcome for _, event in caller.settled().values())
-    assert outcomes == [Outcome.CANCELED, Outcome.CANCELED, Outcome.OK]
+    assert outcomes == [UsageOutcome.CANCELED, UsageOutcome.CANCELED, UsageOutcome.OK]
 
 
 @pytest.mark.parametrize("server", ["uvicorn", "daphne"])
@@ -103,4 +103,4 @@ def test_at_sigterm_a_whole_answer_has_the_same_time(
     whole, _ = at_once(*asking)
 
     assert (whole.status, whole.is_whole) == (200, True), whole.raw
-    assert [event.outcome for _, event in caller.settled().values()] == [Outcome.OK]
+    assert [event.outcome for _, event in caller.settled().values()] == [UsageOutcome.OK]

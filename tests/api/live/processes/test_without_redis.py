@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from redis import Redis
 
+from devstack.embedded import EmbeddedServer
+from devstack.program import launch, stop
+from devstack.valkey import prepare_valkey
 from metering import buffer
-from metering.models import Outcome, UsageEvent
-from nightdesk.local.embedded import Embedded
-from nightdesk.local.program import launch, stop
-from nightdesk.local.valkey import prepare_valkey
+from metering.models import UsageEvent, UsageOutcome
 from providers.types import Dialect
 from tenants.models import Limit
 from tests.api.live.processes.fleet import Caller, Desk, Web
@@ -28,7 +28,7 @@ LONG = (Dialect.OPENAI, "deltas=80,inter_token_ms=50")
 class Valkey:
     """One that can be killed, and started again without what it knew."""
 
-    def __init__(self, embedded: Embedded, log: Path) -> None:
+    def __init__(self, embedded: EmbeddedServer, log: Path) -> None:
         self.url = embedded.url
         self._embedded = embedded
         self._log = log
@@ -61,7 +61,7 @@ def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
 @pytest.fixture(scope="module")
 def webs(desk: Desk, valkey: Valkey) -> dict[str, Web]:
     desk.make_routes([[QUICK], [LONG]])
-    started = desk.fleet.start(*({"REDIS_URL": valkey.url, "LIVE_WITHOUT_REDIS": way} for way in ("open", "closed")))
+    started = desk.fleet.start(*({"REDIS_URL": valkey.url, "LIVE_FAIL_MODE": way} for way in ("open", "closed")))
     desk.make_known(started)
     return dict(zip(("open", "closed"), started, strict=True))
 
@@ -110,8 +110,8 @@ def test_redis_dies_under_live_traffic_and_comes_back(
     assert [set(answer.json()) >= {"error"} for answer in closed] == [True] * 4
     assert closed[2].json()["type"] == "error"
     for way, web in webs.items():
-        assert "live_without_redis" in web.events()
-        assert web.metric(f'nightdesk_without_redis_total{{answer="{way}"}}') == 4
+        assert "live_redis_unavailable" in web.events()
+        assert web.metric(f'nightdesk_redis_unavailable_requests_total{{fail_mode="{way}"}}') == 4
     _count_again(desk, caller, webs)
     _all_is_accounted_for(desk, caller, valkey)
 
@@ -132,7 +132,7 @@ def _all_is_accounted_for(desk: Desk, caller: Caller, valkey: Valkey) -> None:
     def told() -> bool:
         with Redis.from_url(valkey.url) as server:
             buffer.drain(server)
-        events = UsageEvent.objects.filter(site=caller.made.site, outcome=Outcome.OK)
+        events = UsageEvent.objects.filter(site=caller.made.site, outcome=UsageOutcome.OK)
         journal = {entry["client_request_id"] for entry in desk.simulator.journal()}
         return journal == set(events.values_list("dedupe_key", flat=True))
 

@@ -8,18 +8,18 @@ from typing import TypeAlias
 from hypothesis import strategies as st
 
 from providers.dialects import anthropic_upstream, openai_upstream
-from providers.dialects.anthropic_stream import AnthropicStream, AnthropicThrough
-from providers.dialects.encoding import StreamEncoder
-from providers.dialects.openai_stream import OpenAIStream, OpenAIThrough
-from providers.dialects.sse import Decoder, Frame
-from providers.dialects.sse_writer import to_sse
+from providers.dialects.anthropic_stream_encoder import AnthropicPassthroughEncoder, AnthropicStreamEncoder
+from providers.dialects.openai_stream_encoder import OpenAIPassthroughEncoder, OpenAIStreamEncoder
+from providers.dialects.stream_encoder import StreamEncoder
+from providers.sse import Frame, SSEDecoder
+from providers.sse_writer import encode_frames
 from providers.types import (
+    AnswerFinished,
+    AnswerStarted,
     Burst,
     Dialect,
-    Finished,
     FinishReason,
     ReasoningDelta,
-    Started,
     StreamEvent,
     TextDelta,
     ToolCallDelta,
@@ -27,23 +27,29 @@ from providers.types import (
     Usage,
 )
 
-Reader: TypeAlias = openai_upstream.EventReader | anthropic_upstream.EventReader
+Reader: TypeAlias = openai_upstream.OpenAIStreamDecoder | anthropic_upstream.AnthropicStreamDecoder
 
 DIALECTS = (Dialect.OPENAI, Dialect.ANTHROPIC)
 
 
 def reader_of(dialect: Dialect) -> Reader:
-    return anthropic_upstream.EventReader() if dialect is Dialect.ANTHROPIC else openai_upstream.EventReader()
+    return (
+        anthropic_upstream.AnthropicStreamDecoder()
+        if dialect is Dialect.ANTHROPIC
+        else openai_upstream.OpenAIStreamDecoder()
+    )
 
 
 def encoder_of(dialect: Dialect, model: str = "alias") -> StreamEncoder:
     if dialect is Dialect.ANTHROPIC:
-        return AnthropicStream("msg_1", model, 7)
-    return OpenAIStream("chatcmpl-1", 5, model, include_usage=True)
+        return AnthropicStreamEncoder("msg_1", model, 7)
+    return OpenAIStreamEncoder("chatcmpl-1", 5, model, include_usage=True)
 
 
 def through_of(dialect: Dialect) -> StreamEncoder:
-    return AnthropicThrough() if dialect is Dialect.ANTHROPIC else OpenAIThrough(include_usage=True)
+    return (
+        AnthropicPassthroughEncoder() if dialect is Dialect.ANTHROPIC else OpenAIPassthroughEncoder(include_usage=True)
+    )
 
 
 def encode_all(encoder: StreamEncoder, bursts: Iterable[Burst]) -> list[Frame]:
@@ -51,9 +57,9 @@ def encode_all(encoder: StreamEncoder, bursts: Iterable[Burst]) -> list[Frame]:
 
 
 def read_all(dialect: Dialect, frames: Sequence[Frame]) -> list[Burst]:
-    """Return what our own adapters make of frames that went over the wire, the end with its `Finished`."""
+    """Return what our own adapters make of frames that went over the wire, the end with its `AnswerFinished`."""
     reader = reader_of(dialect)
-    arrived = list(Decoder().feed(to_sse("stm_1", 1, frames, retry_milliseconds=1000)))
+    arrived = list(SSEDecoder().feed(encode_frames("stm_1", 1, frames, retry_milliseconds=1000)))
     assert arrived == list(frames)
     bursts = [Burst(reader.read(frame), (frame,)) for frame in arrived]
     if reader.finished is None:
@@ -68,7 +74,7 @@ class Heard:
     text: str
     reasoning: str
     calls: tuple[tuple[str, str, str], ...]
-    finished: Finished | None
+    finished: AnswerFinished | None
 
 
 def heard(bursts: Iterable[Burst]) -> Heard:
@@ -78,7 +84,7 @@ def heard(bursts: Iterable[Burst]) -> Heard:
         text="".join(event.text for event in events if isinstance(event, TextDelta)),
         reasoning="".join(event.text for event in events if isinstance(event, ReasoningDelta)),
         calls=tuple((start.id, start.name, _arguments(start.index, events)) for start in starts),
-        finished=next((event for event in events if isinstance(event, Finished)), None),
+        finished=next((event for event in events if isinstance(event, AnswerFinished)), None),
     )
 
 
@@ -113,9 +119,9 @@ def streams(draw: st.DrawFn) -> list[Burst]:
     """Text, reasoning and tool calls in any order, calls also overlapping, cut into bursts anywhere."""
     calls = [_call(draw, index) for index in range(draw(st.integers(0, 3)))]
     said = draw(st.lists(st.builds(TextDelta, TEXTS) | st.builds(ReasoningDelta, TEXTS), max_size=6))
-    events = [Started("id-upstream", draw(NAMES)), *_mixed(draw, calls, said)]
+    events = [AnswerStarted("id-upstream", draw(NAMES)), *_mixed(draw, calls, said)]
     reason = FinishReason.TOOL_CALLS if calls else draw(st.sampled_from(FinishReason))
-    return _cut(draw, [*events, Finished(reason, draw(usages()))])
+    return _cut(draw, [*events, AnswerFinished(reason, draw(usages()))])
 
 
 def _call(draw: st.DrawFn, index: int) -> list[StreamEvent]:

@@ -8,15 +8,15 @@ from typing import Any
 import pytest
 
 from providers.dialects import anthropic
-from providers.dialects.errors import InvalidRequest
-from providers.estimate import estimate_tokens
+from providers.invalid_request import InvalidRequest
+from providers.token_estimation import estimate_input_tokens
 from providers.types import (
+    ChatMessage,
     ChatRequest,
     Completion,
     FinishReason,
     ImagePart,
     JSONObject,
-    Message,
     OutputFormat,
     Role,
     TextPart,
@@ -48,7 +48,7 @@ def refusal_of(data: Any) -> InvalidRequest:
 
 def test_the_least_request_says_nothing_more() -> None:
     assert anthropic.decode_chat(body()) == ChatRequest(
-        "claude-sonnet-5-5", (Message(Role.USER, (TextPart("Hello"),)),), max_tokens=100
+        "claude-sonnet-5-5", (ChatMessage(Role.USER, (TextPart("Hello"),)),), max_tokens=100
     )
 
 
@@ -97,8 +97,8 @@ def test_everything_that_can_be_said_arrives() -> None:
     assert request == ChatRequest(
         model="claude-sonnet-4-5",
         messages=(
-            Message(Role.SYSTEM, (TextPart("Be brief."),)),
-            Message(
+            ChatMessage(Role.SYSTEM, (TextPart("Be brief."),)),
+            ChatMessage(
                 Role.USER,
                 (
                     TextPart("Look"),
@@ -106,13 +106,13 @@ def test_everything_that_can_be_said_arrives() -> None:
                     ImagePart(media_type="image/png", data=PNG),
                 ),
             ),
-            Message(
+            ChatMessage(
                 Role.ASSISTANT,
                 (TextPart("Let me look."),),
                 tool_calls=(ToolCall("toolu_a", "get_weather", '{"city":"Oslo"}'),),
             ),
-            Message(Role.TOOL, (TextPart("no luck"),), tool_call_id="toolu_a", is_error=True),
-            Message(Role.USER, (TextPart("Try again"),)),
+            ChatMessage(Role.TOOL, (TextPart("no luck"),), tool_call_id="toolu_a", is_error=True),
+            ChatMessage(Role.USER, (TextPart("Try again"),)),
         ),
         max_tokens=100,
         temperature=0.5,
@@ -234,12 +234,12 @@ def test_what_is_wrong_is_refused_and_named(fields: JSONObject, param: str) -> N
 def test_what_only_this_dialect_can_say_is_taken_and_named(fields: JSONObject, param: str) -> None:
     request = anthropic.decode_chat(body(**fields))
 
-    assert request.only_sent is not None
-    assert request.only_sent.param == param
+    assert request.untranslatable is not None
+    assert request.untranslatable.param == param
 
 
 def test_a_field_that_we_do_not_know_is_refused_in_anthropic_s_words_where_it_must_be() -> None:
-    refusal = anthropic.decode_chat(body(foo=1)).only_sent
+    refusal = anthropic.decode_chat(body(foo=1)).untranslatable
 
     assert refusal is not None
     assert refusal.message == "foo: Extra inputs are not permitted"
@@ -251,13 +251,13 @@ def test_a_field_that_we_do_not_know_is_refused_in_anthropic_s_words_where_it_mu
 def test_thoughts_that_are_sent_back_are_for_this_dialect_and_no_hindrance(content: Any) -> None:
     request = anthropic.decode_chat(body(messages=[HELLO, {"role": "assistant", "content": content}, HELLO]))
 
-    assert request.only_sent is None
+    assert request.untranslatable is None
 
 
 def test_versions_and_betas_are_a_part_of_the_request() -> None:
     headers = {"anthropic-version": "2026-10-21", "anthropic-beta": "a,b", "authorization": "Bearer nd_secret"}
 
-    assert anthropic.own_headers(headers) == {"anthropic-version": "2026-10-21", "anthropic-beta": "a,b"}
+    assert anthropic.select_forwarded_headers(headers) == {"anthropic-version": "2026-10-21", "anthropic-beta": "a,b"}
 
 
 @pytest.mark.parametrize(
@@ -292,13 +292,15 @@ def test_another_version_is_refused(header: str | None) -> None:
 @pytest.mark.parametrize("field", ["temperature", "top_p", "top_k"])
 def test_the_newer_version_takes_no_sampling_settings(field: str) -> None:
     with pytest.raises(InvalidRequest, match="2026-10-21") as caught:
-        anthropic.decode_chat(body(**{field: 1}), anthropic.STRICT)
+        anthropic.decode_chat(body(**{field: 1}), anthropic.STRICT_VERSION)
 
     assert caught.value.param == field
 
 
 def test_both_versions_take_the_rest() -> None:
-    assert anthropic.decode_chat(body(), anthropic.STRICT) == anthropic.decode_chat(body(), anthropic.CLASSIC)
+    assert anthropic.decode_chat(body(), anthropic.STRICT_VERSION) == anthropic.decode_chat(
+        body(), anthropic.CLASSIC_VERSION
+    )
 
 
 COUNTED = {
@@ -314,10 +316,10 @@ COUNTED = {
 
 
 def test_what_is_counted_is_what_would_be_asked() -> None:
-    request = anthropic.decode_count(COUNTED)
+    request = anthropic.decode_count_tokens(COUNTED)
 
     assert replace(request, max_tokens=100) == anthropic.decode_chat({**COUNTED, "max_tokens": 100})
-    assert anthropic.encode_count(request) == {"input_tokens": estimate_tokens(request)}
+    assert anthropic.encode_token_count(request) == {"input_tokens": estimate_input_tokens(request)}
 
 
 @pytest.mark.parametrize(
@@ -329,7 +331,7 @@ def test_what_is_counted_is_what_would_be_asked() -> None:
 )
 def test_what_cannot_be_asked_is_not_counted(fields: JSONObject, message: str) -> None:
     with pytest.raises(InvalidRequest, match=message):
-        anthropic.decode_count({**COUNTED, **fields})
+        anthropic.decode_count_tokens({**COUNTED, **fields})
 
 
 def test_an_input_nested_too_deeply_is_refused() -> None:

@@ -6,21 +6,22 @@ from typing import Any
 
 import pytest
 
-from providers.catalogue import Model, find_model
-from providers.dialects.anthropic_upstream import EventReader, to_completion, to_payload
-from providers.dialects.sse import Decoder, Frame
-from providers.errors import BadResponse, Overloaded, Transient, Unsupported
+from providers.catalogue import ModelInfo, find_model
+from providers.dialects.anthropic_upstream import AnthropicStreamDecoder, to_completion, to_payload
+from providers.errors import BadResponse, ProviderOverloaded, TransientFailure, UnsupportedFeature
+from providers.sse import Frame, SSEDecoder
 from providers.types import (
+    AnswerFinished,
+    AnswerStarted,
+    ChatMessage,
     ChatRequest,
-    Finished,
     FinishReason,
     ImagePart,
     JSONObject,
-    Message,
+    OpaqueDelta,
     OutputFormat,
     ReasoningDelta,
     Role,
-    Started,
     StreamEvent,
     TextDelta,
     TextPart,
@@ -29,26 +30,25 @@ from providers.types import (
     ToolCallDelta,
     ToolCallStarted,
     ToolChoice,
-    Unread,
     Usage,
 )
 from tests.platform.providers.vendors import recorded
 
-HELLO = Message(Role.USER, (TextPart("Hello"),))
+HELLO = ChatMessage(Role.USER, (TextPart("Hello"),))
 REQUEST = ChatRequest("claude-sonnet-4-6", (HELLO,), max_tokens=100)
 TOOL = Tool("get_weather", "The weather", {"type": "object"})
-CALLING = Message(
+CALLING = ChatMessage(
     Role.ASSISTANT,
     (TextPart("Let me look."),),
     tool_calls=(ToolCall("toolu_a", "get_weather", '{"city":"Oslo"}'), ToolCall("toolu_b", "get_time", "")),
 )
 RESULTS = (
-    Message(Role.TOOL, (TextPart("rain"),), tool_call_id="toolu_a"),
-    Message(Role.TOOL, (TextPart("no clock"),), tool_call_id="toolu_b", is_error=True),
+    ChatMessage(Role.TOOL, (TextPart("rain"),), tool_call_id="toolu_a"),
+    ChatMessage(Role.TOOL, (TextPart("no clock"),), tool_call_id="toolu_b", is_error=True),
 )
 
 
-def model(name: str) -> Model:
+def model(name: str) -> ModelInfo:
     found = find_model("anthropic", name)
     assert found is not None
     return found
@@ -70,8 +70,8 @@ def test_the_golden_payload() -> None:
     request = ChatRequest(
         model="claude-sonnet-4-6",
         messages=(
-            Message(Role.SYSTEM, (TextPart("Be brief."),)),
-            Message(
+            ChatMessage(Role.SYSTEM, (TextPart("Be brief."),)),
+            ChatMessage(
                 Role.USER,
                 (
                     TextPart("Look"),
@@ -80,10 +80,10 @@ def test_the_golden_payload() -> None:
                     ImagePart(media_type="image/png", data="iVBORw=="),
                 ),
             ),
-            Message(Role.SYSTEM, (TextPart("And kind."),)),
+            ChatMessage(Role.SYSTEM, (TextPart("And kind."),)),
             CALLING,
             *RESULTS,
-            Message(Role.USER, (TextPart("And now?"),)),
+            ChatMessage(Role.USER, (TextPart("And now?"),)),
         ),
         max_tokens=9,
         temperature=1.7,
@@ -155,17 +155,17 @@ def test_the_golden_payload() -> None:
         ((HELLO, CALLING, *RESULTS), ["user", "assistant", "user"]),
         ((HELLO, CALLING, *RESULTS, HELLO, HELLO), ["user", "assistant", "user", "user"]),
         ((HELLO, CALLING, *RESULTS, CALLING, *RESULTS), ["user", "assistant", "user", "assistant", "user"]),
-        ((HELLO, Message(Role.ASSISTANT, (TextPart(""), TextPart("")))), ["user"]),
+        ((HELLO, ChatMessage(Role.ASSISTANT, (TextPart(""), TextPart("")))), ["user"]),
     ],
 )
-def test_results_of_tools_are_one_turn(messages: tuple[Message, ...], roles: list[str]) -> None:
+def test_results_of_tools_are_one_turn(messages: tuple[ChatMessage, ...], roles: list[str]) -> None:
     payload = to_payload(replace(REQUEST, messages=messages))
 
     assert [message["role"] for message in payload["messages"]] == roles
 
 
 def test_broken_arguments_of_an_earlier_turn_are_wrapped() -> None:
-    calling = Message(Role.ASSISTANT, tool_calls=(ToolCall("toolu_a", "f", '{"city": "Os'),))
+    calling = ChatMessage(Role.ASSISTANT, tool_calls=(ToolCall("toolu_a", "f", '{"city": "Os'),))
 
     payload = to_payload(replace(REQUEST, messages=(HELLO, calling, RESULTS[0])))
 
@@ -229,7 +229,7 @@ def test_the_choice_of_tools_is_sent_as(choice: ToolChoice | None, parallel: boo
 @pytest.mark.parametrize("choice", [ToolChoice("required"), ToolChoice("named", "get_weather")])
 @pytest.mark.parametrize("name", ["claude-sonnet-5-5", "claude-opus-5-5"])
 def test_a_model_that_cannot_be_forced_leaves_it_to_another_target(name: str, choice: ToolChoice) -> None:
-    with pytest.raises(Unsupported, match="cannot be forced"):
+    with pytest.raises(UnsupportedFeature, match="cannot be forced"):
         payload_for(name, tools=(TOOL,), tool_choice=choice)
 
 
@@ -242,7 +242,7 @@ def test_a_model_that_cannot_be_forced_leaves_it_to_another_target(name: str, ch
     ],
 )
 def test_what_has_no_word_here_is_left_to_another_target(changes: dict[str, Any]) -> None:
-    with pytest.raises(Unsupported):
+    with pytest.raises(UnsupportedFeature):
         to_payload(replace(REQUEST, **changes))
 
 
@@ -349,8 +349,8 @@ def test_what_is_no_answer_is_a_bad_response(fields: JSONObject) -> None:
 
 
 def read(stream: bytes) -> list[StreamEvent]:
-    reader = EventReader()
-    events = [event for frame in Decoder().feed(stream) for event in reader.read(frame)]
+    reader = AnthropicStreamDecoder()
+    events = [event for frame in SSEDecoder().feed(stream) for event in reader.read(frame)]
     return [*events, reader.finished] if reader.finished else events
 
 
@@ -364,10 +364,10 @@ STOP = frame(type="message_stop")
 
 def test_a_recorded_text_reads_as() -> None:
     assert read(recorded("anthropic/messages_text.sse")) == [
-        Started("msg_01A", "claude-sonnet-5-5"),
+        AnswerStarted("msg_01A", "claude-sonnet-5-5"),
         TextDelta("Grüße"),
         TextDelta(" aus Oslo 🌧"),
-        Finished(
+        AnswerFinished(
             FinishReason.STOP,
             Usage(19, 10, cached_input_tokens=8, cache_write_tokens=3, cache_write_1h_tokens=3, reasoning_tokens=2),
         ),
@@ -376,33 +376,33 @@ def test_a_recorded_text_reads_as() -> None:
 
 def test_tool_calls_are_numbered_without_the_text_before_them() -> None:
     assert read(recorded("anthropic/messages_tools.sse")) == [
-        Started("msg_01A", "claude-sonnet-5-5"),
+        AnswerStarted("msg_01A", "claude-sonnet-5-5"),
         TextDelta("Let me look."),
         ToolCallStarted(0, "toolu_a", "get_weather"),
         ToolCallDelta(0, '{"ci'),
         ToolCallDelta(0, 'ty":"Oslo"}'),
         ToolCallStarted(1, "toolu_b", "get_time"),
         ToolCallDelta(1, "{}"),
-        Finished(FinishReason.TOOL_CALLS, Usage(71, 25)),
+        AnswerFinished(FinishReason.TOOL_CALLS, Usage(71, 25)),
     ]
 
 
 def test_thinking_and_unknown_events_read_as() -> None:
     assert read(recorded("anthropic/messages_thinking.sse")) == [
-        Started("msg_01A", "claude-sonnet-5-5"),
+        AnswerStarted("msg_01A", "claude-sonnet-5-5"),
         ReasoningDelta("Rain is likely."),
         TextDelta("Yes."),
-        Finished(FinishReason.STOP, Usage(12, 9)),
+        AnswerFinished(FinishReason.STOP, Usage(12, 9)),
     ]
 
 
 def test_an_error_event_is_raised() -> None:
-    with pytest.raises(Overloaded, match="Overloaded"):
+    with pytest.raises(ProviderOverloaded, match="Overloaded"):
         read(recorded("anthropic/messages_error.sse"))
 
 
 def test_an_error_event_without_words_is_transient() -> None:
-    with pytest.raises(Transient):
+    with pytest.raises(TransientFailure):
         read(frame(type="error"))
 
 
@@ -412,7 +412,7 @@ def test_counts_are_cumulative_and_the_last_given_one_counts() -> None:
 
     events = read(START + delta(output_tokens=3) + delta(input_tokens=7, output_tokens=None) + STOP)
 
-    assert events[-1] == Finished(FinishReason.STOP, Usage(7, 3))
+    assert events[-1] == AnswerFinished(FinishReason.STOP, Usage(7, 3))
 
 
 def test_the_input_of_a_server_tool_is_counted_and_not_read() -> None:
@@ -423,7 +423,7 @@ def test_the_input_of_a_server_tool_is_counted_and_not_read() -> None:
         + frame(type="content_block_stop", index=0)
     )
 
-    assert read(stream) == [Started("i", "m"), Unread(""), Unread("{}")]
+    assert read(stream) == [AnswerStarted("i", "m"), OpaqueDelta(""), OpaqueDelta("{}")]
 
 
 def test_an_input_that_comes_whole_is_taken_whole() -> None:
@@ -443,15 +443,15 @@ def test_an_input_that_comes_whole_is_taken_whole() -> None:
     ids=["stop without reason", "reason without stop"],
 )
 def test_only_a_reason_and_the_stop_are_an_end(stream: bytes) -> None:
-    assert not any(isinstance(event, Finished) for event in read(stream))
+    assert not any(isinstance(event, AnswerFinished) for event in read(stream))
 
 
 def test_the_last_frame_may_lack_its_blank_line_if_it_is_the_stop() -> None:
-    reader = EventReader()
-    for each in Decoder().feed(START + frame(type="message_delta", delta={"stop_reason": "end_turn"})):
+    reader = AnthropicStreamDecoder()
+    for each in SSEDecoder().feed(START + frame(type="message_delta", delta={"stop_reason": "end_turn"})):
         list(reader.read(each))
 
     reader.read_last(Frame("content_block_delta", b'{"type": "content_blo'))
     assert reader.finished is None
     reader.read_last(Frame("message_stop", b'{"type": "message_stop"}'))
-    assert reader.finished == Finished(FinishReason.STOP, Usage(5, 0))
+    assert reader.finished == AnswerFinished(FinishReason.STOP, Usage(5, 0))

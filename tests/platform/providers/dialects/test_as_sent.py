@@ -7,10 +7,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from providers.catalogue import Model, find_model
+from providers.catalogue import ModelInfo, find_model
 from providers.dialects import anthropic, anthropic_upstream, openai, openai_upstream
-from providers.dialects.openai_upstream import COMPATIBLE, OPENAI, Flavor
-from providers.errors import Unsupported
+from providers.dialects.openai_upstream import COMPATIBLE_FLAVOR, OPENAI_FLAVOR, OpenAIFlavor
+from providers.errors import UnsupportedFeature
 from providers.types import ChatRequest, JSONObject
 
 HELLO: JSONObject = {"role": "user", "content": "Hello"}
@@ -92,7 +92,7 @@ def _decoded(payload: JSONObject) -> JSONObject:
     return decoded
 
 
-def model(vendor: str, name: str) -> Model:
+def model(vendor: str, name: str) -> ModelInfo:
     found = find_model(vendor, name)
     assert found is not None
     return found
@@ -131,7 +131,7 @@ def test_how_an_answer_is_delivered_is_the_desk_s_business(stream: bool) -> None
 
 
 def test_a_server_that_tells_no_usage_in_streams_is_not_asked_for_it() -> None:
-    payload = sent_to_openai({"model": "m", "messages": [HELLO]}, stream=True, flavor=Flavor(stream_usage=False))
+    payload = sent_to_openai({"model": "m", "messages": [HELLO]}, stream=True, flavor=OpenAIFlavor(stream_usage=False))
 
     assert payload == {"model": "upstream", "messages": [HELLO], "stream": True}
 
@@ -139,13 +139,13 @@ def test_a_server_that_tells_no_usage_in_streams_is_not_asked_for_it() -> None:
 @pytest.mark.parametrize(
     ("sent", "flavor", "name", "arrives"),
     [
-        ("max_tokens", OPENAI, "gpt-4o", "max_completion_tokens"),
-        ("max_completion_tokens", COMPATIBLE, None, "max_tokens"),
-        ("max_tokens", COMPATIBLE, "o3", "max_completion_tokens"),
+        ("max_tokens", OPENAI_FLAVOR, "gpt-4o", "max_completion_tokens"),
+        ("max_completion_tokens", COMPATIBLE_FLAVOR, None, "max_tokens"),
+        ("max_tokens", COMPATIBLE_FLAVOR, "o3", "max_completion_tokens"),
     ],
 )
 def test_the_most_tokens_are_named_as_the_server_knows_them(
-    sent: str, flavor: Flavor, name: str | None, arrives: str
+    sent: str, flavor: OpenAIFlavor, name: str | None, arrives: str
 ) -> None:
     known = model("openai", name) if name else None
 
@@ -189,7 +189,7 @@ def test_what_a_model_of_openai_refuses_is_changed_for_it() -> None:
 
 def test_a_server_that_knows_no_developers_is_told_of_the_system() -> None:
     payload = sent_to_openai(
-        {"model": "m", "messages": [{"role": "developer", "content": "x", "y": 1}, HELLO]}, flavor=COMPATIBLE
+        {"model": "m", "messages": [{"role": "developer", "content": "x", "y": 1}, HELLO]}, flavor=COMPATIBLE_FLAVOR
     )
 
     assert payload["messages"] == [{"role": "system", "content": "x", "y": 1}, HELLO]
@@ -244,9 +244,9 @@ def test_what_a_model_of_anthropic_refuses_is_changed_for_it(
 
 
 def test_what_one_dialect_cannot_say_is_not_said_in_it() -> None:
-    with pytest.raises(Unsupported, match="'n' is not supported"):
+    with pytest.raises(UnsupportedFeature, match="'n' is not supported"):
         anthropic_upstream.to_payload(openai.decode_chat({"model": "m", "messages": [HELLO], "n": 2}))
-    with pytest.raises(Unsupported, match="top_k"):
+    with pytest.raises(UnsupportedFeature, match="top_k"):
         openai_upstream.to_payload(
             anthropic.decode_chat({"model": "m", "messages": [HELLO], "max_tokens": 5, "top_k": 5})
         )
@@ -257,14 +257,14 @@ def test_hints_are_left_out_in_another_dialect() -> None:
 
     payload = anthropic_upstream.to_payload(openai.decode_chat({"model": "m", "messages": [HELLO], **hints}))
 
-    assert payload == {"model": "m", "max_tokens": anthropic_upstream.MAX_TOKENS_ANY_MODEL, "messages": [HELLO]}
+    assert payload == {"model": "m", "max_tokens": anthropic_upstream.DEFAULT_MAX_TOKENS, "messages": [HELLO]}
 
 
 def test_a_turn_of_the_model_s_is_added_to_what_was_sent() -> None:
     request = openai.decode_chat(b'{"model": "m", "messages": [ {"role": "user", "content": "x", "y": 1} ] }')
-    assert request.sent is not None
+    assert request.original is not None
 
-    payload = openai_upstream.to_payload(replace(request, sent=request.sent.with_turn('So "far"')))
+    payload = openai_upstream.to_payload(replace(request, original=request.original.with_turn('So "far"')))
 
     assert _decoded(payload)["messages"] == [
         {"role": "user", "content": "x", "y": 1},

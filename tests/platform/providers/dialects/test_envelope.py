@@ -7,11 +7,11 @@ import pytest
 from msgspec import Raw
 
 from providers.dialects.envelope import Envelope, decode_envelope, encode_envelope
-from providers.dialects.errors import InvalidRequest
-from providers.types import ChatRequest, Message, Role, TextPart
+from providers.invalid_request import InvalidRequest
+from providers.types import ChatMessage, ChatRequest, Role, TextPart
 
 SAYS = [{"role": "user", "content": "Hello"}]
-REQUEST = ChatRequest("gpt-4o", (Message(Role.USER, (TextPart("Hello"),)),))
+REQUEST = ChatRequest("gpt-4o", (ChatMessage(Role.USER, (TextPart("Hello"),)),))
 
 
 @pytest.mark.parametrize(
@@ -49,11 +49,11 @@ def test_what_is_wrong_is_refused_and_named(body: dict[str, Any], param: str, co
 
 
 def test_what_stands_on_the_envelope_is_not_for_the_provider() -> None:
-    sent = decode_envelope({"model": "m", "messages": SAYS, "provider": "openai", "request_id": "r-1"}).request.sent
+    sent = decode_envelope({"model": "m", "messages": SAYS, "provider": "openai", "request_id": "r-1"}).request.original
 
     assert sent is not None
     assert set(sent.fields) == {"model", "messages"}
-    assert sent.only_here is None
+    assert sent.untranslatable is None
 
 
 @pytest.mark.parametrize("data", [{"object": "chat.completion"}, Raw(b'{"object": "chat.completion"}')])

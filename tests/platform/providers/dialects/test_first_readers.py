@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from nightdesk.local.stack import ROOT
+from devstack.stack import ROOT
 
 CHAT = '{"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "Hello."}]}'
 COUNTED = '{"model": "m", "messages": [{"role": "user", "content": "Hello."}]}'
@@ -34,7 +34,7 @@ print(len(answers))
         ("providers.dialects.openai", "parse_chat", CHAT),
         ("providers.dialects.openai", "parse_embedding", EMBEDDING),
         ("providers.dialects.anthropic", "decode_chat", CHAT),
-        ("providers.dialects.anthropic", "decode_count", COUNTED),
+        ("providers.dialects.anthropic", "decode_count_tokens", COUNTED),
         ("providers.dialects.envelope", "decode_envelope", CHAT),
     ],
 )

@@ -6,15 +6,15 @@ from typing import Any
 import pytest
 
 from providers.catalogue import find_model
-from providers.dialects.errors import InvalidRequest
 from providers.dialects.model_list import (
     ListedModel,
-    anthropic_model,
-    anthropic_models,
-    missing_model,
-    openai_model,
-    openai_models,
+    encode_anthropic_model,
+    encode_anthropic_models,
+    encode_openai_model,
+    encode_openai_models,
+    model_not_found_error,
 )
+from providers.invalid_request import InvalidRequest
 
 TODAY = date(2026, 11, 22)
 FIVE = [ListedModel(name, "nightdesk") for name in "abcde"]
@@ -22,7 +22,7 @@ GPT_5 = ListedModel("gpt-5", "openai", find_model("openai", "gpt-5"))
 
 
 def test_openai_s_list_holds_what_is_known_of_a_model() -> None:
-    assert openai_models([FIVE[0], GPT_5]) == {
+    assert encode_openai_models([FIVE[0], GPT_5]) == {
         "object": "list",
         "data": [
             {"id": "a", "object": "model", "created": 0, "owned_by": "nightdesk", "shutdown_date": None},
@@ -38,7 +38,7 @@ def test_openai_s_list_holds_what_is_known_of_a_model() -> None:
             },
         ],
     }
-    assert openai_model(GPT_5)["id"] == "gpt-5"
+    assert encode_openai_model(GPT_5)["id"] == "gpt-5"
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_openai_s_list_holds_what_is_known_of_a_model() -> None:
     ],
 )
 def test_anthropic_s_list_has_pages(query: dict[str, str], names: str, has_more: bool) -> None:
-    page = anthropic_models(FIVE, query, today=TODAY)
+    page = encode_anthropic_models(FIVE, query, today=TODAY)
 
     assert "".join(model["id"] for model in page["data"]) == names
     assert (page["first_id"], page["last_id"]) == ((names[0], names[-1]) if names else (None, None))
@@ -69,21 +69,21 @@ def test_anthropic_s_list_has_pages(query: dict[str, str], names: str, has_more:
 )
 def test_a_page_that_is_none_is_refused(query: dict[str, str], param: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
-        anthropic_models(FIVE, query, today=TODAY)
+        encode_anthropic_models(FIVE, query, today=TODAY)
 
     assert caught.value.param == param
 
 
 @pytest.mark.parametrize(("today", "lifecycle"), [(date(2026, 12, 10), "deprecated"), (date(2026, 12, 11), "retired")])
 def test_anthropic_s_model_says_how_long_it_lives(today: date, lifecycle: str) -> None:
-    model: Any = anthropic_model(GPT_5, today=today)
+    model: Any = encode_anthropic_model(GPT_5, today=today)
 
     assert (model["lifecycle"], model["retires_at"]) == (lifecycle, "2026-12-11T00:00:00Z")
     assert (model["max_input_tokens"], model["max_tokens"]) == (272_000, 128_000)
 
 
 def test_a_model_that_is_not_there_is_named() -> None:
-    fault = missing_model("gpt-9")
+    fault = model_not_found_error("gpt-9")
 
     assert (fault.status, fault.code) == (404, "model_not_found")
     assert "`gpt-9`" in fault.message

@@ -13,20 +13,25 @@ from pydantic import BaseModel
 from providers.catalogue import find_model
 from providers.dialects import anthropic as anthropic_dialect
 from providers.dialects import openai as openai_dialect
-from providers.dialects.anthropic_stream import AnthropicStream, AnthropicThrough
-from providers.dialects.encoding import StreamEncoder
-from providers.dialects.error_bodies import Fault, anthropic_error, openai_error
-from providers.dialects.model_list import ListedModel, anthropic_models, openai_model, openai_models
-from providers.dialects.openai_stream import OpenAIStream, OpenAIThrough
-from providers.dialects.sse import Frame
-from providers.dialects.sse_writer import KEEP_ALIVE, to_sse
+from providers.dialects.anthropic_stream_encoder import AnthropicPassthroughEncoder, AnthropicStreamEncoder
+from providers.dialects.error_payloads import ErrorPayload, encode_anthropic_error, encode_openai_error
+from providers.dialects.model_list import (
+    ListedModel,
+    encode_anthropic_models,
+    encode_openai_model,
+    encode_openai_models,
+)
+from providers.dialects.openai_stream_encoder import OpenAIPassthroughEncoder, OpenAIStreamEncoder
+from providers.dialects.stream_encoder import StreamEncoder
+from providers.sse import Frame
+from providers.sse_writer import KEEP_ALIVE, encode_frames
 from providers.types import (
+    AnswerFinished,
+    AnswerStarted,
     Burst,
     Embeddings,
-    Finished,
     FinishReason,
     ReasoningDelta,
-    Started,
     StreamEvent,
     TextDelta,
     ToolCallDelta,
@@ -37,7 +42,7 @@ from tests.platform.providers.dialects.official import SAYS, anthropic_client, o
 from tests.platform.providers.vendors import TEXT, recorded
 
 USAGE = Usage(20, 10, cached_input_tokens=8, cache_write_tokens=2, reasoning_tokens=3)
-STARTED = Started("id-of-the-vendor", "model-2026-01-01")
+STARTED = AnswerStarted("id-of-the-vendor", "model-2026-01-01")
 CALLS: tuple[StreamEvent, ...] = (
     ToolCallStarted(0, "call_a", "get_weather"),
     ToolCallDelta(0, '{"ci'),
@@ -45,31 +50,31 @@ CALLS: tuple[StreamEvent, ...] = (
     ToolCallStarted(1, "call_b", "get_time"),
     ToolCallDelta(1, '{"zone":"CET"}'),
 )
-CUT = Fault(502, "server_error", "upstream_stream_interrupted", "The provider's stream ended in the middle.")
+CUT = ErrorPayload(502, "server_error", "upstream_stream_interrupted", "The provider's stream ended in the middle.")
 
 
 def events(*said: StreamEvent, reason: FinishReason = FinishReason.STOP) -> list[StreamEvent]:
-    return [STARTED, *said, Finished(reason, USAGE)]
+    return [STARTED, *said, AnswerFinished(reason, USAGE)]
 
 
-def sent(encoder: StreamEncoder, said: Sequence[StreamEvent], error: Fault | None = None) -> list[bytes]:
+def sent(encoder: StreamEncoder, said: Sequence[StreamEvent], error: ErrorPayload | None = None) -> list[bytes]:
     """Return what goes over the wire, one write for each event: ids, comments between frames, `retry` in the first."""
     writes: list[bytes] = []
     seq = 1
     frames = [encoder.encode(Burst((event,))) for event in said]
-    for group in [*frames, encoder.interrupt(error) if error else []]:
-        writes += [KEEP_ALIVE, to_sse("stm_1", seq, group, retry_milliseconds=1000 if seq == 1 else None)]
+    for group in [*frames, encoder.encode_interruption(error) if error else []]:
+        writes += [KEEP_ALIVE, encode_frames("stm_1", seq, group, retry_milliseconds=1000 if seq == 1 else None)]
         seq += len(group)
     return [write for write in writes if write]
 
 
-def chunks(said: Sequence[StreamEvent], error: Fault | None = None) -> Any:
-    client = openai_client(sent(OpenAIStream("chatcmpl-1", 5, "alias", True), said, error))
+def chunks(said: Sequence[StreamEvent], error: ErrorPayload | None = None) -> Any:
+    client = openai_client(sent(OpenAIStreamEncoder("chatcmpl-1", 5, "alias", True), said, error))
     return client.chat.completions.create(model="m", messages=SAYS, stream=True, stream_options={"include_usage": True})
 
 
-def message(said: Sequence[StreamEvent], error: Fault | None = None, **wanted: Any) -> Any:
-    client = anthropic_client(sent(AnthropicStream("msg_1", "alias", 7), said, error))
+def message(said: Sequence[StreamEvent], error: ErrorPayload | None = None, **wanted: Any) -> Any:
+    client = anthropic_client(sent(AnthropicStreamEncoder("msg_1", "alias", 7), said, error))
     with client.messages.stream(model="m", max_tokens=9, messages=SAYS, **wanted) as stream:
         return stream.get_final_message()
 
@@ -95,7 +100,7 @@ def test_openai_s_client_reads_text_reasoning_and_usage() -> None:
 
 
 def test_openai_s_client_puts_parallel_tool_calls_together() -> None:
-    client = openai_client(sent(OpenAIStream("c", 5, "m"), events(TextDelta("Look"), *CALLS)))
+    client = openai_client(sent(OpenAIStreamEncoder("c", 5, "m"), events(TextDelta("Look"), *CALLS)))
 
     with client.chat.completions.stream(model="m", messages=SAYS) as stream:
         answer = stream.get_final_completion().choices[0].message
@@ -114,7 +119,7 @@ class Mood(BaseModel):
 
 def test_openai_s_client_parses_structured_output() -> None:
     said = events(TextDelta('{"mood":'), TextDelta('"good"}'))
-    client = openai_client(sent(OpenAIStream("c", 5, "m"), said))
+    client = openai_client(sent(OpenAIStreamEncoder("c", 5, "m"), said))
 
     with client.chat.completions.stream(model="m", messages=SAYS, response_format=Mood) as stream:
         assert stream.get_final_completion().choices[0].message.parsed == Mood(mood="good")
@@ -200,9 +205,9 @@ def passed(encoder: StreamEncoder, name: str) -> list[bytes]:
     frames = [_frame(text) for text in from_upstream]
     bursts = [
         *(Burst((), (frame,)) for frame in frames[:-1]),
-        Burst((Finished(FinishReason.STOP, USAGE),), frames[-1:]),
+        Burst((AnswerFinished(FinishReason.STOP, USAGE),), frames[-1:]),
     ]
-    return [to_sse("stm_1", seq, encoder.encode(burst)) for seq, burst in enumerate(bursts, 1)]
+    return [encode_frames("stm_1", seq, encoder.encode(burst)) for seq, burst in enumerate(bursts, 1)]
 
 
 def _frame(text: bytes) -> Frame:
@@ -213,7 +218,7 @@ def _frame(text: bytes) -> Frame:
 @pytest.mark.parametrize("name", ["openai/chat_text.sse", "azure/chat_text.sse"])
 @pytest.mark.parametrize("include_usage", [True, False])
 def test_openai_s_client_reads_what_passes_through(name: str, include_usage: bool) -> None:
-    client = openai_client(passed(OpenAIThrough(include_usage), name))
+    client = openai_client(passed(OpenAIPassthroughEncoder(include_usage), name))
 
     got = list(client.chat.completions.create(model="m", messages=SAYS, stream=True))
 
@@ -222,7 +227,7 @@ def test_openai_s_client_reads_what_passes_through(name: str, include_usage: boo
 
 
 def test_anthropic_s_client_reads_what_passes_through() -> None:
-    client = anthropic_client(passed(AnthropicThrough(), "anthropic/messages_tools.sse"))
+    client = anthropic_client(passed(AnthropicPassthroughEncoder(), "anthropic/messages_tools.sse"))
 
     with client.messages.stream(model="m", max_tokens=9, messages=SAYS) as stream:
         got = stream.get_final_message()
@@ -256,15 +261,15 @@ def test_anthropic_s_client_reads_what_passes_through() -> None:
 def test_the_clients_raise_what_a_status_means(
     status: int, openai_class: type[Exception], anthropic_class: type[Exception], anthropic_type: str
 ) -> None:
-    fault = Fault(status, "a_type", "a_code", "In words.", "model")
+    fault = ErrorPayload(status, "a_type", "a_code", "In words.", "model")
 
     with pytest.raises(openai_class) as caught:
-        openai_client(openai_error(fault), status).chat.completions.create(model="m", messages=SAYS)
+        openai_client(encode_openai_error(fault), status).chat.completions.create(model="m", messages=SAYS)
     error: Any = caught.value
     assert (error.type, error.code, error.param, error.body["message"]) == ("a_type", "a_code", "model", "In words.")
 
     with pytest.raises(anthropic_class) as caught:
-        anthropic_client(anthropic_error(fault, "req_1"), status).messages.create(
+        anthropic_client(encode_anthropic_error(fault, "req_1"), status).messages.create(
             model="m", max_tokens=9, messages=SAYS
         )
     error = caught.value
@@ -278,15 +283,15 @@ LISTED = [ListedModel("fast", "nightdesk"), ListedModel("gpt-5", "openai", find_
 
 
 def test_openai_s_client_lists_models() -> None:
-    listed = list(openai_client(json.dumps(openai_models(LISTED)).encode()).models.list())
-    one = openai_client(json.dumps(openai_model(LISTED[1])).encode()).models.retrieve("gpt-5")
+    listed = list(openai_client(json.dumps(encode_openai_models(LISTED)).encode()).models.list())
+    one = openai_client(json.dumps(encode_openai_model(LISTED[1])).encode()).models.retrieve("gpt-5")
 
     assert [(model.id, model.owned_by) for model in listed] == [("fast", "nightdesk"), ("gpt-5", "openai")]
     assert (one.id, one.shutdown_date) == ("gpt-5", "2026-12-11")
 
 
 def test_anthropic_s_client_lists_models() -> None:
-    body = json.dumps(anthropic_models(LISTED, {}, today=date(2026, 11, 22))).encode()
+    body = json.dumps(encode_anthropic_models(LISTED, {}, today=date(2026, 11, 22))).encode()
 
     listed = list(anthropic_client(body).models.list())
 
@@ -296,8 +301,8 @@ def test_anthropic_s_client_lists_models() -> None:
 
 
 def test_anthropic_s_client_counts_tokens() -> None:
-    request = anthropic_dialect.decode_count({"model": "m", "messages": SAYS})
-    body = json.dumps(anthropic_dialect.encode_count(request)).encode()
+    request = anthropic_dialect.decode_count_tokens({"model": "m", "messages": SAYS})
+    body = json.dumps(anthropic_dialect.encode_token_count(request)).encode()
 
     assert anthropic_client(body).messages.count_tokens(model="m", messages=SAYS).input_tokens == 9
 

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from providers.dialects import openai
-from providers.dialects.errors import InvalidRequest
-from providers.estimate import TOKENS_PER_IMAGE, estimate_tokens
+from providers.invalid_request import InvalidRequest
+from providers.token_estimation import TOKENS_PER_IMAGE, estimate_input_tokens
 from providers.types import (
+    ChatMessage,
     ChatRequest,
     Completion,
     EmbeddingRequest,
@@ -19,7 +20,6 @@ from providers.types import (
     FinishReason,
     ImagePart,
     JSONObject,
-    Message,
     OutputFormat,
     Role,
     TextPart,
@@ -51,7 +51,7 @@ def refusal_of(data: Any) -> InvalidRequest:
 
 
 def test_the_least_request_says_nothing_more() -> None:
-    assert openai.decode_chat(body()) == ChatRequest("gpt-4o-mini", (Message(Role.USER, (TextPart("Hello"),)),))
+    assert openai.decode_chat(body()) == ChatRequest("gpt-4o-mini", (ChatMessage(Role.USER, (TextPart("Hello"),)),))
 
 
 def test_bytes_and_dictionaries_are_read_alike() -> None:
@@ -101,8 +101,8 @@ def test_everything_that_can_be_said_arrives() -> None:
     assert request == ChatRequest(
         model="gpt-4o-mini",
         messages=(
-            Message(Role.SYSTEM, (TextPart("Be brief."),)),
-            Message(
+            ChatMessage(Role.SYSTEM, (TextPart("Be brief."),)),
+            ChatMessage(
                 Role.USER,
                 (
                     TextPart("Look"),
@@ -110,10 +110,10 @@ def test_everything_that_can_be_said_arrives() -> None:
                     ImagePart(media_type="image/png", data=PNG),
                 ),
             ),
-            Message(Role.ASSISTANT, tool_calls=(ToolCall("call_a", "get_weather", "{}"),)),
-            Message(Role.TOOL, (TextPart("rain"),), tool_call_id="call_a"),
-            Message(Role.ASSISTANT, (TextPart("Rain."),)),
-            Message(Role.USER, (TextPart("Hello"),)),
+            ChatMessage(Role.ASSISTANT, tool_calls=(ToolCall("call_a", "get_weather", "{}"),)),
+            ChatMessage(Role.TOOL, (TextPart("rain"),), tool_call_id="call_a"),
+            ChatMessage(Role.ASSISTANT, (TextPart("Rain."),)),
+            ChatMessage(Role.USER, (TextPart("Hello"),)),
         ),
         max_tokens=9,
         temperature=0.5,
@@ -266,12 +266,12 @@ def test_what_is_wrong_is_refused_and_named(fields: JSONObject, param: str) -> N
 def test_what_only_this_dialect_can_say_is_taken_and_named(fields: JSONObject, param: str) -> None:
     request = openai.decode_chat(body(**fields))
 
-    assert request.only_sent is not None
-    assert request.only_sent.param == param
+    assert request.untranslatable is not None
+    assert request.untranslatable.param == param
 
 
 def test_a_field_that_we_do_not_know_is_refused_in_openai_s_words_where_it_must_be() -> None:
-    refusal = openai.decode_chat(body(foo=1)).only_sent
+    refusal = openai.decode_chat(body(foo=1)).untranslatable
 
     assert refusal is not None
     assert (refusal.message, refusal.code) == ("Unrecognized request argument supplied: foo", "unknown_parameter")
@@ -280,7 +280,7 @@ def test_a_field_that_we_do_not_know_is_refused_in_openai_s_words_where_it_must_
 def test_all_that_was_sent_is_kept_as_it_was_written() -> None:
     sent = openai.decode_chat(
         b'{"model": "m", "messages": [{"role": "user", "content": "x", "y": 1.0}], "z" : [ ]}'
-    ).sent
+    ).original
 
     assert sent is not None
     assert {name: bytes(value) for name, value in sent.fields.items()} == {
@@ -291,14 +291,14 @@ def test_all_that_was_sent_is_kept_as_it_was_written() -> None:
 
 
 def test_several_answers_are_counted() -> None:
-    assert openai.decode_chat(body(n=3)).answers == 3
+    assert openai.decode_chat(body(n=3)).choice_count == 3
 
 
 def test_what_is_not_read_counts_for_an_estimate() -> None:
     file = {"type": "file", "file": {"file_data": "data:application/pdf;base64," + "A" * 100_000}}
     with_file = body(messages=[{"role": "user", "content": [{"type": "text", "text": "Hello"}, file]}])
 
-    more = estimate_tokens(openai.decode_chat(with_file)) - estimate_tokens(openai.decode_chat(body()))
+    more = estimate_input_tokens(openai.decode_chat(with_file)) - estimate_input_tokens(openai.decode_chat(body()))
 
     assert more == TOKENS_PER_IMAGE
 
@@ -368,7 +368,7 @@ def test_inputs_to_embed_come_in_four_shapes(value: Any, inputs: Any) -> None:
 def test_what_else_is_said_of_inputs_is_kept() -> None:
     said = {"model": "m", "input": "a", "input_type": "query", "encoding_format": "base64"}
 
-    assert openai.decode_embedding(said).more == {"input_type": "query"}
+    assert openai.decode_embedding(said).extra_fields == {"input_type": "query"}
 
 
 @pytest.mark.parametrize(

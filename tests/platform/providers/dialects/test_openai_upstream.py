@@ -6,31 +6,39 @@ from typing import Any
 
 import pytest
 
-from providers.catalogue import Model, find_model
+from providers.catalogue import ModelInfo, find_model
 from providers.dialects.openai_upstream import (
-    COMPATIBLE,
-    OPENAI,
-    EventReader,
-    Flavor,
+    COMPATIBLE_FLAVOR,
+    OPENAI_FLAVOR,
+    OpenAIFlavor,
+    OpenAIStreamDecoder,
     to_completion,
     to_embedding_payload,
     to_embeddings,
     to_payload,
 )
-from providers.dialects.sse import Decoder, Frame
-from providers.errors import BadResponse, ContentRefused, CredentialDead, Overloaded, Transient, Unsupported
+from providers.errors import (
+    BadResponse,
+    ContentRefused,
+    ProviderKeyRejected,
+    ProviderOverloaded,
+    TransientFailure,
+    UnsupportedFeature,
+)
+from providers.sse import Frame, SSEDecoder
 from providers.types import (
+    AnswerFinished,
+    AnswerStarted,
+    ChatMessage,
     ChatRequest,
     EmbeddingRequest,
-    Finished,
     FinishReason,
     ImagePart,
     JSONObject,
-    Message,
+    OpaqueDelta,
     OutputFormat,
     ReasoningDelta,
     Role,
-    Started,
     StreamEvent,
     TextDelta,
     TextPart,
@@ -39,17 +47,16 @@ from providers.types import (
     ToolCallDelta,
     ToolCallStarted,
     ToolChoice,
-    Unread,
     Usage,
 )
 from tests.platform.providers.vendors import recorded
 
-HELLO = Message(Role.USER, (TextPart("Hello"),))
+HELLO = ChatMessage(Role.USER, (TextPart("Hello"),))
 REQUEST = ChatRequest("gpt-4o-mini", (HELLO,))
 TOOL = Tool("get_weather", "The weather", {"type": "object"})
 
 
-def model(name: str) -> Model:
+def model(name: str) -> ModelInfo:
     found = find_model("openai", name)
     assert found is not None
     return found
@@ -63,8 +70,8 @@ def test_the_golden_payload() -> None:
     request = ChatRequest(
         model="gpt-4o-mini",
         messages=(
-            Message(Role.SYSTEM, (TextPart("Be brief."),)),
-            Message(
+            ChatMessage(Role.SYSTEM, (TextPart("Be brief."),)),
+            ChatMessage(
                 Role.USER,
                 (
                     TextPart("Look"),
@@ -72,8 +79,8 @@ def test_the_golden_payload() -> None:
                     ImagePart(media_type="image/png", data="iVBORw=="),
                 ),
             ),
-            Message(Role.ASSISTANT, tool_calls=(ToolCall("call_a", "get_weather", "{}"),)),
-            Message(Role.TOOL, (TextPart("rain"),), tool_call_id="call_a", is_error=True),
+            ChatMessage(Role.ASSISTANT, tool_calls=(ToolCall("call_a", "get_weather", "{}"),)),
+            ChatMessage(Role.TOOL, (TextPart("rain"),), tool_call_id="call_a", is_error=True),
         ),
         max_tokens=9,
         temperature=0.5,
@@ -143,13 +150,13 @@ def test_the_golden_payload() -> None:
 @pytest.mark.parametrize(
     ("flavor", "name", "field"),
     [
-        (OPENAI, "gpt-4o-mini", "max_completion_tokens"),
-        (COMPATIBLE, "gpt-4o-mini", "max_tokens"),
+        (OPENAI_FLAVOR, "gpt-4o-mini", "max_completion_tokens"),
+        (COMPATIBLE_FLAVOR, "gpt-4o-mini", "max_tokens"),
         # A reasoning model refuses the older word, wherever it is served.
-        (COMPATIBLE, "gpt-5", "max_completion_tokens"),
+        (COMPATIBLE_FLAVOR, "gpt-5", "max_completion_tokens"),
     ],
 )
-def test_the_limit_has_the_name_that_the_server_knows(flavor: Flavor, name: str, field: str) -> None:
+def test_the_limit_has_the_name_that_the_server_knows(flavor: OpenAIFlavor, name: str, field: str) -> None:
     payload = to_payload(replace(REQUEST, max_tokens=9), flavor=flavor, model=model(name))
 
     assert payload[field] == 9
@@ -162,7 +169,7 @@ def test_a_limit_beyond_the_model_becomes_the_model_s() -> None:
 
 
 def test_a_server_that_knows_no_stream_options_gets_none() -> None:
-    assert "stream_options" not in to_payload(REQUEST, stream=True, flavor=Flavor(stream_usage=False))
+    assert "stream_options" not in to_payload(REQUEST, stream=True, flavor=OpenAIFlavor(stream_usage=False))
 
 
 @pytest.mark.parametrize(
@@ -219,14 +226,14 @@ def test_tools_switch_reasoning_off_where_both_do_not_go() -> None:
 
 @pytest.mark.parametrize(("name", "effort"), [("gpt-6-sol", "high"), ("gpt-6.1-sol", None), ("gpt-6-astra", "none")])
 def test_tools_that_need_another_endpoint_are_left_to_another_target(name: str, effort: str | None) -> None:
-    with pytest.raises(Unsupported, match="takes tools here only"):
+    with pytest.raises(UnsupportedFeature, match="takes tools here only"):
         to_payload(replace(REQUEST, tools=(TOOL,), reasoning_effort=effort), model=model(name))
 
 
 def test_an_image_from_a_tool_is_left_to_another_target() -> None:
-    answer = Message(Role.TOOL, (TextPart("see"), ImagePart(url="https://x.test/a.png")), tool_call_id="call_a")
+    answer = ChatMessage(Role.TOOL, (TextPart("see"), ImagePart(url="https://x.test/a.png")), tool_call_id="call_a")
 
-    with pytest.raises(Unsupported):
+    with pytest.raises(UnsupportedFeature):
         to_payload(replace(REQUEST, messages=(HELLO, answer)))
 
 
@@ -318,7 +325,7 @@ def test_what_is_no_answer_is_a_bad_response(body: JSONObject) -> None:
 
 
 def test_an_error_with_status_200_is_an_error() -> None:
-    with pytest.raises(CredentialDead, match="no money"):
+    with pytest.raises(ProviderKeyRejected, match="no money"):
         to_completion(b'{"error": {"message": "no money", "code": "insufficient_quota"}}')
 
 
@@ -346,8 +353,8 @@ def test_vectors_that_are_none_are_a_bad_response(body: bytes) -> None:
 
 
 def read(stream: bytes) -> list[StreamEvent]:
-    reader = EventReader()
-    events = [event for frame in Decoder().feed(stream) for event in reader.read(frame)]
+    reader = OpenAIStreamDecoder()
+    events = [event for frame in SSEDecoder().feed(stream) for event in reader.read(frame)]
     return [*events, reader.finished] if reader.finished else events
 
 
@@ -363,22 +370,22 @@ USAGE = Usage(19, 10, cached_input_tokens=8, reasoning_tokens=2)
 @pytest.mark.parametrize("name", ["openai/chat_text.sse", "azure/chat_text.sse"])
 def test_a_recorded_text_reads_as(name: str) -> None:
     assert read(recorded(name)) == [
-        Started("chatcmpl-D1", "gpt-4o-mini-2024-07-18"),
+        AnswerStarted("chatcmpl-D1", "gpt-4o-mini-2024-07-18"),
         TextDelta("Grüße"),
         TextDelta(" aus Oslo 🌧"),
-        Finished(FinishReason.STOP, USAGE),
+        AnswerFinished(FinishReason.STOP, USAGE),
     ]
 
 
 def test_recorded_tool_calls_read_as() -> None:
     assert read(recorded("openai/chat_tools.sse")) == [
-        Started("chatcmpl-D1", "gpt-4o-mini-2024-07-18"),
+        AnswerStarted("chatcmpl-D1", "gpt-4o-mini-2024-07-18"),
         ToolCallStarted(0, "call_a", "get_weather"),
         ToolCallDelta(0, '{"ci'),
         ToolCallDelta(0, 'ty":"Oslo"}'),
         ToolCallStarted(1, "call_b", "get_time"),
         ToolCallDelta(1, "{}"),
-        Finished(FinishReason.TOOL_CALLS, Usage(71, 25)),
+        AnswerFinished(FinishReason.TOOL_CALLS, Usage(71, 25)),
     ]
 
 
@@ -391,18 +398,18 @@ def test_reasoning_reads_as() -> None:
 
 
 def test_an_error_frame_is_raised() -> None:
-    with pytest.raises(Transient, match="server had an error"):
+    with pytest.raises(TransientFailure, match="server had an error"):
         read(recorded("openai/chat_error.sse"))
 
 
 @pytest.mark.parametrize(
     ("error", "kind"),
     [
-        ({"code": "server_is_overloaded"}, Overloaded),
+        ({"code": "server_is_overloaded"}, ProviderOverloaded),
         ({"code": "content_filter"}, ContentRefused),
-        ({"type": "authentication_error"}, CredentialDead),
-        ({"type": "server_error"}, Transient),
-        ("it broke", Transient),
+        ({"type": "authentication_error"}, ProviderKeyRejected),
+        ({"type": "server_error"}, TransientFailure),
+        ("it broke", TransientFailure),
     ],
 )
 def test_error_frames_mean(error: Any, kind: type[Exception]) -> None:
@@ -462,7 +469,7 @@ def test_a_refusal_is_what_the_model_says_instead_of_an_answer() -> None:
     assert read(chunk({"refusal": "No"}) + chunk({"refusal": "."}) + END)[1:] == [
         TextDelta("No"),
         TextDelta("."),
-        Finished(FinishReason.STOP, None, refused=True),
+        AnswerFinished(FinishReason.STOP, None, refused=True),
     ]
 
 
@@ -470,9 +477,9 @@ def test_choices_may_be_empty_or_absent_anywhere() -> None:
     empty = b'data: {"choices": []}\n\ndata: {"object": "x"}\n\ndata: {"choices": null}\n\n'
 
     assert read(empty + chunk({"content": "a"}) + empty + END) == [
-        Started("i", "m"),
+        AnswerStarted("i", "m"),
         TextDelta("a"),
-        Finished(FinishReason.STOP, None),
+        AnswerFinished(FinishReason.STOP, None),
     ]
 
 
@@ -486,17 +493,17 @@ def test_choices_may_be_empty_or_absent_anywhere() -> None:
     ids=["mark without reason", "reason without mark", "mark alone"],
 )
 def test_only_a_reason_and_the_mark_are_an_end(stream: bytes) -> None:
-    assert not any(isinstance(event, Finished) for event in read(stream))
+    assert not any(isinstance(event, AnswerFinished) for event in read(stream))
 
 
 def test_the_last_frame_may_lack_its_blank_line_if_it_is_the_mark() -> None:
-    reader = EventReader()
+    reader = OpenAIStreamDecoder()
     list(reader.read(Frame("", chunk({}, "length")[6:].strip())))
 
     reader.read_last(Frame("", b'{"id": "half'))
     assert reader.finished is None
     reader.read_last(Frame("", b"[DONE]"))
-    assert reader.finished == Finished(FinishReason.LENGTH, None)
+    assert reader.finished == AnswerFinished(FinishReason.LENGTH, None)
 
 
 # Several answers
@@ -511,9 +518,9 @@ TOLD = b'data: {"choices": [], "usage": {"prompt_tokens": 9, "completion_tokens"
 MARK = b"data: [DONE]\n\n"
 
 
-def read_several(data: bytes, answers: int) -> tuple[list[StreamEvent], EventReader]:
-    reader = EventReader(answers)
-    return [event for frame in Decoder().feed(data) for event in reader.read(frame)], reader
+def read_several(data: bytes, answers: int) -> tuple[list[StreamEvent], OpenAIStreamDecoder]:
+    reader = OpenAIStreamDecoder(answers)
+    return [event for frame in SSEDecoder().feed(data) for event in reader.read(frame)], reader
 
 
 def test_of_several_answers_the_first_is_read_and_all_are_counted() -> None:
@@ -529,8 +536,8 @@ def test_of_several_answers_the_first_is_read_and_all_are_counted() -> None:
         2,
     )
 
-    assert events == [Started("i", "m"), TextDelta("A"), Unread("B"), Unread("f{}")]
-    assert reader.finished == Finished(FinishReason.STOP, Usage(9, 4))
+    assert events == [AnswerStarted("i", "m"), TextDelta("A"), OpaqueDelta("B"), OpaqueDelta("f{}")]
+    assert reader.finished == AnswerFinished(FinishReason.STOP, Usage(9, 4))
 
 
 def test_an_end_before_each_of_several_answers_has_one_is_a_cut() -> None:
@@ -553,7 +560,7 @@ def test_what_has_no_place_in_the_neutral_form_is_counted() -> None:
         1,
     )
 
-    assert events == [Started("i", "m"), Unread("Hi"), Unread("f{")]
+    assert events == [AnswerStarted("i", "m"), OpaqueDelta("Hi"), OpaqueDelta("f{")]
 
 
 def test_a_custom_tool_is_called_with_its_input() -> None:
@@ -576,4 +583,4 @@ def test_a_whole_answer_counts_all_of_several() -> None:
 
     completion = to_completion(json.dumps({"id": "i", "model": "m", "choices": choices}).encode())
 
-    assert (completion.text, completion.finish_reason, completion.others) == ("A", FinishReason.STOP, ("B",))
+    assert (completion.text, completion.finish_reason, completion.other_choices) == ("A", FinishReason.STOP, ("B",))

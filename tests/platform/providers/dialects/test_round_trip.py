@@ -9,15 +9,15 @@ from hypothesis import strategies as st
 from providers.dialects import anthropic, anthropic_upstream, openai, openai_upstream
 from providers.tiers import Tier
 from providers.types import (
+    ChatMessage,
     ChatRequest,
     Completion,
+    ContentPart,
     EmbeddingRequest,
     Embeddings,
     FinishReason,
     ImagePart,
-    Message,
     OutputFormat,
-    Part,
     Role,
     TextPart,
     Tool,
@@ -37,29 +37,30 @@ INPUTS = SCHEMAS.map(lambda value: json.dumps(value, separators=(",", ":"), ensu
 UNIT = st.floats(0, 1)
 MAYBE_UNIT = st.none() | UNIT
 
-TEXT_PARTS: st.SearchStrategy[Part] = st.builds(TextPart, TEXTS)
-IMAGES: st.SearchStrategy[Part] = st.one_of(
+TEXT_PARTS: st.SearchStrategy[ContentPart] = st.builds(TextPart, TEXTS)
+IMAGES: st.SearchStrategy[ContentPart] = st.one_of(
     st.just(ImagePart(url="https://x.test/a.png")), st.just(ImagePart(media_type="image/png", data="iVBORw=="))
 )
-USERS = st.builds(Message, st.just(Role.USER), st.lists(TEXT_PARTS | IMAGES, min_size=1, max_size=3).map(tuple))
-SAYS = st.builds(Message, st.just(Role.ASSISTANT), st.tuples(TEXT_PARTS))
+USERS = st.builds(ChatMessage, st.just(Role.USER), st.lists(TEXT_PARTS | IMAGES, min_size=1, max_size=3).map(tuple))
+SAYS = st.builds(ChatMessage, st.just(Role.ASSISTANT), st.tuples(TEXT_PARTS))
 
 
 @st.composite
-def tool_turns(draw: st.DrawFn) -> tuple[Message, ...]:
+def tool_turns(draw: st.DrawFn) -> tuple[ChatMessage, ...]:
     """Calls, their results in any order, and the user again."""
     names = draw(st.lists(NAMES, min_size=1, max_size=3, unique=True))
     calls = tuple(ToolCall(f"call_{name}", name, draw(INPUTS)) for name in names)
     results = tuple(
-        Message(Role.TOOL, draw(st.tuples(TEXT_PARTS)), tool_call_id=call.id) for call in draw(st.permutations(calls))
+        ChatMessage(Role.TOOL, draw(st.tuples(TEXT_PARTS)), tool_call_id=call.id)
+        for call in draw(st.permutations(calls))
     )
     said = draw(st.just(()) | st.tuples(TEXT_PARTS))
-    return (Message(Role.ASSISTANT, said, tool_calls=calls), *results, draw(USERS))
+    return (ChatMessage(Role.ASSISTANT, said, tool_calls=calls), *results, draw(USERS))
 
 
 @st.composite
-def conversations(draw: st.DrawFn) -> tuple[Message, ...]:
-    system = draw(st.just(()) | st.tuples(st.builds(Message, st.just(Role.SYSTEM), st.tuples(TEXT_PARTS))))
+def conversations(draw: st.DrawFn) -> tuple[ChatMessage, ...]:
+    system = draw(st.just(()) | st.tuples(st.builds(ChatMessage, st.just(Role.SYSTEM), st.tuples(TEXT_PARTS))))
     turns = draw(st.lists(st.one_of(st.tuples(USERS), st.tuples(SAYS), tool_turns()), max_size=3))
     return (*system, draw(USERS), *(message for turn in turns for message in turn))
 

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from providers.dialects.encoding import StreamEncoder
-from providers.dialects.error_bodies import Fault
+from providers.dialects.error_payloads import ErrorPayload
+from providers.dialects.stream_encoder import StreamEncoder
 from providers.errors import ProviderError
-from providers.types import Burst, Dialect, Finished, FinishReason, Usage
+from providers.types import AnswerFinished, Burst, Dialect, FinishReason, Usage
 from tests.platform.providers.dialects.streamed import (
     DIALECTS,
     encode_all,
@@ -25,7 +25,7 @@ from tests.platform.providers.dialects.streamed import (
 #: The machine may be busy: no deadline for one example, and not too many of them.
 QUICK = settings(deadline=None, max_examples=30)
 
-CUT = Fault(502, "server_error", "upstream_stream_interrupted", "The provider's stream ended in the middle.")
+CUT = ErrorPayload(502, "server_error", "upstream_stream_interrupted", "The provider's stream ended in the middle.")
 END_MARKS = (b"[DONE]", b'{"type":"message_stop"}')
 
 PAIRS = [(provider, caller) for provider in DIALECTS for caller in DIALECTS]
@@ -61,7 +61,7 @@ def test_a_cut_stream_never_ends_cleanly(said: list[Burst], share: float) -> Non
         cut = whole[: round(share * len(whole))]
         for encoder in encoders(provider, caller):
             frames = encode_all(encoder, cut)
-            (error,) = encoder.interrupt(CUT)
+            (error,) = encoder.encode_interruption(CUT)
 
             reader = reader_of(caller)
             for frame in frames:
@@ -80,7 +80,7 @@ def test_another_provider_goes_on_in_the_same_answer(said: list[Burst], share: f
         for encoder in encoders(provider, caller):
             before = encode_all(encoder, cut)
 
-            after = encode_all(encoder.continued("next")[0], more)
+            after = encode_all(encoder.continue_with("next")[0], more)
 
             got, first, rest = heard(read_all(caller, [*before, *after])), heard(cut), heard(more)
             assert (got.text, got.reasoning) == (first.text + rest.text, first.reasoning + rest.reasoning)
@@ -99,7 +99,7 @@ def test_nothing_follows_the_end(said: list[Burst]) -> None:
             frames = encode_all(encoder, upstream)
 
             assert encode_all(encoder, upstream) == []
-            assert encoder.interrupt(CUT) == []
+            assert encoder.encode_interruption(CUT) == []
             assert [frame for frame in frames if frame.data in END_MARKS] == frames[-1:]
 
 
@@ -118,7 +118,7 @@ def _says_why_it_ends(burst: Burst) -> bool:
 def test_an_hour_in_the_cache_is_told_where_the_dialect_can() -> None:
     usage = Usage(100, 5, cached_input_tokens=10, cache_write_tokens=30, cache_write_1h_tokens=20)
     for dialect, told in ((Dialect.ANTHROPIC, usage), (Dialect.OPENAI, replace(usage, cache_write_1h_tokens=0))):
-        said = [Burst((Finished(FinishReason.STOP, usage),))]
+        said = [Burst((AnswerFinished(FinishReason.STOP, usage),))]
 
         finished = heard(read_all(dialect, encode_all(encoder_of(dialect), said))).finished
 

@@ -1,0 +1,73 @@
+"""Answers to browsers on pages of other origins, on the resources (the live path writes its own)."""
+
+from collections.abc import Callable
+
+from django.db import InterfaceError, OperationalError
+from django.http import HttpRequest, HttpResponse
+from django.utils.cache import patch_vary_headers
+
+from api.authentication import authenticated_identity
+from api.error_responses import API_PREFIXES, to_response
+from api.errors import to_problem
+from tenants import cached_lookups
+from tenants.access import normalize_origin
+from tenants.origins import Headers, Preflight, allowed_origin, answer_headers, preflight_answer
+
+
+class CorsMiddleware:
+    """Answer preflights, and say on every other answer whose pages may read it.
+
+    It stands around all that could answer, so that a page can also read why it was refused.
+    """
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        # Elsewhere there is nothing for other pages; and /healthz is answered where nobody may ask Postgres.
+        if not request.path.startswith(API_PREFIXES):
+            return self.get_response(request)
+        if request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers:
+            return _answer_preflight(request)
+        response = self.get_response(request)
+        _set_headers(response, answer_headers(_allowed_reader(request)))
+        return response
+
+
+def _answer_preflight(request: HttpRequest) -> HttpResponse:
+    asked = Preflight(
+        request.headers.get("Origin"),
+        request.headers.get("Access-Control-Request-Method"),
+        request.headers.get("Access-Control-Request-Headers", ""),
+    )
+    try:
+        is_known = cached_lookups.is_known_origin(normalize_origin(asked.origin or ""))
+    except (OperationalError, InterfaceError) as error:
+        return to_response(to_problem(error), request)
+    status, headers = preflight_answer(asked, is_known=is_known)
+    response = HttpResponse(status=status)
+    del response["Content-Type"]
+    _set_headers(response, headers)
+    return response
+
+
+def _allowed_reader(request: HttpRequest) -> str | None:
+    """Return the origin whose pages may read the answer: one of the site's; of any site's where nobody is proven."""
+    origin = request.headers.get("Origin")
+    if origin is None:
+        return None
+    identity = authenticated_identity(request)
+    if identity is not None:
+        return allowed_origin(origin, identity.site, identity.origin)
+    try:
+        return origin if cached_lookups.is_known_origin(normalize_origin(origin)) else None
+    except (OperationalError, InterfaceError):
+        return None
+
+
+def _set_headers(response: HttpResponse, headers: Headers) -> None:
+    for name, value in headers:
+        if name == b"vary":
+            patch_vary_headers(response, value.decode().split(", "))
+        else:
+            response[name.decode()] = value.decode("latin-1")

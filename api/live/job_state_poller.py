@@ -1,0 +1,94 @@
+"""What Postgres says of the jobs that are followed here: asked twice a second, once for all of them."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from uuid import UUID
+
+import structlog
+from django.db import InterfaceError, OperationalError
+from redis.asyncio import Redis
+
+from core.database_threads import DatabaseThreadPool
+from core.redis import RedisUnavailable
+from jobs.read import JobProgress, find_job, progress_by_id, progress_of
+from jobs.watchers import watch_jobs
+from tenants.models import Site
+
+log = structlog.get_logger(__name__)
+
+POLL_SECONDS = 0.5
+
+
+@dataclass(slots=True, eq=False)
+class WatchedJob:
+    """One job that is followed here."""
+
+    job_id: UUID
+    progress: JobProgress
+    readers: int = 0
+
+
+class JobStatePoller:
+    """Of one process."""
+
+    def __init__(self, server: Redis, threads: DatabaseThreadPool) -> None:
+        self._server = server
+        self._threads = threads
+        self._watched: dict[UUID, WatchedJob] = {}
+        self._task: asyncio.Task[None] | None = None
+        self._polled = asyncio.Event()
+
+    @asynccontextmanager
+    async def watch(self, site: Site, public_id: str) -> AsyncIterator[WatchedJob]:
+        """Follow a job of the site, and let its worker know. Raises `JobNotFound`."""
+        job = await self._threads.run(find_job, site, public_id)
+        watched = self._watched.setdefault(job.id, WatchedJob(job.id, progress_of(job)))
+        watched.readers += 1
+        try:
+            await self._announce_watch([watched])
+            if self._task is None:
+                self._task = asyncio.create_task(self._poll_forever(), name="job-states")
+            yield watched
+        finally:
+            watched.readers -= 1
+            if not watched.readers:
+                self._watched.pop(watched.job_id, None)
+
+    async def wait_for_poll(self) -> None:
+        """Wait until Postgres has been asked again."""
+        await self._polled.wait()
+
+    def stop(self) -> None:
+        """Ask no more."""
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _poll_forever(self) -> None:
+        try:
+            while self._watched:
+                await asyncio.sleep(POLL_SECONDS)
+                await self._poll()
+                polled, self._polled = self._polled, asyncio.Event()
+                polled.set()
+        finally:
+            self._task = None
+
+    async def _poll(self) -> None:
+        open_jobs = [watched for watched in self._watched.values() if not watched.progress.is_terminal]
+        await self._announce_watch(open_jobs)
+        try:
+            found = await self._threads.run(progress_by_id, [watched.job_id for watched in open_jobs])
+        except (OperationalError, InterfaceError) as error:
+            log.warning("job_state_poll_failed", error=str(error).strip()[:200], jobs=len(open_jobs))
+            return
+        for watched in open_jobs:
+            watched.progress = found.get(watched.job_id, watched.progress)
+
+    async def _announce_watch(self, watched: list[WatchedJob]) -> None:
+        try:
+            await watch_jobs(self._server, [each.job_id for each in watched if not each.progress.is_terminal])
+        except RedisUnavailable as error:
+            # Without it no tokens come, and the answer all the same.
+            log.warning("job_watch_failed", error=str(error))

@@ -1,0 +1,231 @@
+"""How an answer is written: its headers, a whole body, a stream of events, an error in the caller's dialect."""
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+import structlog
+from django.conf import settings
+
+from api.errors import ApiProblem, to_problem
+from api.live.http_handler import Headers, LiveHttpResponse
+from api.live.http_request import LiveHttpRequest
+from api.live.wire_formats import WireFormat, encode_error, status_for
+from core import clock, metrics
+from providers.sse_writer import KEEP_ALIVE, encode_frames, encode_unnumbered_frame
+from streams.entries import LoggedEvent, StreamInfo
+from streams.errors import StreamEndedEmpty
+from streams.follow import EventLogReader
+from tenants import origins
+from tenants.rate_limiting.windows import RemainingQuota
+
+log = structlog.get_logger(__name__)
+
+JSON = "application/json"
+EVENT_STREAM = "text/event-stream; charset=utf-8"
+#: No proxy on the way keeps, packs or holds back a stream.
+STREAM_HEADERS: Headers = [
+    (b"content-type", EVENT_STREAM.encode()),
+    (b"cache-control", b"no-cache, no-transform, no-store"),
+    (b"x-accel-buffering", b"no"),
+]
+RETRY_MILLISECONDS = 1000
+
+
+@dataclass(slots=True)
+class ResponseContext:
+    """What is known of a request on its way, as far as its answer's headers tell it."""
+
+    http_request: LiveHttpRequest
+    route: str
+    wire: WireFormat = WireFormat.OPENAI
+    #: The origin whose pages may read the answer.
+    origin: str | None = None
+    quotas: tuple[RemainingQuota, ...] = ()
+    #: Time spent waiting for providers.
+    upstream_seconds: float = 0.0
+    cached: str | None = None
+    #: Headers of this answer alone.
+    extra_headers: Headers = field(default_factory=list)
+
+    def headers(self) -> Headers:
+        """Return what every answer carries. Call it when the answer begins."""
+        overhead = max(time.perf_counter() - self.http_request.started_at - self.upstream_seconds, 0.0)
+        metrics.route_metrics(self.route).overhead_seconds.observe(overhead)
+        milliseconds, upstream = overhead * 1000, self.upstream_seconds * 1000
+        request_id = self.http_request.request_id.encode()
+        headers = [
+            (b"x-request-id", request_id),
+            (b"x-nightdesk-overhead-ms", b"%.2f" % milliseconds),
+            (b"server-timing", b"nightdesk;dur=%.2f, upstream;dur=%.2f" % (milliseconds, upstream)),
+            *origins.answer_headers(self.origin),
+            *_rate_limit_headers(self.wire, self.quotas),
+            *self.extra_headers,
+        ]
+        if self.wire is WireFormat.ANTHROPIC:
+            headers.append((b"request-id", request_id))
+        if self.cached:
+            headers.append((b"x-cache", self.cached.encode()))
+        client_id = self.http_request.headers.get("x-client-request-id", "")
+        if client_id.isascii() and client_id.isprintable() and 0 < len(client_id) <= 128:
+            headers.append((b"x-client-request-id", client_id.encode()))
+        return headers
+
+    def record_response(self, status: int) -> None:
+        """Count the answer."""
+        metrics.response_counter(self.route, status).inc()
+        metrics.route_metrics(self.route).seconds.observe(time.perf_counter() - self.http_request.started_at)
+
+
+async def send_body(
+    context: ResponseContext, response: LiveHttpResponse, body: bytes, status: int = 200, content_type: str = JSON
+) -> None:
+    """Send a whole answer."""
+    headers = [*context.headers(), (b"content-type", content_type.encode()), (b"cache-control", b"no-store")]
+    await response.send(status, headers, body)
+    context.record_response(status)
+
+
+async def send_error(context: ResponseContext, response: LiveHttpResponse, error: BaseException) -> None:
+    """Say what went wrong, in the caller's dialect."""
+    problem = to_problem(error)
+    _log_problem(context, problem, error)
+    context.extra_headers += _error_headers(problem)
+    body = encode_error(context.wire, problem, context.http_request.request_id)
+    await send_body(context, response, body, status_for(context.wire, problem))
+
+
+async def send_complete(
+    context: ResponseContext, response: LiveHttpResponse, about: StreamInfo, events: Sequence[LoggedEvent]
+) -> None:
+    """Send what never became a stream: a whole answer, or an error before the first token."""
+    if about.retry_after_seconds is not None:
+        context.extra_headers.append((b"retry-after", b"%d" % about.retry_after_seconds))
+    await send_body(context, response, b"".join(event.data for event in events), about.status)
+
+
+async def send_events(
+    context: ResponseContext, response: LiveHttpResponse, following: EventLogReader, events: Sequence[LoggedEvent]
+) -> None:
+    """Send a stream from these events on, until it ends or its reader is gone."""
+    await response.start(200, [*context.headers(), *STREAM_HEADERS])
+    metrics.route_metrics(context.route).first_byte_seconds.observe(
+        time.perf_counter() - context.http_request.started_at
+    )
+    stream_id = following.about.id
+    await response.write(_to_sse_frames(stream_id, events, retry_milliseconds=RETRY_MILLISECONDS))
+    final_frame = b""
+    try:
+        async for more in following:
+            await response.write(_to_sse_frames(stream_id, more) if more else KEEP_ALIVE)
+    except Exception as error:  # whatever it is, the reader must neither wait for ever nor take this for an end
+        final_frame = encode_interruption(context, WireFormat(following.about.dialect), error)
+    await response.write(final_frame, more=False)
+    context.record_response(200)
+
+
+async def wait_for_first_events(following: EventLogReader) -> Sequence[LoggedEvent]:
+    """Wait for the beginning of a stream: what its answer's status is, is known with it. None: the reader has all.
+
+    Raises:
+        NeverBegan: it ended without any. To answer with nothing would look like a whole answer.
+        StreamError, RedisAway: as `EventLogReader` does.
+    """
+    async for events in following:
+        if events:
+            return events
+    if not following.position:
+        raise StreamEndedEmpty("The stream ended before its first event; send the request again.")
+    return ()
+
+
+def keep_alive_seconds() -> float:
+    return float(settings.STREAM_KEEPALIVE_SECONDS)
+
+
+def encode_interruption(
+    context: ResponseContext, wire: WireFormat, error: Exception, *, name: str | None = None
+) -> bytes:
+    """Say in a dialect that a stream breaks off here. No event of the stream: whoever comes back lacks nothing."""
+    problem = to_problem(error)
+    _log_problem(context, problem, error)
+    if name is None:
+        name = "" if wire is WireFormat.OPENAI else "error"
+    return encode_unnumbered_frame(name, encode_error(wire, problem, context.http_request.request_id))
+
+
+def _to_sse_frames(stream_id: str, events: Sequence[LoggedEvent], retry_milliseconds: int | None = None) -> bytes:
+    if not events:
+        return b""
+    frames = [(event.name, event.data) for event in events]
+    return encode_frames(stream_id, events[0].seq, frames, retry_milliseconds=retry_milliseconds)
+
+
+def _error_headers(problem: ApiProblem) -> Headers:
+    headers: Headers = []
+    if problem.status == 401:
+        headers.append((b"www-authenticate", b"Bearer"))
+    if problem.retry_after_seconds is not None:
+        headers.append((b"retry-after", b"%d" % problem.retry_after_seconds))
+    return headers
+
+
+def _log_problem(context: ResponseContext, problem: ApiProblem, error: BaseException) -> None:
+    facts = {"method": context.http_request.method, "path": context.http_request.path[:200], "status": problem.status}
+    facts["code"] = problem.code
+    if problem.status >= 500:
+        is_ours = problem.code == "internal_error"
+        log.error("live_request_failed", error=type(error).__name__, exc_info=error if is_ours else None, **facts)
+    else:
+        log.warning("live_request_rejected", **facts)
+
+
+def _rate_limit_headers(wire: WireFormat, left: Sequence[RemainingQuota]) -> Headers:
+    """Tell of the window of each unit that is nearest to its limit."""
+    headers: Headers = []
+    for unit in ("requests", "tokens"):
+        of_unit = [each for each in left if each.window.unit == unit]
+        if of_unit:
+            nearest = min(of_unit, key=lambda each: each.remaining / max(each.window.limit, 1))
+            headers += (
+                _anthropic_rate_headers(unit, nearest)
+                if wire is WireFormat.ANTHROPIC
+                else _openai_rate_headers(unit, nearest)
+            )
+    return headers
+
+
+def _openai_rate_headers(unit: str, left: RemainingQuota) -> Headers:
+    name = unit.encode()
+    return [
+        (b"x-ratelimit-limit-" + name, b"%d" % left.window.limit),
+        (b"x-ratelimit-remaining-" + name, b"%d" % left.remaining),
+        (b"x-ratelimit-reset-" + name, format_go_duration(left.reset_seconds).encode()),
+    ]
+
+
+def _anthropic_rate_headers(unit: str, left: RemainingQuota) -> Headers:
+    name = unit.encode()
+    reset = (clock.now() + timedelta(seconds=math.ceil(left.reset_seconds))).astimezone(UTC)
+    return [
+        (b"anthropic-ratelimit-%b-limit" % name, b"%d" % left.window.limit),
+        (b"anthropic-ratelimit-%b-remaining" % name, b"%d" % left.remaining),
+        (b"anthropic-ratelimit-%b-reset" % name, _rfc3339(reset).encode()),
+    ]
+
+
+def _rfc3339(moment: datetime) -> str:
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def format_go_duration(seconds: float) -> str:
+    """Write a duration as OpenAI does (wire formats, 1.1): `12ms`, `8.64s`, `6m0s`, `1h0m2s`."""
+    if seconds < 1:
+        return f"{math.ceil(seconds * 1000)}ms"
+    if seconds < 60:
+        return f"{math.ceil(seconds * 100) / 100:g}s"
+    minutes, rest = divmod(math.ceil(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h{minutes}m{rest}s" if hours else f"{minutes}m{rest}s"

@@ -1,0 +1,87 @@
+"""Reading streams that run, or ran: `GET` and `DELETE /v1/streams/{id}`, on any process."""
+
+from api.live.admit import to_json
+from api.live.authenticate import Caller, authenticate, check_stream_access, consume_nonce
+from api.live.http_handler import LiveHttpResponse
+from api.live.http_request import LiveHttpRequest
+from api.live.infer import with_error_response
+from api.live.respond import (
+    JSON,
+    ResponseContext,
+    keep_alive_seconds,
+    send_body,
+    send_complete,
+    send_events,
+    wait_for_first_events,
+)
+from api.live.runtime import live_runtime
+from streams.errors import CursorMalformed
+from streams.follow import EventLogReader, find_record, follow, request_cancel
+from streams.ids import parse_cursor
+from tenants.access import TokenScope, check_network_and_origin
+from tenants.async_authentication import authenticate_reader
+from tenants.origins import allowed_origin
+from tenants.tickets import ReadableKind
+
+
+async def read_stream(http_request: LiveHttpRequest, response: LiveHttpResponse, stream_id: str) -> None:
+    """`GET /v1/streams/{id}/events`: all events after a cursor, then those that come, until the end."""
+    await with_error_response(
+        ResponseContext(http_request, "stream_events"), response, lambda context, r: _read(context, r, stream_id)
+    )
+
+
+async def cancel_stream(http_request: LiveHttpRequest, response: LiveHttpResponse, stream_id: str) -> None:
+    """`DELETE /v1/streams/{id}`: close the call upstream; what came until then is paid."""
+    await with_error_response(
+        ResponseContext(http_request, "stream_cancel"), response, lambda context, r: _cancel(context, r, stream_id)
+    )
+
+
+async def _read(context: ResponseContext, response: LiveHttpResponse, stream_id: str) -> None:
+    http_request, runtime = context.http_request, await live_runtime()
+    reader = await authenticate_reader(
+        http_request.to_presented_request(),
+        ReadableKind.STREAM,
+        stream_id,
+        origin=http_request.origin,
+        threads=runtime.threads,
+    )
+    context.origin = allowed_origin(http_request.headers.get("origin"), reader.site, reader.origin)
+    if reader.authenticated is not None:
+        check_network_and_origin(reader.authenticated.identity, http_request.address, http_request.origin)
+        await consume_nonce(runtime, Caller(reader.authenticated.identity, reader.authenticated.nonce))
+    after = cursor_of(http_request, stream_id)
+    following = follow(runtime.server, stream_id, after, site=reader.site.public_id, idle_seconds=keep_alive_seconds())
+    async with following:
+        check_stream_access(following.about, reader.authenticated.identity if reader.authenticated else None)
+        await _send_stream(context, response, following)
+
+
+async def _send_stream(context: ResponseContext, response: LiveHttpResponse, following: EventLogReader) -> None:
+    events = await wait_for_first_events(following)
+    if following.about.content_type == JSON:
+        await send_complete(context, response, following.about, events)
+    else:
+        await send_events(context, response, following, events)
+
+
+async def _cancel(context: ResponseContext, response: LiveHttpResponse, stream_id: str) -> None:
+    runtime, caller = await authenticate(context, TokenScope.STREAMS_WRITE)
+    await consume_nonce(runtime, caller)
+    check_stream_access((await find_record(runtime.server, stream_id, site=caller.site)).about, caller.identity)
+    was_running = await request_cancel(runtime.server, stream_id, site=caller.site)
+    await send_body(context, response, to_json({"id": stream_id, "canceled": was_running}), 202 if was_running else 200)
+
+
+def cursor_of(http_request: LiveHttpRequest, stream_id: str) -> int:
+    """Return the number of the last event that the reader has: `Last-Event-ID`, or `?after=`. 0: none.
+
+    Raises:
+        CursorError: it says something else.
+    """
+    last, after = http_request.headers.get("last-event-id"), http_request.query_parameter("after")
+    if last and after and last != after:
+        raise CursorMalformed("Last-Event-ID and ?after= name different events; send one.")
+    text = last or after
+    return parse_cursor(text, stream_id) if text else 0

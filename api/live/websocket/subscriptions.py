@@ -1,0 +1,269 @@
+"""What one WebSocket has under way: streams that it started or follows, each under a name of the client's."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import structlog
+from django.conf import settings
+
+from api.errors import ConcurrencyLimitExceeded, to_problem
+from api.live.admit import STREAM_START_TIMEOUT_SECONDS
+from api.live.authenticate import check_stream_access
+from api.live.infer import open_stream
+from api.live.job_events import JobEventReader, JobStreamEvent
+from api.live.respond import JSON, wait_for_first_events
+from api.live.runtime import LiveRuntime
+from api.live.websocket.caller import WebSocketCaller
+from api.live.websocket.messages import (
+    CanceledMessage,
+    CancelMessage,
+    EndMessage,
+    ErrorMessage,
+    EventMessage,
+    FollowingMessage,
+    FollowMessage,
+    LeaveMessage,
+    StartedMessage,
+    StartMessage,
+    encode_message,
+    error_body,
+    event_data,
+)
+from api.live.websocket.sender import WebSocketClosed, WebSocketSender
+from core import metrics
+from providers.invalid_request import InvalidRequest
+from streams.entries import LoggedEvent, StreamInfo
+from streams.follow import EventLogReader as Reading
+from streams.follow import find_record, follow, request_cancel
+from tenants.tickets import ReadableKind
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True, eq=False)
+class WebSocketSubscription:
+    """One stream or job that is followed, or about to be."""
+
+    name: str
+    task: "asyncio.Task[None] | None" = None
+    #: Known once it is open: the client has been told so.
+    stream: str | None = None
+    job: str | None = None
+    is_open: bool = False
+    #: It was started here, so who is here may cancel it.
+    is_own: bool = False
+    cancel_requested: bool = False
+    #: The last event that was sent.
+    seq: int = 0
+
+
+class WebSocketSubscriptions:
+    """Of one connection, whose party is known."""
+
+    def __init__(self, runtime: LiveRuntime, sender: WebSocketSender, caller: WebSocketCaller) -> None:
+        self.caller = caller
+        self._runtime = runtime
+        self._sender = sender
+        self._refs: dict[str, WebSocketSubscription] = {}
+        #: When something was last under way here.
+        self.ended_at = time.monotonic()
+
+    def __len__(self) -> int:
+        return len(self._refs)
+
+    def start(self, message: StartMessage) -> None:
+        """Begin a stream and follow it. Raises `InvalidRequest` and `ConcurrencyLimitExceeded`."""
+        self._open(message.ref, lambda ref: self._start(ref, message))
+
+    def follow(self, message: FollowMessage) -> None:
+        """Follow a stream or a job. Raises `InvalidRequest` and `ConcurrencyLimitExceeded`."""
+        match message:
+            case FollowMessage(stream=str(stream_id), job=None):
+                self._open(message.ref, lambda ref: self._follow(ref, stream_id, message.after))
+            case FollowMessage(stream=None, job=str(job_id)):
+                self._open(message.ref, lambda ref: self._follow_job(ref, job_id, message.after))
+            case _:
+                raise InvalidRequest("Name one stream or one job to follow.", "stream", "invalid_value")
+
+    async def leave(self, message: LeaveMessage) -> None:
+        """Follow it no longer. Raises `InvalidRequest`."""
+        ref = self._get(message.ref)
+        if ref.task is not None:
+            ref.task.cancel()
+            await asyncio.gather(ref.task, return_exceptions=True)
+        if self._refs.get(ref.name) is ref:
+            await self._end(ref, "left")
+
+    async def cancel(self, message: CancelMessage) -> None:
+        """Close a stream's call upstream. Raises `InvalidRequest`, `StreamUnknown`, `RedisAway` and `Forbidden`."""
+        match message:
+            case CancelMessage(ref=str(name), stream=None):
+                ref = self._get(name)
+                if ref.job is not None:
+                    raise InvalidRequest("Cancel a job by POST /v1/jobs/{id}/cancel.", "ref", "invalid_value")
+                ref.cancel_requested = True
+                if ref.stream is not None:
+                    await self._cancel(ref.stream, ref)
+            case CancelMessage(ref=None, stream=str(stream_id)):
+                await self._cancel(stream_id, None)
+            case _:
+                raise InvalidRequest("Name what is to be canceled: a ref or a stream.", "ref", "invalid_value")
+
+    async def close(self) -> None:
+        """Leave everything. What nobody else reads is canceled after a while."""
+        tasks = [ref.task for ref in self._refs.values() if ref.task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    # Refs
+
+    def _open(self, name: str, work: Callable[[WebSocketSubscription], Awaitable[None]]) -> None:
+        if name in self._refs:
+            raise InvalidRequest(f"The ref {name!r} is already in use.", "ref", "ref_in_use")
+        if len(self._refs) >= settings.WEBSOCKET_MAX_STREAMS:
+            raise ConcurrencyLimitExceeded(
+                f"This connection follows {len(self._refs)} streams and jobs, as many as it may at once.", 1.0
+            )
+        ref = self._refs[name] = WebSocketSubscription(name)
+        ref.task = asyncio.create_task(self._run(ref, work), name=f"socket ref {name}")
+
+    def _get(self, name: str) -> WebSocketSubscription:
+        if (ref := self._refs.get(name)) is None:
+            raise InvalidRequest(f"No stream or job has the ref {name!r}.", "ref", "ref_unknown")
+        return ref
+
+    async def _run(self, ref: WebSocketSubscription, work: Callable[[WebSocketSubscription], Awaitable[None]]) -> None:
+        """Do the work; whatever goes wrong with it is told, and ends nothing else."""
+        try:
+            await work(ref)
+        except WebSocketClosed:
+            self._drop(ref)
+        except Exception as error:  # the outermost of a ref: the client is told, and the log the reason
+            await self._fail(ref, error)
+
+    async def _fail(self, ref: WebSocketSubscription, error: Exception) -> None:
+        problem = to_problem(error)
+        is_ours = problem.code == "internal_error"
+        log_problem = log.error if is_ours else log.warning
+        log_problem(
+            "websocket_subscription_failed",
+            status=problem.status,
+            code=problem.code,
+            exc_info=error if is_ours else None,
+        )
+        told = error_body(problem, self.caller.http_request.request_id)
+        try:
+            if ref.is_open:
+                await self._end(ref, "error", status=problem.status, error=told)
+            else:
+                self._drop(ref)
+                await self._sender.send(ErrorMessage(ref=ref.name, error=told))
+        except WebSocketClosed:
+            return
+
+    async def _end(self, ref: WebSocketSubscription, kind: str, **more: Any) -> None:
+        # Out of the way first: who reads this may take the name again.
+        self._drop(ref)
+        await self._sender.send(EndMessage(ref=ref.name, kind=kind, seq=ref.seq, **more))
+
+    def _drop(self, ref: WebSocketSubscription) -> None:
+        if self._refs.pop(ref.name, None) is not None:
+            self.ended_at = time.monotonic()
+
+    # Streams
+
+    async def _start(self, ref: WebSocketSubscription, message: StartMessage) -> None:
+        caller = await self.caller.authorize_start(self._runtime)
+        http_request = self.caller.to_http_request(message)
+        with structlog.contextvars.bound_contextvars(request_id=http_request.request_id):
+            opened = await open_stream(self._runtime, caller, http_request, message.dialect, detached=False)
+        metrics.response_counter("websocket_start", 200).inc()
+        patience = STREAM_START_TIMEOUT_SECONDS if opened.is_replayed else 0
+        reading = follow(self._runtime.server, opened.stream_id, 0, site=caller.site, start_timeout_seconds=patience)
+        async with reading:
+            ref.is_own = True
+            started = StartedMessage(
+                ref=ref.name, stream=opened.stream_id, request_id=http_request.request_id, replayed=opened.is_replayed
+            )
+            await self._sender.send(started)
+            await self._read(ref, reading, opened.stream_id, caller.site)
+
+    async def _follow(self, ref: WebSocketSubscription, stream_id: str, after: int) -> None:
+        reader = await self.caller.authorize_read(self._runtime, ReadableKind.STREAM, stream_id)
+        site = reader.site.public_id
+        async with follow(self._runtime.server, stream_id, after, site=site) as reading:
+            check_stream_access(reading.about, reader.identity)
+            ref.seq = after
+            await self._sender.send(FollowingMessage(ref=ref.name, stream=stream_id))
+            await self._read(ref, reading, stream_id, site)
+
+    async def _read(self, ref: WebSocketSubscription, reading: Reading, stream_id: str, site: str) -> None:
+        """Pass a stream on, once its client has been told that it is open."""
+        ref.stream, ref.is_open = stream_id, True
+        if ref.cancel_requested:
+            await self._cancel(stream_id, ref)
+        events = await wait_for_first_events(reading)
+        about = reading.about if reading.about.status else (await self._stream_info(stream_id, site))
+        if events and about.content_type == JSON and about.status >= 400:
+            # It never became a stream: an error before the first token, with a status of its own.
+            ref.seq = events[-1].seq
+            await self._end(ref, "error", status=about.status, error=_error_in(events))
+            return
+        await self._sender.send_all(_stream_messages(ref, events))
+        async for more in reading:
+            await self._sender.send_all(_stream_messages(ref, more))
+        await self._end(ref, reading.end.kind if reading.end else "error")
+
+    # Jobs
+
+    async def _follow_job(self, ref: WebSocketSubscription, job_id: str, after: int) -> None:
+        site = (await self.caller.authorize_read(self._runtime, ReadableKind.JOB, job_id)).site
+        ref.job, ref.seq = job_id, after
+        reading = JobEventReader(self._runtime, site, job_id, after)
+        async with aclosing(reading.events()) as events:
+            async for told in events:
+                if not ref.is_open:
+                    ref.is_open = True
+                    await self._sender.send(FollowingMessage(ref=ref.name, job=job_id))
+                await self._sender.send_all(_job_messages(ref, told))
+        if reading.end:
+            await self._end(ref, reading.end)
+
+    async def _stream_info(self, stream_id: str, site: str) -> StreamInfo:
+        return (await find_record(self._runtime.server, stream_id, site=site)).about
+
+    async def _cancel(self, stream_id: str, ref: WebSocketSubscription | None) -> None:
+        is_own = ref is not None and ref.is_own
+        identity = await self.caller.authorize_cancel(self._runtime, is_own=is_own)
+        site = identity.site.public_id
+        if not is_own:
+            check_stream_access(await self._stream_info(stream_id, site), identity)
+        was_running = await request_cancel(self._runtime.server, stream_id, site=site)
+        named = msgspec.UNSET if ref is None else ref.name
+        await self._sender.send(CanceledMessage(stream=stream_id, was_running=was_running, ref=named))
+
+
+def _stream_messages(ref: WebSocketSubscription, events: Sequence[LoggedEvent]) -> Iterator[str]:
+    """Write events down one by one, each once the one before has been sent."""
+    for event in events:
+        yield encode_message(EventMessage(ref=ref.name, seq=event.seq, event=event.name, data=event_data(event.data)))
+        ref.seq = event.seq
+
+
+def _job_messages(ref: WebSocketSubscription, told: Sequence[JobStreamEvent]) -> Iterator[str]:
+    """Write a job's events down; those without a number are states."""
+    for each in told:
+        yield encode_message(EventMessage(ref=ref.name, seq=each.seq, event=each.name, data=event_data(each.data)))
+        ref.seq = each.seq or ref.seq
+
+
+def _error_in(events: Sequence[LoggedEvent]) -> Any:
+    """Take the error out of its dialect's body."""
+    body = msgspec.json.decode(b"".join(event.data for event in events), type=dict[str, Any])
+    return body.get("error", body)

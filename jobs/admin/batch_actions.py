@@ -1,0 +1,67 @@
+"""What an operator does to a batch by hand: each act is written to the audit log, and says what became of it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from django.db import transaction
+
+from jobs import pauses
+from jobs.admin.job_actions import EXPECTED_ERRORS
+from jobs.batches.cancel import cancel
+from jobs.batches.retry import retry_failed
+from jobs.models import Batch, BatchState
+from tenants.audit import Actor, audit
+
+
+@dataclass(frozen=True, slots=True)
+class BatchActionResult:
+    """What became of a batch. `new` is the one that tries again what failed in it."""
+
+    text: str
+    done: bool
+    new: Batch | None = None
+
+
+BatchAction: TypeAlias = Callable[[Batch, Actor], BatchActionResult]
+
+
+def pause_batch(batch: Batch, actor: Actor) -> BatchActionResult:
+    try:
+        held = pauses.pause(batch, actor)
+    except EXPECTED_ERRORS as error:
+        return BatchActionResult(f"Not paused. {error}", done=False)
+    if not held.is_new:
+        return BatchActionResult("Already paused", done=False)
+    return BatchActionResult("Paused. Running requests finish; no more are started", done=True)
+
+
+def resume_batch(batch: Batch, actor: Actor) -> BatchActionResult:
+    if not pauses.resume(batch, actor):
+        return BatchActionResult("It was not paused", done=False)
+    return BatchActionResult("Resumed", done=True)
+
+
+def cancel_batch(batch: Batch, actor: Actor) -> BatchActionResult:
+    if batch.state in (BatchState.CANCELLING, BatchState.CANCELLED):
+        return BatchActionResult("Already canceled", done=False)
+    try:
+        with transaction.atomic():
+            after = cancel(batch.site, batch.public_id)
+            audit(actor, "batch.cancel", batch.public_id, batch.site, {"state": [batch.state, after.state]})
+    except EXPECTED_ERRORS as error:
+        return BatchActionResult(f"Not canceled. {error}", done=False)
+    stopping = after.state == BatchState.CANCELLING
+    return BatchActionResult("Canceled; its workers were asked to stop" if stopping else "Canceled", done=True)
+
+
+def retry_batch(batch: Batch, actor: Actor) -> BatchActionResult:
+    """Try again what failed in the batch, as a new batch. The token that submitted it bounds the new one, too."""
+    try:
+        with transaction.atomic():
+            new = retry_failed(batch.site, batch.public_id, batch.grant)
+            facts = {"new_batch": new.public_id, "members": new.total}
+            audit(actor, "batch.retry", batch.public_id, batch.site, facts)
+    except EXPECTED_ERRORS as error:
+        return BatchActionResult(f"Not retried. {error}", done=False)
+    return BatchActionResult(f"{new.total:,} requests retried", done=True, new=new)

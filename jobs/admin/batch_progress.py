@@ -1,0 +1,293 @@
+"""What the admin shows of a batch while it is under way: read again every few seconds, however many members it has."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from urllib.parse import urlencode
+
+from django.db.models import Count, Max
+from django.urls import reverse
+
+from core.humanize import format_age, format_duration, format_estimate, format_moment
+from jobs.admin.presentation import (
+    BATCH_COLORS,
+    DASH,
+    Badge,
+    Fact,
+    Visibility,
+    pause_text,
+    short_number,
+    short_usd,
+    usd,
+)
+from jobs.batches.progress import BatchUsage, MemberCounts, counts_of, usage_of
+from jobs.batches.throughput import WINDOW, BatchThroughput, estimate_time_left, estimate_total_cost, measure_throughput
+from jobs.models import Batch, BatchState, Job, JobState, Pause
+from jobs.pauses import pauses_of_batch
+from jobs.worker.leases import live_workers
+
+#: How members can fail. Canceled ones were asked for, and say nothing.
+UNSUCCESSFUL_STATES = (JobState.FAILED, JobState.EXPIRED)
+MAX_CODES = 8
+MAX_RECENT = 5
+
+
+@dataclass(frozen=True, slots=True)
+class BarSegment:
+    """A part of the bar: its length in percent, and what it stands for."""
+
+    kind: str
+    width: float
+
+
+@dataclass(frozen=True, slots=True)
+class ProgressBar:
+    """How far a batch has come: as a picture, and in words that say the same."""
+
+    segments: tuple[BarSegment, ...]
+    text: str
+    percent: int
+    #: `4,000 of 5,000`
+    ended: str
+    #: Empty where none did.
+    failed: str
+
+
+@dataclass(frozen=True, slots=True)
+class StateCount:
+    """Members of a kind, and where they are listed."""
+
+    name: str
+    kind: str
+    number: str
+    url: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class FailureRow:
+    """Members that failed alike. `example` is what one of them was told."""
+
+    code: str
+    number: str
+    example: str
+    url: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class RecentFailureRow:
+    """A member that failed lately."""
+
+    custom_id: str
+    url: str | None
+    code: str
+    message: str
+    ago: str
+
+
+@dataclass(frozen=True, slots=True)
+class BatchProgressView:
+    public_id: str
+    #: Where its members are listed; None for who may not see jobs.
+    members: str | None
+    badges: tuple[Badge, ...]
+    bar: ProgressBar | None
+    state_counts: tuple[StateCount, ...]
+    tiles: tuple[Fact, ...]
+    #: What holds it back, or will.
+    notes: tuple[str, ...]
+    failures: tuple[FailureRow, ...]
+    recent: tuple[RecentFailureRow, ...]
+    #: Something may still change by itself.
+    is_moving: bool
+    #: What the rest of the page shows changes with this.
+    stage: str
+    as_of: str
+
+
+@dataclass(frozen=True, slots=True)
+class BatchSnapshot:
+    """All that was read of a batch."""
+
+    batch: Batch
+    counts: MemberCounts
+    usage: BatchUsage | None
+    pauses: tuple[Pause, ...]
+    throughput: BatchThroughput | None
+    now: datetime
+
+    @property
+    def is_running(self) -> bool:
+        """It comes along, as far as anybody knows."""
+        return self.batch.state == BatchState.IN_PROGRESS and not self.pauses
+
+    @property
+    def left(self) -> timedelta | None:
+        return estimate_time_left(self.counts, self.throughput) if self.throughput and self.is_running else None
+
+
+def read_progress(batch: Batch, visibility: Visibility, now: datetime) -> BatchProgressView:
+    """Read how the batch stands, in a fixed number of queries."""
+    found = _read(batch, visibility, now)
+    members = members_url(batch) if visibility.jobs else None
+    return BatchProgressView(
+        public_id=batch.public_id,
+        members=members,
+        badges=tuple(_badges(found)),
+        bar=draw_progress_bar(found.counts) if found.counts.total else None,
+        state_counts=tuple(_state_counts(found.counts, members)),
+        tiles=tuple(_tiles(found)),
+        notes=tuple(_notes(found)),
+        failures=tuple(_failures(batch, members)) if found.counts.unsuccessful else (),
+        recent=tuple(_recent(batch, visibility, now)) if found.counts.failed else (),
+        is_moving=not batch.is_terminal,
+        stage="-".join((batch.state, *sorted(str(pause.pk) for pause in found.pauses))),
+        as_of=f"{now:%H:%M:%S} UTC",
+    )
+
+
+def draw_progress_bar(counts: MemberCounts) -> ProgressBar:
+    """Draw how far a batch has come."""
+    other = counts.canceled + counts.expired
+    parts = (("ok", counts.succeeded), ("error", counts.failed), ("canceled", other), ("open", counts.running))
+    total = max(counts.total, 1)
+    # Rounded down: only what has ended altogether is at 100 %.
+    percent = counts.ended * 100 // total
+    return ProgressBar(
+        segments=tuple(BarSegment(kind, round(number * 100 / total, 3)) for kind, number in parts if number),
+        text=f"{counts.ended:,} of {counts.total:,} requests ended ({percent} %): {counts.succeeded:,} succeeded, "
+        f"{counts.failed:,} failed, {other:,} canceled or expired; "
+        f"{counts.running:,} running, {counts.queued:,} queued.",
+        percent=percent,
+        ended=f"{counts.ended:,} of {counts.total:,}",
+        failed=f"{counts.failed:,}" if counts.failed else "",
+    )
+
+
+def members_url(batch: Batch, **filters: str) -> str:
+    """Return the address of the list of the batch's members."""
+    return f"{reverse('admin:jobs_job_changelist')}?{urlencode({'batch': batch.public_id, **filters})}"
+
+
+def _read(batch: Batch, visibility: Visibility, now: datetime) -> BatchSnapshot:
+    pauses = () if batch.is_terminal else tuple(pauses_of_batch(batch).select_related("site", "batch"))
+    return BatchSnapshot(
+        batch=batch,
+        counts=counts_of([batch])[batch.id],
+        usage=usage_of([batch])[batch.id] if visibility.usage else None,
+        pauses=pauses,
+        throughput=measure_throughput(batch) if batch.state == BatchState.IN_PROGRESS else None,
+        now=now,
+    )
+
+
+def _badges(found: BatchSnapshot) -> Iterator[Badge]:
+    state = BatchState(found.batch.state)
+    yield Badge(state.label, BATCH_COLORS.get(state, ""))
+    if found.pauses:
+        yield Badge("Paused", "warning")
+
+
+def _state_counts(counts: MemberCounts, members: str | None) -> Iterator[StateCount]:
+    kinds = (
+        ("Succeeded", "ok", counts.succeeded, (JobState.SUCCEEDED,)),
+        ("Failed", "error", counts.failed, (JobState.FAILED,)),
+        ("Canceled or expired", "canceled", counts.canceled + counts.expired, (JobState.CANCELED, JobState.EXPIRED)),
+        ("Running", "open", counts.running, (JobState.RUNNING,)),
+        ("Queued", "queued", counts.queued, (JobState.QUEUED,)),
+    )
+    for name, kind, number, states in kinds:
+        wanted = urlencode([("state__exact", state) for state in states])
+        yield StateCount(name, kind, f"{number:,}", f"{members}&{wanted}" if members and number else None)
+
+
+# The tiles
+
+
+def _tiles(found: BatchSnapshot) -> Iterator[Fact]:
+    if found.batch.is_terminal:
+        yield from _final_tiles(found)
+    else:
+        yield Fact("Rate", _rate(found), f"Over the last {format_duration(WINDOW)} at most")
+        yield Fact("Time left", _left(found), "If the rest takes as long as the last ones took")
+    if found.usage is not None:
+        yield from _usage_tiles(found, found.usage)
+
+
+def _final_tiles(found: BatchSnapshot) -> Iterator[Fact]:
+    batch = found.batch
+    ended_at = batch_ended_at(batch)
+    if ended_at is None:
+        return
+    took = max(ended_at - batch.created_at, timedelta(0))
+    yield Fact("Took", format_duration(took), "From being accepted to its end")
+    if batch.in_progress_at and found.counts.succeeded:
+        worked = BatchThroughput(found.counts.succeeded + found.counts.failed, ended_at - batch.in_progress_at)
+        yield Fact("Rate", _per_minute(worked), "On the average")
+
+
+def _usage_tiles(found: BatchSnapshot, usage: BatchUsage) -> Iterator[Fact]:
+    exactly = f"Exactly {usd(usage.cost_pico_usd)}" if usage.cost_pico_usd else "Billed calls"
+    yield Fact("Cost" if found.batch.is_terminal else "Cost so far", short_usd(usage.cost_pico_usd), exactly)
+    if not found.batch.is_terminal:
+        whole = estimate_total_cost(found.counts, usage)
+        shown = DASH if whole is None else f"≈ {short_usd(whole)}"
+        yield Fact("Cost in all", shown, "If the rest costs as much on the average as what succeeded so far")
+    tokens = f"{short_number(usage.input_tokens)} → {short_number(usage.output_tokens)}"
+    cached = f"{usage.cached_input_tokens:,} of the input came from a cache"
+    yield Fact("Tokens", tokens, f"{usage.input_tokens:,} in, {usage.output_tokens:,} out; {cached}")
+
+
+def _rate(found: BatchSnapshot) -> str:
+    return _per_minute(found.throughput) if found.throughput and found.throughput.ended else DASH
+
+
+def _per_minute(throughput: BatchThroughput) -> str:
+    return (
+        f"{throughput.per_minute:,.0f} / min" if throughput.per_minute >= 10 else f"{throughput.per_minute:.1f} / min"
+    )
+
+
+def _left(found: BatchSnapshot) -> str:
+    return DASH if found.left is None else format_estimate(found.left)
+
+
+def batch_ended_at(batch: Batch) -> datetime | None:
+    """Return when the batch ended; None while it is under way."""
+    return batch.completed_at or batch.failed_at or batch.expired_at or batch.cancelled_at
+
+
+# What holds it back
+
+
+def _notes(found: BatchSnapshot) -> Iterator[str]:
+    for pause in found.pauses:
+        yield pause_text(pause, found.now)
+    batch, counts = found.batch, found.counts
+    if batch.state == BatchState.CANCELLING:
+        yield f"It is being canceled: {counts.running:,} requests are still running; their workers were asked to stop."
+    elif not batch.is_terminal and not counts.running and not live_workers():
+        yield "No worker is live, so nothing is started."
+    if found.left is not None and found.now + found.left > batch.expires_at:
+        yield f"At this rate it will not be done before it expires, at {format_moment(batch.expires_at)}."
+
+
+# What failed
+
+
+def _failures(batch: Batch, members: str | None) -> Iterator[FailureRow]:
+    failed = Job.objects.filter(batch=batch, state__in=UNSUCCESSFUL_STATES).order_by()
+    grouped = failed.values("error_code").annotate(number=Count("id"), example=Max("error_message"))
+    for row in grouped.order_by("-number", "error_code")[:MAX_CODES]:
+        code = row["error_code"]
+        url = f"{members}&{urlencode({'error': code})}" if members and code else members
+        yield FailureRow(code or "failed", f"{row['number']:,}", row["example"], url)
+
+
+def _recent(batch: Batch, visibility: Visibility, now: datetime) -> Iterator[RecentFailureRow]:
+    failed = Job.objects.filter(batch=batch, state=JobState.FAILED).order_by("-finished_at")
+    rows = failed.only("id", "custom_id", "error_code", "error_message", "finished_at")
+    for job in rows[:MAX_RECENT]:
+        ago = f"{format_age(job.finished_at, now)} ago" if job.finished_at else ""
+        yield RecentFailureRow(
+            job.custom_id, visibility.link_to(job), job.error_code or "failed", job.error_message, ago
+        )

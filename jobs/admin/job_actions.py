@@ -1,0 +1,66 @@
+"""What an operator does to jobs by hand: each act is written to the audit log, and says what became of each job."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from django.db import transaction
+
+from core.crypto import CryptoError
+from jobs.cancel import cancel
+from jobs.errors import JobError
+from jobs.models import Job, JobState
+from jobs.retry import retry
+from tenants.audit import Actor, audit
+from tenants.errors import TenantError
+
+#: What can stand against an act; the next job may have better luck.
+EXPECTED_ERRORS = (JobError, TenantError, CryptoError)
+
+
+@dataclass(frozen=True, slots=True)
+class JobActionResult:
+    """What became of one job. `job` is the one acted upon, `new` the one that tries it again."""
+
+    job: Job
+    #: In a few words; equal for all jobs that fared alike.
+    text: str
+    done: bool
+    new: Job | None = None
+
+
+def cancel_jobs(jobs: Iterable[Job], actor: Actor) -> list[JobActionResult]:
+    """Cancel these jobs, one by one: one that cannot be canceled holds up no other."""
+    return [_cancel(job, actor) for job in jobs]
+
+
+def retry_jobs(jobs: Iterable[Job], actor: Actor) -> list[JobActionResult]:
+    """Try these jobs again, one by one, as new jobs."""
+    return [_retry(job, actor) for job in jobs]
+
+
+def audit_reveal(job: Job, actor: Actor) -> None:
+    """Write down that somebody reads a site's prompt and the answer to it."""
+    audit(actor, "job.reveal", job.public_id, job.site)
+
+
+def _cancel(job: Job, actor: Actor) -> JobActionResult:
+    if job.state == JobState.CANCELED:
+        return JobActionResult(job, "Already canceled", done=False)
+    try:
+        with transaction.atomic():
+            after = cancel(job.site, job.public_id)
+            audit(actor, "job.cancel", job.public_id, job.site, {"state": [job.state, after.state]})
+    except EXPECTED_ERRORS as error:
+        return JobActionResult(job, f"Not canceled. {error}", done=False)
+    running = after.state == JobState.RUNNING
+    return JobActionResult(job, "Its worker was asked to stop" if running else "Canceled", done=True)
+
+
+def _retry(job: Job, actor: Actor) -> JobActionResult:
+    try:
+        with transaction.atomic():
+            new = retry(job.site, job.public_id)
+            audit(actor, "job.retry", job.public_id, job.site, {"state": job.state, "new_job": new.public_id})
+    except EXPECTED_ERRORS as error:
+        return JobActionResult(job, f"Not retried. {error}", done=False)
+    return JobActionResult(job, "Retried", done=True, new=new)

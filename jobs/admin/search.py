@@ -1,0 +1,73 @@
+"""Which jobs and batches an operator means by a word. Only whole words count: a part would read the whole table."""
+
+from uuid import UUID
+
+from django.db.models import Q
+
+from core.ids import InvalidId, from_public
+from jobs.models import Batch, File, Job
+from tenants.models import Site
+from webhooks.models import Event
+
+JOB_SEARCH_HELP = "job_…, batch_…, evt_…, site_…, idempotency key, request id, custom_id, or metadata as name=value"
+BATCH_SEARCH_HELP = "batch_…, file_…, evt_…, site_… or its slug, idempotency key, or request id"
+
+
+def jobs_matching(word: str) -> Q:
+    """Return the condition for the jobs that a word may mean."""
+    if (job_id := parse_job_id(word)) is not None:
+        return Q(id=job_id)
+    if (batch_id := _parse_public(Batch.ID_PREFIX, word)) is not None:
+        return Q(batch=batch_id)
+    if (event_id := _parse_public(Event.ID_PREFIX, word)) is not None:
+        return Q(id__in=Event.objects.filter(id=event_id).values("subject_id"))
+    if (site_id := _parse_public(Site.ID_PREFIX, word)) is not None:
+        return Q(site=site_id)
+    named = Q(idempotency_key=word) | Q(request_id=word) | Q(custom_id=word)
+    name, given, value = word.partition("=")
+    return named | Q(metadata__contains={name.strip(): value.strip()}) if given else named
+
+
+def batches_matching(word: str) -> Q:
+    """Return the condition for the batches that a word may mean."""
+    if (batch_id := parse_batch_id(word)) is not None:
+        return Q(id=batch_id)
+    if (file_id := _parse_public(File.ID_PREFIX, word)) is not None:
+        return Q(input_file=file_id) | Q(output_file=file_id) | Q(error_file=file_id)
+    if (event_id := _parse_public(Event.ID_PREFIX, word)) is not None:
+        return Q(id__in=Event.objects.filter(id=event_id).values("subject_id"))
+    if (site_id := _parse_public(Site.ID_PREFIX, word)) is not None:
+        return Q(site=site_id)
+    return Q(site__slug=word) | Q(idempotency_key=word) | Q(request_id=word)
+
+
+def parse_job_id(text: str) -> UUID | None:
+    """Read a job's public id, or the UUID that stands in the database."""
+    return _parse(Job.ID_PREFIX, text)
+
+
+def parse_batch_id(text: str) -> UUID | None:
+    """Read a batch's public id, or the UUID that stands in the database."""
+    return _parse(Batch.ID_PREFIX, text)
+
+
+def find_batch_of_any_site(text: str) -> Batch | None:
+    """Return the batch with this id; for operators only, for a site sees only its own."""
+    wanted = parse_batch_id(text.strip())
+    return None if wanted is None else Batch.objects.select_related("site").filter(id=wanted).first()
+
+
+def _parse(prefix: str, text: str) -> UUID | None:
+    if (found := _parse_public(prefix, text)) is not None:
+        return found
+    try:
+        return UUID(text)
+    except ValueError:
+        return None
+
+
+def _parse_public(prefix: str, text: str) -> UUID | None:
+    try:
+        return from_public(prefix, text)
+    except InvalidId:
+        return None

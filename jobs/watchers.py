@@ -1,0 +1,57 @@
+"""Who looks on while a job is done: asked for in Redis, so that a job that nobody looks at costs nothing there.
+
+a reader asks, again and again ──▶ the worker sees it, twice a second ──▶ it writes the attempt's stream from then on
+"""
+
+import hashlib
+from collections.abc import Iterable
+from uuid import UUID
+
+from redis.asyncio import Redis
+
+from core.ids import InvalidId, from_public, to_public
+from core.redis import LuaScript
+from jobs.models import Job
+from streams.ids import STREAM_ID_PREFIX
+
+#: A sorted set: jobs, by when nobody looks on any more. The clock is Redis's, for there are many others.
+KEY = "nd:jobs:watched"
+#: A reader asks again well before this has passed.
+WATCH_TTL_SECONDS = 10
+HASH_BITS = 62
+
+WATCH_SCRIPT = LuaScript("""
+local ends = redis.call('TIME')[1] + ARGV[1]
+for i = 2, #ARGV do redis.call('ZADD', KEYS[1], ends, ARGV[i]) end
+redis.call('EXPIRE', KEYS[1], ARGV[1] * 2)
+""")
+FIND_WATCHED_SCRIPT = LuaScript("""
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', redis.call('TIME')[1])
+return redis.call('ZRANGE', KEYS[1], 0, -1)
+""")
+
+
+async def watch_jobs(server: Redis, jobs: Iterable[UUID]) -> None:
+    """Say that somebody looks at these jobs, for the next seconds. Raises `RedisAway`."""
+    if names := [to_public(Job.ID_PREFIX, job_id) for job_id in jobs]:
+        await WATCH_SCRIPT.run(server, [KEY], [WATCH_TTL_SECONDS, *names])
+
+
+async def find_watched(server: Redis) -> set[UUID]:
+    """Return the jobs that somebody looks at. Raises `RedisAway`."""
+    names: list[bytes] = await FIND_WATCHED_SCRIPT.run(server, [KEY], [])
+    return {job_id for name in names if (job_id := _parse_name(name)) is not None}
+
+
+def attempt_stream_id(job_id: UUID, attempt: int) -> str:
+    """Return the id of an attempt's stream. It sorts with the job, and nobody has to remember it."""
+    digest = hashlib.sha256(b"%b:%d" % (job_id.bytes, attempt)).digest()
+    tail = int.from_bytes(digest[:8]) & ((1 << HASH_BITS) - 1)
+    return to_public(STREAM_ID_PREFIX, UUID(int=job_id.int >> HASH_BITS << HASH_BITS | tail))
+
+
+def _parse_name(name: bytes) -> UUID | None:
+    try:
+        return from_public(Job.ID_PREFIX, name.decode(errors="replace"))
+    except InvalidId:
+        return None

@@ -1,0 +1,144 @@
+"""What attempts say while they are under way: nothing, until somebody looks on; then all of it, as a stream."""
+
+from collections.abc import Iterable
+
+import structlog
+from django.conf import settings
+
+from core import clock, redis
+from core.ids import to_public
+from core.redis import RedisUnavailable
+from inference.call_recorder import CallRecorder
+from jobs.models import JobKind
+from jobs.watchers import attempt_stream_id, find_watched
+from jobs.worker.claim import ClaimedJob
+from jobs.worker.outcomes import AttemptCanceled, AttemptSucceeded, ExecutionOutcome
+from providers.dialects.anthropic_stream_encoder import AnthropicStreamEncoder
+from providers.dialects.openai_stream_encoder import OpenAIStreamEncoder
+from providers.dialects.stream_encoder import StreamEncoder
+from providers.types import Burst
+from streams.entries import StreamEnd, StreamInfo
+from streams.log import EventLogWriter
+from streams.process import ProcessHeartbeat
+from tenants.models import Site
+
+log = structlog.get_logger(__name__)
+
+SSE_CONTENT_TYPE = "text/event-stream; charset=utf-8"
+#: The text so far was another call's, and counts no more.
+RESTART = ("restart", b"{}")
+
+
+class AttemptStream:
+    """Of one attempt."""
+
+    def __init__(self, job: ClaimedJob) -> None:
+        self.job = job
+        self._recorder: CallRecorder | None = None
+        self._writer: EventLogWriter | None = None
+        self._encoder: StreamEncoder | None = None
+
+    @property
+    def is_streaming(self) -> bool:
+        return self._writer is not None
+
+    def on_burst(self, recorder: CallRecorder, burst: Burst) -> None:
+        """Take in what has come from the provider."""
+        is_new, self._recorder = recorder is not self._recorder, recorder
+        if self._writer is None:
+            return
+        if is_new:
+            self._restart(self._writer)
+        self._write(self._writer, burst)
+
+    def start_streaming(self, writer: EventLogWriter) -> None:
+        """Say from now on what comes, and first what has come so far."""
+        self._writer = writer
+        writer.describe(status=200, content_type=SSE_CONTENT_TYPE)
+        if self._recorder is not None:
+            self._encoder = self._new_encoder()
+            self._write(writer, Burst(self._recorder.collector.events()))
+
+    def end(self, outcome: ExecutionOutcome) -> None:
+        """The attempt has come to this; how the job goes on, Postgres says."""
+        if self._writer is not None:
+            self._writer.end(_stream_end_of(outcome))
+
+    def _restart(self, writer: EventLogWriter) -> None:
+        if self._encoder is not None:
+            writer.append([RESTART])
+        self._encoder = self._new_encoder()
+
+    def _write(self, writer: EventLogWriter, burst: Burst) -> None:
+        assert self._encoder is not None
+        if frames := self._encoder.encode(burst):
+            writer.append(frames)
+
+    def _new_encoder(self) -> StreamEncoder:
+        job = self.job
+        if job.kind == JobKind.MESSAGES:
+            return AnthropicStreamEncoder(f"msg-{job.request_id}", job.model, request_id=job.request_id)
+        return OpenAIStreamEncoder(f"chatcmpl-{job.request_id}", clock.unix_seconds(), job.model, include_usage=True)
+
+
+class AttemptStreams:
+    """Of all attempts of one worker. Redis is asked only while there are any, and once for all of them."""
+
+    def __init__(self) -> None:
+        self._process_mark: ProcessHeartbeat | None = None
+        self._is_unavailable = False
+
+    async def stream_watched(self, streams: Iterable[AttemptStream]) -> None:
+        """Let those speak that somebody wants to hear."""
+        not_streaming = {voice.job.job_id: voice for voice in streams if not voice.is_streaming}
+        if not not_streaming:
+            return
+        try:
+            for job_id in await find_watched(redis.client(settings.REDIS_URL)) & not_streaming.keys():
+                not_streaming[job_id].start_streaming(await self._writer_for(not_streaming[job_id].job))
+        except RedisUnavailable as error:
+            if not self._is_unavailable:
+                log.warning("watchers_unavailable", error=str(error))
+            self._is_unavailable = True
+        else:
+            self._is_unavailable = False
+
+    async def stop(self) -> None:
+        """Say goodbye to Redis."""
+        if self._process_mark is not None:
+            await self._process_mark.stop()
+        await redis.close_clients()
+
+    async def _writer_for(self, job: ClaimedJob) -> EventLogWriter:
+        server = redis.client(settings.REDIS_URL)
+        if self._process_mark is None:
+            self._process_mark = ProcessHeartbeat(server)
+            await self._process_mark.start()
+        about = StreamInfo(
+            id=attempt_stream_id(job.job_id, job.attempt),
+            site=to_public(Site.ID_PREFIX, job.site_id),
+            status=0,
+            content_type="",
+            dialect="anthropic" if job.kind == JobKind.MESSAGES else "openai",
+            origin=None,
+            kind="stream",
+            created_at=clock.now().timestamp(),
+        )
+        return EventLogWriter(
+            server,
+            about,
+            process=self._process_mark,
+            ttl_seconds=settings.STREAM_LOG_TTL_SECONDS,
+            max_bytes=settings.STREAM_LOG_MAX_BYTES,
+            detached=True,
+        )
+
+
+def _stream_end_of(outcome: ExecutionOutcome) -> StreamEnd:
+    match outcome:
+        case AttemptSucceeded():
+            return StreamEnd("done")
+        case AttemptCanceled():
+            return StreamEnd("canceled")
+        case _:
+            return StreamEnd("error")

@@ -1,0 +1,177 @@
+"""Run one claimed job on the worker's event loop: body to request, inference, answer to result."""
+
+import random
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+from uuid import UUID
+
+import structlog
+from django.conf import settings
+from django.db import transaction
+
+from core import clock
+from inference.calls import CallClosed, CallOpened, CallTrace
+from inference.circuit_breaker import NO_CIRCUIT_BREAKER, CircuitBreaker
+from inference.complete import Answered, Deferred, Exhausted, OnBurst, complete
+from inference.errors import InferenceError
+from inference.retry_budget import RequestRetryBudget
+from inference.routing import ProviderSpec, Routing
+from inference.usage_records import UsageAttribution, to_open_usage_record, to_usage_record
+from jobs.errors import InvalidBody, UnreadablePayload
+from jobs.models import Job
+from jobs.payload import PAYLOAD_VERSION, encode_answer, to_request, unseal_body
+from jobs.worker.claim import ClaimedJob
+from jobs.worker.fence import Fence, lock_owned_jobs
+from jobs.worker.outcomes import (
+    PROVIDERS_IN_COOLDOWN,
+    RETRY_BUDGET_EXHAUSTED,
+    AttemptCanceled,
+    AttemptFailed,
+    AttemptReleased,
+    AttemptSucceeded,
+    ExecutionOutcome,
+    JobRetryPolicy,
+    decide_retry,
+    defer,
+)
+from metering import usage_records
+from metering.usage_records import UsageRecord
+from providers.invalid_request import InvalidRequest
+from providers.types import Provider
+
+log = structlog.get_logger(__name__)
+
+#: How long a job waits whose payload only a newer worker can read.
+NEWER_PAYLOAD_DELAY_SECONDS = 10.0
+
+
+class AttemptStopped(Exception):
+    """No further call may be made. `outcome` says how the attempt ends."""
+
+    def __init__(self, outcome: AttemptCanceled | AttemptReleased) -> None:
+        super().__init__()
+        self.outcome = outcome
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptRun:
+    """One attempt under way, and the trace of its calls, which outlives a cancellation."""
+
+    job: ClaimedJob
+    fence: Fence
+    attribution: UsageAttribution
+    trace: CallTrace
+
+    def usage_records(self) -> Sequence[UsageRecord]:
+        return [to_usage_record(self.attribution, call) for call in self.trace.closed]
+
+
+@dataclass(frozen=True, slots=True)
+class CallOpening:
+    """A call about to be made: its account, and that of the call before it."""
+
+    fence: Fence
+    rows: Sequence[UsageRecord]
+
+
+#: Writes an opening; returns what stops the attempt instead, if something does.
+CallOpener: TypeAlias = Callable[[CallOpening], Awaitable[AttemptCanceled | AttemptReleased | None]]
+
+
+@dataclass(frozen=True, slots=True)
+class JobLedger:
+    """Writes a job's calls into Postgres before they are made, so that a killed worker leaves their trace."""
+
+    run: AttemptRun
+    opener: CallOpener
+
+    async def open(self, call: CallOpened, previous_call: CallClosed | None) -> None:
+        rows = [to_open_usage_record(self.run.attribution, call)]
+        if previous_call is not None:
+            rows.append(to_usage_record(self.run.attribution, previous_call))
+        if stopped := await self.opener(CallOpening(self.run.fence, rows)):
+            raise AttemptStopped(stopped)
+
+
+@transaction.atomic
+def open_calls(openings: Sequence[CallOpening]) -> list[AttemptCanceled | AttemptReleased | None]:
+    """Write that calls begin; for each, return how its attempt ends instead if it was taken away, or canceled."""
+    jobs = lock_owned_jobs(opening.fence for opening in openings)
+    stopped = [_stop_outcome(jobs.get(opening.fence)) for opening in openings]
+    usage_records.write(
+        [row for opening, stop in zip(openings, stopped, strict=True) if not stop for row in opening.rows]
+    )
+    return stopped
+
+
+def _stop_outcome(job: Job | None) -> AttemptCanceled | AttemptReleased | None:
+    if job is None:
+        return AttemptReleased()
+    return None if job.cancel_requested_at is None else AttemptCanceled()
+
+
+def prepare_attempt(claimed: ClaimedJob, worker_id: UUID) -> AttemptRun:
+    """Prepare the run of a job that this worker just claimed."""
+    attribution = UsageAttribution(claimed.site_id, claimed.model, claimed.request_id, claimed.job_id, claimed.attempt)
+    fence = Fence(claimed.job_id, claimed.attempt, worker_id)
+    return AttemptRun(claimed, fence, attribution, CallTrace(f"{claimed.public_id}:{claimed.attempt}"))
+
+
+async def execute(
+    run: AttemptRun,
+    *,
+    routing: Routing,
+    opener: CallOpener,
+    retry_budget: RequestRetryBudget,
+    provider_for: Callable[[ProviderSpec], Provider],
+    rng: random.Random,
+    breaker: CircuitBreaker = NO_CIRCUIT_BREAKER,
+    on_burst: OnBurst | None = None,
+) -> ExecutionOutcome:
+    """Make the calls and say how the attempt ends. Nothing is written but the accounts of calls begun."""
+    job = run.job
+    if job.payload_version > PAYLOAD_VERSION:
+        # A newer desk wrote it, in a shape that this one does not know; a newer worker will read it.
+        log.error("payload_newer", version=job.payload_version, hint="update this worker")
+        return AttemptReleased(NEWER_PAYLOAD_DELAY_SECONDS, "newer_payload")
+    try:
+        body = unseal_body(job.sealed_payload, job.payload_version)
+        request = to_request(job.kind, body)
+        result = await complete(
+            request,
+            routing.targets_for(job.model),
+            trace=run.trace,
+            ledger=JobLedger(run, opener),
+            retry_budget=retry_budget,
+            deadline_seconds=settings.JOB_ATTEMPT_TIMEOUT_SECONDS,
+            provider_for=provider_for,
+            rng=rng,
+            breaker=breaker,
+            is_retry=job.error_count > 0,
+            on_burst=on_burst,
+        )
+    except AttemptStopped as stopped:
+        return stopped.outcome
+    except (InvalidBody, InvalidRequest, UnreadablePayload) as error:
+        return AttemptFailed("invalid_body", str(error))
+    except InferenceError as error:
+        return AttemptFailed("no_provider", str(error))
+    match result:
+        case Answered(answer):
+            return AttemptSucceeded(encode_answer(job.kind, body, answer, clock.unix_seconds()))
+        case Exhausted():
+            return decide_retry(result, _retry_rule(job), rng)
+        case Deferred(refusal, seconds):
+            # Attempts that did not end in an error were put off, or lost, which is rare.
+            times = job.attempt - 1 - job.error_count
+            return defer(times, rng, PROVIDERS_IN_COOLDOWN if refusal else RETRY_BUDGET_EXHAUSTED, seconds or 0.0)
+
+
+def _retry_rule(job: ClaimedJob) -> JobRetryPolicy:
+    return JobRetryPolicy(
+        errors=job.error_count,
+        max_attempts=job.max_attempts,
+        base_seconds=settings.JOB_RETRY_BASE_SECONDS,
+        cap_seconds=settings.JOB_RETRY_CAP_SECONDS,
+    )

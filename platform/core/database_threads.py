@@ -1,0 +1,40 @@
+"""Where an event loop hands over to blocking code that talks to Postgres."""
+
+import asyncio
+import contextvars
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import ParamSpec, TypeVar
+
+from django.db import close_old_connections, reset_queries
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class DatabaseThreadPool:
+    """A few threads for blocking database work; each call gets a healthy connection and gives it back."""
+
+    def __init__(self, name: str, size: int) -> None:
+        self._pool = ThreadPoolExecutor(size, thread_name_prefix=name)
+
+    async def run(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run the function in a thread of the pool, with the caller's log context, and return what it returns."""
+        work = partial(contextvars.copy_context().run, run_with_connection, partial(function, *args, **kwargs))
+        return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+
+    def close(self) -> None:
+        """Wait for the work under way, and end the threads."""
+        self._pool.shutdown(wait=True)
+
+
+def run_with_connection(work: Callable[[], R]) -> R:
+    """Do blocking work with a healthy connection to Postgres, and give it back."""
+    # With DEBUG on, Django keeps every statement with its values until a request begins; here none ever does.
+    reset_queries()
+    close_old_connections()
+    try:
+        return work()
+    finally:
+        close_old_connections()

@@ -1,0 +1,65 @@
+"""A server from a wheel, as a child process: started, ready, stopped."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from devstack.errors import ServerFailed
+from devstack.ports import require_free
+from devstack.program import Program, launch, stop
+
+READY_TIMEOUT_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddedServer:
+    """A server that can be started: its data folder is prepared, and no earlier one works in it."""
+
+    program: Program
+    port: int
+    #: Where the server will be found, password included.
+    url: str
+    #: Answers a query.
+    is_ready: Callable[[], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class RunningServer:
+    """A server that runs."""
+
+    url: str
+    port: int
+    pid: int
+
+
+@contextmanager
+def run_server(embedded: EmbeddedServer, log: Path) -> Iterator[RunningServer]:
+    """Run the server, its output appended to `log`, until the block ends.
+
+    Enter it from a thread that outlives the block: the server is tied to the thread that starts it.
+    """
+    require_free(embedded.port)
+    with log.open("ab") as output:
+        process = launch(embedded.program, output)
+    try:
+        _wait_until_ready(embedded, lambda: process.poll() is not None, log)
+        yield RunningServer(embedded.url, embedded.port, process.pid)
+    finally:
+        stop(process, embedded.program)
+
+
+def _wait_until_ready(embedded: EmbeddedServer, has_ended: Callable[[], bool], log: Path) -> None:
+    deadline = time.monotonic() + READY_TIMEOUT_SECONDS
+    while not embedded.is_ready():
+        if has_ended():
+            require_free(embedded.port)  # somebody may have been faster
+            raise ServerFailed(f"{embedded.program.name} ended at once. It said:\n{_last_lines(log)}")
+        if time.monotonic() > deadline:
+            raise ServerFailed(f"{embedded.program.name} does not answer. It said:\n{_last_lines(log)}")
+        time.sleep(0.02)
+
+
+def _last_lines(log: Path) -> str:
+    return "\n".join(log.read_text(errors="replace").splitlines()[-10:])

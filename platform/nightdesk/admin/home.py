@@ -1,0 +1,195 @@
+"""The admin's home page: how the desk fares, as far as the reader may know."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.contrib import admin
+from django.db.models import Count, Min
+from django.http import HttpRequest
+from django.urls import reverse
+
+from core import clock
+from core.admin_ui.model_admin import can_view
+from core.humanize import format_age
+from jobs import overview
+from jobs.admin.batch_progress import ProgressBar, draw_progress_bar
+from jobs.admin.presentation import pause_text
+from jobs.models import Batch, Job, Pause, WorkerLease
+from jobs.overview import ActiveBatch, BusySite, HourlyJobs
+from jobs.pauses import active_pauses
+from jobs.periods import first_id_at
+from jobs.worker.leases import live_workers
+from jobs.worker.reports import count_deferred_retries, live_retry_budgets
+from metering.cost import format_usd
+from metering.models import UsageEvent
+from metering.reports import ProviderHealth, cost_by_site, provider_health
+from webhooks.models import Delivery, DeliveryState
+
+RECENT = timedelta(hours=1)
+#: A delivery is tried for days before it is given up, so the ones given up lately are looked for this far back.
+FAILED_WITHIN = timedelta(days=7)
+MAX_PAUSES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    name: str
+    value: str
+    note: str
+    url: str
+    is_bad: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class HourColumn:
+    """One hour of the picture; heights in percent of the busiest hour."""
+
+    name: str
+    title: str
+    ok: float
+    bad: float
+    other: float
+
+
+@dataclass(frozen=True, slots=True)
+class SiteRow:
+    name: str
+    url: str
+    jobs: str
+    #: Of those that ended well or badly, in percent; None where none did.
+    success: float | None
+    cost: str
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderRow:
+    name: str
+    calls: str
+    failed: str
+    errors: str
+    is_bad: bool
+
+
+@dataclass(frozen=True, slots=True)
+class BatchRow:
+    name: str
+    url: str
+    site: str
+    state: str
+    #: None while its file is read.
+    bar: ProgressBar | None
+    age: str
+
+
+def add_home_context(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
+    """Add what the home page shows. Each part is read only if the reader may see its rows."""
+    now = clock.now()
+    sees_jobs, sees_usage, sees_workers, sees_deliveries, sees_batches, sees_pauses = (
+        can_view(admin.site, request, model) for model in (Job, UsageEvent, WorkerLease, Delivery, Batch, Pause)
+    )
+    tiles: list[Tile] = []
+    if sees_jobs:
+        tiles += _job_tiles(now)
+        context["columns"] = _columns(overview.jobs_by_hour(now))
+        context["sites"] = _site_rows(overview.busiest_sites(now - timedelta(days=1)), now, sees_usage)
+    if sees_workers:
+        tiles += _worker_tiles()
+    if sees_batches:
+        context["batches"] = [_batch_row(each, now) for each in overview.active_batches()]
+    if sees_pauses:
+        context["pauses"] = [pause_text(pause, now) for pause in active_pauses()[:MAX_PAUSES]]
+    if sees_deliveries:
+        tiles += _delivery_tiles(now)
+    if sees_usage:
+        context["providers"] = [_provider_row(each) for each in provider_health(now - RECENT)]
+    return {**context, "tiles": tiles, "sees_jobs": sees_jobs, "sees_usage": sees_usage}
+
+
+def _job_tiles(now: datetime) -> list[Tile]:
+    state = overview.queue_status()
+    late = state.due_since is not None and state.due_since < now
+    note = f"the oldest waits {format_age(state.due_since, now)}" if late and state.due_since else "queue is empty"
+    jobs = reverse("admin:jobs_job_changelist")
+    return [
+        Tile("Queued", f"{state.queued:,}", note, f"{jobs}?state__exact=queued"),
+        Tile("Running", f"{state.running:,}", "being processed", f"{jobs}?state__exact=running"),
+    ]
+
+
+def _worker_tiles() -> list[Tile]:
+    live = len(live_workers())
+    note = "taking jobs" if live else "jobs wait until one starts"
+    workers = reverse("admin:jobs_workerlease_changelist")
+    tiles = [Tile("Live workers", str(live), note, workers, is_bad=not live)]
+    if refused := count_deferred_retries(live_retry_budgets()):
+        tiles.append(Tile("Retries deferred", f"{refused:,}", "within the last minute", workers, is_bad=True))
+    return tiles
+
+
+def _batch_row(each: ActiveBatch, now: datetime) -> BatchRow:
+    batch = each.batch
+    return BatchRow(
+        name=batch.public_id,
+        url=reverse("admin:jobs_batch_change", args=(batch.public_id,)),
+        site=batch.site.name,
+        state="Paused" if each.is_on_hold else batch.get_state_display(),
+        bar=draw_progress_bar(each.counts) if each.counts.total else None,
+        age=format_age(batch.created_at, now),
+    )
+
+
+def _delivery_tiles(now: datetime) -> list[Tile]:
+    pending = Delivery.objects.filter(state=DeliveryState.PENDING).aggregate(count=Count("id"), due=Min("due_at"))
+    late = pending["due"] is not None and pending["due"] < now
+    note = f"the oldest is {format_age(pending['due'], now)} overdue" if late else "none is overdue"
+    given_up = Delivery.objects.filter(id__gte=first_id_at(now - FAILED_WITHIN), state=DeliveryState.EXHAUSTED).count()
+    return [
+        Tile("Deliveries pending", f"{pending['count']:,}", note, _deliveries("pending")),
+        Tile("Failed deliveries", f"{given_up:,}", "last 7 days", _deliveries("exhausted"), is_bad=given_up > 0),
+    ]
+
+
+def _deliveries(state: str) -> str:
+    return f"{reverse('admin:webhooks_delivery_changelist')}?state__exact={state}"
+
+
+def _columns(hours: Sequence[HourlyJobs]) -> list[HourColumn]:
+    highest = max(1, *(hour.total for hour in hours))
+    return [
+        HourColumn(
+            name=f"{hour.begins_at:%H}" if number % 4 == 0 else "",
+            title=f"{hour.begins_at:%H:%M}: {hour.total:,} jobs, {hour.succeeded:,} succeeded, {hour.bad:,} failed",
+            ok=hour.succeeded * 100 / highest,
+            bad=hour.bad * 100 / highest,
+            other=hour.other * 100 / highest,
+        )
+        for number, hour in enumerate(hours)
+    ]
+
+
+def _site_rows(sites: Sequence[BusySite], now: datetime, sees_usage: bool) -> list[SiteRow]:
+    ids = [site.site_id for site in sites]
+    costs = cost_by_site(ids, now - timedelta(days=1)) if sees_usage and ids else {}
+    jobs = reverse("admin:jobs_job_changelist")
+    return [
+        SiteRow(
+            name=site.name,
+            url=f"{jobs}?site__id__exact={site.site_id}",
+            jobs=f"{site.jobs:,}",
+            success=site.succeeded * 100 / (site.succeeded + site.bad) if site.succeeded + site.bad else None,
+            cost=f"${format_usd(costs.get(site.site_id, 0))}",
+        )
+        for site in sites
+    ]
+
+
+def _provider_row(health: ProviderHealth) -> ProviderRow:
+    return ProviderRow(
+        name=health.provider,
+        calls=f"{health.calls:,}",
+        failed=f"{health.failed:,} ({health.failed * 100 / health.calls:.0f} %)" if health.failed else "0",
+        errors=", ".join(health.errors),
+        is_bad=health.failed * 2 > health.calls,
+    )

@@ -1,7 +1,0 @@
-"""The admin as an app: it tells Django which admin site is ours."""
-
-from django.contrib.admin.apps import AdminConfig
-
-
-class DeskAdminConfig(AdminConfig):
-    default_site = "nightdesk.admin_site.DeskSite"

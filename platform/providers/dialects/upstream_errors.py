@@ -1,0 +1,105 @@
+"""What both dialects share in reading an error: the status, when to come back, and words fit to be shown."""
+
+import math
+import re
+from collections.abc import Mapping
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+from core import clock
+from providers.errors import (
+    BadResponse,
+    ModelNotFound,
+    ProviderError,
+    ProviderKeyRejected,
+    ProviderOverloaded,
+    ProviderRateLimited,
+    RequestRejected,
+    TransientFailure,
+)
+
+#: A job waits as long as it is told to. What is longer is a mistake, or no wait.
+MAX_RETRY_AFTER_SECONDS = 86_400.0
+MAX_MESSAGE_CHARACTERS = 500
+REDACTED = "[redacted]"
+
+#: Vendors' keys by their prefixes, bearer tokens, and any run of letters and digits as long as keys are.
+#: OpenAI quotes half of a wrong key, with asterisks in the middle.
+_KEY_SHAPES = re.compile(
+    r"\b(?:sk|pk|nd|gsk|xai|whsec)[-_][\w*+/=-]{6,}|\bAIza[\w-]{10,}|(?i:bearer)\s+[^\s'\",]+"
+    r"|\beyJ[\w-]+\.[\w.-]+|\b[A-Za-z0-9]{32,}"
+)
+_ERROR_CODE = re.compile(r"^[\w.\-]{1,100}$")
+
+
+def error_class_for_status(status: int) -> type[ProviderError]:
+    """Return what a status alone means (wire formats, 18)."""
+    match status:
+        case 401 | 402 | 403:
+            return ProviderKeyRejected
+        case 404:
+            # We call fixed addresses only, so what was not found is the model, or the target as a whole.
+            return ModelNotFound
+        case 408 | 409:
+            return TransientFailure
+        case 429:
+            return ProviderRateLimited
+        case 503 | 529:
+            return ProviderOverloaded
+        case _ if 400 <= status < 500:
+            return RequestRejected
+        case _ if status >= 500:
+            return TransientFailure
+        case _:
+            # Neither an answer nor an error, such as a redirect.
+            return BadResponse
+
+
+def retry_after_seconds(headers: Mapping[str, str]) -> float | None:
+    """Return how long the provider asks us to wait, at most a day; None if it does not say."""
+    if (milliseconds := _to_nonnegative(headers.get("retry-after-ms"))) is not None:
+        return min(milliseconds / 1000, MAX_RETRY_AFTER_SECONDS)
+    value = headers.get("retry-after")
+    seconds = _to_nonnegative(value)
+    if seconds is None and value is not None:
+        seconds = _seconds_until(value)
+    return None if seconds is None else min(seconds, MAX_RETRY_AFTER_SECONDS)
+
+
+def message_or_default(message: Any, status: int | None) -> str:
+    """Return the provider's message, short and without keys, or our own words where it gave none."""
+    if isinstance(message, str) and message.strip():
+        return redact(message)
+    return "The provider reported an error without a message." if status is None else f"The provider answered {status}."
+
+
+def redact(message: str) -> str:
+    """Return a message on one line, short, and with everything masked that looks like a key."""
+    # Trimmed first, generously: the patterns should not run over megabytes.
+    masked = _KEY_SHAPES.sub(REDACTED, " ".join(message[: 8 * MAX_MESSAGE_CHARACTERS].replace("\0", " ").split()))
+    return masked if len(masked) <= MAX_MESSAGE_CHARACTERS else masked[: MAX_MESSAGE_CHARACTERS - 1] + "…"
+
+
+def to_error_code(value: Any) -> str | None:
+    """Return a code as text, if it is one: a word or a number, not a sentence."""
+    text = str(value) if isinstance(value, str | int) and not isinstance(value, bool) else ""
+    return text if _ERROR_CODE.match(text) else None
+
+
+def _to_nonnegative(value: str | None) -> float | None:
+    try:
+        number = float(value or "")
+    except ValueError:
+        return None
+    return number if math.isfinite(number) and number >= 0 else None
+
+
+def _seconds_until(http_date: str) -> float | None:
+    try:
+        moment = parsedate_to_datetime(http_date)
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=UTC)
+        return max(0.0, (moment - clock.now()).total_seconds())
+    except (ValueError, OverflowError):
+        return None

@@ -1,0 +1,71 @@
+"""What goes back to the caller before any fault is applied: a whole body, or a flow of frames."""
+
+from dataclasses import dataclass
+from typing import NamedTuple, TypeAlias
+
+from simulator.compose import Usage
+
+Headers: TypeAlias = list[tuple[bytes, bytes]]
+
+JSON = b"application/json"
+EVENT_STREAM = b"text/event-stream; charset=utf-8"
+
+
+class Frame(NamedTuple):
+    """One event of a stream, as its bytes."""
+
+    data: bytes
+    #: All output tokens the client has been given once this frame is out.
+    served_tokens: int
+    #: It carries a piece of the answer: what controls count, and what the pace is set for.
+    is_delta: bool = False
+    #: It tells the final usage.
+    reports_usage: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CompleteResponse:
+    status: int
+    headers: Headers
+    body: bytes
+    usage: Usage | None = None
+    reports_usage: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class StreamedResponse:
+    headers: Headers
+    frames: list[Frame]
+    #: What is sent if the stream goes wrong half-way.
+    error: bytes
+    usage: Usage
+
+    @property
+    def deltas(self) -> int:
+        return sum(frame.is_delta for frame in self.frames)
+
+
+SimulatedResponse: TypeAlias = CompleteResponse | StreamedResponse
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseIdentity:
+    """What makes one answer different from another with the same text."""
+
+    #: The letters and digits after `chatcmpl-`, `msg_`, `call_` …
+    token: str
+    created: int
+
+
+def with_pings(frames: list[Frame], every: int, ping: bytes) -> list[Frame]:
+    """The frames with a ping after every so many deltas."""
+    if not every:
+        return frames
+    pinged: list[Frame] = []
+    deltas = 0
+    for frame in frames:
+        pinged.append(frame)
+        deltas += frame.is_delta
+        if frame.is_delta and deltas % every == 0:
+            pinged.append(Frame(ping, frame.served_tokens))
+    return pinged

@@ -1,0 +1,291 @@
+"""Bodies that are not worth waiting for: of nobody, of too many nobodies, too slow, or without a place to be kept."""
+
+import asyncio
+import json
+import resource
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+import pytest
+from pytest_django import Settings
+from structlog.testing import capture_logs
+
+from api import body_reader
+from api.asgi import DjangoApp, get_application
+from api.body_limit import ASGIApp, BodyLimitMiddleware
+from api.body_reader import MAX_UNVERIFIED_SECONDS, RESERVATION, BodyReservation, UnverifiedBodyBudget, read_body
+from api.errors import BodyTimeout, TooManyUnverifiedUploads
+from core import clock
+from core.database_threads import DatabaseThreadPool
+from jobs.models import Batch
+from tenants.authentication import TIMESTAMP_TOLERANCE_SECONDS
+from tenants.credentials import NewSite
+from tenants.models import Site, UsedNonce
+from tests.api.calling import CHAT
+from tests.api.forms import FORM, PURPOSE, WHOLE, form, is_empty, part
+from tests.asking import bearer, signed, signed_older
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+#: A thread that gives its connection back, for what these tests do themselves.
+DATABASE = DatabaseThreadPool("tests", 1)
+LARGE = form(PURPOSE, part("file", b"x" * 4_000_000, "requests.jsonl"))
+ADDRESSES = ("/v1/files", "/v1/batches")
+
+
+@pytest.fixture(scope="module")
+def app() -> ASGIApp:
+    return get_application()
+
+
+@pytest.fixture
+async def http(app: ASGIApp) -> AsyncIterator[httpx.AsyncClient]:
+    transport = httpx.ASGITransport(app=app)  # type: ignore[arg-type]
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+        yield client
+
+
+@pytest.fixture
+def key(bakery: NewSite) -> dict[str, str]:
+    return bearer(bakery.api_key.secret)
+
+
+class Body:
+    """A body that notes whether it was asked for. One that stalls never gets to its end."""
+
+    def __init__(self, data: bytes, *, stalls: bool = False) -> None:
+        self.data, self.stalls, self.asked = data, stalls, False
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        self.asked = True
+        yield self.data[:-40]
+        if self.stalls:
+            await asyncio.Event().wait()
+        yield self.data[-40:]
+
+
+async def post(http: httpx.AsyncClient, body: Any, headers: dict[str, str], path: str = "/v1/files") -> httpx.Response:
+    return await http.post(path, content=body, headers={"Content-Type": FORM, **headers})
+
+
+def refusal(answer: httpx.Response) -> tuple[int, str]:
+    assert answer.json()["error"]["request_id"] == answer.headers["X-Request-ID"]
+    return answer.status_code, answer.json()["error"]["code"]
+
+
+# Of nobody
+
+
+@pytest.mark.parametrize("path", ADDRESSES)
+async def test_a_signature_that_no_body_can_make_right_is_refused_before_it_is_read(
+    http: httpx.AsyncClient, bakery: NewSite, path: str
+) -> None:
+    used = signed(bakery, "GET", "/v1/files")
+    assert (await http.get("/v1/files", headers=used)).status_code == 200
+    good = signed(bakery, "POST", path, WHOLE)
+    cases = {
+        "unknown site": ({**good, "X-Site-ID": "nobody"}, "invalid_credentials"),
+        "no site": ({**good, "X-Site-ID": ""}, "invalid_credentials"),
+        "no signature": ({**good, "X-Signature": "v1=x"}, "invalid_credentials"),
+        "older form, not allowed": (signed_older(bakery, WHOLE), "invalid_credentials"),
+        "old": (signed(bakery, "POST", path, WHOLE, timestamp=clock.unix_seconds() - 61), "stale_timestamp"),
+        "used": ({**good, "X-Nonce": used["X-Nonce"]}, "replayed_request"),
+        "no nonce": ({**good, "X-Nonce": "short"}, "malformed_credentials"),
+        "two proofs": ({**good, **bearer(bakery.api_key.secret)}, "conflicting_credentials"),
+    }
+
+    for name, (headers, code) in cases.items():
+        body = Body(WHOLE)
+        answer = await post(http, body, headers, path)
+        assert (*refusal(answer), body.asked) == (401, code, False), name
+    assert await DATABASE.run(is_empty)
+
+
+async def test_what_is_only_announced_uses_up_no_nonce(http: httpx.AsyncClient, bakery: NewSite) -> None:
+    forged = {**signed(bakery, "POST", "/v1/files", WHOLE), "X-Signature": "v1=" + "0" * 64}
+
+    answer = await post(http, WHOLE, forged)
+
+    assert refusal(answer) == (401, "invalid_credentials")
+    assert not await DATABASE.run(UsedNonce.objects.exists)
+
+
+async def test_a_foreign_address_is_refused_before_the_body_is_read(http: httpx.AsyncClient, bakery: NewSite) -> None:
+    await DATABASE.run(Site.objects.update, ip_allowlist=["192.0.2.0/24"])
+    body = Body(WHOLE)
+
+    answer = await post(http, body, signed(bakery, "POST", "/v1/files", WHOLE))
+
+    assert (*refusal(answer), body.asked) == (403, "address_not_allowed", False)
+
+
+async def test_a_large_batch_of_nobody_is_not_read(
+    http: httpx.AsyncClient, settings: Settings, bakery: NewSite
+) -> None:
+    length = {"Content-Length": str(settings.MAX_BODY_BYTES + 1)}
+    for headers, asked in (({}, False), (length, False), ({"Content-Length": "100"}, True)):
+        body = Body(b"x" * 100)
+        answer = await post(http, body, headers, "/v1/batches")
+        assert (*refusal(answer), body.asked) == (401, "missing_credentials", asked)
+
+
+@pytest.mark.parametrize("proof", ["key", "signature", "older"])
+async def test_a_large_batch_is_taken_from_who_proves_to_be_somebody(
+    http: httpx.AsyncClient, bakery: NewSite, route: object, proof: str
+) -> None:
+    await DATABASE.run(Site.objects.update, accepts_legacy_signature=True)
+    requests = [{"custom_id": f"r{n}", "body": {**CHAT, "user": "u" * 400}} for n in range(600)]
+    body = json.dumps({"endpoint": "/v1/chat/completions", "requests": requests}).encode()
+    headers = {
+        "key": bearer(bakery.api_key.secret),
+        "signature": signed(bakery, "POST", "/v1/batches", body),
+        "older": signed_older(bakery, body),
+    }[proof]
+
+    answer = await http.post("/v1/batches", content=body, headers={"Content-Type": "application/json", **headers})
+
+    assert (answer.status_code, answer.json().get("status")) == (200, "in_progress"), answer.text
+    assert await DATABASE.run(lambda: Batch.objects.get().total) == 600
+
+
+async def test_long_batches_wait_for_a_few_threads_and_short_requests_do_not(
+    bakery: NewSite, route: object, key: dict[str, str]
+) -> None:
+    slow, go_on = DatabaseThreadPool("slow", 1), threading.Event()
+    app = BodyLimitMiddleware(DjangoApp(DatabaseThreadPool("web", 1), slow=slow))
+    requests = [{"custom_id": f"r{n}", "body": CHAT} for n in range(5000)]
+    body = json.dumps({"endpoint": "/v1/chat/completions", "requests": requests}).encode()
+    busy = asyncio.create_task(slow.run(go_on.wait))
+    transport = httpx.ASGITransport(app=app)  # type: ignore[arg-type]
+
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost", headers=key) as http:
+        long = asyncio.create_task(http.post("/v1/batches", content=body, headers={"Content-Type": "application/json"}))
+        short = [(await http.get("/v1/batches")).json()["data"] for _ in range(3)]
+        go_on.set()
+        answer, _ = await asyncio.gather(long, busy)
+
+    assert short == [[], [], []]
+    assert answer.status_code == 200, answer.text
+
+
+# Of too many nobodies
+
+
+async def test_only_so_much_is_held_for_who_has_proven_nothing(
+    http: httpx.AsyncClient, settings: Settings, bakery: NewSite, key: dict[str, str]
+) -> None:
+    settings.MAX_UNVERIFIED_BYTES = len(LARGE) - 1
+
+    refused = await post(http, LARGE, signed(bakery, "POST", "/v1/files", LARGE))
+    # What was held is given back, and who is proven needs no part of it.
+    smaller = [await post(http, WHOLE, signed(bakery, "POST", "/v1/files", WHOLE)) for _ in range(2)]
+    with_key = await post(http, LARGE, key)
+
+    assert refusal(refused) == (503, "too_many_uploads")
+    assert refused.headers["Retry-After"] == "5"
+    assert [answer.status_code for answer in (*smaller, with_key)] == [200, 200, 200]
+
+
+def test_what_is_proven_makes_room_for_others(settings: Settings) -> None:
+    settings.MAX_UNVERIFIED_BYTES = 10
+    room = UnverifiedBodyBudget()
+    first, second = BodyReservation(room), BodyReservation(room)
+
+    first.reserve(10)
+    with pytest.raises(TooManyUnverifiedUploads):
+        second.reserve(1)
+    for _ in range(2):
+        first.release()
+    second.reserve(10)
+    with pytest.raises(TooManyUnverifiedUploads):
+        first.reserve(1)
+
+
+# Too slow
+
+
+async def test_a_client_that_stalls_in_an_upload_is_told_and_leaves_nothing(
+    http: httpx.AsyncClient, settings: Settings, key: dict[str, str]
+) -> None:
+    settings.BODY_READ_TIMEOUT_SECONDS = 0.05
+
+    answer = await post(http, Body(LARGE, stalls=True), key)
+
+    assert refusal(answer) == (408, "request_timeout")
+    assert answer.headers["Connection"] == "close"
+    assert await DATABASE.run(is_empty)
+
+
+async def test_a_client_that_stalls_elsewhere_is_told_too(http: httpx.AsyncClient, settings: Settings) -> None:
+    settings.BODY_READ_TIMEOUT_SECONDS = 0.05
+
+    answer = await post(http, Body(b"{}" * 100, stalls=True), {}, "/v1/jobs")
+
+    assert refusal(answer) == (408, "request_timeout")
+
+
+async def drip(scope: dict[str, Any]) -> int:
+    """Send a byte every other moment, without end; return how many were taken."""
+    sent = 0
+
+    async def receive() -> dict[str, Any]:
+        nonlocal sent
+        await asyncio.sleep(0.005)
+        sent += 1
+        return {"type": "http.request", "body": b"x", "more_body": True}
+
+    with await read_body(scope, receive) as body:
+        assert (body.read(), type(scope[body_reader.UNREAD])) == (b"", BodyTimeout)
+    return sent
+
+
+async def test_a_client_that_drips_is_not_waited_for_without_end(settings: Settings) -> None:
+    settings.BODY_READ_TIMEOUT_SECONDS = 0.05
+
+    assert await drip({}) <= 10
+
+
+async def test_an_unproven_client_is_not_waited_for_longer_than_a_signature_lives(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert MAX_UNVERIFIED_SECONDS == 2 * TIMESTAMP_TOLERANCE_SECONDS
+    monkeypatch.setattr(body_reader, "MAX_UNVERIFIED_SECONDS", 0.05)
+
+    assert await drip({RESERVATION: BodyReservation(UnverifiedBodyBudget())}) <= 10
+
+
+# Nowhere to be kept
+
+
+@contextmanager
+def full_disk(limit: int) -> Iterator[None]:
+    """Let no file of this process grow beyond so many bytes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("limit", [3_000_000, 3_500_000, len(LARGE) - 10])
+async def test_a_full_disk_is_said_and_logged_and_leaves_nothing(
+    http: httpx.AsyncClient, key: dict[str, str], limit: int
+) -> None:
+    async def pieces() -> AsyncIterator[bytes]:
+        for begin in range(0, len(LARGE), 65_536):
+            yield LARGE[begin : begin + 65_536]
+
+    with full_disk(limit), capture_logs() as lines:
+        answer = await post(http, pieces(), key)
+    again = await post(http, LARGE, key)
+
+    assert refusal(answer) == (507, "storage_full")
+    assert [(line["event"], line["log_level"]) for line in lines] == [
+        ("body_storage_failed", "error"),
+        ("request_failed", "error"),
+    ]
+    assert again.status_code == 200, again.text

@@ -1,0 +1,554 @@
+"""The engine at work: real Postgres, a real event loop in a thread, scripted providers."""
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+from django.db import DataError, InternalError, OperationalError, connection, transaction
+from django.utils import timezone
+from pytest_django import Settings
+
+from core.crypto import new_key
+from inference import routing
+from inference.circuit_breaker import NO_CIRCUIT_BREAKER, CircuitBreaker, NoCircuitBreaker
+from inference.models import ProviderAccount
+from inference.routing import Target
+from jobs import payload
+from jobs.cancel import cancel
+from jobs.models import Attempt, Batch, Job, JobState, WorkerLease
+from jobs.worker import execute
+from jobs.worker.claim import claim
+from jobs.worker.engine import MAX_STARTING, JobEngine
+from jobs.worker.finish import FinishRequest, finish_all
+from jobs.worker.outcomes import AttemptSucceeded
+from jobs.worker.sweep import sweep
+from metering.models import UsageEvent
+from providers import errors
+from providers.scripted_provider import ScriptedProvider
+from providers.types import AnswerFinished, Completion, FinishReason, InferenceRequest, TextDelta, Usage
+from tenants.models import Site
+from tests.factories import make_batch, make_job
+from tests.polling import wait_for
+from webhooks.models import Event
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+BODY = b'{"model":"desk","messages":[{"role":"user","content":"Say hello."}]}'
+HELLO = (TextDelta("Hello"), AnswerFinished(FinishReason.STOP, Usage(9, 1)))
+
+
+class Gate:
+    """Holds every call of a provider until it is opened, and says that one has come."""
+
+    def __init__(self) -> None:
+        self.reached = threading.Event()
+        self.opened = threading.Event()
+
+    async def __call__(self, _: InferenceRequest) -> None:
+        self.reached.set()
+        while not self.opened.is_set():  # noqa: ASYNC110 (opened from another thread)
+            await asyncio.sleep(0.005)
+
+
+@contextmanager
+def working(provider: ScriptedProvider, breaker: CircuitBreaker = NO_CIRCUIT_BREAKER) -> Iterator[JobEngine]:
+    """An engine at work, in a thread as in a worker process. It is stopped, and drains, at the end."""
+    started = threading.Event()
+    engines: list[JobEngine] = []
+
+    async def main() -> None:
+        engine = JobEngine(lambda spec: provider, breaker)
+        engines.append(engine)
+        running = asyncio.create_task(engine.run())
+        await asyncio.sleep(0)
+        started.set()
+        await running
+
+    thread = threading.Thread(target=asyncio.run, args=[main()])
+    thread.start()
+    assert started.wait(10)
+    try:
+        yield engines[0]
+    finally:
+        engines[0].stop()
+        thread.join(40)
+        assert not thread.is_alive()
+
+
+@pytest.fixture
+def quick_pulse(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The heart beats more often, for tests that wait for it; a lease lasts as long as ever."""
+    monkeypatch.setattr("jobs.worker.leases.HEARTBEAT_SECONDS", 0.3)
+
+
+def queued(site: Site, **fields: Any) -> Job:
+    return make_job(site, payload=BODY, **fields)
+
+
+def ended(job: Job) -> Job:
+    """The job, once it has ended."""
+    return wait_for(lambda: Job.objects.filter(id=job.id, finished_at__isnull=False).first())
+
+
+def test_a_job_is_run_and_its_answer_kept_in_the_wire_of_its_kind(site: Site, desk_route: None) -> None:
+    job = queued(site)
+
+    with working(ScriptedProvider(HELLO)):
+        done = ended(job)
+
+    assert (done.state, done.attempt) == (JobState.SUCCEEDED, 1)
+    assert done.result is not None
+    assert b'"content":"Hello"' in done.result
+    assert b'"object":"chat.completion"' in done.result
+    assert UsageEvent.objects.get().billable
+    assert Event.objects.get().type == "job.succeeded"
+
+
+def test_several_answers_to_a_job_are_kept_as_the_provider_wrote_them(site: Site, desk_route: None) -> None:
+    job = make_job(site, payload=BODY.replace(b"}]}", b'}],"n":2}'))
+    written = b'{"choices":[{"index":0},{"index":1}]}'
+
+    with working(
+        ScriptedProvider(Completion("c", "m", "A", FinishReason.STOP, Usage(9, 4), other_choices=("B",), body=written))
+    ):
+        done = ended(job)
+
+    assert (done.state, done.result) == (JobState.SUCCEEDED, written)
+    assert UsageEvent.objects.get().output_tokens == 4
+
+
+def test_a_job_that_no_provider_can_do_any_more_fails_and_nobody_is_asked(site: Site, desk_route: None) -> None:
+    job = make_job(site, payload=BODY.replace(b"}]}", b'}],"n":2}'))
+    ProviderAccount.objects.update(dialect="anthropic")
+    routing.invalidate_cache()
+
+    with working(ScriptedProvider()):
+        done = ended(job)
+
+    assert (done.state, done.error_code) == (JobState.FAILED, "invalid_body")
+    assert not UsageEvent.objects.exists()
+
+
+def test_a_retry_without_budget_waits_longer_each_time(site: Site, desk_route: None, settings: Settings) -> None:
+    settings.RETRY_BUDGET_PERCENT = settings.RETRY_BUDGET_FLOOR = 0
+    job = queued(site, attempt=9, error_count=1)
+
+    with working(ScriptedProvider()):
+        wait_for(lambda: Job.objects.filter(id=job.id, state="queued", error_code="retry_budget_exhausted").exists())
+
+    job.refresh_from_db()
+    assert (job.attempt, job.error_count) == (10, 1)
+    assert job.available_at - timezone.now() > timedelta(seconds=60)
+
+
+class Resting(NoCircuitBreaker):
+    """Nobody may be asked, for a while."""
+
+    async def allows(self, target: Target) -> bool:
+        return False
+
+    def refusal(self, target: Target) -> errors.ProviderError:
+        return errors.ProviderOverloaded("It is left alone.", retry_after_seconds=100)
+
+
+def test_a_job_whose_providers_are_left_alone_waits_and_keeps_its_attempts(site: Site, desk_route: None) -> None:
+    job = queued(site)
+
+    with working(ScriptedProvider(), Resting()):
+        wait_for(lambda: Job.objects.filter(id=job.id, state="queued", error_code="providers_in_cooldown").exists())
+
+    job.refresh_from_db()
+    assert job.error_count == 0
+    assert job.available_at - timezone.now() > timedelta(seconds=60)
+
+
+def test_many_jobs_are_in_flight_at_once(site: Site, desk_route: None, settings: Settings) -> None:
+    settings.JOB_SLOTS = 40
+    jobs = [queued(site) for _ in range(40)]
+    gate = Gate()
+
+    with working(ScriptedProvider(*[HELLO] * 40, before=gate)):
+        wait_for(lambda: UsageEvent.objects.filter(outcome="open").count() == 40)
+        gate.opened.set()
+        for job in jobs:
+            ended(job)
+
+    assert Job.objects.filter(state=JobState.SUCCEEDED).count() == 40
+
+
+def test_no_more_jobs_run_than_there_are_slots(site: Site, desk_route: None, settings: Settings) -> None:
+    settings.JOB_SLOTS = 3
+    jobs = [queued(site) for _ in range(8)]
+    gate, most = Gate(), 0
+
+    with working(ScriptedProvider(*[HELLO] * 8, before=gate)):
+        wait_for(lambda: Job.objects.filter(state=JobState.RUNNING).count() == 3)
+        most = Job.objects.filter(attempt__gt=0).count()
+        gate.opened.set()
+        for job in jobs:
+            ended(job)
+
+    assert most == 3
+
+
+def test_jobs_are_begun_in_portions(site: Site, desk_route: None) -> None:
+    for _ in range(MAX_STARTING + 6):
+        queued(site)
+
+    with working(ScriptedProvider(*[HELLO] * (MAX_STARTING + 6))):
+        with transaction.atomic(), connection.cursor() as cursor:
+            # No account can be opened, so that no job comes beyond its beginning.
+            cursor.execute("LOCK TABLE metering_usageevent IN SHARE ROW EXCLUSIVE MODE")
+            wait_for(lambda: Job.objects.filter(state=JobState.RUNNING).count() == MAX_STARTING)
+            beat = WorkerLease.objects.get().expires_at
+            wait_for(lambda: WorkerLease.objects.get().expires_at > beat)
+            begun = Job.objects.filter(attempt__gt=0).count()
+        wait_for(lambda: Job.objects.filter(state=JobState.SUCCEEDED).count() == MAX_STARTING + 6)
+
+    assert begun == MAX_STARTING
+
+
+def test_a_ring_starts_a_job_at_once(site: Site, desk_route: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jobs.worker.engine.POLL_SECONDS", 60.0)
+
+    with working(ScriptedProvider(HELLO)) as engine:
+        wait_for(lambda: WorkerLease.objects.exists())
+        job = queued(site)
+        engine.wake()
+        assert ended(job).state == JobState.SUCCEEDED
+
+
+def test_without_a_ring_a_job_is_found_within_seconds(site: Site, desk_route: None) -> None:
+    with working(ScriptedProvider(HELLO)):
+        wait_for(lambda: WorkerLease.objects.exists())
+        assert ended(queued(site)).state == JobState.SUCCEEDED
+
+
+def test_a_failed_attempt_is_followed_by_another(site: Site, desk_route: None) -> None:
+    busy = errors.ProviderOverloaded("busy", 503)
+    job = queued(site)
+
+    with working(ScriptedProvider(busy, busy, HELLO)):
+        done = ended(job)
+
+    assert (done.state, done.attempt, done.error_count) == (JobState.SUCCEEDED, 2, 1)
+    assert list(Attempt.objects.order_by("number").values_list("outcome", flat=True)) == ["error", "ok"]
+    assert [event.outcome for event in UsageEvent.objects.order_by("id")] == ["error", "error", "ok"]
+
+
+def test_a_rejected_job_fails_at_once_with_the_provider_s_words(site: Site, desk_route: None) -> None:
+    job = queued(site)
+
+    with working(ScriptedProvider(errors.RequestRejected("`temperature` must be below 2.", 400, "invalid_value"))):
+        done = ended(job)
+
+    assert (done.state, done.error_code, done.attempt) == (JobState.FAILED, "rejected", 1)
+    assert done.error_message == "`temperature` must be below 2."
+    assert Event.objects.get().type == "job.failed"
+
+
+def test_a_job_whose_route_is_gone_fails_with_a_reason(site: Site) -> None:
+    job = queued(site)
+
+    with working(ScriptedProvider()):
+        done = ended(job)
+
+    assert (done.state, done.error_code) == (JobState.FAILED, "no_provider")
+    assert "desk" in done.error_message
+
+
+def test_a_job_that_cannot_be_opened_fails_and_does_not_hold_up_the_others(site: Site, desk_route: None) -> None:
+    broken, good = queued(site), queued(site)
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE jobs_job SET payload = payload || 'x' WHERE id = %s", [broken.id])
+
+    with working(ScriptedProvider(HELLO)):
+        done = ended(good)
+        failed = wait_for(lambda: Job.objects.defer("payload").filter(id=broken.id, state="failed").first())
+
+    assert done.state == JobState.SUCCEEDED
+    assert failed.error_code == "invalid_body"
+
+
+def test_canceling_a_running_job_closes_its_call_and_bills_nothing(
+    site: Site, desk_route: None, quick_pulse: None
+) -> None:
+    job, gate = queued(site), Gate()
+
+    with working(ScriptedProvider(HELLO, before=gate)):
+        assert gate.reached.wait(10)
+        cancel(site, job.public_id)
+        done = ended(job)
+
+    assert done.state == JobState.CANCELED
+    assert list(UsageEvent.objects.values_list("outcome", "billable")) == [("canceled", False)]
+    assert Event.objects.get().type == "job.canceled"
+
+
+def test_a_worker_that_lost_its_lease_drops_its_jobs_and_begins_anew(
+    site: Site, desk_route: None, quick_pulse: None
+) -> None:
+    job, gate = queued(site), Gate()
+
+    with working(ScriptedProvider(HELLO, HELLO, before=gate)):
+        assert gate.reached.wait(10)
+        first: UUID = WorkerLease.objects.get().worker_id
+        WorkerLease.objects.update(expires_at=timezone.now() - timedelta(seconds=1))
+        wait_for(lambda: Job.objects.filter(id=job.id).exclude(worker_id=first).exists())
+        gate.opened.set()
+        done = ended(job)
+
+    assert (done.state, done.attempt) == (JobState.SUCCEEDED, 2)
+    assert UsageEvent.objects.filter(billable=True).get().attempt == 2
+    assert Event.objects.count() == 1
+
+
+def test_a_worker_told_to_stop_finishes_what_it_can(site: Site, desk_route: None) -> None:
+    job, gate = queued(site), Gate()
+
+    with working(ScriptedProvider(HELLO, before=gate)) as engine:
+        assert gate.reached.wait(10)
+        engine.stop()
+        wait_for(lambda: WorkerLease.objects.filter(draining=True).exists())
+        gate.opened.set()
+
+    job.refresh_from_db()
+    assert job.state == JobState.SUCCEEDED
+    assert not WorkerLease.objects.exists()
+
+
+def test_a_worker_told_to_stop_gives_back_at_once_what_it_cannot_finish(
+    site: Site, desk_route: None, settings: Settings
+) -> None:
+    settings.JOB_DRAIN_SECONDS = 0
+    job, gate = queued(site), Gate()
+
+    with working(ScriptedProvider(HELLO, before=gate)):
+        assert gate.reached.wait(10)
+
+    job.refresh_from_db()
+    assert (job.state, job.crash_count, job.error_count) == (JobState.QUEUED, 0, 0)
+    assert Attempt.objects.get().outcome == "released"
+    assert list(UsageEvent.objects.values_list("outcome", "billable")) == [("canceled", False)]
+
+
+def test_broken_connections_to_the_database_lose_no_answer(site: Site, desk_route: None) -> None:
+    job, gate = queued(site), Gate()
+
+    with working(ScriptedProvider(HELLO, before=gate)):
+        assert gate.reached.wait(10)
+        break_all_other_connections()
+        gate.opened.set()
+        done = ended(job)
+
+    assert (done.state, done.attempt) == (JobState.SUCCEEDED, 1)
+
+
+def test_an_error_of_the_database_of_any_kind_does_not_end_the_engine(
+    site: Site, desk_route: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A failover makes Postgres read-only for a while, and that is no OperationalError."""
+    failures = iter([InternalError("read-only transaction")] * 3)
+
+    def stumbling(act: Callable[..., Any]) -> Callable[..., Any]:
+        def stumble(*args: Any, **kwargs: Any) -> Any:
+            for error in failures:
+                raise error
+            return act(*args, **kwargs)
+
+        return stumble
+
+    monkeypatch.setattr("jobs.worker.engine.claim", stumbling(claim))
+    monkeypatch.setattr("jobs.worker.engine.sweep", stumbling(sweep))
+    job = queued(site)
+
+    with working(ScriptedProvider(HELLO)):
+        assert ended(job).state == JobState.SUCCEEDED
+    assert next(failures, None) is None
+
+
+def test_an_answer_that_waits_for_the_database_is_written_although_the_lease_was_lost_meanwhile(
+    site: Site, desk_route: None, quick_pulse: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    away, waiting = threading.Event(), threading.Event()
+    away.set()
+
+    def finish_later(*args: Any) -> Any:
+        if away.is_set():
+            waiting.set()
+            raise OperationalError("the database is away")
+        return finish_all(*args)
+
+    monkeypatch.setattr("jobs.worker.engine.finish_all", finish_later)
+    job = queued(site)
+
+    with working(ScriptedProvider(HELLO)) as engine:
+        assert waiting.wait(10)
+        first = WorkerLease.objects.get().worker_id
+        monkeypatch.setattr(engine, "_last_outage", float("inf"))  # as if the outage had just ended: no sweep yet
+        WorkerLease.objects.update(expires_at=timezone.now() - timedelta(seconds=1))
+        wait_for(lambda: WorkerLease.objects.exclude(worker_id=first).exists())
+        away.clear()
+        done = ended(job)
+
+    assert (done.state, done.attempt, done.crash_count) == (JobState.SUCCEEDED, 1, 0)
+    assert UsageEvent.objects.get().billable
+
+
+def test_a_slot_is_free_again_while_an_end_waits_to_be_written_but_not_without_bound(
+    site: Site, desk_route: None, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.JOB_SLOTS = 1
+    may_end, begun = threading.Event(), threading.Semaphore(0)
+
+    def finish_when_allowed(ends: Sequence[FinishRequest]) -> Any:
+        assert may_end.wait(20)
+        return finish_all(ends)
+
+    async def count(_: InferenceRequest) -> None:
+        begun.release()
+
+    monkeypatch.setattr("jobs.worker.engine.finish_all", finish_when_allowed)
+    jobs = [queued(site) for _ in range(4)]
+
+    with working(ScriptedProvider(*[HELLO] * 4, before=count)):
+        assert begun.acquire(timeout=10)
+        assert begun.acquire(timeout=10)
+        wait_for(lambda: Job.objects.filter(state="running").count() == 2)
+        assert not begun.acquire(timeout=0.5)
+        may_end.set()
+        assert {ended(job).state for job in jobs} == {JobState.SUCCEEDED}
+
+
+def test_an_end_that_cannot_be_written_fails_the_job_instead_of_running_it_again(
+    site: Site, desk_route: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse_success(ends: Sequence[FinishRequest]) -> Any:
+        if any(isinstance(end.outcome, AttemptSucceeded) for end in ends):
+            raise DataError("value too long")
+        return finish_all(ends)
+
+    monkeypatch.setattr("jobs.worker.engine.finish_all", refuse_success)
+    job = queued(site)
+
+    with working(ScriptedProvider(HELLO)):
+        done = ended(job)
+
+    assert (done.state, done.error_code, done.attempt) == (JobState.FAILED, "internal_error", 1)
+    # The provider answered, and will want to be paid for it.
+    assert UsageEvent.objects.values_list("outcome", "output_tokens", "billable").get() == ("ok", 1, False)
+
+
+def test_an_account_that_cannot_be_written_does_not_keep_a_job_running(
+    site: Site, desk_route: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse_accounts(ends: Sequence[FinishRequest]) -> Any:
+        if any(end.calls for end in ends):
+            raise DataError("value too long")
+        return finish_all(ends)
+
+    monkeypatch.setattr("jobs.worker.engine.finish_all", refuse_accounts)
+    job = queued(site)
+
+    with working(ScriptedProvider(HELLO)):
+        done = ended(job)
+
+    assert (done.state, done.error_code, done.attempt) == (JobState.FAILED, "internal_error", 1)
+    assert not UsageEvent.objects.filter(outcome="open").exists()
+
+
+def test_a_claim_whose_answer_never_came_is_given_back(site: Site, desk_route: None, quick_pulse: None) -> None:
+    with working(ScriptedProvider(HELLO)):
+        worker_id = wait_for(lambda: WorkerLease.objects.first()).worker_id
+        job = queued(site, available_at=timezone.now() + timedelta(hours=1))
+        # What a claim writes whose acknowledgement is lost: the job runs in the worker's name, and it does not know.
+        with transaction.atomic():
+            Job.objects.update(state="running", attempt=1, worker_id=worker_id, deadline_at="2100-01-01T00:00Z")
+            Attempt.objects.create(job=job, number=1, worker_id=worker_id)
+        done = ended(job)
+
+    assert (done.state, done.attempt, done.crash_count, done.error_count) == (JobState.SUCCEEDED, 2, 0, 0)
+
+
+def test_a_job_sealed_with_a_key_that_this_worker_lacks_waits_for_it(
+    site: Site, desk_route: None, settings: Settings
+) -> None:
+    ours = settings.ENCRYPTION_KEYS
+    settings.ENCRYPTION_KEYS = f"newer:{new_key()}"
+    job = queued(site)
+    settings.ENCRYPTION_KEYS = ours
+
+    with working(ScriptedProvider(HELLO)):
+        wait_for(lambda: Attempt.objects.filter(outcome="released").exists())
+
+    waiting = Job.objects.defer("payload").get(id=job.id)
+    assert (waiting.state, waiting.error_count, waiting.crash_count) == ("queued", 0, 0)
+    assert waiting.available_at > timezone.now() + timedelta(seconds=5)
+
+
+def test_a_payload_of_an_older_desk_is_brought_up_to_date(
+    site: Site, desk_route: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def upcast(body: dict[str, Any]) -> dict[str, Any]:
+        return {"model": body["name"], "messages": [{"role": "user", "content": body["text"]}]}
+
+    monkeypatch.setattr(payload, "UPCASTERS", (upcast,))
+    monkeypatch.setattr(execute, "PAYLOAD_VERSION", 2)
+    older = make_job(site, payload=b'{"name":"desk","text":"Say hello."}', payload_version=1)
+    newer = queued(site, payload_version=2)
+
+    with working(ScriptedProvider(HELLO, HELLO)):
+        assert {ended(job).state for job in (older, newer)} == {JobState.SUCCEEDED}
+
+
+def test_a_payload_of_a_newer_desk_waits_for_a_newer_worker(site: Site, desk_route: None) -> None:
+    job = queued(site, payload_version=99)
+
+    with working(ScriptedProvider(HELLO)):
+        wait_for(lambda: Attempt.objects.filter(outcome="released", error_code="newer_payload").exists())
+
+    job.refresh_from_db()
+    assert (job.state, job.error_count, job.crash_count) == ("queued", 0, 0)
+    assert job.available_at > timezone.now() + timedelta(seconds=5)
+
+
+def test_a_fault_of_ours_is_tried_again_and_never_leaves_a_job_running(site: Site, desk_route: None) -> None:
+    job = queued(site, max_attempts=2)
+
+    with working(ScriptedProvider()):  # a script that is too short raises AssertionError
+        done = ended(job)
+
+    assert (done.state, done.error_code, done.attempt) == (JobState.FAILED, "internal_error", 2)
+    assert set(UsageEvent.objects.values_list("outcome", "estimated", "billable")) == {("error", True, False)}
+
+
+def break_all_other_connections() -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+
+
+def test_a_worker_erases_what_was_kept_long_enough(site: Site, desk_route: None) -> None:
+    old = make_job(site, state=JobState.FAILED, finished_at=timezone.now() - timedelta(days=400))
+
+    with working(ScriptedProvider(HELLO)):
+        wait_for(lambda: Job.objects.filter(id=old.id, erased_at__isnull=False).exists())
+
+
+def test_a_batch_is_told_of_soon_after_its_last_member_ended(site: Site, desk_route: None) -> None:
+    batch = make_batch(site, total=2)
+    for number in range(2):
+        make_job(site, queue="batch", batch=batch, custom_id=str(number))
+
+    with working(ScriptedProvider(HELLO, HELLO)):
+        done = wait_for(lambda: Batch.objects.filter(id=batch.id, state="completed").first())
+
+    assert (done.completed, done.failed) == (2, 0)
+    assert list(Event.objects.values_list("type", flat=True)) == ["batch.completed"]

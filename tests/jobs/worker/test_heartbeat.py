@@ -1,0 +1,130 @@
+"""The heartbeat goes on however busy the loop is, and not for a loop that is stuck."""
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+import pytest
+from django.db import OperationalError
+from django.utils import timezone
+
+from jobs.models import WorkerLease
+from jobs.worker import leases
+from jobs.worker.heartbeat import Heartbeat, HeartbeatEvent, HeartbeatMissed, LeaseAcquired, LeaseLost, LeaseRenewed
+from tests.polling import wait_for
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+class Listener:
+    """A loop in a thread, and what it heard."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self.heard: list[HeartbeatEvent] = []
+        self.go_on = threading.Event()
+
+    def hear(self, beat: HeartbeatEvent) -> None:
+        self.heard.append(beat)
+
+    def kinds(self) -> list[type[HeartbeatEvent]]:
+        return [type(beat) for beat in self.heard]
+
+    def get_stuck(self) -> None:
+        """Block the loop until `go_on` is set."""
+        self.loop.call_soon_threadsafe(self.go_on.wait, 60)
+
+
+@contextmanager
+def beating(loop_stall_seconds: float = 30) -> Iterator[Listener]:
+    listener = Listener()
+    thread = threading.Thread(target=listener.loop.run_forever)
+    thread.start()
+    pulse = Heartbeat(listener.loop, listener.hear, lambda: {"jobs": len(listener.heard)}, loop_stall_seconds)
+    pulse.start()
+    try:
+        yield listener
+    finally:
+        listener.go_on.set()
+        pulse.stop()
+        listener.loop.call_soon_threadsafe(listener.loop.stop)
+        thread.join()
+        listener.loop.close()
+
+
+@pytest.fixture(autouse=True)
+def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leases, "HEARTBEAT_SECONDS", 0.05)
+
+
+def expiry() -> float:
+    return WorkerLease.objects.get().expires_at.timestamp()
+
+
+def test_a_lease_is_taken_and_renewed_with_what_the_loop_says() -> None:
+    with beating() as listener:
+        wait_for(lambda: len(listener.heard) >= 4)
+        lease = wait_for(lambda: WorkerLease.objects.filter(report__jobs__gte=2).first())
+
+    assert listener.kinds()[:3] == [LeaseAcquired, LeaseRenewed, LeaseRenewed]
+    assert listener.heard[0] == LeaseAcquired(lease.worker_id)
+
+
+def test_it_goes_on_while_the_loop_is_busy() -> None:
+    with beating() as listener:
+        wait_for(lambda: listener.heard)
+        listener.get_stuck()
+        before = expiry()
+        wait_for(lambda: expiry() > before + 0.2)
+
+
+def test_it_does_not_go_on_for_a_loop_that_is_stuck() -> None:
+    with beating(loop_stall_seconds=0.2) as listener:
+        wait_for(lambda: listener.heard)
+        listener.get_stuck()
+        # Now nothing renews it: within two looks it stays as it is.
+        wait_for(lambda: unchanged(), seconds=20)
+        WorkerLease.objects.update(expires_at=timezone.now() - timedelta(seconds=1))
+        listener.go_on.set()
+        wait_for(lambda: LeaseLost in listener.kinds())
+        wait_for(lambda: listener.kinds().count(LeaseAcquired) == 2)
+
+    assert WorkerLease.objects.count() == 2
+
+
+def unchanged() -> bool:
+    """Has the lease not been renewed for ten beats?"""
+    before = expiry()
+    threading.Event().wait(0.5)
+    return expiry() == before
+
+
+def test_a_lease_that_ran_out_is_told_of_and_a_new_one_taken() -> None:
+    with beating() as listener:
+        wait_for(lambda: LeaseRenewed in listener.kinds())
+        WorkerLease.objects.update(expires_at=timezone.now() - timedelta(seconds=1))
+        wait_for(lambda: listener.kinds().count(LeaseAcquired) == 2)
+
+    first, second = (beat for beat in listener.heard if isinstance(beat, LeaseAcquired))
+    assert LeaseLost(first.worker_id) in listener.heard
+    assert first.worker_id != second.worker_id
+
+
+def test_a_beat_that_postgres_does_not_take_is_told_of_and_the_next_one_tried(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    failures = iter([OperationalError("away")] * 2)
+    take_lease = leases.acquire_lease
+
+    def stumble() -> object:
+        for error in failures:
+            raise error
+        return take_lease()
+
+    monkeypatch.setattr(leases, "acquire_lease", stumble)
+    with beating() as listener:
+        wait_for(lambda: LeaseRenewed in listener.kinds())
+
+    assert listener.kinds()[:4] == [HeartbeatMissed, HeartbeatMissed, LeaseAcquired, LeaseRenewed]

@@ -1,0 +1,95 @@
+"""What workers report of themselves, and how it is shown."""
+
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.test import Client
+from django.utils import timezone
+
+from core.ids import new_uuid
+from jobs.models import WorkerLease
+from jobs.worker.reports import RetryBudgetReport, count_deferred_retries, live_retry_budgets
+from tenants.models import Site
+from tests.factories import make_site
+from tests.operators import sign_in, words
+
+pytestmark = pytest.mark.django_db
+
+WORKERS = "/admin/jobs/workerlease/"
+
+
+def make_lease(host: str, seconds: int = 3600, **report: Any) -> WorkerLease:
+    expires_at = timezone.now() + timedelta(seconds=seconds)
+    return WorkerLease.objects.create(
+        worker_id=new_uuid(), host=host, pid=1, version="0.1.0", expires_at=expires_at, report=report
+    )
+
+
+def spent(scope: str, name: object, first_tries: int, retries: int, refused: int) -> dict[str, Any]:
+    told = {"first_tries": first_tries, "retries": retries, "refused": refused}
+    return {"scope": scope, "name": str(name), **told}
+
+
+def rows(html: str) -> Iterator[str]:
+    return (words("<tr " + row) for row in html.split("<tr")[1:])
+
+
+def test_budgets_are_told_by_the_sites_slug_the_most_refused_first(site: Site) -> None:
+    make_lease("quiet")
+    make_lease("busy", retry_budgets=[spent("provider", "sim", 40, 8, 2), spent("site", site.id, 40, 8, 7)])
+    make_lease("dead", -60, retry_budgets=[spent("provider", "sim", 1, 1, 99)])
+
+    assert live_retry_budgets() == [
+        RetryBudgetReport("busy:1", "site", "bakery", 40, 8, 7),
+        RetryBudgetReport("busy:1", "provider", "sim", 40, 8, 2),
+    ]
+
+
+def test_a_site_that_is_gone_keeps_its_id() -> None:
+    gone = new_uuid()
+    make_lease("busy", retry_budgets=[spent("site", gone, 4, 1, 0)])
+
+    assert live_retry_budgets()[0].name == str(gone)
+
+
+def test_a_retry_that_two_budgets_refused_was_put_off_once(site: Site) -> None:
+    florist = make_site("florist")
+    told = [spent("site", site.id, 9, 1, 3), spent("site", florist.id, 9, 1, 2), spent("provider", "sim", 9, 2, 4)]
+    make_lease("busy", retry_budgets=told)
+
+    assert count_deferred_retries(live_retry_budgets()) == 5
+    assert count_deferred_retries([]) == 0
+
+
+def test_the_list_shows_slots_and_budgets_and_marks_what_was_refused(site: Site) -> None:
+    told = [spent("site", site.id, 40, 8, 0), spent("provider", "<b>sim</b>", 41, 9, 3)]
+    make_lease("worker-7", slots=500, jobs=0, retry_budgets=told)
+
+    html = sign_in().get(WORKERS).content.decode()
+
+    found = list(rows(html))
+    assert any("worker-7" in row and "0 of 500" in row for row in found)
+    assert any("worker-7:1 site bakery 40 8 0" in row for row in found)
+    assert any("provider <b>sim</b> 41 9 3" in row for row in found)
+    assert '<strong class="nd-bad">3</strong>' in html
+    assert html.count("nd-bad") == 1
+    assert "<b>sim</b>" not in html
+
+
+def test_a_fleet_without_retries_says_so() -> None:
+    make_lease("worker-7")
+
+    page = words(sign_in("jobs.view_workerlease").get(WORKERS).content.decode())
+
+    assert "No retries in the last minute." in page
+
+
+def test_the_home_page_counts_retries_put_off(site: Site) -> None:
+    browser: Client = sign_in()
+    assert "deferred" not in words(browser.get("/admin/").content.decode())
+    make_lease("busy", retry_budgets=[spent("site", site.id, 40, 8, 1234)])
+
+    assert "Retries deferred 1,234 within the last minute" in words(browser.get("/admin/").content.decode())
+    assert "deferred" not in words(sign_in("jobs.view_job", name="ben").get("/admin/").content.decode())

@@ -1,0 +1,172 @@
+"""From where, for whom, with what a known site may ask."""
+
+import pytest
+
+from tenants.access import (
+    TokenScope,
+    check_address,
+    check_model,
+    check_network_and_origin,
+    check_origin,
+    check_scope,
+    client_address,
+)
+from tenants.authentication import AuthMethod, Identity
+from tenants.errors import AddressNotAllowed, InsufficientScope, ModelNotAllowed, OriginNotAllowed
+from tenants.models import Site
+
+
+def site(**fields: object) -> Site:
+    return Site(slug="bakery", name="Bakery", **fields)
+
+
+def identity(origins: list[str] | None = None, **narrow: object) -> Identity:
+    return Identity(site(origins=origins or []), AuthMethod.JWT, "key_1", **narrow)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("peer", "forwarded_for", "trusted", "address"),
+    [
+        ("192.0.2.1", "", 0, "192.0.2.1"),
+        ("192.0.2.1", "203.0.113.5", 0, "192.0.2.1"),
+        ("10.0.0.1", "203.0.113.5", 1, "203.0.113.5"),
+        ("10.0.0.1", "6.6.6.6, 203.0.113.5", 1, "203.0.113.5"),
+        ("10.0.0.1", "6.6.6.6, 203.0.113.5, 10.0.0.2", 2, "203.0.113.5"),
+        ("10.0.0.1", "203.0.113.5", 2, "203.0.113.5"),
+        ("10.0.0.1", "", 1, "10.0.0.1"),
+        ("10.0.0.1", " , ", 1, "10.0.0.1"),
+        ("10.0.0.1", "203.0.113.5:4711", 1, "203.0.113.5"),
+        ("10.0.0.1", "[2001:db8::1]:4711", 1, "2001:db8::1"),
+        ("10.0.0.1", "2001:DB8::0:1", 1, "2001:db8::1"),
+        ("::ffff:192.0.2.1", "", 0, "192.0.2.1"),
+        ("10.0.0.1", "unknown", 1, ""),
+        ("", "", 0, ""),
+    ],
+)
+def test_the_address_is_that_of_the_last_hop_which_is_not_ours(
+    peer: str, forwarded_for: str, trusted: int, address: str
+) -> None:
+    assert client_address(peer, forwarded_for, trusted) == address
+
+
+@pytest.mark.parametrize(
+    ("networks", "address"),
+    [
+        ([], "203.0.113.5"),
+        ([], ""),
+        (["203.0.113.5"], "203.0.113.5"),
+        (["10.0.0.0/8", "203.0.113.0/24"], "203.0.113.5"),
+        (["203.0.113.77/24"], "203.0.113.5"),
+        (["2001:db8::/32"], "2001:db8:1::7"),
+        (["203.0.113.0/24"], "::ffff:203.0.113.5"),
+        (["nonsense", "203.0.113.0/24"], "203.0.113.5"),
+    ],
+)
+def test_addresses_on_the_allowlist_are_let_in(networks: list[str], address: str) -> None:
+    check_address(site(ip_allowlist=networks), address)
+
+
+@pytest.mark.parametrize(
+    ("networks", "address"),
+    [
+        (["203.0.113.0/24"], "203.0.114.5"),
+        (["203.0.113.0/24"], "2001:db8::1"),
+        (["2001:db8::/32"], "203.0.113.5"),
+        (["203.0.113.0/24"], ""),
+        (["203.0.113.0/24"], "nonsense"),
+        (["nonsense"], "203.0.113.5"),
+    ],
+)
+def test_other_addresses_are_refused(networks: list[str], address: str) -> None:
+    with pytest.raises(AddressNotAllowed):
+        check_address(site(ip_allowlist=networks), address)
+
+
+@pytest.mark.parametrize(
+    ("means", "origin", "accepted"),
+    [
+        (AuthMethod.TOKEN, "https://bakery.test", True),
+        (AuthMethod.TOKEN, None, False),
+        (AuthMethod.JWT, "https://bakery.test", False),
+        (AuthMethod.API_KEY, None, False),
+    ],
+)
+def test_only_tokens_of_the_desk_for_a_page_are_used_from_any_address(
+    means: AuthMethod, origin: str | None, accepted: bool
+) -> None:
+    bakery = site(ip_allowlist=["203.0.113.0/24"], origins=["https://bakery.test"])
+    asking = Identity(bakery, means, "key_1", origin=origin)
+
+    check_network_and_origin(asking, "203.0.113.5", origin)
+    if accepted:
+        check_network_and_origin(asking, "198.51.100.7", origin)
+    else:
+        with pytest.raises(AddressNotAllowed):
+            check_network_and_origin(asking, "198.51.100.7", origin)
+
+
+def test_a_place_is_an_origin_too() -> None:
+    with pytest.raises(OriginNotAllowed):
+        check_network_and_origin(identity(["https://bakery.test"]), "203.0.113.5", "https://florist.test")
+
+
+def test_servers_send_no_origin_and_are_let_in() -> None:
+    check_origin(identity(), None)
+
+
+@pytest.mark.parametrize("origin", ["https://bakery.test", "https://Bakery.test:443", "HTTPS://bakery.test"])
+def test_a_browser_on_the_sites_origin_is_let_in(origin: str) -> None:
+    check_origin(identity(["https://other.test", "https://bakery.test/"]), origin)
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "https://evil.test",
+        "http://bakery.test",
+        "https://bakery.test:8443",
+        "https://bakery.test.evil.test",
+        "null",
+        "",
+        "file://",
+        "https://[",
+        "https://bakery.test:port",
+    ],
+)
+def test_a_browser_elsewhere_is_refused(origin: str) -> None:
+    with pytest.raises(OriginNotAllowed):
+        check_origin(identity(["https://bakery.test", "null", ""]), origin)
+
+
+@pytest.mark.parametrize(
+    ("origin", "accepted"), [("https://a.test", True), ("https://b.test", False), (None, False), ("", False)]
+)
+def test_a_token_bound_to_an_origin_works_there_only(origin: str | None, accepted: bool) -> None:
+    bound = identity(["https://a.test", "https://b.test"], origin="https://a.test")
+    if accepted:
+        check_origin(bound, origin)
+    else:
+        with pytest.raises(OriginNotAllowed):
+            check_origin(bound, origin)
+
+
+@pytest.mark.parametrize(
+    ("allowed", "only", "accepted"),
+    [([], None, True), (["gpt-5"], None, True), (["gpt-4o"], None, False), ([], "gpt-5", True), ([], "gpt-4o", False)],
+)
+def test_a_model_must_be_on_the_sites_list_and_be_the_tokens(
+    allowed: list[str], only: str | None, accepted: bool
+) -> None:
+    if accepted:
+        check_model(site(allowed_models=allowed), "gpt-5", only)
+    else:
+        with pytest.raises(ModelNotAllowed, match="gpt-5"):
+            check_model(site(allowed_models=allowed), "gpt-5", only)
+
+
+@pytest.mark.parametrize("scope", list(TokenScope))
+def test_who_is_not_narrowed_may_do_everything_and_who_is_may_do_what_was_named(scope: TokenScope) -> None:
+    check_scope(identity(), scope)
+    check_scope(identity(scopes=frozenset({scope.value})), scope)
+    with pytest.raises(InsufficientScope, match=scope.value):
+        check_scope(identity(scopes=frozenset({"something:else"})), scope)

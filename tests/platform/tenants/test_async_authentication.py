@@ -1,0 +1,206 @@
+"""Who asks, on an event loop that never waits for Postgres. (On the loop itself Django refuses every query.)"""
+
+import pytest
+
+from tenants import async_authentication, cached_lookups, narrow_tokens, tickets
+from tenants.access import TokenScope, check_origin
+from tenants.async_authentication import authenticate_async, authenticate_reader, is_site_origin
+from tenants.authentication import AuthMethod, Identity, PresentedRequest, authenticate
+from tenants.credentials import NewSite, revoke
+from tenants.errors import (
+    ConflictingCredentials,
+    InsufficientScope,
+    InvalidCredentials,
+    MalformedCredentials,
+    MissingCredentials,
+    OriginNotAllowed,
+    ReplayedRequest,
+    TenantError,
+)
+from tenants.models import Site
+from tenants.narrow_tokens import TokenRequest
+from tenants.tickets import ReadableKind
+from tests.asking import bearer, signed, signed_older, token
+from tests.platform.tenants.counted import Counted
+
+with_rows = pytest.mark.django_db(transaction=True)
+
+PAGE, SHOP, OTHER = "https://bakery.test", "https://shop.bakery.test", "https://florist.test"
+TARGET, BODY = "/v1/chat/completions", b'{"model": "gpt-5"}'
+
+
+@pytest.fixture
+def pages(bakery: NewSite) -> NewSite:
+    Site.objects.filter(slug="bakery").update(origins=[PAGE, SHOP])
+    bakery.site.refresh_from_db()
+    return bakery
+
+
+def presented(headers: dict[str, str], body: bytes = BODY) -> PresentedRequest:
+    return PresentedRequest("POST", TARGET, {name.lower(): value for name, value in headers.items()}, body)
+
+
+def key_of(made: NewSite) -> PresentedRequest:
+    return presented(bearer(made.api_key.secret))
+
+
+def narrow(made: NewSite, *scopes: TokenScope, origin: str | None = PAGE) -> PresentedRequest:
+    wanted = TokenRequest(frozenset(scopes), 60, origin=origin)
+    identity = Identity(made.site, AuthMethod.API_KEY, made.api_key.credential.public_id)
+    return presented(bearer(narrow_tokens.mint(identity, wanted).minted.text))
+
+
+def ticket_text(made: NewSite, *, origin: str | None = PAGE) -> str:
+    identity = Identity(made.site, AuthMethod.API_KEY, made.api_key.credential.public_id)
+    return tickets.mint(identity, ReadableKind.STREAM, "stm_1", origin=origin).text
+
+
+# Proofs
+
+
+@with_rows
+async def test_every_proof_is_proven_as_elsewhere_and_then_without_asking(pages: NewSite, threads: Counted) -> None:
+    long = b"x" * (async_authentication.INLINE_HASH_MAX_BYTES + 1)
+    for asked, means in [
+        (presented(signed(pages, "POST", TARGET, BODY)), AuthMethod.SIGNED_REQUEST),
+        (presented(signed(pages, "POST", TARGET, long), long), AuthMethod.SIGNED_REQUEST),
+        (presented(bearer(token(pages, scope="chat:write"))), AuthMethod.JWT),
+        (key_of(pages), AuthMethod.API_KEY),
+        (narrow(pages, TokenScope.CHAT_WRITE), AuthMethod.TOKEN),
+    ]:
+        first = await authenticate_async(asked, threads)
+        threads.is_away = True
+        second = await authenticate_async(asked, threads)
+        threads.is_away = False
+
+        assert first == second
+        assert (first.identity.site, first.identity.auth_method) == (pages.site, means)
+        assert (first.nonce is not None) is (means is AuthMethod.SIGNED_REQUEST)
+
+
+@with_rows
+async def test_who_proves_nothing_is_refused(bakery: NewSite, threads: Counted) -> None:
+    long = b"x" * (async_authentication.INLINE_HASH_MAX_BYTES + 1)
+    hostile: list[tuple[PresentedRequest, type[TenantError]]] = [
+        (presented({}), MissingCredentials),
+        (presented(bearer("nd_0123456789_" + "0" * 40)), InvalidCredentials),
+        (presented(bearer("a.b.c")), InvalidCredentials),
+        (presented({**signed(bakery, "POST", TARGET, BODY), "X-Site-ID": "nobody"}), InvalidCredentials),
+        (presented(signed(bakery, "POST", TARGET, long), long + b"x"), InvalidCredentials),
+        (presented({**bearer("other"), "X-Api-Key": "one"}), ConflictingCredentials),
+        (presented({**bearer(bakery.api_key.secret), "X-Site-ID": "florist"}), ConflictingCredentials),
+        (presented(bearer(ticket_text(bakery, origin=None))), MalformedCredentials),
+    ]
+
+    for asked, error in hostile:
+        with pytest.raises(error):
+            await authenticate_async(asked, threads)
+
+
+@with_rows
+async def test_an_older_signature_is_used_up_for_every_address(bakery: NewSite, threads: Counted) -> None:
+    """It binds none. Were it used up in Redis on one way in and in Postgres on the other, it would let in twice."""
+    await threads.run(lambda: Site.objects.update(accepts_legacy_signature=True))
+    asked = presented(signed_older(bakery, BODY))
+
+    authenticated = await authenticate_async(asked, threads)
+
+    assert (authenticated.identity.auth_method, authenticated.nonce) == (AuthMethod.OLDER_SIGNATURE, None)
+    with pytest.raises(ReplayedRequest):
+        await threads.run(authenticate, asked)
+
+
+@with_rows
+async def test_a_narrow_token_brings_its_narrowness_along(pages: NewSite, threads: Counted) -> None:
+    one = (await authenticate_async(narrow(pages, TokenScope.CHAT_WRITE), threads)).identity
+    other = (await authenticate_async(narrow(pages, TokenScope.CHAT_WRITE), threads)).identity
+
+    assert (one.scopes, one.origin) == (frozenset({"chat:write"}), PAGE)
+    assert one.credential_id == pages.api_key.credential.public_id
+    assert one.token_id != other.token_id
+    check_origin(one, PAGE)
+    for origin in (SHOP, OTHER, "null", None):
+        with pytest.raises(OriginNotAllowed):
+            check_origin(one, origin)
+
+
+@with_rows
+@pytest.mark.parametrize("end", ["revoked", "switched off"])
+async def test_tickets_and_tokens_end_with_credential_and_site(pages: NewSite, threads: Counted, end: str) -> None:
+    asked, shown = narrow(pages, TokenScope.CHAT_WRITE), presented(bearer(ticket_text(pages)))
+    await authenticate_async(asked, threads)
+    await authenticate_reader(shown, ReadableKind.STREAM, "stm_1", origin=PAGE, threads=threads)
+
+    if end == "revoked":
+        await threads.run(revoke, pages.api_key.credential)
+    else:
+        await threads.run(lambda: Site.objects.update(is_active=False))
+        # As time does: nothing that is remembered counts for as long as a second.
+        cached_lookups.clear_caches()
+
+    with pytest.raises(InvalidCredentials):
+        await authenticate_async(asked, threads)
+    with pytest.raises(InvalidCredentials):
+        await authenticate_reader(shown, ReadableKind.STREAM, "stm_1", origin=PAGE, threads=threads)
+
+
+# Readers
+
+
+@with_rows
+async def test_a_ticket_reads_one_thing_from_one_origin_as_often_as_its_holder_likes(
+    pages: NewSite, threads: Counted
+) -> None:
+    asked = presented(bearer(ticket_text(pages)))
+    hostile: list[tuple[ReadableKind, str, str | None, type[TenantError]]] = [
+        (ReadableKind.STREAM, "stm_2", PAGE, MalformedCredentials),
+        (ReadableKind.JOB, "stm_1", PAGE, MalformedCredentials),
+        (ReadableKind.STREAM, "stm_1", SHOP, OriginNotAllowed),
+        (ReadableKind.STREAM, "stm_1", OTHER, OriginNotAllowed),
+        (ReadableKind.STREAM, "stm_1", "null", OriginNotAllowed),
+        (ReadableKind.STREAM, "stm_1", None, OriginNotAllowed),
+    ]
+
+    for _ in range(2):
+        reader = await authenticate_reader(asked, ReadableKind.STREAM, "stm_1", origin=PAGE, threads=threads)
+        assert (reader.site, reader.origin, reader.authenticated) == (pages.site, PAGE, None)
+    for what, public_id, origin, error in hostile:
+        with pytest.raises(error):
+            await authenticate_reader(asked, what, public_id, origin=origin, threads=threads)
+    both = presented({**bearer(ticket_text(pages)), "X-Api-Key": pages.api_key.secret})
+    with pytest.raises(ConflictingCredentials):
+        await authenticate_reader(both, ReadableKind.STREAM, "stm_1", origin=PAGE, threads=threads)
+
+
+@with_rows
+async def test_an_origin_that_the_site_gave_up_reads_no_more(pages: NewSite, threads: Counted) -> None:
+    text = ticket_text(pages)
+    await threads.run(lambda: Site.objects.update(origins=[SHOP]))
+
+    with pytest.raises(OriginNotAllowed):
+        await authenticate_reader(presented(bearer(text)), ReadableKind.STREAM, "stm_1", origin=PAGE, threads=threads)
+
+
+@with_rows
+async def test_a_site_reads_its_own_with_any_proof_that_has_the_scope(pages: NewSite, threads: Counted) -> None:
+    for asked in (key_of(pages), narrow(pages, TokenScope.STREAMS_READ)):
+        reader = await authenticate_reader(asked, ReadableKind.STREAM, "stm_1", origin=None, threads=threads)
+        assert reader.site == pages.site
+        assert reader.authenticated is not None
+    for what, scope in ((ReadableKind.STREAM, TokenScope.CHAT_WRITE), (ReadableKind.JOB, TokenScope.STREAMS_READ)):
+        with pytest.raises(InsufficientScope):
+            await authenticate_reader(narrow(pages, scope), what, "stm_1", origin=PAGE, threads=threads)
+
+
+# Preflights
+
+
+@with_rows
+async def test_pages_of_active_sites_are_known(pages: NewSite, threads: Counted) -> None:
+    hostile = ("https://evil.test", "null", "", "*", "https://a\x00b", "https://" + "a" * 5000)
+
+    assert [await is_site_origin(origin, threads) for origin in (PAGE, f"{SHOP}:443", *hostile)] == [
+        True,
+        True,
+        *[False] * len(hostile),
+    ]
