@@ -194,7 +194,7 @@ def test_too_many_live_credentials_are_refused_in_words(staff: Client, bakery: N
 
     page = act(staff, "issue_key", bakery.site)
 
-    assert "revoke one that is not used" in page
+    assert "Revoke one that is not used" in page
     assert live_credentials(bakery.site, KEY).count() == 4
 
 

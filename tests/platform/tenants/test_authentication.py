@@ -180,7 +180,7 @@ def test_of_many_replays_at_once_one_gets_in(bakery: NewSite) -> None:
     for thread in threads:
         thread.join()
 
-    assert sorted(ending.__name__ for ending in endings) == ["Identity"] + ["Replayed"] * 5
+    assert sorted(ending.__name__ for ending in endings) == ["Identity"] + ["ReplayedRequest"] * 5
 
 
 def test_old_nonces_are_forgotten_and_young_ones_are_not(bakery: NewSite) -> None:
@@ -644,7 +644,7 @@ def test_a_token_is_checked_with_the_same_work_for_wrong_and_unknown(bakery: New
 
     work = same_work(bearer(wrong), bearer(unknown))
 
-    assert sum(1 for _, name in work if name == "_is_mac") == cached_lookups.MAX_LIVE_CREDENTIALS
+    assert sum(1 for _, name in work if name == "_is_valid_mac") == cached_lookups.MAX_LIVE_CREDENTIALS
 
 
 def test_a_key_is_checked_with_the_same_work_for_wrong_and_unknown(bakery: NewSite) -> None:

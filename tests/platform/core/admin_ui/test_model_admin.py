@@ -26,7 +26,7 @@ def make_sites(count: int) -> None:
         make_site(f"site-{number}")
 
 
-@pytest.mark.parametrize(("rows", "count", "is_cut"), [(0, 0, False), (3, 3, False), (4, 3, True), (9, 3, True)])
+@pytest.mark.parametrize(("rows", "count", "is_truncated"), [(0, 0, False), (3, 3, False), (4, 3, True), (9, 3, True)])
 def test_counting_ends_at_the_bound(bound: int, rows: int, count: int, is_truncated: bool) -> None:
     make_sites(rows)
 

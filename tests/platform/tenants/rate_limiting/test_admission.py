@@ -64,7 +64,7 @@ async def test_a_nonce_lets_one_request_in_for_five_minutes(server: Redis, shop:
 
 
 async def test_what_is_refused_leaves_its_nonce_and_its_key_unused(server: Redis, shop: str) -> None:
-    wanted = {"nonce": b"n", "idempotency_key": "k", "open_account": b"{}", "process": f"prc_{shop}"}
+    wanted = {"nonce": b"n", "idempotency_key": "k", "open_usage_record": b"{}", "process": f"prc_{shop}"}
     assert isinstance(await admit(server, ask(shop, requests(0), concurrency=5, **wanted)), OverRateLimit)
     assert isinstance(await admit(server, ask(shop, requests(9), concurrency=0, **wanted)), OverConcurrencyLimit)
 
@@ -241,7 +241,7 @@ async def test_a_late_renewal_does_not_shorten_how_long_an_ended_request_is_know
 
 async def test_who_goes_away_while_being_let_in_holds_nothing(server: Redis, shop: str) -> None:
     process = f"prc_{shop}"
-    fields = {"concurrency": 100, "open_account": b"{}", "process": process, "lease_seconds": 600}
+    fields = {"concurrency": 100, "open_usage_record": b"{}", "process": process, "lease_seconds": 600}
     stays = ask(shop, **fields)
     await let_in(server, stays)
     asks = [ask(shop, idempotency_key=f"k{n}", **fields) for n in range(40)]
