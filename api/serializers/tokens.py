@@ -155,7 +155,7 @@ class TicketOut(serializers.Serializer[Any]):
 def ticket_to_wire(what: ReadableKind, public_id: str, ticket: MintedJwt) -> Mapping[str, Any]:
     """Write a ticket down."""
     found: Mapping[str, Any] = TicketOut(
-        {"ticket": ticket.text, "events_url": events_url(what, public_id), "expires_at": ticket.expires_at}
+        {"ticket": ticket.text, "events_url": events_url(what, public_id), "expires_at": ticket.expires_at_utc}
     ).data
     return found
 

@@ -65,7 +65,7 @@ def test_a_file_is_uploaded_with_the_time_it_is_kept(desk: Caller) -> None:
         (form(PURPOSE, part("file", b"", "a")), (400, "invalid_value", "file"), "empty"),
         (form(PURPOSE, part("photo", LINE, "a")), (400, "invalid_value", "photo"), "`file`"),
         (form(PURPOSE, *[part("file", LINE, "a")] * 2), (400, "invalid_value", "file"), "more than one"),
-        (form(PURPOSE, part("poem", b"x"), part("file", LINE, "a")), (400, "unknown_parameter", "poem"), "no such"),
+        (form(PURPOSE, part("poem", b"x"), part("file", LINE, "a")), (400, "unknown_parameter", "poem"), "Unknown"),
         (form(PURPOSE, part("expires_after[anchor]", b"created_at"), part("file", LINE, "a")),
          (400, "missing_required_parameter", "expires_after[seconds]"), "beside"),
         (form(PURPOSE, part("expires_after[anchor]", b"created_at"), part("expires_after[seconds]", b"3599"),

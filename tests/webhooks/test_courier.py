@@ -169,8 +169,8 @@ def waits(delivery: Delivery) -> timedelta:
         (answering(500), {}, "answered 500"),
         (cut, {}, "cut before an answer"),
         (answering(302, "Location: http://127.0.0.1/"), {}, "redirect"),
-        (dripping(b"HTTP/1.1 200 OK\r\nX-Slow: "), {"timeout_seconds": 0.3}, "No answer within 0.3 s"),
-        (answering(200), {"reach": EgressPolicy(ports=frozenset())}, "not public"),
+        (dripping(b"HTTP/1.1 200 OK\r\nX-Slow: "), {"timeout_seconds": 0.3}, "No response within 0.3 s"),
+        (answering(200), {"egress": EgressPolicy(ports=frozenset())}, "not public"),
     ],
 )
 def test_what_failed_waits_for_its_next_attempt(
@@ -180,7 +180,7 @@ def test_what_failed_waits_for_its_next_attempt(
 
     assert timedelta(seconds=5) <= waits(delivery) < timedelta(seconds=8)
     assert error in delivery.last_error
-    assert len(receiver.received) == (0 if "reach" in options else 1)
+    assert len(receiver.received) == (0 if "egress" in options else 1)
 
 
 def test_retry_after_is_waited_for(delivery: Delivery) -> None:
@@ -276,7 +276,7 @@ def test_one_delivery_that_cannot_be_made_does_not_take_others_along(
     assert [received.headers["webhook-id"] for received in receiver.received] == [good.public_id]
     broken = Delivery.objects.get(event=bad)
     assert broken.state == DeliveryState.PENDING
-    assert "operator has been told" in broken.last_error
+    assert "see the worker log" in broken.last_error
     assert [entry["event"] for entry in logs].count("delivery_crashed") == 1
 
 
@@ -419,7 +419,7 @@ def test_what_cannot_be_ended_in_time_is_given_back(delivery: Delivery) -> None:
 
 def test_what_cannot_even_be_given_back_is_left_to_its_lease(delivery: Delivery) -> None:
     async def play() -> None:
-        threads = Watched(["settle_all", "give_back"], times=1000)
+        threads = Watched(["settle_all", "release"], times=1000)
         async with scene() as (receiver, _), running(courier(threads, timeout_seconds=0.3)):
             await arrived(receiver)
 

@@ -104,7 +104,7 @@ def test_a_payload_whose_key_is_gone_cannot_be_prepared(delivery: Delivery, sett
 def test_what_is_prepared_shows_neither_url_nor_body(delivery: Delivery) -> None:
     Endpoint.objects.update(url="https://example.com/?token=hidden")
 
-    assert repr(prepare(claimed(), 0)) == "Prepared()"
+    assert repr(prepare(claimed(), 0)) == "PreparedRequest()"
 
 
 @pytest.mark.parametrize(
