@@ -147,9 +147,9 @@ def _with_parent_of(dummy: Program) -> list[str]:
 def test_root_can_give_a_program_to_another_account_without_a_group_of_its_own() -> None:
     script = """
 from pathlib import Path
-from devstack.program import Account, Program, launch
+from devstack.program import Program, UnixUser, launch
 import sys
-launch(Program("id", ("/usr/bin/id",), {}, Path("/"), account=Account(65534, 65534)), sys.stdout).wait()
+launch(Program("id", ("/usr/bin/id",), {}, Path("/"), account=UnixUser(65534, 65534)), sys.stdout).wait()
 """
     said = subprocess.run(
         [sys.executable, "-c", script],

@@ -109,7 +109,7 @@ def test_rotate_credential_says_when_there_are_too_many() -> None:
     for _ in range(3):
         run("rotate_credential", "bakery", "key")
 
-    with pytest.raises(CommandError, match="revoke one"):
+    with pytest.raises(CommandError, match="Revoke one"):
         run("rotate_credential", "bakery", "key")
 
 

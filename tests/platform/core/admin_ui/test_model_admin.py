@@ -50,7 +50,7 @@ def test_a_list_that_is_not_from_the_database_is_counted_too(bound: int) -> None
 
 def test_a_list_says_when_there_is_more(bound: int, site: Site) -> None:
     browser = sign_in()
-    for jobs, words_of_it in ((3, "3 jobs"), (4, "the first 3 jobs of more; narrow the list with filters")):
+    for jobs, words_of_it in ((3, "3 jobs"), (4, "first 3 jobs; use filters to narrow the list")):
         while Job.objects.count() < jobs:
             make_job(site)
         assert words_of_it in words(browser.get("/admin/jobs/job/").content.decode())

@@ -86,7 +86,7 @@ def test_a_refused_key_is_open_and_says_since_when_until_when_and_why(openai: Pr
     shown = page(sign_in())
 
     assert re.search(r"openai-eu key …a1b2 Open No call is let through\. \d s ago in (1 min|5\d s) at \d\d:", shown)
-    assert "The key is refused provider_key_rejected: invalid_api_key 1 of 1" in shown
+    assert "Key rejected provider_key_rejected: invalid_api_key 1 of 1" in shown
     assert openai.api_key is not None
     assert openai.api_key not in shown
 
@@ -98,7 +98,7 @@ def test_a_model_over_its_rate_stands_below_its_key_which_is_well(openai: Provid
 
     key, model = shown.index("openai-eu key …a1b2 Closed"), shown.index("openai-eu gpt-4o-mini key …a1b2 Open")
     assert key < model < shown.index("spare")
-    assert "The rate limit is reached rate_limited: rate_limit_exceeded" in shown
+    assert "Rate limited rate_limited: rate_limit_exceeded" in shown
 
 
 def test_an_operator_closes_one_and_the_audit_log_says_so(openai: ProviderSpec) -> None:
@@ -169,9 +169,9 @@ def test_without_redis_the_page_says_what_is_not_known(openai: ProviderSpec) -> 
         shown = page(browser)
         said = close(browser, key_id(openai))
 
-    assert "Redis does not answer" in shown
+    assert "Redis is unavailable, so breaker states are unknown" in shown
     assert "openai-eu key …a1b2 Unknown Calls are let through." in shown
-    assert "Redis does not answer, so nothing was closed." in said
+    assert "Redis is unavailable, so no breaker was closed." in said
     assert not AuditEntry.objects.exists()
 
 

@@ -106,7 +106,7 @@ def test_more_rows_take_no_more_queries(site: Site) -> None:
         ("metering.view_usageevent", ("Providers",), ("Queued", "Busiest", "Live workers")),
         ("jobs.view_workerlease", ("Live workers",), ("Queued", "Busiest", "Providers")),
         ("webhooks.view_delivery", ("Deliveries pending",), ("Queued", "Live workers", "Providers")),
-        ("tenants.view_site", ("Choose from the menu",), ("Queued", "Live workers", "Providers", "Deliveries")),
+        ("tenants.view_site", ("Choose a page from the menu",), ("Queued", "Live workers", "Providers", "Deliveries")),
     ],
 )
 def test_each_part_is_for_those_who_may_see_its_rows(

@@ -79,7 +79,7 @@ def test_a_nul_is_turned_back_at_the_door() -> None:
 
 @pytest.mark.parametrize(
     ("address", "status", "title"),
-    [("/admin/jobs/job/", 403, "You may not do this"), ("/admin/nowhere/", 404, "There is nothing here")],
+    [("/admin/jobs/job/", 403, "Permission denied"), ("/admin/nowhere/", 404, "Page not found")],
 )
 def test_a_refusal_is_a_page_for_people(address: str, status: int, title: str) -> None:
     response = sign_in("tenants.view_site").get(address)

@@ -372,7 +372,7 @@ def test_of_an_erased_job_the_page_says_when(browser: Client, story: Job) -> Non
     revealed = words(browser.post(f"{LIST}{story.public_id}/reveal/").content.decode())
 
     assert "Prompt and answer erased 2026-11-21 09:00" in shown
-    assert "This cannot be opened. The request of this job was erased at 2026-11-21 09:00 UTC" in revealed
+    assert "This cannot be opened. The request was erased at 2026-11-21 09:00 UTC" in revealed
 
 
 def test_reading_needs_a_permission_of_its_own(story: Job) -> None:
@@ -431,7 +431,7 @@ def test_a_running_jobs_worker_is_asked(browser: Client, site: Site) -> None:
     page = words(browser.post(f"{LIST}{job.public_id}/cancel/", follow=True).content.decode())
 
     assert f"Its worker was asked to stop: {job.public_id}." in page
-    assert "cancel asked for" in page
+    assert "cancel requested" in page
     assert Job.objects.get().cancel_requested_at is not None
 
 
@@ -485,7 +485,7 @@ def test_a_job_that_its_site_may_not_ask_for_any_more_is_told_of(browser: Client
 
     text = words(page.content.decode())
     assert f"Not retried. This site may not use the model 'desk': {job.public_id}." in text
-    assert f"cannot be read any more: {lost.public_id}." in text
+    assert f"cannot be read: {lost.public_id}." in text
     assert not AuditEntry.objects.exists()
 
 
