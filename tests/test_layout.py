@@ -23,6 +23,7 @@ ROOMS = (
     "metering",
     "inference",
     "nightdesk",
+    "devstack",
     "jobs",
     "api",
     "webhooks",

@@ -1,12 +1,9 @@
 """Seeding the demo site: everything a newcomer needs, the same at every start."""
 
-import io
-import json
 from dataclasses import asdict
 
 import pytest
 from django.contrib.auth.models import User
-from django.core.management import call_command
 from pytest_django import Settings
 
 from devstack.card import SeededSite
@@ -54,11 +51,3 @@ def test_another_desk_has_other_secrets(demo: SeededSite, settings: Settings) ->
 
     same = {name for name, value in asdict(demo).items() if other[name] == value}
     assert same == {"site_id", "site_slug", "admin_user"}
-
-
-def test_the_command_prints_one_json_object(demo: SeededSite) -> None:
-    printed = io.StringIO()
-
-    call_command("seed_demo", json=True, receiver_url=None, stdout=printed)
-
-    assert json.loads(printed.getvalue()) == asdict(demo)
