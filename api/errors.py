@@ -16,7 +16,7 @@ from rest_framework import exceptions as drf
 
 from core.redis import RedisUnavailable
 from inference.errors import NoProviderKey, RequestTooLong, UnknownModel
-from jobs.batches.mistakes import ValidationIssue
+from jobs.batches.mistakes import BatchIssue
 from jobs.errors import (
     BatchEnded,
     BatchNotFound,
@@ -87,8 +87,8 @@ class ApiError(Exception):
     * ApiError
       + Malformed        the body is not JSON as we take it; carries `param`
       + NotAForm         the body should be a form, with a file in it
-      + TooLarge         the body is larger than its address allows (`api.body_limit`)
-      + Unread           the body is not read to its end (`api.body_reader`)
+      + TooLarge         the body is larger than its address allows (`api.request_body.size_limit`)
+      + Unread           the body is not read to its end (`api.request_body.reader`)
         - TooSlow        its client keeps us waiting
         - TooManyUnproven   too much is kept already for clients that have not proven who they are
         - NoRoom         there is no room for it on the disk, here or in Postgres
@@ -298,7 +298,7 @@ class ApiProblem:
     message: str
     param: str | None = None
     #: Where there may be many mistakes (in a batch): the first hundred, this one among them.
-    errors: tuple[ValidationIssue, ...] = ()
+    errors: tuple[BatchIssue, ...] = ()
     #: When to come back, where it is known.
     wait_seconds: float | None = None
 

@@ -26,7 +26,7 @@
 from collections.abc import Sequence
 from datetime import datetime
 
-from jobs.batches.mistakes import ValidationIssue
+from jobs.batches.mistakes import BatchIssue
 
 
 class JobError(Exception): ...
@@ -117,7 +117,7 @@ class BatchError(JobError): ...
 
 
 class InvalidBatch(BatchError):
-    def __init__(self, issues: Sequence[ValidationIssue]) -> None:
+    def __init__(self, issues: Sequence[BatchIssue]) -> None:
         super().__init__(issues[0].message)
         self.issues = tuple(issues)
 

@@ -1,10 +1,11 @@
-"""The house stands as it was drawn: rooms, names, and who may know what."""
+"""The layout of the code base: rooms, names, and which module may know what (imports: import-linter)."""
 
 import ast
 import functools
 import importlib.util
 import platform
 import sys
+from collections import defaultdict
 from collections.abc import Iterator
 from importlib.metadata import packages_distributions
 from pathlib import Path
@@ -46,20 +47,20 @@ def tree(path: Path) -> ast.Module:
     return ast.parse(path.read_text())
 
 
-def test_platform_is_a_folder_and_the_standard_library_keeps_its_name() -> None:
+def test_platform_is_a_folder_that_does_not_hide_the_standard_library_module() -> None:
     assert not (ROOT / "platform" / "__init__.py").exists()
     assert platform.__file__ is not None
     assert not Path(platform.__file__).is_relative_to(ROOT)
 
 
 @pytest.mark.parametrize("room", ROOMS)
-def test_no_room_bears_the_name_of_a_standard_or_installed_package(room: str) -> None:
+def test_no_room_has_the_name_of_a_standard_or_installed_package(room: str) -> None:
     assert room not in sys.stdlib_module_names
     assert room not in installed_packages()
 
 
 @pytest.mark.parametrize("room", ROOMS)
-def test_a_room_is_where_it_was_drawn(room: str) -> None:
+def test_every_room_is_imported_from_this_repository(room: str) -> None:
     spec = importlib.util.find_spec(room)
 
     assert spec is not None
@@ -73,10 +74,10 @@ def test_only_env_reads_the_environment() -> None:
     assert readers == [ROOT / "platform" / "nightdesk" / "env.py"]
 
 
-def test_only_tasks_and_the_worker_know_celery() -> None:
-    knowing = {str(path.relative_to(ROOT)) for path in SOURCES if "celery" in set(_imports(path))}
+def test_only_tasks_and_the_worker_import_celery() -> None:
+    importers = {str(path.relative_to(ROOT)) for path in SOURCES if "celery" in set(_imports(path))}
 
-    assert knowing == {
+    assert importers == {
         "jobs/tasks.py",
         "webhooks/tasks.py",
         "platform/nightdesk/celery.py",
@@ -84,20 +85,20 @@ def test_only_tasks_and_the_worker_know_celery() -> None:
     }
 
 
-def test_no_task_is_sent_into_the_future() -> None:
-    """Delayed messages sit in a worker's memory and run twice; `available_at` and `due_at` are rows."""
-    guilty = [
+def test_no_task_is_delayed_by_celery() -> None:
+    """A delayed message waits in a worker's memory and may run twice; `available_at` and `due_at` are the delays."""
+    offenders = [
         path
         for path in SOURCES
         for node in ast.walk(tree(path))
         if isinstance(node, ast.Call) and {"countdown", "eta"} & {keyword.arg for keyword in node.keywords}
     ]
 
-    assert guilty == []
+    assert offenders == []
 
 
-def test_no_import_hides_inside_a_function() -> None:
-    guilty = [
+def test_no_function_contains_an_import() -> None:
+    offenders = [
         f"{path.relative_to(ROOT)}:{inner.lineno}"
         for path in SOURCES
         for node in ast.walk(tree(path))
@@ -106,7 +107,19 @@ def test_no_import_hides_inside_a_function() -> None:
         if isinstance(inner, ast.Import | ast.ImportFrom)
     ]
 
-    assert guilty == []
+    assert offenders == []
+
+
+def test_public_class_names_are_unique() -> None:
+    """One word for one thing. The simulator mirrors the vendors' vocabulary; Django names every command `Command`."""
+    modules: dict[str, list[str]] = defaultdict(list)
+    for path in SOURCES:
+        if "simulator" not in path.parts:
+            for name in _public_classes(path):
+                modules[name].append(str(path.relative_to(ROOT)))
+    duplicates = {name: paths for name, paths in modules.items() if len(paths) > 1 and name != "Command"}
+
+    assert duplicates == {}
 
 
 def test_the_example_environment_lists_every_variable_with_its_default() -> None:
@@ -118,6 +131,12 @@ def test_the_example_environment_lists_every_variable_with_its_default() -> None
     )
 
     assert listed == env.READ_VARIABLES
+
+
+def _public_classes(path: Path) -> Iterator[str]:
+    for node in tree(path).body:
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+            yield node.name
 
 
 def _attributes(path: Path) -> Iterator[str]:

@@ -47,7 +47,7 @@ class BatchStatus:
     is_on_hold: bool
 
 
-class BatchList(PageList):
+class BatchChangeList(PageList):
     """A list whose rows know how they stand: counted for all of a page at once."""
 
     def get_results(self, request: HttpRequest) -> None:
@@ -75,7 +75,7 @@ class BatchAdmin(PageAdmin[Batch]):
     search_help_text = BATCH_SEARCH_HELP
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[BoundedChangeList]:
-        return BatchList
+        return BatchChangeList
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Batch], search_term: str

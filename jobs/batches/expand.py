@@ -15,7 +15,7 @@ from jobs.batches.create import common_model
 from jobs.batches.events import record_batch_end
 from jobs.batches.insert import insert_members
 from jobs.batches.locks import try_batch_lock
-from jobs.batches.mistakes import ValidationIssue
+from jobs.batches.mistakes import BatchIssue
 from jobs.batches.progress import BatchUsage, MemberCounts
 from jobs.batches.requests import BatchRequestReader, BatchRules
 from jobs.errors import InvalidBatch, UnreadableFile
@@ -33,11 +33,11 @@ MAX_CANDIDATES = 20
 #: Postgres is away, its disk is full, or the connection broke: no fault of the file.
 DATABASE_UNAVAILABLE = (OperationalError, InterfaceError)
 
-TOO_MANY_READ_ATTEMPTS = ValidationIssue(
+TOO_MANY_READ_ATTEMPTS = BatchIssue(
     "unreadable_file",
     f"{MAX_READ_ATTEMPTS} workers were lost while they read the file. Split it, or look for odd lines.",
 )
-FILE_DELETED = ValidationIssue("file_not_found", "The file was deleted before it was read.")
+FILE_DELETED = BatchIssue("file_not_found", "The file was deleted before it was read.")
 
 
 class CanceledWhileReading(Exception):
@@ -79,7 +79,7 @@ def _expand(batch: Batch, is_stopping: Callable[[], bool]) -> bool:
     except InvalidBatch as error:
         fail_batch(batch, error.issues)
     except UnreadableFile as error:
-        fail_batch(batch, [ValidationIssue("unreadable_file", str(error))])
+        fail_batch(batch, [BatchIssue("unreadable_file", str(error))])
     except CanceledWhileReading:
         log.info("batch_canceled_while_reading", batch=batch.public_id)
     except WorkerStopping:
@@ -129,7 +129,7 @@ def _until(is_stopping: Callable[[], bool], read: Iterator[bytes]) -> Iterator[b
         yield line
 
 
-def fail_batch(batch: Batch, issues: "tuple[ValidationIssue, ...] | list[ValidationIssue]") -> None:
+def fail_batch(batch: Batch, issues: "tuple[BatchIssue, ...] | list[BatchIssue]") -> None:
     """Refuse the batch, and tell the site why."""
     with transaction.atomic():
         waiting = Batch.objects.select_for_update(no_key=True).filter(id=batch.id, state=BatchState.VALIDATING)

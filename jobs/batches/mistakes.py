@@ -8,7 +8,7 @@ MAX_ISSUES = 100
 
 
 @dataclass(frozen=True, slots=True)
-class ValidationIssue:
+class BatchIssue:
     """Something to put right. `param` says where in the request, `line` where in the file, counted from 1."""
 
     code: str

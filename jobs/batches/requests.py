@@ -12,7 +12,7 @@ from django.conf import settings
 
 from core import strict_json
 from inference.errors import RequestTooLong, UnknownModel
-from jobs.batches.mistakes import MAX_ISSUES, ValidationIssue
+from jobs.batches.mistakes import MAX_ISSUES, BatchIssue
 from jobs.errors import InvalidBatch, InvalidBody, LineTooLong
 from jobs.files.read import LINE_OVERHEAD_BYTES
 from jobs.models import JobKind
@@ -76,19 +76,19 @@ class ParsedMember:
     request: InferenceRequest
 
 
-class RequestRejected(Exception):
+class BatchRequestRejected(Exception):
     """This request cannot be done; the reading goes on behind it."""
 
     def __init__(self, code: str, message: str, param: str | None = None) -> None:
         super().__init__(message)
-        self.issue = ValidationIssue(code, message, param)
+        self.issue = BatchIssue(code, message, param)
 
 
 class BatchRequestReader:
     """Reads the requests of one batch, one after the other, and keeps what is wrong with them."""
 
     def __init__(self, rules: BatchRules) -> None:
-        self.issues: list[ValidationIssue] = []
+        self.issues: list[BatchIssue] = []
         #: The models asked for.
         self.models: set[str] = set()
         self._rules = rules
@@ -108,10 +108,10 @@ class BatchRequestReader:
                     return
                 if number > MAX_LINES:
                     words = f"A file has at most {MAX_LINES:,} lines, blank ones included."
-                    self.issues.append(ValidationIssue("too_many_lines", words, line=number))
+                    self.issues.append(BatchIssue("too_many_lines", words, line=number))
                     return
         except LineTooLong as error:
-            self.issues.append(ValidationIssue("line_too_long", str(error), line=error.line))
+            self.issues.append(BatchIssue("line_too_long", str(error), line=error.line))
 
     def read_list(self, items: Iterable[msgspec.Raw]) -> Iterator[ParsedMember]:
         """Yield the members that a posted list asks for, up to the first mistake; see `read_lines`."""
@@ -123,7 +123,7 @@ class BatchRequestReader:
     def check(self) -> None:
         """Raise `InvalidBatch` if anything was wrong, or there was nothing to read."""
         if not self.issues and not self._seen:
-            self.issues.append(ValidationIssue("empty_batch", "There is no request in it; a batch has at least one."))
+            self.issues.append(BatchIssue("empty_batch", "There is no request in it; a batch has at least one."))
         if self.issues:
             raise InvalidBatch(self.issues)
 
@@ -132,10 +132,10 @@ class BatchRequestReader:
     ) -> Iterator[ParsedMember]:
         try:
             found = self._read(data, is_line)
-        except RequestRejected as refused:
+        except BatchRequestRejected as refused:
             issue = refused.issue
             param = ".".join(filter(None, (prefix, issue.param))) or None
-            self.issues.append(ValidationIssue(issue.code, issue.message, param, line))
+            self.issues.append(BatchIssue(issue.code, issue.message, param, line))
             return
         if not self.issues:
             yield found
@@ -152,15 +152,15 @@ class BatchRequestReader:
         try:
             permitted = permit_body(self._rules.site, self._rules.grant, self._rules.kind, body)
         except InvalidBody as error:
-            raise RequestRejected(
+            raise BatchRequestRejected(
                 "invalid_value", str(error), f"body.{error.param}" if error.param else "body"
             ) from error
         except ModelNotAllowed as error:
-            raise RequestRejected(error.code, str(error), "body.model") from error
+            raise BatchRequestRejected(error.code, str(error), "body.model") from error
         except UnknownModel as error:
-            raise RequestRejected("model_not_found", str(error), "body.model") from error
+            raise BatchRequestRejected("model_not_found", str(error), "body.model") from error
         except RequestTooLong as error:
-            raise RequestRejected("context_length_exceeded", str(error), f"body.{error.param}") from error
+            raise BatchRequestRejected("context_length_exceeded", str(error), f"body.{error.param}") from error
         request = permitted.request
         self.models.add(request.model)
         return ParsedMember(
@@ -169,16 +169,16 @@ class BatchRequestReader:
 
     def _check_custom_id(self, custom_id: str) -> None:
         if not 1 <= len(custom_id) <= MAX_CUSTOM_ID_LENGTH or not custom_id.isprintable():
-            raise RequestRejected(
+            raise BatchRequestRejected(
                 "invalid_value", f"Must be 1 to {MAX_CUSTOM_ID_LENGTH} printable characters.", "custom_id"
             )
         if custom_id in self._seen:
-            raise RequestRejected(
+            raise BatchRequestRejected(
                 "duplicate_custom_id", f"The custom_id {custom_id[:60]!r} was used before.", "custom_id"
             )
         self._seen.add(custom_id)
         if len(self._seen) > MAX_MEMBERS:
-            raise RequestRejected("too_many_requests", f"A batch has at most {MAX_MEMBERS:,} requests.")
+            raise BatchRequestRejected("too_many_requests", f"A batch has at most {MAX_MEMBERS:,} requests.")
 
     def _check_address(self, found: RequestLine, is_line: bool) -> None:
         for name, given, wanted, code in (
@@ -188,7 +188,7 @@ class BatchRequestReader:
             if given is None and is_line:
                 raise _missing(name)
             if given is not None and given != wanted:
-                raise RequestRejected(
+                raise BatchRequestRejected(
                     code, f"Must be {wanted!r}, as the batch's endpoint says; got {given[:60]!r}.", name
                 )
 
@@ -200,7 +200,7 @@ _decoder = msgspec.json.Decoder(RequestLine)
 def _parse(data: bytes | msgspec.Raw) -> RequestLine:
     longest = settings.MAX_BODY_BYTES + LINE_OVERHEAD_BYTES
     if len(memoryview(data)) > longest:
-        raise RequestRejected("line_too_long", f"A request has at most {longest:,} bytes.")
+        raise BatchRequestRejected("line_too_long", f"A request has at most {longest:,} bytes.")
     try:
         return _decoder.decode(data)
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
@@ -211,34 +211,34 @@ def _check_strictly(data: bytes | msgspec.Raw) -> None:
     try:
         strict_json.check_unambiguous(bytes(data).decode())
     except (strict_json.AmbiguousJson, RecursionError) as error:
-        raise RequestRejected("invalid_json_line", str(error)) from error
+        raise BatchRequestRejected("invalid_json_line", str(error)) from error
 
 
-def _explain_malformed(data: bytes | msgspec.Raw, error: Exception) -> RequestRejected:
+def _explain_malformed(data: bytes | msgspec.Raw, error: Exception) -> BatchRequestRejected:
     """Say what is wrong with a request that is no `RequestLine`."""
     try:
         found = msgspec.json.decode(data)
     except (msgspec.DecodeError, UnicodeError, RecursionError):
-        return RequestRejected("invalid_json_line", "This is not JSON in UTF-8.")
+        return BatchRequestRejected("invalid_json_line", "This is not JSON in UTF-8.")
     if not isinstance(found, dict):
-        return RequestRejected("invalid_json_line", "Must be a JSON object with custom_id, method, url and body.")
+        return BatchRequestRejected("invalid_json_line", "Must be a JSON object with custom_id, method, url and body.")
     for name in ("custom_id", "body"):
         if name not in found:
             return _missing(name)
     if unknown := sorted(set(found) - set(REQUIRED)):
         known = ", ".join(REQUIRED)
-        return RequestRejected(
+        return BatchRequestRejected(
             "unknown_parameter", f"Unknown field. Known fields: {known}.", repr(unknown[0][:60])[1:-1]
         )
-    return RequestRejected("invalid_value", "custom_id, method and url must be strings.", _first_not_text(found))
+    return BatchRequestRejected("invalid_value", "custom_id, method and url must be strings.", _first_not_text(found))
 
 
 def _first_not_text(found: dict[str, Any]) -> str | None:
     return next((name for name in ("custom_id", "method", "url") if not isinstance(found.get(name, ""), str)), None)
 
 
-def _missing(name: str) -> RequestRejected:
-    return RequestRejected("missing_required_parameter", f"Missing required parameter: {name!r}.", name)
+def _missing(name: str) -> BatchRequestRejected:
+    return BatchRequestRejected("missing_required_parameter", f"Missing required parameter: {name!r}.", name)
 
 
 def _parse_body(raw: msgspec.Raw) -> dict[str, Any]:
@@ -246,9 +246,9 @@ def _parse_body(raw: msgspec.Raw) -> dict[str, Any]:
         return msgspec.json.decode(raw, type=dict[str, Any])
     except msgspec.ValidationError as error:
         if bytes(raw).lstrip().startswith(b"{"):
-            raise RequestRejected("invalid_value", "It holds a number that is too large.", "body") from error
-        raise RequestRejected(
+            raise BatchRequestRejected("invalid_value", "It holds a number that is too large.", "body") from error
+        raise BatchRequestRejected(
             "invalid_value", "Must be an object: the request as the endpoint takes it.", "body"
         ) from error
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-        raise RequestRejected("invalid_json_line", "This is not JSON in UTF-8.", "body") from error
+        raise BatchRequestRejected("invalid_json_line", "This is not JSON in UTF-8.", "body") from error
