@@ -11,16 +11,17 @@ from django.conf import settings
 from django.core.handlers.asgi import ASGIRequest
 from django.http import HttpRequest, HttpResponseBase, StreamingHttpResponse
 
-from api.body_limit import ASGIApp, ASGIReceive, ASGIScope, ASGISend, BodyLimitMiddleware, exceeds_body_limit
-from api.body_reader import RESERVATION, BodyReservation, UnverifiedBodyBudget, read_body, unread_reason
-from api.preflight_auth import (
+from api.asgi_types import ASGIApp, ASGIReceive, ASGIScope, ASGISend
+from api.request_body.preauthentication import (
     PREAUTHENTICATED,
-    PREAUTHENTICATION,
+    PREAUTHENTICATION_PASS,
     is_upload,
     needs_preauthentication,
     preauthenticated_identity,
 )
-from api.streaming import iterate_in_threads
+from api.request_body.reader import RESERVATION, BodyReservation, UnverifiedBodyBudget, read_body, unread_reason
+from api.request_body.size_limit import BodyLimitMiddleware, exceeds_body_limit
+from api.streaming_response import iterate_in_threads
 from api.sync_handler import SyncHandler
 from core.database_threads import DatabaseThreadPool
 
@@ -51,7 +52,7 @@ class DjangoApp(SyncHandler):
 
     async def _preauthenticate(self, scope: ASGIScope, send: ASGISend) -> bool:
         """Ask the view for its opinion on the headers alone, and send it if it is a refusal."""
-        request, _ = self.create_request({**scope, PREAUTHENTICATION: True}, BytesIO())
+        request, _ = self.create_request({**scope, PREAUTHENTICATION_PASS: True}, BytesIO())
         if request is None:
             return True
         response = await self._threads.run(self.get_response, request)

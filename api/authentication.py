@@ -9,7 +9,12 @@ from django.http import HttpRequest
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.request import Request
 
-from api.preflight_auth import is_preauthentication, preauthenticated_identity, record_authenticated, signed_body
+from api.request_body.preauthentication import (
+    is_preauthentication_pass,
+    preauthenticated_identity,
+    record_authenticated,
+    signed_body,
+)
 from tenants.access import check_network_and_origin, client_address
 from tenants.authentication import Identity, PresentedRequest, preauthenticate
 from tenants.authentication import authenticate as prove
@@ -41,9 +46,9 @@ class SiteAuthentication(BaseAuthentication):
 
 
 def _authenticate(request: HttpRequest) -> Identity:
-    """Return who asks; where a signed body is only announced, who it would be (`api.preflight_auth`)."""
+    """Authenticate the request; in the preauthentication pass of a signed one, return whom its headers claim."""
     asked = to_presented_request(request)
-    if is_preauthentication(request) and "x-signature" in asked.headers:
+    if is_preauthentication_pass(request) and "x-signature" in asked.headers:
         return preauthenticate(asked)
     identity = prove(asked)
     record_authenticated(request, identity)

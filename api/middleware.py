@@ -9,10 +9,10 @@ from django.core.exceptions import DisallowedHost
 from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest, HttpResponse
 
-from api.body_limit import body_limit_for, exceeds_body_limit
-from api.body_reader import unread_reason
 from api.error_responses import is_api, to_response
 from api.errors import BodyTooLarge, to_problem
+from api.request_body.reader import unread_reason
+from api.request_body.size_limit import body_limit_for, exceeds_body_limit
 from api.request_ids import assign_request_id
 
 log = structlog.get_logger(__name__)

@@ -9,7 +9,7 @@ from django.core.handlers.asgi import ASGIHandler, ASGIRequest, get_script_prefi
 from django.http import HttpRequest, HttpResponseBase
 from django.urls import set_script_prefix
 
-from api.body_limit import ASGIReceive, ASGIScope, ASGISend
+from api.asgi_types import ASGIReceive, ASGIScope, ASGISend
 
 
 class SyncHandler(ASGIHandler):

@@ -1,6 +1,6 @@
 """What comes first at the server: live requests and WebSockets to their consumers, everything else to Django."""
 
-from api.body_limit import ASGIApp, ASGIReceive, ASGIScope, ASGISend
+from api.asgi_types import ASGIApp, ASGIReceive, ASGIScope, ASGISend
 from api.errors import ApiError, ShuttingDown
 from api.live import routes
 from api.live.http_handler import LiveHttpHandler, LiveHttpResponse

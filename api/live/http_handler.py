@@ -10,10 +10,10 @@ from typing import Any, TypeAlias
 
 import structlog
 
-from api.body_limit import content_length
-from api.body_reader import with_read_timeout
 from api.errors import ApiError, BodyTimeout, BodyTooLarge
 from api.live.http_request import LiveHttpRequest, request_from_scope
+from api.request_body.reader import with_read_timeout
+from api.request_body.size_limit import content_length
 
 AsgiMessage: TypeAlias = Mapping[str, Any]
 Headers: TypeAlias = list[tuple[bytes, bytes]]

@@ -12,12 +12,12 @@ from api.authentication import identity_of
 from api.errors import TooManyUnverifiedUploads
 from api.openapi import error_responses
 from api.pagination import page_schema, paginate
-from api.parsers import BatchJSONParser
-from api.preflight_auth import is_preauthentication
+from api.request_body.json_parser import BatchJSONParser
+from api.request_body.preauthentication import is_preauthentication_pass
 from api.request_ids import request_id_of
 from api.serializers.batches import BatchIn, BatchOut, BatchQuery, EstimateOut, estimate_to_wire
 from api.serializers.jobs import read_idempotency_key
-from api.streaming import streaming_response
+from api.streaming_response import streaming_response
 from api.views.jobs import IDEMPOTENCY_KEY
 from api.views.resource import Resource
 from jobs.batches.cancel import cancel
@@ -94,7 +94,7 @@ class BatchList(Resource):
         ],
     )
     def post(self, request: Request) -> Response:
-        if is_preauthentication(request._request):
+        if is_preauthentication_pass(request._request):
             return Response(status=status.HTTP_204_NO_CONTENT)
         wanted = BatchIn(data=request.data)
         wanted.is_valid(raise_exception=True)

@@ -23,10 +23,10 @@ from api.errors import (
 )
 from api.openapi import error_responses
 from api.pagination import page_schema, paginate, read_public_id
-from api.preflight_auth import is_preauthentication
+from api.request_body.multipart import read_form
+from api.request_body.preauthentication import is_preauthentication_pass
 from api.serializers.files import FILE_FORM, FileDeletedOut, FileIn, FileOut, FileQuery
-from api.streaming import streaming_response
-from api.uploads import read_form
+from api.streaming_response import streaming_response
 from api.views.resource import Resource
 from jobs.errors import FileInUse, FileNotFound, FileTooLarge, InvalidFile, UnreadableFile
 from jobs.file_content import content_of
@@ -63,7 +63,7 @@ class FileList(Resource):
         examples=[OpenApiExample("uploaded", examples.FILE, response_only=True, status_codes=["200"])],
     )
     def post(self, request: Request) -> Response:
-        if is_preauthentication(request._request):
+        if is_preauthentication_pass(request._request):
             return Response(status=status.HTTP_204_NO_CONTENT)
         # The whole body is here already, so the transaction waits for nobody.
         with transaction.atomic():

@@ -261,7 +261,7 @@ MAX_UPLOAD_BYTES = MAX_FILE_BYTES + 65_536
 BODY_READ_TIMEOUT_SECONDS = env.number("BODY_READ_TIMEOUT_SECONDS", 30, at_least=1)
 #: So much may a web process hold of long bodies whose signature cannot be checked before they are whole.
 MAX_UNVERIFIED_BYTES = 2 * max(MAX_UPLOAD_BYTES, MAX_BATCH_BODY_BYTES)
-#: Django's own bound, which knows no addresses. `api.body_limit` watches each.
+#: Django's own bound, which knows no addresses. `api.request_body.size_limit` watches each.
 DATA_UPLOAD_MAX_MEMORY_SIZE = max(MAX_BODY_BYTES, MAX_BATCH_BODY_BYTES)
 #: Who shows it as a bearer token may read /metrics. Empty: programs on the same machine alone.
 METRICS_TOKEN = env.secret("METRICS_TOKEN")
@@ -271,7 +271,7 @@ REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": ["api.authentication.SiteAuthentication"],
     "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
-    "DEFAULT_PARSER_CLASSES": ["api.parsers.StrictJSONParser"],
+    "DEFAULT_PARSER_CLASSES": ["api.request_body.json_parser.StrictJSONParser"],
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
     "EXCEPTION_HANDLER": "api.error_responses.handle_exception",
     "UNAUTHENTICATED_USER": None,

@@ -10,7 +10,8 @@ import pytest
 from pytest_django import Settings
 
 from api.asgi import get_application
-from api.body_limit import ASGIApp, body_limit_for
+from api.asgi_types import ASGIApp
+from api.request_body.size_limit import body_limit_for
 from jobs.models import Job
 from jobs.tasks import bell
 from tenants.credentials import NewSite

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 from django.conf import settings
 from django.http import HttpRequest
 
-from api.body_limit import ASGIScope, body_limit_for, content_length
-from api.body_reader import reservation_of
+from api.asgi_types import ASGIScope
+from api.request_body.reader import reservation_of
+from api.request_body.size_limit import body_limit_for, content_length
 from core.signing import BodyDigest
 
 if TYPE_CHECKING:
@@ -15,16 +16,16 @@ if TYPE_CHECKING:
     from tenants.authentication import Identity
 
 #: Where the body goes to the disk, and not into memory.
-UPLOADS = (("POST", "/v1/files"),)
+UPLOAD_PATHS = (("POST", "/v1/files"),)
 
 #: How much of a body is in memory while it is hashed.
 HASH_CHUNK_BYTES = 1_048_576
 
-PREAUTHENTICATION, PREAUTHENTICATED = "nightdesk.preauthentication", "nightdesk.preauthenticated"
+PREAUTHENTICATION_PASS, PREAUTHENTICATED = "nightdesk.preauthentication", "nightdesk.preauthenticated"
 
 
 def is_upload(method: str | None, path: str) -> bool:
-    return (method, path) in UPLOADS
+    return (method, path) in UPLOAD_PATHS
 
 
 def needs_preauthentication(scope: ASGIScope) -> bool:
@@ -36,15 +37,15 @@ def needs_preauthentication(scope: ASGIScope) -> bool:
     return is_upload(method, path) or length is None or length > settings.MAX_BODY_BYTES
 
 
-def is_preauthentication(request: HttpRequest) -> bool:
+def is_preauthentication_pass(request: HttpRequest) -> bool:
     """Is this the question whether the body is welcome? Then there is none yet."""
-    return PREAUTHENTICATION in _scope_of(request)
+    return PREAUTHENTICATION_PASS in _scope_of(request)
 
 
 def record_authenticated(request: HttpRequest, identity: "Identity") -> None:
     """Keep the answer for when the body is there: a token may have ended by then. What is there is not unproven now."""
     scope = _scope_of(request)
-    if is_preauthentication(request):
+    if is_preauthentication_pass(request):
         scope[PREAUTHENTICATED] = identity
     elif share := reservation_of(scope):
         share.release()

@@ -13,11 +13,18 @@ import pytest
 from pytest_django import Settings
 from structlog.testing import capture_logs
 
-from api import body_reader
 from api.asgi import DjangoApp, get_application
-from api.body_limit import ASGIApp, BodyLimitMiddleware
-from api.body_reader import MAX_UNVERIFIED_SECONDS, RESERVATION, BodyReservation, UnverifiedBodyBudget, read_body
+from api.asgi_types import ASGIApp
 from api.errors import BodyTimeout, TooManyUnverifiedUploads
+from api.request_body import reader
+from api.request_body.reader import (
+    MAX_UNVERIFIED_SECONDS,
+    RESERVATION,
+    BodyReservation,
+    UnverifiedBodyBudget,
+    read_body,
+)
+from api.request_body.size_limit import BodyLimitMiddleware
 from core import clock
 from core.database_threads import DatabaseThreadPool
 from jobs.models import Batch
@@ -238,7 +245,7 @@ async def drip(scope: dict[str, Any]) -> int:
         return {"type": "http.request", "body": b"x", "more_body": True}
 
     with await read_body(scope, receive) as body:
-        assert (body.read(), type(scope[body_reader.UNREAD])) == (b"", BodyTimeout)
+        assert (body.read(), type(scope[reader.UNREAD_REASON])) == (b"", BodyTimeout)
     return sent
 
 
@@ -252,7 +259,7 @@ async def test_an_unproven_client_is_not_waited_for_longer_than_a_signature_live
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     assert MAX_UNVERIFIED_SECONDS == 2 * TIMESTAMP_TOLERANCE_SECONDS
-    monkeypatch.setattr(body_reader, "MAX_UNVERIFIED_SECONDS", 0.05)
+    monkeypatch.setattr(reader, "MAX_UNVERIFIED_SECONDS", 0.05)
 
     assert await drip({RESERVATION: BodyReservation(UnverifiedBodyBudget())}) <= 10
 

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from api.asgi import get_application
-from api.body_limit import ASGIApp
+from api.asgi_types import ASGIApp
 from core import clock
 from core.database_threads import DatabaseThreadPool
 from jobs.files.store import CHUNK_BYTES, DEFAULT_TTL_SECONDS

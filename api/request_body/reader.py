@@ -16,12 +16,12 @@ from django.conf import settings
 from django.core.exceptions import RequestAborted
 from django.http import HttpRequest
 
-from api.body_limit import ASGIMessage, ASGIReceive, ASGIScope
+from api.asgi_types import ASGIMessage, ASGIReceive, ASGIScope
 from api.errors import BodyTimeout, StorageFull, TooManyUnverifiedUploads, UnreadBody
 
 log = structlog.get_logger(__name__)
 
-UNREAD, RESERVATION = "nightdesk.unread", "nightdesk.body_reservation"
+UNREAD_REASON, RESERVATION = "nightdesk.unread", "nightdesk.body_reservation"
 
 #: How much of a large body is gathered, before a thread writes it to the disk.
 WRITE_CHUNK_BYTES = 1_048_576
@@ -80,7 +80,7 @@ def reservation_of(scope: ASGIScope) -> BodyReservation | None:
 
 def unread_reason(request: HttpRequest) -> UnreadBody | None:
     """Return why the body was not read to its end; None if it was."""
-    why: UnreadBody | None = getattr(request, "scope", {}).get(UNREAD)
+    why: UnreadBody | None = getattr(request, "scope", {}).get(UNREAD_REASON)
     return why
 
 
@@ -97,7 +97,7 @@ async def read_body(scope: ASGIScope, receive: ASGIReceive) -> IO[bytes]:
         await _copy_body(body, with_read_timeout(scope, receive), reservation_of(scope))
     except UnreadBody as why:
         _discard(body)
-        scope[UNREAD] = why
+        scope[UNREAD_REASON] = why
         return _new_file()
     except BaseException:
         _discard(body)

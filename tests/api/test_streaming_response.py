@@ -11,7 +11,7 @@ from django.http import HttpRequest
 from django.test import RequestFactory
 
 from api.asgi import DjangoApp
-from api.streaming import BLOCK_BYTES, streaming_response
+from api.streaming_response import BLOCK_BYTES, streaming_response
 from core.database_threads import DatabaseThreadPool
 
 GET = RequestFactory().get("/")

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from api.errors import MalformedBody
-from api.parsers import MAX_DEPTH, parse_batch, parse_object
+from api.request_body.json_parser import MAX_DEPTH, parse_batch, parse_object
 from tests.api.calling import Caller, error_of, job_body
 
 

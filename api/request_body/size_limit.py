@@ -2,17 +2,12 @@
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, TypeAlias
+from collections.abc import Mapping
 
 from django.conf import settings
 from django.http import HttpRequest
 
-ASGIScope: TypeAlias = dict[str, Any]
-ASGIMessage: TypeAlias = Mapping[str, Any]
-ASGIReceive: TypeAlias = Callable[[], Awaitable[ASGIMessage]]
-ASGISend: TypeAlias = Callable[[ASGIMessage], Awaitable[None]]
-ASGIApp: TypeAlias = Callable[[ASGIScope, ASGIReceive, ASGISend], Awaitable[None]]
+from api.asgi_types import ASGIApp, ASGIMessage, ASGIReceive, ASGIScope, ASGISend
 
 #: Longer ones are no lengths, and nothing to be reckoned with.
 CONTENT_LENGTH_PATTERN = re.compile(rb"[0-9]{1,20}")
