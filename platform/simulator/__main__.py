@@ -10,7 +10,7 @@ import uvicorn
 from simulator.app import Simulator
 from simulator.connection import SimulatorProtocol
 
-#: A stalled answer must not hold up the end of the process.
+#: A stalled response must not delay the shutdown of the process.
 GRACEFUL_SHUTDOWN_SECONDS = 1
 
 
@@ -34,7 +34,7 @@ def main() -> None:
         listening = listen(options.host, options.port)
     except OSError as error:
         sys.exit(f"The simulator cannot listen on {options.host}:{options.port}: {error.strerror}.")
-    # Calls are queued by the kernel from here on, so whoever waits for this line may call at once.
+    # The kernel queues connections from here on, so a client that waits for this line may connect immediately.
     sys.stdout.write(f"simulator: http://{options.host}:{listening.getsockname()[1]}\n")
     sys.stdout.flush()
     server.run(sockets=[listening])

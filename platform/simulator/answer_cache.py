@@ -1,4 +1,4 @@
-"""From the bytes of a request to its answer. Whoever sends the same again, a retry or a bench, finds it ready."""
+"""Turns the bytes of a request into its answer and caches it, for retries and benchmarks that repeat a body."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from simulator.neutral_request import NeutralRequest
 from simulator.openai_chat import response as chat_response
 from simulator.openai_chat.request import read_chat
 
-#: Bodies up to this size are worth remembering, so many of them.
+#: Largest body that is cached, in bytes, and the number of cached bodies.
 MAX_CACHED_BODY_BYTES = 65_536
 CACHE_SIZE = 256
 

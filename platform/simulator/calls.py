@@ -1,4 +1,4 @@
-"""One HTTP call as it came in, and which surface of which provider it is meant for."""
+"""One HTTP call as received, and the API surface of the provider that it addresses."""
 
 import re
 from collections.abc import Awaitable, Callable
@@ -38,7 +38,7 @@ ENDPOINTS: dict[str, tuple[str, Endpoint]] = {
 ROOT = re.compile(r"(?:/openai)?/v1(?=/)|/openai/deployments/([^/]+)")
 ONE_MODEL = re.compile(r"/models/(.+)")
 
-#: Endpoints whose calls name a model, and are met by faults.
+#: Endpoints whose calls name a model; faults apply to them.
 INFERENCE = frozenset((Endpoint.CHAT, Endpoint.MESSAGES, Endpoint.COUNT_TOKENS, Endpoint.EMBEDDINGS))
 
 
@@ -69,7 +69,7 @@ class ApiSurface:
 
 
 async def read_call(scope: AsgiScope, receive: AsgiReceive) -> Call | None:
-    """The call with its whole body; None if the client went away before it was all there."""
+    """Return the call with its complete body; None if the client disconnected first."""
     body = bytearray()
     is_too_large = False
     while True:
@@ -91,7 +91,7 @@ def surface_for(call: Call) -> ApiSurface:
 
 
 def api_key_of(dialect: Dialect, headers: dict[bytes, bytes]) -> bytes:
-    """The key the caller shows, empty if none. Each dialect has its own header; Azure and Anthropic take bearer too."""
+    """Return the caller's API key, empty if none. Azure and Anthropic accept a bearer token beside their own header."""
     bearer = headers.get(b"authorization", b"")
     own = {Dialect.ANTHROPIC: b"x-api-key", Dialect.AZURE: b"api-key"}.get(dialect)
     if own is not None and (key := headers.get(own, b"").strip()):

@@ -1,4 +1,4 @@
-"""Composing the answer to a request, still in neutral form: texts, tool calls, usage."""
+"""Composes the answer to a request in neutral form: texts, tool calls, usage."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -10,7 +10,7 @@ from simulator.prose import NAMES, answer_text, equal_parts, longer_text, split_
 from simulator.schemas import sample_value
 from simulator.tokens import BYTES_PER_TOKEN, cut_to_tokens, tokens_of, tokens_of_bytes
 
-#: Tool arguments are streamed in pieces of so many characters.
+#: Characters per streamed piece of tool arguments.
 ARGUMENTS_PIECE = 12
 SEED_RANGE = 2**64
 
@@ -142,7 +142,7 @@ def _calls(request: NeutralRequest, controls: Controls, seed: int) -> list[ToolC
     tools = request.tools.callable
     wanted = controls.tool_calls
     if wanted is None:
-        # Two tools and leave to call both at once: a caller should meet parallel calls without asking for them.
+        # Two tools and parallel calls allowed: call both, so that clients meet parallel calls without a control.
         wanted = min(2, len(tools)) if request.tools.mode == ToolMode.REQUIRED else 0
     if not request.tools.parallel:
         wanted = min(wanted, 1)
@@ -184,7 +184,7 @@ def _full_text(request: NeutralRequest, controls: Controls, seed: int) -> str:
 
 
 def _exact_text(seed: int, topic: str, tokens: int) -> str:
-    """A text of exactly so many tokens, which ends like a sentence."""
+    """Return a text of exactly `tokens` tokens that ends like a sentence."""
     if tokens == 0:
         return ""
     size = tokens * BYTES_PER_TOKEN

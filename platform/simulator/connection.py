@@ -11,7 +11,7 @@ LINGER_ZERO = struct.pack("ii", 1, 0)
 
 
 class Connection:
-    """One client's connection; it tells whether the client is still there."""
+    """One client's connection; it knows whether the client is still connected."""
 
     __slots__ = ("_is_lost", "_transport", "_waiter")
 
@@ -26,11 +26,11 @@ class Connection:
 
     @property
     def is_lost(self) -> bool:
-        """The client has left. The transport knows it a little earlier than the protocol is told."""
+        """Whether the client disconnected. The transport knows it slightly before the protocol is notified."""
         return self._is_lost or self._transport.is_closing()
 
     async def pause(self, seconds: float | None) -> bool:
-        """Wait, for ever if `seconds` is None. True if the client is still there afterwards."""
+        """Wait, without end if `seconds` is None. Return True if the client is still connected afterwards."""
         if self._is_lost:
             return False
         loop = asyncio.get_running_loop()
@@ -60,7 +60,7 @@ class Connection:
         await self.wait_closed()
 
     async def wait_closed(self) -> None:
-        """Wait until uvicorn knows too that it is over; an application which returns before is told off in the log."""
+        """Wait until uvicorn knows too that it is over; it logs an error about an application that returns before."""
         await self.pause(None)
 
     async def reset(self) -> None:

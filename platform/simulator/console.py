@@ -1,4 +1,4 @@
-"""The simulator's own pages, beside the provider it plays: journal, scripts, health, and a page for people."""
+"""The simulator's own endpoints beside the simulated provider: journal, scripts, health, and an HTML page."""
 
 from dataclasses import dataclass
 from html import escape
@@ -18,7 +18,7 @@ from simulator.provider import SimulatedProvider
 JSON = b"application/json"
 HTML = b"text/html; charset=utf-8"
 PAGE = Template(Path(__file__).with_name("page.html").read_text())
-#: How many calls the page shows.
+#: Number of calls that the page shows.
 CALLS_SHOWN = 20
 
 

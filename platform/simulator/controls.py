@@ -1,4 +1,4 @@
-"""Controls: how one request asks the simulator to behave.
+"""Controls: how a request selects the simulator's behaviour.
 
 By header, one for each control (hyphens and underscores are the same):
 
@@ -38,7 +38,7 @@ def described(text: str) -> Meta:
 
 
 class Controls(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Every control with its meaning; the defaults answer at once and well."""
+    """Every control with its meaning; with the defaults the simulator answers immediately and without faults."""
 
     ttft_ms: Annotated[Milliseconds, described("wait this long before the answer")] = 0
     early_headers: Annotated[bool, described("send a stream's headers before that wait, not after it")] = False
@@ -114,11 +114,11 @@ class Controls(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     huge_line: Annotated[Count, described("one line of so many bytes (no value: 1 MB)")] = 0
 
     def faults(self) -> tuple[Fault, ...]:
-        """The outcome list. ValueError if a word in it is none."""
+        """Parse an outcome list. Raises ValueError for an unknown word."""
         return parse_faults(self.outcomes or "")
 
     def fault(self) -> Fault | None:
-        """The fault that a control names directly, if any."""
+        """Return the fault that a control names directly, if any."""
         if self.status is not None:
             return ErrorStatus(self.status, self.retry_after)
         if self.html_502:
@@ -150,7 +150,7 @@ PROFILES: dict[str, dict[str, str]] = {
 
 
 def controls_for(model: str, headers: Iterable[tuple[bytes, bytes]]) -> tuple[str, Controls]:
-    """The model's own name, and the controls its name and the headers ask for. Refusal if they make no sense."""
+    """Return the model's own name, and the controls of name and headers. Raises `ApiError` for invalid ones."""
     settings = tuple((name, value) for name, value in headers if name.startswith(PREFIX))
     if not settings and "@" not in model:
         return model, DEFAULTS

@@ -1,4 +1,4 @@
-"""Decoding a request body into its struct, and explaining validation errors in the provider's words."""
+"""Decodes a request body into its struct, and reports validation errors in the provider's wording."""
 
 import re
 from collections.abc import Callable
@@ -53,7 +53,7 @@ def peek_model_and_stream(body: bytes) -> tuple[str, bool]:
 
 
 def decoder_for(kind: type[Body], to_api_error: Callable[[DecodeProblem], ApiError]) -> Callable[[bytes], Body]:
-    """A decoder that raises nothing but Refusal."""
+    """A decoder that raises only `ApiError`."""
     decoder = msgspec.json.Decoder(kind)
 
     def decode(body: bytes) -> Body:

@@ -49,7 +49,7 @@ encode = msgspec.json.Encoder().encode
 
 
 def create_embeddings(body: bytes, model: str, *, drop_usage: bool = False) -> tuple[bytes, Usage]:
-    """The body of the answer, and what it costs. Refusal if OpenAI would not take the request."""
+    """The body of the answer, and what it costs. Raises `ApiError` if OpenAI would reject the request."""
     request = decode(body)
     if not model:
         raise ApiError(400, "you must provide a model parameter")
@@ -83,7 +83,7 @@ def inputs_of(given: str | list[str | int | list[int]]) -> list[str | list[int]]
 
 
 def check_inputs(inputs: list[str | list[int]]) -> int:
-    """The number of tokens in all inputs. Refusal if there are too many, or none."""
+    """The number of tokens in all inputs. Raises `ApiError` if there are too many, or none."""
     if not inputs or not all(inputs):
         raise _bad_input("'$.input' is invalid: it cannot be empty.")
     if len(inputs) > MAX_INPUTS:

@@ -1,7 +1,7 @@
-"""What the simulated provider refuses, and how each dialect says so.
+"""The errors of the simulated provider, and how each dialect encodes them.
 
 * Refusal         one request is answered with an error status and the dialect's error body
-  + RateLimited   because its limits are used up; carries how they stand
+  + RateLimited   the rate limits are exhausted; carries their status
 """
 
 from dataclasses import dataclass
@@ -59,7 +59,7 @@ class RateLimited(ApiError):
 
 @dataclass(frozen=True, slots=True)
 class DefaultError:
-    """What a provider says for a status when there is nothing more particular to say."""
+    """What a provider sends for a status without a more specific error."""
 
     type: str
     code: str | None
@@ -204,7 +204,7 @@ def error_frame(dialect: Dialect, api_error: ApiError, request_id: str) -> bytes
 
 
 def retry_after_of(api_error: ApiError) -> float | None:
-    """Seconds for Retry-After: providers send it when a rate is exceeded, never when the money is."""
+    """Seconds for Retry-After: providers send it for an exceeded rate, never for an exhausted quota of money."""
     if api_error.retry_after is not None:
         return api_error.retry_after
     return 1.0 if api_error.status == 429 and api_error.code not in QUOTA_CODES else None

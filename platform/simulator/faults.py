@@ -24,7 +24,7 @@ class BreakKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class NoFault:
-    """No fault: the answer goes out whole."""
+    """No fault: the answer is sent completely."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ NO_FAULT = NoFault()
 
 
 def parse_fault(word: str) -> Fault:
-    """Read one word of an outcome list. ValueError if it is none."""
+    """Parse one word of an outcome list. Raises ValueError for an unknown one."""
     name, _, argument = word.strip().lower().partition(":")
     if name == "ok":
         return NO_FAULT

@@ -1,4 +1,4 @@
-"""The journal: what every call to the simulated provider came to. Tests and ledgers are compared with it."""
+"""The journal: the outcome of every call to the simulated provider. Tests compare usage events with it."""
 
 import os
 import time
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-#: Entries kept in memory; a soak of hours would otherwise fill it. The file keeps all.
+#: Entries kept in memory, so that a soak test of hours does not fill it. The file keeps all.
 MAX_ENTRIES_IN_MEMORY = 500_000
 
 
@@ -40,7 +40,7 @@ class JournalEntry(msgspec.Struct):
     client_request_id: str | None
     idempotency_key: str | None
     stream: bool
-    #: Which time the same body has come, counted from 1.
+    #: How often this body was received so far, counted from 1.
     attempt: int
     #: Unix seconds.
     started_at: float
@@ -56,7 +56,7 @@ class JournalEntry(msgspec.Struct):
     #: All output tokens, reasoning included.
     output_tokens: int = 0
     reasoning_tokens: int = 0
-    #: The client was told the final usage.
+    #: Whether the client received the final usage.
     usage_reported: bool = False
     client_disconnected: bool = False
 
@@ -114,7 +114,7 @@ class Journal:
         return self._dropped
 
     def clear(self) -> None:
-        """Forget all entries; numbers go on rising."""
+        """Delete all entries; their numbers continue."""
         self._entries.clear()
         self._attempts.clear()
         self._dropped = 0
@@ -140,7 +140,7 @@ class Journal:
             os.write(self._fd, self._encoder.encode(entry) + b"\n")
 
     def _read(self, file: Path) -> None:
-        """Take up where an earlier process was stopped or killed."""
+        """Continue where an earlier process was stopped or killed."""
         if not file.exists():
             return
         *lines, rest = file.read_bytes().split(b"\n")

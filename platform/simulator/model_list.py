@@ -1,4 +1,4 @@
-"""The list of models, and one of them, in the dialect of whoever asks."""
+"""The model list, and single models, in the caller's dialect."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""A request in neutral form: what the simulator needs to know, whichever dialect it came in."""
+"""A request in neutral form: what the simulator needs of it, independent of its dialect."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -63,7 +63,7 @@ class NeutralRequest:
     max_tokens: int | None = None
     stop: tuple[str, ...] = ()
     choices: int = 1
-    #: OpenAI: with each token its likelihood, and that of so many others. None: without.
+    #: OpenAI's `top_logprobs`: the number of alternatives per token. None: no log probabilities.
     logprobs: int | None = None
     tools: OfferedTools = NO_TOOLS
     #: The schema of the structured output, `{"type": "object"}` for JSON mode, None for prose.

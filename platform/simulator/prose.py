@@ -3,11 +3,11 @@
 import re
 from collections.abc import Iterator
 
-#: A prompt with at least so many sentences is treated as a text to be shortened.
+#: A prompt with at least this many sentences is treated as a text to summarize.
 LONG_PROMPT_SENTENCES = 8
 #: Shorter than this it is a heading or a label, longer it is a table or a list.
 SENTENCE_CHARACTERS = range(30, 321)
-#: How many unfit sentences are passed over before a part of the text is given up.
+#: Unsuitable sentences that are skipped before a part of the text is skipped.
 MAX_SKIPPED_SENTENCES = 20
 QUOTED_CHARACTERS = 60
 

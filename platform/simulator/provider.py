@@ -1,4 +1,4 @@
-"""The simulated provider: what it answers to one call, and what goes wrong with it."""
+"""The simulated provider: decides the response to one call and the fault that is applied to it."""
 
 import secrets
 import time
@@ -35,7 +35,7 @@ from simulator.responses import (
 )
 from simulator.scripts import Scripts
 
-#: The moment of every answer whose ids are to be stable.
+#: The timestamp of every answer with stable ids.
 STABLE_CREATED_UNIX_SECONDS = 1_795_200_000
 
 HTML = b"text/html"
@@ -61,7 +61,7 @@ class CallContext:
 
 @dataclass(frozen=True, slots=True)
 class ResponsePlan:
-    """What is to be sent, and what is to go wrong meanwhile."""
+    """The response to send and the fault to apply to it."""
 
     response: SimulatedResponse
     fault: Fault
@@ -79,7 +79,7 @@ class SimulatedProvider:
         self._run_id = f"{secrets.randbits(32):08x}"
 
     def receive(self, call: Call) -> CallContext:
-        """Put the call down in the journal before anything is made of it."""
+        """Enter the call in the journal before it is processed."""
         started = time.perf_counter()
         surface = surface_for(call)
         requested_model, stream = peek_model_and_stream(call.body) if call.body else ("", False)
@@ -105,7 +105,7 @@ class SimulatedProvider:
         return CallContext(call, surface, key, entry, requested_model, started)
 
     def plan(self, context: CallContext) -> ResponsePlan:
-        """Decide what the caller gets."""
+        """Decide the response."""
         try:
             model, controls = controls_for(context.requested_model, context.call.raw_headers)
         except ApiError as api_error:
@@ -187,7 +187,7 @@ class SimulatedProvider:
         return _complete_response(data, context, controls, rate_limit_status, answer.usage)
 
     def _admit(self, context: CallContext, model: str, controls: Controls, tokens: int) -> RateLimitStatus:
-        """Charge the caller's rate limits. Refusal if they are used up."""
+        """Charge the caller's rate limits. Raises `RateLimited` if they are exhausted."""
         if controls.rate_limit is None and controls.token_limit is None:
             return UNLIMITED
         rate_limit_status = self.limits.admit(

@@ -33,7 +33,7 @@ class RateLimitStatus:
         return "requests" if self.requests.remaining == 0 else "tokens"
 
 
-#: Where no limit is set, everybody is always at the beginning of a huge one.
+#: Without a configured limit every caller has an unused huge one.
 UNLIMITED = RateLimitStatus(
     BucketLevel(DEFAULT_REQUESTS, DEFAULT_REQUESTS - 1, 0.006), BucketLevel(DEFAULT_TOKENS, DEFAULT_TOKENS - 100, 0.001)
 )
@@ -46,7 +46,7 @@ class TokenBucket:
         self._refilled_at = now
 
     def wait_for(self, amount: int, now: float) -> float:
-        """Seconds until so much is there. More than the limit never will be: then until it is full."""
+        """Return the seconds until `amount` is available; for more than the limit, until the bucket is full."""
         self._refill(now)
         return max(0.0, (min(amount, self.limit) - self._available) * WINDOW_SECONDS / self.limit)
 

@@ -1,4 +1,4 @@
-"""What a provider checks before it reads the request closely: address, key, size, and its own load."""
+"""Checks that a provider makes before it parses the request: path, key, size, and its own load."""
 
 from hashlib import blake2b
 
@@ -15,7 +15,7 @@ FORBIDDEN_KEY_PREFIX = b"sk-forbidden"
 
 
 def require_endpoint(surface: ApiSurface, call: Call) -> Endpoint:
-    """The endpoint. Refusal if there is none, or the body is more than it takes."""
+    """Return the endpoint. Raises `ApiError` if there is none, or the body is too large."""
     if surface.endpoint is None:
         raise _unknown_url(surface.dialect, call)
     if surface.is_dated and "api-version" not in call.query:
@@ -48,7 +48,7 @@ def check_token_limits(request: NeutralRequest, dialect: Dialect, controls: Cont
 
 
 def is_overloaded(body_sha256: str, attempt: int, percent: int) -> bool:
-    """Chance, but the same every time: a retry of the same body is another throw of the dice."""
+    """Deterministic chance: a retry of the same body is a new draw."""
     if not percent:
         return False
     thrown = blake2b(f"{body_sha256} {attempt}".encode(), digest_size=4).digest()

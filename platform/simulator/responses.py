@@ -1,4 +1,4 @@
-"""What goes back to the caller before any fault is applied: a whole body, or a flow of frames."""
+"""The response before any fault is applied: a complete body, or a stream of frames."""
 
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
@@ -19,7 +19,7 @@ class Frame(NamedTuple):
     served_tokens: int
     #: It carries a piece of the answer: what controls count, and what the pace is set for.
     is_delta: bool = False
-    #: It tells the final usage.
+    #: Whether it carries the final usage.
     reports_usage: bool = False
 
 
@@ -36,7 +36,7 @@ class CompleteResponse:
 class StreamedResponse:
     headers: Headers
     frames: list[Frame]
-    #: What is sent if the stream goes wrong half-way.
+    #: The frame that is sent if the stream fails half-way.
     error: bytes
     usage: Usage
 
@@ -58,7 +58,7 @@ class ResponseIdentity:
 
 
 def with_pings(frames: list[Frame], every: int, ping: bytes) -> list[Frame]:
-    """The frames with a ping after every so many deltas."""
+    """Return the frames with a ping after every `every` deltas."""
     if not every:
         return frames
     pinged: list[Frame] = []

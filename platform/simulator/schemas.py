@@ -37,7 +37,7 @@ KEYWORDS_OF_TYPES = {
 
 
 def sample_value(schema: Any, seed: int) -> Any:
-    """A value the schema accepts; the seed chooses among the many. Refusal if it is no schema."""
+    """Return a value that the schema accepts, chosen by the seed. Raises `ApiError` if it is no schema."""
     try:
         return _SchemaSampler(schema, seed).value(schema, name="", depth=0)
     except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError) as error:

@@ -17,7 +17,7 @@ class Script:
 
 
 class Scripts:
-    """All scripts, and how far each outcome list of a control has come."""
+    """All scripts, and the position in each outcome list of a control."""
 
     def __init__(self) -> None:
         self._scripts: dict[tuple[str | None, str | None], Script] = {}
@@ -34,7 +34,7 @@ class Scripts:
         self._positions.clear()
 
     def next(self, model: str, key_hash: str) -> Fault | None:
-        """Take the next outcome, of the most particular script that has one left."""
+        """Take the next outcome of the most specific script that has one left."""
         if not self._scripts:
             return None
         for owner in ((model, key_hash), (model, None), (None, key_hash)):

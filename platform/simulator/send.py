@@ -1,4 +1,4 @@
-"""Putting a reply on the wire: at its pace, with its faults, noticing a client that leaves."""
+"""Sends a response: at its pace, with its faults; detects a client that disconnects."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -36,7 +36,7 @@ class ResponseWriter:
         await self.send({"type": "http.response.body", "body": data, "more_body": more})
 
     async def pause(self, seconds: float) -> bool:
-        """True if the client is still there afterwards; otherwise that is journaled."""
+        """Return True if the client is still connected; otherwise journal the disconnect."""
         if seconds > 0:
             await self.connection.pause(seconds)
         if self.connection.is_lost:
@@ -52,7 +52,7 @@ class ResponseWriter:
         self.journal.finish(self.entry, outcome)
 
     def record_served(self, usage: Usage, output_tokens: int, reports_usage: bool) -> None:
-        """Account for what leaves now: the prompt is charged with the first byte, the output as it goes."""
+        """Charge what is sent: the prompt with the first byte, the output as it is sent."""
         self.entry.input_tokens = usage.input_tokens
         self.entry.cached_tokens = usage.cached_tokens
         self.entry.cache_write_tokens = usage.cache_write_tokens
@@ -62,7 +62,7 @@ class ResponseWriter:
 
 
 async def send_response(response: SimulatedResponse, fault: Fault, controls: Controls, writer: ResponseWriter) -> None:
-    """Send the reply, or as much of it as the fault lets through, and close its entry in the journal."""
+    """Send the response, or the part that the fault allows, and close its entry in the journal."""
     match response:
         case CompleteResponse():
             await _send_complete(response, fault, controls, writer)
@@ -130,7 +130,7 @@ class _StreamSender:
         await self._finish()
 
     async def _send_at_pace(self, frames: list[Frame]) -> bool:
-        """Take the frames at their pace. False if the client has left meanwhile."""
+        """Take the frames at their pace. Return False if the client disconnected meanwhile."""
         gap = self._controls.inter_token_ms / 1000
         for frame in frames:
             if frame.is_delta:
@@ -202,7 +202,7 @@ class _StreamSender:
 
 
 async def _inject_fault(fault: BrokenResponse, controls: Controls, writer: ResponseWriter) -> bool:
-    """Let the fault happen. True if the answer goes on afterwards, as it may after a silence."""
+    """Let the fault happen. Return True if the answer continues afterwards, as it may after a stall."""
     await writer.connection.flush()
     if writer.connection.is_lost:
         writer.finish_abandoned(CallOutcome.DISCONNECTED)
@@ -247,7 +247,7 @@ def _response_head(status: int, headers: Headers) -> bytes:
 
 
 def _delay_seconds(response: CompleteResponse, controls: Controls) -> float:
-    """A whole answer takes as long as its stream would."""
+    """A complete answer takes as long as its stream would."""
     deltas = controls.deltas or (response.usage.output_tokens if response.usage else 0)
     return (controls.ttft_ms + controls.inter_token_ms * max(0, deltas - 1)) / 1000
 

@@ -1,4 +1,4 @@
-"""Anthropic's messages: reading the request, and refusing what Anthropic refuses."""
+"""Anthropic's Messages API: parses the request and rejects what Anthropic rejects."""
 
 from collections.abc import Iterable
 from itertools import groupby
@@ -79,7 +79,7 @@ class OutputConfig(Struct):
 
 
 class CountTokensRequest(Struct, forbid_unknown_fields=True):
-    """What counting tokens and asking for an answer have in common."""
+    """The fields that `count_tokens` and `messages` share."""
 
     model: str
     messages: Annotated[list[InputMessage], Meta(min_length=1, max_length=100_000)]
@@ -114,7 +114,7 @@ decode_count = decoder_for(CountTokensRequest, to_anthropic_error)
 
 
 def read_messages(body: bytes, model: str, version: str) -> NeutralRequest:
-    """The request in neutral form. `model` is its name without controls. Refusal if Anthropic would not take it."""
+    """Return the request in neutral form; `model` has no controls. Raises `ApiError` if Anthropic would reject it."""
     request = decode_messages(body)
     check_sampling(request, model, version)
     check_thinking(request, model)
@@ -135,7 +135,7 @@ def read_count_tokens(body: bytes, model: str, version: str) -> NeutralRequest:
 
 
 def check_version(version: str | None) -> str:
-    """The version of the API the caller speaks. Refusal if it speaks none of them."""
+    """Return the API version of the caller. Raises `ApiError` for an unknown one."""
     if version is None:
         raise ApiError(400, "anthropic-version: header is required")
     if version not in VERSIONS:
@@ -265,7 +265,7 @@ def input_tokens_of(request: CountTokensRequest) -> int:
 
 
 def topic_of(messages: list[InputMessage]) -> str:
-    """The text of the last message of the user that has any: a tool's result alone is no question."""
+    """Return the text of the last user message that has any: a tool result alone is no question."""
     for message in reversed(messages):
         texts = [block.text for block in blocks_of(message.content) if block.type == "text"]
         if message.role == "user" and texts:

@@ -1,4 +1,4 @@
-"""Anthropic's messages: writing the answer, whole or as a stream of events."""
+"""Anthropic's Messages API: encodes the answer, complete or as a stream of events."""
 
 from typing import Any, Literal
 
@@ -180,7 +180,7 @@ class _BlockWriter:
             self._start(step, block)
         self._served = step.served_tokens
         if step.kind == StepKind.TEXT and not self._controls.obfuscation:
-            # By hand, for most frames of a stream are these.
+            # Encoded by hand: most frames of a stream are text deltas.
             self.frames.append(Frame(TEXT_DELTA % (self._index, encode(step.text)), step.served_tokens, is_delta=True))
             return
         self._delta(self._delta_of(step), is_delta=True)

@@ -1,4 +1,4 @@
-"""OpenAI's chat completions: reading the request, and refusing what OpenAI refuses."""
+"""OpenAI's Chat Completions API: parses the request and rejects what OpenAI rejects."""
 
 from typing import Annotated, Any, Literal
 
@@ -147,7 +147,7 @@ decode = decoder_for(ChatRequest, to_openai_error)
 
 
 def read_chat(body: bytes, model: str) -> NeutralRequest:
-    """The request in neutral form. `model` is its name without controls. Refusal if OpenAI would not take it."""
+    """Return the request in neutral form; `model` has no controls. Raises `ApiError` if OpenAI would reject it."""
     request = decode(body)
     if not model:
         raise ApiError(400, "you must provide a model parameter")

@@ -1,4 +1,4 @@
-"""OpenAI's chat completions: writing the answer, whole or as a stream of chunks."""
+"""OpenAI's Chat Completions API: encodes the answer, complete or as a stream of chunks."""
 
 from typing import Any, Literal
 
@@ -16,7 +16,7 @@ from simulator.responses import Frame, ResponseIdentity, with_pings
 DONE = b"data: [DONE]\n\n"
 #: OpenAI itself sends none; its imitators send comments.
 PING = b": keep-alive\n\n"
-#: Stands for the text in a frame that is a pattern for others.
+#: Placeholder for the text in a template frame.
 TEXT_PLACEHOLDER = "\x00"
 FINGERPRINT = "fp_simulator"
 #: Events of a stream that are no deltas: the role, the finish, [DONE].
@@ -306,7 +306,7 @@ class _ChunkWriter:
 
 
 def to_logprobs(tokens: list[str], others: int | None) -> LogprobsOut | None:
-    """How likely the tokens were, and so many others in the place of each: made up, in the form of the wire."""
+    """Made-up log probabilities of the tokens and of their alternatives, in wire form."""
     if others is None:
         return None
     return LogprobsOut([_chosen_token(token, others) for token in tokens])
