@@ -28,11 +28,11 @@ from core import clock, metrics
 from core.redis import RedisUnavailable, translate_redis_errors
 from inference import cache
 from inference.calls import CallClosed, CallOpened, CallOutcome, CallTrace
-from inference.complete import Answered, Deferred, Exhausted, complete
-from inference.continuation import can_be_continued
+from inference.complete import Answered, Deferred, Exhausted, complete_non_streaming
+from inference.context import InferenceContext
+from inference.continuation import can_be_continued, stream_with_continuation
 from inference.routing import Target
-from inference.stream import StreamPart, TargetSwitched, stream
-from inference.stream import TargetSelected as Answers
+from inference.stream import StreamPart, TargetSelected, TargetSwitched, stream
 from inference.usage_records import to_open_usage_record, to_usage_record
 from metering import usage_records
 from metering.buffer import USAGE_KEY, encode_usage_record
@@ -179,19 +179,7 @@ class LiveRun:
         return encode_answer(self._admitted.parsed, answer, self._answer_metadata(target))
 
     async def _complete(self, request: InferenceRequest) -> Answered:
-        admitted = self._admitted
-        result = await complete(
-            request,
-            admitted.targets,
-            trace=self.trace,
-            ledger=LiveLedger(self._runtime, admitted),
-            retry_budget=self._runtime.retry_budgets.for_site(admitted.caller.identity.site.id),
-            deadline_seconds=settings.LIVE_TIMEOUT_SECONDS,
-            provider_for=self._runtime.clients,
-            rng=self._runtime.rng,
-            breaker=self._runtime.breakers,
-            non_streaming=True,
-        )
+        result = await complete_non_streaming(request, self._admitted.targets, self._inference_context())
         match result:
             case Answered():
                 return result
@@ -211,7 +199,7 @@ class LiveRun:
             async with aclosing(self._parts()) as parts:
                 async for part in parts:
                     match part:
-                        case Answers(target):
+                        case TargetSelected(target):
                             encoder = encoder_for(self._admitted.parsed, self._answer_metadata(target))
                             writer.describe(status=200, content_type=EVENT_STREAM)
                         case TargetSwitched(target):
@@ -237,19 +225,21 @@ class LiveRun:
             self._runtime.spawn(self._settle(outcome))
 
     def _parts(self) -> AsyncGenerator[StreamPart, None]:
-        admitted = self._admitted
-        assert isinstance(admitted.parsed.request, ChatRequest)
-        return stream(
-            admitted.parsed.request,
-            admitted.targets,
+        request = self._admitted.parsed.request
+        assert isinstance(request, ChatRequest)
+        stream_answer = stream_with_continuation if self._continuation else stream
+        return stream_answer(request, self._admitted.targets, self._inference_context())
+
+    def _inference_context(self) -> InferenceContext:
+        runtime, admitted = self._runtime, self._admitted
+        return InferenceContext(
             trace=self.trace,
-            ledger=LiveLedger(self._runtime, admitted),
-            retry_budget=self._runtime.retry_budgets.for_site(admitted.caller.identity.site.id),
+            ledger=LiveLedger(runtime, admitted),
+            retry_budget=runtime.retry_budgets.for_site(admitted.caller.identity.site.id),
             deadline_seconds=settings.LIVE_TIMEOUT_SECONDS,
-            provider_for=self._runtime.clients,
-            rng=self._runtime.rng,
-            breaker=self._runtime.breakers,
-            continuation=self._continuation,
+            provider_for=runtime.clients,
+            rng=runtime.rng,
+            breaker=runtime.breakers,
         )
 
     def _append(self, writer: EventLogWriter, encoder: StreamEncoder, burst: Burst) -> None:

@@ -14,9 +14,10 @@ from core import clock
 from inference.calls import CallClosed, CallOpened, CallTrace
 from inference.circuit_breaker import NO_CIRCUIT_BREAKER, CircuitBreaker
 from inference.complete import Answered, Deferred, Exhausted, OnBurst, complete
+from inference.context import InferenceContext
 from inference.errors import InferenceError
 from inference.retry_budget import RequestRetryBudget
-from inference.routing import ProviderSpec, Routing
+from inference.routing import ProviderSpec, Routing, filter_capable
 from inference.usage_records import UsageAttribution, to_open_usage_record, to_usage_record
 from jobs.errors import InvalidBody, UnreadablePayload
 from jobs.models import Job
@@ -140,16 +141,19 @@ async def execute(
         request = to_request(job.kind, body)
         result = await complete(
             request,
-            routing.targets_for(job.model),
-            trace=run.trace,
-            ledger=JobLedger(run, opener),
-            retry_budget=retry_budget,
-            deadline_seconds=settings.JOB_ATTEMPT_TIMEOUT_SECONDS,
-            provider_for=provider_for,
-            rng=rng,
-            breaker=breaker,
-            is_retry=job.error_count > 0,
-            on_burst=on_burst,
+            # Routes may have changed since `permit` chose targets when the job was submitted.
+            filter_capable(routing.targets_for(job.model), request),
+            InferenceContext(
+                trace=run.trace,
+                ledger=JobLedger(run, opener),
+                retry_budget=retry_budget,
+                deadline_seconds=settings.JOB_ATTEMPT_TIMEOUT_SECONDS,
+                provider_for=provider_for,
+                rng=rng,
+                breaker=breaker,
+                is_retry=job.error_count > 0,
+            ),
+            on_burst,
         )
     except AttemptStopped as stopped:
         return stopped.outcome

@@ -9,7 +9,8 @@ import structlog
 
 from core import clock
 from core.crash import CrashPoint, crash_point
-from inference.calls import CallClosed, CallLedger, CallOpened, CallOutcome, CallTrace
+from inference.calls import CallClosed, CallOpened, CallOutcome
+from inference.context import InferenceContext
 from inference.routing import Target
 from inference.stream_collector import StreamCollector
 from providers.errors import AmbiguousOutcome, ProviderError, ProviderTimeout
@@ -22,15 +23,16 @@ log = structlog.get_logger(__name__)
 
 @asynccontextmanager
 async def record_call(
-    request: InferenceRequest, target: Target, trace: CallTrace, ledger: CallLedger
+    request: InferenceRequest, target: Target, context: InferenceContext
 ) -> AsyncIterator["CallRecorder"]:
     """Write that a call begins; when the block is left, add what became of it to the trace.
 
     Raises what the ledger raises: then the call must not be made.
     """
+    trace = context.trace
     number = len(trace.closed) + 1
     opened = CallOpened(number, f"{trace.prefix}:{number}", target, clock.now(), target.tier_of(request))
-    await ledger.open(opened, trace.closed[-1] if trace.closed else None)
+    await context.ledger.open(opened, trace.closed[-1] if trace.closed else None)
     crash_point(CrashPoint.BEFORE_CALL)
     recorder = CallRecorder(opened, request)
     try:

@@ -1,25 +1,22 @@
 """One metered request for a complete answer."""
 
-import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from core.crash import CrashPoint, crash_point
 from inference.call_recorder import CallRecorder, record_call
-from inference.calls import CallLedger, CallTrace
-from inference.circuit_breaker import NO_CIRCUIT_BREAKER, CircuitBreaker
+from inference.context import InferenceContext
 from inference.failover import ActiveCall, FailoverPlan
-from inference.retry_budget import RequestRetryBudget
-from inference.routing import ProviderSpec, Target, filter_capable
+from inference.routing import Target
 from providers.errors import ProviderError
 from providers.types import Burst, CallContext, ChatRequest, InferenceRequest, InferenceResponse, Provider
 
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """The answer, from the last call of the trace."""
+    """The answer, from the last call of the trace, and the target that gave it."""
 
     answer: InferenceResponse
     target: Target
@@ -27,71 +24,81 @@ class Answered:
 
 @dataclass(frozen=True, slots=True)
 class Exhausted:
-    """No target answered. `error` is the last one's; it is worth another try later if `retryable`."""
+    """No target answered. `error` is the last target's; a later attempt makes sense if `retryable`."""
 
     error: ProviderError
     retryable: bool
-    #: No target may be asked before this has passed.
+    #: No target may be called before this has passed.
     retry_after_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Deferred:
-    """Nobody was asked: this would be a retry and the retry budget is spent, or `error` says why not."""
+    """No call was made: `error` says why, or without one, the retry budget is exhausted."""
 
     error: ProviderError | None = None
     retry_after_seconds: float | None = None
 
 
-#: Told of what comes while an answer is put together.
+#: Called with each burst while a streamed answer is collected.
 OnBurst: TypeAlias = Callable[[CallRecorder, Burst], None]
 
 InferenceResult: TypeAlias = Answered | Exhausted | Deferred
 
 
 async def complete(
-    request: InferenceRequest,
-    targets: tuple[Target, ...],
-    *,
-    trace: CallTrace,
-    ledger: CallLedger,
-    retry_budget: RequestRetryBudget,
-    deadline_seconds: float,
-    provider_for: Callable[[ProviderSpec], Provider],
-    rng: random.Random,
-    breaker: CircuitBreaker = NO_CIRCUIT_BREAKER,
-    is_retry: bool = False,
-    non_streaming: bool = False,
-    on_burst: OnBurst | None = None,
+    request: InferenceRequest, targets: tuple[Target, ...], context: InferenceContext, on_burst: OnBurst | None = None
 ) -> InferenceResult:
-    """Ask the targets until one answers, or nothing more may be asked.
+    """Call the targets until one answers or no further call is allowed; return the complete answer.
 
-    `asked_before` says that an earlier attempt at the same request has failed. `non_streaming` asks for complete
-    answers: what the provider wrote can then be passed on as it is. Without, a chat's answer comes as a stream and is
-    put together; `on_burst` gets each burst. What cannot be put together is asked for as a whole anyway.
+    A chat is streamed and its answer collected, so that silence and interruptions are noticed immediately and no proxy
+    on the way times out; `on_burst` gets each burst. An answer that cannot be collected (`untranslatable`, or
+    embeddings) is requested non-streaming. Every target must be able to serve the request (`permit`, or
+    `routing.filter_capable`).
 
     Raises:
-        InvalidRequest: no target can do all that is asked for.
-        NoProvider: no target has a key.
-        Exception: what the ledger raises; the call it was told of has then not been made.
+        NoProviderKey: no target has a key.
+        Exception: whatever the ledger raised; the call that it was to record has then not been made.
     """
-    plan = FailoverPlan(
-        request.model,
-        filter_capable(targets, request),
-        retry_budget=retry_budget,
-        deadline_seconds=deadline_seconds,
-        rng=rng,
-        breaker=breaker,
-        is_retry=is_retry,
-    )
+    if isinstance(request, ChatRequest) and request.untranslatable is None:
+        return await _call_targets(request, targets, context, lambda call: _collect_stream(call, on_burst))
+    return await complete_non_streaming(request, targets, context)
+
+
+async def complete_non_streaming(
+    request: InferenceRequest, targets: tuple[Target, ...], context: InferenceContext
+) -> InferenceResult:
+    """Like `complete`, with one non-streaming response: what the provider wrote can then be passed on unchanged."""
+    return await _call_targets(request, targets, context, _call_non_streaming)
+
+
+@dataclass(slots=True)
+class _UpstreamCall:
+    """One call to one provider, about to be made."""
+
+    provider: Provider
+    #: Names the provider's own model.
+    request: InferenceRequest
+    context: CallContext
+    active: ActiveCall
+    recorder: CallRecorder
+
+
+async def _call_targets(
+    request: InferenceRequest,
+    targets: tuple[Target, ...],
+    context: InferenceContext,
+    make_call: Callable[[_UpstreamCall], Awaitable[InferenceResponse]],
+) -> InferenceResult:
+    plan = FailoverPlan(request.model, targets, context)
     while (target := await plan.next_target()) is not None:
         upstream = request if request.model == target.upstream_model else replace(request, model=target.upstream_model)
         try:
-            async with plan.track_call(target) as call, record_call(request, target, trace, ledger) as recorder:
-                context = CallContext(recorder.opened.call_id, total_seconds=plan.remaining_seconds)
-                answer = await _call_provider(
-                    provider_for(target.provider), upstream, context, call, recorder, non_streaming, on_burst
-                )
+            async with plan.track_call(target) as active, record_call(request, target, context) as recorder:
+                call_context = CallContext(recorder.opened.call_id, total_seconds=plan.remaining_seconds)
+                provider = context.provider_for(target.provider)
+                answer = await make_call(_UpstreamCall(provider, upstream, call_context, active, recorder))
+                recorder.answer = answer
         except ProviderError as error:
             await plan.handle_failure(error)
         else:
@@ -99,36 +106,28 @@ async def complete(
     return _to_inference_result(plan)
 
 
-async def _call_provider(
-    provider: Provider,
-    request: InferenceRequest,
-    context: CallContext,
-    call: ActiveCall,
-    recorder: CallRecorder,
-    non_streaming: bool,
-    on_burst: OnBurst | None,
-) -> InferenceResponse:
-    if isinstance(request, ChatRequest) and request.untranslatable is None and not non_streaming:
-        # Streamed also when nobody looks on: silence and cuts are noticed at once, and no proxy on the way gives up.
-        async with aclosing(provider.stream(request, context)) as bursts:
-            async for burst in bursts:
-                recorder.add(burst)
-                if on_burst is not None:
-                    on_burst(recorder, burst)
-                if recorder.has_content and not call.has_answered:
-                    await call.report_answered()
-        recorder.answer = recorder.collector.completion()
+async def _collect_stream(call: _UpstreamCall, on_burst: OnBurst | None) -> InferenceResponse:
+    assert isinstance(call.request, ChatRequest)
+    recorder = call.recorder
+    async with aclosing(call.provider.stream(call.request, call.context)) as bursts:
+        async for burst in bursts:
+            recorder.add(burst)
+            if on_burst is not None:
+                on_burst(recorder, burst)
+            if recorder.has_content and not call.active.has_answered:
+                await call.active.report_answered()
+    return recorder.collector.completion()
+
+
+async def _call_non_streaming(call: _UpstreamCall) -> InferenceResponse:
+    if isinstance(call.request, ChatRequest):
+        # The first byte comes only when the model has finished.
+        patient = replace(call.context, first_byte_seconds=call.context.total_seconds)
+        answer: InferenceResponse = await call.provider.complete(call.request, patient)
     else:
-        recorder.answer = await _call_non_streaming(provider, request, context)
-        crash_point(CrashPoint.IN_CALL)
-    return recorder.answer
-
-
-async def _call_non_streaming(provider: Provider, request: InferenceRequest, context: CallContext) -> InferenceResponse:
-    if isinstance(request, ChatRequest):
-        # The answer's first byte comes when the model has written its last.
-        return await provider.complete(request, replace(context, first_byte_seconds=context.total_seconds))
-    return await provider.embed(request, context)
+        answer = await call.provider.embed(call.request, call.context)
+    crash_point(CrashPoint.IN_CALL)
+    return answer
 
 
 def _to_inference_result(plan: FailoverPlan) -> Exhausted | Deferred:

@@ -1,47 +1,34 @@
 """Whom a request asks, one target after the other: retry, failover, one deadline and one budget of calls over all."""
 
 import asyncio
-import random
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from inference.circuit_breaker import CircuitBreaker
-from inference.retry_budget import RequestRetryBudget
+from inference.context import InferenceContext
 from inference.retry_policy import RetrySameTarget, StopTrying, TryNextTarget, decide_next_step
 from inference.routing import Target, order_targets, with_key
 from providers.errors import ProviderError, ProviderTimeout
 
 
 class FailoverPlan:
-    """The way of one request over its targets.
+    """The sequence of calls that one request may make.
 
     Raises:
-        NoProvider: no target has a key.
+        NoProviderKey: no target has a key.
     """
 
-    def __init__(
-        self,
-        model: str,
-        targets: tuple[Target, ...],
-        *,
-        retry_budget: RequestRetryBudget,
-        deadline_seconds: float,
-        rng: random.Random,
-        breaker: CircuitBreaker,
-        is_retry: bool = False,
-    ) -> None:
-        self._remaining_targets = with_key(model, order_targets(targets, rng))
-        self._retry_budget, self._breaker, self._rng = retry_budget, breaker, rng
-        self._deadline_seconds = deadline_seconds
-        self._deadline = time.monotonic() + deadline_seconds
-        self._is_retry = is_retry
+    def __init__(self, model: str, targets: tuple[Target, ...], context: InferenceContext) -> None:
+        self.context = context
+        self._remaining_targets = with_key(model, order_targets(targets, context.rng))
+        self._deadline = time.monotonic() + context.deadline_seconds
         self._target: Target | None = self._remaining_targets.pop(0)
         self._tries = 0
         self._calls = 0
         self._errors: list[ProviderError] = []
-        #: Why targets were not asked that are being left alone.
+        #: Of targets that were skipped because their circuit breaker is open.
         self._skipped_errors: list[ProviderError] = []
 
     @property
@@ -52,7 +39,9 @@ class FailoverPlan:
         """Return whom to ask now. None if nobody may be asked: then `failure` says why."""
         while self._target is not None:
             if self.remaining_seconds <= 0:
-                self._errors.append(ProviderTimeout(f"No answer within {self._deadline_seconds:g} s, over all tries."))
+                self._errors.append(
+                    ProviderTimeout(f"No answer within {self.context.deadline_seconds:g} s, over all tries.")
+                )
                 return None
             self._tries += 1
             if await self._may_call(self._target):
@@ -64,16 +53,16 @@ class FailoverPlan:
     @asynccontextmanager
     async def track_call(self, target: Target) -> AsyncIterator["ActiveCall"]:
         """Take in how a call goes that is made in this block."""
-        call = ActiveCall(target, self._breaker)
+        call = ActiveCall(target, self.context.breaker)
         try:
             yield call
         except ProviderError as error:
             self._errors.append(error)
-            await self._breaker.report(target, error)
+            await self.context.breaker.report(target, error)
             raise
         except BaseException:
             # Canceled, or our own fault: it says nothing of the target.
-            self._breaker.release(target)
+            self.context.breaker.release(target)
             raise
         await call.report_answered()
 
@@ -85,7 +74,7 @@ class FailoverPlan:
             calls=self._calls,
             has_next=bool(self._remaining_targets),
             remaining_seconds=self.remaining_seconds,
-            rng=self._rng,
+            rng=self.context.rng,
         )
         match step:
             case RetrySameTarget(wait_seconds):
@@ -124,15 +113,16 @@ class FailoverPlan:
         self._target, self._tries = self._remaining_targets.pop(0) if self._remaining_targets else None, 0
 
     async def _may_call(self, target: Target) -> bool:
-        if not await self._breaker.allows(target):
-            self._skipped_errors.append(self._breaker.refusal(target))
+        breaker, retry_budget = self.context.breaker, self.context.retry_budget
+        if not await breaker.allows(target):
+            self._skipped_errors.append(breaker.refusal(target))
             return False
-        if self._is_retry or self._tries > 1:
-            if not self._retry_budget.try_acquire(target.provider.name):
-                self._breaker.release(target)
+        if self.context.is_retry or self._tries > 1:
+            if not retry_budget.try_acquire(target.provider.name):
+                breaker.release(target)
                 return False
         else:
-            self._retry_budget.record_first_try(target.provider.name)
+            retry_budget.record_first_try(target.provider.name)
         return True
 
 

@@ -7,7 +7,9 @@ from uuid import UUID
 
 from inference.calls import CallClosed, CallOpened, CallOutcome, CallTrace
 from inference.circuit_breaker import NO_CIRCUIT_BREAKER, CircuitBreaker
-from inference.complete import InferenceResult, complete
+from inference.complete import InferenceResult, complete, complete_non_streaming
+from inference.context import InferenceContext
+from inference.continuation import stream_with_continuation
 from inference.retry_budget import RetryBudgets
 from inference.routing import ProviderSpec, Target
 from inference.stream import StreamPart, stream
@@ -56,41 +58,31 @@ class InferenceHarness:
         self.budgets = RetryBudgets(share=0.2, floor=1000)
         self.breaker: CircuitBreaker = NO_CIRCUIT_BREAKER
 
-    async def ask(
-        self,
-        request: ChatRequest = REQUEST,
-        *,
-        deadline_seconds: float = 30,
-        keys: bool = True,
-        is_retry: bool = False,
-        non_streaming: bool = False,
+    async def complete(
+        self, request: ChatRequest = REQUEST, *, deadline_seconds: float = 30, keys: bool = True, is_retry: bool = False
     ) -> InferenceResult:
-        return await complete(
-            request,
-            self.targets(keys=keys),
+        context = self.context(deadline_seconds=deadline_seconds, is_retry=is_retry)
+        return await complete(request, self.targets(keys=keys), context)
+
+    async def complete_non_streaming(self, request: ChatRequest = REQUEST) -> InferenceResult:
+        return await complete_non_streaming(request, self.targets(), self.context())
+
+    def stream(self, request: ChatRequest = REQUEST) -> AsyncGenerator[StreamPart, None]:
+        return stream(request, self.targets(), self.context())
+
+    def stream_with_continuation(self, request: ChatRequest = REQUEST) -> AsyncGenerator[StreamPart, None]:
+        return stream_with_continuation(request, self.targets(), self.context())
+
+    def context(self, *, deadline_seconds: float = 30, is_retry: bool = False) -> InferenceContext:
+        return InferenceContext(
             trace=self.trace,
             ledger=self.ledger,
             retry_budget=self.budgets.for_site(SITE_ID),
-            is_retry=is_retry,
             deadline_seconds=deadline_seconds,
             provider_for=self.provider_for,
             rng=random.Random(2),
             breaker=self.breaker,
-            non_streaming=non_streaming,
-        )
-
-    def stream(self, request: ChatRequest = REQUEST, *, continuation: bool = False) -> AsyncGenerator[StreamPart, None]:
-        return stream(
-            request,
-            self.targets(),
-            trace=self.trace,
-            ledger=self.ledger,
-            retry_budget=self.budgets.for_site(SITE_ID),
-            deadline_seconds=30,
-            provider_for=self.provider_for,
-            rng=random.Random(2),
-            breaker=self.breaker,
-            continuation=continuation,
+            is_retry=is_retry,
         )
 
     def targets(self, *, keys: bool = True) -> tuple[Target, ...]:

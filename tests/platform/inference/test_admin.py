@@ -345,8 +345,8 @@ def test_what_will_not_work_as_it_looks_is_pointed_out(browser: Client) -> None:
 
     text = words(page.content.decode())
     assert "off is disabled, so off/gpt-4o is not used" in text
-    assert "No price of llama/my-model is known" in text
-    assert "No price of off/gpt-4o" not in text
+    assert "No price is known for llama/my-model" in text
+    assert "No price is known for off/gpt-4o" not in text
 
 
 def test_deleting_a_route_is_written_down(browser: Client) -> None:

@@ -426,7 +426,7 @@ async def test_a_request_passes_over_a_target_that_is_left_alone(process: Proces
     desk.breaker = process()
     await desk.breaker.report(desk.targets()[0], DEAD)
 
-    assert isinstance(await desk.ask(), Answered)
+    assert isinstance(await desk.complete(), Answered)
     assert desk.calls() == [("two", CallOutcome.OK)]
 
 
@@ -436,7 +436,7 @@ async def test_when_all_are_left_alone_nobody_is_asked_and_it_is_put_off(process
     slow = errors.ProviderRateLimited("slow", 429, retry_after_seconds=30)
     await desk.breaker.report(desk.targets()[0], slow)
 
-    result = await desk.ask()
+    result = await desk.complete()
 
     assert isinstance(result, Deferred)
     assert isinstance(result.error, errors.ProviderRateLimited)
@@ -448,9 +448,9 @@ async def test_when_all_are_left_alone_nobody_is_asked_and_it_is_put_off(process
 async def test_dead_keys_everywhere_are_no_matter_of_time(process: Process) -> None:
     desk = InferenceHarness(one=ScriptedProvider(DEAD))
     desk.breaker = process()
-    await desk.ask()
+    await desk.complete()
 
-    result = await desk.ask()
+    result = await desk.complete()
 
     assert isinstance(result, Exhausted)
     assert result.retryable is False
@@ -462,7 +462,7 @@ async def test_a_request_s_failures_open_it(process: Process) -> None:
     desk.breaker = process()
 
     for _ in range(3):
-        assert isinstance(await desk.ask(), Answered)
+        assert isinstance(await desk.complete(), Answered)
 
     assert len(desk.scripts["one"].received) == 3
 

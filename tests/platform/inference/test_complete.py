@@ -10,16 +10,15 @@ from inference.errors import NoProviderKey
 from inference.retry_budget import RetryBudgets
 from providers import errors
 from providers.dialects import openai
-from providers.invalid_request import InvalidRequest
 from providers.scripted_provider import ScriptedProvider
-from providers.types import AnswerFinished, Completion, Dialect, FinishReason, InferenceRequest, TextDelta, Usage
+from providers.types import AnswerFinished, Completion, FinishReason, InferenceRequest, TextDelta, Usage
 from tests.platform.inference.harness import BUSY, HELLO, InferenceHarness, InMemoryLedger
 
 
 async def test_the_first_target_answers_and_one_call_is_written() -> None:
     desk = InferenceHarness(one=ScriptedProvider(HELLO), two=ScriptedProvider())
 
-    result = await desk.ask()
+    result = await desk.complete()
 
     assert isinstance(result, Answered)
     assert isinstance(result.answer, Completion)
@@ -31,7 +30,7 @@ async def test_the_first_target_answers_and_one_call_is_written() -> None:
 
 async def test_the_provider_is_asked_for_its_own_model() -> None:
     one = ScriptedProvider(HELLO)
-    await InferenceHarness(one=one).ask()
+    await InferenceHarness(one=one).complete()
 
     assert [received.request.model for received in one.received] == ["one-model"]
 
@@ -39,7 +38,7 @@ async def test_the_provider_is_asked_for_its_own_model() -> None:
 async def test_a_fault_is_asked_again_then_the_next_target_answers() -> None:
     desk = InferenceHarness(one=ScriptedProvider(BUSY, errors.TransientFailure("reset")), two=ScriptedProvider(HELLO))
 
-    assert isinstance(await desk.ask(), Answered)
+    assert isinstance(await desk.complete(), Answered)
     assert desk.calls() == [("one", CallOutcome.ERROR), ("one", CallOutcome.ERROR), ("two", CallOutcome.OK)]
     assert [call.call_id for call in desk.ledger.opened] == ["job_1:1:1", "job_1:1:2", "job_1:1:3"]
     # Each opening also closes the call before it; the last is closed by whoever ends the request.
@@ -56,7 +55,7 @@ async def test_a_call_is_written_before_it_is_made() -> None:
 
     desk.ledger = Refusing()
     with pytest.raises(ConnectionError):
-        await desk.ask()
+        await desk.complete()
 
     assert one.received == []
 
@@ -66,7 +65,7 @@ async def test_a_wrong_request_is_not_asked_of_the_next_target() -> None:
         one=ScriptedProvider(errors.RequestRejected("no such field", 400)), two=ScriptedProvider(HELLO)
     )
 
-    result = await desk.ask()
+    result = await desk.complete()
 
     assert isinstance(result, Exhausted)
     assert (result.error.message, result.retryable) == ("no such field", False)
@@ -79,7 +78,7 @@ async def test_when_nobody_answers_one_target_that_may_recover_is_worth_another_
         two=ScriptedProvider(errors.ProviderKeyRejected("bad key", 401)),
     )
 
-    result = await desk.ask()
+    result = await desk.complete()
 
     assert isinstance(result, Exhausted)
     assert (result.retryable, result.retry_after_seconds) == (True, 40)
@@ -87,7 +86,7 @@ async def test_when_nobody_answers_one_target_that_may_recover_is_worth_another_
 
 async def test_dead_keys_everywhere_are_not_worth_another_try() -> None:
     dead = errors.ProviderKeyRejected("bad key", 401)
-    result = await InferenceHarness(one=ScriptedProvider(dead), two=ScriptedProvider(dead)).ask()
+    result = await InferenceHarness(one=ScriptedProvider(dead), two=ScriptedProvider(dead)).complete()
 
     assert isinstance(result, Exhausted)
     assert result.retryable is False
@@ -95,7 +94,7 @@ async def test_dead_keys_everywhere_are_not_worth_another_try() -> None:
 
 async def test_targets_without_a_key_are_passed_over_and_none_at_all_is_an_error() -> None:
     with pytest.raises(NoProviderKey, match="one, two"):
-        await InferenceHarness(one=ScriptedProvider(), two=ScriptedProvider()).ask(keys=False)
+        await InferenceHarness(one=ScriptedProvider(), two=ScriptedProvider()).complete(keys=False)
 
 
 async def test_missing_usage_is_estimated_and_flagged() -> None:
@@ -103,7 +102,7 @@ async def test_missing_usage_is_estimated_and_flagged() -> None:
         one=ScriptedProvider((TextDelta("Hello, you. " * 20), AnswerFinished(FinishReason.STOP, None)))
     )
 
-    await desk.ask()
+    await desk.complete()
 
     call = desk.trace.closed[0]
     assert call.estimated is True
@@ -115,7 +114,7 @@ async def test_missing_usage_is_estimated_and_flagged() -> None:
 async def test_a_call_that_may_have_been_done_is_estimated_not_zero(error: errors.ProviderError) -> None:
     desk = InferenceHarness(one=ScriptedProvider(error), two=ScriptedProvider(HELLO))
 
-    await desk.ask()
+    await desk.complete()
 
     assert desk.trace.closed[0].estimated is True
     assert desk.trace.closed[0].usage.input_tokens > 0
@@ -125,7 +124,7 @@ async def test_a_call_that_was_refused_used_nothing() -> None:
     desk = InferenceHarness(one=ScriptedProvider(BUSY), two=ScriptedProvider())
 
     desk.scripts["one"] = ScriptedProvider(errors.RequestRejected("no", 400))
-    await desk.ask()
+    await desk.complete()
 
     assert (desk.trace.closed[0].usage, desk.trace.closed[0].estimated) == (Usage(), False)
 
@@ -138,7 +137,7 @@ async def test_a_canceled_request_leaves_its_call_in_the_trace() -> None:
         await never.wait()
 
     desk = InferenceHarness(one=ScriptedProvider(HELLO, before=hang))
-    asking = asyncio.create_task(desk.ask())
+    asking = asyncio.create_task(desk.complete())
     await reached.wait()
     asking.cancel()
 
@@ -151,7 +150,7 @@ async def test_a_canceled_request_leaves_its_call_in_the_trace() -> None:
 async def test_one_deadline_covers_all_calls() -> None:
     desk = InferenceHarness(one=ScriptedProvider(BUSY, BUSY), two=ScriptedProvider(BUSY, BUSY))
 
-    result = await desk.ask(deadline_seconds=0)
+    result = await desk.complete(deadline_seconds=0)
 
     assert isinstance(result, Exhausted)
     assert isinstance(result.error, errors.ProviderTimeout)
@@ -170,7 +169,7 @@ async def test_without_budget_a_fault_is_not_asked_again_but_the_next_target_is(
     desk = InferenceHarness(first=ScriptedProvider(BUSY, name="first"), second=ScriptedProvider(HELLO, name="second"))
     desk.budgets = spent_budget()
 
-    assert isinstance(await desk.ask(), Answered)
+    assert isinstance(await desk.complete(), Answered)
     assert desk.calls() == [("first", CallOutcome.ERROR), ("second", CallOutcome.OK)]
 
 
@@ -178,7 +177,7 @@ async def test_without_budget_and_next_target_the_request_ends_for_now() -> None
     desk = InferenceHarness(only=ScriptedProvider(BUSY, name="only"))
     desk.budgets = spent_budget()
 
-    result = await desk.ask()
+    result = await desk.complete()
 
     assert isinstance(result, Exhausted)
     assert result.retryable
@@ -189,7 +188,7 @@ async def test_a_later_attempt_without_budget_asks_nobody() -> None:
     desk = InferenceHarness(first=ScriptedProvider(name="first"), second=ScriptedProvider(name="second"))
     desk.budgets = spent_budget()
 
-    assert await desk.ask(is_retry=True) == Deferred()
+    assert await desk.complete(is_retry=True) == Deferred()
     assert desk.calls() == []
     assert desk.ledger.opened == []
 
@@ -197,7 +196,7 @@ async def test_a_later_attempt_without_budget_asks_nobody() -> None:
 async def test_a_later_attempt_counts_as_a_retry() -> None:
     desk = InferenceHarness(only=ScriptedProvider(HELLO, name="only"))
 
-    assert isinstance(await desk.ask(is_retry=True), Answered)
+    assert isinstance(await desk.complete(is_retry=True), Answered)
     assert {(usage.key.scope, usage.first_tries, usage.retries) for usage in desk.budgets.usage()} == {
         ("site", 0, 1),
         ("provider", 0, 1),
@@ -217,7 +216,7 @@ async def test_a_whole_answer_is_asked_for_as_one_and_keeps_what_the_provider_wr
     plain = Plain(written)
     desk = InferenceHarness(one=plain)
 
-    result = await desk.ask(non_streaming=True)
+    result = await desk.complete_non_streaming()
 
     assert isinstance(result, Answered)
     assert isinstance(result.answer, Completion)
@@ -242,18 +241,10 @@ async def test_what_cannot_be_put_together_is_asked_for_as_a_whole() -> None:
     )
     desk = InferenceHarness(one=Plain(written))
 
-    result = await desk.ask(SEVERAL)
+    result = await desk.complete(SEVERAL)
 
     assert isinstance(result, Answered)
     assert result.answer == written
-
-
-async def test_where_no_target_can_say_it_none_is_asked() -> None:
-    desk = InferenceHarness(one=ScriptedProvider(), dialect=Dialect.ANTHROPIC)
-
-    with pytest.raises(InvalidRequest, match="'n'"):
-        await desk.ask(SEVERAL)
-    assert desk.ledger.opened == []
 
 
 async def test_a_whole_answer_without_usage_is_estimated_by_what_it_says() -> None:
@@ -263,7 +254,7 @@ async def test_a_whole_answer_without_usage_is_estimated_by_what_it_says() -> No
         )
     )
 
-    await desk.ask(non_streaming=True)
+    await desk.complete_non_streaming()
 
     (call,) = desk.trace.closed
     assert (call.estimated, call.usage.output_tokens) == (True, 30)

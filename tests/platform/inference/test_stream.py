@@ -59,7 +59,7 @@ async def read(parts: AsyncGenerator[StreamPart, None]) -> list[str]:
 async def test_the_target_that_answers_is_named_before_what_it_says() -> None:
     desk = InferenceHarness(one=ScriptedProvider((START, *HELLO)))
 
-    assert await read(desk.stream()) == ["TargetSelected one", "Started", "Hello", "Finished"]
+    assert await read(desk.stream()) == ["TargetSelected one", "AnswerStarted", "Hello", "AnswerFinished"]
     assert desk.calls() == [("one", CallOutcome.OK)]
     assert (desk.trace.closed[0].usage, desk.trace.closed[0].estimated) == (Usage(9, 1), False)
 
@@ -80,7 +80,7 @@ async def test_the_provider_s_own_frames_come_through() -> None:
 async def test_failover_before_the_first_token_is_invisible(first: object) -> None:
     desk = InferenceHarness(one=ScriptedProvider(first, first), two=ScriptedProvider((START, *HELLO)))  # type: ignore[arg-type]
 
-    assert await read(desk.stream()) == ["TargetSelected two", "Started", "Hello", "Finished"]
+    assert await read(desk.stream()) == ["TargetSelected two", "AnswerStarted", "Hello", "AnswerFinished"]
     assert [name for name, _ in desk.calls()][-1] == "two"
     assert desk.ledger.closed == desk.trace.closed[:-1]
 
@@ -198,9 +198,9 @@ async def test_a_cut_answer_is_continued_by_the_next_provider_and_marked() -> No
     two = ScriptedProvider((AnswerStarted("other", "n"), TextDelta("lo."), END))
     desk = InferenceHarness(one=ScriptedProvider((START, TextDelta("Hel"), CUT)), two=two)
 
-    assert await read(desk.stream(continuation=True)) == [
-        *("TargetSelected one", "Started", "Hel"),
-        *("TargetSwitched two", "lo.", "Finished"),
+    assert await read(desk.stream_with_continuation()) == [
+        *("TargetSelected one", "AnswerStarted", "Hel"),
+        *("TargetSwitched two", "lo.", "AnswerFinished"),
     ]
     asked = two.received[0].request
     assert isinstance(asked, ChatRequest)
@@ -216,7 +216,7 @@ async def test_the_usage_of_a_continued_answer_is_that_of_all_its_calls() -> Non
         three=ScriptedProvider((TextDelta("."), END)),
     )
 
-    parts = [part async for part in desk.stream(continuation=True)]
+    parts = [part async for part in desk.stream_with_continuation()]
 
     closed = desk.trace.closed
     assert [call.estimated for call in closed] == [True, True, False]
@@ -236,7 +236,7 @@ async def test_a_continuation_passes_no_frames_on() -> None:
         async def stream(self, request: ChatRequest, call: CallContext) -> AsyncGenerator[Burst, None]:
             yield Burst((TextDelta("Hello"), END), (Frame("", b"{}"),))
 
-    parts = [part async for part in InferenceHarness(one=Framed()).stream(continuation=True)]
+    parts = [part async for part in InferenceHarness(one=Framed()).stream_with_continuation()]
 
     assert all(part.frames == () for part in parts if isinstance(part, Burst))
 
@@ -245,7 +245,12 @@ async def test_white_space_at_the_cut_is_neither_sent_nor_doubled() -> None:
     two = ScriptedProvider((TextDelta(" world"), END))
     desk = InferenceHarness(one=ScriptedProvider((TextDelta("Hello, "), CUT)), two=two)
 
-    assert (await read(desk.stream(continuation=True)))[1:] == ["Hello, ", "TargetSwitched two", "world", "Finished"]
+    assert (await read(desk.stream_with_continuation()))[1:] == [
+        "Hello, ",
+        "TargetSwitched two",
+        "world",
+        "AnswerFinished",
+    ]
     asked = two.received[0].request
     assert isinstance(asked, ChatRequest)
     assert asked.messages[-1].parts == (TextPart("Hello,"),)
@@ -255,7 +260,7 @@ async def test_what_was_said_counts_against_the_tokens_that_were_allowed() -> No
     two = ScriptedProvider(HELLO)
     desk = InferenceHarness(one=ScriptedProvider((TextDelta("a" * 30), CUT)), two=two)
 
-    await read(desk.stream(replace(REQUEST, max_tokens=100), continuation=True))
+    await read(desk.stream_with_continuation(replace(REQUEST, max_tokens=100)))
 
     asked = two.received[0].request
     assert isinstance(asked, ChatRequest)
@@ -279,22 +284,22 @@ async def test_what_nobody_else_can_go_on_with_is_not_continued(
 ) -> None:
     desk = InferenceHarness(one=ScriptedProvider(events), two=ScriptedProvider())
 
-    assert (await read(desk.stream(request_, continuation=True)))[-1].startswith("! ")
+    assert (await read(desk.stream_with_continuation(request_)))[-1].startswith("! ")
     assert len(desk.calls()) == 1
 
 
 async def test_a_continuation_that_nobody_takes_up_ends_with_the_cut() -> None:
     desk = InferenceHarness(one=ScriptedProvider((TextDelta("Hel"), CUT)), two=ScriptedProvider(BUSY, BUSY))
 
-    assert await read(desk.stream(continuation=True)) == ["TargetSelected one", "Hel", "! interrupted"]
+    assert await read(desk.stream_with_continuation()) == ["TargetSelected one", "Hel", "! interrupted"]
     assert len(desk.calls()) == 3
 
 
 async def test_an_only_provider_continues_its_own_answer() -> None:
     one = ScriptedProvider((TextDelta("Hel"), CUT), (TextDelta("lo"), END))
 
-    assert await read(InferenceHarness(one=one).stream(continuation=True)) == [
-        *("TargetSelected one", "Hel", "TargetSwitched one", "lo", "Finished")
+    assert await read(InferenceHarness(one=one).stream_with_continuation()) == [
+        *("TargetSelected one", "Hel", "TargetSwitched one", "lo", "AnswerFinished")
     ]
 
 
