@@ -1,4 +1,4 @@
-"""A page in a browser, a desk behind a line that can be cut, and a site whose page it is."""
+"""Fixtures: a page in a browser, a desk behind a TCP proxy that can be cut, and the site that serves the page."""
 
 import uuid
 from collections.abc import Iterator
@@ -22,9 +22,9 @@ from tests.factories import make_provider, make_route
 from tests.polling import wait_for
 from tests.programs import NotInstalled, do_without
 
-#: The same answer at once, and in 50 deltas within 1.5 s, as one reads along.
+#: The same answer without delay, and in 50 deltas within 1.5 s, at reading speed.
 AT_ONCE = "gpt-4o-mini@tokens=50"
-#: Three seconds: on a busy machine a browser takes one to hear that its network is gone.
+#: Three seconds: on a busy machine a browser needs one to notice that its network is gone.
 PACED = f"{AT_ONCE},deltas=50,inter_token_ms=60"
 
 
@@ -39,7 +39,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 
 @pytest.fixture(scope="session")
 def origins() -> Iterator[tuple[str, str, str]]:
-    """Three places that serve the same page: the site's, another site's, nobody's."""
+    """Three origins that serve the same page: the site's, another site's, and an unknown one."""
     with page_server() as ours, page_server() as theirs, page_server() as nobodys:
         yield ours, theirs, nobodys
 
@@ -72,11 +72,11 @@ class Shop:
 
     @property
     def desk(self) -> str:
-        """The desk's address as pages know it."""
+        """The desk's address as pages see it."""
         return self.line.url
 
     def token(self, model: str = "paced") -> str:
-        """What the site's server gives its page."""
+        """What the site's server passes to its page."""
         wanted = {"scope": "chat:write streams:read", "model": model, "max_tokens": 100, "origin": self.origin}
         answer = self.live.post("/v1/tokens", wanted)
         assert answer.status_code == 201, answer.text
@@ -84,7 +84,7 @@ class Shop:
 
     def lose_network(self) -> None:
         self.tab.set_offline(True)
-        # DevTools let go on what is open: WebSockets, and in some versions answers under way.
+        # DevTools leave open connections alone: WebSockets, and in some versions running responses.
         self.line.cut()
         assert self.tab.evaluate("navigator.onLine") is False
 
@@ -93,7 +93,7 @@ class Shop:
         self.tab.set_offline(False)
 
     def state(self) -> dict[str, Any]:
-        """How far the page is."""
+        """The page's progress."""
         found: dict[str, Any] = self.tab.evaluate("({...state, text: shown.textContent})")
         assert found["refused"] is None, found
         return found

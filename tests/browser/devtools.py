@@ -1,4 +1,4 @@
-"""Chromium without a window, driven by its DevTools protocol."""
+"""Headless Chromium, driven through the DevTools protocol."""
 
 import itertools
 import json
@@ -36,7 +36,7 @@ FLAGS = (
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
-    # A page that nobody looks at may wait a second for each of its timers.
+    # Chromium delays the timers of background pages by up to a second.
     "--disable-background-timer-throttling",
     "--disable-backgrounding-occluded-windows",
     "--disable-renderer-backgrounding",
@@ -48,14 +48,14 @@ class PageError(Exception):
 
 
 class Tab:
-    """One page. Calls wait for their answer."""
+    """One page. Calls wait for their result."""
 
     def __init__(self, connection: ClientConnection) -> None:
         self._connection = connection
         self._numbers = itertools.count(1)
 
     def call(self, method: str, **params: Any) -> dict[str, Any]:
-        """Return what DevTools answers to a command; what it tells unasked is skipped."""
+        """Return DevTools' response to a command; events are skipped."""
         number = next(self._numbers)
         self._connection.send(json.dumps({"id": number, "method": method, "params": params}))
         while True:
@@ -68,22 +68,22 @@ class Tab:
         return result
 
     def evaluate(self, expression: str) -> Any:
-        """Return what an expression comes to, once its promise is kept."""
+        """Return the value of an expression, once its promise is resolved."""
         found = self.call("Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True)
         if "exceptionDetails" in found:
             raise PageError(json.dumps(found["exceptionDetails"]))
         return found["result"].get("value")
 
     def invoke(self, function: str, **wanted: Any) -> Any:
-        """Return what a function of the page's script gives."""
+        """Return the result of a function of the page's script."""
         return self.evaluate(f"{function}({json.dumps(wanted)})")
 
     def begin(self, function: str, **wanted: Any) -> None:
-        """Call a function of the page's script, and wait for nothing."""
+        """Call a function of the page's script without waiting for it."""
         self.evaluate(f"void {function}({json.dumps(wanted)})")
 
     def set_offline(self, offline: bool) -> None:
-        """Take the page's network away, or give it back."""
+        """Switch the page's network off or on."""
         self.call(
             "Network.emulateNetworkConditions", offline=offline, latency=0, downloadThroughput=-1, uploadThroughput=-1
         )
@@ -110,13 +110,13 @@ class Browser:
 
 @contextmanager
 def start_browser(folder: Path) -> Iterator[Browser]:
-    """Run a Chromium that knows nothing yet, and end it with the block. Raises `NotInstalled`."""
+    """Run a Chromium with an empty profile, and stop it with the block. Raises `NotInstalled`."""
     path = next(filter(None, map(shutil.which, NAMES)), None)
     if path is None:
         raise NotInstalled("chromium", by="browser")
     port = own_port()
     own = (f"--user-data-dir={folder / 'profile'}", f"--remote-debugging-port={port}")
-    # It writes to the home folder, too, unless that is elsewhere.
+    # It also writes to the home folder, unless HOME points elsewhere.
     environment = env.child_environment({"HOME": str(folder), "TMPDIR": str(folder)})
     program = Program("chromium", (path, *FLAGS, *own, "about:blank"), environment, folder, grace_seconds=5)
     with (folder / "chromium.log").open("wb") as log, launch(program, log) as process:

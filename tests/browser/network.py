@@ -1,4 +1,4 @@
-"""What lies between a page and the desk: servers of pages, and a line that can be cut."""
+"""The network between a page and the desk: page servers, and a TCP proxy that can be cut."""
 
 import re
 import socket
@@ -14,9 +14,9 @@ from tests.ports import own_port
 
 HOST = "127.0.0.1"
 PAGES = Path(__file__).parent / "pages"
-#: Closes at once and without a goodbye, as a network that is gone.
+#: Closes with a reset, like a lost network.
 RESET = struct.pack("ii", 1, 0)
-#: What others get to see of a request: its address, and where the page says it came from.
+#: The parts of a request that third parties see: its URL and its Referer.
 TARGETS = re.compile(rb"^(?:GET|POST|DELETE|OPTIONS) (\S+) HTTP/1\.1\r$", re.MULTILINE)
 REFERERS = re.compile(rb"^referer: ([^\r]*)\r$", re.MULTILINE | re.IGNORECASE)
 
@@ -43,7 +43,7 @@ def page_server() -> Iterator[str]:
 
 
 class Line:
-    """Carries TCP connections to the desk. While it is cut, there is none."""
+    """TCP proxy to the desk. While it is cut, it accepts no connection."""
 
     def __init__(self, desk_port: int) -> None:
         self._desk_port = desk_port
@@ -60,7 +60,7 @@ class Line:
         return f"http://{HOST}:{self._listening.getsockname()[1]}"
 
     def cut(self) -> None:
-        """Break every connection, and let none be made."""
+        """Break every connection and refuse new ones."""
         with self._lock:
             self._is_cut = True
             broken, self._open = self._open, set()
@@ -71,15 +71,15 @@ class Line:
         self._is_cut = False
 
     def targets(self) -> list[str]:
-        """The addresses that were asked for, in the order of their connections."""
+        """The requested URLs, in the order of their connections."""
         return [found.decode() for heard in self._heard for found in TARGETS.findall(bytes(heard))]
 
     def referers(self) -> list[str]:
         return [found.decode() for heard in self._heard for found in REFERERS.findall(bytes(heard))]
 
     def close(self) -> None:
-        """Break everything off, and wait for the threads."""
-        # Closing alone wakes nobody who waits in `accept`.
+        """Close everything, and wait for the threads."""
+        # Closing alone does not wake a thread in `accept`.
         with suppress(OSError):
             self._listening.shutdown(socket.SHUT_RDWR)
         self._listening.close()
@@ -115,7 +115,7 @@ class Line:
                 if heard is not None:
                     heard += data
                 sink.sendall(data)
-        # An end is an end of both: neither side half-closes here.
+        # Neither side half-closes here: the end of one direction ends both.
         with self._lock:
             self._open -= {source, sink}
         for each in (source, sink):
@@ -125,7 +125,7 @@ class Line:
 def _reset(connection: socket.socket) -> None:
     with suppress(OSError):
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
-        # Wakes who waits in `recv`, which closing does not.
+        # Wakes a thread in `recv`, which closing does not.
         connection.shutdown(socket.SHUT_RD)
     connection.close()
 

@@ -12,7 +12,7 @@ STREAMED = {**CHAT, "stream": True}
 
 
 def uncut_text(shop: Shop) -> str:
-    """The answer as a server gets it in one piece; the simulator says the same to the same words."""
+    """The answer as a server gets it in one response; the simulator's answers are deterministic."""
     answer = shop.live.post("/v1/chat/completions", {**CHAT, "model": "at-once"})
     assert answer.status_code == 200, answer.text
     shop.live.simulator.finished()
@@ -38,7 +38,7 @@ def assert_no_address_tells(shop: Shop, secret: str) -> None:
     assert not [each for each in seen if any(part in each for part in secret.split("."))]
 
 
-def test_an_answer_by_fetch_goes_on_after_the_network_was_lost(shop: Shop) -> None:
+def test_an_answer_by_fetch_resumes_after_a_network_loss(shop: Shop) -> None:
     uncut, token = uncut_text(shop), shop.token()
 
     shop.tab.begin("readByFetch", desk=shop.desk, token=token, start=STREAMED)
@@ -51,7 +51,7 @@ def test_an_answer_by_fetch_goes_on_after_the_network_was_lost(shop: Shop) -> No
     assert_no_address_tells(shop, token)
 
 
-def test_an_answer_by_websocket_goes_on_after_the_network_was_lost(shop: Shop) -> None:
+def test_an_answer_by_websocket_resumes_after_a_network_loss(shop: Shop) -> None:
     uncut, token = uncut_text(shop), shop.token()
 
     shop.tab.begin("readBySocket", desk=shop.desk, proof=f"bearer.{token}", start=STREAMED)
@@ -64,7 +64,7 @@ def test_an_answer_by_websocket_goes_on_after_the_network_was_lost(shop: Shop) -
 
 
 @pytest.mark.parametrize("way", ["fetch", "websocket"])
-def test_a_ticket_reads_the_whole_stream_that_a_server_began(shop: Shop, way: str) -> None:
+def test_a_ticket_reads_the_complete_stream_that_a_server_started(shop: Shop, way: str) -> None:
     uncut = uncut_text(shop)
     begun = shop.live.post("/v1/streams", CHAT, x_ticket_origin=shop.origin).json()
     ticket, stream = begun["ticket"], begun["id"]
@@ -81,7 +81,7 @@ def test_a_ticket_reads_the_whole_stream_that_a_server_began(shop: Shop, way: st
     assert_no_address_tells(shop, ticket)
 
 
-def test_a_page_of_another_origin_gets_nothing(shop: Shop) -> None:
+def test_a_page_of_another_origin_is_refused(shop: Shop) -> None:
     token, chat = shop.token("at-once"), {**STREAMED, "model": "at-once"}
     begun = shop.live.post("/v1/streams", chat, x_ticket_origin=shop.origin).json()
     shop.live.simulator.finished()
@@ -94,7 +94,7 @@ def test_a_page_of_another_origin_gets_nothing(shop: Shop) -> None:
     # A handshake that is refused closes with the browser's own 1006.
     with shop.browser.open(f"{shop.nobody_s_origin}/shop.html") as page:
         assert tried_by(page) == ["blocked", "blocked", 1006]
-    # Another site's page may read that it is refused, and no more.
+    # Another site's page may read that it is refused, and nothing else.
     with shop.browser.open(f"{shop.other_site_s_origin}/shop.html") as page:
         assert tried_by(page) == [403, 403, 4403]
     assert len(shop.live.simulator.journal()) == 1

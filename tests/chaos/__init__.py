@@ -1,1 +1,1 @@
-"""The proof that accepted work is kept: real processes are killed, frozen and cut off, and then the books compared."""
+"""Chaos tests that accepted work is kept: real processes are killed, frozen and disconnected, then ledgers compared."""

@@ -1,4 +1,4 @@
-"""make chaos [SEED=n] [JOBS=n]: play a campaign. The last line is its verdict as JSON; 1 if a promise was broken."""
+"""make chaos [SEED=n] [JOBS=n]: run a campaign. The last line is its verdict as JSON. Exit code 1: a broken promise."""
 
 import argparse
 import json

@@ -1,4 +1,4 @@
-"""What the database says at the end: the rows that the promises are about."""
+"""The database at the end of a campaign: the rows that the promises are about."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -106,7 +106,7 @@ class Books:
     deliveries: Sequence[DeliveryRow]
     batches: Sequence[BatchRow]
     caps: Caps
-    #: Endpoints that take every event, of each site.
+    #: Each site's endpoints that receive every event.
     endpoints: Mapping[UUID, int]
 
     @cached_property
@@ -136,13 +136,13 @@ class Books:
 
     @cached_property
     def unfinished(self) -> int:
-        """Jobs that have not ended, and deliveries still on their way."""
+        """Unfinished jobs and pending deliveries."""
         jobs = sum(job.finished_at is None for job in self.jobs)
         return jobs + sum(delivery.state == "pending" for delivery in self.deliveries)
 
 
 def read_books(cursor: Cursor) -> Books:
-    """Read all of it. Nothing may be under way, for it takes several statements."""
+    """Read all of it. Nothing may be running, because it takes several statements."""
     return Books(
         jobs=[JobRow(*row) for row in _rows(cursor, JOBS)],
         attempts=[AttemptRow(*row) for row in _rows(cursor, ATTEMPTS)],

@@ -1,4 +1,4 @@
-"""A campaign: the plan is carried out on a real desk, everything is let settle, and the ledgers are compared."""
+"""A campaign: carries out the plan on a real desk, waits until everything has settled, and compares the ledgers."""
 
 import asyncio
 import signal
@@ -28,11 +28,11 @@ from tests.chaos.recovery import Fault, Outage
 from tests.chaos.verdict import Verdict, judge
 from tests.chaos.watcher import Watcher, connect, read_ended
 
-#: After the last blow everything must have ended within this time.
+#: Everything must have finished within this time after the last fault.
 SETTLE_SECONDS = 60.0
-#: A killed worker is started again after this time; who supervises it would do the same.
+#: A killed worker is restarted after this time, as a supervisor would do.
 RESTART_SECONDS = 1.0
-#: What a desk needs after Postgres is back, before it takes anybody for lost.
+#: Time after an outage of Postgres in which the desk declares no worker lost.
 AFTER_OUTAGE_SECONDS = 9.0
 BROKER_PREFIX = "nightdesk:"
 DOORBELLS = ("jobs.ring", "webhooks.ring")
@@ -42,7 +42,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a campaign leaves: its verdict, and where its ledgers are if they were kept."""
+    """The result of a campaign: its verdict, and the folder of its ledgers if they were kept."""
 
     verdict: Verdict
     kept: Path | None
@@ -62,7 +62,7 @@ class Campaign:
         self._ringer = _ringer(desk.redis_url)
 
     async def run(self) -> None:
-        """Do all that is planned, and let everything come to rest."""
+        """Carry out the whole plan, and wait until everything has settled."""
         for number in range(self._plan.workers):
             self._start_worker(number)
         keepers = [asyncio.create_task(self._keep(number)) for number in range(self._plan.workers)]
@@ -81,7 +81,7 @@ class Campaign:
         await self._clients.read_all()
         await self._stop_workers()
 
-    # Who ends is started again
+    # Processes that exit are restarted
 
     def _start_worker(self, number: int) -> None:
         member, starts = self._desk.workers[number], self._plan.starts[number]
@@ -111,7 +111,7 @@ class Campaign:
     def _note_fault(self, member: Member) -> None:
         self.faults.append(Fault(time.time(), member.pid))
 
-    # What is done to the desk
+    # Faults
 
     async def _strike(self, blow: Blow) -> None:
         await asyncio.sleep(max(0.0, self._begin + blow.at - time.monotonic()))
@@ -145,7 +145,7 @@ class Campaign:
             member.signal(signal.SIGCONT)
 
     def _meddle(self, deed: Deed) -> None:
-        """Take messages away from the broker, or send some that nobody rang."""
+        """Remove messages from the broker, or send spurious ones."""
         try:
             if deed == Deed.DOUBLE_DOORBELLS:
                 for name in DOORBELLS * 5:
@@ -159,7 +159,7 @@ class Campaign:
                 else:
                     broker.delete(f"{BROKER_PREFIX}doorbell")
                     self.done["doorbells_lost"] += 1
-        except (redis.RedisError, BrokerAway, OSError):  # it is away itself
+        except (redis.RedisError, BrokerAway, OSError):  # the broker itself is down
             self.done["missed_blows"] += 1
 
     async def _restart(self, name: str, member: Member, how: signal.Signals, seconds: float) -> None:
@@ -173,7 +173,7 @@ class Campaign:
         if name == "postgres":
             self.outages.append(Outage(began, time.time() + AFTER_OUTAGE_SECONDS))
 
-    # Rest
+    # Settling
 
     async def _until_a_worker_lives(self) -> None:
         give_up_at = time.monotonic() + 60
@@ -195,7 +195,7 @@ class Campaign:
         self._tell(f"settled after {time.monotonic() - began:.1f} s")
 
     def _hurry(self) -> int:
-        """Return how much is unfinished. Waits of minutes, between webhooks that fail, are cut short."""
+        """Return the number of unfinished items. Backoffs of minutes between webhook attempts are shortened."""
         with connect(self._desk.database_url) as connection:
             connection.execute(self._hurry_webhooks.encode())
             row = connection.execute(UNFINISHED).fetchone()
@@ -206,7 +206,7 @@ class Campaign:
             member.signal(signal.SIGTERM)
         await asyncio.gather(*(member.ended() for member in self._desk.workers if member.process))
 
-    # Telling
+    # Reporting
 
     async def _report(self) -> None:
         while True:
@@ -223,12 +223,12 @@ class Campaign:
         self._say(f"{time.monotonic() - self._begin:6.1f} s  {text}")
 
 
-#: What waits for minutes, between webhooks that fail, need not be waited for.
+#: Shortens backoffs of minutes between webhook attempts.
 PATIENCE = """
 UPDATE webhooks_delivery SET due_at = clock_timestamp() + interval '3 seconds'
  WHERE state = 'pending' AND due_at > clock_timestamp() + interval '30 seconds'
 """
-#: A lease of 18 s is begun, and an attempt over after 3: whose lease is over in less than 14 is dead.
+#: A lease lasts 18 s and an attempt 3 s: the owner of a lease with less than 14 s left is dead.
 HASTE = """
 UPDATE webhooks_delivery SET due_at = clock_timestamp()
  WHERE state = 'pending' AND due_at NOT BETWEEN clock_timestamp() + interval '14 seconds'
@@ -244,7 +244,7 @@ SELECT (SELECT count(*) FROM jobs_job WHERE finished_at IS NULL)
 def play(plan: Plan, folder: Path, say: Say, *, in_haste: bool = False) -> Verdict:
     """Carry the plan out and compare the ledgers; where a promise is broken they are written into the folder.
 
-    In haste, what a dead courier held is sent again at once at the end, and not when its lease is over.
+    With `haste`, deliveries of a dead courier are sent again immediately at the end, not when its lease expires.
     """
     return asyncio.run(_play(plan, folder, say, in_haste))
 
@@ -255,7 +255,7 @@ async def _play(plan: Plan, folder: Path, say: Say, in_haste: bool) -> Verdict:
     port = free_port()
     async with receiving(receiver, port):
         with ExitStack() as stack:
-            # Entered here, in the main thread: the servers are tied to the thread that starts them.
+            # Entered in the main thread: the servers end with the thread that starts them.
             desk = stack.enter_context(running_desk(plan, port))
             receiver.trust([site.webhook_secret for site in desk.sites])
             say(f"the desk is up after {time.monotonic() - began:.1f} s")
@@ -301,7 +301,7 @@ def _books(connection: "psycopg.Connection[tuple[object, ...]]") -> Books:
 
 
 def read_journal(path: Path) -> Sequence[JournalEntry]:
-    """Return each call as its last line says."""
+    """Return each call as its last journal line describes it."""
     entries: Mapping[int, JournalEntry] = {
         entry.seq: entry
         for line in path.read_bytes().splitlines()
@@ -312,7 +312,7 @@ def read_journal(path: Path) -> Sequence[JournalEntry]:
 
 
 def _keep(folder: Path, plan: Plan, ledgers: Ledgers, verdict: Verdict, desk: Desk) -> None:
-    """Write the plan and all ledgers where they can be looked at."""
+    """Write the plan and all ledgers to the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     parts = {
         "plan": plan,

@@ -1,4 +1,4 @@
-"""The sites of a campaign: they post, repeat, cancel and read as planned, and write down what they were told."""
+"""The clients of a campaign: they submit, repeat, cancel and read as planned, and log every response."""
 
 import asyncio
 import hashlib
@@ -14,20 +14,20 @@ import msgspec
 from tests.chaos.desk import SeededSite
 from tests.chaos.plan import BatchOrder, Order, Plan, model_of
 
-#: How long a client that may ask again does so.
+#: How long a client retries, in seconds.
 PATIENCE_SECONDS = 45.0
 PAUSE_SECONDS = 0.4
 TIMEOUT = aiohttp.ClientTimeout(total=12)
-#: A site's own server has only so many connections, too.
+#: Concurrent requests of one site's server.
 AT_ONCE = 24
-#: Stands for the code of an answer where there was nobody to give one.
+#: Stands for the status of a request whose connection was refused.
 NOBODY_THERE = "nobody_there"
 READ_AT_ONCE = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """One question of a client, and what it was told. `status` is None where no answer came."""
+    """One request of a client and its response. `status` is None if no response came."""
 
     order: int
     #: submit, repeat, abuse, cancel, read or final
@@ -41,32 +41,32 @@ class Told:
 
     @property
     def is_clear(self) -> bool:
-        """The client knows what became of its question."""
+        """Whether the client knows the outcome of its request."""
         return (self.status is not None and self.status < 500) or self.was_not_asked
 
     @property
     def was_not_asked(self) -> bool:
-        """Nobody took the connection, so nothing can have come of it."""
+        """The connection was refused, so the request had no effect."""
         return self.code == NOBODY_THERE
 
 
 class Clients:
-    """Everything the sites do. `told` is their ledger."""
+    """Runs all clients. `told` is their ledger."""
 
     def __init__(self, plan: Plan, url: str, sites: Sequence[SeededSite]) -> None:
         self.told: list[Told] = []
-        #: The same of batches: each batch's number, and its id.
+        #: The same for batches: each batch's number and id.
         self.batches: list[tuple[int, str]] = []
         #: The `custom_id` of every line of results, by the batch's id.
         self.results: dict[str, list[str]] = {}
-        #: Orders whose posting is over, whatever came of it.
+        #: Orders whose submission has finished, with any outcome.
         self.posted: set[int] = set()
         self._plan, self._url, self._sites = plan, url, sites
         self._jobs: dict[int, str] = {}
         self._places = asyncio.Semaphore(AT_ONCE)
 
     async def run(self, begin: float) -> None:
-        """Do all that is planned; `begin` is a reading of `time.monotonic`."""
+        """Carry out the plan; `begin` is a reading of `time.monotonic`."""
         async with self._session() as http:
             await asyncio.gather(
                 *(self._keep(order, http, begin) for order in self._plan.orders),
@@ -74,7 +74,7 @@ class Clients:
             )
 
     async def read_all(self) -> None:
-        """Read every job that was accepted, once more."""
+        """Read every accepted job once more."""
         async with self._session() as http:
             places = asyncio.Semaphore(READ_AT_ONCE)
 
@@ -92,7 +92,7 @@ class Clients:
         return len(self._jobs)
 
     def _session(self) -> aiohttp.ClientSession:
-        # A connection of its own for each request: one to a web process that was killed must not spoil the next.
+        # A new connection for each request: one to a killed web process must not affect the next request.
         return aiohttp.ClientSession(self._url, timeout=TIMEOUT, connector=aiohttp.TCPConnector(force_close=True))
 
     async def _keep(self, order: Order, http: aiohttp.ClientSession, begin: float) -> None:
@@ -112,7 +112,7 @@ class Clients:
         self.posted.add(order.number)
 
     async def _keep_batch(self, order: BatchOrder, http: aiohttp.ClientSession, begin: float) -> None:
-        """Post a batch until it is taken, once more, and cancel it if that is planned."""
+        """Submit a batch until it is accepted, submit it again, and cancel it if that is planned."""
         await _until(begin + order.at)
         headers = {"Idempotency-Key": f"batch-{order.number}"}
         body = _batch_body(order, self._plan.seed)
@@ -127,7 +127,7 @@ class Clients:
     async def _insist(
         self, site: int, http: aiohttp.ClientSession, path: str, body: Mapping[str, Any], headers: Mapping[str, str]
     ) -> dict[str, Any] | None:
-        """Post until there is a clear answer, and return it if it is a good one."""
+        """Submit until the outcome is known, and return the response if it is a success."""
         proof = {"Authorization": f"Bearer {self._sites[site].api_key}"}
         give_up_at = time.monotonic() + PATIENCE_SECONDS
         while time.monotonic() < give_up_at:
@@ -152,7 +152,7 @@ class Clients:
         await self._persist(ask)
 
     async def _persist(self, ask: Callable[[], Awaitable[Told]], *, again: bool = True) -> None:
-        """Ask until the answer is clear, where asking again is safe."""
+        """Send a request until its outcome is known, where repeating it is safe."""
         give_up_at = time.monotonic() + PATIENCE_SECONDS
         while time.monotonic() < give_up_at:
             told = await ask()
@@ -168,7 +168,7 @@ class Clients:
         return told
 
     async def _abuse(self, order: Order, http: aiohttp.ClientSession, body: Mapping[str, Any]) -> Told:
-        """Post something else under the same key. Nothing is asked where the first has no answer yet."""
+        """Submit another body under the same key, once the first submission has its response."""
         if order.number not in self._jobs:
             return Told(order.number, "abuse", time.time(), 0)
         return await self._post(order, http, "abuse", {**body, "metadata": {"order": "another"}})
@@ -211,7 +211,7 @@ def _read_answer(order: int, question: str, at: float, status: int, content: byt
     try:
         found = msgspec.json.decode(content)
     except msgspec.DecodeError:
-        # Half an answer says nothing.
+        # A truncated response tells nothing.
         return Told(order, question, at, None)
     if status >= 400:
         return Told(order, question, at, status, code=str(found.get("error", {}).get("code")))
@@ -228,7 +228,7 @@ def _read_answer(order: int, question: str, at: float, status: int, content: byt
 
 
 def _body(order: Order, seed: int) -> dict[str, Any]:
-    """Return what is posted. No two orders are alike, for the simulator counts attempts by the body."""
+    """Return the body to submit. No two orders are alike, because the simulator counts attempts by the body."""
     text = f"Order {order.number} of night {seed}: describe what is in the window of a bakery."
     wire: dict[str, Any] = {"model": model_of(order.kind, order.temper)}
     if order.kind == "embeddings":

@@ -1,4 +1,4 @@
-"""What the proof's own processes are told."""
+"""Fixtures: the environment of the chaos tests' own processes."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The desk of a campaign: real servers and processes, with the real command lines, each of which can be killed."""
+"""The desk of a campaign: real servers and processes with their real command lines; each can be killed."""
 
 import asyncio
 import json
@@ -29,7 +29,7 @@ from tests.chaos.plan import Plan, crash_variables
 from tests.polling import wait_for
 from tests.simulator_process import start_simulator
 
-#: As in production; only the waits are shorter, so that a campaign ends.
+#: As in production, with shorter delays so that a campaign ends.
 SETTINGS = {
     "DEBUG": "false",
     "LOG_FORMAT": "json",
@@ -37,7 +37,7 @@ SETTINGS = {
     "JOB_SLOTS": "60",
     "JOB_RETRY_BASE_SECONDS": "1",
     "JOB_RETRY_CAP_SECONDS": "3",
-    # So much goes wrong here that every budget would be spent at once, and every provider left alone.
+    # A campaign has so many faults that it would exhaust every retry budget and open every circuit breaker.
     "RETRY_BUDGET_FLOOR": "100000",
     "BREAKER_FAILURES": "100000",
     "WEBHOOK_TIMEOUT_SECONDS": "3",
@@ -47,7 +47,7 @@ SETTINGS = {
 
 @dataclass(frozen=True, slots=True)
 class SeededSite:
-    """A site, what it asks with, and what its webhooks are signed with."""
+    """A site, its API key, and the secret of its webhooks."""
 
     id: str
     api_key: str
@@ -56,12 +56,12 @@ class SeededSite:
 
 @dataclass(slots=True)
 class Member:
-    """A process of the desk. It may be started anew, also in another environment."""
+    """A process of the desk. It can be restarted, also with another environment."""
 
     program: Program
     log: Path
     process: "subprocess.Popen[bytes] | None" = None
-    #: How often it was started, and every process number it has had.
+    #: The number of its starts, and every process id it has had.
     starts: int = 0
     pids: list[int] = field(default_factory=list)
 
@@ -111,7 +111,7 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Desk:
-    """Everything runs but the workers, which `start_worker` starts."""
+    """All processes except the workers, which `start_worker` starts."""
 
     folder: Path
     web_url: str
@@ -130,7 +130,7 @@ class Desk:
         self.workers[number].start(**crash_variables(crash_at))
 
     async def until_ready(self, name: str) -> None:
-        """Wait until the server answers."""
+        """Wait until the server responds."""
         while not await asyncio.to_thread(self.servers[name].is_ready):  # noqa: ASYNC110
             await asyncio.sleep(0.05)
 
@@ -143,7 +143,7 @@ class Desk:
 
 @contextmanager
 def running_desk(plan: Plan, receiver_port: int, folder: Path | None = None) -> Iterator[Desk]:
-    """Bring up servers, simulator and web; nothing runs any more afterwards, and no data is left."""
+    """Start servers, simulator and web; stop them and delete their data with the block."""
     with ExitStack() as stack:
         if folder is None:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="nightdesk-chaos-")))
@@ -165,7 +165,7 @@ def running_desk(plan: Plan, receiver_port: int, folder: Path | None = None) -> 
         workers = tuple(_member(f"worker-{number}", folder, environment, *WORKER) for number in range(plan.workers))
         for member in (web, *workers):
             stack.callback(member.stop)
-        # It loads while the tables are made, and looks at none of them before it is asked something.
+        # It loads while the migrations run, and reads no table before its first request.
         web.start()
         sites = _seed(environment, f"{base_url(receiver_port)}/")
         wait_for(lambda: answers(f"{base_url(web_port)}/healthz"), seconds=60)

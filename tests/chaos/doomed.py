@@ -1,8 +1,8 @@
-"""Worker processes that die where they are told to, many at once: one process loads everything, and forks them.
+"""Many worker processes that die at their crash point: one process loads everything and forks them.
 
     python -m tests.chaos.doomed RECRUITS.json
 
-Prints a line of JSON for each that has ended. Whoever is healthy begins when the others are dead, and works on.
+Prints a line of JSON for each that has exited. Healthy workers start when the others are dead, and keep running.
 """
 
 import asyncio
@@ -30,9 +30,9 @@ from tests.chaos.recruits import Recruit  # noqa: E402
 from webhooks.courier import Courier  # noqa: E402
 from webhooks.tasks import bell as webhooks_bell  # noqa: E402
 
-#: So many of them share one Postgres.
+#: Number of processes that share one Postgres.
 CONNECTIONS = 3
-#: More would keep each other from the processor, and lose their leases.
+#: More would starve each other of processor time and lose their leases.
 AT_ONCE = 8
 
 
@@ -44,7 +44,7 @@ def main() -> int:
 
 
 def _live(waiting: list[Recruit]) -> None:
-    """Fork one after the other, a few at a time, and tell of each that ends, until all have."""
+    """Fork them a few at a time, and report each that exits, until all have."""
     children: dict[int, Recruit] = {}
     while waiting or children:
         while waiting and _has_room(waiting[0], children.values()):

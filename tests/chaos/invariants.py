@@ -1,6 +1,6 @@
-"""What must be true of the database, whatever was done to the desk. Pure; the names are those of DESIGN 6's promises.
+"""What must be true of the database, whatever was done to the desk. Pure; the names are those of docs/promises.md.
 
-The campaign holds the real processes to it, the simulation (`tests.chaos.simulation`) the functions behind them.
+The campaign checks the real processes against it, the simulation (`tests.chaos.simulation`) their functions.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -12,13 +12,13 @@ from tests.chaos.books import AttemptRow, Books
 
 TERMINAL = ("succeeded", "failed", "canceled", "expired")
 TERMINAL_OF_BATCHES = ("completed", "failed", "expired", "cancelled")
-#: jobs.worker.sweep.MAX_CRASHES, written anew: a test that reads the constant would follow it anywhere.
+#: jobs.worker.sweep.MAX_CRASHES, repeated on purpose: a test that reads the constant would follow its every change.
 MOST_CRASHES = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """A promise that was broken, by what."""
+    """A broken promise, and what broke it."""
 
     promise: str
     subject: str
@@ -29,7 +29,7 @@ Invariant: TypeAlias = Callable[[Books], Iterator[Violation]]
 
 
 def check(books: Books) -> list[Violation]:
-    """Return every promise that the database shows as broken. Everything must have ended by now."""
+    """Return every promise that the database shows as broken. Everything must have finished by now."""
     return [violation for invariant in INVARIANTS for violation in invariant(books)]
 
 
@@ -168,8 +168,8 @@ def caps_hold(books: Books) -> Iterator[Violation]:
 
 
 def most_at_once(attempts: Sequence[AttemptRow]) -> int:
-    """Return how many attempts were under way at the same moment, at most."""
-    # An end is written before its commit, so one that makes room is never after the start that takes it.
+    """Return the largest number of concurrent attempts."""
+    # A finish is stamped before its commit, so one that frees a slot is never after the start that takes the slot.
     steps = sorted(
         [(row.started_at, 1) for row in attempts] + [(row.ended_at, -1) for row in attempts if row.ended_at],
     )

@@ -1,4 +1,4 @@
-"""The four ledgers compared: what clients were told, what the provider saw, the database, what the receiver got."""
+"""Compares four ledgers: the clients' responses, the provider's journal, the database, the webhook receiver's log."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,7 +20,7 @@ JOB, EVENT = "job", "evt"
 
 @dataclass(frozen=True, slots=True)
 class Sighting:
-    """An ended job as it was seen while the campaign went on."""
+    """A finished job as it was seen during the campaign."""
 
     job_id: UUID
     state: str
@@ -37,11 +37,11 @@ class Ledgers:
     books: Books
     received: Sequence[Received]
     batch_orders: Sequence[BatchOrder] = ()
-    #: The number and id of each batch that was taken, as often as that was said.
+    #: The number and id of each accepted batch, once per acceptance.
     batches: Sequence[tuple[int, str]] = ()
     #: The `custom_id` of every line of a batch's results, by its id.
     results: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    #: What was seen of ended jobs on the way, and what is there now.
+    #: Finished jobs as seen during the campaign, and as they are now.
     sightings: Sequence[Sighting] = ()
     ended: Mapping[UUID, Sighting] = field(default_factory=dict)
 
@@ -67,7 +67,7 @@ class Ledgers:
 
 
 def compare(ledgers: Ledgers) -> list[Violation]:
-    """Return every promise of DESIGN 6 that the ledgers show as broken."""
+    """Return every promise (docs/promises.md) that the ledgers show as broken."""
     comparisons = (
         accepted_is_kept,
         nothing_is_made_up,
@@ -98,7 +98,7 @@ def accepted_is_kept(ledgers: Ledgers) -> Iterator[Violation]:
 
 
 def nothing_is_made_up(ledgers: Ledgers) -> Iterator[Violation]:
-    """There are as many jobs as were accepted, and at most one more where a client never heard."""
+    """There are as many jobs as were accepted, and at most one more where a client got no response."""
     for order in ledgers.orders:
         posts = [told for told in ledgers.told_of[order.number] if told.question in ("submit", "repeat")]
         made = len(ledgers.jobs_of[order.number])
@@ -112,7 +112,7 @@ def nothing_is_made_up(ledgers: Ledgers) -> Iterator[Violation]:
 
 
 def batches_are_kept(ledgers: Ledgers) -> Iterator[Violation]:
-    """A batch that was taken is there once, and its results have one line for each member."""
+    """An accepted batch exists once, and its results have one line for each member."""
     known = {batch.id for batch in ledgers.books.batches}
     for order in ledgers.batch_orders:
         ids = {batch_id for number, batch_id in ledgers.batches if number == order.number}
@@ -135,7 +135,7 @@ def a_wrong_key_is_refused(ledgers: Ledgers) -> Iterator[Violation]:
 
 
 def canceled_stays_canceled(ledgers: Ledgers) -> Iterator[Violation]:
-    """Who was told `canceled` has a canceled job that is never billed; who was told 409 has one that ended before."""
+    """A response `canceled` means a canceled job that is never billed; a 409 means a job that had finished before."""
     for told in ledgers.told:
         if told.question != "cancel" or not told.is_clear:
             continue
@@ -150,7 +150,7 @@ def canceled_stays_canceled(ledgers: Ledgers) -> Iterator[Violation]:
 
 
 def what_was_read_stays_true(ledgers: Ledgers) -> Iterator[Violation]:
-    """A client that once saw an end always sees this one, with this result."""
+    """A client that saw a terminal state always sees the same state and result."""
     ends: dict[str, Told] = {}
     for told in ledgers.told:
         if told.status not in (200, 202) or not told.job_id:
@@ -174,11 +174,11 @@ def ends_never_change(ledgers: Ledgers) -> Iterator[Violation]:
             yield Violation("fence", str(seen.job_id), f"had ended as {seen}, and is now {now}")
 
 
-# The provider and the accounts
+# Provider and usage events
 
 
 def journal_and_accounts_agree(ledgers: Ledgers) -> Iterator[Violation]:
-    """Every call that the provider saw has its account, token for token; what is billed was answered whole."""
+    """Every call in the journal has a usage event with the same tokens; billed calls were answered completely."""
     seen = {entry.client_request_id: entry for entry in ledgers.journal}
     accounts = {row.dedupe_key: row for row in ledgers.books.usage}
     if len(seen) != len(ledgers.journal):
@@ -203,7 +203,7 @@ def journal_and_accounts_agree(ledgers: Ledgers) -> Iterator[Violation]:
 
 
 def every_end_arrived(ledgers: Ledgers) -> Iterator[Violation]:
-    """Each delivery ended as delivered, and the receiver has the event, at least once and always the same bytes."""
+    """Each delivery succeeded, and the receiver got the event at least once and always with the same bytes."""
     taken: dict[str, set[str]] = defaultdict(set)
     for one in ledgers.received:
         if one.status == 204:
@@ -219,7 +219,7 @@ def every_end_arrived(ledgers: Ledgers) -> Iterator[Violation]:
 
 
 def nothing_else_arrived(ledgers: Ledgers) -> Iterator[Violation]:
-    """Nothing came that the database does not know of; each job's end came under one id."""
+    """The receiver got no event that the database lacks; each job's terminal event has one id."""
     events = {to_public(EVENT, event.id): event for event in ledgers.books.events}
     ids: dict[str, set[str]] = defaultdict(set)
     for one in ledgers.received:

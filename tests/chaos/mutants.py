@@ -1,4 +1,4 @@
-"""What the desk would be without one of its safeguards: each mutant changes one thing, and the proof must see it."""
+"""The desk without one of its safeguards: each mutant changes one thing, and the simulation must detect it."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
@@ -14,7 +14,7 @@ from metering import usage_records
 
 
 def fence_by_state_alone(patch: pytest.MonkeyPatch) -> None:
-    """Whoever comes may end a job that runs, as some queues have it."""
+    """Any worker may finish a running job, as in some queues."""
 
     def lock_held(fences: Iterable[Fence]) -> dict[Fence, Job]:
         wanted = list(fences)
@@ -25,7 +25,7 @@ def fence_by_state_alone(patch: pytest.MonkeyPatch) -> None:
 
 
 def fence_by_id_alone(patch: pytest.MonkeyPatch) -> None:
-    """Whoever comes may end a job, whatever it has become."""
+    """Any worker may finish a job in any state."""
 
     def lock_held(fences: Iterable[Fence]) -> dict[Fence, Job]:
         wanted = list(fences)
@@ -36,7 +36,7 @@ def fence_by_id_alone(patch: pytest.MonkeyPatch) -> None:
 
 
 def no_fence_before_calls(patch: pytest.MonkeyPatch) -> None:
-    """A call is opened without a look at whose attempt it is."""
+    """A call is opened without checking the owner of the attempt."""
 
     def lock_held(fences: Iterable[Fence]) -> dict[Fence, Job]:
         wanted = list(fences)
@@ -47,7 +47,7 @@ def no_fence_before_calls(patch: pytest.MonkeyPatch) -> None:
 
 
 def no_crash_cap(patch: pytest.MonkeyPatch) -> None:
-    """A job may kill as many workers as it likes."""
+    """A job may kill any number of workers."""
     patch.setattr(sweep, "MAX_CRASHES", 9)
     patch.setattr(sweep, "QUARANTINE_CRASHES", 9)
 
@@ -66,7 +66,7 @@ def crashes_are_not_counted(patch: pytest.MonkeyPatch) -> None:
 
 
 def ends_are_not_told(patch: pytest.MonkeyPatch) -> None:
-    """The transaction that ends a job writes no event."""
+    """The transaction that finishes a job writes no event."""
     patch.setattr(transitions, "record_job_ends", lambda _: None)
 
 
@@ -76,7 +76,7 @@ def cancels_are_not_told(patch: pytest.MonkeyPatch) -> None:
 
 
 def only_swept_ends_are_not_told(patch: pytest.MonkeyPatch) -> None:
-    """Where a sweep ends a job, the event is forgotten."""
+    """A sweep that finishes a job writes no event."""
     told = vars(transitions)["record_job_ends"]
 
     def apply(moves: Sequence[Transition]) -> None:
@@ -89,32 +89,32 @@ def only_swept_ends_are_not_told(patch: pytest.MonkeyPatch) -> None:
 
 
 def oldest_first(patch: pytest.MonkeyPatch) -> None:
-    """Claims go by age: who posts ten thousand jobs is served before whoever comes after."""
+    """Claims go by age alone: a site with ten thousand jobs delays every later one."""
     _change_claim(patch, "priority, turn, available_at, id", "priority, available_at, id")
 
 
 def urgency_is_ignored(patch: pytest.MonkeyPatch) -> None:
-    """Claims take turns, and nothing is urgent."""
+    """Claims take turns and ignore priority."""
     _change_claim(patch, "ORDER BY priority, turn, available_at, id", "ORDER BY turn, available_at, id")
 
 
 def caps_are_ignored(patch: pytest.MonkeyPatch) -> None:
-    """A site may have as many jobs running as there is room for."""
+    """A site may have any number of running jobs."""
     _change_claim(patch, "WHERE site_place <= site_room", "")
     _change_claim(patch, "site_room.room > 0 AND", "")
 
 
 def late_accounts_overwrite(patch: pytest.MonkeyPatch) -> None:
-    """An end that comes too late writes its calls' accounts as if it came in time."""
+    """A late finish writes its usage records as if it came in time."""
     patch.setattr(usage_records, "write_fenced_out", usage_records.write)
 
 
 def lost_calls_stay_open(patch: pytest.MonkeyPatch) -> None:
-    """The sweep takes an attempt away and forgets the call that was under way."""
+    """The sweep revokes an attempt and drops its open call."""
     patch.setattr(sweep, "close_lost_calls", lambda *_: 0)
 
 
-#: Each with the promises that it must be seen to break.
+#: Each with the promises that it must break.
 MUTANTS: Mapping[Callable[[pytest.MonkeyPatch], None], set[str]] = {
     fence_by_state_alone: {"fence", "billing"},
     fence_by_id_alone: {"fence", "billing", "broke"},

@@ -1,4 +1,4 @@
-"""What a campaign does, and when: a function of its seed and its size alone, so that it can be played again."""
+"""What a campaign does, and when: a pure function of seed and size, so that it can be repeated."""
 
 import random
 from collections.abc import Callable, Iterator, Sequence
@@ -46,7 +46,7 @@ WEIGHTS = {Temper.FINE: 8, Temper.SLOW: 5, Temper.PACED: 3, Temper.NEVER_WORKS: 
 
 
 class Deed(StrEnum):
-    """What is done to the desk."""
+    """A fault that is injected into the desk."""
 
     KILL_WORKER = "kill_worker"
     FREEZE_WORKER = "freeze_worker"
@@ -72,9 +72,9 @@ DEED_WEIGHTS = {
     Deed.LOSE_DOORBELLS: 2,
     Deed.DOUBLE_DOORBELLS: 2,
 }
-#: How long a killed worker is missed: until it is started again and has its lease.
+#: How long a killed worker is absent: until it is restarted and has its lease.
 START_SECONDS = 6.0
-#: An outage of Postgres delays every rescue, so there is calm after one (OUTAGE_RECOVERY_SECONDS, and some more).
+#: An outage of Postgres delays every rescue, so no fault follows it for a while (OUTAGE_RECOVERY_SECONDS and more).
 CALM_SECONDS = 14.0
 
 OUTAGE_EVERY_SECONDS = 35.0
@@ -84,9 +84,9 @@ FREEZES: Sequence[Callable[[random.Random], float]] = (
     lambda chance: chance.uniform(7, 10),
     lambda chance: chance.uniform(7, 10),
 )
-#: No process is started more often under a plan.
+#: The largest number of starts of one process in a plan.
 STARTS = 200
-#: What a web process passes.
+#: Crash points of a web process.
 IN_WEB = (CrashPoint.BEFORE_COMMIT, CrashPoint.AFTER_COMMIT)
 
 #: Sites of a campaign. The last one may have few jobs running at once.
@@ -97,7 +97,7 @@ SITE_CAP = 4
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """One job that a client wants, and what it does about it. Times are in seconds from the beginning."""
+    """One job of a client and its requests about it. Times are in seconds from the start."""
 
     number: int
     at: float
@@ -106,16 +106,16 @@ class Order:
     temper: Temper
     priority: str
     key: str | None
-    #: When the same is posted again under the same key.
+    #: When the same body is submitted again under the same key.
     repeats: tuple[float, ...]
-    #: When something else is posted under the same key, which must be refused.
+    #: When another body is submitted under the same key, which must be refused.
     abuse_at: float | None
     cancel_at: float | None
     read_at: float | None
     delay_seconds: float | None
     expiry_seconds: float | None
     max_attempts: int
-    #: The receiver of its webhook is out of order at the first delivery.
+    #: The receiver of its webhook fails at the first delivery.
     webhook_stumbles: bool
 
 
@@ -133,7 +133,7 @@ class BatchOrder:
 
 @dataclass(frozen=True, slots=True)
 class Blow:
-    """One thing that is done to the desk. `seconds` is how long it lasts."""
+    """One injected fault. `seconds` is how long it lasts."""
 
     at: float
     deed: Deed
@@ -156,7 +156,7 @@ class Plan:
 
 
 def make_plan(seed: int, jobs: int, *, workers: int = 3, seconds: float | None = None) -> Plan:
-    """Make the plan of a campaign. Without `seconds` it lasts as long as suits so many jobs."""
+    """Make the plan of a campaign. Without `seconds` its length depends on the number of jobs."""
     chance = random.Random(seed)
     length = seconds if seconds is not None else min(max(jobs / 6, 20.0), 900.0)
     orders = tuple(_order(chance, number, length) for number in range(jobs))
@@ -211,7 +211,7 @@ def _batch_order(chance: random.Random, number: int, seconds: float) -> BatchOrd
 
 
 def _blows(chance: random.Random, seconds: float, workers: int) -> Iterator[Blow]:
-    """Yield blows so that there is always a worker that can save the others' jobs."""
+    """Yield faults such that one worker is always able to rescue the others' jobs."""
     at, calm_until, next_outage_at = 1.0, 0.0, 0.0
     busy_until = [0.0] * workers
     #: Blows on Postgres wait until all workers are well, and the others meanwhile for them.
@@ -257,7 +257,7 @@ def _crash_at(chance: random.Random, points: Sequence[CrashPoint]) -> CrashAt | 
 
 
 def crash_variables(at: CrashAt | None) -> dict[str, str]:
-    """Return what a process is told that shall die at a point."""
+    """Return the environment of a process that is to die at a crash point."""
     return {"NIGHTDESK_CHAOS": "1", "NIGHTDESK_CRASH_AT": f"{at.point}:{at.hit_number}"} if at else {}
 
 

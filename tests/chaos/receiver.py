@@ -1,4 +1,4 @@
-"""The sites' receiver of webhooks: it checks every signature, stumbles where that is planned, and writes all down."""
+"""The sites' webhook receiver: verifies every signature, fails where that is planned, and logs everything."""
 
 import asyncio
 import hashlib
@@ -16,17 +16,17 @@ from devstack.webhook_receiver import verify
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """One webhook as it came in."""
+    """One received webhook."""
 
     at: float
     event_id: str
     type: str
-    #: The public id of the job, empty where it is about none.
+    #: The public id of the job, empty if it is about none.
     job_id: str
     body_sha256: str
-    #: Empty if its signatures hold.
+    #: Empty if its signatures are valid.
     refused: str
-    #: What it was answered.
+    #: The response status.
     status: int
 
 
@@ -35,13 +35,13 @@ class Receiver:
 
     def __init__(self, stumbles: Collection[str] = ()) -> None:
         self.received: list[Received] = []
-        #: Orders at whose first webhook it is out of order.
+        #: Orders whose first webhook it fails.
         self._stumbles = stumbles
         self._seen: set[str] = set()
         self._secrets: Sequence[str] = ()
 
     def trust(self, secrets: Sequence[str]) -> None:
-        """Take what is signed with one of these for good."""
+        """Accept these secrets."""
         self._secrets = secrets
 
     async def take(self, request: web.Request) -> web.Response:

@@ -1,4 +1,4 @@
-"""How long the jobs of a worker that was lost or frozen had to wait. Pure."""
+"""How long the jobs of a lost or frozen worker had to wait. Pure."""
 
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Outage:
-    """Postgres was away, or the desk was still settling after it."""
+    """Postgres was unavailable, or the desk was still recovering from it."""
 
     begin: float
     end: float
@@ -25,18 +25,18 @@ class Outage:
 
 @dataclass(frozen=True, slots=True)
 class Rescue:
-    """A job that a fault met, and after how many seconds it ran again or had ended."""
+    """A job affected by a fault, and the seconds until it ran again or had finished."""
 
     job_id: UUID
     seconds: float
-    #: Postgres was away meanwhile: nobody can be rescued then.
+    #: Postgres was unavailable meanwhile: nothing can be rescued then.
     in_outage: bool
 
 
 def rescues(
     books: Books, faults: Sequence[Fault], workers: Mapping[int, Set[UUID]], outages: Sequence[Outage]
 ) -> Iterator[Rescue]:
-    """Yield what became of each job that a worker held when it was met. `workers` has the ids of each process."""
+    """Yield the recovery of each job that a worker held at the fault. `workers` has the ids of each process."""
     by_worker: dict[UUID, list[AttemptRow]] = {}
     for row in books.attempts:
         by_worker.setdefault(row.worker_id, []).append(row)
@@ -53,9 +53,9 @@ def _held_at(row: AttemptRow, at: float) -> bool:
 
 
 def _back_at(books: Books, lost: AttemptRow) -> float | None:
-    """Return when the job ran again or, if that was its last attempt, when it was ended.
+    """Return when the job ran again or, if that was its last attempt, when it was finished.
 
-    One of a site with a cap may then have to wait for its turn: it is back when it is in the queue again.
+    A job of a site with a cap may then have to wait: it counts as recovered when it is queued again.
     """
     later = [row.started_at for row in books.attempts_of[lost.job_id] if row.number == lost.number + 1]
     if lost.job_id in books.capped:
@@ -65,6 +65,6 @@ def _back_at(books: Books, lost: AttemptRow) -> float | None:
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """Return the value below which that share of them lies; 0 where there is none."""
+    """Return the percentile; 0 if there are no values."""
     ordered = sorted(values)
     return ordered[min(int(len(ordered) * share), len(ordered) - 1)] if ordered else 0.0

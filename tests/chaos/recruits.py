@@ -1,4 +1,4 @@
-"""Worker processes for a test, forked from one that has loaded everything, and how each of them ended."""
+"""Worker processes for a test, forked from one that has loaded everything, with their exit codes."""
 
 import json
 import subprocess
@@ -17,21 +17,21 @@ ROOT = Path(__file__).parents[2]
 
 @dataclass(frozen=True, slots=True)
 class Recruit:
-    """One worker process. Without a crash point it is healthy, and begins when all the others are dead."""
+    """One worker process. Without a crash point it is healthy, and starts when all the others are dead."""
 
     name: str
-    #: Those it serves; none are all.
+    #: The queues it serves; none means all.
     queues: tuple[str, ...] = ()
     crash_at: str = ""
-    #: How many webhooks it carries at once; 0: it carries none.
+    #: Its concurrent webhook deliveries; 0 means none.
     deliveries: int = 0
-    #: It begins when those before it are dead, and those after it when it is.
+    #: It starts when those before it are dead, and those after it start when it is.
     is_alone: bool = False
 
 
 @contextmanager
 def recruited(recruits: Sequence[Recruit], environment: Mapping[str, str], folder: Path) -> Iterator[dict[str, int]]:
-    """Let them work until the block ends. The dictionary fills with the exit code of each that has ended."""
+    """Run them until the block ends. The dictionary collects the exit code of each that has exited."""
     orders = folder / "recruits.json"
     orders.write_text(json.dumps([asdict(recruit) for recruit in recruits]))
     program = Program("recruits", (sys.executable, "-m", "tests.chaos.doomed", str(orders)), environment, ROOT)

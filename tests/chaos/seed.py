@@ -1,4 +1,4 @@
-"""Makes a campaign's database ready: tables, sites with their keys and endpoints, a route for every temper.
+"""Prepares a campaign's database: tables, sites with keys and endpoints, a route for every upstream behaviour.
 
 python -m tests.chaos.seed RECEIVER_URL     prints the sites as one JSON list
 """

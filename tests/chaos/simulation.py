@@ -1,7 +1,7 @@
-"""The campaign's little sister: many workers in one process, in an order that a seed decides, on a real Postgres.
+"""Deterministic simulation: many workers in one process, in an order that a seed decides, on a real Postgres.
 
-Nothing of the desk is replaced: workers claim, open calls, end attempts and sweep through the desk's own functions.
-Only they are made up: they die and are frozen at any point, and come back with ends that nobody waits for any more.
+Nothing of the desk is replaced: workers claim, open calls, finish attempts and sweep through its own functions.
+Only the workers are simulated: they die and freeze at any point, and return with late finishes.
 """
 
 import random
@@ -45,18 +45,18 @@ from tests.factories import make_provider, make_route, make_site
 from webhooks.models import Endpoint
 
 STEPS = 120
-#: At the end a story needs about ten to come to rest; one that never does is stopped.
+#: A run needs about ten rounds to settle; one that never does is stopped.
 ROUNDS = 25
 WORKERS = 4
 SITE_CAP = 2
-#: Jobs whose site has this word for them kill every worker that makes a call for them.
+#: Jobs with this metadata kill every worker that calls a provider for them.
 DEADLY = "deadly"
 PRIORITIES = (NORMAL_PRIORITY - 50, NORMAL_PRIORITY, NORMAL_PRIORITY)
 
 
 @dataclass(slots=True)
 class Hand:
-    """One job in a worker's hands, as the worker knows it."""
+    """One claimed job, as its worker knows it."""
 
     run: AttemptRun
     is_deadly: bool
@@ -70,7 +70,7 @@ class Worker:
 
 
 class Simulation:
-    """One seed's story."""
+    """The run of one seed."""
 
     def __init__(self, seed: int) -> None:
         self.fenced = 0
@@ -78,16 +78,16 @@ class Simulation:
         self._sites = _make_desk()
         self._capped = self._sites[-1].id
         self._workers = [_recruit() for _ in range(WORKERS)]
-        #: Attempts whose worker was frozen, and which it will try to end when it is back.
+        #: Attempts of frozen workers, which try to finish them when they return.
         self._zombies: list[Hand] = []
-        #: Ends that were written, and whose answer may have been lost on its way.
+        #: Committed finishes whose response may have been lost.
         self._written: list[FinishRequest] = []
         self._ended: dict[UUID, tuple[str, str | None]] = {}
         self._keys: list[tuple[Site, JobSubmission]] = []
         self._violations: list[Violation] = []
 
     def run(self) -> list[Violation]:
-        """Play the story to its end; return the promises that were broken in it."""
+        """Run to the end; return the broken promises."""
         steps: Mapping[Callable[[], None], float] = {
             self._submit: 8,
             self._claim: 9,
@@ -117,10 +117,10 @@ class Simulation:
             with transaction.atomic():
                 step()
         except DatabaseError as error:
-            # The last line of defense held: but nothing should ever come so far.
+            # The last line of defense held, but it should never be needed.
             self._violations.append(Violation("broke", step.__name__, f"{type(error).__name__}: {error}"))
 
-    # What sites do
+    # Acts of sites
 
     def _submit(self) -> None:
         site = self._chance.choices(self._sites, (6, 1, 3))[0]
@@ -152,10 +152,10 @@ class Simulation:
             with suppress(JobEnded):
                 cancel(job.site, job.public_id)
 
-    # What workers do
+    # Acts of workers
 
     def _claim(self) -> None:
-        """A doorbell, heard once or twice, or a look for work without one."""
+        """A doorbell, received once or twice, or a poll without one."""
         worker = self._chance.choice(self._workers)
         for _ in range(self._chance.choice((1, 1, 2))):
             self._claim_for(worker, self._chance.randint(1, 4))
@@ -218,17 +218,17 @@ class Simulation:
             worker.hands.remove(hand)
 
     def _end_once_more(self) -> None:
-        """The commit was made and its answer lost, so the worker writes the same again."""
+        """The commit succeeded and its response was lost, so the worker writes the same again."""
         if self._written:
             self._count(finish_all([self._chance.choice(self._written)]))
 
     def _return_of_a_zombie(self) -> None:
-        """A worker is back from a freeze, and ends what it held as if nothing had happened."""
+        """A worker returns from a freeze, and finishes what it held as if nothing had happened."""
         if not self._zombies:
             return
         hand = self._zombies.pop(self._chance.randrange(len(self._zombies)))
         if self._chance.random() < 0.4:
-            # It was about to make another call, and dies in it if it may.
+            # It was about to make another call, and may die in it.
             (stop,) = open_calls([CallOpening(hand.run.fence, [_account(hand)])])
             if stop is None:
                 return
@@ -242,7 +242,7 @@ class Simulation:
     def _count(self, results: Sequence[FinishResult]) -> None:
         self.fenced += results.count(FinishResult.FENCED)
 
-    # What becomes of workers
+    # Faults of workers
 
     def _kill(self) -> None:
         self._lose(self._chance.choice(self._workers))
@@ -253,7 +253,7 @@ class Simulation:
         self._lose(worker)
 
     def _lose(self, worker: Worker) -> None:
-        """Let its lease run out. In its place comes another, which knows nothing."""
+        """Let its lease expire. A new worker replaces it."""
         WorkerLease.objects.filter(worker_id=worker.id).update(expires_at=_seconds_ago())
         assert renew_lease(worker.id) is None
         self._workers.remove(worker)
@@ -270,7 +270,7 @@ class Simulation:
     # The end
 
     def _come_to_rest(self) -> None:
-        """All that can still come back does, and one worker does the rest."""
+        """Every frozen worker returns, and one worker does the rest."""
         for _ in range(ROUNDS):
             is_over = not Job.objects.filter(state__in=[JobState.QUEUED, JobState.RUNNING]).exists()
             if is_over or self._violations:
@@ -285,7 +285,7 @@ class Simulation:
     def _work_off(self) -> None:
         for worker in list(self._workers):
             self._claim_for(worker, 20)
-            # Who shares a worker with two that kill it is taken for a killer too.
+            # A job that shares a worker with two deadly ones is suspected too.
             innocent = [hand for hand in worker.hands if not hand.is_deadly]
             openings = [(hand, _account(hand)) for hand in innocent]
             stops = open_calls(
@@ -299,7 +299,7 @@ class Simulation:
                 self._lose(worker)
 
     def _look_back(self) -> None:
-        """What has ended must stay as it ended."""
+        """Terminal rows must not change."""
         with connection.cursor() as cursor:
             cursor.execute("SELECT id, state, md5(result) FROM jobs_job WHERE finished_at IS NOT NULL")
             ended = {job_id: (state, digest) for job_id, state, digest in cursor.fetchall()}
@@ -320,7 +320,7 @@ class Simulation:
 
 
 def simulate(seed: int) -> list[Violation]:
-    """Play one story, and leave nothing of it in the database."""
+    """Run one seed, and leave nothing of it in the database."""
     with transaction.atomic():
         found = Simulation(seed).run()
         transaction.set_rollback(True)
@@ -328,7 +328,7 @@ def simulate(seed: int) -> list[Violation]:
 
 
 def _recruit() -> Worker:
-    """A worker whose lease runs out when the story says so, however slow the machine is."""
+    """A worker whose lease expires when the run says so, however slow the machine is."""
     worker = Worker(acquire_lease())
     WorkerLease.objects.filter(worker_id=worker.id).update(expires_at=Now() + timedelta(hours=1))
     return worker
@@ -361,7 +361,7 @@ def _seconds_ago() -> object:
 
 
 def _account(hand: Hand) -> UsageRecord:
-    """The account of the next call, which is about to be made."""
+    """The usage record of the next call, which is about to be made."""
     job, number = hand.run.job, len(hand.accounts) + 1
     attribution: UsageAttribution = hand.run.attribution
     with connection.cursor() as cursor:

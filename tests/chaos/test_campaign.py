@@ -1,4 +1,4 @@
-"""A short campaign on real processes, and what a real worker does with a crash point in its environment."""
+"""A short campaign on real processes, and crash points in the environment of a real worker."""
 
 import json
 import signal
@@ -26,7 +26,7 @@ JOBS, WORKERS, SECONDS = 40, 2, 6.0
 
 
 def short_plan() -> Plan:
-    """A plan of a few seconds: no restart of Postgres, after which nobody is rescued for a while."""
+    """A plan of a few seconds, without a restart of Postgres, which delays every rescue."""
     plan = make_plan(SEED, JOBS, workers=WORKERS, seconds=SECONDS)
     blows = (
         Blow(0.8, Deed.DOUBLE_DOORBELLS),
@@ -99,7 +99,7 @@ def test_a_plan_is_a_function_of_its_seed() -> None:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_there_is_always_a_worker_that_can_save_the_others_jobs(seed: int) -> None:
+def test_one_worker_is_always_able_to_rescue_the_others_jobs(seed: int) -> None:
     plan = make_plan(seed, 600)
     blows = [blow for blow in plan.blows if blow.deed in ON_WORKERS]
 

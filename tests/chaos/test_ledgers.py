@@ -1,4 +1,4 @@
-"""The ledgers are compared line by line: what one of them lacks, or has too much of, is found."""
+"""The comparison of ledgers finds what one of them lacks or has in excess."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -64,7 +64,7 @@ def with_books(**changes: object) -> Ledgers:
     return replace(FINE, books=replace(BOOKS, **changes))  # type: ignore[arg-type]
 
 
-def test_ledgers_that_agree_break_nothing() -> None:
+def test_matching_ledgers_break_no_promise() -> None:
     assert compare(FINE) == []
 
 
@@ -108,7 +108,7 @@ GOT = FINE.received[0]
         (replace(FINE, sightings=[Sighting(JOB, "failed", at(2), "")]), "fence"),
     ],
 )  # fmt: skip
-def test_what_does_not_agree_is_a_promise_broken(ledgers: Ledgers, promise: str) -> None:
+def test_a_mismatch_between_ledgers_is_a_broken_promise(ledgers: Ledgers, promise: str) -> None:
     assert promise in promises(ledgers)
 
 
@@ -132,7 +132,7 @@ def twice_told(subject: UUID, event_type: str) -> list[EventRow]:
     return [EventRow(uuid4(), OTHER, event_type, subject, True) for _ in range(2)]
 
 
-def test_a_batch_whose_ledgers_agree_breaks_nothing() -> None:
+def test_matching_ledgers_of_a_batch_break_no_promise() -> None:
     assert compare(with_batch()) == []
 
 
@@ -176,13 +176,13 @@ def test_a_broken_promise_is_named_in_words(ledgers: Ledgers, words: str) -> Non
 
 
 @pytest.mark.parametrize("told", [[Told(0, "submit", 0.0, None)], [Told(0, "submit", 0.0, 503)]])
-def test_who_was_not_heard_may_have_a_job_and_need_not(told: list[Told]) -> None:
+def test_a_client_without_a_response_may_have_a_job_or_none(told: list[Told]) -> None:
     assert compare(replace(FINE, told=told)) == []
     nothing = replace(BOOKS, jobs=[], attempts=[], usage=[], events=[], deliveries=[])
     assert compare(Ledgers([ORDER], told, [], nothing, [])) == []
 
 
-def test_a_job_that_nobody_can_have_posted_is_found() -> None:
+def test_a_job_that_no_client_submitted_is_reported() -> None:
     assert promises(replace(FINE, told=[Told(0, "submit", 0.0, None, NOBODY_THERE)])) == {"idempotency"}
 
 

@@ -1,4 +1,4 @@
-"""Every crash point is tried with every kind of job, all at the same time on one desk."""
+"""Every crash point with every kind of job, concurrently on one desk."""
 
 import json
 from dataclasses import dataclass
@@ -30,10 +30,10 @@ KILLED = -9
 #: The job must last until its worker's second sweep, or its first heartbeat.
 LONG = {CrashPoint.IN_SWEEP: ":2", CrashPoint.IN_HEARTBEAT: ":1"}
 WEBHOOK_POINTS = (CrashPoint.BEFORE_WEBHOOK, CrashPoint.AFTER_WEBHOOK)
-#: The end is committed already, or may be: a sweep that finds another one at work comes later. All others need a
+#: The finish is committed already, or may be: a sweep that finds another one running comes later. All others need a
 #: second attempt.
 MAY_HAVE_ENDED = (CrashPoint.AFTER_COMMIT, CrashPoint.IN_SWEEP, *WEBHOOK_POINTS)
-#: They look after one batch, one after the other.
+#: They maintain one batch, one after the other.
 READER = Recruit(CrashPoint.IN_EXPAND, ("nobody",), f"{CrashPoint.IN_EXPAND}:1", is_alone=True)
 FINISHER = Recruit(CrashPoint.IN_CONCLUDE, (BATCH_QUEUE,), f"{CrashPoint.IN_CONCLUDE}:1", is_alone=True)
 BATCH_POINTS = (CrashPoint.IN_EXPAND, CrashPoint.IN_CONCLUDE)
@@ -64,7 +64,7 @@ class Case:
         return {"model": model, "messages": [{"role": "user", "content": self.name}], "max_tokens": 20}
 
 
-# Who takes longest begins first.
+# The longest one starts first.
 CASES = sorted((Case(point, kind) for point in POINTS for kind in JobKind), key=lambda case: case.point not in LONG)
 
 
@@ -81,7 +81,7 @@ def test_a_worker_killed_at_any_point_costs_no_job_of_any_kind(tmp_path: Path, e
             wait_for(lambda: len(ends) >= len(CASES), seconds=90)
             batch_id = _batch(site)
             wait_for(lambda: len(ends) >= len(CASES) + len(BATCH_POINTS), seconds=60)
-            # What a courier had under way is sent again when its lease is over; nobody waits that long here.
+            # A dead courier's deliveries are sent again when its lease expires; the test does not wait that long.
             Delivery.objects.filter(state="pending").update(due_at=Now())
             wait_for(lambda: not Job.objects.filter(finished_at=None).exists(), seconds=60, every=0.1)
             wait_for(lambda: Batch.objects.get().is_terminal, seconds=60, every=0.1)
@@ -128,7 +128,7 @@ def _batch(site: Site) -> UUID:
 
 
 def _submitted(site: Site, case: Case) -> Any:
-    """A job that only its doomed worker claims, or one that serves every queue."""
+    """A job that only its own crashing worker claims, or a worker of every queue."""
     with transaction.atomic():
         job = submit(site, JobSubmission(case.kind, case.body)).job
         Job.objects.filter(id=job.id).update(queue=case.name)

@@ -1,4 +1,4 @@
-"""The simulation finds nothing in the desk as it is, and it finds what is switched off in it."""
+"""The simulation finds no broken promise in the desk, and detects every mutant."""
 
 from collections.abc import Callable
 
@@ -8,20 +8,20 @@ from tests.chaos.mutants import MUTANTS
 from tests.chaos.simulation import simulate
 
 SEEDS = (1, 2, 3)
-#: A story depends on ids and moments too, so one seed does not show every switched-off safeguard every time. The first
+#: A run depends on ids and times too, so one seed does not show every mutant every time. The first
 #: that shows it ends the search.
 SEEDS_OF_MUTANTS = range(1, 16)
 
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("seed", SEEDS)
-def test_whatever_becomes_of_workers_every_promise_is_kept(seed: int) -> None:
+def test_every_promise_is_kept_whatever_happens_to_workers(seed: int) -> None:
     assert simulate(seed) == []
 
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.__name__)
-def test_a_safeguard_that_is_switched_off_is_missed(
+def test_every_mutant_is_detected(
     mutant: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mutant(monkeypatch)

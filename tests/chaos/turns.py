@@ -1,4 +1,4 @@
-"""Whether claims took turns as they should: the more urgent first, then the site with the fewest running. Pure."""
+"""Checks the order of claims: priority first, then the site with the fewest running jobs. Pure."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -14,7 +14,7 @@ Standing: TypeAlias = Mapping[tuple[UUID, int], tuple[int, int]]
 
 @dataclass(frozen=True, slots=True)
 class Turns:
-    """One claim: how things stood before and after it, and the (site, priority) of each job it took."""
+    """One claim: the counts before and after it, and the (site, priority) of each claimed job."""
 
     before: Standing
     after: Standing
@@ -22,7 +22,7 @@ class Turns:
 
 
 def unfair_turns(claim: Turns, capped: UUID | None = None) -> Iterator[Violation]:
-    """Yield the turns that were not taken in order. The site with a cap is left out: it may have to wait."""
+    """Yield the claims out of order. The site with a cap is left out: it may have to wait."""
     if not claim.taken:
         return
     least_urgent = max(priority for _, priority in claim.taken)

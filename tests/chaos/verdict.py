@@ -1,4 +1,4 @@
-"""What a campaign has shown, as one line of JSON. Pure."""
+"""The verdict of a campaign, as one line of JSON. Pure."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence, Set
@@ -11,9 +11,9 @@ from tests.chaos.ledgers import Ledgers
 from tests.chaos.plan import Plan
 from tests.chaos.recovery import Fault, Outage, percentile, rescues
 
-#: Promises that have a figure of their own in the line; the others are in `violations` alone.
+#: Promises with their own figure in the line; the others are in `violations` only.
 COUNTED = ("lost", "billed_twice", "terminal_events_missing", "terminal_events_double")
-#: Not a promise of the API, but what the desk is built for.
+#: Not a promise of the API, but a goal of the engine.
 RECOVERY_GOAL_SECONDS = 10.0
 
 
@@ -26,7 +26,7 @@ class Verdict:
 
     @property
     def is_kept(self) -> bool:
-        """No promise was broken."""
+        """Whether no promise was broken."""
         return not self.violations
 
 

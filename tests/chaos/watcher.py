@@ -1,4 +1,4 @@
-"""Looks at the database all through a campaign: which process is which worker, and which jobs have ended how."""
+"""Polls the database during a campaign: which process is which worker, and how jobs finished."""
 
 import threading
 from collections import defaultdict
@@ -22,14 +22,14 @@ SELECT (SELECT count(*) FROM jobs_job), (SELECT count(*) FROM jobs_job WHERE fin
 
 
 class Watcher:
-    """A thread that looks, and looks again when the database is back."""
+    """A thread that polls, and resumes when the database is back."""
 
     def __init__(self, database_url: str) -> None:
         #: The worker ids that each process has had.
         self.workers: dict[int, set[UUID]] = defaultdict(set)
-        #: Each job as it was first seen to have ended.
+        #: Each job as it was when first seen finished.
         self.sightings: dict[UUID, Sighting] = {}
-        #: Jobs, those that have ended, and deliveries on their way.
+        #: Counts: jobs, finished jobs, pending deliveries.
         self.counts = (0, 0, 0)
         self._database_url = database_url
         self._over = threading.Event()
@@ -66,5 +66,5 @@ def connect(database_url: str) -> "psycopg.Connection[Any]":
 
 
 def read_ended(connection: "psycopg.Connection[Any]") -> Sequence[Sighting]:
-    """Return all jobs that have ended."""
+    """Return all finished jobs."""
     return [Sighting(*row) for row in connection.execute(ENDED)]

@@ -1,6 +1,6 @@
 """The brokers that the flows run on, each a process of its own with its data in a folder.
 
-Not those that the machine may run as services: a test kills them, and nobody else's messages are in them.
+Not the machine's services: tests kill these brokers, and they hold no other messages.
 """
 
 import json
@@ -25,15 +25,15 @@ from tests.flows.local_nodes import LocalBroker, LocalProcess
 from tests.ports import own_port
 from tests.programs import NotInstalled
 
-#: Where Debian's package puts it. The program of this name on the PATH insists on the account of the service.
+#: Where Debian's package puts it. The program of this name on the PATH insists on the service's Unix user.
 RABBITMQ_SERVER = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
-#: What docs/how-to/choose-a-broker.md promises to be enough.
+#: The rights that docs/how-to/choose-a-broker.md promises to be enough.
 REDIS_RIGHTS = "~nightdesk:* +@all -@admin -@dangerous"
 USER, PASSWORD, VIRTUAL_HOST = "desk", "rung-in-tests", "nightdesk"
 
 
 class Brokers:
-    """The brokers of one test run: each is started when it is first asked for, and again after it was killed."""
+    """The brokers of one test run: each starts at its first use, and again after it was killed."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -41,7 +41,7 @@ class Brokers:
         self._all = ExitStack()
 
     def at(self, kind: str) -> LocalBroker:
-        """Return a broker of the kind that answers. Raises `NotInstalled`."""
+        """Return a responding broker of the kind. Raises `NotInstalled`."""
         found = self._running.get(kind)
         if found is None or not found.is_running:
             folder = self._folder / f"{kind}-{own_port()}"
@@ -66,14 +66,14 @@ def _redis(folder: Path) -> Iterator[LocalBroker]:
     if program is None:
         raise NotInstalled("redis-server", by="brokers")
     valkey = _prepare_valkey(folder)
-    # It is told the same things as Valkey, in the same words.
+    # It takes the same options as Valkey.
     argv = (program, *valkey.program.argv[1:])
     with _serving(replace(valkey, program=replace(valkey.program, name="redis", argv=argv))) as broker:
         yield broker
 
 
 def _prepare_valkey(folder: Path) -> EmbeddedServer:
-    """Make ready a Valkey with a user who may do no more than the desk needs."""
+    """Prepare a Valkey with a user of least privilege: only what the desk needs."""
     valkey = prepare_valkey(folder, own_port(), durable=False)
     configuration = Path(valkey.program.argv[1])
     private_files.write_private(
@@ -89,7 +89,7 @@ def _rabbitmq(folder: Path) -> Iterator[LocalBroker]:
     if port_mapper is None or not RABBITMQ_SERVER.exists():
         raise NotInstalled("rabbitmq-server", by="brokers")
     node = _Node(folder, own_port(), own_port(), own_port())
-    # It would start one itself, which outlives it and all of us.
+    # It would start one itself, which outlives the tests.
     mapper = Program(
         "epmd", (port_mapper, "-port", str(node.mapper_port), "-address", "127.0.0.1"), node.environment, folder
     )
@@ -122,7 +122,7 @@ class _Node:
             "RABBITMQ_ENABLED_PLUGINS_FILE": str(self.folder / "enabled_plugins"),
             "RABBITMQ_MNESIA_BASE": str(self.folder / "data"),
             "RABBITMQ_LOG_BASE": str(self.folder / "log"),
-            # Its script then becomes the server, instead of looking after it: signals reach the right process.
+            # The script then becomes the server instead of supervising it: signals reach the right process.
             "detached": "1",
         }
 
@@ -141,7 +141,7 @@ class _Node:
             "log.console": "true",
             "log.console.level": "warning",
             "log.file": "false",
-            # A full disk or little memory of the machine is not what is tested.
+            # The machine's free disk and memory are not part of the test.
             "disk_free_limit.absolute": "10MB",
             "vm_memory_high_watermark.absolute": "1GB",
         }
@@ -149,12 +149,12 @@ class _Node:
 
 
 def _hashed(password: str) -> str:
-    """Return the password as RabbitMQ keeps it: four bytes of salt, and their SHA-256 with it."""
+    """Return the password as RabbitMQ stores it: four bytes of salt, and their SHA-256 with it."""
     salt = b"salt"
     return b64encode(salt + sha256(salt + password.encode()).digest()).decode()
 
 
-#: One user, with what the same page promises to be enough.
+#: One user, with the rights that the same page promises to be enough.
 DEFINITIONS = {
     "vhosts": [{"name": VIRTUAL_HOST}],
     "users": [

@@ -1,4 +1,4 @@
-"""A whole desk of real processes: web, workers, broker, simulator, receiver; and the books are checked at the end."""
+"""A complete desk of real processes; at the end its usage events are compared with the simulator's journal."""
 
 import json
 import secrets
@@ -32,12 +32,12 @@ from tests.simulator_process import SimulatorProcess, start_simulator
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = {"PYTHONPATH": f"{ROOT}:{ROOT / 'platform'}"}
-#: A worker gives itself 30 s to end.
+#: A worker gives itself 30 s to shut down.
 WORKER_GRACE_SECONDS = 35
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run a flow on Valkey; one that is marked `every_broker`, or all where it is asked for, on more."""
+    """Run a flow on Valkey; those marked `every_broker`, or all with `--brokers=all`, on the others too."""
     if "broker_kind" not in metafunc.fixturenames:
         return
     asked = metafunc.config.getoption("brokers")
@@ -45,7 +45,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         kinds = list(KINDS) if asked == "all" else asked.split(",")
     else:
         kinds = list(KINDS) if metafunc.definition.get_closest_marker("every_broker") else ["valkey"]
-    # Tests of one broker follow each other, for one of them takes seconds to start.
+    # Tests of one broker run one after the other, because RabbitMQ takes seconds to start.
     metafunc.parametrize("broker_kind", kinds, scope="session")
 
 
@@ -57,7 +57,7 @@ def simulator_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Simu
 
 @pytest.fixture
 def simulator(simulator_process: SimulatorProcess) -> SimulatorProcess:
-    """The simulator, with nothing remembered."""
+    """The simulator, with an empty journal."""
     simulator_process.clear()
     return simulator_process
 
@@ -100,7 +100,7 @@ def celery_setup_app() -> Celery:
 def environment(
     transactional_db: None, celery_broker: CeleryTestBroker, broker_kind: str, simulator: SimulatorProcess
 ) -> dict[str, str]:
-    """What the desk's processes are told."""
+    """The environment of the desk's processes."""
     database = connection.settings_dict
     url = f"postgresql://{database['USER']}:{database['PASSWORD']}@{database['HOST']}:{database['PORT']}"
     broker = celery_broker.container.url
@@ -108,7 +108,7 @@ def environment(
         {
             "DATABASE_URL": f"{url}/{database['NAME']}",
             "DATABASE_POOL_SIZE": "12",
-            # Where Redis is the broker it need not be named twice.
+            # If Redis is the broker, it need not be named twice.
             **({"BROKER_URL": broker} if broker_kind == "rabbitmq" else {"REDIS_URL": broker}),
             "SIMULATOR_URL": simulator.url,
             "LOG_FORMAT": "console",
@@ -175,7 +175,7 @@ class Web:
         return httpx.post(self.url + path, content=content, headers={**signed, **headers}, timeout=30)
 
     def get(self, path: str) -> httpx.Response:
-        """Ask with the API key."""
+        """Send a request with the API key."""
         return httpx.get(self.url + path, headers={"Authorization": f"Bearer {self.demo.api_key}"}, timeout=30)
 
     def submit(self, content: str = "Say hello.", model: str = "nightdesk-demo", **headers: str) -> str:
@@ -190,7 +190,7 @@ class Web:
         return found
 
     def ended(self, job_id: str, *, seconds: float = 30) -> dict[str, Any]:
-        """The job, once it has ended."""
+        """The job, once it has finished."""
 
         def read() -> dict[str, Any] | None:
             job = self.job(job_id)
@@ -201,7 +201,7 @@ class Web:
 
 @dataclass(frozen=True)
 class ReceiverProcess:
-    """The receiver of webhooks of the local stack."""
+    """The webhook receiver of the local stack."""
 
     url: str
     secrets: Path
@@ -211,7 +211,7 @@ class ReceiverProcess:
         self.secrets.write_text(json.dumps([secret]))
 
     def received(self, subject_id: str | None = None) -> list[dict[str, Any]]:
-        """What came, oldest first, of one subject if given."""
+        """The received webhooks, oldest first, of one subject if given."""
         found: list[dict[str, Any]] = httpx.get(self.url, timeout=10).json()[::-1]
         return [one for one in found if subject_id in (None, one["payload"]["data"].get("job_id"))]
 
@@ -238,7 +238,7 @@ def receiver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ReceiverProce
 
 
 class Webs:
-    """Web processes, one for each broker: they keep nothing from one test to the next, and take long to start."""
+    """Web processes, one for each broker: they keep no state between tests and start slowly."""
 
     def __init__(self, logs: Path) -> None:
         self.logs = logs
@@ -286,17 +286,17 @@ def answers(url: str) -> bool:
 
 @pytest.fixture(autouse=True)
 def _the_books_are_checked(transactional_db: None, simulator: SimulatorProcess) -> Iterator[None]:
-    """Compare the simulator's journal with the usage events when a flow's processes have ended."""
+    """Compare the simulator's journal with the usage events when a flow's processes have exited."""
     yield
     check_books(simulator)
 
 
 def check_books(simulator: SimulatorProcess) -> None:
-    """Every call that a provider saw has its usage event, token for token, and there is no other event."""
+    """Every call in the journal has a usage event with the same tokens, and there is no other event."""
     journal = {entry["client_request_id"]: entry for entry in simulator.journal()}
     events = {event.dedupe_key: event for event in UsageEvent.objects.exclude(outcome="open")}
     assert UsageEvent.objects.filter(outcome="open").count() == 0
-    # A worker may be killed after the account was opened and before the call was made; it then says `lost`.
+    # A worker may be killed after the usage record was opened and before the call was made; it is then `lost`.
     assert {key for key, event in events.items() if event.outcome != "lost"} <= set(journal) <= set(events)
     for key, entry in journal.items():
         event = events[key]

@@ -19,7 +19,7 @@ from tests.polling import wait_for
 class LocalProcess:
     """The slice of a Docker container that pytest-celery touches, for a process in a group of its own.
 
-    It is tied to the tests: however they end, it ends too.
+    It ends with the tests, however they end.
     """
 
     def __init__(self, program: Program, logs: Path) -> None:
@@ -68,7 +68,7 @@ class LocalProcess:
         return self.log_path.read_bytes()
 
     def destroy(self) -> None:
-        """End it politely, then not."""
+        """Stop it with SIGTERM, then with SIGKILL."""
         stop(self._process, self._program)
 
 
@@ -142,6 +142,6 @@ class LocalWorker(_Local, CeleryWorkerContainer):  # type: ignore[misc]
         self._container.signal(signal.SIGTERM)
 
     def teardown(self) -> None:
-        """End it without a farewell, which takes seconds. How one ends that is told to stop is a flow of its own."""
+        """Kill it: a graceful shutdown takes seconds, and has its own flow."""
         if self._container.status == "running":
             self._container.kill()

@@ -1,4 +1,4 @@
-"""A broker carries the rings, and is asked for no more than docs/how-to/choose-a-broker.md promises."""
+"""A broker carries the doorbell, and needs only the rights that docs/how-to/choose-a-broker.md lists."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from tests.polling import wait_for
 
 
 def rings_in(broker_kind: str, url: str) -> int:
-    """How many rings wait there for a worker."""
+    """The number of queued doorbell messages."""
     return rings_in_rabbitmq(url) if broker_kind == "rabbitmq" else rings_in_redis(url)
 
 
@@ -32,7 +32,7 @@ def rings_in_rabbitmq(url: str) -> int:
 
 
 @pytest.mark.every_broker
-def test_a_ring_waits_in_the_broker_until_a_worker_hears_it_and_the_site_is_told(
+def test_a_doorbell_waits_in_the_broker_until_a_worker_receives_it(
     environment: dict[str, str],
     broker_kind: str,
     celery_broker: CeleryTestBroker,

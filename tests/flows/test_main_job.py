@@ -1,4 +1,4 @@
-"""The main job, through real processes: a site posts, a worker calls, the account is kept, the site is told."""
+"""The main flow through real processes: submit, call, usage event, webhook."""
 
 import signal
 import time
@@ -30,7 +30,7 @@ def holder_of_the_job(cluster: CeleryWorkerCluster) -> Any:
     return wait_for(find)
 
 
-def test_a_job_fails_over_to_the_other_dialect_is_paid_once_and_the_site_is_told(
+def test_a_job_fails_over_to_the_other_dialect_is_billed_once_and_sends_a_webhook(
     celery_setup: CeleryTestSetup, web: Web, simulator: SimulatorProcess, receiver: ReceiverProcess
 ) -> None:
     simulator.script(OPENAI, ["503", "cut"])
@@ -56,7 +56,7 @@ def test_a_job_fails_over_to_the_other_dialect_is_paid_once_and_the_site_is_told
 
 
 @pytest.mark.parametrize("worker_count", [2])
-def test_a_worker_killed_in_the_middle_of_a_call_costs_nobody_anything(
+def test_a_worker_killed_during_a_call_loses_no_job_and_bills_no_call_twice(
     celery_setup: CeleryTestSetup,
     celery_worker_cluster: CeleryWorkerCluster,
     web: Web,
@@ -85,7 +85,7 @@ def test_a_worker_killed_in_the_middle_of_a_call_costs_nobody_anything(
 
 
 @pytest.mark.parametrize("worker_count", [2])
-def test_a_worker_that_comes_back_from_a_freeze_cannot_overwrite_what_was_done_meanwhile(
+def test_a_worker_that_returns_from_a_freeze_is_fenced(
     celery_setup: CeleryTestSetup,
     celery_worker_cluster: CeleryWorkerCluster,
     web: Web,
@@ -109,7 +109,7 @@ def test_a_worker_that_comes_back_from_a_freeze_cannot_overwrite_what_was_done_m
 
 
 @pytest.mark.parametrize("worker_count", [2])
-def test_a_worker_told_to_stop_ends_in_time_and_leaves_nothing_running(
+def test_a_worker_shuts_down_gracefully_within_its_time_and_leaves_nothing_running(
     celery_setup: CeleryTestSetup,
     celery_worker_cluster: CeleryWorkerCluster,
     web: Web,
@@ -127,7 +127,7 @@ def test_a_worker_told_to_stop_ends_in_time_and_leaves_nothing_running(
     assert Job.objects.filter(crash_count__gt=0).count() == 0
 
 
-def test_a_canceled_job_stops_its_call_and_the_site_is_told(
+def test_a_canceled_job_stops_its_call_and_sends_a_webhook(
     celery_setup: CeleryTestSetup, web: Web, simulator: SimulatorProcess, receiver: ReceiverProcess
 ) -> None:
     simulator.script(OPENAI, ["stall"])
@@ -142,7 +142,7 @@ def test_a_canceled_job_stops_its_call_and_the_site_is_told(
     assert wait_for(lambda: receiver.received(job_id))[0]["type"] == "job.canceled"
 
 
-def test_every_kind_of_job_is_answered_in_its_own_wire(celery_setup: CeleryTestSetup, web: Web) -> None:
+def test_every_kind_of_job_is_answered_in_its_own_wire_format(celery_setup: CeleryTestSetup, web: Web) -> None:
     prompt = {"model": "nightdesk-demo", "messages": [{"role": "user", "content": "Say hello."}], "max_tokens": 50}
     bodies = {
         "chat": prompt,
@@ -158,7 +158,7 @@ def test_every_kind_of_job_is_answered_in_its_own_wire(celery_setup: CeleryTestS
     assert jobs["embeddings"]["result"]["object"] == "list"
 
 
-def test_logs_of_a_whole_flow_hold_no_secret_and_no_prompt(
+def test_the_logs_of_a_complete_flow_contain_no_secret_and_no_prompt(
     celery_setup: CeleryTestSetup, web: Web, webs: Webs, simulator: SimulatorProcess, tmp_path: Path
 ) -> None:
     simulator.script(OPENAI, ["503", "cut"])
@@ -179,11 +179,11 @@ def test_logs_of_a_whole_flow_hold_no_secret_and_no_prompt(
         assert secret not in logs
 
 
-# The last one: whoever comes after it needs another broker, and a web process that rings there.
+# The last one: a test after it needs another broker, and a web process that uses it.
 
 
 @pytest.mark.every_broker
-def test_with_its_broker_frozen_and_then_gone_the_desk_accepts_jobs_and_does_them(
+def test_jobs_are_accepted_and_run_while_the_broker_is_frozen_or_gone(
     celery_setup: CeleryTestSetup, celery_broker: CeleryTestBroker, web: Web, simulator: SimulatorProcess
 ) -> None:
     celery_broker.container.freeze()

@@ -1,4 +1,4 @@
-"""`make run` and `make demo`, as a person at a terminal has them."""
+"""`make run` and `make demo` as run in a terminal."""
 
 import json
 import os
@@ -32,7 +32,7 @@ MOVING = {"base_url", "docs_url", "admin_url", "redis_url"}
 
 @pytest.fixture(autouse=True)
 def _the_books_are_checked() -> None:
-    """These desks have databases of their own; the demo checks its books itself."""
+    """These desks have their own databases; the demo checks usage against the journal itself."""
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ class Terminal:
         return self.log.read_text()
 
     def card(self) -> dict[str, Any]:
-        """What it wrote for programs, once it is ready."""
+        """The card that it wrote for programs, once it is ready."""
         wait_for(lambda: "Nightdesk is ready" in self.said or self.process.poll() is not None, seconds=60)
         assert self.process.poll() is None, self.said
         found: dict[str, Any] = json.loads((self.folder / "local.json").read_text())
@@ -89,7 +89,7 @@ def started(folder: Path, **variables: str) -> Iterator[Terminal]:
 
 
 def environment(**variables: str) -> dict[str, str]:
-    """A fresh terminal's: nothing of the tests' own servers and settings."""
+    """A fresh terminal's environment, without the tests' own servers and settings."""
     path = os.pathsep.join((str(ROOT), str(ROOT / "platform")))
     return {**system_variables(env.child_environment({})), "PYTHONPATH": path, **variables}
 
@@ -102,7 +102,7 @@ def said_by(command: str) -> str:
     return subprocess.run(["/bin/sh", "-c", command], capture_output=True, text=True, check=True, timeout=30).stdout
 
 
-def test_the_commands_on_the_card_work_as_pasted_and_the_desk_outlives_a_kill_and_leaves_with_ctrl_c(
+def test_the_commands_on_the_card_work_as_pasted_and_the_desk_survives_a_kill_and_stops_on_ctrl_c(
     folder: Path,
 ) -> None:
     port = free_port()
@@ -149,11 +149,11 @@ def still_running(processes: list[int]) -> list[int]:
 
 
 def same_desk(card: dict[str, Any]) -> dict[str, Any]:
-    """The card without the addresses, which may move."""
+    """The card without the addresses, which may change."""
     return {name: value for name, value in card.items() if name not in MOVING}
 
 
-def test_with_servers_of_ones_own_none_is_embedded(folder: Path) -> None:
+def test_configured_servers_are_used_instead_of_embedded_ones(folder: Path) -> None:
     database, broker = env.optional("DATABASE_URL"), env.optional("REDIS_URL")
     assert database
     assert broker

@@ -33,7 +33,7 @@ def test_every_program_gets_a_port_of_its_own_and_keeps_it(tmp_path: Path) -> No
     assert again.ports == first.ports
 
 
-def test_with_servers_of_ones_own_none_is_embedded(tmp_path: Path) -> None:
+def test_configured_servers_are_used_instead_of_embedded_ones(tmp_path: Path) -> None:
     with PortReservations() as ports:
         plan = make_plan(tmp_path, StackOptions(None, external_servers=True), ports)
 
