@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 from core.ids import InvalidId, from_public, to_public
 from core.redis import LuaScript
 from jobs.models import Job
-from streams.ids import STREAM_ID_PREFIX
+from streams.entries import STREAM_ID_PREFIX
 
 #: A sorted set: jobs, by when nobody looks on any more. The clock is Redis's, for there are many others.
 KEY = "nd:jobs:watched"

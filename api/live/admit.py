@@ -26,10 +26,9 @@ from jobs.errors import IdempotencyConflict
 from metering.buffer import encode_usage_record
 from providers.invalid_request import InvalidRequest
 from providers.types import ChatRequest, Usage
-from streams.entries import StreamRecord, heartbeat_key
+from streams.entries import StreamRecord, heartbeat_key, new_stream_id, stream_age_seconds
 from streams.errors import StreamUnknown
-from streams.follow import POLL_SECONDS, find_record
-from streams.ids import new_stream_id, stream_age_seconds
+from streams.reader import POLL_SECONDS, find_record
 from tenants.errors import ReplayedRequest
 from tenants.models import LimitKind
 from tenants.rate_limiting.admission import admit, release_idempotency_key
@@ -154,7 +153,7 @@ async def _wait_for_record(runtime: LiveRuntime, caller: Caller, stream_id: str)
     begun_at = time.monotonic()
     while True:
         try:
-            return await find_record(runtime.server, stream_id, site=caller.site)
+            return await find_record(runtime.process_streams, stream_id, site=caller.site)
         except StreamUnknown:
             # By the clock of the other machine, too, or by what has passed here: they may differ.
             if max(stream_age_seconds(stream_id), time.monotonic() - begun_at) > STREAM_START_TIMEOUT_SECONDS:

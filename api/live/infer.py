@@ -29,11 +29,11 @@ from api.live.runtime import LiveRuntime, live_runtime
 from api.live.wire_formats import STREAM_PARSERS, BodyParser, ParsedRequest, WireFormat
 from core import clock, metrics
 from providers.invalid_request import InvalidRequest
+from streams.buffer import LocalStream
 from streams.entries import StreamInfo
 from streams.errors import StreamsClosed
-from streams.follow import follow
-from streams.live import LocalStream
-from streams.log import EventLogWriter
+from streams.reader import follow
+from streams.writer import EventLogWriter
 from tenants import tickets
 from tenants.access import TokenScope
 from tenants.async_authentication import is_site_origin
@@ -199,7 +199,7 @@ async def _send_stream(
     """Send what a stream holds from its beginning: a whole answer, or events until the end."""
     upstream_started_at = time.perf_counter()
     following = follow(
-        runtime.server,
+        runtime.process_streams,
         stream_id,
         0,
         site=caller.site,
@@ -209,7 +209,7 @@ async def _send_stream(
     async with following:
         events = await wait_for_first_events(following)
         context.upstream_seconds = time.perf_counter() - upstream_started_at
-        about = following.about
+        about = following.info
         if about.content_type == JSON:
             await send_complete(context, response, about, events)
         else:

@@ -31,7 +31,7 @@ from jobs.watchers import attempt_stream_id
 from providers.sse_writer import KEEP_ALIVE, encode_frames
 from streams.entries import LoggedEvent, StreamEnd, StreamEndKind
 from streams.errors import StreamError
-from streams.follow import follow
+from streams.reader import follow
 from tenants.access import check_network_and_origin
 from tenants.async_authentication import authenticate_reader
 from tenants.models import Site
@@ -104,7 +104,7 @@ class JobEventReader:
             return
         after = self._seq if self._attempt == number else 0
         following = follow(
-            self._runtime.server,
+            self._runtime.process_streams,
             attempt_stream_id(watched.job_id, number),
             after,
             site=self._site.public_id,

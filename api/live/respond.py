@@ -17,7 +17,7 @@ from core import clock, metrics
 from providers.sse_writer import KEEP_ALIVE, encode_frames, encode_unnumbered_frame
 from streams.entries import LoggedEvent, StreamInfo
 from streams.errors import StreamEndedEmpty
-from streams.follow import EventLogReader
+from streams.reader import EventLogReader
 from tenants import origins
 from tenants.rate_limiting.windows import RemainingQuota
 
@@ -114,14 +114,14 @@ async def send_events(
     metrics.route_metrics(context.route).first_byte_seconds.observe(
         time.perf_counter() - context.http_request.started_at
     )
-    stream_id = following.about.id
+    stream_id = following.info.id
     await response.write(_to_sse_frames(stream_id, events, retry_milliseconds=RETRY_MILLISECONDS))
     final_frame = b""
     try:
         async for more in following:
             await response.write(_to_sse_frames(stream_id, more) if more else KEEP_ALIVE)
     except Exception as error:  # whatever it is, the reader must neither wait for ever nor take this for an end
-        final_frame = encode_interruption(context, WireFormat(following.about.dialect), error)
+        final_frame = encode_interruption(context, WireFormat(following.info.dialect), error)
     await response.write(final_frame, more=False)
     context.record_response(200)
 

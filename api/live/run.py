@@ -42,7 +42,7 @@ from providers.dialects.stream_encoder import StreamEncoder
 from providers.errors import ProviderOverloaded
 from providers.types import Burst, ChatRequest, EmbeddingRequest, Embeddings, InferenceRequest, InferenceResponse, Usage
 from streams.entries import StreamEnd
-from streams.log import EventLogWriter
+from streams.writer import EventLogWriter
 from tenants.rate_limiting.admission import get_cached_answers, open_calls_key, settle
 from tenants.rate_limiting.types import CacheEntry, Settlement, to_settlement
 

@@ -21,7 +21,7 @@ from inference.clients import ProviderClients
 from inference.retry_budget import RetryBudgets
 from inference.routing import RoutingCache
 from streams.process import ProcessHeartbeat
-from streams.registry import StreamSupervisor
+from streams.registry import ProcessStreams, StreamSupervisor
 
 log = structlog.get_logger(__name__)
 
@@ -40,12 +40,13 @@ class LiveRuntime:
         self.retry_budgets = RetryBudgets(settings.RETRY_BUDGET_PERCENT / 100, settings.RETRY_BUDGET_FLOOR)
         self.breakers = RedisCircuitBreaker(settings.REDIS_URL)
         self.rng = random.Random()  # noqa: S311 (jitter and weights, no secrets)
-        self.heartbeat = ProcessHeartbeat(self.server)
+        #: The link between the tasks that write streams and those that read them.
+        self.process_streams = ProcessStreams(self.server)
+        self.heartbeat = ProcessHeartbeat(self.process_streams)
         self.leases = RequestLeases(self.server, self.heartbeat.id)
         self.job_state_poller = JobStatePoller(self.server, self.threads)
         self.streams = StreamSupervisor(
-            self.server,
-            self.heartbeat,
+            self.process_streams,
             grace_seconds=settings.STREAM_GRACE_SECONDS,
             ttl_seconds=settings.STREAM_LOG_TTL_SECONDS,
             max_bytes=settings.STREAM_LOG_MAX_BYTES,

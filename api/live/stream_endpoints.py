@@ -15,9 +15,9 @@ from api.live.respond import (
     wait_for_first_events,
 )
 from api.live.runtime import live_runtime
+from streams.entries import parse_cursor
 from streams.errors import CursorMalformed
-from streams.follow import EventLogReader, find_record, follow, request_cancel
-from streams.ids import parse_cursor
+from streams.reader import EventLogReader, find_record, follow, request_cancel
 from tenants.access import TokenScope, check_network_and_origin
 from tenants.async_authentication import authenticate_reader
 from tenants.origins import allowed_origin
@@ -52,16 +52,18 @@ async def _read(context: ResponseContext, response: LiveHttpResponse, stream_id:
         check_network_and_origin(reader.authenticated.identity, http_request.address, http_request.origin)
         await consume_nonce(runtime, Caller(reader.authenticated.identity, reader.authenticated.nonce))
     after = cursor_of(http_request, stream_id)
-    following = follow(runtime.server, stream_id, after, site=reader.site.public_id, idle_seconds=keep_alive_seconds())
+    following = follow(
+        runtime.process_streams, stream_id, after, site=reader.site.public_id, idle_seconds=keep_alive_seconds()
+    )
     async with following:
-        check_stream_access(following.about, reader.authenticated.identity if reader.authenticated else None)
+        check_stream_access(following.info, reader.authenticated.identity if reader.authenticated else None)
         await _send_stream(context, response, following)
 
 
 async def _send_stream(context: ResponseContext, response: LiveHttpResponse, following: EventLogReader) -> None:
     events = await wait_for_first_events(following)
-    if following.about.content_type == JSON:
-        await send_complete(context, response, following.about, events)
+    if following.info.content_type == JSON:
+        await send_complete(context, response, following.info, events)
     else:
         await send_events(context, response, following, events)
 
@@ -69,8 +71,8 @@ async def _send_stream(context: ResponseContext, response: LiveHttpResponse, fol
 async def _cancel(context: ResponseContext, response: LiveHttpResponse, stream_id: str) -> None:
     runtime, caller = await authenticate(context, TokenScope.STREAMS_WRITE)
     await consume_nonce(runtime, caller)
-    check_stream_access((await find_record(runtime.server, stream_id, site=caller.site)).about, caller.identity)
-    was_running = await request_cancel(runtime.server, stream_id, site=caller.site)
+    check_stream_access((await find_record(runtime.process_streams, stream_id, site=caller.site)).info, caller.identity)
+    was_running = await request_cancel(runtime.process_streams, stream_id, site=caller.site)
     await send_body(context, response, to_json({"id": stream_id, "canceled": was_running}), 202 if was_running else 200)
 
 

@@ -18,8 +18,9 @@ from providers.dialects.openai_stream_encoder import OpenAIStreamEncoder
 from providers.dialects.stream_encoder import StreamEncoder
 from providers.types import Burst
 from streams.entries import StreamEnd, StreamInfo
-from streams.log import EventLogWriter
 from streams.process import ProcessHeartbeat
+from streams.registry import ProcessStreams
+from streams.writer import EventLogWriter
 from tenants.models import Site
 
 log = structlog.get_logger(__name__)
@@ -85,7 +86,8 @@ class AttemptStreams:
     """Of all attempts of one worker. Redis is asked only while there are any, and once for all of them."""
 
     def __init__(self) -> None:
-        self._process_mark: ProcessHeartbeat | None = None
+        self._process_streams: ProcessStreams | None = None
+        self._heartbeat: ProcessHeartbeat | None = None
         self._is_unavailable = False
 
     async def stream_watched(self, streams: Iterable[AttemptStream]) -> None:
@@ -105,16 +107,16 @@ class AttemptStreams:
 
     async def stop(self) -> None:
         """Say goodbye to Redis."""
-        if self._process_mark is not None:
-            await self._process_mark.stop()
+        if self._heartbeat is not None:
+            await self._heartbeat.stop()
         await redis.close_clients()
 
     async def _writer_for(self, job: ClaimedJob) -> EventLogWriter:
-        server = redis.client(settings.REDIS_URL)
-        if self._process_mark is None:
-            self._process_mark = ProcessHeartbeat(server)
-            await self._process_mark.start()
-        about = StreamInfo(
+        if self._process_streams is None:
+            self._process_streams = ProcessStreams(redis.client(settings.REDIS_URL))
+            self._heartbeat = ProcessHeartbeat(self._process_streams)
+            await self._heartbeat.start()
+        info = StreamInfo(
             id=attempt_stream_id(job.job_id, job.attempt),
             site=to_public(Site.ID_PREFIX, job.site_id),
             status=0,
@@ -124,10 +126,8 @@ class AttemptStreams:
             kind="stream",
             created_at=clock.now().timestamp(),
         )
-        return EventLogWriter(
-            server,
-            about,
-            process=self._process_mark,
+        return self._process_streams.open_writer(
+            info,
             ttl_seconds=settings.STREAM_LOG_TTL_SECONDS,
             max_bytes=settings.STREAM_LOG_MAX_BYTES,
             detached=True,

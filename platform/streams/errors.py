@@ -1,44 +1,44 @@
-"""What can be wrong with a stream that somebody wants to read.
+"""Errors of reading and starting streams.
 
 * StreamError
-  + StreamUnknown       there is none of that id, or it is another site's
-  + Orphaned            the process that served it is gone: no event will follow, and no end
-  + NeverBegan          it has ended, before its first event
-  + StreamsClosed       this process starts no more streams: it is about to stop
+  + StreamUnknown       no stream has this id, or it belongs to another site
+  + StreamOrphaned      the serving process died: no event and no end will follow
+  + StreamEndedEmpty    the stream ended before its first event
+  + StreamsClosed       this process is shutting down and starts no new streams
   + CursorError
-    - CursorMalformed   the text is no cursor
-    - CursorForeign     it is a cursor of another stream
-    - CursorAhead       it lies behind the last event there is
-    - CursorExpired     the event after it is no longer kept
+    - CursorMalformed   the text is not a cursor
+    - CursorForeign     the cursor belongs to another stream
+    - CursorAhead       the cursor is beyond the last event
+    - CursorExpired     the event after the cursor is no longer stored
 """
 
 
 class StreamError(Exception):
-    """A stream cannot be read."""
+    """Base of all errors of streams."""
 
 
 class StreamUnknown(StreamError):
-    """There is no stream of that id, or it is another site's: who asks must not learn which."""
+    """No stream has this id, or it belongs to another site: the caller must not learn which of the two."""
 
 
 class StreamOrphaned(StreamError):
-    """The process that served the stream is gone, and left no end."""
+    """The serving process died before it wrote an end."""
 
 
 class StreamEndedEmpty(StreamError):
-    """The stream has ended, and whoever wrote it said nothing."""
+    """The stream ended, and its writer had appended no event."""
 
 
 class StreamsClosed(StreamError):
-    """This process starts no more streams."""
+    """This process is shutting down and starts no new streams."""
 
 
 class CursorError(StreamError):
-    """There is no going on from this cursor."""
+    """The stream cannot be read from this cursor."""
 
 
 class CursorMalformed(CursorError):
-    """The text is no cursor."""
+    """The text is not a cursor."""
 
 
 class CursorForeign(CursorError):
@@ -46,8 +46,8 @@ class CursorForeign(CursorError):
 
 
 class CursorAhead(CursorError):
-    """The cursor lies behind the last event there is."""
+    """The cursor is beyond the last event of the stream."""
 
 
 class CursorExpired(CursorError):
-    """The event after the cursor is no longer kept."""
+    """The event after the cursor is no longer stored."""

@@ -1,42 +1,117 @@
-"""The streams that this process runs: started, counted, canceled when nobody reads them, and ended when it stops."""
+"""Registry of the streams of this process: the explicit link between the task that writes a stream and its readers.
+
+`ProcessStreams` is made once per event loop (by the live runtime of a web process, by the attempt streams of a worker)
+and passed to everything that writes or reads streams. `StreamSupervisor` starts the writing tasks of live streams,
+cancels those without a reader, and drains them at shutdown.
+
+    writing task: StreamSupervisor.start -> ProcessStreams.open_writer -> EventLogWriter.append -> LocalStream
+    reading task: streams.reader.follow  -> ProcessStreams.find_stream -> LocalSource.next      <- LocalStream
+"""
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeAlias
 
 import redis.asyncio
 import structlog
 
+from core.group_commit import GroupCommitter
+from core.ids import new_uuid, to_public
 from core.redis import RedisUnavailable, translate_redis_errors
+from streams.buffer import LocalStream
 from streams.entries import StreamEnd, StreamInfo, channel_name
 from streams.errors import StreamsClosed
-from streams.live import LocalStream
-from streams.log import EventLogWriter
-from streams.process import ProcessHeartbeat
+from streams.subscriptions import StreamSubscriptions
+from streams.writer import EventLogWriter, LogFlusher
 
 log = structlog.get_logger(__name__)
 
-#: How often one looks for readers in other processes, and between the two looks that must agree that there are none:
-#: one may be reconnecting.
+RedisCommand: TypeAlias = tuple[Any, ...]
+
+#: Each command may return megabytes of a log.
+MAX_COMMANDS_PER_PIPELINE, MAX_CONCURRENT_PIPELINES = 16, 4
+#: How often readers in other processes are counted, and the pause between the two counts that must agree that there are
+#: none: one reader may be reconnecting.
 READER_CHECK_SECONDS = 0.5
-#: For streams that are canceled as the process stops, to say so to their readers and to the log.
+#: For streams that are canceled at shutdown: to send their readers an error, and to write their end to the log.
 CANCEL_TIMEOUT_SECONDS = 5.0
 
 
-class StreamSupervisor:
-    """One for each process."""
+class ProcessStreams:
+    """All streams that this process writes, and its connections to the logs of all others it reads.
 
-    def __init__(
-        self,
-        server: redis.asyncio.Redis,
-        process: ProcessHeartbeat,
-        *,
-        grace_seconds: float,
-        ttl_seconds: int,
-        max_bytes: int,
-    ) -> None:
-        self._server = server
-        self._process = process
+    One per process and Redis, in one event loop. `streams.process.ProcessHeartbeat` makes it visible to other
+    processes under `process_id`, and closes it.
+    """
+
+    def __init__(self, server: redis.asyncio.Redis) -> None:
+        self.server = server
+        self.process_id = to_public("process", new_uuid())
+        #: By stream id, oldest first: streams that run, and streams that ended but whose end is not in the log yet.
+        #: Unlike the tasks of `StreamSupervisor`, this includes streams that others write, such as a worker's attempts.
+        self.writers: dict[str, EventLogWriter] = {}
+        self.flusher = LogFlusher(server)
+        self.subscriptions = StreamSubscriptions(server)
+        # Thousands of clients that reconnect together neither take every connection nor wait for each other in turn.
+        self._batcher: GroupCommitter[RedisCommand, Any] = GroupCommitter(
+            self._run_pipeline,
+            max_group_size=MAX_COMMANDS_PER_PIPELINE,
+            max_concurrent_groups=MAX_CONCURRENT_PIPELINES,
+            group_errors=(RedisUnavailable,),
+        )
+
+    def open_writer(
+        self, info: StreamInfo, *, ttl_seconds: int, max_bytes: int, detached: bool = False
+    ) -> EventLogWriter:
+        """Return a writer for a new stream, which readers of this process find from now on, and others in a moment."""
+        writer = EventLogWriter(
+            info,
+            flusher=self.flusher,
+            process_id=self.process_id,
+            ttl_seconds=ttl_seconds,
+            max_bytes=max_bytes,
+            detached=detached,
+            on_dropped=lambda stream_id: self.writers.pop(stream_id, None),
+        )
+        self.writers[info.id] = writer
+        self.flusher.schedule(writer)
+        return writer
+
+    def find_stream(self, stream_id: str) -> LocalStream | None:
+        """Return a stream that this process writes, for its readers; None for all others."""
+        writer = self.writers.get(stream_id)
+        return writer.stream if writer else None
+
+    async def query(self, *command: Any) -> Any:
+        """Run one Redis command, batched with those of other readers. Raises `RedisUnavailable`."""
+        result = await self._batcher.submit(command)
+        if isinstance(result, Exception):
+            raise RedisUnavailable(f"{type(result).__name__}: {result}"[:200]) from result
+        return result
+
+    async def close(self) -> None:
+        """Stop the flusher and the subscriptions."""
+        await self.flusher.stop()
+        await self.subscriptions.stop()
+
+    async def _run_pipeline(self, commands: Sequence[RedisCommand]) -> Sequence[Any]:
+        with translate_redis_errors():
+            pipeline: Any = self.server.pipeline(transaction=False)
+            for command in commands:
+                pipeline.execute_command(*command)
+            results: list[Any] = await pipeline.execute(raise_on_error=False)
+        return results
+
+
+class StreamSupervisor:
+    """Runs the writing tasks of this process's live streams. One per process.
+
+    It knows the streams whose task it has started and that still run; `ProcessStreams.writers` knows all of them.
+    """
+
+    def __init__(self, streams: ProcessStreams, *, grace_seconds: float, ttl_seconds: int, max_bytes: int) -> None:
+        self._streams = streams
         self._grace_seconds = grace_seconds
         self._ttl_seconds = ttl_seconds
         self._max_bytes = max_bytes
@@ -45,28 +120,25 @@ class StreamSupervisor:
         self._is_draining = False
 
     def __len__(self) -> int:
-        """How many are running."""
+        """Number of running streams."""
         return len(self._running)
 
     def start(
-        self, about: StreamInfo, run: Callable[[EventLogWriter], Awaitable[None]], *, detached: bool = False
+        self, info: StreamInfo, run: Callable[[EventLogWriter], Awaitable[None]], *, detached: bool = False
     ) -> LocalStream:
-        """Let `run` write a stream. Unless it is detached, it is canceled when nobody reads it for the grace time.
+        """Start the writing task of a stream: `run(writer)`, which must end the stream by `writer.finish`.
 
-        `run` ends it by `writer.finish`; what leaves without that has ended in an error. Raises `StreamsClosed`.
+        A task that ends without that gives the stream the end `error`. Its readers are other tasks, which find the
+        stream by its id (`streams.reader.follow`). Unless detached, the stream is canceled when it has had no reader
+        in any process for the grace time. Raises `StreamsClosed`.
         """
         if self._is_draining:
             raise StreamsClosed("This process is shutting down and starts no new streams.")
-        writer = EventLogWriter(
-            self._server,
-            about,
-            process=self._process,
-            ttl_seconds=self._ttl_seconds,
-            max_bytes=self._max_bytes,
-            detached=detached,
+        writer = self._streams.open_writer(
+            info, ttl_seconds=self._ttl_seconds, max_bytes=self._max_bytes, detached=detached
         )
         stream = writer.stream
-        task = asyncio.get_running_loop().create_task(_run_to_end(writer, run), name=f"stream {about.id}")
+        task = asyncio.get_running_loop().create_task(_run_to_end(writer, run), name=f"stream {info.id}")
         self._running[task] = writer
         task.add_done_callback(self._on_done)
         stream.set_task(task, self._on_unread)
@@ -74,14 +146,14 @@ class StreamSupervisor:
         return stream
 
     async def wait_until_visible(self, stream: LocalStream) -> bool:
-        """Wait until other processes can find a stream that was started here. False when Redis is away."""
+        """Wait until other processes can find a stream started here. False when Redis is unavailable."""
         for writer in self._running.values():
             if writer.stream is stream:
-                return await writer.flushed()
+                return await writer.wait_until_flushed()
         return True
 
     async def drain(self, seconds: float) -> None:
-        """Start no more; let those that run end in so many seconds, and cancel the rest."""
+        """Graceful shutdown: start no more streams, let the running ones end within `seconds`, cancel the rest."""
         self._is_draining = True
         if self._running:
             await asyncio.wait(list(self._running), timeout=seconds)
@@ -92,23 +164,23 @@ class StreamSupervisor:
             await asyncio.wait(list(self._running), timeout=CANCEL_TIMEOUT_SECONDS)
 
     def _on_done(self, task: asyncio.Task[None]) -> None:
-        # A task that is canceled before its first step never runs, and so cannot say how it ended.
+        # A task that is canceled before its first step never runs, and so could not end its stream.
         self._running.pop(task).end(StreamEnd("canceled"))
 
     def _on_unread(self, stream: LocalStream) -> None:
-        """Its last reader has left, or none has come yet."""
+        """Start the grace time: the last local reader has left, or none has come yet."""
         if not stream.detached:
             asyncio.get_running_loop().call_later(self._grace_seconds, self._check_readers, stream, stream.unread_since)
 
     def _check_readers(self, stream: LocalStream, since: float | None) -> None:
-        # By what it was unread since, not by how long ago that is: the timer of a busy loop rings too early.
+        # Compares the start of the unread time, not its length: the timer of a busy loop may fire too early.
         if since is not None and stream.unread_since == since:
             task = asyncio.get_running_loop().create_task(self._cancel_unread(stream))
             self._reader_checks.add(task)
             task.add_done_callback(self._reader_checks.discard)
 
     async def _cancel_unread(self, stream: LocalStream) -> None:
-        """Cancel it, once nobody has read it in any process for the grace time."""
+        """Cancel the stream once it has had no reader in any process for the grace time."""
         followed_at = time.monotonic() - stream.unread_seconds
         while stream.unread_seconds:
             if await self._has_remote_readers(stream):
@@ -119,9 +191,9 @@ class StreamSupervisor:
             await asyncio.sleep(READER_CHECK_SECONDS)
 
     async def _has_remote_readers(self, stream: LocalStream) -> bool:
-        """Say whether another process reads it. While Redis is away, none can."""
-        for look in range(2):
-            if look:
+        """Return whether another process reads the stream. While Redis is unavailable, none can."""
+        for check in range(2):
+            if check:
                 await asyncio.sleep(READER_CHECK_SECONDS)
             if await self._has_subscriber(stream):
                 return True
@@ -130,14 +202,14 @@ class StreamSupervisor:
     async def _has_subscriber(self, stream: LocalStream) -> bool:
         try:
             with translate_redis_errors():
-                ((_, count),) = await self._server.pubsub_numsub(channel_name(stream.id))
+                ((_, count),) = await self._streams.server.pubsub_numsub(channel_name(stream.id))
         except RedisUnavailable:
             return False
         return bool(count)
 
 
 async def _run_to_end(writer: EventLogWriter, run: Callable[[EventLogWriter], Awaitable[None]]) -> None:
-    """Run to the end, whatever happens: no reader is left waiting."""
+    """Run the writing task, and give the stream an end whatever happens, so that no reader waits forever."""
     try:
         await run(writer)
     except asyncio.CancelledError:

@@ -38,8 +38,8 @@ from api.live.websocket.sender import WebSocketClosed, WebSocketSender
 from core import metrics
 from providers.invalid_request import InvalidRequest
 from streams.entries import LoggedEvent, StreamInfo
-from streams.follow import EventLogReader as Reading
-from streams.follow import find_record, follow, request_cancel
+from streams.reader import EventLogReader as Reading
+from streams.reader import find_record, follow, request_cancel
 from tenants.tickets import ReadableKind
 
 log = structlog.get_logger(__name__)
@@ -185,7 +185,9 @@ class WebSocketSubscriptions:
             opened = await open_stream(self._runtime, caller, http_request, message.dialect, detached=False)
         metrics.response_counter("websocket_start", 200).inc()
         patience = STREAM_START_TIMEOUT_SECONDS if opened.is_replayed else 0
-        reading = follow(self._runtime.server, opened.stream_id, 0, site=caller.site, start_timeout_seconds=patience)
+        reading = follow(
+            self._runtime.process_streams, opened.stream_id, 0, site=caller.site, start_timeout_seconds=patience
+        )
         async with reading:
             ref.is_own = True
             started = StartedMessage(
@@ -197,8 +199,8 @@ class WebSocketSubscriptions:
     async def _follow(self, ref: WebSocketSubscription, stream_id: str, after: int) -> None:
         reader = await self.caller.authorize_read(self._runtime, ReadableKind.STREAM, stream_id)
         site = reader.site.public_id
-        async with follow(self._runtime.server, stream_id, after, site=site) as reading:
-            check_stream_access(reading.about, reader.identity)
+        async with follow(self._runtime.process_streams, stream_id, after, site=site) as reading:
+            check_stream_access(reading.info, reader.identity)
             ref.seq = after
             await self._sender.send(FollowingMessage(ref=ref.name, stream=stream_id))
             await self._read(ref, reading, stream_id, site)
@@ -209,7 +211,7 @@ class WebSocketSubscriptions:
         if ref.cancel_requested:
             await self._cancel(stream_id, ref)
         events = await wait_for_first_events(reading)
-        about = reading.about if reading.about.status else (await self._stream_info(stream_id, site))
+        about = reading.info if reading.info.status else (await self._stream_info(stream_id, site))
         if events and about.content_type == JSON and about.status >= 400:
             # It never became a stream: an error before the first token, with a status of its own.
             ref.seq = events[-1].seq
@@ -236,7 +238,7 @@ class WebSocketSubscriptions:
             await self._end(ref, reading.end)
 
     async def _stream_info(self, stream_id: str, site: str) -> StreamInfo:
-        return (await find_record(self._runtime.server, stream_id, site=site)).about
+        return (await find_record(self._runtime.process_streams, stream_id, site=site)).info
 
     async def _cancel(self, stream_id: str, ref: WebSocketSubscription | None) -> None:
         is_own = ref is not None and ref.is_own
@@ -244,7 +246,7 @@ class WebSocketSubscriptions:
         site = identity.site.public_id
         if not is_own:
             check_stream_access(await self._stream_info(stream_id, site), identity)
-        was_running = await request_cancel(self._runtime.server, stream_id, site=site)
+        was_running = await request_cancel(self._runtime.process_streams, stream_id, site=site)
         named = msgspec.UNSET if ref is None else ref.name
         await self._sender.send(CanceledMessage(stream=stream_id, was_running=was_running, ref=named))
 

@@ -17,8 +17,7 @@ from core.humanize import format_age, format_moment
 from core.ids import InvalidId, from_public
 from core.redis import RedisUnavailable, blocking_client
 from nightdesk.admin.live_page import LivePage
-from streams.canceling import request_cancel_blocking
-from streams.running import ActiveStream, ActiveStreams, read_active_streams
+from streams.process import ActiveStream, ActiveStreams, read_active_streams, request_cancel_blocking
 from tenants.audit import audit
 from tenants.models import Site
 from tenants.staff import actor_of
@@ -78,7 +77,7 @@ VIEWS = (
 def _cancel(request: HttpRequest, stream_id: str) -> None:
     try:
         with blocking_client(settings.REDIS_URL) as server:
-            seen = next((each for each in read_active_streams(server).streams if each.running.id == stream_id), None)
+            seen = next((each for each in read_active_streams(server).streams if each.stream.id == stream_id), None)
             if seen is not None:
                 request_cancel_blocking(server, seen.process, stream_id)
     except RedisUnavailable:
@@ -88,8 +87,8 @@ def _cancel(request: HttpRequest, stream_id: str) -> None:
         messages.warning(request, "Nothing to do: it has already finished.")
         return
     # After the act, for the two cannot be one: what is written down was asked for.
-    site = _sites([seen]).get(seen.running.site)
-    audit(actor_of(request), "stream.cancel", stream_id, site, {"model": seen.running.model})
+    site = _sites([seen]).get(seen.stream.site)
+    audit(actor_of(request), "stream.cancel", stream_id, site, {"model": seen.stream.model})
     messages.success(request, f"{stream_id} will be canceled within a second; tokens received until then are billed.")
 
 
@@ -112,7 +111,7 @@ def _to_context(request: HttpRequest, found: ActiveStreams, now: datetime) -> di
 
 def _sites(streams: Iterable[ActiveStream]) -> dict[str, Site]:
     """Return the sites of streams by their public ids."""
-    ids = {found for each in streams if (found := _uuid(each.running.site))}
+    ids = {found for each in streams if (found := _uuid(each.stream.site))}
     return {site.public_id: site for site in Site.objects.filter(id__in=ids)}
 
 
@@ -124,19 +123,19 @@ def _uuid(public_id: str) -> UUID | None:
 
 
 def _row(seen: ActiveStream, sites: Mapping[str, Site], urls: Mapping[str, str | None], now: datetime) -> StreamRow:
-    running = seen.running
-    site, begun_at = sites.get(running.site), datetime.fromtimestamp(running.created_at, UTC)
+    stream = seen.stream
+    site, begun_at = sites.get(stream.site), datetime.fromtimestamp(stream.created_at, UTC)
     return StreamRow(
-        id=running.id,
-        site=site.name if site else running.site,
-        site_url=urls.get(running.site),
-        model=running.model,
-        dialect=running.dialect,
+        id=stream.id,
+        site=site.name if site else stream.site,
+        site_url=urls.get(stream.site),
+        model=stream.model,
+        dialect=stream.dialect,
         since=f"{format_age(begun_at, now)} ago",
         since_moment=format_moment(begun_at),
-        events=f"{running.events:,} {'event' if running.events == 1 else 'events'}",
-        size=filesizeformat(running.bytes),
-        readers=_readers(running.readers, seen.processes_reading),
+        events=f"{stream.events:,} {'event' if stream.events == 1 else 'events'}",
+        size=filesizeformat(stream.bytes),
+        readers=_readers(stream.readers, seen.processes_reading),
         badges=tuple(_badges(seen)),
     )
 
@@ -148,7 +147,7 @@ def _readers(here: int, processes: int) -> str:
 
 
 def _badges(seen: ActiveStream) -> Iterable[str]:
-    if seen.running.detached:
+    if seen.stream.detached:
         yield "Detached"
-    if seen.running.kind == "answer":
+    if seen.stream.kind == "answer":
         yield "Non-streaming"

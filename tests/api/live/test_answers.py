@@ -13,7 +13,7 @@ from redis import Redis
 
 from core.ids import new_uuid, to_public
 from inference.models import ProviderAccount, Route, RouteTarget
-from streams.ids import new_stream_id
+from streams.entries import new_stream_id
 from tests.api.live.conftest import Live
 from tests.factories import make_route
 from tests.polling import wait_for

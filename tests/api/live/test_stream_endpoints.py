@@ -10,8 +10,7 @@ from pytest_django import Settings
 from redis import Redis
 
 from inference.models import ProviderAccount
-from streams.entries import StreamEnd, StreamInfo, StreamRecord, encode, record_key
-from streams.ids import new_stream_id
+from streams.entries import StreamEnd, StreamInfo, StreamRecord, encode, new_stream_id, record_key
 from tests.api.live.conftest import Live
 from tests.factories import make_provider, make_route
 

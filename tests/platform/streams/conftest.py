@@ -14,13 +14,12 @@ from django.conf import settings
 from redis.asyncio import Redis
 
 from core import redis
-from streams.entries import LoggedEvent, StreamEnd, StreamInfo
-from streams.follow import EventLogReader, follow
-from streams.ids import new_stream_id
-from streams.live import LocalStream
-from streams.log import EventLogWriter
+from streams.buffer import LocalStream
+from streams.entries import LoggedEvent, StreamEnd, StreamInfo, new_stream_id
 from streams.process import ProcessHeartbeat
-from streams.registry import StreamSupervisor
+from streams.reader import EventLogReader, follow
+from streams.registry import ProcessStreams, StreamSupervisor
+from streams.writer import EventLogWriter
 from tests.polling import wait_until
 
 SITE = "site_bakery"
@@ -45,18 +44,18 @@ class Process:
     """As much of a web process as the room needs."""
 
     server: Redis
-    mark: ProcessHeartbeat
-    streams: StreamSupervisor
+    process_streams: ProcessStreams
+    heartbeat: ProcessHeartbeat
+    supervisor: StreamSupervisor
 
     def writer(self, *, max_bytes: int = 1024 * 1024, status: int = 200) -> EventLogWriter:
-        about = stream_info(status=status)
-        return EventLogWriter(self.server, about, process=self.mark, ttl_seconds=60, max_bytes=max_bytes)
+        return self.process_streams.open_writer(stream_info(status=status), ttl_seconds=60, max_bytes=max_bytes)
 
     def start(self, run: Callable[[EventLogWriter], Awaitable[None]], *, detached: bool = False) -> LocalStream:
-        return self.streams.start(stream_info(), run, detached=detached)
+        return self.supervisor.start(stream_info(), run, detached=detached)
 
     def follow(self, stream_id: str, after: int = 0, *, idle_seconds: float | None = None) -> EventLogReader:
-        return follow(self.server, stream_id, after, site=SITE, idle_seconds=idle_seconds)
+        return follow(self.process_streams, stream_id, after, site=SITE, idle_seconds=idle_seconds)
 
     async def read(self, stream_id: str, after: int = 0) -> list[LoggedEvent]:
         """Read to the end."""
@@ -147,12 +146,13 @@ async def open_process() -> AsyncIterator[OpenProcess]:
         async def open_one(url: str = "") -> Process:
             # Every address has its own client, and so these have, which differ only in their names.
             server = redis.client(f"{url or settings.REDIS_URL}?client_name={next(names)}")
-            mark = ProcessHeartbeat(server)
-            await mark.start()
-            stack.push_async_callback(mark.stop)
-            streams = StreamSupervisor(server, mark, grace_seconds=0.1, ttl_seconds=60, max_bytes=1024 * 1024)
-            stack.push_async_callback(streams.drain, 0)
-            return Process(server, mark, streams)
+            streams = ProcessStreams(server)
+            heartbeat = ProcessHeartbeat(streams)
+            await heartbeat.start()
+            stack.push_async_callback(heartbeat.stop)
+            supervisor = StreamSupervisor(streams, grace_seconds=0.1, ttl_seconds=60, max_bytes=1024 * 1024)
+            stack.push_async_callback(supervisor.drain, 0)
+            return Process(server, streams, heartbeat, supervisor)
 
         yield open_one
 

@@ -5,9 +5,9 @@ import sys
 
 from core import redis
 from streams.entries import StreamEnd
-from streams.log import EventLogWriter
 from streams.process import ProcessHeartbeat
-from streams.registry import StreamSupervisor
+from streams.registry import ProcessStreams, StreamSupervisor
+from streams.writer import EventLogWriter
 from tests.platform.streams.conftest import stream_info
 
 EVERY_SECONDS = 0.005
@@ -19,9 +19,10 @@ def frame(number: int) -> tuple[str, bytes]:
 
 async def serve(url: str, stream_id: str) -> None:
     server = redis.client(url)
-    mark = ProcessHeartbeat(server)
-    await mark.start()
-    streams = StreamSupervisor(server, mark, grace_seconds=60, ttl_seconds=60, max_bytes=1024 * 1024)
+    streams = ProcessStreams(server)
+    heartbeat = ProcessHeartbeat(streams)
+    await heartbeat.start()
+    supervisor = StreamSupervisor(streams, grace_seconds=60, ttl_seconds=60, max_bytes=1024 * 1024)
     stop = asyncio.Event()
 
     async def run(writer: EventLogWriter) -> None:
@@ -32,12 +33,12 @@ async def serve(url: str, stream_id: str) -> None:
             await asyncio.sleep(EVERY_SECONDS)
         await writer.finish(StreamEnd("done"))
 
-    await streams.wait_until_visible(streams.start(stream_info(stream_id), run, detached=True))
+    await supervisor.wait_until_visible(supervisor.start(stream_info(stream_id), run, detached=True))
     print("serving", flush=True)
     await asyncio.to_thread(sys.stdin.readline)
     stop.set()
-    await streams.drain(2)
-    await mark.stop()
+    await supervisor.drain(2)
+    await heartbeat.stop()
     await redis.close_clients()
 
 

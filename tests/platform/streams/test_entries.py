@@ -1,13 +1,30 @@
 """What goes into the log comes out of it, wherever one begins to read, and whatever was written twice."""
 
+from uuid import UUID
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.entries import MAX_ENTRY_BYTES, LogEntry, LoggedEvent, StreamEnd, decode_entry, encode, split_into_entries
-from streams.errors import CursorExpired
-from streams.remote import merge_entries
+from core.ids import to_public
+from streams.entries import (
+    MAX_ENTRY_BYTES,
+    LogEntry,
+    LoggedEvent,
+    StreamEnd,
+    decode_entry,
+    encode,
+    format_cursor,
+    merge_entries,
+    new_stream_id,
+    parse_cursor,
+    split_into_entries,
+    stream_age_seconds,
+)
+from streams.errors import CursorError, CursorExpired, CursorForeign, CursorMalformed, StreamUnknown
 
+#: The same in each process of the tests, for it names some of them.
+STREAM = to_public("stm", UUID("019a8c5e-0000-7000-8000-000000000001"))
 DONE = StreamEnd("done")
 FRAMES = st.lists(st.tuples(st.sampled_from(["", "error", "delta"]), st.binary(max_size=40)), min_size=1, max_size=30)
 
@@ -85,3 +102,40 @@ def test_entries_are_of_a_size_and_a_long_event_has_one_to_itself() -> None:
 def test_an_end_alone_is_an_entry_and_nothing_is_none() -> None:
     assert [(entry.id, entry.events) for entry in split_into_entries(7, [], DONE)] == [("7-1", [])]
     assert list(split_into_entries(7, [], None)) == []
+
+
+# Stream ids and cursors
+
+
+def test_a_cursor_is_read_as_it_was_written() -> None:
+    assert [parse_cursor(format_cursor(STREAM, seq), STREAM) for seq in (0, 1, 57, 10**14)] == [0, 1, 57, 10**14]
+
+
+def test_a_bare_number_is_a_place_in_the_stream_that_is_asked_for() -> None:
+    assert parse_cursor("57", STREAM) == 57
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "-", "-1", "x", f"{STREAM}", f"{STREAM}-", f"{STREAM}-x", f"{STREAM}--1", f"{STREAM}-1.5", f"{STREAM}-٣",
+     f"{STREAM}-{10**15}", "stm_short-1", "job_00000000000000000000000000-1", f" {STREAM}-1"],
+)  # fmt: skip
+def test_what_is_no_cursor_is_said_to_be_none(text: str) -> None:
+    with pytest.raises(CursorMalformed):
+        parse_cursor(text, STREAM)
+
+
+def test_a_cursor_of_another_stream_is_foreign() -> None:
+    with pytest.raises(CursorForeign):
+        parse_cursor(format_cursor(new_stream_id(), 3), STREAM)
+
+
+def test_whatever_is_wrong_with_a_cursor_is_one_kind_of_error() -> None:
+    assert issubclass(CursorMalformed, CursorError)
+    assert not issubclass(StreamUnknown, CursorError)
+
+
+def test_an_id_says_when_it_was_made() -> None:
+    assert 0 <= stream_age_seconds(new_stream_id()) < 60
+    with pytest.raises(StreamUnknown):
+        stream_age_seconds("job_01k9x00000000000000000000a")

@@ -11,10 +11,9 @@ import pytest
 from django.conf import settings
 
 from nightdesk import env
-from streams.entries import LoggedEvent, StreamEnd
+from streams.entries import LoggedEvent, StreamEnd, new_stream_id
 from streams.errors import CursorAhead, StreamOrphaned
-from streams.follow import EventLogReader
-from streams.ids import new_stream_id
+from streams.reader import EventLogReader
 from tests.platform.streams.conftest import OpenProcess, Process, without_numbers
 from tests.platform.streams.serving_process import frame
 
@@ -98,7 +97,7 @@ async def _read_till_orphaned(following: EventLogReader) -> list[LoggedEvent]:
 async def test_a_cursor_ahead_of_a_process_that_lives_is_refused(serving: Process, other: Process) -> None:
     writer = serving.writer()
     writer.append([frame(1)])
-    await writer.flushed()
+    await writer.wait_until_flushed()
 
     with pytest.raises(CursorAhead):
         await serving.read(writer.stream.id, 2)
@@ -108,7 +107,7 @@ async def test_a_cursor_ahead_of_a_process_that_lives_is_refused(serving: Proces
 
 async def test_a_cursor_of_what_the_log_gets_in_a_moment_is_waited_for(serving: Process, other: Process) -> None:
     writer = serving.writer()
-    await writer.flushed()
+    await writer.wait_until_flushed()
 
     opening = asyncio.create_task(other.follow(writer.stream.id, 1).open())
     await asyncio.sleep(0.1)

@@ -6,8 +6,8 @@ import pytest
 
 from streams.entries import StreamEnd
 from streams.errors import StreamsClosed
-from streams.log import EventLogWriter
 from streams.registry import StreamSupervisor
+from streams.writer import EventLogWriter
 from tests.platform.streams.conftest import DONE, FRAMES, Process, stream_info, without_numbers
 from tests.polling import wait_until
 
@@ -28,14 +28,14 @@ async def test_what_is_run_is_read_to_its_end(serving: Process) -> None:
     stream = serving.start(run)
 
     assert without_numbers(await serving.read(stream.id)) == FRAMES
-    await wait_until(lambda: len(serving.streams) == 0)
+    await wait_until(lambda: len(serving.supervisor) == 0)
     assert stream.cancel_reason is None
 
 
 async def test_what_nobody_reads_is_canceled_after_the_grace_time(serving: Process) -> None:
     detached, unread = serving.start(forever, detached=True), serving.start(forever)
 
-    await wait_until(lambda: len(serving.streams) == 1)
+    await wait_until(lambda: len(serving.supervisor) == 1)
 
     assert (unread.end, unread.cancel_reason) == (CANCELED, "unread")
     assert detached.end is None
@@ -73,7 +73,7 @@ async def test_a_reader_is_counted_once_however_it_leaves(serving: Process) -> N
 
 async def test_a_reader_in_another_process_keeps_it_running(serving: Process, other: Process) -> None:
     stream = serving.start(forever)
-    assert await serving.streams.wait_until_visible(stream)
+    assert await serving.supervisor.wait_until_visible(stream)
     following = other.follow(stream.id)
     await following.open()
 
@@ -103,7 +103,7 @@ async def test_a_runner_that_is_canceled_before_its_first_step_leaves_an_end(ser
     await wait_until(lambda: stream.end)
 
     assert stream.end == CANCELED
-    await wait_until(lambda: len(serving.streams) == 0)
+    await wait_until(lambda: len(serving.supervisor) == 0)
 
 
 async def test_a_process_that_stops_lets_streams_end_and_cuts_the_rest(serving: Process, other: Process) -> None:
@@ -122,7 +122,7 @@ async def test_a_process_that_stops_lets_streams_end_and_cuts_the_rest(serving: 
             await writer.finish(StreamEnd("error"))
 
     ending, cut = serving.start(ends, detached=True), serving.start(told_why, detached=True)
-    draining = asyncio.create_task(serving.streams.drain(0.2))
+    draining = asyncio.create_task(serving.supervisor.drain(0.2))
     await asyncio.sleep(0)
     with pytest.raises(StreamsClosed):
         serving.start(forever)
@@ -131,11 +131,11 @@ async def test_a_process_that_stops_lets_streams_end_and_cuts_the_rest(serving: 
 
     assert (ending.end, cut.end) == (DONE, StreamEnd("error"))
     assert without_numbers(await other.read(ending.id)) == FRAMES[:1]
-    assert without_numbers(await other.read(cut.id)) == [("error", b"stopped")]
+    assert without_numbers(await other.read(cut.id)) == [("error", b"shutdown")]
 
 
 async def test_readers_at_different_speeds_read_the_same(serving: Process) -> None:
-    streams = StreamSupervisor(serving.server, serving.mark, grace_seconds=5, ttl_seconds=60, max_bytes=1024 * 1024)
+    streams = StreamSupervisor(serving.process_streams, grace_seconds=5, ttl_seconds=60, max_bytes=1024 * 1024)
 
     async def run(writer: EventLogWriter) -> None:
         for frame in FRAMES:

@@ -12,7 +12,7 @@ from django.test.utils import override_settings
 from core.redis import blocking_client
 from inference.models import ProviderAccount
 from streams.entries import encode, process_report_key
-from streams.running import MAX_REPORTED_STREAMS, PROCESSES_KEY, ProcessReport, RunningStream
+from streams.process import MAX_REPORTED_STREAMS, PROCESSES_KEY, ProcessReport, RunningStream
 from tenants.models import AuditEntry
 from tests.api.live.conftest import Live
 from tests.api.live.conftest import _nothing_is_left as _nothing_is_left

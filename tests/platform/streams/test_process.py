@@ -7,16 +7,16 @@ import pytest
 from django.conf import settings
 
 from core.redis import RedisUnavailable, blocking_client
-from streams.canceling import request_cancel_blocking
-from streams.log import EventLogWriter
-from streams.running import (
+from streams.process import (
     MAX_REPORTED_STREAMS,
     PROCESSES_KEY,
     ActiveStream,
     ActiveStreams,
     build_report,
     read_active_streams,
+    request_cancel_blocking,
 )
+from streams.writer import EventLogWriter
 from tests.platform.streams.conftest import DONE, FRAMES, SITE, CuttableProxy, OpenProcess, Process
 from tests.polling import wait_until
 
@@ -48,20 +48,20 @@ async def speaking(writer: EventLogWriter) -> None:
 async def test_what_two_processes_run_is_seen_the_oldest_first(serving: Process, other: Process) -> None:
     first = serving.start(speaking, detached=True)
     second = other.start(speaking)
-    assert await other.streams.wait_until_visible(second)
+    assert await other.supervisor.wait_until_visible(second)
     async with serving.follow(first.id), serving.follow(second.id), other.follow(second.id):
-        found = await seen_when(lambda found: len(found.streams) == 2 and found.streams[1].running.readers)
+        found = await seen_when(lambda found: len(found.streams) == 2 and found.streams[1].stream.readers)
 
     assert found.count == 2
-    assert [(each.running.id, each.process) for each in found.streams] == [
-        (first.id, serving.mark.id),
-        (second.id, other.mark.id),
+    assert [(each.stream.id, each.process) for each in found.streams] == [
+        (first.id, serving.heartbeat.id),
+        (second.id, other.heartbeat.id),
     ]
     mine, theirs = found.streams
-    assert (mine.running.site, mine.running.events, mine.running.bytes) == (SITE, len(FRAMES), FRAMES_BYTES)
-    assert (mine.running.detached, theirs.running.detached) == (True, False)
+    assert (mine.stream.site, mine.stream.events, mine.stream.bytes) == (SITE, len(FRAMES), FRAMES_BYTES)
+    assert (mine.stream.detached, theirs.stream.detached) == (True, False)
     # One here, and one process elsewhere.
-    assert (theirs.running.readers, theirs.processes_reading) == (1, 1)
+    assert (theirs.stream.readers, theirs.processes_reading) == (1, 1)
 
 
 async def test_what_has_ended_is_seen_no_more(serving: Process) -> None:
@@ -91,7 +91,7 @@ async def test_a_process_that_stops_takes_its_streams_along(open_process: OpenPr
     process.start(speaking, detached=True)
     await seen_when(lambda found: found.count == 1)
 
-    await process.mark.stop()
+    await process.heartbeat.stop()
 
     assert await seen() == ActiveStreams((), 0)
 
@@ -112,7 +112,7 @@ async def test_of_very_many_all_are_counted_and_some_are_told(serving: Process) 
     found = await seen_when(lambda found: found.count)
 
     assert found.count == len(streams)
-    assert [each.running.id for each in found.streams] == [stream.id for stream in streams[:MAX_REPORTED_STREAMS]]
+    assert [each.stream.id for each in found.streams] == [stream.id for stream in streams[:MAX_REPORTED_STREAMS]]
 
 
 async def test_a_process_that_runs_nothing_writes_nothing_of_it(serving: Process, other: Process) -> None:
@@ -121,8 +121,8 @@ async def test_a_process_that_runs_nothing_writes_nothing_of_it(serving: Process
 
     members = await serving.server.zrange(PROCESSES_KEY, 0, -1)
 
-    assert serving.mark.id.encode() in members
-    assert other.mark.id.encode() not in members
+    assert serving.heartbeat.id.encode() in members
+    assert other.heartbeat.id.encode() not in members
 
 
 async def test_an_operator_cancels_a_stream_where_it_runs(serving: Process) -> None:
@@ -131,7 +131,7 @@ async def test_an_operator_cancels_a_stream_where_it_runs(serving: Process) -> N
 
     def cancel() -> None:
         with blocking_client(settings.REDIS_URL) as server:
-            request_cancel_blocking(server, one.process, one.running.id)
+            request_cancel_blocking(server, one.process, one.stream.id)
 
     await asyncio.to_thread(cancel)
 

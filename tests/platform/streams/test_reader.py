@@ -4,11 +4,10 @@ import asyncio
 
 import pytest
 
-from streams.entries import StreamEnd
+from streams.entries import StreamEnd, new_stream_id
 from streams.errors import CursorAhead, StreamUnknown
-from streams.follow import find_record, follow, request_cancel
-from streams.ids import new_stream_id
-from streams.log import EventLogWriter
+from streams.reader import find_record, follow, request_cancel
+from streams.writer import EventLogWriter
 from tests.platform.streams.conftest import DONE, FRAMES, SITE, Process, without_numbers
 
 
@@ -28,7 +27,7 @@ async def test_a_reader_in_the_same_process_sees_what_is_appended_at_once(servin
 async def test_a_reader_in_another_process_sees_what_was_and_what_comes(serving: Process, other: Process) -> None:
     writer = serving.writer()
     writer.append(FRAMES[:3])
-    assert await writer.flushed()
+    assert await writer.wait_until_flushed()
 
     async with other.follow(writer.stream.id) as following:
         before = await anext(following)
@@ -63,13 +62,13 @@ async def test_a_stream_without_events_has_an_end(serving: Process, other: Proce
 
 async def test_another_site_learns_nothing(serving: Process, other: Process) -> None:
     writer = serving.writer()
-    await writer.flushed()
+    await writer.wait_until_flushed()
 
     for process in (serving, other):
         with pytest.raises(StreamUnknown):
-            await find_record(process.server, writer.stream.id, site="site_other")
+            await find_record(process.process_streams, writer.stream.id, site="site_other")
         with pytest.raises(StreamUnknown):
-            await request_cancel(process.server, writer.stream.id, site="site_other")
+            await request_cancel(process.process_streams, writer.stream.id, site="site_other")
     with pytest.raises(StreamUnknown):
         await other.read(new_stream_id())
     with pytest.raises(StreamUnknown):
@@ -78,7 +77,7 @@ async def test_another_site_learns_nothing(serving: Process, other: Process) -> 
 
 async def test_a_stream_about_to_begin_is_waited_for(serving: Process, other: Process) -> None:
     writer = serving.writer()
-    following = follow(other.server, writer.stream.id, 0, site=SITE, start_timeout_seconds=5)
+    following = follow(other.process_streams, writer.stream.id, 0, site=SITE, start_timeout_seconds=5)
 
     async with following:
         writer.append(FRAMES[:1])
@@ -87,7 +86,7 @@ async def test_a_stream_about_to_begin_is_waited_for(serving: Process, other: Pr
 
 async def test_a_quiet_stream_says_so(serving: Process, other: Process) -> None:
     writer = serving.writer()
-    await writer.flushed()
+    await writer.wait_until_flushed()
 
     for process in (serving, other):
         async with process.follow(writer.stream.id, idle_seconds=0.01) as following:
@@ -97,19 +96,19 @@ async def test_a_quiet_stream_says_so(serving: Process, other: Process) -> None:
 @pytest.mark.parametrize("where", ["here", "elsewhere"])
 async def test_what_is_known_later_is_known_with_the_first_event(serving: Process, other: Process, where: str) -> None:
     writer = serving.writer(status=0)
-    await writer.flushed()
+    await writer.wait_until_flushed()
     reading = serving if where == "here" else other
 
     async with reading.follow(writer.stream.id) as following:
-        assert following.about.status == 0
+        assert following.info.status == 0
         writer.describe(status=429, content_type="application/json", retry_after_seconds=7)
         writer.append(FRAMES[:1])
         await anext(following)
-        assert (following.about.status, following.about.content_type) == (429, "application/json")
+        assert (following.info.status, following.info.content_type) == (429, "application/json")
 
     async with reading.follow(writer.stream.id) as following:
         await anext(following)
-        assert following.about.retry_after_seconds == 7
+        assert following.info.retry_after_seconds == 7
 
 
 async def test_a_stream_is_canceled_from_another_process_within_a_second(serving: Process, other: Process) -> None:
@@ -124,13 +123,13 @@ async def test_a_stream_is_canceled_from_another_process_within_a_second(serving
             canceled.set()
 
     stream = serving.start(run, detached=True)
-    assert await serving.streams.wait_until_visible(stream)
+    assert await serving.supervisor.wait_until_visible(stream)
     async with other.follow(stream.id) as following:
-        assert await request_cancel(other.server, stream.id, site=SITE)
+        assert await request_cancel(other.process_streams, stream.id, site=SITE)
         async with asyncio.timeout(1):
             await canceled.wait()
         events = [event async for events in following for event in events]
 
     assert (without_numbers(events), following.end) == ([("error", b"canceled")], StreamEnd("canceled"))
     assert stream.cancel_reason == "requested"
-    assert not await request_cancel(other.server, stream.id, site=SITE)
+    assert not await request_cancel(other.process_streams, stream.id, site=SITE)

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from core.redis import RedisUnavailable
-from streams import flusher
+from streams import writer as writer_module
 from streams.entries import (
     MAX_ENTRY_BYTES,
     LogEntry,
@@ -21,9 +21,8 @@ from streams.entries import (
     record_key,
 )
 from streams.errors import CursorExpired
-from streams.flusher import APPEND_SCRIPT
-from streams.follow import request_cancel
-from streams.here import process_streams
+from streams.reader import request_cancel
+from streams.writer import APPEND_SCRIPT
 from tests.platform.streams.conftest import DONE, FRAMES, SITE, CuttableProxy, OpenProcess, Process, without_numbers
 from tests.polling import wait_until
 
@@ -62,13 +61,13 @@ def _trips(stats: dict[str, dict[str, int]]) -> int:
 async def test_nothing_stays_in_redis_for_ever(serving: Process, other: Process) -> None:
     running, ended = serving.writer(), serving.writer()
     running.append(FRAMES[:1])
-    await running.flushed()
+    await running.wait_until_flushed()
     ended.append(FRAMES[:1])
     await ended.finish(DONE)
-    await request_cancel(other.server, running.stream.id, site=SITE)
+    await request_cancel(other.process_streams, running.stream.id, site=SITE)
 
-    keys = [log_key(running.stream.id), record_key(running.stream.id), cancel_key(serving.mark.id)]
-    assert all([await serving.server.ttl(key) > 0 for key in [*keys, heartbeat_key(serving.mark.id)]])
+    keys = [log_key(running.stream.id), record_key(running.stream.id), cancel_key(serving.heartbeat.id)]
+    assert all([await serving.server.ttl(key) > 0 for key in [*keys, heartbeat_key(serving.heartbeat.id)]])
     # One that runs is not forgotten while it is quiet.
     assert await serving.server.ttl(keys[0]) > 60
     assert [await serving.server.ttl(key(ended.stream.id)) for key in (log_key, record_key)] == [60, 60]
@@ -83,7 +82,7 @@ async def test_what_is_read_elsewhere_is_what_was_written_after_any_event(
     frames = [[("", b"%d" % number + b"x" * size) for number, size in enumerate(sizes)] for sizes in portions]
     for portion in frames:
         writer.append(portion)
-        await writer.flushed()
+        await writer.wait_until_flushed()
     await writer.finish(DONE)
 
     whole = [frame for portion in frames for frame in portion]
@@ -95,7 +94,7 @@ async def test_the_log_is_bounded_like_the_memory(serving: Process, other: Proce
     writer = serving.writer(max_bytes=8 * 1024)
     for number in range(100):
         writer.append([("", b"%04d" % number + b"x" * 1000)])
-        await writer.flushed()
+        await writer.wait_until_flushed()
     oldest = writer.stream.first
 
     assert (await serving.server.memory_usage(log_key(writer.stream.id)) or 0) < 16 * 1024
@@ -121,13 +120,13 @@ async def test_an_event_longer_than_all_the_rest_is_read_everywhere(serving: Pro
 async def test_a_flush_of_redis_in_the_middle_costs_readers_nothing(serving: Process, other: Process) -> None:
     writer = serving.writer()
     writer.append(FRAMES[:10])
-    await writer.flushed()
+    await writer.wait_until_flushed()
 
     async with other.follow(writer.stream.id) as following:
         assert without_numbers(await anext(following)) == FRAMES[:10]
         await serving.server.flushall()
         writer.append(FRAMES[10:20])
-        assert await writer.flushed()
+        assert await writer.wait_until_flushed()
         assert without_numbers(await anext(following)) == FRAMES[10:20]
         assert without_numbers(await _first_events(other, writer.stream.id)) == FRAMES[:20]
         await serving.server.flushall()
@@ -139,7 +138,7 @@ async def test_a_flush_of_redis_in_the_middle_costs_readers_nothing(serving: Pro
 async def test_a_stream_that_is_quiet_while_redis_is_flushed_is_found_again(serving: Process, other: Process) -> None:
     writer = serving.writer()
     writer.append(FRAMES[:10])
-    await writer.flushed()
+    await writer.wait_until_flushed()
 
     await serving.server.flushall()
 
@@ -153,13 +152,13 @@ async def test_while_redis_is_away_readers_here_go_on_and_all_others_when_it_is_
     serving = await open_process(wire.url)
     writer = serving.writer()
     writer.append(FRAMES[:5])
-    await writer.flushed()
+    await writer.wait_until_flushed()
 
     async with serving.follow(writer.stream.id) as following:
         await wire.cut()
         writer.append(FRAMES[5:10])
         assert without_numbers(await anext(following)) == FRAMES[:10]
-        assert not await writer.flushed()
+        assert not await writer.wait_until_flushed()
         writer.append(FRAMES[10:])
         await writer.finish(DONE)
         assert [without_numbers(events) async for events in following] == [FRAMES[10:]]
@@ -174,15 +173,15 @@ async def test_what_was_let_go_while_redis_was_away_is_not_waited_for(
     serving = await open_process(wire.url)
     writer = serving.writer()
     writer.append(FRAMES[:5])
-    await writer.flushed()
+    await writer.wait_until_flushed()
 
-    monkeypatch.setattr(flusher, "OUTAGE_RETENTION_SECONDS", 0)
+    monkeypatch.setattr(writer_module, "OUTAGE_RETENTION_SECONDS", 0)
     await wire.cut()
     writer.append(FRAMES[5:])
     await writer.finish(DONE)
     await wait_until(lambda: not writer.stream.held_bytes)
     await wire.mend()
-    await wait_until(lambda: not process_streams(serving.server).flusher.unavailable)
+    await wait_until(lambda: not serving.process_streams.flusher.unavailable)
 
     async with asyncio.timeout(10):
         for process, after in ((serving, 0), (other, 0), (other, 5)):
@@ -195,7 +194,7 @@ async def test_a_reader_whose_redis_is_away_is_told_so(
 ) -> None:
     reading = await open_process(wire.url)
     writer = serving.writer()
-    await writer.flushed()
+    await writer.wait_until_flushed()
 
     following = reading.follow(writer.stream.id)
     await following.open()
@@ -215,7 +214,7 @@ async def test_a_reader_whose_connection_breaks_misses_nothing(
 ) -> None:
     reading = await open_process(wire.url)
     writer = serving.writer()
-    await writer.flushed()
+    await writer.wait_until_flushed()
 
     async with reading.follow(writer.stream.id, idle_seconds=0.01) as following:
         received = []
@@ -224,7 +223,7 @@ async def test_a_reader_whose_connection_breaks_misses_nothing(
             wire.hold()
             await wire.drop()
             writer.append([frame])
-            assert await writer.flushed()
+            assert await writer.wait_until_flushed()
             wire.release()
             async with asyncio.timeout(2):
                 while not (events := await anext(following)):
@@ -252,7 +251,7 @@ async def test_what_the_log_refuses_is_said_and_kept_from_nobody_here(
 
     async with serving.follow(writer.stream.id) as following:
         writer.append(FRAMES)
-        assert not await writer.flushed()
+        assert not await writer.wait_until_flushed()
         await writer.finish(DONE)
         assert [without_numbers(events) async for events in following] == [FRAMES]
     assert "WRONGTYPE" in caplog.text

@@ -3,7 +3,7 @@
 import asyncio
 
 from streams.entries import LogEntry, LoggedEvent
-from streams.tails import StreamSubscription, StreamSubscriptions
+from streams.subscriptions import StreamSubscription, StreamSubscriptions
 from tests.platform.streams.conftest import DONE, FRAMES, Process, without_numbers
 
 
@@ -13,7 +13,7 @@ def entry(first: int, last: int) -> LogEntry:
 
 async def test_thousands_of_readers_share_one_connection(serving: Process, other: Process) -> None:
     writers = [serving.writer() for _ in range(100)]
-    await asyncio.gather(*(writer.flushed() for writer in writers))
+    await asyncio.gather(*(writer.wait_until_flushed() for writer in writers))
     followings = [other.follow(writer.stream.id) for writer in writers for _ in range(20)]
     await asyncio.gather(*(following.open() for following in followings))
     reading = [asyncio.create_task(anext(following)) for following in followings]

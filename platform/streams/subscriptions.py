@@ -1,4 +1,8 @@
-"""Streams of other processes, followed here over one connection, however many there are and however many read them."""
+"""Pub/sub of streams that other processes serve: one connection for all of them, however many readers each has.
+
+A subscription buffers the newest events, so readers that keep up never read the log. It guarantees that nothing is
+missed silently: whenever messages may have been lost, `version` changes, and readers look into the log.
+"""
 
 import asyncio
 import time
@@ -10,47 +14,46 @@ import structlog
 from redis.asyncio.connection import AbstractConnection
 
 from core.redis import REPLY_TIMEOUT_SECONDS, RedisUnavailable, translate_redis_errors
-from streams.background import cancel_and_wait
+from core.tasks import cancel_and_wait
 from streams.buffer import EventBuffer
-from streams.entries import HEARTBEAT_SECONDS, LogEntry, decode_entry, heartbeat_key
-from streams.entries import channel_name as channel
+from streams.entries import HEARTBEAT_SECONDS, LogEntry, channel_name, decode_entry, heartbeat_key
 
 log = structlog.get_logger(__name__)
 
-#: What is remembered of each, so that readers who keep up need not read the log.
+#: Events buffered per stream, so that readers that keep up need not read the log.
 SUBSCRIPTION_BUFFER_BYTES = 256 * 1024
-#: How often it is seen whether the processes that serve them live.
+#: Interval of the liveness check of the serving processes, and of the ping of the connection.
 CHECK_SECONDS = 0.5
-#: A mark that was never seen may only have been flushed: it is made again at the next beat.
+#: A heartbeat that was never seen may only have been flushed: its process writes it again within one interval.
 MISSING_HEARTBEAT_GRACE_SECONDS = 2 * HEARTBEAT_SECONDS
-#: The subscription is kept for so many looks after the last reader left.
+#: The connection stays open for this many checks after the last reader left.
 IDLE_CHECKS = 2
-#: For the server to confirm that we hear of a stream.
+#: Limit for the server's confirmation of a subscription.
 SUBSCRIBE_TIMEOUT_SECONDS = 2 * REPLY_TIMEOUT_SECONDS
-#: The connection is pinged at every look. Silent for so long, it is dead.
+#: The connection is pinged at every check; without any reply for this long it is dead.
 READ_TIMEOUT_SECONDS = 3.0
 
 
 class StreamSubscription(EventBuffer):
-    """The newest events of a stream that another process serves, as it tells them."""
+    """The newest events of a stream that another process serves, as it publishes them."""
 
     __slots__ = ("failure", "is_orphaned", "process", "ready", "stream_id", "ref_count", "version")
 
     def __init__(self, stream_id: str, process: str) -> None:
-        # Before the first event is told, it holds nothing that anybody could go on from.
+        # -1: before the first message it holds no position that a reader could continue from.
         super().__init__(SUBSCRIPTION_BUFFER_BYTES, last=-1)
         self.stream_id = stream_id
         self.process = process
         self.ref_count = 0
-        #: Once it is set, nothing new stays unseen.
+        #: Set while the server has confirmed the subscription: no new entry can be missed.
         self.ready = asyncio.Event()
-        #: Moves on when something may stand in the log that is not here.
+        #: Changes whenever the log may hold something that this buffer does not.
         self.version = 0
         self.is_orphaned = False
         self.failure: RedisUnavailable | None = None
 
     def on_entry(self, entry: LogEntry) -> None:
-        """Take in what the serving process tells. What was missed before is not held, and so read from the log."""
+        """Add the events of a published entry. Events missed before it are not held, and so are read from the log."""
         events = [event for event in entry.events if event.seq > self.last]
         if events and events[0].seq != self.last + 1:
             self.reset(events[0].seq - 1)
@@ -63,50 +66,53 @@ class StreamSubscription(EventBuffer):
         self.wake()
 
     def reset(self, last: int) -> None:
-        """Hold nothing, and expect what comes after `last`."""
+        """Drop all events, and expect the one after `last` next."""
         self.events.clear()
         self.held_bytes, self.last = 0, last
 
     def invalidate(self) -> None:
-        """Something may have been missed: everybody looks into the log."""
+        """Entries may have been missed: make every reader look into the log."""
         self.reset(-1)
         self.version += 1
         self.wake()
 
     def fail(self, failure: RedisUnavailable) -> None:
-        """Nothing more will be told."""
+        """End the subscription with an error; no more entries will come."""
         self.failure = failure
         self.ready.set()
         self.invalidate()
 
     def mark_orphaned(self) -> None:
-        """Its process is gone; the log has all there is."""
+        """The serving process has died; the log holds everything there will ever be."""
         self.is_orphaned = True
         self.invalidate()
 
 
 class StreamSubscriptions:
-    """One subscription to all streams that are followed here. Its task is there only while there are any."""
+    """All subscriptions of this process, over one connection. Its task exists only while there are any."""
 
     def __init__(self, server: redis.asyncio.Redis) -> None:
         self._server = server
         self._subscriptions: dict[str, StreamSubscription] = {}
         self._connection: AbstractConnection | None = None
         self._task: asyncio.Task[None] | None = None
-        #: Until when each serving process has promised to be alive.
+        #: By serving process: the expiry of its heartbeat, by the monotonic clock.
         self._alive_until: dict[str, float] = {}
         self._has_received = False
         self._is_stopped = False
 
-    async def join(self, stream_id: str, process: str) -> StreamSubscription:
-        """Follow a stream. Returns when nothing new can stay unseen. Raises `RedisUnavailable`."""
+    async def subscribe(self, stream_id: str, process: str) -> StreamSubscription:
+        """Return the stream's subscription, once no new entry can be missed. Raises `RedisUnavailable`.
+
+        Every caller must `unsubscribe` once.
+        """
         if self._is_stopped:
             raise RedisUnavailable("This process is shutting down and follows no more streams.")
-        tail = self._subscriptions.get(stream_id)
-        is_new = tail is None
-        if tail is None:
-            tail = self._subscriptions[stream_id] = StreamSubscription(stream_id, process)
-        tail.ref_count += 1
+        subscription = self._subscriptions.get(stream_id)
+        is_new = subscription is None
+        if subscription is None:
+            subscription = self._subscriptions[stream_id] = StreamSubscription(stream_id, process)
+        subscription.ref_count += 1
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._run(), name="streams-subscriptions")
         try:
@@ -114,32 +120,32 @@ class StreamSubscriptions:
                 await self._send("SUBSCRIBE", stream_id)
             with translate_redis_errors():
                 async with asyncio.timeout(SUBSCRIBE_TIMEOUT_SECONDS):
-                    await tail.ready.wait()
-            if tail.failure:
-                raise tail.failure
+                    await subscription.ready.wait()
+            if subscription.failure:
+                raise subscription.failure
         except BaseException:
-            await self.leave(tail)
+            await self.unsubscribe(subscription)
             raise
-        return tail
+        return subscription
 
-    async def leave(self, tail: StreamSubscription) -> None:
-        """Follow it no longer, if nobody else does."""
-        tail.ref_count -= 1
-        if not tail.ref_count and self._subscriptions.get(tail.stream_id) is tail:
-            del self._subscriptions[tail.stream_id]
-            await self._send("UNSUBSCRIBE", tail.stream_id)
+    async def unsubscribe(self, subscription: StreamSubscription) -> None:
+        """Release the subscription; the last reader ends it."""
+        subscription.ref_count -= 1
+        if not subscription.ref_count and self._subscriptions.get(subscription.stream_id) is subscription:
+            del self._subscriptions[subscription.stream_id]
+            await self._send("UNSUBSCRIBE", subscription.stream_id)
 
     async def stop(self) -> None:
-        """Stop following."""
+        """End all subscriptions, and refuse new ones."""
         self._is_stopped = True
         await cancel_and_wait(self._task)
 
     async def _send(self, command: str, *stream_ids: str) -> None:
-        # One that is broken would connect itself again, behind the back of who listens. That one sees it too, and
-        # subscribes anew to all there are.
+        # Sending on a broken connection would reconnect it unnoticed by the listener. The listener notices the break
+        # too, reconnects, and subscribes to all streams again.
         if self._connection and self._connection.is_connected and stream_ids:
             with suppress(RedisUnavailable), translate_redis_errors():
-                await self._connection.send_command(command, *map(channel, stream_ids))
+                await self._connection.send_command(command, *map(channel_name, stream_ids))
 
     async def _run(self) -> None:
         try:
@@ -152,28 +158,28 @@ class StreamSubscriptions:
                     self._on_connection_lost(error)
         finally:
             self._task = None
-            self._fail(RedisUnavailable("The subscription was stopped."))
+            self._fail_all(RedisUnavailable("The subscription was stopped."))
 
     def _on_connection_lost(self, error: RedisUnavailable) -> None:
-        """One that broke is made anew, and what was missed then is read; one that could not be made is given up."""
+        """Reconnect after a working connection broke; fail all readers if no connection could be made."""
         log.warning(
             "stream_subscription_lost", error=str(error), streams=len(self._subscriptions), retrying=self._has_received
         )
         if not self._has_received:
-            self._fail(error)
+            self._fail_all(error)
 
-    def _fail(self, error: RedisUnavailable) -> None:
+    def _fail_all(self, error: RedisUnavailable) -> None:
         failed, self._subscriptions = self._subscriptions, {}
-        for tail in failed.values():
-            tail.fail(error)
+        for subscription in failed.values():
+            subscription.fail(error)
 
     async def _run_connection(self) -> None:
         connection: AbstractConnection = self._server.connection_pool.make_connection()  # type: ignore[no-untyped-call]
         try:
             await connection.connect()  # type: ignore[no-untyped-call]
             self._connection = connection
-            for tail in self._subscriptions.values():
-                tail.ready.clear()
+            for subscription in self._subscriptions.values():
+                subscription.ready.clear()
             await self._send("SUBSCRIBE", *self._subscriptions)
             await self._watch_connection(connection)
         finally:
@@ -181,7 +187,7 @@ class StreamSubscriptions:
             await connection.disconnect(nowait=True)
 
     async def _watch_connection(self, connection: AbstractConnection) -> None:
-        """Listen, and look after the serving processes, until nobody follows anything for a while."""
+        """Listen and check the serving processes, until there has been no subscription for `IDLE_CHECKS`."""
         listening = asyncio.get_running_loop().create_task(self._listen(connection), name="streams-listener")
         idle = 0
         try:
@@ -198,36 +204,41 @@ class StreamSubscriptions:
 
     async def _listen(self, connection: AbstractConnection) -> None:
         while True:
-            answer = await connection.read_response(timeout=READ_TIMEOUT_SECONDS)
-            if answer is None:
+            reply = await connection.read_response(timeout=READ_TIMEOUT_SECONDS)
+            if reply is None:
                 raise TimeoutError("No data on the subscription: read timed out.")
             self._has_received = True
-            # A ping is answered by a bare word while there is no subscription.
-            if isinstance(answer, list) and answer[0] in (b"message", b"subscribe"):
-                self._on_message(*answer)
+            # Without a subscription the reply to a ping is not a list.
+            if isinstance(reply, list) and reply[0] in (b"message", b"subscribe"):
+                self._on_message(*reply)
 
-    def _on_message(self, _: bytes, channel_name: bytes, told: bytes | int) -> None:
-        tail = self._subscriptions.get(channel_name.decode().split(":")[2])
-        if tail and isinstance(told, bytes):
-            tail.on_entry(decode_entry(told))
-        elif tail:
-            tail.invalidate()
-            tail.ready.set()
+    def _on_message(self, _: bytes, channel: bytes, payload: bytes | int) -> None:
+        """Handle an entry (bytes), or the confirmation of a subscription (a number)."""
+        subscription = self._subscriptions.get(channel.decode().split(":")[2])
+        if subscription and isinstance(payload, bytes):
+            subscription.on_entry(decode_entry(payload))
+        elif subscription:
+            subscription.invalidate()
+            subscription.ready.set()
 
     async def _check_processes(self) -> None:
-        processes = sorted({tail.process for tail in self._subscriptions.values() if not tail.is_orphaned})
+        """Mark the streams of dead processes as orphaned."""
+        processes = sorted({each.process for each in self._subscriptions.values() if not each.is_orphaned})
         with translate_redis_errors():
             pipeline: Any = self._server.pipeline(transaction=False)
             for process in processes:
                 pipeline.pttl(heartbeat_key(process))
             left = await pipeline.execute()
-        gone = self._find_dead_processes(dict(zip(processes, left, strict=True)), time.monotonic())
-        for tail in self._subscriptions.values():
-            if tail.process in gone:
-                tail.mark_orphaned()
+        dead = self._find_dead_processes(dict(zip(processes, left, strict=True)), time.monotonic())
+        for subscription in self._subscriptions.values():
+            if subscription.process in dead:
+                subscription.mark_orphaned()
 
     def _find_dead_processes(self, milliseconds_left: dict[str, int], now: float) -> set[str]:
-        """Return the processes that have not renewed their mark in time. One whose mark was flushed has till then."""
+        """Return the processes whose heartbeat has expired.
+
+        A heartbeat that is missing from Redis counts until the expiry seen last: it may have been flushed.
+        """
         self._alive_until = {
             process: now + left / 1000
             if left > 0
