@@ -1,4 +1,4 @@
-"""How a provider's key is: what a call says of it, and what others are told while it is left alone. Pure."""
+"""State of one circuit breaker: what a call's result means for it, and what callers get while it is open. Pure."""
 
 import functools
 import hashlib
@@ -20,25 +20,25 @@ from providers.errors import (
     RequestRejected,
 )
 
-#: A provider that asks to be left alone for longer is tried all the same.
+#: A longer `Retry-After` is cut to this, so that no provider disables itself for days.
 MAX_RETRY_AFTER_SECONDS = 3600.0
 
 
 class BreakerVerdict(StrEnum):
-    """What the end of a call says of the key that it was made with."""
+    """What the result of a call means for the breaker of its key."""
 
-    #: It answers, be it that the request is wrong.
+    #: The provider answered, even if it rejected the request.
     SUCCESS = "success"
-    #: It is in trouble, if others say so too.
+    #: Counts towards the failure threshold.
     FAILURE = "failure"
-    #: It is of no use for now.
+    #: Opens the breaker immediately.
     TRIP = "trip"
-    #: Nothing: we have not even asked.
+    #: The request was not sent, so the result says nothing about the provider.
     IGNORE = "ignore"
 
 
 def classify_result(error: ProviderError | None) -> BreakerVerdict:
-    """Say what a call's error says of its key; None is an answer (wire formats, 18)."""
+    """Classify a call's error; None is an answer (docs/reference/wire-formats.md, 18)."""
     match error:
         case None:
             return BreakerVerdict.SUCCESS
@@ -53,13 +53,13 @@ def classify_result(error: ProviderError | None) -> BreakerVerdict:
 
 
 class BreakerState(StrEnum):
-    """A breaker's state. Keys that are well have none."""
+    """The state of a breaker that has an entry. A key without failures has none, and is closed."""
 
-    #: Some calls failed; all are let through.
+    #: Some calls failed; all are allowed.
     CLOSED = "closed"
-    #: No call is let through.
+    #: No call is allowed.
     OPEN = "open"
-    #: It has rested: one call at a time is let through, to see.
+    #: The cooldown has passed: one probe call at a time is allowed.
     HALF_OPEN = "half_open"
 
 
@@ -67,62 +67,64 @@ class BreakerEntry(Struct):
     """What Redis stores about a failing key (`circuit_breaker.lua`). Times are in ms of its clock; 0 is never."""
 
     provider: str = ""
-    #: The provider's model; empty where all of the key's are meant.
+    #: The provider's model; empty if the breaker covers the whole key.
     model: str = ""
     kind: str = ""
     code: str = ""
-    #: Failures and answers by second, within the window.
+    #: Failures and successes by second, within the window.
     counts: dict[str, tuple[int, int]] = {}
     opened_at: int = 0
-    rests_until: int = 0
-    times: int = 0
+    cooldown_until: int = 0
+    #: How often it opened in a row: each time doubles the cooldown.
+    trips: int = 0
+    #: The process whose probe call is under way, and until when its lease holds.
     prober: str = ""
     probe_until: int = 0
-    lease: int = 0
+    probe_lease_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class BreakerStatus:
-    """A key in trouble, for people to look at."""
+    """A breaker as operators see it, at one moment."""
 
     id: str
     provider: str
-    #: The provider's model; empty where all of the key's are meant.
+    #: The provider's model; empty if the breaker covers the whole key.
     model: str
     state: BreakerState
-    #: Our word for the error that it was noted for (`providers.errors`), and the provider's.
+    #: Our word for the error that opened it (`providers.errors`), and the provider's.
     kind: str
     code: str
     failures: int
-    answers: int
+    successes: int
     opened_at: datetime | None
-    #: How long it is left alone from now.
+    #: The rest of the cooldown.
     cooldown_seconds: float
-    #: One call is under way, to see.
+    #: A probe call is under way.
     is_probed: bool
 
 
 decode_entry = msgspec.json.Decoder(BreakerEntry).decode
 
 
-def prune_counts(entry: BreakerEntry, moment_ms: float) -> BreakerEntry:
-    """Leave out of an entry's counts what is older."""
-    kept = {second: each for second, each in entry.counts.items() if int(second) * 1000 >= moment_ms}
-    return msgspec.structs.replace(entry, counts=kept)
+def prune_counts(entry: BreakerEntry, start_ms: float) -> BreakerEntry:
+    """Drop the counts of seconds before `start_ms`."""
+    recent = {second: counts for second, counts in entry.counts.items() if int(second) * 1000 >= start_ms}
+    return msgspec.structs.replace(entry, counts=recent)
 
 
 def to_status(id_: str, entry: BreakerEntry, now_ms: float) -> BreakerStatus:
-    cooldown_ms = max(entry.rests_until - now_ms, 0)
-    closed = BreakerState.HALF_OPEN if entry.opened_at else BreakerState.CLOSED
+    cooldown_ms = max(entry.cooldown_until - now_ms, 0)
+    without_cooldown = BreakerState.HALF_OPEN if entry.opened_at else BreakerState.CLOSED
     return BreakerStatus(
         id=id_,
         provider=entry.provider,
         model=entry.model,
-        state=BreakerState.OPEN if cooldown_ms else closed,
+        state=BreakerState.OPEN if cooldown_ms else without_cooldown,
         kind=entry.kind,
         code=entry.code,
         failures=sum(failures for failures, _ in entry.counts.values()),
-        answers=sum(answers for _, answers in entry.counts.values()),
+        successes=sum(successes for _, successes in entry.counts.values()),
         opened_at=datetime.fromtimestamp(entry.opened_at / 1000, UTC) if entry.opened_at else None,
         cooldown_seconds=cooldown_ms / 1000,
         is_probed=bool(entry.prober) and entry.probe_until > now_ms,
@@ -130,32 +132,35 @@ def to_status(id_: str, entry: BreakerEntry, now_ms: float) -> BreakerStatus:
 
 
 def to_statuses(entries: Mapping[str, BreakerEntry], now_ms: float) -> list[BreakerStatus]:
-    """Return them in order of their names."""
+    """Return them ordered by id."""
     return [to_status(id_, entry, now_ms) for id_, entry in sorted(entries.items())]
 
 
 def breaker_ids(target: Target) -> tuple[str, str]:
-    """Name a target's key, and its model under that key: rates are limited by model, all other trouble is the key's."""
+    """Return the breaker ids of a target's key and of its model under that key.
+
+    Rate limits are per model; every other failure concerns the whole key.
+    """
     key = key_id(target.provider)
     return key, f"{key}:{target.upstream_model}"
 
 
 def breaker_id_for(target: Target, error: ProviderError) -> str:
-    """Name what an error is about."""
+    """Return the id of the breaker that an error counts against."""
     key, model = breaker_ids(target)
     return model if isinstance(error, ProviderRateLimited) else key
 
 
 @functools.lru_cache(maxsize=1000)
 def key_id(spec: ProviderSpec) -> str:
-    """Name a provider's key."""
-    # Another key, or another address, is another matter; a digest, for names are seen by many.
+    """Return the breaker id of a provider's key."""
+    # A new key or address starts with a closed breaker. A digest, because ids are logged and shown in the admin.
     secret = f"{spec.base_url}\0{spec.api_key}".encode()
     return f"{spec.name}:{hashlib.sha256(secret).hexdigest()[:12]}"
 
 
 def to_refusal(status: BreakerStatus) -> ProviderError:
-    """Return what a caller is told who may not ask: the error that asking would most likely be."""
+    """Return the error for a call that the breaker does not allow: the one that the call would most likely get."""
     seconds = max(math.ceil(status.cooldown_seconds), 1)
     message = (
         f"Provider {status.provider} is temporarily disabled for another {seconds} s after errors ({status.kind})."

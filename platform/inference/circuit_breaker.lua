@@ -1,24 +1,27 @@
--- The state of every key of a provider that is in trouble, or was lately. Who is not in here is well.
+-- The circuit breakers of all provider keys, shared by all processes. A key without failures has no entry.
 --
 -- KEYS: the hash of entries, by id.
--- ARGV: operation, process, then what belongs to the operation.
+-- ARGV: operation, process, then the arguments of the operation.
 --
---   look     window ms, number of probes, their ids, then id and number of answers     → all entries
---   failed   window ms, id, provider, model, kind, code, answers, failures that open it (0: this one does),
---            rest ms, longest rest ms, asked rest ms (-1: none asked for)                → the entry
---   probe    lease ms, ids                                                              → 1 if it was granted, then entries
---   answered ids                                                                        → entries
---   release  ids                                                                        → entries
+--   refresh  window ms, number of probes, their ids, then pairs of id and number of successes   → all entries
+--   failure  window ms, id, provider, model, kind, code, successes, failure threshold (0: this failure trips it),
+--            cooldown ms, max cooldown ms, retry after ms (-1: the provider named none)         → the entry
+--   probe    lease ms, ids                                                  → 1 if it was granted, then the entries
+--   success  ids; closes those that this process probes                     → the entries
+--   release  ids; ends this process's probes without a result               → the entries
 --
--- An entry is JSON: counts by second, and once it is open when its rest ends, and who holds its probe until when.
+-- An entry is JSON (`BreakerEntry` in breaker_state.py): [failures, successes] by second; once it is open, when its
+-- cooldown ends and which process probes it until when.
 local entries, operation, process = KEYS[1], ARGV[1], ARGV[2]
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local DAY, FORGET = 86400000, 600000
+-- An open entry that no call has probed for so long after its cooldown is deleted.
+local STALE = 600000
+local DAY = 86400000
 
 local function get(id)
-    local found = redis.call('HGET', entries, id)
-    return found and cjson.decode(found)
+    local text = redis.call('HGET', entries, id)
+    return text and cjson.decode(text)
 end
 
 local function put(id, entry)
@@ -26,16 +29,17 @@ local function put(id, entry)
     redis.call('PEXPIRE', entries, DAY)
 end
 
-local function note(entry, failures, answers, window)
+-- Adds to the current second, drops seconds before the window, and returns the sums over the window.
+local function count_results(entry, failures, successes, window)
     local second = tostring(time[1])
     local counts = entry.counts[second] or {0, 0}
-    entry.counts[second] = {counts[1] + failures, counts[2] + answers}
+    entry.counts[second] = {counts[1] + failures, counts[2] + successes}
     local sum = {0, 0}
-    for at, each in pairs(entry.counts) do
+    for at, counted in pairs(entry.counts) do
         if at * 1000 < now - window then
             entry.counts[at] = nil
         else
-            sum = {sum[1] + each[1], sum[2] + each[2]}
+            sum = {sum[1] + counted[1], sum[2] + counted[2]}
         end
     end
     return sum[1], sum[2]
@@ -43,89 +47,92 @@ end
 
 local function is_probed(entry) return entry.prober ~= '' and entry.probe_until > now end
 
-local function open(entry, rest, longest, asked)
-    entry.times = entry.times + 1
-    if asked < 0 then asked = math.min(rest * 2 ^ math.min(entry.times - 1, 30), longest) end
-    entry.rests_until = now + asked
+local function open(entry, cooldown, max_cooldown, retry_after)
+    entry.trips = entry.trips + 1
+    if retry_after < 0 then retry_after = math.min(cooldown * 2 ^ math.min(entry.trips - 1, 30), max_cooldown) end
+    entry.cooldown_until = now + retry_after
     if entry.opened_at == 0 then entry.opened_at = now end
     entry.prober = ''
 end
 
-local function tell(ids)
-    local told = {now}
+-- Now, then pairs of id and entry; an empty entry means that there is none.
+local function reply(ids)
+    local result = {now}
     for _, id in ipairs(ids) do
-        told[#told + 1] = id
-        told[#told + 1] = redis.call('HGET', entries, id) or ''
+        result[#result + 1] = id
+        result[#result + 1] = redis.call('HGET', entries, id) or ''
     end
-    return told
+    return result
 end
 
-if operation == 'look' then
+if operation == 'refresh' then
     local window, probes = tonumber(ARGV[3]), tonumber(ARGV[4])
-    local held, answers = {}, {}
+    local held, successes = {}, {}
     for i = 5, 4 + probes do held[ARGV[i]] = true end
-    for i = 5 + probes, #ARGV, 2 do answers[ARGV[i]] = tonumber(ARGV[i + 1]) end
-    local told, all = {now}, redis.call('HGETALL', entries)
+    for i = 5 + probes, #ARGV, 2 do successes[ARGV[i]] = tonumber(ARGV[i + 1]) end
+    local result, all = {now}, redis.call('HGETALL', entries)
     for i = 1, #all, 2 do
         local id, entry = all[i], cjson.decode(all[i + 1])
-        local failures = note(entry, 0, answers[id] or 0, window)
-        if entry.opened_at == 0 and failures == 0 or entry.opened_at > 0 and entry.rests_until + FORGET < now then
+        local failures = count_results(entry, 0, successes[id] or 0, window)
+        if entry.opened_at == 0 and failures == 0 or entry.opened_at > 0 and entry.cooldown_until + STALE < now then
             redis.call('HDEL', entries, id)
         else
-            -- A process that was killed with a probe under way renews nothing, and another may try.
-            if held[id] and entry.prober == process then entry.probe_until = now + entry.lease end
-            if held[id] or answers[id] then put(id, entry) end
-            told[#told + 1] = id
-            told[#told + 1] = cjson.encode(entry)
+            -- A killed process does not renew its probe, so another process can probe once the lease expires.
+            if held[id] and entry.prober == process then entry.probe_until = now + entry.probe_lease_ms end
+            if held[id] or successes[id] then put(id, entry) end
+            result[#result + 1] = id
+            result[#result + 1] = cjson.encode(entry)
         end
     end
-    return told
+    return result
 end
 
-if operation == 'failed' then
+if operation == 'failure' then
     local window, id = tonumber(ARGV[3]), ARGV[4]
-    local answers, enough = tonumber(ARGV[9]), tonumber(ARGV[10])
-    local rest, longest, asked = tonumber(ARGV[11]), tonumber(ARGV[12]), tonumber(ARGV[13])
+    local successes, failure_threshold = tonumber(ARGV[9]), tonumber(ARGV[10])
+    local cooldown, max_cooldown, retry_after = tonumber(ARGV[11]), tonumber(ARGV[12]), tonumber(ARGV[13])
     local entry = get(id) or {
-        provider = ARGV[5], model = ARGV[6], kind = '', code = '', counts = {}, opened_at = 0, rests_until = 0,
-        times = 0, prober = '', probe_until = 0, lease = 0,
+        provider = ARGV[5], model = ARGV[6], kind = '', code = '', counts = {}, opened_at = 0, cooldown_until = 0,
+        trips = 0, prober = '', probe_until = 0, probe_lease_ms = 0,
     }
-    local failed, answered = note(entry, 1, answers, window)
+    local failed, succeeded = count_results(entry, 1, successes, window)
     if entry.opened_at == 0 then
         entry.kind, entry.code = ARGV[7], ARGV[8]
-        if failed >= enough and failed >= answered then open(entry, rest, longest, asked) end
-    elseif now < entry.rests_until then
-        -- A call that began before.
-        if asked >= 0 then entry.rests_until = math.max(entry.rests_until, now + asked) end
+        if failed >= failure_threshold and failed >= succeeded then
+            open(entry, cooldown, max_cooldown, retry_after)
+        end
+    elseif now < entry.cooldown_until then
+        -- A call that began before the breaker opened.
+        if retry_after >= 0 then entry.cooldown_until = math.max(entry.cooldown_until, now + retry_after) end
     elseif entry.prober == process or not is_probed(entry) then
         entry.kind, entry.code = ARGV[7], ARGV[8]
-        open(entry, rest, longest, asked)
+        open(entry, cooldown, max_cooldown, retry_after)
     end
     put(id, entry)
-    return tell({id})
+    return reply({id})
 end
 
 local ids = {unpack(ARGV, operation == 'probe' and 4 or 3)}
 if operation == 'probe' then
-    local lease, resting = tonumber(ARGV[3]), {}
+    local lease, half_open = tonumber(ARGV[3]), {}
     for _, id in ipairs(ids) do
         local entry = get(id)
         if entry and entry.opened_at > 0 then
-            if now < entry.rests_until or is_probed(entry) then return {0, unpack(tell(ids))} end
-            resting[id] = entry
+            if now < entry.cooldown_until or is_probed(entry) then return {0, unpack(reply(ids))} end
+            half_open[id] = entry
         end
     end
-    for id, entry in pairs(resting) do
-        entry.prober, entry.lease, entry.probe_until = process, lease, now + lease
+    for id, entry in pairs(half_open) do
+        entry.prober, entry.probe_lease_ms, entry.probe_until = process, lease, now + lease
         put(id, entry)
     end
-    return {1, unpack(tell(ids))}
+    return {1, unpack(reply(ids))}
 end
 
 for _, id in ipairs(ids) do
     local entry = get(id)
     if entry and entry.prober == process then
-        if operation == 'answered' then
+        if operation == 'success' then
             redis.call('HDEL', entries, id)
         else
             entry.prober = ''
@@ -133,4 +140,4 @@ for _, id in ipairs(ids) do
         end
     end
 end
-return tell(ids)
+return reply(ids)

@@ -1,11 +1,11 @@
-"""Leaves a provider's key alone that is in trouble, until it has had time to recover: one mind over all processes.
+"""Distributed circuit breaker, one per provider key and one per model under it; state shared through Redis.
 
-closed ──▶ so many failures within a window, and at least half of all calls; or one that says it all ──▶ open
-open ──▶ it has rested: Retry-After, or a time that doubles ──▶ half-open: one call at a time, over all processes
-half-open ──▶ it answers ──▶ closed          half-open ──▶ it fails ──▶ open
+closed ──▶ BREAKER_FAILURES failures within the window, at least half of all calls; or one that trips it ──▶ open
+open ──▶ the cooldown passes: Retry-After, or a time that doubles ──▶ half-open: one probe call over all processes
+half-open ──▶ the probe succeeds ──▶ closed          half-open ──▶ it fails ──▶ open
 
-Each process reads the state of all keys twice a second while it makes calls, so that a call to a key that is well
-costs no round trip. Keys that are well are not in there at all. While Redis is away every call is let through.
+Each process reads all entries twice a second while it makes calls, so that a call to a healthy key costs no round trip.
+Healthy keys have no entry. While Redis is unavailable every call is allowed.
 """
 
 import asyncio
@@ -42,41 +42,41 @@ from providers.errors import ProviderError, ProviderKeyRejected, ProviderOverloa
 
 log = structlog.get_logger(__name__)
 
-BREAKERS_KEY = b"nd:breakers"
+BREAKERS_KEY = b"nd:circuit-breakers"
 SCRIPT = LuaScript((Path(__file__).parent / "circuit_breaker.lua").read_text())
 
 REFRESH_SECONDS = 0.5
-#: A process that made no call for so long stops looking.
+#: A process that made no call for so long stops refreshing.
 IDLE_SECONDS = 60.0
-#: A probe is renewed at each look; one of a killed process lapses after this.
+#: A refresh renews the lease of a probe; that of a killed process expires after this.
 PROBE_LEASE_SECONDS = 5.0
 MAX_COOLDOWN_SECONDS = 300.0
-#: A key that was refused is seldom mended within seconds.
+#: A rejected key is rarely fixed within seconds.
 INVALID_KEY_COOLDOWN_SECONDS = 60.0
 
 
 class CircuitBreaker(Protocol):
-    """What a request asks before each call, and tells after it."""
+    """Decides before each call whether it is allowed, and learns from its result."""
 
     async def allows(self, target: Target) -> bool:
-        """May the target be asked? Who may, reports what came of it, or releases."""
+        """Return whether the target may be called. If so, the caller must then `report` the result, or `release`."""
         ...
 
     async def report(self, target: Target, error: ProviderError | None) -> None:
-        """Take in that a target answers, or failed."""
+        """Record that the target answers (None), or how the call failed."""
         ...
 
     def release(self, target: Target) -> None:
-        """Take in that a call was not made, or ended without a word about its target."""
+        """Record that an allowed call was not made, or that its end says nothing about the target."""
         ...
 
     def refusal(self, target: Target) -> ProviderError:
-        """Return why the target may not be asked, as the error that asking it would be."""
+        """Return the error for a call that is not allowed, like the one that the provider would most likely return."""
         ...
 
 
 class NoCircuitBreaker:
-    """Every target may be asked."""
+    """Allows every call."""
 
     async def allows(self, target: Target) -> bool:
         return True
@@ -93,18 +93,18 @@ NO_CIRCUIT_BREAKER = NoCircuitBreaker()
 
 
 class RedisCircuitBreaker:
-    """The breakers as one process sees them. For one event loop; `close` it there."""
+    """One process's view of all breakers. For one event loop; `close` it there."""
 
     def __init__(self, url: str) -> None:
         self._url = url
         self._process = new_uuid().hex
-        #: What was seen at the last look, and when: by our clock, and by Redis's.
+        #: The entries at the last refresh, and its time by our clock and by Redis's.
         self._entries: dict[str, BreakerEntry] = {}
         self._refreshed_at, self._refreshed_redis_ms = 0.0, 0.0
-        #: What this process is trying out.
+        #: The ids that this process probes.
         self._probing: set[str] = set()
-        #: Answers of keys in trouble that Redis has not been told of.
-        self._unreported_answers: Counter[str] = Counter()
+        #: Successes of keys with an entry, not yet sent to Redis.
+        self._unreported_successes: Counter[str] = Counter()
         self._loaded = asyncio.Event()
         self._refresh_task: asyncio.Task[None] | None = None
         self._background_tasks: set[asyncio.Task[None]] = set()
@@ -145,12 +145,12 @@ class RedisCircuitBreaker:
         return to_refusal(max(blocking, key=lambda status: status.cooldown_seconds))
 
     async def statuses(self) -> list[BreakerStatus]:
-        """Return what this process knows of keys in trouble."""
+        """Return the breakers that have an entry, as of the last refresh."""
         await self._ensure_fresh()
         return to_statuses(self._entries, self._now_ms())
 
     async def close(self) -> None:
-        """Stop looking. What this process is trying out, others may then try."""
+        """Stop refreshing, and release this process's probes so that others may probe."""
         if self._probing:
             await self._send("release", *self._probing)
         tasks = [task for task in (self._refresh_task, *self._background_tasks) if task is not None]
@@ -159,7 +159,7 @@ class RedisCircuitBreaker:
         await asyncio.gather(*tasks, return_exceptions=True)
         self._refresh_task = None
 
-    # What is known
+    # Reading
 
     def _blocking(self, target: Target) -> list[BreakerStatus]:
         if not self._entries:
@@ -172,7 +172,7 @@ class RedisCircuitBreaker:
         return self._refreshed_redis_ms + (time.monotonic() - self._refreshed_at) * 1000
 
     async def _ensure_fresh(self) -> None:
-        """See to it that what is known is fresh. Waits only for the first look."""
+        """Start the refresh loop if it is not running. Waits only for its first refresh."""
         self._used_at = time.monotonic()
         if self._refresh_task is None:
             self._loaded.clear()
@@ -191,11 +191,11 @@ class RedisCircuitBreaker:
             self._loaded.set()
 
     async def _refresh(self) -> None:
-        answers, self._unreported_answers = self._unreported_answers, Counter()
+        successes, self._unreported_successes = self._unreported_successes, Counter()
         probing = set(self._probing)
-        counted = [each for id_, count in answers.items() for each in (id_, count)]
+        success_arguments = [argument for item in successes.items() for argument in item]
         try:
-            reply = await self._run("look", _window_ms(), len(probing), *probing, *counted)
+            reply = await self._run("refresh", _window_ms(), len(probing), *probing, *success_arguments)
         except RedisUnavailable as error:
             if not self._is_redis_unavailable:
                 log.warning("circuit_breaker_redis_unavailable", error=str(error))
@@ -205,7 +205,7 @@ class RedisCircuitBreaker:
             self._is_redis_unavailable = False
             self._entries = {}
             self._update_entries(reply)
-            # Of those alone that were granted before this look.
+            # Only of those granted before this refresh: a later one cannot be in its reply.
             self._probing -= probing - self._held_probes()
 
     def _update_entries(self, reply: Sequence[Any]) -> None:
@@ -217,10 +217,10 @@ class RedisCircuitBreaker:
                 self._entries.pop(id_.decode(), None)
 
     def _held_probes(self) -> set[str]:
-        """Name what Redis says that this process is trying out."""
+        """Return the ids that this process probes, according to Redis."""
         return {id_ for id_, entry in self._entries.items() if entry.prober == self._process}
 
-    # What is told
+    # Writing
 
     async def _probe(self, target: Target) -> bool:
         ids = [status.id for status in self._blocking(target)]
@@ -239,11 +239,11 @@ class RedisCircuitBreaker:
         ids = breaker_ids(target)
         for id_ in ids:
             if id_ in self._entries:
-                self._unreported_answers[id_] += 1
+                self._unreported_successes[id_] += 1
         probing = self._probing.intersection(ids)
         if probing:
             self._probing -= probing
-            await self._send("answered", *probing)
+            await self._send("success", *probing)
             log.info("circuit_breaker_closed", provider=target.provider.name, model=target.upstream_model)
 
     async def _on_failure(self, target: Target, error: ProviderError, *, trips: bool) -> None:
@@ -255,11 +255,11 @@ class RedisCircuitBreaker:
         self._probing -= probing
         with suppress(RedisUnavailable):
             self._update_entries(
-                await self._run("failed", *self._failure_arguments(target, failed_id, error, trips=trips))
+                await self._run("failure", *self._failure_arguments(target, failed_id, error, trips=trips))
             )
         if others := probing - {failed_id}:
-            # A key whose model is over its rate answers; of a model whose key is in trouble nothing is known.
-            await self._send("answered" if isinstance(error, ProviderRateLimited) else "release", *others)
+            # A key that rate-limits one model works; a failing key says nothing about its model.
+            await self._send("success" if isinstance(error, ProviderRateLimited) else "release", *others)
         if not was_open and (blocking := self._blocking(target)):
             self._log_opened(target, error, blocking[-1])
 
@@ -279,7 +279,7 @@ class RedisCircuitBreaker:
             target.upstream_model if failed_id == breaker_ids(target)[1] else "",
             error.kind,
             (error.code or "")[:100],
-            self._unreported_answers.pop(failed_id, 0),
+            self._unreported_successes.pop(failed_id, 0),
             0 if trips else settings.BREAKER_FAILURES,
             int(cooldown * 1000),
             int(MAX_COOLDOWN_SECONDS * 1000),
@@ -306,20 +306,20 @@ class RedisCircuitBreaker:
 
 
 def read_statuses(server: "redis.Redis") -> list[BreakerStatus]:
-    """Read from Redis which keys are in trouble; for code that runs in no event loop. Raises `RedisUnavailable`."""
+    """Read the breakers that have an entry, for synchronous code. Raises `RedisUnavailable`."""
     with translate_redis_errors():
-        found: dict[bytes, bytes] = server.hgetall(BREAKERS_KEY)  # type: ignore[assignment] # typed for async, too
+        texts: dict[bytes, bytes] = server.hgetall(BREAKERS_KEY)  # type: ignore[assignment] # typed for async, too
         seconds, micros = server.time()
     now_ms = seconds * 1000 + micros / 1000
-    # Where nobody makes calls, nobody tidies up.
-    entries = {id_.decode(): prune_counts(decode_entry(text), now_ms - _window_ms()) for id_, text in found.items()}
-    return to_statuses({id_: each for id_, each in entries.items() if each.opened_at or each.counts}, now_ms)
+    # While no process makes calls, none deletes old entries in Redis.
+    entries = {id_.decode(): prune_counts(decode_entry(text), now_ms - _window_ms()) for id_, text in texts.items()}
+    return to_statuses({id_: entry for id_, entry in entries.items() if entry.opened_at or entry.counts}, now_ms)
 
 
 def close_breaker(server: "redis.Redis", id_: str) -> bool:
-    """Let calls through again, whatever was noted; every process sees it at its next look.
+    """Close a breaker and forget its failures; every process sees it at its next refresh.
 
-    False where nothing was noted any more. Raises `RedisUnavailable`.
+    False if it had no entry any more. Raises `RedisUnavailable`.
     """
     with translate_redis_errors():
         return bool(server.hdel(BREAKERS_KEY, id_))

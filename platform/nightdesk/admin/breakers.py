@@ -171,7 +171,7 @@ def _healthy_row(spec: ProviderSpec, key: str, *, is_known: bool) -> BreakerRow:
 def _row(status: BreakerStatus, key: str, now: datetime) -> BreakerRow:
     color, badge, meaning = _badge(status)
     opened_at, cooldown = status.opened_at, timedelta(seconds=status.cooldown_seconds)
-    calls = status.failures + status.answers
+    calls = status.failures + status.successes
     return BreakerRow(
         provider=status.provider,
         key=key,

@@ -1,4 +1,4 @@
-"""Keys in trouble are left alone by all processes, and tried out one call at a time."""
+"""An open breaker stops the calls of all processes; half-open, it allows one probe call at a time."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -41,7 +41,7 @@ async def _quick(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> AsyncIt
 
 @pytest.fixture
 async def process() -> AsyncIterator[Callable[[], RedisCircuitBreaker]]:
-    """Make the breakers of one more process."""
+    """Return a function that makes the circuit breaker of one more process."""
     made: list[RedisCircuitBreaker] = []
 
     def make() -> RedisCircuitBreaker:
@@ -71,7 +71,7 @@ async def read() -> list[BreakerStatus]:
     return await asyncio.to_thread(wait)
 
 
-async def close_by_hand(id_: str) -> bool:
+async def close_as_operator(id_: str) -> bool:
     def wait() -> bool:
         with redis.blocking_client(settings.REDIS_URL) as server:
             return close_breaker(server, id_)
@@ -79,16 +79,16 @@ async def close_by_hand(id_: str) -> bool:
     return await asyncio.to_thread(wait)
 
 
-async def until_allowed(breakers: RedisCircuitBreaker, at: Target | None = None) -> None:
+async def wait_until_allowed(breakers: RedisCircuitBreaker, at: Target | None = None) -> None:
     async with asyncio.timeout(10):
-        while not await breakers.allows(at or target()):  # noqa: ASYNC110 (what is waited for has no event)
+        while not await breakers.allows(at or target()):  # noqa: ASYNC110 (Redis sends no event)
             await asyncio.sleep(0.01)
 
 
-# What opens it
+# Opening
 
 
-async def test_it_opens_after_so_many_failures_for_all_processes(process: Process) -> None:
+async def test_a_breaker_opens_for_all_processes_at_the_failure_threshold(process: Process) -> None:
     one, two = process(), process()
 
     await fail(one, 1)
@@ -103,13 +103,13 @@ async def test_it_opens_after_so_many_failures_for_all_processes(process: Proces
     assert await one.allows(target(key="sk-another"))
 
 
-async def test_a_process_that_just_started_knows_what_the_others_know(process: Process) -> None:
+async def test_a_new_process_sees_breakers_that_are_already_open(process: Process) -> None:
     await fail(process())
 
     assert not await process().allows(target())
 
 
-async def test_failures_among_many_answers_do_not_open_it(process: Process) -> None:
+async def test_failures_below_half_of_all_calls_do_not_open_a_breaker(process: Process) -> None:
     breakers = process()
     await fail(breakers, 1)
     for _ in range(5):
@@ -143,11 +143,11 @@ async def test_failures_among_many_answers_do_not_open_it(process: Process) -> N
         (errors.BadResponse("garbage", 200), BreakerVerdict.FAILURE),
     ],
 )
-def test_what_an_error_says_of_its_key(error: ProviderError | None, verdict: BreakerVerdict) -> None:
+def test_each_error_has_a_verdict_about_its_key(error: ProviderError | None, verdict: BreakerVerdict) -> None:
     assert classify_result(error) is verdict
 
 
-async def test_wrong_requests_never_open_it(process: Process) -> None:
+async def test_rejected_requests_never_open_a_breaker(process: Process) -> None:
     breakers = process()
     await fail(breakers, 20, errors.RequestRejected("no", 400))
 
@@ -155,7 +155,7 @@ async def test_wrong_requests_never_open_it(process: Process) -> None:
     assert await breakers.statuses() == []
 
 
-async def test_a_dead_key_is_left_alone_at_once_and_its_callers_hear_why(process: Process) -> None:
+async def test_a_rejected_key_opens_its_breaker_immediately_and_callers_get_that_error(process: Process) -> None:
     breakers = process()
     await fail(breakers, 1, DEAD)
 
@@ -166,7 +166,7 @@ async def test_a_dead_key_is_left_alone_at_once_and_its_callers_hear_why(process
     assert await breakers.allows(target(key="sk-new"))
 
 
-async def test_a_limited_rate_is_waited_for_as_long_as_the_provider_says_by_this_model_alone(process: Process) -> None:
+async def test_a_rate_limit_opens_the_breaker_of_its_model_alone_for_the_retry_after_time(process: Process) -> None:
     breakers = process()
     await fail(breakers, 1, errors.ProviderRateLimited("slow", 429, retry_after_seconds=20))
 
@@ -179,7 +179,7 @@ async def test_a_limited_rate_is_waited_for_as_long_as_the_provider_says_by_this
     assert (status.provider, status.model, status.kind) == ("openai", "gpt", "rate_limited")
 
 
-async def test_retry_after_goes_before_our_own_time(process: Process, settings: Settings) -> None:
+async def test_retry_after_overrides_our_own_cooldown(process: Process, settings: Settings) -> None:
     breakers = process()
     await fail(breakers, 2)
     await fail(breakers, 1, errors.ProviderOverloaded("busy", 503, retry_after_seconds=200))
@@ -188,7 +188,7 @@ async def test_retry_after_goes_before_our_own_time(process: Process, settings: 
     assert 195 < status.cooldown_seconds <= 200
 
 
-async def test_what_failed_before_the_window_is_forgotten(process: Process, settings: Settings) -> None:
+async def test_failures_before_the_window_are_forgotten(process: Process, settings: Settings) -> None:
     settings.BREAKER_WINDOW_SECONDS = 0
     breakers = process()
     server = redis.client(settings.REDIS_URL)
@@ -204,7 +204,9 @@ async def test_what_failed_before_the_window_is_forgotten(process: Process, sett
 # Half-open
 
 
-async def test_a_rested_key_is_tried_by_one_call_over_all_processes(process: Process, settings: Settings) -> None:
+async def test_a_half_open_breaker_allows_one_probe_call_over_all_processes(
+    process: Process, settings: Settings
+) -> None:
     settings.BREAKER_COOLDOWN_SECONDS = 0.05
     processes = [process() for _ in range(4)]
     await fail(processes[0])
@@ -227,7 +229,7 @@ def _is_half_open(breakers: RedisCircuitBreaker) -> bool:
 
 
 async def half_open(process: Process, settings: Settings) -> tuple[RedisCircuitBreaker, RedisCircuitBreaker]:
-    """Return the process that tries a key out, and another."""
+    """Return the process that probes a half-open breaker, and another process."""
     settings.BREAKER_COOLDOWN_SECONDS = 0.01
     one, two = process(), process()
     await fail(one)
@@ -238,7 +240,7 @@ async def half_open(process: Process, settings: Settings) -> tuple[RedisCircuitB
     return one, two
 
 
-async def test_a_probe_that_fails_opens_it_again_for_twice_as_long(process: Process, settings: Settings) -> None:
+async def test_a_failed_probe_opens_the_breaker_again_for_twice_as_long(process: Process, settings: Settings) -> None:
     one, _ = await half_open(process, settings)
     settings.BREAKER_COOLDOWN_SECONDS = 60
 
@@ -250,15 +252,15 @@ async def test_a_probe_that_fails_opens_it_again_for_twice_as_long(process: Proc
     assert 110 < status.cooldown_seconds <= 120
 
 
-async def test_a_probe_that_is_called_off_leaves_room_for_the_next(process: Process, settings: Settings) -> None:
+async def test_a_released_probe_lets_another_process_probe(process: Process, settings: Settings) -> None:
     one, two = await half_open(process, settings)
 
     one.release(target())
 
-    await until_allowed(two)
+    await wait_until_allowed(two)
 
 
-async def test_a_wrong_request_is_an_answer_and_closes_it(process: Process, settings: Settings) -> None:
+async def test_a_probe_whose_request_is_rejected_closes_the_breaker(process: Process, settings: Settings) -> None:
     one, _ = await half_open(process, settings)
 
     await one.report(target(), errors.RequestRejected("no", 400))
@@ -266,7 +268,7 @@ async def test_a_wrong_request_is_an_answer_and_closes_it(process: Process, sett
     assert await one.statuses() == []
 
 
-async def test_a_slow_probe_is_kept_and_a_killed_process_s_lapses(
+async def test_a_slow_probe_renews_its_lease_and_that_of_a_killed_process_expires(
     process: Process, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(breaker_module, "PROBE_LEASE_SECONDS", 0.6)
@@ -276,14 +278,14 @@ async def test_a_slow_probe_is_kept_and_a_killed_process_s_lapses(
         assert not await two.allows(target())
         await asyncio.sleep(0.02)
         await one.statuses()
-    # Killed: nobody renews.
+    # Killed: its lease is no longer renewed.
     assert one._refresh_task is not None
     one._refresh_task.cancel()
 
-    await until_allowed(two)
+    await wait_until_allowed(two)
 
 
-async def test_a_late_failure_does_not_end_another_s_probe(process: Process, settings: Settings) -> None:
+async def test_a_late_failure_of_another_process_does_not_end_a_probe(process: Process, settings: Settings) -> None:
     one, two = await half_open(process, settings)
 
     await fail(two, 1)
@@ -292,7 +294,7 @@ async def test_a_late_failure_does_not_end_another_s_probe(process: Process, set
     assert await one.statuses() == []
 
 
-async def test_a_model_whose_rate_is_limited_shows_that_its_key_is_well(process: Process, settings: Settings) -> None:
+async def test_a_rate_limited_probe_closes_the_breaker_of_its_key(process: Process, settings: Settings) -> None:
     one, _ = await half_open(process, settings)
 
     await fail(one, 1, errors.ProviderRateLimited("slow", 429, retry_after_seconds=30))
@@ -319,7 +321,7 @@ async def test_a_healthy_key_costs_no_round_trip(process: Process, monkeypatch: 
     assert after["cmdstat_evalsha"]["calls"] == before["cmdstat_evalsha"]["calls"]
 
 
-async def test_without_redis_every_call_is_let_through() -> None:
+async def test_every_call_is_allowed_while_redis_is_unavailable() -> None:
     breakers = RedisCircuitBreaker("redis://127.0.0.1:1/0")
     await fail(breakers, 10, DEAD)
 
@@ -330,7 +332,7 @@ async def test_without_redis_every_call_is_let_through() -> None:
     await breakers.close()
 
 
-async def test_a_flushed_redis_closes_it(process: Process) -> None:
+async def test_a_flushed_redis_closes_all_breakers(process: Process) -> None:
     breakers = process()
     await fail(breakers)
     assert not await breakers.allows(target())
@@ -341,7 +343,7 @@ async def test_a_flushed_redis_closes_it(process: Process) -> None:
     assert await breakers.allows(target())
 
 
-async def test_the_states_can_be_read_outside_of_a_loop(process: Process) -> None:
+async def test_the_states_can_be_read_by_synchronous_code(process: Process) -> None:
     await fail(process(), 1, DEAD)
 
     [status] = await read()
@@ -356,7 +358,7 @@ async def test_the_states_can_be_read_outside_of_a_loop(process: Process) -> Non
     assert 55 < status.cooldown_seconds <= 60
 
 
-async def test_failures_of_long_ago_are_told_no_more(process: Process, settings: Settings) -> None:
+async def test_failures_before_the_window_are_not_reported(process: Process, settings: Settings) -> None:
     await fail(process(), 1)
     assert [status.failures for status in await read()] == [1]
 
@@ -367,11 +369,11 @@ async def test_failures_of_long_ago_are_told_no_more(process: Process, settings:
             await asyncio.sleep(0.05)
 
 
-async def test_it_is_told_that_one_call_is_under_way_to_see(process: Process, settings: Settings) -> None:
+async def test_the_status_reports_a_probe_under_way(process: Process, settings: Settings) -> None:
     settings.BREAKER_COOLDOWN_SECONDS = 0.01
     breakers = process()
     await fail(breakers)
-    await until_allowed(breakers)
+    await wait_until_allowed(breakers)
 
     [status] = await read()
 
@@ -381,32 +383,32 @@ async def test_it_is_told_that_one_call_is_under_way_to_see(process: Process, se
 
 
 @pytest.mark.parametrize("is_probed", [False, True])
-async def test_one_that_is_closed_by_hand_lets_the_calls_of_all_processes_through(
+async def test_a_breaker_closed_by_an_operator_allows_the_calls_of_all_processes(
     process: Process, settings: Settings, is_probed: bool
 ) -> None:
     one, two = process(), process()
     settings.BREAKER_COOLDOWN_SECONDS = 0.01 if is_probed else 60
     await fail(one, 3)
     if is_probed:
-        await until_allowed(one)
+        await wait_until_allowed(one)
     assert not await two.allows(target())
     [status] = await read()
 
-    assert await close_by_hand(status.id) is True
+    assert await close_as_operator(status.id) is True
 
     for breakers in (one, two):
-        await until_allowed(breakers)
+        await wait_until_allowed(breakers)
         assert await breakers.allows(target())
     assert await read() == []
-    assert await close_by_hand(status.id) is False
+    assert await close_as_operator(status.id) is False
 
 
-async def test_one_that_was_closed_by_hand_opens_as_any_other(process: Process) -> None:
+async def test_a_breaker_closed_by_an_operator_opens_again_at_the_threshold(process: Process) -> None:
     breakers = process()
     await fail(breakers)
     [status] = await read()
-    await close_by_hand(status.id)
-    await until_allowed(breakers)
+    await close_as_operator(status.id)
+    await wait_until_allowed(breakers)
 
     await fail(breakers, 2)
     assert await breakers.allows(target())
@@ -414,14 +416,14 @@ async def test_one_that_was_closed_by_hand_opens_as_any_other(process: Process) 
     assert not await breakers.allows(target())
 
 
-def test_the_name_of_a_key_does_not_hold_it() -> None:
+def test_the_breaker_id_of_a_key_does_not_contain_the_key() -> None:
     assert "sk-one" not in "".join(breaker_ids(target()))
 
 
-# In a request
+# In `complete` and `stream`
 
 
-async def test_a_request_passes_over_a_target_that_is_left_alone(process: Process) -> None:
+async def test_a_target_with_an_open_breaker_is_skipped(process: Process) -> None:
     desk = InferenceHarness(one=ScriptedProvider(), two=ScriptedProvider(HELLO))
     desk.breaker = process()
     await desk.breaker.report(desk.targets()[0], DEAD)
@@ -430,7 +432,7 @@ async def test_a_request_passes_over_a_target_that_is_left_alone(process: Proces
     assert desk.calls() == [("two", CallOutcome.OK)]
 
 
-async def test_when_all_are_left_alone_nobody_is_asked_and_it_is_put_off(process: Process) -> None:
+async def test_a_request_is_deferred_while_the_breakers_of_all_targets_are_open(process: Process) -> None:
     desk = InferenceHarness(one=ScriptedProvider())
     desk.breaker = process()
     slow = errors.ProviderRateLimited("slow", 429, retry_after_seconds=30)
@@ -445,7 +447,7 @@ async def test_when_all_are_left_alone_nobody_is_asked_and_it_is_put_off(process
         [part async for part in desk.stream()]
 
 
-async def test_dead_keys_everywhere_are_no_matter_of_time(process: Process) -> None:
+async def test_a_request_whose_keys_are_all_rejected_is_not_retryable(process: Process) -> None:
     desk = InferenceHarness(one=ScriptedProvider(DEAD))
     desk.breaker = process()
     await desk.complete()
@@ -457,7 +459,7 @@ async def test_dead_keys_everywhere_are_no_matter_of_time(process: Process) -> N
     assert len(desk.calls()) == 1
 
 
-async def test_a_request_s_failures_open_it(process: Process) -> None:
+async def test_failures_of_requests_open_a_breaker(process: Process) -> None:
     desk = InferenceHarness(one=ScriptedProvider(BUSY, BUSY, BUSY), two=ScriptedProvider(HELLO, HELLO, HELLO))
     desk.breaker = process()
 
@@ -467,7 +469,7 @@ async def test_a_request_s_failures_open_it(process: Process) -> None:
     assert len(desk.scripts["one"].received) == 3
 
 
-async def test_a_stream_that_is_closed_gives_its_probe_back(process: Process, settings: Settings) -> None:
+async def test_a_canceled_stream_releases_its_probe(process: Process, settings: Settings) -> None:
     settings.BREAKER_COOLDOWN_SECONDS = 0.01
     hanging = asyncio.Event()
 
@@ -487,4 +489,4 @@ async def test_a_stream_that_is_closed_gives_its_probe_back(process: Process, se
     reading.cancel()
     await asyncio.gather(reading, return_exceptions=True)
 
-    await until_allowed(breakers, only)
+    await wait_until_allowed(breakers, only)

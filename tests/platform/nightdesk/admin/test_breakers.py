@@ -203,7 +203,7 @@ def status(state: BreakerState, **changes: object) -> BreakerStatus:
         "kind": ProviderOverloaded.kind,
         "code": "",
         "failures": 5,
-        "answers": 1,
+        "successes": 1,
         "opened_at": clock.now() - timedelta(minutes=3) if state is not BreakerState.CLOSED else None,
         "cooldown_seconds": 30.0 if state is BreakerState.OPEN else 0.0,
         "is_probed": False,
