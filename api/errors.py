@@ -1,6 +1,7 @@
-"""What went wrong, as it is told. The only place that knows HTTP status codes of errors.
+"""Mapping of exceptions to API errors: the only module that knows the HTTP status and code of an error.
 
-How a problem is then written down, `api.error_responses` says for Django, and `api.live.respond` for the live path.
+`api.error_responses` writes an `ApiProblem` as a Django response, `api.live.respond` in the dialect of a live request.
+`docs/reference/errors.md` lists every code.
 """
 
 import math
@@ -75,29 +76,28 @@ SERVER_ERROR = "server_error"
 UNAVAILABLE = "service_unavailable_error"
 RATE_LIMIT = "rate_limit_error"
 
-#: With these the rest of the body is not waited for.
+#: The rest of the request body is not read, so the connection cannot carry another request.
 CLOSING_STATUSES = (408, 413, 507)
-#: When to come back, where we do not know better.
-RETRY_AFTER_SECONDS = 5
+#: `Retry-After` of a 429 or 503 whose error does not carry a better time.
+DEFAULT_RETRY_AFTER_SECONDS = 5
 
 
 class ApiError(Exception):
-    """What only the edge can find wrong.
+    """Base of the errors that only the API layer raises.
 
     * ApiError
-      + Malformed        the body is not JSON as we take it; carries `param`
-      + NotAForm         the body should be a form, with a file in it
-      + TooLarge         the body is larger than its address allows (`api.request_body.size_limit`)
-      + Unread           the body is not read to its end (`api.request_body.reader`)
-        - TooSlow        its client keeps us waiting
-        - TooManyUnproven   too much is kept already for clients that have not proven who they are
-        - NoRoom         there is no room for it on the disk, here or in Postgres
-      + ResourceNotFound no such resource of this site, or no such address
-      + NotReady         something this desk needs does not answer
-      + LimitReached     a limit of the site is used up for now (the live path)
-        - TooManyAtOnce  as many of its requests are under way as may be
-      + Draining         this process is about to stop
-      + NoFastMemory     Redis is away, and nothing is let in without it
+      + MalformedBody                the body is not acceptable JSON; carries `param`
+      + NotMultipart                 the body must be a multipart form with a file
+      + BodyTooLarge                 the body exceeds the limit of its path (`api.request_body.size_limit`)
+      + UnreadBody                   the body was not read to its end (`api.request_body.reader`)
+        - BodyTimeout                the client sent it too slowly
+        - TooManyUnverifiedUploads   the budget for bodies of unauthenticated senders is used up
+        - StorageFull                no space left on the local disk or in Postgres
+      + ResourceNotFound             no such resource of this site, or no such path
+      + RateLimitExceeded            a rate limit of the site is used up for now (live path)
+        - ConcurrencyLimitExceeded   the site already runs as many live requests as it may
+      + ShuttingDown                 this process is shutting down
+      + RateLimiterUnavailable       Redis is unavailable and LIVE_FAIL_MODE is `closed`
     """
 
 
@@ -122,8 +122,8 @@ class BodyTimeout(UnreadBody): ...
 class TooManyUnverifiedUploads(UnreadBody):
     def __init__(self) -> None:
         super().__init__(
-            "Too many signed uploads are in progress. Try again soon, or send an API key or a token, which is "
-            "checked before the upload."
+            "Too many signed uploads are in progress. Retry later, or authenticate with an API key or a token, which "
+            "is checked before the upload."
         )
 
 
@@ -133,9 +133,6 @@ class StorageFull(UnreadBody):
 
 
 class ResourceNotFound(ApiError): ...
-
-
-class NotReady(ApiError): ...
 
 
 class RateLimitExceeded(ApiError):
@@ -149,17 +146,17 @@ class ConcurrencyLimitExceeded(RateLimitExceeded): ...
 
 class ShuttingDown(ApiError):
     def __init__(self) -> None:
-        super().__init__("This server process is shutting down. Retry: another one will answer.")
+        super().__init__("This server process is shutting down. Retry: another process will serve the request.")
 
 
 class RateLimiterUnavailable(ApiError):
     def __init__(self) -> None:
-        super().__init__("Rate limiting is unavailable and this gateway is configured to fail closed. Try again soon.")
+        super().__init__("Rate limiting is unavailable and this gateway is configured to fail closed. Retry later.")
 
 
 @dataclass(frozen=True, slots=True)
 class ErrorMapping:
-    """One line of the table. An absent code is the error's own, and so is an absent message."""
+    """One row of the table. Without a code or a message, those of the exception itself are used."""
 
     status: int
     type: str
@@ -167,9 +164,9 @@ class ErrorMapping:
     message: str | None = None
 
 
-#: From exception class to answer; the closest ancestor of an error counts.
+#: By exception class; an error without a row has that of its closest ancestor.
 ERROR_TABLE: Mapping[type[BaseException], ErrorMapping] = {
-    # The edge
+    # The API layer
     MalformedBody: ErrorMapping(400, INVALID, "malformed_body"),
     NotMultipart: ErrorMapping(415, INVALID, "unsupported_media_type"),
     BodyTooLarge: ErrorMapping(413, INVALID, "body_too_large"),
@@ -177,11 +174,10 @@ ERROR_TABLE: Mapping[type[BaseException], ErrorMapping] = {
     TooManyUnverifiedUploads: ErrorMapping(503, UNAVAILABLE, "too_many_uploads"),
     StorageFull: ErrorMapping(507, SERVER_ERROR, "storage_full"),
     ResourceNotFound: ErrorMapping(404, NOT_FOUND, "not_found"),
-    NotReady: ErrorMapping(503, UNAVAILABLE, "not_ready"),
     RateLimitExceeded: ErrorMapping(429, RATE_LIMIT, "rate_limit_exceeded"),
     ConcurrencyLimitExceeded: ErrorMapping(429, RATE_LIMIT, "concurrency_limit_exceeded"),
     ShuttingDown: ErrorMapping(503, UNAVAILABLE, "shutting_down"),
-    RateLimiterUnavailable: ErrorMapping(503, UNAVAILABLE, "not_ready"),
+    RateLimiterUnavailable: ErrorMapping(503, UNAVAILABLE, "rate_limiter_unavailable"),
     InvalidRequest: ErrorMapping(400, INVALID),
     # Providers, on the live path
     ProviderError: ErrorMapping(502, SERVER_ERROR, "upstream_error"),
@@ -194,7 +190,7 @@ ERROR_TABLE: Mapping[type[BaseException], ErrorMapping] = {
         503,
         UNAVAILABLE,
         "no_provider",
-        "All providers rejected this gateway's credentials. Contact your administrator.",
+        "All providers of this model rejected this gateway's API keys. Contact your administrator.",
     ),
     ProviderRateLimited: ErrorMapping(429, RATE_LIMIT, "rate_limit_exceeded"),
     ProviderOverloaded: ErrorMapping(503, UNAVAILABLE, "server_is_overloaded"),
@@ -203,7 +199,10 @@ ERROR_TABLE: Mapping[type[BaseException], ErrorMapping] = {
     # Streams
     StreamUnknown: ErrorMapping(404, NOT_FOUND, "not_found"),
     StreamOrphaned: ErrorMapping(
-        502, SERVER_ERROR, "stream_lost", "The process that served this stream was lost; the stream is incomplete."
+        502,
+        SERVER_ERROR,
+        "stream_lost",
+        "The process that served this stream was lost, so the stream is incomplete. Send the request again.",
     ),
     StreamEndedEmpty: ErrorMapping(502, SERVER_ERROR, "stream_lost"),
     StreamsClosed: ErrorMapping(503, UNAVAILABLE, "shutting_down"),
@@ -211,7 +210,9 @@ ERROR_TABLE: Mapping[type[BaseException], ErrorMapping] = {
     CursorForeign: ErrorMapping(400, INVALID, "stream_cursor_foreign"),
     CursorAhead: ErrorMapping(409, CONFLICT, "stream_cursor_ahead"),
     CursorExpired: ErrorMapping(409, CONFLICT, "stream_cursor_expired"),
-    RedisUnavailable: ErrorMapping(503, UNAVAILABLE, "not_ready", "Redis is unavailable; try again soon."),
+    # Redis
+    RedisUnavailable: ErrorMapping(503, UNAVAILABLE, "redis_unavailable", "Redis is unavailable. Retry later."),
+    # Django REST framework
     drf.ValidationError: ErrorMapping(400, INVALID, "invalid_value"),
     drf.ParseError: ErrorMapping(400, INVALID, "malformed_body"),
     drf.UnsupportedMediaType: ErrorMapping(
@@ -220,7 +221,7 @@ ERROR_TABLE: Mapping[type[BaseException], ErrorMapping] = {
     drf.MethodNotAllowed: ErrorMapping(405, INVALID, "method_not_allowed"),
     drf.NotFound: ErrorMapping(404, NOT_FOUND, "not_found"),
     drf.PermissionDenied: ErrorMapping(403, FORBIDDEN, "forbidden"),
-    # Who asks
+    # Authentication and access
     Unauthenticated: ErrorMapping(401, UNAUTHENTICATED),
     Forbidden: ErrorMapping(403, FORBIDDEN),
     # Jobs
@@ -256,70 +257,65 @@ ERROR_TABLE: Mapping[type[BaseException], ErrorMapping] = {
     Http404: ErrorMapping(404, NOT_FOUND, "not_found", "Not found."),
     PermissionDenied: ErrorMapping(403, FORBIDDEN, "forbidden", "Permission denied."),
     RequestDataTooBig: ErrorMapping(413, INVALID, "body_too_large", "The body is too large."),
-    SuspiciousOperation: ErrorMapping(
-        400, INVALID, "bad_request", "The request cannot be served: check the Host header."
-    ),
+    SuspiciousOperation: ErrorMapping(400, INVALID, "bad_request", "The request is not valid: check the Host header."),
     OperationalError: ErrorMapping(
-        503, UNAVAILABLE, "database_unavailable", "The database is unavailable; try again soon."
+        503, UNAVAILABLE, "database_unavailable", "The database is unavailable. Retry later."
     ),
-    InterfaceError: ErrorMapping(
-        503, UNAVAILABLE, "database_unavailable", "The database is unavailable; try again soon."
-    ),
-    IntegrityError: ErrorMapping(409, CONFLICT, "conflict", "A related resource was changed concurrently; try again."),
+    InterfaceError: ErrorMapping(503, UNAVAILABLE, "database_unavailable", "The database is unavailable. Retry later."),
+    IntegrityError: ErrorMapping(409, CONFLICT, "conflict", "A related resource was changed concurrently. Retry."),
     Exception: ErrorMapping(
         500, SERVER_ERROR, "internal_error", "Internal server error. Quote the request id to your administrator."
     ),
 }
 
-#: A provider's statuses that are ours as well: for each of them, callers' SDKs raise an error of its own.
+#: Provider statuses that are passed through, because SDKs raise a separate exception for each of them.
 PASSTHROUGH_STATUSES: Mapping[type[BaseException], tuple[int, ...]] = {
     RequestRejected: (413, 422),
     TransientFailure: (504,),
 }
 
-#: Which part of the request an error is about, where its class says so.
+#: `param` of errors whose class determines which part of the request is wrong.
 PARAMS: Mapping[type[BaseException], str] = {
     UnknownModel: "body.model",
     IdempotencyConflict: "Idempotency-Key",
     UnsafeUrl: "url",
     UnknownEventType: "event_types",
 }
-#: DRF's words for a mistake, in ours.
+#: API code by the code of a DRF validation error; all others are `invalid_value`.
 VALIDATION_CODES = {"required": "missing_required_parameter", "unknown": "unknown_parameter"}
 
 
 @dataclass(frozen=True, slots=True)
 class ApiProblem:
-    """An error as it is told."""
+    """An error as the API reports it."""
 
     status: int
     type: str
     code: str
     message: str
     param: str | None = None
-    #: Where there may be many mistakes (in a batch): the first hundred, this one among them.
+    #: Of a batch, which may have many: the first hundred, including this one.
     errors: tuple[BatchIssue, ...] = ()
-    #: When to come back, where it is known.
+    #: From the error itself; None if it does not know when a retry may succeed.
     wait_seconds: float | None = None
 
     @property
     def is_server_error(self) -> bool:
-        """The desk is to blame, or what it needs, and not whoever asked."""
+        """The cause is Nightdesk or a service it depends on, not the caller."""
         return self.status >= 500
 
     @property
     def is_unexpected(self) -> bool:
-        """Nobody thought of it: it has no line in the table."""
+        """The exception has no row in the table: a bug, to be logged with its traceback."""
         return self.status == 500
 
     @property
     def headers(self) -> dict[str, str]:
-        """What an answer says of it beside its body."""
+        """Headers of the response, in REST and on the live path."""
         headers = {}
         if self.status == 401:
             headers["WWW-Authenticate"] = "Bearer"
         if self.status in CLOSING_STATUSES:
-            # The rest of the body is not read, so the connection cannot carry another request.
             headers["Connection"] = "close"
         if self.retry_after_seconds is not None:
             headers["Retry-After"] = str(self.retry_after_seconds)
@@ -329,14 +325,14 @@ class ApiProblem:
     def retry_after_seconds(self) -> int | None:
         if self.status not in (429, 503):
             return None
-        return RETRY_AFTER_SECONDS if self.wait_seconds is None else max(1, math.ceil(self.wait_seconds))
+        return DEFAULT_RETRY_AFTER_SECONDS if self.wait_seconds is None else max(1, math.ceil(self.wait_seconds))
 
 
 # From exception to problem
 
 
 def to_problem(error: BaseException) -> ApiProblem:
-    """Say what an error is to whoever asked."""
+    """Return the problem that the API reports for an exception."""
     if isinstance(error, drf.ValidationError):
         return _validation_problem(error)
     if isinstance(error.__cause__, DiskFull):
@@ -356,14 +352,14 @@ def to_problem(error: BaseException) -> ApiProblem:
 
 
 def mapping_for(error: type[BaseException]) -> ErrorMapping:
-    """Find the line of the table for a class: its own, or its closest ancestor's."""
+    """Return the row of an exception class: its own, or that of its closest ancestor."""
     return next(
         (ERROR_TABLE[ancestor] for ancestor in error.__mro__ if ancestor in ERROR_TABLE), ERROR_TABLE[Exception]
     )
 
 
 def code_of(error: type[BaseException]) -> str:
-    """Find the code of a class: in the table, or else on the class itself."""
+    """Return the code of an exception class: from the table, or from the class itself."""
     return mapping_for(error).code or str(getattr(error, "code", "error"))
 
 
@@ -374,7 +370,7 @@ def _status_of(error: BaseException, row: ErrorMapping) -> int:
 
 def _param_of(error: BaseException) -> str | None:
     if isinstance(error, InvalidBody):
-        # Where in the wire body, which itself stands in the job's field `body`.
+        # The path is within the wire body, which is the field `body` of the job.
         return f"body.{error.param}" if error.param else "body"
     if isinstance(error, MalformedBody | InvalidTime | InvalidFile | InvalidRequest | RequestTooLong):
         return error.param
@@ -382,13 +378,13 @@ def _param_of(error: BaseException) -> str | None:
 
 
 def _validation_problem(error: drf.ValidationError) -> ApiProblem:
-    path, mistake = next(_validation_errors(error.detail))
-    code = VALIDATION_CODES.get(str(mistake.code), "invalid_value")
-    return ApiProblem(400, INVALID, code, str(mistake), ".".join(path) or None)
+    path, detail = next(_validation_errors(error.detail))
+    code = VALIDATION_CODES.get(str(detail.code), "invalid_value")
+    return ApiProblem(400, INVALID, code, str(detail), ".".join(path) or None)
 
 
 def _validation_errors(detail: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], drf.ErrorDetail]]:
-    """Yield every mistake in DRF's nested lists and dictionaries, with the way to it."""
+    """Yield every error in DRF's nested lists and dictionaries, with its path."""
     if isinstance(detail, Mapping):
         for key, inner in detail.items():
             yield from _validation_errors(inner, path if key == "non_field_errors" else (*path, str(key)))

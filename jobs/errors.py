@@ -46,7 +46,7 @@ class InvalidTime(JobError):
 
 class UnreadablePayload(JobError):
     def __init__(self) -> None:
-        super().__init__("The stored request of this job cannot be read.")
+        super().__init__("The stored request of this job can no longer be read. Submit it again.")
 
 
 class ErasedPayload(JobError):
@@ -93,12 +93,12 @@ class FileInUse(FileError):
 
 class UnreadableFile(FileError):
     def __init__(self, file_id: str) -> None:
-        super().__init__(f"What was stored of the file {file_id} cannot be read any more. Upload it again.")
+        super().__init__(f"The stored file {file_id} can no longer be read. Upload it again.")
 
 
 class LineTooLong(FileError):
     def __init__(self, line: int, longest: int) -> None:
-        super().__init__(f"Line {line} is longer than {longest:,} bytes.")
+        super().__init__(f"Line {line} is longer than {longest:,} bytes, the maximum. Shorten the request.")
         self.line = line
 
 
@@ -129,7 +129,7 @@ class BatchNotFound(BatchError):
 
 class BatchEnded(BatchError):
     def __init__(self, state: str) -> None:
-        super().__init__(f"The batch has already ended: it is {state}.")
+        super().__init__(f"The batch has already finished: it is {state}.")
 
 
 class BatchNotRetryable(BatchError): ...

@@ -91,7 +91,7 @@ def to_request(kind: str, body: Mapping[str, Any]) -> InferenceRequest:
         InvalidBody: it is not a valid request of its kind, or asks to be streamed.
     """
     if body.get("stream"):
-        raise InvalidBody("A job's answer is not streamed; leave `stream` out.", "stream")
+        raise InvalidBody("A job's response is not streamed: remove `stream`.", "stream")
     try:
         return DECODERS[kind](body)
     except InvalidRequest as error:

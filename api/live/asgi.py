@@ -47,7 +47,7 @@ async def _respond_not_ready(http_request: LiveHttpRequest, response: LiveHttpRe
 async def _reject_body(http_request: LiveHttpRequest, response: LiveHttpResponse, why: ApiError) -> None:
     wire = WireFormat.ANTHROPIC if http_request.path.startswith("/v1/messages") else WireFormat.OPENAI
     # The rest of the body is not read, so the connection cannot carry another request.
-    context = ResponseContext(http_request, "rejected", wire, extra_headers=[(b"connection", b"close")])
+    context = ResponseContext(http_request, "rejected", wire)
     await send_error(context, response, why)
 
 

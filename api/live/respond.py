@@ -164,20 +164,15 @@ def _to_sse_frames(stream_id: str, events: Sequence[LoggedEvent], retry_millisec
 
 
 def _error_headers(problem: ApiProblem) -> Headers:
-    headers: Headers = []
-    if problem.status == 401:
-        headers.append((b"www-authenticate", b"Bearer"))
-    if problem.retry_after_seconds is not None:
-        headers.append((b"retry-after", b"%d" % problem.retry_after_seconds))
-    return headers
+    return [(name.lower().encode(), value.encode()) for name, value in problem.headers.items()]
 
 
 def _log_problem(context: ResponseContext, problem: ApiProblem, error: BaseException) -> None:
     facts = {"method": context.http_request.method, "path": context.http_request.path[:200], "status": problem.status}
     facts["code"] = problem.code
     if problem.status >= 500:
-        is_ours = problem.code == "internal_error"
-        log.error("live_request_failed", error=type(error).__name__, exc_info=error if is_ours else None, **facts)
+        traceback = error if problem.is_unexpected else None
+        log.error("live_request_failed", error=type(error).__name__, exc_info=traceback, **facts)
     else:
         log.warning("live_request_rejected", **facts)
 

@@ -216,7 +216,7 @@ class LiveRun:
             raise
         except Exception as error:
             problem = to_problem(error)
-            if problem.code == "internal_error":
+            if problem.is_unexpected:
                 log.error("stream_failed", exc_info=error)
             self._interrupt(writer, encoder, problem)
             await writer.finish(StreamEnd("error"))

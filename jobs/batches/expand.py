@@ -34,7 +34,7 @@ MAX_CANDIDATES = 20
 DATABASE_UNAVAILABLE = (OperationalError, InterfaceError)
 
 TOO_MANY_READ_ATTEMPTS = BatchIssue(
-    "unreadable_file",
+    "file_unreadable",
     f"{MAX_READ_ATTEMPTS} workers were lost while they read the file. Split it, or look for odd lines.",
 )
 FILE_DELETED = BatchIssue("file_not_found", "The file was deleted before it was read.")
@@ -79,7 +79,7 @@ def _expand(batch: Batch, is_stopping: Callable[[], bool]) -> bool:
     except InvalidBatch as error:
         fail_batch(batch, error.issues)
     except UnreadableFile as error:
-        fail_batch(batch, [BatchIssue("unreadable_file", str(error))])
+        fail_batch(batch, [BatchIssue("file_unreadable", str(error))])
     except CanceledWhileReading:
         log.info("batch_canceled_while_reading", batch=batch.public_id)
     except WorkerStopping:

@@ -27,8 +27,8 @@ UNSUCCESSFUL = (JobState.FAILED, JobState.CANCELED, JobState.EXPIRED)
 BATCH_EXPIRED = ("batch_expired", "This request could not be executed before the completion window expired.")
 BATCH_CANCELLED = ("batch_cancelled", "This request was not executed, because the batch was cancelled.")
 REQUEST_CANCELED = ("request_canceled", "This request was canceled individually.")
-ERASED = ("result_erased", "The answer was erased after the retention period of this site.")
-UNREADABLE = ("result_unreadable", "What was stored of the answer cannot be read any more.")
+ERASED = ("result_erased", "The response was erased after the retention period of this site.")
+UNREADABLE = ("result_unreadable", "The stored response can no longer be read.")
 
 
 class ResultError(msgspec.Struct):

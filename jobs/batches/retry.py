@@ -114,7 +114,7 @@ def _permit(site: Site, grant: Grant, job: Job) -> RetriedMember:
         body = load_body(job)
         permitted = permit_body(site, grant, job.kind, body)
     except (InvalidBody, UnknownModel, RequestTooLong, UnreadablePayload) as error:
-        raise BatchNotRetryable(f"The request {job.custom_id!r} cannot be tried again. {error}") from error
+        raise BatchNotRetryable(f"The request {job.custom_id!r} cannot be retried. {error}") from error
     is_changed = permitted.body is not body
     return RetriedMember(
         job.id, permitted.provider, PAYLOAD_FIELD.encrypt(encode_body(permitted.body)) if is_changed else None

@@ -11,14 +11,15 @@ class InferenceError(Exception): ...
 
 class UnknownModel(InferenceError):
     def __init__(self, model: str) -> None:
-        super().__init__(f"The model `{model[:200]}` does not exist, or no provider on this desk serves it.")
+        super().__init__(f"The model `{model[:200]}` does not exist, or no provider serves it.")
         self.model = model
 
 
 class NoProviderKey(InferenceError):
     def __init__(self, model: str, providers: list[str]) -> None:
         super().__init__(
-            f"No provider that serves `{model[:200]}` has a key. Set one for: {', '.join(sorted(set(providers)))}."
+            f"No provider that serves `{model[:200]}` has an API key. "
+            f"An operator must set one for: {', '.join(sorted(set(providers)))}."
         )
 
 

@@ -371,11 +371,11 @@ def _verify_claims(token: str, secret: str) -> Mapping[str, Any]:
     now = clock.now().timestamp()
     expires_at = _numeric_date(claims, "exp")
     if expires_at is None:
-        raise MalformedCredentials("The token needs an end (exp), within an hour.")
+        raise MalformedCredentials("The token needs an expiry (exp) within an hour.")
     if expires_at <= now - JWT_LEEWAY_SECONDS:
         raise StaleTimestamp("The token has expired.")
     if expires_at > now + JWT_MAX_LIFETIME_SECONDS + JWT_LEEWAY_SECONDS:
-        raise MalformedCredentials("The token's end (exp) must be within an hour.")
+        raise MalformedCredentials("The token's expiry (exp) must be within an hour.")
     for claim in ("iat", "nbf"):
         if (_numeric_date(claims, claim) or 0) > now + JWT_LEEWAY_SECONDS:
             raise StaleTimestamp(f"The token's {claim} is in the future; check the clock.")

@@ -86,7 +86,7 @@ class ModelNotAllowed(Forbidden):
 
 
 class InsufficientScope(Forbidden):
-    code = "scope_missing"
+    code = "insufficient_scope"
 
 
 class ScopeExceedsGrant(Forbidden):

@@ -87,7 +87,7 @@ def _restrict_to_grant(identity: Identity, wanted: TokenRequest) -> TokenRequest
         raise ScopeExceedsGrant("The token would have scopes that your JWT does not grant.")
     most = identity.grant.max_tokens
     if most is not None and (wanted.max_tokens or 0) > most:
-        raise ScopeExceedsGrant(f"The JWT you prove yourself with has max_tokens {most}; ask for no more.")
+        raise ScopeExceedsGrant(f"Your JWT allows at most {most} max_tokens; request no more.")
     origin = identity.origin if wanted.origin is None else wanted.origin
     if identity.origin is not None and normalize_origin(origin or "") != normalize_origin(identity.origin):
         raise ScopeExceedsGrant("Your JWT is bound to another origin.")

@@ -98,10 +98,12 @@ def authorize(ticket: Ticket, what: ReadableKind, public_id: str, *, origin: str
         OriginNotAllowed: a page of another origin shows it, or nobody knows which.
     """
     if (ticket.what, ticket.public_id) != (what, public_id):
-        raise MalformedCredentials("The ticket is for another stream or job; each reads one.")
+        raise MalformedCredentials("The ticket is for another stream or job. Mint one for this stream or job.")
     if ticket.origin is None and origin is not None:
         raise OriginNotAllowed(
             "The ticket is bound to no origin, so no page may use it; request one for the origin of the page."
         )
     if ticket.origin is not None and normalize_origin(origin or "") != ticket.origin:
-        raise OriginNotAllowed(f"The ticket is for pages of {ticket.origin} alone, which say so in Origin.")
+        raise OriginNotAllowed(
+            f"The ticket may be used only from pages of {ticket.origin}, which send the header Origin."
+        )

@@ -230,7 +230,7 @@ def test_a_narrow_token_is_for_its_scope_only(
     if allowed:
         assert response.status_code in (200, 202)
     else:
-        assert (response.status_code, error_of(response)["code"]) == (403, "scope_missing")
+        assert (response.status_code, error_of(response)["code"]) == (403, "insufficient_scope")
 
 
 # Read

@@ -84,7 +84,7 @@ def test_a_narrowed_proof_needs_the_scope(stranger: Caller, bakery: NewSite) -> 
     refused = stranger.get("/v1/limits", **bearer(token(bakery, scope="chat:write jobs:read")))
     answered = stranger.get("/v1/limits", **bearer(token(bakery, scope="limits:read")))
 
-    assert (refused.status_code, error_of(refused)["code"]) == (403, "scope_missing")
+    assert (refused.status_code, error_of(refused)["code"]) == (403, "insufficient_scope")
     assert answered.status_code == 200
 
 

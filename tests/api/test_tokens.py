@@ -80,9 +80,9 @@ def test_a_page_posts_and_reads_jobs_with_a_token(desk: Caller, stranger: Caller
 @pytest.mark.parametrize(
     ("narrow", "headers", "path", "code"),
     [
-        ({"scope": "jobs:read"}, {}, "/v1/jobs", "scope_missing"),
-        ({"scope": "chat:write"}, {}, "/v1/jobs", "scope_missing"),
-        ({"scope": "jobs:read jobs:write webhooks:write"}, {}, "/v1/tokens", "scope_missing"),
+        ({"scope": "jobs:read"}, {}, "/v1/jobs", "insufficient_scope"),
+        ({"scope": "chat:write"}, {}, "/v1/jobs", "insufficient_scope"),
+        ({"scope": "jobs:read jobs:write webhooks:write"}, {}, "/v1/tokens", "insufficient_scope"),
         ({"model": "gpt-5"}, {}, "/v1/jobs", "model_not_allowed"),
         ({"origin": PAGE}, {}, "/v1/jobs", "origin_not_allowed"),
         ({"origin": PAGE}, {"origin": "https://shop.bakery.test"}, "/v1/jobs", "origin_not_allowed"),
@@ -155,7 +155,7 @@ def test_a_narrowed_jwt_mints_nothing_wider_than_itself(stranger: Caller, bakery
         response = stranger.post("/v1/tokens", {"scope": "jobs:read", **wanted}, **proof)
         return response.status_code, "" if response.status_code == 201 else error_of(response)["code"]
 
-    assert answer("jobs:read") == (403, "scope_missing")
+    assert answer("jobs:read") == (403, "insufficient_scope")
     assert answer("jobs:read tokens:write") == (201, "")
     assert answer("jobs:read tokens:write", scope="jobs:read jobs:write") == (403, "scope_exceeds_grant")
     assert answer("jobs:read tokens:write", max_tokens=101) == (403, "scope_exceeds_grant")
@@ -222,7 +222,7 @@ def test_a_ticket_needs_the_scope_to_read(desk: Caller, stranger: Caller, bakery
 
     response = stranger.post("/v1/tickets", {"job": job.public_id}, **bearer(mint(desk, scope="streams:read")))
 
-    assert error_of(response)["code"] == "scope_missing"
+    assert error_of(response)["code"] == "insufficient_scope"
 
 
 @pytest.mark.parametrize(

@@ -317,7 +317,6 @@ class WebSocketConsumer(AsyncConsumer):  # type: ignore[misc] # Channels ships n
 
     def _log(self, event: str, problem: ApiProblem, error: Exception) -> None:
         if problem.status >= 500:
-            is_ours = problem.code == "internal_error"
-            log.error(event, code=problem.code, exc_info=error if is_ours else None)
+            log.error(event, code=problem.code, exc_info=error if problem.is_unexpected else None)
         else:
             log.warning(event, code=problem.code)

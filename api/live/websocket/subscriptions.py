@@ -149,13 +149,12 @@ class WebSocketSubscriptions:
 
     async def _fail(self, ref: WebSocketSubscription, error: Exception) -> None:
         problem = to_problem(error)
-        is_ours = problem.code == "internal_error"
-        log_problem = log.error if is_ours else log.warning
+        log_problem = log.error if problem.is_unexpected else log.warning
         log_problem(
             "websocket_subscription_failed",
             status=problem.status,
             code=problem.code,
-            exc_info=error if is_ours else None,
+            exc_info=error if problem.is_unexpected else None,
         )
         told = error_body(problem, self.caller.http_request.request_id)
         try:

@@ -220,6 +220,7 @@ def test_bodies_that_are_wrong_are_refused_in_the_words_of_the_dialect(sdks: Sdk
     assert told(unknown) == ("NotFoundError", 404, "model_not_found")
     expected = "APIStatusError" if sdk == "openai" else "ContentTooLargeError"
     assert told(large) == (expected, 413, "body_too_large")
+    assert large.response.headers["connection"] == "close"
 
 
 @on_both_servers

@@ -140,8 +140,8 @@ def test_a_ticket_reads_its_stream_alone(page: Live) -> None:
         canceling = client.hear_until("error")[-1]
 
     codes = {word["ref"]: word["error"]["code"] for word in refused}
-    assert codes == {"b": "malformed_credentials", "c": "scope_missing"}
-    assert canceling["error"]["code"] == "scope_missing"
+    assert codes == {"b": "malformed_credentials", "c": "insufficient_scope"}
+    assert canceling["error"]["code"] == "insufficient_scope"
 
 
 def test_a_ticket_is_worth_nothing_on_another_page(page: Live) -> None:

@@ -97,8 +97,8 @@ def test_what_failed_is_tried_again_as_a_new_batch(browser: Client, site: Site) 
 def test_what_cannot_be_done_is_told(browser: Client, halfway: Batch) -> None:
     over = make_over(halfway.site, failed=0, canceled=0, expired=0)
 
-    assert "Not paused. The batch has already ended: it is completed." in post(browser, over, "pause")
-    assert "Not canceled. The batch has already ended" in post(browser, over, "cancel")
+    assert "Not paused. The batch has already finished: it is completed." in post(browser, over, "pause")
+    assert "Not canceled. The batch has already finished" in post(browser, over, "cancel")
     assert "Not retried. Every request of the batch succeeded" in post(browser, over, "retry")
     assert "Not retried. The batch is still in progress" in post(browser, halfway, "retry")
     assert buttons(browser, over) == set()

@@ -130,14 +130,14 @@ def test_a_file_that_is_gone_or_broken_fails_the_batch(site: Site, desk_route: N
     FileChunk.objects.filter(file__batches=broken).delete()
 
     assert [each["code"] for each in read(gone).errors] == ["file_not_found"]
-    assert [each["code"] for each in read(broken).errors] == ["unreadable_file"]
+    assert [each["code"] for each in read(broken).errors] == ["file_unreadable"]
 
 
 def test_a_file_that_kills_its_readers_is_given_to_three_of_them(site: Site, desk_route: None) -> None:
     batch = make_waiting(site, [line("r1")])
     Batch.objects.update(read_count=3)
 
-    assert [each["code"] for each in read(batch).errors] == ["unreadable_file"]
+    assert [each["code"] for each in read(batch).errors] == ["file_unreadable"]
     assert not Job.objects.exists()
 
 
