@@ -138,11 +138,11 @@ def test_while_another_erases_nothing_is_done(site: Site) -> None:
     assert run_retention() == RetentionReport(jobs=1)
 
 
-def test_an_erased_job_cannot_be_tried_again(site: Site) -> None:
+def test_an_erased_job_cannot_be_retried(site: Site) -> None:
     job = ended(site, 31, state="failed")
     purge_expired()
 
-    with pytest.raises(ErasedPayload, match="Submit it anew"):
+    with pytest.raises(ErasedPayload, match="Submit it again"):
         retry(site, job.public_id)
     assert Job.objects.count() == 1
 

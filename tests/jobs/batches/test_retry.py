@@ -57,9 +57,9 @@ def test_the_new_one_is_claimed_and_its_prompts_can_be_read(site: Site, ended: B
     assert all(b"rosebud" in (Job.objects.get(id=each.job_id).payload or b"") for each in claimed)
 
 
-def test_a_batch_under_way_or_without_failures_cannot_be_tried_again(site: Site, desk_route: None) -> None:
+def test_a_batch_in_progress_or_without_failures_cannot_be_retried(site: Site, desk_route: None) -> None:
     batch = make_batch(site, 1)
-    with pytest.raises(BatchNotRetryable, match="under way"):
+    with pytest.raises(BatchNotRetryable, match="still in progress"):
         retry_failed(site, batch.public_id)
 
     end(batch, "r1")
