@@ -5,6 +5,7 @@ import random
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import timedelta
+from functools import partial
 from uuid import UUID
 
 import httpx
@@ -18,6 +19,7 @@ from core.database_threads import DatabaseThreadPool
 from core.group_commit import GroupCommitter
 from core.ids import to_public
 from core.ssrf_guard import ConnectionInterrupted, guarded_client
+from core.supervised_loop import LoopSupervisor
 from tenants.models import Site
 from webhooks.claim import ClaimedDelivery, claim_due
 from webhooks.judge import DeliveryCanceled, DeliveryExhausted, DeliveryOutcome, RetryDelivery, judge
@@ -73,8 +75,11 @@ class Courier:
         self._woken = asyncio.Event()
         self._is_stopping = False
         self._loop: asyncio.AbstractEventLoop | None = None
-        #: How long to leave the database alone; None while it answers.
-        self._backoff_seconds: float | None = None
+        self._supervisor = LoopSupervisor(
+            unavailable_event="webhook_worker_database_unavailable",
+            recovered_event="webhook_worker_database_recovered",
+            backoff_seconds=(INITIAL_BACKOFF_SECONDS, MAX_BACKOFF_SECONDS),
+        )
 
     def wake(self) -> None:
         """Look for due deliveries now. May be called from any thread, at any time."""
@@ -105,12 +110,9 @@ class Courier:
         self._may_be_more = free == 0
         if free == 0:
             return
-        try:
-            claims = await self._threads.run(claim_due, free, self._lease)
-        except Exception as error:
-            self._note_outage(error)
+        claims = await self._supervisor.run(partial(self._threads.run, claim_due, free, self._lease))
+        if claims is None:
             return
-        self._note_recovery()
         self._may_be_more = len(claims) == free
         for claimed in claims:
             task = asyncio.create_task(self._deliver(claimed))
@@ -124,7 +126,7 @@ class Courier:
 
     async def _wait(self) -> None:
         with suppress(TimeoutError):
-            async with asyncio.timeout(self._backoff_seconds or self._poll_seconds):
+            async with asyncio.timeout(self._supervisor.pause_seconds(self._poll_seconds)):
                 await self._woken.wait()
 
     # One delivery
@@ -173,32 +175,18 @@ class Courier:
             try:
                 await self._settling.submit(DeliverySettlement(claimed, outcome, exchange))
             except Exception as error:
-                pause_seconds = self._note_outage(error)
+                self._supervisor.on_failure(error)
                 if loop.time() > deadline:
                     log.error("delivery_not_recorded", error=type(error).__name__)
                     return
-                await asyncio.sleep(pause_seconds)
+                await asyncio.sleep(self._supervisor.pause_seconds(self._poll_seconds))
             else:
                 return
 
     async def _settle_group(self, settlements: Sequence[DeliverySettlement]) -> Sequence[bool]:
         return await self._threads.run(settle_all, settlements)
 
-    # Bad times
-
-    def _note_outage(self, error: Exception) -> float:
-        """Say it once, and return how long to wait; from then on ask less and less often."""
-        if self._backoff_seconds is None:
-            log.error("webhook_worker_database_unavailable", error=type(error).__name__, reason=str(error)[:200])
-            self._backoff_seconds = INITIAL_BACKOFF_SECONDS
-        else:
-            self._backoff_seconds = min(self._backoff_seconds * 2, MAX_BACKOFF_SECONDS)
-        return self._backoff_seconds
-
-    def _note_recovery(self) -> None:
-        if self._backoff_seconds is not None:
-            log.info("webhook_worker_database_recovered")
-        self._backoff_seconds = None
+    # Shutdown
 
     async def _drain(self) -> None:
         """Wait a little for what is under way; give the rest back."""

@@ -16,6 +16,7 @@ from api.live.job_state_poller import JobStatePoller
 from api.live.leases import RequestLeases
 from core import redis
 from core.database_threads import DatabaseThreadPool
+from core.tasks import BackgroundTasks
 from inference.circuit_breaker import RedisCircuitBreaker
 from inference.clients import ProviderClients
 from inference.retry_budget import RetryBudgets
@@ -55,7 +56,7 @@ class LiveRuntime:
         self.draining = asyncio.Event()
         #: Ends the server, where that does not wait for us.
         self.shutdown_task: asyncio.Task[None] | None = None
-        self._background_tasks: set[asyncio.Task[Any]] = set()
+        self._background_tasks = BackgroundTasks()
 
     @property
     def is_draining(self) -> bool:
@@ -67,10 +68,7 @@ class LiveRuntime:
 
     def spawn(self, work: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":
         """Do what nobody waits for, and let nothing cut it off but the end of the process."""
-        task = asyncio.create_task(work)
-        self._background_tasks.add(task)
-        task.add_done_callback(self._background_tasks.discard)
-        return task
+        return self._background_tasks.spawn(work)
 
     async def drain(self) -> None:
         """Let nothing more in; what runs may end within the drain time. Streams are then broken off, with a word."""
@@ -83,8 +81,7 @@ class LiveRuntime:
         """End what runs: streams get the drain time, accounts are written, then connections close."""
         await self.drain()
         self.job_state_poller.stop()
-        if self._background_tasks:
-            await asyncio.wait(self._background_tasks, timeout=2)
+        await self._background_tasks.wait(2)
         await self.leases.stop()
         await self.heartbeat.stop()
         await self.breakers.close()

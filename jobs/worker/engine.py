@@ -10,11 +10,10 @@ retention, every minute    ──▶ prompts and answers erased that were kept l
 """
 
 import asyncio
-import math
 import random
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -32,6 +31,8 @@ from core.crypto import UnknownEncryptionKey
 from core.database_threads import DatabaseThreadPool
 from core.group_commit import GroupCommitter
 from core.ids import to_public
+from core.supervised_loop import LoopSupervisor
+from core.tasks import BackgroundTasks
 from inference.circuit_breaker import NO_CIRCUIT_BREAKER, CircuitBreaker
 from inference.clients import ProviderClients
 from inference.retry_budget import RetryBudgets, to_report
@@ -156,8 +157,13 @@ class JobEngine:
         self._ramp = SlotRamp(MAX_STARTING, settings.JOB_SLOTS, time.monotonic())
         #: The last claim got as much as it asked for, so that there may be more.
         self._has_backlog = False
-        self._background_tasks: set[asyncio.Task[object]] = set()
-        self._last_outage = -math.inf
+        self._background_tasks = BackgroundTasks()
+        self._supervisor = LoopSupervisor(
+            unavailable_event="worker_database_unavailable",
+            recovered_event="worker_database_recovered",
+            outage_errors=DATABASE_UNAVAILABLE,
+            recovery_seconds=OUTAGE_RECOVERY_SECONDS,
+        )
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def _grouped(self, work: Callable[[Sequence[Item]], Sequence[R]]) -> GroupCommitter[Item, R]:
@@ -184,23 +190,25 @@ class JobEngine:
     async def run(self) -> None:
         """Work until `stop`."""
         self._loop = asyncio.get_running_loop()
-        pulse = Heartbeat(self._loop, self._on_heartbeat, self._report)
-        pulse.start()
-        sweeper = asyncio.create_task(self._run_forever(self._sweep, POLL_SECONDS))
-        upkeep = asyncio.create_task(self._run_maintenance_forever())
-        reader = asyncio.create_task(self._run_forever(self._expand_batch_files, POLL_SECONDS))
-        watcher_poll = asyncio.create_task(self._run_forever(self._stream_watched_attempts, WATCHER_POLL_SECONDS))
-        eraser = asyncio.create_task(
-            self._run_forever(
-                partial(self._maintenance_threads.run, retention.run_retention), RETENTION_INTERVAL_SECONDS
+        heartbeat = Heartbeat(self._loop, self._on_heartbeat, self._report)
+        heartbeat.start()
+        run_forever, run_in_thread = self._supervisor.run_forever, self._maintenance_threads.run
+        loops = [
+            asyncio.create_task(loop)
+            for loop in (
+                run_forever(self._sweep, POLL_SECONDS),
+                self._run_maintenance_forever(),
+                run_forever(self._expand_batch_files, POLL_SECONDS),
+                run_forever(self._stream_watched_attempts, WATCHER_POLL_SECONDS),
+                run_forever(partial(run_in_thread, retention.run_retention), RETENTION_INTERVAL_SECONDS),
             )
-        )
+        ]
         try:
             await self._claim_until_stopped()
             await self._drain()
         finally:
-            await _cancel_tasks(sweeper, upkeep, reader, eraser, watcher_poll)
-            await self._shut_down(pulse)
+            await _cancel_tasks(*loops)
+            await self._shut_down(heartbeat)
 
     # The loops
 
@@ -217,7 +225,7 @@ class JobEngine:
             case LeaseLost(worker_id):
                 self._on_lease_lost(worker_id)
             case HeartbeatMissed(error):
-                self._note_outage(error)
+                self._supervisor.on_failure(error)
 
     def _apply_cancels(self, renewal: LeaseRenewal) -> None:
         for held in renewal.held:
@@ -234,13 +242,9 @@ class JobEngine:
         for held in strays & self._unknown_claims:
             log.warning("unknown_claim_released", job=to_public(Job.ID_PREFIX, held.job_id), attempt=held.attempt)
             fence = Fence(held.job_id, held.attempt, worker_id)
-            self._spawn(partial(self._finisher.submit, FinishRequest(fence, AttemptReleased())))
+            release = partial(self._finisher.submit, FinishRequest(fence, AttemptReleased()))
+            self._background_tasks.spawn(self._supervisor.run(release))
         self._unknown_claims = strays
-
-    def _spawn(self, step: Callable[[], Awaitable[object]]) -> None:
-        chore = asyncio.create_task(self._log_failures(step))
-        self._background_tasks.add(chore)
-        chore.add_done_callback(self._background_tasks.discard)
 
     def _report(self) -> dict[str, Any]:
         """What this worker says of itself, for people to look at."""
@@ -254,7 +258,7 @@ class JobEngine:
             slot.stop(AttemptReleased())
 
     async def _sweep(self) -> None:
-        heartbeats_possible = time.monotonic() - self._last_outage > OUTAGE_RECOVERY_SECONDS
+        heartbeats_possible = self._supervisor.seconds_since_failure > OUTAGE_RECOVERY_SECONDS
         swept = await self._database.run(
             sweep, heartbeats_possible=heartbeats_possible, recovery_seconds=OUTAGE_RECOVERY_SECONDS
         )
@@ -266,7 +270,7 @@ class JobEngine:
         """Look after batches each second; sooner when members of one ended, for they may have been the last."""
         while True:
             self._members_finished.clear()
-            await self._log_failures(partial(self._maintenance_threads.run, run_maintenance))
+            await self._supervisor.run(partial(self._maintenance_threads.run, run_maintenance))
             await asyncio.sleep(MAINTENANCE_GAP_SECONDS)
             await _wait_for_event(self._members_finished, POLL_SECONDS)
 
@@ -285,7 +289,7 @@ class JobEngine:
         while not self._stopping.is_set():
             self._wake_event.clear()
             gap_ends_at = time.monotonic() + CLAIM_GAP_SECONDS
-            claimed = await self._log_failures(self._claim)
+            claimed = await self._supervisor.run(self._claim)
             if not claimed:
                 more_soon = self._has_backlog and self._ramp.is_opening
                 await _wait_for_event(self._wake_event, RAMP_POLL_SECONDS if more_soon else POLL_SECONDS)
@@ -314,32 +318,6 @@ class JobEngine:
         open_slots = self._ramp.open_slots(taken, time.monotonic())
         # While Postgres is slow, no more ends wait for it than there are slots.
         return min(open_slots - taken, 2 * settings.JOB_SLOTS - held, MAX_STARTING - starting)
-
-    async def _run_forever(self, step: Callable[[], Awaitable[object]], pause_seconds: float) -> None:
-        """Take one step after the other."""
-        while True:
-            await self._log_failures(step)
-            await asyncio.sleep(pause_seconds)
-
-    async def _log_failures(self, step: Callable[[], Awaitable[R]]) -> R | None:
-        """Take a step, and come back from it whatever happens: without its loops a worker is a shell.
-
-        An outage of Postgres is logged once, when it begins.
-        """
-        try:
-            return await step()
-        except Exception as error:
-            self._note_outage(error)
-        return None
-
-    def _note_outage(self, error: Exception) -> None:
-        if not isinstance(error, DATABASE_UNAVAILABLE):
-            log.error("worker_loop_crashed", exc_info=error)
-            return
-        now = time.monotonic()
-        if now - self._last_outage > OUTAGE_RECOVERY_SECONDS:
-            log.error("worker_database_unavailable", error=str(error).strip()[:200])
-        self._last_outage = now
 
     # One job
 
@@ -420,8 +398,8 @@ class JobEngine:
         while time.monotonic() < give_up_at:
             try:
                 return await self._finisher.submit(FinishRequest(slot.run.fence, outcome, calls))
-            except DATABASE_UNAVAILABLE:
-                self._last_outage = time.monotonic()
+            except DATABASE_UNAVAILABLE as error:
+                self._supervisor.on_failure(error)
                 await asyncio.sleep(self._rng.uniform(0.2, POLL_SECONDS))
             except Exception:
                 # What cannot be written would be tried, and paid, again and again.
@@ -445,7 +423,7 @@ class JobEngine:
     async def _drain(self) -> None:
         log.info("draining", jobs=len(self._slots))
         if self._worker_id is not None:
-            await self._log_failures(partial(self._database.run, leases.mark_draining, self._worker_id))
+            await self._supervisor.run(partial(self._database.run, leases.mark_draining, self._worker_id))
         await self._wait_for_slots(settings.JOB_DRAIN_SECONDS)
         for slot in self._slots.values():
             slot.stop(AttemptReleased())
@@ -456,13 +434,14 @@ class JobEngine:
         if tasks:
             await asyncio.wait(tasks, timeout=seconds)
 
-    async def _shut_down(self, pulse: Heartbeat) -> None:
-        await _cancel_tasks(*self._background_tasks, *(slot.task for slot in self._slots.values() if slot.task))
+    async def _shut_down(self, heartbeat: Heartbeat) -> None:
+        await self._background_tasks.cancel()
+        await _cancel_tasks(*(slot.task for slot in self._slots.values() if slot.task))
         await self._clients.close()
         await self._attempt_streams.stop()
-        await asyncio.to_thread(pulse.stop)
+        await asyncio.to_thread(heartbeat.stop)
         if self._worker_id is not None:
-            await self._log_failures(partial(self._database.run, leases.release_lease, self._worker_id))
+            await self._supervisor.run(partial(self._database.run, leases.release_lease, self._worker_id))
         for threads in (self._database, self._maintenance_threads, self._file_threads):
             threads.close()
 

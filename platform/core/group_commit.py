@@ -10,6 +10,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from core.tasks import BackgroundTasks
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -40,7 +42,7 @@ class GroupCommitter(Generic[Item, Result]):
         self._free_slots = max_concurrent_groups
         self._shared = group_errors
         self._pending: deque[_PendingItem[Item, Result]] = deque()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = BackgroundTasks()
 
     async def submit(self, item: Item) -> Result:
         """Do it in the next group, and return what came of it. Canceled before its group began, it is left out."""
@@ -48,9 +50,7 @@ class GroupCommitter(Generic[Item, Result]):
         self._pending.append(_PendingItem(item, future))
         if self._free_slots:
             self._free_slots -= 1
-            task = asyncio.create_task(self._drain())
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._tasks.spawn(self._drain(), name="group-commit")
         return await future
 
     async def _drain(self) -> None:

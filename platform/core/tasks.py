@@ -1,9 +1,51 @@
 """Helpers for asyncio tasks that run in the background."""
 
 import asyncio
-from typing import Any
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+import structlog
+
+R = TypeVar("R")
+
+log = structlog.get_logger(__name__)
 
 RETRY_CANCEL_SECONDS = 0.1
+
+
+class BackgroundTasks:
+    """Starts tasks that no caller awaits, and holds a reference to each until it ends.
+
+    The event loop itself holds only weak references, so a task that nothing else refers to may vanish half-way. An
+    exception that ends a task is logged as `background_task_failed`.
+    """
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def spawn(self, work: Coroutine[Any, Any, R], *, name: str | None = None) -> "asyncio.Task[R]":
+        """Start `work` on the running event loop."""
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._on_done)
+        return task
+
+    async def wait(self, timeout_seconds: float) -> None:
+        """Wait until all tasks have ended, or for `timeout_seconds`; what still runs then goes on running."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=timeout_seconds)
+
+    async def cancel(self) -> None:
+        """Cancel all tasks and wait until they have ended."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _on_done(self, task: "asyncio.Task[Any]") -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            log.error("background_task_failed", task=task.get_name(), exc_info=error)
 
 
 async def cancel_and_wait(task: asyncio.Task[Any] | None) -> None:

@@ -22,6 +22,7 @@ from django.conf import settings
 
 from core.ids import new_uuid
 from core.redis import LuaScript, RedisUnavailable, client, translate_redis_errors
+from core.tasks import BackgroundTasks, cancel_and_wait
 from inference.breaker_state import (
     MAX_RETRY_AFTER_SECONDS,
     BreakerEntry,
@@ -107,7 +108,7 @@ class RedisCircuitBreaker:
         self._unreported_successes: Counter[str] = Counter()
         self._loaded = asyncio.Event()
         self._refresh_task: asyncio.Task[None] | None = None
-        self._background_tasks: set[asyncio.Task[None]] = set()
+        self._background_tasks = BackgroundTasks()
         self._used_at = 0.0
         self._is_redis_unavailable = False
 
@@ -134,9 +135,7 @@ class RedisCircuitBreaker:
         ids = self._probing.intersection(breaker_ids(target))
         if ids:
             self._probing -= ids
-            task = asyncio.get_running_loop().create_task(self._send("release", *ids))
-            self._background_tasks.add(task)
-            task.add_done_callback(self._background_tasks.discard)
+            self._background_tasks.spawn(self._send("release", *ids), name="breaker-release")
 
     def refusal(self, target: Target) -> ProviderError:
         blocking = self._blocking(target)
@@ -153,11 +152,9 @@ class RedisCircuitBreaker:
         """Stop refreshing, and release this process's probes so that others may probe."""
         if self._probing:
             await self._send("release", *self._probing)
-        tasks = [task for task in (self._refresh_task, *self._background_tasks) if task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await cancel_and_wait(self._refresh_task)
         self._refresh_task = None
+        await self._background_tasks.cancel()
 
     # Reading
 

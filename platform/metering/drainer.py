@@ -3,15 +3,14 @@
 import asyncio
 import time
 from contextlib import suppress
+from functools import partial
 
 import redis
-import structlog
 from django.conf import settings
 
 from core.database_threads import DatabaseThreadPool
+from core.supervised_loop import LoopSupervisor
 from metering import buffer
-
-log = structlog.get_logger(__name__)
 
 POLL_SECONDS = 0.5
 #: How often killed processes are looked for: it means looking through all keys.
@@ -36,7 +35,11 @@ class UsageDrainer:
         self._stopping = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._orphans_checked_at = -ORPHAN_CHECK_SECONDS
-        self._is_failing = False
+        self._supervisor = LoopSupervisor(
+            unavailable_event="usage_drainer_unavailable",
+            recovered_event="usage_drainer_recovered",
+            backoff_seconds=(OUTAGE_RETRY_SECONDS, OUTAGE_RETRY_SECONDS),
+        )
         #: Entries that this process moved.
         self.drained = 0
         #: Accounts of killed processes that it closed.
@@ -56,25 +59,12 @@ class UsageDrainer:
         try:
             while True:
                 is_last = self._stopping.is_set()
-                await self._step_surviving_outages()
+                await self._supervisor.run(partial(self._threads.run, self._step))
                 if is_last:
                     return
                 await self._pause()
         finally:
             await asyncio.to_thread(self._close)
-
-    async def _step_surviving_outages(self) -> None:
-        """Take a step, and come back from it whatever happens. An outage is logged once, when it begins."""
-        try:
-            await self._threads.run(self._step)
-        except Exception as error:
-            if not self._is_failing:
-                log.error("usage_drainer_unavailable", error=type(error).__name__, reason=str(error).strip()[:200])
-            self._is_failing = True
-        else:
-            if self._is_failing:
-                log.info("usage_drainer_recovered")
-            self._is_failing = False
 
     def _step(self) -> None:
         self.drained += buffer.drain(self._server)
@@ -84,7 +74,7 @@ class UsageDrainer:
 
     async def _pause(self) -> None:
         with suppress(TimeoutError):
-            async with asyncio.timeout(OUTAGE_RETRY_SECONDS if self._is_failing else self._poll_seconds):
+            async with asyncio.timeout(self._supervisor.pause_seconds(self._poll_seconds)):
                 await self._stopping.wait()
 
     def _close(self) -> None:

@@ -19,6 +19,7 @@ import structlog
 from core.group_commit import GroupCommitter
 from core.ids import new_uuid, to_public
 from core.redis import RedisUnavailable, translate_redis_errors
+from core.tasks import BackgroundTasks
 from streams.buffer import LocalStream
 from streams.entries import StreamEnd, StreamInfo, channel_name
 from streams.errors import StreamsClosed
@@ -116,7 +117,7 @@ class StreamSupervisor:
         self._ttl_seconds = ttl_seconds
         self._max_bytes = max_bytes
         self._running: dict[asyncio.Task[None], EventLogWriter] = {}
-        self._reader_checks: set[asyncio.Task[None]] = set()
+        self._reader_checks = BackgroundTasks()
         self._is_draining = False
 
     def __len__(self) -> int:
@@ -175,9 +176,7 @@ class StreamSupervisor:
     def _check_readers(self, stream: LocalStream, since: float | None) -> None:
         # Compares the start of the unread time, not its length: the timer of a busy loop may fire too early.
         if since is not None and stream.unread_since == since:
-            task = asyncio.get_running_loop().create_task(self._cancel_unread(stream))
-            self._reader_checks.add(task)
-            task.add_done_callback(self._reader_checks.discard)
+            self._reader_checks.spawn(self._cancel_unread(stream), name="stream-reader-check")
 
     async def _cancel_unread(self, stream: LocalStream) -> None:
         """Cancel the stream once it has had no reader in any process for the grace time."""

@@ -23,6 +23,7 @@ from msgspec import structs
 from redis.asyncio import Redis
 
 from core.redis import RedisUnavailable, translate_redis_errors
+from core.tasks import BackgroundTasks
 from tenants.rate_limiting.packing import pack_doubles, to_quotas, unpack_doubles
 from tenants.rate_limiting.scripts import SCRIPTS, Scripts
 from tenants.rate_limiting.types import (
@@ -59,9 +60,7 @@ async def admit(server: Redis, ask: AdmissionRequest, scripts: Scripts = SCRIPTS
         answer = await scripts.admit.run(server, _admit_keys(ask), _admit_arguments(ask, tokens))
     except asyncio.CancelledError:
         # Whoever asked has gone, perhaps after it was let in: nobody else would end what then nobody began.
-        undoing = asyncio.create_task(_release_unclaimed(server, ask, scripts))
-        _release_tasks.add(undoing)
-        undoing.add_done_callback(_release_tasks.discard)
+        _release_tasks.spawn(_release_unclaimed(server, ask, scripts), name="admission-release")
         raise
     return _to_outcome(ask, tokens, answer)
 
@@ -167,8 +166,7 @@ async def _release_unclaimed(server: Redis, ask: AdmissionRequest, scripts: Scri
         await settle(server, ended, scripts)
 
 
-#: Asyncio itself would let go of them.
-_release_tasks: set[asyncio.Task[None]] = set()
+_release_tasks = BackgroundTasks()
 
 
 async def _renew_site(

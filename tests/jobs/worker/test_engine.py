@@ -390,7 +390,9 @@ def test_an_answer_that_waits_for_the_database_is_written_although_the_lease_was
     with working(ScriptedProvider(HELLO)) as engine:
         assert waiting.wait(10)
         first = WorkerLease.objects.get().worker_id
-        monkeypatch.setattr(engine, "_last_outage", float("inf"))  # as if the outage had just ended: no sweep yet
+        monkeypatch.setattr(
+            engine._supervisor, "_failed_at", float("inf")
+        )  # as if the outage had just ended: no sweep yet
         WorkerLease.objects.update(expires_at=timezone.now() - timedelta(seconds=1))
         wait_for(lambda: WorkerLease.objects.exclude(worker_id=first).exists())
         away.clear()
