@@ -50,7 +50,7 @@ def rename_table(before: str, after: str) -> None:
 
 def said_by_it(logs: Sequence[MutableMapping[str, Any]]) -> list[tuple[str, str]]:
     """What the drainer said, and how loudly. A server of other tests may still be running, and speak, too."""
-    return [(each["event"], each["log_level"]) for each in logs if each["event"].startswith("drainer_")]
+    return [(each["event"], each["log_level"]) for each in logs if each["event"].startswith("usage_drainer_")]
 
 
 async def test_it_moves_what_comes_and_once_more_at_its_end(site: Site) -> None:
