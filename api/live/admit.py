@@ -20,7 +20,7 @@ from core.redis import RedisUnavailable, translate_redis_errors
 from inference import cache
 from inference.calls import CallOpened
 from inference.permit import Permitted, permit
-from inference.routing import Target, order_targets, with_key
+from inference.routing import Target, get_routing_async, order_targets, with_key
 from inference.usage_records import UsageAttribution, to_open_usage_record
 from jobs.errors import IdempotencyConflict
 from metering.buffer import encode_usage_record
@@ -94,7 +94,7 @@ async def admit_request(
         Replayed: the signed request was let in before.
         NoFastMemory: Redis is away, and LIVE_FAIL_MODE is `closed`.
     """
-    site, routing = caller.identity.site, await runtime.routing_cache.routing()
+    site, routing = caller.identity.site, await get_routing_async(runtime.threads)
     permitted = permit(parsed.request, site, caller.identity.grant, routing, provider=parsed.provider)
     parsed = replace(parsed, request=permitted.request)
     targets = _in_order(runtime, parsed.request.model, permitted.targets)

@@ -12,7 +12,7 @@ from api.live.infer import with_error_response
 from api.live.respond import ResponseContext, send_body
 from api.live.wire_formats import WireFormat
 from core import clock
-from inference.routing import Routing
+from inference.routing import Routing, get_routing_async
 from providers.catalogue import find_model
 from providers.dialects import anthropic
 from providers.dialects.model_list import (
@@ -66,7 +66,7 @@ async def _count(context: ResponseContext, response: LiveHttpResponse) -> None:
     await consume_nonce(runtime, caller)
     request = anthropic.decode_count_tokens(context.http_request.body)
     check_model(caller.identity.site, request.model, caller.identity.grant.only_model)
-    (await runtime.routing_cache.routing()).targets_for(request.model)
+    (await get_routing_async(runtime.threads)).targets_for(request.model)
     await send_body(context, response, to_json({"input_tokens": estimate_input_tokens(request)}))
 
 
@@ -74,7 +74,7 @@ async def _models(context: ResponseContext) -> list[ListedModel]:
     """Return what the caller may ask for."""
     runtime, caller = await authenticate(context, None)
     await consume_nonce(runtime, caller)
-    return list(_listed_models(caller.identity, await runtime.routing_cache.routing()))
+    return list(_listed_models(caller.identity, await get_routing_async(runtime.threads)))
 
 
 def _listed_models(identity: Identity, routing: Routing) -> Iterator[ListedModel]:

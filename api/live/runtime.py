@@ -20,7 +20,6 @@ from core.tasks import BackgroundTasks
 from inference.circuit_breaker import RedisCircuitBreaker
 from inference.clients import ProviderClients
 from inference.retry_budget import RetryBudgets
-from inference.routing import RoutingCache
 from streams.process import ProcessHeartbeat
 from streams.registry import ProcessStreams, StreamSupervisor
 
@@ -36,7 +35,6 @@ class LiveRuntime:
     def __init__(self) -> None:
         self.server = redis.client(settings.REDIS_URL)
         self.threads = DatabaseThreadPool("live", DATABASE_THREADS)
-        self.routing_cache = RoutingCache(self.threads)
         self.clients = ProviderClients()
         self.retry_budgets = RetryBudgets(settings.RETRY_BUDGET_PERCENT / 100, settings.RETRY_BUDGET_FLOOR)
         self.breakers = RedisCircuitBreaker(settings.REDIS_URL)

@@ -36,7 +36,7 @@ from core.tasks import BackgroundTasks
 from inference.circuit_breaker import NO_CIRCUIT_BREAKER, CircuitBreaker
 from inference.clients import ProviderClients
 from inference.retry_budget import RetryBudgets, to_report
-from inference.routing import ProviderSpec, RoutingCache
+from inference.routing import ProviderSpec, get_routing_async
 from jobs import retention
 from jobs.batches.expand import expand_one
 from jobs.batches.maintenance import run_maintenance
@@ -145,7 +145,6 @@ class JobEngine:
             open_calls
         )
         self._finisher: GroupCommitter[FinishRequest, FinishResult] = self._grouped(finish_all)
-        self._routing_cache = RoutingCache(self._database)
         self._clients = ProviderClients()
         self._retry_budgets = RetryBudgets(settings.RETRY_BUDGET_PERCENT / 100, settings.RETRY_BUDGET_FLOOR)
         self._provider_for = provider_for or self._clients
@@ -360,7 +359,7 @@ class JobEngine:
         try:
             return await execute(
                 slot.run,
-                routing=await self._routing_cache.routing(),
+                routing=await get_routing_async(self._database),
                 opener=partial(self._open_call, slot),
                 retry_budget=self._retry_budgets.for_site(slot.run.job.site_id),
                 provider_for=self._provider_for,

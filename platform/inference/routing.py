@@ -1,9 +1,6 @@
 """Which targets serve a model: rows and settings, read together and kept in the process for less than a second."""
 
-import asyncio
 import random
-import threading
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
@@ -15,6 +12,7 @@ from django.db.models.functions import Cast
 
 from core.crypto import CryptoError
 from core.database_threads import DatabaseThreadPool
+from core.ttl_cache import TTLCache
 from inference.errors import NoProviderKey, UnknownModel
 from inference.models import ProviderAccount, RouteTarget
 from providers.catalogue import vendors_of
@@ -22,11 +20,6 @@ from providers.tiers import Tier
 from providers.types import ChatRequest, Dialect, InferenceRequest
 
 log = structlog.get_logger(__name__)
-
-#: A changed route or key is in effect everywhere within a second.
-CACHE_TTL_SECONDS = 0.9
-#: What is looked at when it is so old is worth reading again, before somebody has to wait for it.
-REFRESH_AHEAD_SECONDS = 0.4
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,63 +116,19 @@ def first_provider(targets: Iterable[Target]) -> str:
     return first.provider.name if first else ""
 
 
-_lock = threading.Lock()
-_cached: tuple[float, Routing] | None = None
+def get_routing() -> Routing:
+    """Return the routing, less than a second old; on a cache miss it is read now. For code that may block."""
+    return cache.get(None)
 
 
-def cached_routing(seconds: float = CACHE_TTL_SECONDS) -> Routing | None:
-    """Return the routing if this process read it within so many seconds; nothing is read here."""
-    found = _cached
-    return found[1] if found and time.monotonic() - found[0] < seconds else None
-
-
-def get_routing(seconds: float = CACHE_TTL_SECONDS) -> Routing:
-    """Return the routing, at most so many seconds old."""
-    global _cached
-    if found := cached_routing(seconds):
-        return found
-    started, routing = time.monotonic(), load_routing()
-    with _lock:
-        # The age counts from before the query: what changed while it ran must not be missed for longer.
-        _cached = (started, routing)
-    return routing
-
-
-class RoutingCache:
-    """The routing on an event loop: read in threads, and again before anybody has to wait for it."""
-
-    def __init__(self, threads: DatabaseThreadPool) -> None:
-        self._threads = threads
-        self._refresh_task: asyncio.Task[Routing] | None = None
-
-    async def routing(self) -> Routing:
-        """Return the routing; wait for Postgres only where nobody has asked for a while."""
-        found = cached_routing()
-        if found is None:
-            # Shielded: others wait for it too.
-            return await asyncio.shield(self._refresh())
-        if cached_routing(REFRESH_AHEAD_SECONDS) is None:
-            self._refresh()
-        return found
-
-    def _refresh(self) -> "asyncio.Task[Routing]":
-        if self._refresh_task is None:
-            self._refresh_task = asyncio.create_task(self._threads.run(get_routing, REFRESH_AHEAD_SECONDS))
-            self._refresh_task.add_done_callback(self._on_refreshed)
-        return self._refresh_task
-
-    def _on_refreshed(self, reading: "asyncio.Task[Routing]") -> None:
-        self._refresh_task = None
-        if not reading.cancelled():
-            # Looked at, so that asyncio does not complain: where nobody waits, the next one asks again.
-            reading.exception()
+async def get_routing_async(threads: DatabaseThreadPool) -> Routing:
+    """Return the routing on an event loop, which waits for Postgres only on a cache miss."""
+    return await cache.get_async(None, threads)
 
 
 def invalidate_cache() -> None:
-    """Read anew at the next look."""
-    global _cached
-    with _lock:
-        _cached = None
+    """Read the routing again when it is next used."""
+    cache.clear()
 
 
 def load_routing() -> Routing:
@@ -233,3 +182,7 @@ def providers_from_settings() -> list[ProviderSpec]:
         for name, dialect, base_url, key in given
         if key and base_url
     ]
+
+
+#: One entry, the whole routing. A changed route or key takes effect everywhere within a second.
+cache: TTLCache[None, Routing] = TTLCache(lambda _: load_routing())

@@ -1,24 +1,17 @@
 """Which price a call is rated with: this desk's own first, then the catalogue's."""
 
-import threading
-import time
 from collections.abc import Mapping
 from datetime import datetime
 from typing import TypeAlias
 
+from core.ttl_cache import TTLCache
 from metering.cost import compute_cost
 from metering.models import Price
 from providers.catalogue import ModelRates, PriceEntry, TokenRates, find_price
 from providers.tiers import Tier
 from providers.types import Usage
 
-#: A changed price is in effect everywhere within a second.
-PRICE_CACHE_SECONDS = 0.9
-
 PriceOverrides: TypeAlias = Mapping[tuple[str, str], tuple[PriceEntry, ...]]
-
-_lock = threading.Lock()
-_cached: tuple[float, PriceOverrides] | None = None
 
 
 def price_call(
@@ -35,29 +28,16 @@ def price_call(
 
 def price_for(provider: str, price_list: str, upstream_model: str, at: datetime) -> PriceEntry | None:
     """Return the price in effect at a moment; None if nobody knows one."""
-    own = next((p for p in _cached_overrides().get((provider, upstream_model), ()) if p.effective_at <= at), None)
+    own = next((p for p in _cache.get(None).get((provider, upstream_model), ()) if p.effective_at <= at), None)
     return own or find_price(price_list, upstream_model, at)
 
 
 def clear_cache() -> None:
-    """Read this desk's own prices anew at the next look."""
-    global _cached
-    with _lock:
-        _cached = None
+    """Load this desk's own prices again when they are next read."""
+    _cache.clear()
 
 
-def _cached_overrides() -> PriceOverrides:
-    global _cached
-    kept, started = _cached, time.monotonic()
-    if kept and started - kept[0] < PRICE_CACHE_SECONDS:
-        return kept[1]
-    prices = _load_overrides()
-    with _lock:
-        _cached = (started, prices)
-    return prices
-
-
-def _load_overrides() -> PriceOverrides:
+def _load_overrides(_: None) -> PriceOverrides:
     """Read all own prices, the newest of a model first."""
     found: dict[tuple[str, str], tuple[PriceEntry, ...]] = {}
     for row in Price.objects.order_by("-effective_at"):
@@ -73,3 +53,7 @@ def to_price_entry(row: Price) -> PriceEntry:
     written_1h = written if row.cache_write_1h_rate is None else row.cache_write_1h_rate
     rates = ModelRates(TokenRates(row.input_rate, cached, written, written_1h, row.output_rate))
     return PriceEntry(row.provider, row.model, row.effective_at, f"own:{row.id}", rates)
+
+
+#: One entry, all own prices. A changed price takes effect everywhere within a second.
+_cache: TTLCache[None, PriceOverrides] = TTLCache(_load_overrides)

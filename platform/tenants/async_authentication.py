@@ -8,7 +8,6 @@ from core.database_threads import DatabaseThreadPool
 from core.signing import BodyDigest
 from tenants import tickets
 from tenants.access import check_scope, normalize_origin
-from tenants.async_lookups import with_cached_lookups
 from tenants.authentication import (
     Authenticated,
     BearerToken,
@@ -18,6 +17,7 @@ from tenants.authentication import (
     find_credentials,
     verify_credentials,
 )
+from tenants.cached_lookups import with_cached_lookups
 from tenants.errors import InvalidCredentials, OriginNotAllowed
 from tenants.models import Site
 from tenants.origins import allowed_origin

@@ -1,38 +1,37 @@
-"""Hot look-ups: whose secret is this, whose key, which credential still counts. Kept for less than a second.
+"""Cached look-ups of credentials: whose signing secret, whose API key, which credential is live, which origin is known.
 
-Nobody tells other processes about a revocation. They learn it because nothing they remember is older than
-`TTL_SECONDS`, counted from before the query was sent.
+Other processes are not notified of a revocation. It takes effect there because no cached value is older than
+`core.ttl_cache.TTL_SECONDS`, counted from before its query was sent.
 """
 
+import asyncio
 import re
-import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from django.db.models import Q, QuerySet
 from django.db.models.functions import Now
 
+from core.database_threads import DatabaseThreadPool
 from core.ids import InvalidId, from_public
+from core.ttl_cache import CacheMiss, CacheReader, TTLCache
+from tenants.errors import InvalidCredentials
 from tenants.models import Credential, CredentialKind, Site
 
-#: The promise is one second; the rest is for the request under way.
-TTL_SECONDS = 0.9
-#: What is asked for at this age is worth asking Postgres again, before somebody has to wait for it.
-REFRESH_AFTER_SECONDS = 0.4
-MAX_CACHE_ENTRIES = 4096
-#: How many credentials of one kind a site may have live at once. Proofs always try this many secrets (`proof`).
+#: How many live credentials of one kind a site may have. Authentication always tries this many secrets.
 MAX_LIVE_CREDENTIALS = 4
+#: More than any authentication makes. Only a cache that is far too small for its load drops entries so fast.
+MAX_LOOKUPS = 4
 
-#: Credentials that still prove something, by Postgres's clock.
+#: Credentials that still authenticate, by Postgres's clock.
 IS_LIVE = Q(revoked_at=None) & (Q(expires_at=None) | Q(expires_at__gt=Now()))
 
-#: Slugs and public ids. Nothing else is asked for, so that what is remembered is short and Postgres can read it.
+#: Slugs and public ids. No other name is looked up, so that cache keys are short and Postgres can read them.
 SITE_NAME_PATTERN = re.compile(r"[0-9A-Za-z_-]{1,63}")
 ORIGIN_PATTERN = re.compile(r"https?://[\x21-\x7e]{1,240}")
 
-V = TypeVar("V")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +42,7 @@ class LiveSecret:
 
 @dataclass(frozen=True, slots=True)
 class SiteSecrets:
-    """A site and its live signing secrets, the newest first. The site is shared by threads: read it, never write."""
+    """A site and its live signing secrets, the newest first. Threads share the site: read it, never write."""
 
     site: Site
     secrets: tuple[LiveSecret, ...]
@@ -56,96 +55,28 @@ class KeyOwner:
     key_hash: bytes
 
 
-class CacheMiss(Exception):
-    """What is asked for is not remembered; `memory.load(key)` would ask Postgres."""
-
-    def __init__(self, cache: "TTLCache[Any]", key: str) -> None:
-        super().__init__()
-        self.cache = cache
-        self.key = key
-
-
-class TTLCache(Generic[V]):
-    """Remembers what `load` answered, also None, for a moment and up to a size. Any thread may ask."""
-
-    def __init__(
-        self,
-        load: Callable[[str], V],
-        *,
-        seconds: float = TTL_SECONDS,
-        size: int = MAX_CACHE_ENTRIES,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._load = load
-        self._seconds = seconds
-        self._size = size
-        self._clock = clock
-        self._entries: dict[str, tuple[float, V]] = {}
-        self._lock = threading.Lock()
-
-    def get(self, key: str) -> V:
-        """Return what was loaded less than `seconds` ago, or load it now."""
-        try:
-            return self.peek(key)[0]
-        except CacheMiss:
-            return self.load(key)
-
-    def peek(self, key: str) -> tuple[V, float]:
-        """Return what was loaded less than `seconds` ago, and how long ago. Raises `CacheMiss`."""
-        now = self._clock()
-        with self._lock:
-            found = self._entries.get(key)
-        if found is None or now - found[0] >= self._seconds:
-            raise CacheMiss(self, key)
-        return found[1], now - found[0]
-
-    def load(self, key: str) -> V:
-        """Ask now, and remember the answer."""
-        queried_at = self._clock()
-        # Not under the lock: a slow query holds up nobody else. Two threads may load the same; both are right.
-        value = self._load(key)
-        self._store(key, queried_at, value)
-        return value
-
-    def clear(self) -> None:
-        """Remember nothing."""
-        with self._lock:
-            self._entries.clear()
-
-    def __len__(self) -> int:
-        return len(self._entries)
-
-    def _store(self, key: str, queried_at: float, value: V) -> None:
-        with self._lock:
-            self._entries.pop(key, None)
-            self._entries[key] = (queried_at, value)
-            # The first in the dictionary is the oldest, and all have the same time to live.
-            while len(self._entries) > self._size:
-                del self._entries[next(iter(self._entries))]
-
-
 def find_site_secrets(name: str) -> SiteSecrets | None:
     """Return the active site with this public id or slug; None if it is unknown or has no live secret."""
     return _site_secrets_cache.get(name) if SITE_NAME_PATTERN.fullmatch(name) else None
 
 
 def find_key_owner(prefix: str) -> KeyOwner | None:
-    """Return whose live API key has this prefix, or None."""
+    """Return the owner of the live API key with this prefix, or None."""
     return _key_owner_cache.get(prefix)
 
 
 def site_for_credential(credential_id: str) -> Site | None:
-    """Return the active site of the live credential with this public id, of whatever kind; None if there is none."""
+    """Return the active site of the live credential with this public id, of any kind; None if there is none."""
     return _credential_site_cache.get(credential_id)
 
 
 def is_known_origin(origin: str) -> bool:
-    """Say whether pages of this origin, as `limits.read_origin` writes it, are those of any active site."""
+    """Return whether this origin, as `access.normalize_origin` writes it, belongs to any active site."""
     return bool(ORIGIN_PATTERN.fullmatch(origin)) and _origin_cache.get(origin)
 
 
 class Lookups(Protocol):
-    """Where a proof is looked up."""
+    """The look-ups that authentication makes."""
 
     def find_site_secrets(self, name: str) -> SiteSecrets | None: ...
     def find_key_owner(self, prefix: str) -> KeyOwner | None: ...
@@ -153,19 +84,15 @@ class Lookups(Protocol):
 
 
 class BlockingLookups:
-    """Looks up what is remembered, and asks Postgres for the rest."""
+    """Look-ups that query Postgres on a cache miss."""
 
     find_site_secrets = staticmethod(find_site_secrets)
     find_key_owner = staticmethod(find_key_owner)
     site_for_credential = staticmethod(site_for_credential)
 
 
-class CachedLookups:
-    """Looks up what is remembered, and raises `CacheMiss` for the rest. It never waits."""
-
-    def __init__(self) -> None:
-        #: What is remembered, but should be asked for anew.
-        self.due_for_refresh: list[CacheMiss] = []
+class CachedLookups(CacheReader):
+    """Look-ups that never wait: a cache miss raises `CacheMiss`."""
 
     def find_site_secrets(self, name: str) -> SiteSecrets | None:
         return self.peek(_site_secrets_cache, name) if SITE_NAME_PATTERN.fullmatch(name) else None
@@ -179,44 +106,63 @@ class CachedLookups:
     def is_known_origin(self, origin: str) -> bool:
         return bool(ORIGIN_PATTERN.fullmatch(origin)) and self.peek(_origin_cache, origin)
 
-    def peek(self, cache: TTLCache[V], key: str) -> V:
-        value, age = cache.peek(key)
-        if age > REFRESH_AFTER_SECONDS:
-            self.due_for_refresh.append(CacheMiss(cache, key))
-        return value
+
+async def with_cached_lookups(decide: Callable[[CachedLookups], T], threads: DatabaseThreadPool) -> T:
+    """Return what `decide` returns, on an event loop that never waits for Postgres itself.
+
+    `decide` runs again after each cache miss, so it must have no side effects.
+    """
+    for _ in range(MAX_LOOKUPS):
+        lookups = CachedLookups()
+        try:
+            decided = decide(lookups)
+        except CacheMiss as miss:
+            # Shielded: other requests wait for the same load, and this one may be canceled.
+            await asyncio.shield(miss.refresh(threads))
+        else:
+            lookups.refresh_due(threads)
+            return decided
+    raise InvalidCredentials
 
 
 def find_site_row(name: str) -> Site | None:
-    """Return the site with this public id or slug as it stands in Postgres now, active or not."""
+    """Return the site with this public id or slug as Postgres has it now, active or not."""
     return Site.objects.filter(_by_name(name, "")).first()
 
 
 def find_credential_row(public_id: str) -> Credential | None:
-    """Return the credential with this public id as it stands in Postgres now, live or not."""
+    """Return the credential with this public id as Postgres has it now, live or not."""
     try:
-        wanted = from_public(Credential.ID_PREFIX, public_id)
+        credential_id = from_public(Credential.ID_PREFIX, public_id)
     except InvalidId:
         return None
-    return Credential.objects.select_related("site").filter(id=wanted).first()
+    return Credential.objects.select_related("site").filter(id=credential_id).first()
 
 
 def clear_caches() -> None:
-    """Remember nothing in this process."""
-    for cache in (_site_secrets_cache, _key_owner_cache, _credential_site_cache, _origin_cache):
+    """Drop every cached look-up of this process."""
+    caches: tuple[TTLCache[str, Any], ...] = (
+        _site_secrets_cache,
+        _key_owner_cache,
+        _credential_site_cache,
+        _origin_cache,
+    )
+    for cache in caches:
         cache.clear()
 
 
 def load_site_secrets(name: str) -> SiteSecrets | None:
-    """Ask Postgres what `find_site_secrets` remembers."""
-    named = _by_name(name, "site__")
-    # One query, so that there is one moment from which its answer counts.
-    found = list(
-        _live_credentials(CredentialKind.SIGNING_SECRET).filter(named).order_by("-created_at")[:MAX_LIVE_CREDENTIALS]
+    """Query Postgres for what `find_site_secrets` caches."""
+    # One query, so that its result has one age.
+    live = list(
+        _live_credentials(CredentialKind.SIGNING_SECRET)
+        .filter(_by_name(name, "site__"))
+        .order_by("-created_at")[:MAX_LIVE_CREDENTIALS]
     )
-    if not found:
+    if not live:
         return None
-    secrets = tuple(LiveSecret(each.public_id, _decode_secret(each.secret)) for each in found)
-    return SiteSecrets(found[0].site, secrets)
+    secrets = tuple(LiveSecret(each.public_id, _decode_secret(each.secret)) for each in live)
+    return SiteSecrets(live[0].site, secrets)
 
 
 def _by_name(name: str, path: str) -> Q:
@@ -227,38 +173,38 @@ def _by_name(name: str, path: str) -> Q:
 
 
 def load_key_owner(prefix: str) -> KeyOwner | None:
-    """Ask Postgres what `find_key_owner` remembers."""
-    found = _live_credentials(CredentialKind.API_KEY).filter(key_prefix=prefix).first()
-    if found is None or found.key_hash is None:
+    """Query Postgres for what `find_key_owner` caches."""
+    credential = _live_credentials(CredentialKind.API_KEY).filter(key_prefix=prefix).first()
+    if credential is None or credential.key_hash is None:
         return None
-    return KeyOwner(found.site, found.public_id, bytes(found.key_hash))
+    return KeyOwner(credential.site, credential.public_id, bytes(credential.key_hash))
 
 
 def load_site_for_credential(credential_id: str) -> Site | None:
-    """Ask Postgres what `site_for_credential` remembers."""
+    """Query Postgres for what `site_for_credential` caches."""
     try:
-        wanted = from_public(Credential.ID_PREFIX, credential_id)
+        row_id = from_public(Credential.ID_PREFIX, credential_id)
     except InvalidId:
         return None
-    found = _live_credentials().filter(id=wanted).first()
-    return found.site if found else None
+    credential = _live_credentials().filter(id=row_id).first()
+    return credential.site if credential else None
 
 
 def load_is_known_origin(origin: str) -> bool:
-    """Ask Postgres what `is_known_origin` remembers."""
+    """Query Postgres for what `is_known_origin` caches."""
     return Site.objects.filter(is_active=True, origins__contains=[origin]).exists()
 
 
 def _live_credentials(*kinds: CredentialKind) -> QuerySet[Credential]:
-    wanted = kinds or tuple(CredentialKind)
-    return Credential.objects.filter(IS_LIVE, kind__in=wanted, site__is_active=True).select_related("site")
+    in_kinds = kinds or tuple(CredentialKind)
+    return Credential.objects.filter(IS_LIVE, kind__in=in_kinds, site__is_active=True).select_related("site")
 
 
 def _decode_secret(secret: bytes | None) -> str:
     return (secret or b"").decode()
 
 
-_site_secrets_cache: TTLCache[SiteSecrets | None] = TTLCache(load_site_secrets)
-_key_owner_cache: TTLCache[KeyOwner | None] = TTLCache(load_key_owner)
-_credential_site_cache: TTLCache[Site | None] = TTLCache(load_site_for_credential)
-_origin_cache: TTLCache[bool] = TTLCache(load_is_known_origin)
+_site_secrets_cache: TTLCache[str, SiteSecrets | None] = TTLCache(load_site_secrets)
+_key_owner_cache: TTLCache[str, KeyOwner | None] = TTLCache(load_key_owner)
+_credential_site_cache: TTLCache[str, Site | None] = TTLCache(load_site_for_credential)
+_origin_cache: TTLCache[str, bool] = TTLCache(load_is_known_origin)

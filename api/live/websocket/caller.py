@@ -12,8 +12,8 @@ from core.ids import new_uuid, to_public
 from tenants import tickets
 from tenants.access import TokenScope, check_network_and_origin, check_scope
 from tenants.async_authentication import authenticate_async, authenticate_reader
-from tenants.async_lookups import with_cached_lookups
 from tenants.authentication import AuthMethod, BearerToken, Identity, find_credentials
+from tenants.cached_lookups import with_cached_lookups
 from tenants.errors import InsufficientScope, InvalidCredentials
 from tenants.models import Site
 from tenants.tickets import READ_SCOPES, ReadableKind

@@ -9,8 +9,7 @@ from django.conf import settings
 from django.db.models import Q
 
 from core.database_threads import DatabaseThreadPool
-from tenants.async_lookups import get_or_load
-from tenants.cached_lookups import TTLCache
+from core.ttl_cache import TTLCache
 from tenants.models import Limit, LimitKind
 from tenants.rate_limiting.windows import SlidingWindow, Unit
 
@@ -44,7 +43,7 @@ class SiteLimits:
 
 async def get_limits_async(site_id: UUID, threads: DatabaseThreadPool) -> SiteLimits:
     """Return the limits of a site, and wait for Postgres only where they are not known: once for all who wait."""
-    return await get_or_load(_cache, site_id.hex, threads)
+    return await _cache.get_async(site_id.hex, threads)
 
 
 def get_limits(site_id: UUID) -> SiteLimits:
@@ -91,4 +90,4 @@ def _default_limit() -> Limit:
     )
 
 
-_cache: TTLCache[SiteLimits] = TTLCache(load_limits)
+_cache: TTLCache[str, SiteLimits] = TTLCache(load_limits)

@@ -11,12 +11,11 @@ from pytest_django import Settings
 from core.database_threads import DatabaseThreadPool
 from inference import routing
 from inference.errors import UnknownModel
-from inference.routing import ProviderSpec, RoutingCache, Target, filter_capable, order_targets
+from inference.routing import ProviderSpec, Target, filter_capable, order_targets
 from providers.dialects import openai
 from providers.invalid_request import InvalidRequest
 from providers.types import Dialect
 from tests.factories import make_provider, make_route
-from tests.polling import wait_until
 
 
 def target(name: str, position: int = 1, weight: int = 1) -> Target:
@@ -113,33 +112,22 @@ def test_what_is_switched_off_serves_nothing(db: None) -> None:
             routing.load_routing().targets_for(model)
 
 
-def test_the_routing_is_read_once_and_again_when_it_is_old(
-    db: None, monkeypatch: pytest.MonkeyPatch, django_assert_num_queries: Any
-) -> None:
-    now = [100.0]
-    monkeypatch.setattr("inference.routing.time.monotonic", lambda: now[0])
+def test_the_routing_is_cached_until_it_is_invalidated(db: None, django_assert_num_queries: Any) -> None:
     with django_assert_num_queries(2):
         routing.get_routing()
-        now[0] += routing.CACHE_TTL_SECONDS - 0.01
         routing.get_routing()
 
     make_route("desk", (make_provider("new"), "m"))
-    now[0] += 0.02
+    routing.invalidate_cache()
     assert names(routing.get_routing().targets_for("desk")) == ["new"]
 
 
 @pytest.mark.django_db(transaction=True)
-async def test_on_an_event_loop_it_is_read_again_before_anybody_must_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_event_loop_reads_the_routing_in_a_thread() -> None:
     threads = DatabaseThreadPool("test", 1)
     try:
-        routing_cache = RoutingCache(threads)
-        first = await routing_cache.routing()
-        assert await routing_cache.routing() is first
-        monkeypatch.setattr(routing, "REFRESH_AHEAD_SECONDS", -1)
-        assert await routing_cache.routing() is first
-
-        await wait_until(lambda: routing.cached_routing() is not first)
-        assert routing.cached_routing() is not None
+        first = await routing.get_routing_async(threads)
+        assert await routing.get_routing_async(threads) is first
     finally:
         threads.close()
 

@@ -1,4 +1,4 @@
-"""A site with its credentials, and a process that remembers nothing."""
+"""Sites with their credentials, and a process with empty caches."""
 
 from collections.abc import Iterator
 
@@ -6,11 +6,11 @@ import pytest
 
 from tenants import cached_lookups
 from tenants.credentials import NewSite, create_site
-from tests.platform.tenants.counted import Counted
+from tests.counting_threads import CountingThreads
 
 
 @pytest.fixture(autouse=True)
-def _fresh_directory() -> Iterator[None]:
+def _empty_caches() -> Iterator[None]:
     cached_lookups.clear_caches()
     yield
     cached_lookups.clear_caches()
@@ -27,7 +27,7 @@ def florist(db: None) -> NewSite:
 
 
 @pytest.fixture
-def threads() -> Iterator[Counted]:
-    made = Counted()
+def threads() -> Iterator[CountingThreads]:
+    made = CountingThreads()
     yield made
     made.close()

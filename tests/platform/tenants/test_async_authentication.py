@@ -21,7 +21,7 @@ from tenants.models import Site
 from tenants.narrow_tokens import TokenRequest
 from tenants.tickets import ReadableKind
 from tests.asking import bearer, signed, signed_older, token
-from tests.platform.tenants.counted import Counted
+from tests.counting_threads import CountingThreads
 
 with_rows = pytest.mark.django_db(transaction=True)
 
@@ -59,7 +59,9 @@ def ticket_text(made: NewSite, *, origin: str | None = PAGE) -> str:
 
 
 @with_rows
-async def test_every_proof_is_proven_as_elsewhere_and_then_without_asking(pages: NewSite, threads: Counted) -> None:
+async def test_every_proof_is_proven_as_elsewhere_and_then_without_asking(
+    pages: NewSite, threads: CountingThreads
+) -> None:
     long = b"x" * (async_authentication.INLINE_HASH_MAX_BYTES + 1)
     for asked, means in [
         (presented(signed(pages, "POST", TARGET, BODY)), AuthMethod.SIGNED_REQUEST),
@@ -69,9 +71,9 @@ async def test_every_proof_is_proven_as_elsewhere_and_then_without_asking(pages:
         (narrow(pages, TokenScope.CHAT_WRITE), AuthMethod.TOKEN),
     ]:
         first = await authenticate_async(asked, threads)
-        threads.is_away = True
+        threads.is_unavailable = True
         second = await authenticate_async(asked, threads)
-        threads.is_away = False
+        threads.is_unavailable = False
 
         assert first == second
         assert (first.identity.site, first.identity.auth_method) == (pages.site, means)
@@ -79,7 +81,7 @@ async def test_every_proof_is_proven_as_elsewhere_and_then_without_asking(pages:
 
 
 @with_rows
-async def test_who_proves_nothing_is_refused(bakery: NewSite, threads: Counted) -> None:
+async def test_who_proves_nothing_is_refused(bakery: NewSite, threads: CountingThreads) -> None:
     long = b"x" * (async_authentication.INLINE_HASH_MAX_BYTES + 1)
     hostile: list[tuple[PresentedRequest, type[TenantError]]] = [
         (presented({}), MissingCredentials),
@@ -98,7 +100,7 @@ async def test_who_proves_nothing_is_refused(bakery: NewSite, threads: Counted) 
 
 
 @with_rows
-async def test_an_older_signature_is_used_up_for_every_address(bakery: NewSite, threads: Counted) -> None:
+async def test_an_older_signature_is_used_up_for_every_address(bakery: NewSite, threads: CountingThreads) -> None:
     """It binds none. Were it used up in Redis on one way in and in Postgres on the other, it would let in twice."""
     await threads.run(lambda: Site.objects.update(accepts_legacy_signature=True))
     asked = presented(signed_older(bakery, BODY))
@@ -111,7 +113,7 @@ async def test_an_older_signature_is_used_up_for_every_address(bakery: NewSite, 
 
 
 @with_rows
-async def test_a_narrow_token_brings_its_narrowness_along(pages: NewSite, threads: Counted) -> None:
+async def test_a_narrow_token_brings_its_narrowness_along(pages: NewSite, threads: CountingThreads) -> None:
     one = (await authenticate_async(narrow(pages, TokenScope.CHAT_WRITE), threads)).identity
     other = (await authenticate_async(narrow(pages, TokenScope.CHAT_WRITE), threads)).identity
 
@@ -126,7 +128,9 @@ async def test_a_narrow_token_brings_its_narrowness_along(pages: NewSite, thread
 
 @with_rows
 @pytest.mark.parametrize("end", ["revoked", "switched off"])
-async def test_tickets_and_tokens_end_with_credential_and_site(pages: NewSite, threads: Counted, end: str) -> None:
+async def test_tickets_and_tokens_end_with_credential_and_site(
+    pages: NewSite, threads: CountingThreads, end: str
+) -> None:
     asked, shown = narrow(pages, TokenScope.CHAT_WRITE), presented(bearer(ticket_text(pages)))
     await authenticate_async(asked, threads)
     await authenticate_reader(shown, ReadableKind.STREAM, "stm_1", origin=PAGE, threads=threads)
@@ -149,7 +153,7 @@ async def test_tickets_and_tokens_end_with_credential_and_site(pages: NewSite, t
 
 @with_rows
 async def test_a_ticket_reads_one_thing_from_one_origin_as_often_as_its_holder_likes(
-    pages: NewSite, threads: Counted
+    pages: NewSite, threads: CountingThreads
 ) -> None:
     asked = presented(bearer(ticket_text(pages)))
     hostile: list[tuple[ReadableKind, str, str | None, type[TenantError]]] = [
@@ -173,7 +177,7 @@ async def test_a_ticket_reads_one_thing_from_one_origin_as_often_as_its_holder_l
 
 
 @with_rows
-async def test_an_origin_that_the_site_gave_up_reads_no_more(pages: NewSite, threads: Counted) -> None:
+async def test_an_origin_that_the_site_gave_up_reads_no_more(pages: NewSite, threads: CountingThreads) -> None:
     text = ticket_text(pages)
     await threads.run(lambda: Site.objects.update(origins=[SHOP]))
 
@@ -182,7 +186,7 @@ async def test_an_origin_that_the_site_gave_up_reads_no_more(pages: NewSite, thr
 
 
 @with_rows
-async def test_a_site_reads_its_own_with_any_proof_that_has_the_scope(pages: NewSite, threads: Counted) -> None:
+async def test_a_site_reads_its_own_with_any_proof_that_has_the_scope(pages: NewSite, threads: CountingThreads) -> None:
     for asked in (key_of(pages), narrow(pages, TokenScope.STREAMS_READ)):
         reader = await authenticate_reader(asked, ReadableKind.STREAM, "stm_1", origin=None, threads=threads)
         assert reader.site == pages.site
@@ -196,7 +200,7 @@ async def test_a_site_reads_its_own_with_any_proof_that_has_the_scope(pages: New
 
 
 @with_rows
-async def test_pages_of_active_sites_are_known(pages: NewSite, threads: Counted) -> None:
+async def test_pages_of_active_sites_are_known(pages: NewSite, threads: CountingThreads) -> None:
     hostile = ("https://evil.test", "null", "", "*", "https://a\x00b", "https://" + "a" * 5000)
 
     assert [await is_site_origin(origin, threads) for origin in (PAGE, f"{SHOP}:443", *hostile)] == [

@@ -1,6 +1,5 @@
-"""Hot look-ups: fresh within a second, bounded, and of live credentials only."""
+"""Cached look-ups: at most a second old, and of live credentials of active sites only."""
 
-import threading
 from dataclasses import dataclass
 
 import psycopg
@@ -8,10 +7,13 @@ import pytest
 from django.db import connection
 
 from core.ids import to_public
+from core.ttl_cache import TTLCache
 from tenants import cached_lookups
-from tenants.cached_lookups import CachedLookups, CacheMiss, TTLCache
+from tenants.cached_lookups import CachedLookups, KeyOwner, SiteSecrets, with_cached_lookups
 from tenants.credentials import NewSite, issue, revoke
+from tenants.errors import InvalidCredentials
 from tenants.models import Credential, CredentialKind, Site
+from tests.counting_threads import CountingThreads
 
 
 @dataclass
@@ -22,107 +24,29 @@ class Clock:
         return self.seconds
 
 
-class Loads:
-    """A source that counts how often it was asked."""
+async def test_a_decision_from_cached_values_runs_again_after_each_miss(threads: CountingThreads) -> None:
+    cache: TTLCache[str, str] = TTLCache(str.upper)
+    runs = 0
 
-    def __init__(self) -> None:
-        self.asked: list[str] = []
+    def decide(lookups: CachedLookups) -> str:
+        nonlocal runs
+        runs += 1
+        return lookups.peek(cache, "a") + lookups.peek(cache, "b")
 
-    def __call__(self, key: str) -> str | None:
-        self.asked.append(key)
-        return None if key == "nobody" else key.upper()
-
-
-def test_what_was_loaded_is_remembered_for_less_than_a_second() -> None:
-    clock, loads = Clock(), Loads()
-    cache = TTLCache(loads, clock=clock)
-
-    assert cache.get("a") == cache.get("a") == "A"
-    clock.seconds += 0.89
-    cache.get("a")
-    assert loads.asked == ["a"]
-    clock.seconds += 0.02
-    cache.get("a")
-
-    assert loads.asked == ["a", "a"]
-    assert cached_lookups.TTL_SECONDS < 1
+    assert await with_cached_lookups(decide, threads) == "AB"
+    assert (runs, threads.calls) == (3, ["load", "load"])
+    assert await with_cached_lookups(decide, threads) == "AB"
+    assert (runs, threads.calls) == (4, ["load", "load"])
 
 
-def test_a_name_that_is_not_there_is_remembered_too() -> None:
-    loads = Loads()
-    cache = TTLCache(loads, clock=Clock())
+async def test_a_cache_that_drops_every_entry_does_not_loop_for_ever(threads: CountingThreads) -> None:
+    cache: TTLCache[str, str] = TTLCache(str.upper, ttl_seconds=0)
 
-    assert cache.get("nobody") is cache.get("nobody") is None
-    assert loads.asked == ["nobody"]
-
-
-def test_the_age_counts_from_before_the_query() -> None:
-    clock = Clock()
-
-    def slow(key: str) -> float:
-        clock.seconds += 0.8
-        return clock.seconds
-
-    cache = TTLCache(slow, clock=clock)
-    first = cache.get("a")
-    clock.seconds += 0.2
-
-    assert cache.get("a") != first
+    with pytest.raises(InvalidCredentials):
+        await with_cached_lookups(lambda lookups: lookups.peek(cache, "a"), threads)
 
 
-def test_only_so_much_is_remembered_and_the_oldest_goes_first() -> None:
-    loads = Loads()
-    cache = TTLCache(loads, size=3, clock=Clock())
-
-    for key in "abcda":
-        cache.get(key)
-
-    assert len(cache) == 3
-    assert loads.asked == ["a", "b", "c", "d", "a"]
-
-
-def test_threads_may_ask_at_once() -> None:
-    cache = TTLCache(str.upper, seconds=0, size=5)
-    failed: list[BaseException] = []
-
-    def ask() -> None:
-        try:
-            for number in range(2000):
-                assert cache.get(f"k{number % 20}") == f"K{number % 20}"
-                if number % 50 == 0:
-                    cache.clear()
-        except BaseException as error:
-            failed.append(error)
-
-    threads = [threading.Thread(target=ask) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-
-    assert not failed
-
-
-def test_what_is_not_remembered_is_not_waited_for_by_who_may_not() -> None:
-    clock, loads = Clock(), Loads()
-    cache = TTLCache(loads, clock=clock)
-    remembered = CachedLookups()
-
-    with pytest.raises(CacheMiss) as caught:
-        remembered.peek(cache, "a")
-    assert loads.asked == []
-    caught.value.cache.load(caught.value.key)
-
-    assert (remembered.peek(cache, "a"), remembered.due_for_refresh) == ("A", [])
-    clock.seconds += cached_lookups.REFRESH_AFTER_SECONDS + 0.01
-    assert remembered.peek(cache, "a") == "A"
-    assert [(each.cache, each.key) for each in remembered.due_for_refresh] == [(cache, "a")]
-    clock.seconds += 1
-    with pytest.raises(CacheMiss):
-        remembered.peek(cache, "a")
-
-
-def test_live_credentials_of_both_kinds_vouch_for_their_site(bakery: NewSite, florist: NewSite) -> None:
+def test_live_credentials_of_both_kinds_lead_to_their_site(bakery: NewSite, florist: NewSite) -> None:
     for made in (bakery, florist):
         for issued in (made.api_key, made.signing_secret):
             assert cached_lookups.site_for_credential(issued.credential.public_id) == made.site
@@ -130,7 +54,7 @@ def test_live_credentials_of_both_kinds_vouch_for_their_site(bakery: NewSite, fl
     assert cached_lookups.site_for_credential(bakery.site.public_id) is None
 
 
-def test_nobody_vouches_for_a_site_that_is_switched_off_or_with_a_revoked_credential(bakery: NewSite) -> None:
+def test_a_revoked_credential_or_an_inactive_site_leads_to_no_site(bakery: NewSite) -> None:
     revoke(bakery.api_key.credential)
     assert cached_lookups.load_site_for_credential(bakery.api_key.credential.public_id) is None
     assert cached_lookups.load_site_for_credential(bakery.signing_secret.credential.public_id) == bakery.site
@@ -164,7 +88,7 @@ def test_only_live_credentials_of_active_sites_are_found(bakery: NewSite, floris
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("name", ["", "nobody", "a\0b", "\ud800", "ünder", "x" * 64, "site_zzz", "site_" + "z" * 26])
-def test_nonsense_finds_no_site(name: str) -> None:
+def test_a_malformed_name_finds_no_site(name: str) -> None:
     assert cached_lookups.find_site_secrets(name) is None
 
 
@@ -182,10 +106,10 @@ def test_an_unknown_id_finds_no_site(bakery: NewSite) -> None:
         "UPDATE tenants_credential SET expires_at = now()",
     ],
 )
-def test_what_another_process_changes_counts_within_a_second(bakery: NewSite, change: str) -> None:
+def test_a_change_by_another_process_takes_effect_within_a_second(bakery: NewSite, change: str) -> None:
     clock = Clock()
-    keys = TTLCache(cached_lookups.load_key_owner, clock=clock)
-    sites = TTLCache(cached_lookups.load_site_secrets, clock=clock)
+    keys: TTLCache[str, KeyOwner | None] = TTLCache(cached_lookups.load_key_owner, clock=clock)
+    sites: TTLCache[str, SiteSecrets | None] = TTLCache(cached_lookups.load_site_secrets, clock=clock)
     assert keys.get(prefix_of(bakery)) is not None
     assert sites.get("bakery") is not None
 
@@ -198,9 +122,9 @@ def test_what_another_process_changes_counts_within_a_second(bakery: NewSite, ch
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_changed_allowlist_counts_within_a_second(bakery: NewSite) -> None:
+def test_a_changed_allowlist_takes_effect_within_a_second(bakery: NewSite) -> None:
     clock = Clock()
-    sites = TTLCache(cached_lookups.load_site_secrets, clock=clock)
+    sites: TTLCache[str, SiteSecrets | None] = TTLCache(cached_lookups.load_site_secrets, clock=clock)
     sites.get("bakery")
 
     with elsewhere() as other:
@@ -213,7 +137,7 @@ def test_a_changed_allowlist_counts_within_a_second(bakery: NewSite) -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_process_knows_at_once_what_it_revoked_itself(bakery: NewSite) -> None:
+def test_a_revocation_takes_effect_immediately_in_its_own_process(bakery: NewSite) -> None:
     assert cached_lookups.find_key_owner(prefix_of(bakery)) is not None
 
     revoke(bakery.api_key.credential)

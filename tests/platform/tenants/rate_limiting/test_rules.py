@@ -1,9 +1,5 @@
 """Which rows are for a request: a site's own before everybody's, and Postgres is not asked each time."""
 
-import asyncio
-from collections.abc import Callable
-from typing import Any
-
 import pytest
 from django.db import IntegrityError
 from pytest_django import DjangoAssertNumQueries
@@ -109,26 +105,6 @@ async def test_an_event_loop_asks_in_a_thread(site: Site) -> None:
 
     assert limits.windows_for(CHAT, "any") == (SlidingWindow("site", "requests", 8, 60),)
     assert await rules.get_limits_async(site.id, threads) is limits
-
-
-@pytest.mark.django_db(transaction=True)
-async def test_of_many_requests_at_once_one_asks(site: Site) -> None:
-    asked: list[str] = []
-
-    class Counted(DatabaseThreadPool):
-        async def run(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-            asked.append(function.__name__)
-            return await super().run(function, *args, **kwargs)
-
-    rules.clear_cache()
-    threads = Counted("test", 2)
-    try:
-        limits = await asyncio.gather(*(rules.get_limits_async(site.id, threads) for _ in range(50)))
-    finally:
-        threads.close()
-
-    assert len({id(each) for each in limits}) == 1
-    assert asked == ["load"]
 
 
 @pytest.mark.parametrize("fields", [{"requests_per_day": 0}, {"concurrency": 0}, {"kind": "chat", "concurrency": 1}])

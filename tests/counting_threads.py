@@ -1,4 +1,4 @@
-"""Threads that do what real ones do, and say what they were asked."""
+"""A `DatabaseThreadPool` that records its calls, can hold them back, and can be without Postgres."""
 
 import asyncio
 from collections.abc import Callable
@@ -9,19 +9,19 @@ from django.db import OperationalError
 from core.database_threads import DatabaseThreadPool
 
 
-class Counted(DatabaseThreadPool):
-    """Threads that count what they are asked, may wait before they do it, and may find Postgres away."""
-
+class CountingThreads(DatabaseThreadPool):
     def __init__(self) -> None:
-        super().__init__("live-proof", 2)
-        self.asked: list[str] = []
+        super().__init__("counting", 2)
+        #: The names of the functions that were run.
+        self.calls: list[str] = []
+        #: Calls wait until it is set.
         self.open = asyncio.Event()
         self.open.set()
-        self.is_away = False
+        self.is_unavailable = False
 
     async def run(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        self.asked.append(function.__name__)
+        self.calls.append(function.__name__)
         await self.open.wait()
-        if self.is_away:
+        if self.is_unavailable:
             raise OperationalError
         return await super().run(function, *args, **kwargs)
