@@ -1,4 +1,4 @@
-"""What every test may ask for."""
+"""Fixtures and hooks of all tests."""
 
 from collections.abc import Iterator
 
@@ -16,7 +16,7 @@ from tests.factories import make_site
 from tests.polling import wait_for
 from tests.tables import empty_tables
 
-#: What takes longest. Where tests are shared out it comes first, or one of them would be left to one process at the
+#: The slowest tests. They are scheduled first, or one of them would remain for one process at the
 #: end, when the others have nothing more to do.
 LONGEST = ("tests/chaos/test_campaign.py", "tests/chaos/test_points.py", "tests/flows/", "tests/api/live/processes/")
 
@@ -38,7 +38,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(scope="session")
 def django_db_setup(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> Iterator[None]:
-    """The database of pytest-django, which is dropped at the end: after PostgreSQL knows that everybody has left it."""
+    """The database of pytest-django, which is dropped at the end, once PostgreSQL has noticed all disconnects."""
     yield
     with django_db_blocker.unblock():
         connection.close()
@@ -47,7 +47,7 @@ def django_db_setup(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -
 
 
 def _is_empty() -> bool:
-    """Say whether nobody is in the database. A process that was killed is in it for a moment longer."""
+    """Whether the database has no client. A killed process remains connected for a moment."""
     with connection._nodb_cursor() as cursor:
         name = connection.settings_dict["NAME"]
         cursor.execute("SELECT count(*) FROM pg_stat_activity WHERE datname = %s", [name])
@@ -56,7 +56,7 @@ def _is_empty() -> bool:
 
 @pytest.fixture(scope="session", autouse=True)
 def _tables_are_emptied_quickly() -> Iterator[None]:
-    """What is committed in a test is deleted after it in our own way."""
+    """Committed rows are deleted after a test by our own function."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(TransactionTestCase, "_fixture_teardown", lambda _: empty_tables())
         yield
@@ -64,7 +64,7 @@ def _tables_are_emptied_quickly() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _nothing_is_remembered() -> None:
-    """What this process keeps of sites and routes does not outlive a test's database."""
+    """This process's caches of sites and routes are cleared with a test's database."""
     cached_lookups.clear_caches()
     rules.clear_cache()
     routing.invalidate_cache()
@@ -73,7 +73,7 @@ def _nothing_is_remembered() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _passwords_are_quick() -> Iterator[None]:
-    """Hashing passwords slowly protects people; there are none here."""
+    """Slow password hashing protects real users; tests have none."""
     with override_settings(PASSWORD_HASHERS=["django.contrib.auth.hashers.MD5PasswordHasher"]):
         yield
 

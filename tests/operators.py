@@ -19,6 +19,6 @@ def sign_in(*permissions: str, name: str = "ada", csrf: bool = False) -> Client:
 
 
 def words(html: str) -> str:
-    """Return what a page says, without tags, scripts and styles, in one line."""
+    """Return the text of a page in one line, without tags, scripts and styles."""
     text = re.sub(r"(?s)<(script|style)\b.*?</\1>|<[^>]*>", " ", html)
     return re.sub(r"\s+", " ", unescape(text))

@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 def wait_for(read: Callable[[], T | None], *, seconds: float = 20, every: float = 0.02) -> T:
-    """Return the first true value that `read` gives; fail when none comes in time."""
+    """Return the first true value of `read`; fail when there is none in time."""
     deadline, pause = time.monotonic() + seconds, threading.Event()
     while not (found := read()):
         if time.monotonic() > deadline:
@@ -20,7 +20,7 @@ def wait_for(read: Callable[[], T | None], *, seconds: float = 20, every: float 
 
 
 async def wait_until(holds: Callable[[], object], *, seconds: float = 20, every: float = 0.005) -> None:
-    """Let the loop run until something holds; fail when it does not in time."""
+    """Run the event loop until a condition holds; fail when it does not in time."""
     async with asyncio.timeout(seconds):
         while not holds():  # noqa: ASYNC110 (what is waited for has no event)
             await asyncio.sleep(every)

@@ -11,9 +11,9 @@ atexit.register(_until_the_end.close)
 
 
 def own_port() -> int:
-    """Return a free port that no other process of the tests is given, until this one ends.
+    """Return a free port that no other test process gets until this one exits.
 
     Not for `make run`, which takes it for the port of another desk.
     """
-    # Between choosing a port and listening on it a server takes its time, and others choose then too.
+    # A server takes time between choosing a port and listening on it, and others choose meanwhile.
     return _held.choose(())

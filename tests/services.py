@@ -1,7 +1,7 @@
 """A pytest plugin that starts PostgreSQL and Valkey before Django reads its settings.
 
 With DATABASE_URL and REDIS_URL set, those servers are used instead. With `-n`, each of pytest-xdist's processes runs
-this, and so has servers of its own: nothing that a test does to one can reach another test.
+this, and so has servers of its own: no test can affect another one's server.
 """
 
 import atexit
@@ -24,13 +24,13 @@ from nightdesk import env  # noqa: E402
 from tests.ports import own_port  # noqa: E402
 
 _servers = ExitStack()
-# Where a Ctrl-C cuts short what pytest does at its end.
+# When Ctrl-C interrupts pytest's own cleanup.
 atexit.register(_servers.close)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
-    """Start what is not given, and tell the settings where it is."""
+    """Start the servers that are not configured, and put their addresses into the environment."""
     env.set_variables(
         {
             "ENCRYPTION_KEYS": "test:" + base64.b64encode(b"a key of the tests, 32 bytes big").decode(),
@@ -38,13 +38,13 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
             "WEBHOOK_ALLOWED_NETWORKS": "127.0.0.0/8",
             "WEBHOOK_ALLOWED_PORTS": "0",
             "JOB_RETRY_BASE_SECONDS": "0",
-            # The tests decide which providers there are.
+            # Tests configure their own providers.
             **dict.fromkeys(("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "AZURE_OPENAI_API_KEY"), ""),
         }
     )
     folder = Path(_servers.enter_context(tempfile.TemporaryDirectory(prefix="nightdesk-tests-")))
-    # Nobody's certificate is trusted. Whoever makes a client of HTTP would read the whole world's, 20 ms each time, and
-    # who polls with one makes many. What is tried over TLS brings its own.
+    # No certificate is trusted. Every new HTTP client would load all root certificates, 20 ms each time, and
+    # polling makes many clients. Tests of TLS bring their own certificate.
     (folder / "certificates").mkdir()
     env.set_variables({"SSL_CERT_FILE": "", "SSL_CERT_DIR": str(folder / "certificates")})
     if env.optional("DATABASE_URL") and env.optional("REDIS_URL") or _only_hands_out(early_config):
@@ -55,23 +55,23 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
 
 
 def pytest_collection(session: pytest.Session) -> None:
-    # Much is loaded, and nothing of it is garbage.
+    # Modules are loaded now, and none of it is garbage.
     gc.disable()
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Look for garbage again, but not among what was loaded: that alone takes a tenth of all processor time."""
+    """Enable garbage collection again without the loaded modules: scanning them takes a tenth of all processor time."""
     gc.freeze()
     gc.enable()
 
 
 def _only_hands_out(config: pytest.Config) -> bool:
-    """Say whether this is the process of pytest-xdist that runs no test itself."""
+    """Whether this is pytest-xdist's controller, which runs no test itself."""
     return bool(getattr(config.known_args_namespace, "numprocesses", None)) and not env.optional("PYTEST_XDIST_WORKER")
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_unconfigure() -> None:
-    """Stop the servers, when everything that used them has ended."""
+    """Stop the servers when everything that uses them has stopped."""
     _servers.close()

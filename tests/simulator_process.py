@@ -35,14 +35,14 @@ class SimulatorProcess:
     def journal(
         self, *, after: int = 0, model: str | None = None, request_id: str | None = None
     ) -> list[dict[str, Any]]:
-        """What happened, oldest first."""
+        """The journal's entries, oldest first."""
         wanted = {"after": after, "model": model, "request_id": request_id}
         query = urlencode({name: value for name, value in wanted.items() if value is not None})
         entries: list[dict[str, Any]] = self.ask("GET", f"/__sim/journal?{query}")["entries"]
         return entries
 
     def finished(self, count: int = 1) -> list[dict[str, Any]]:
-        """The journal, once so many calls have ended."""
+        """The journal, once this many calls have finished."""
 
         def ended() -> list[dict[str, Any]]:
             entries = [entry for entry in self.journal() if entry["finished_at"] is not None]
@@ -51,11 +51,11 @@ class SimulatorProcess:
         return wait_for(ended, seconds=SECONDS_TO_ANSWER)
 
     def script(self, model: str | None, outcomes: Sequence[str], *, key: str | None = None) -> None:
-        """What happens to the next calls for this model, with this key, or both."""
+        """Script the outcomes of the next calls for this model, with this key, or both."""
         self.ask("PUT", "/__sim/script", {"model": model, "key": key, "outcomes": list(outcomes)})
 
     def clear(self) -> None:
-        """Forget journal, scripts and rate limits."""
+        """Reset journal, scripts and rate limits."""
         self.ask("DELETE", "/__sim/journal")
         self.ask("DELETE", "/__sim/script")
 
@@ -66,7 +66,7 @@ class SimulatorProcess:
             return json.load(answer)
 
     def kill(self) -> None:
-        """End it without any chance to tidy up."""
+        """Kill it with SIGKILL."""
         self.process.kill()
         self.process.wait()
 
@@ -86,7 +86,7 @@ def start_simulator(port: int | None = None, journal: Path | None = None) -> Ite
 
 
 def _address(process: subprocess.Popen[bytes]) -> str:
-    """The first line it prints says where it listens; there is none if it could not start."""
+    """Its first line of output is its address; there is none if it could not start."""
     assert process.stdout is not None
     line = process.stdout.readline().decode()
     name, _, url = line.strip().partition(": ")

@@ -1,14 +1,14 @@
-"""The tables of the tests' database, emptied."""
+"""Empties the tables of the tests' database."""
 
 from django.core.management import call_command
 from django.db import connection
 
-#: What Django writes into a new database itself; the permissions of operators are among it.
+#: Tables that Django fills in a new database, such as permissions.
 KEPT = {"django_content_type", "auth_permission"}
 
 
 def empty_tables() -> None:
-    """Delete what a test left. Who is still writing is waited for, so that nothing of it comes after."""
+    """Delete the rows of a test. Waits for running transactions, so that nothing is written afterwards."""
     if not _may_pass_by_triggers():
         call_command("flush", verbosity=0, interactive=False, reset_sequences=False)
         return
@@ -17,7 +17,7 @@ def empty_tables() -> None:
     # Truncating, as Django does it, makes new files for each table and each index: a hundred times the work.
     statements = [
         f"LOCK TABLE {', '.join(tables)} IN EXCLUSIVE MODE",
-        # The order of foreign keys does not matter then, and the audit log lets go of its entries.
+        # Then the order of foreign keys does not matter, and the audit log's trigger allows deletes.
         "SET LOCAL session_replication_role = replica",
         *(f"DELETE FROM {table}" for table in tables),  # noqa: S608 (the names are our models')
     ]
@@ -26,7 +26,7 @@ def empty_tables() -> None:
 
 
 def _may_pass_by_triggers() -> bool:
-    """Say whether this is a superuser, as on the embedded server."""
+    """Whether the user is a superuser, as on the embedded server."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT current_setting('is_superuser') = 'on'")
         return bool(cursor.fetchone() == (True,))

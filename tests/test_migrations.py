@@ -1,4 +1,4 @@
-"""Migrations and models say the same."""
+"""Migrations match the models."""
 
 import io
 

@@ -1,4 +1,4 @@
-"""What a test commits is gone after it, but for what Django itself needs."""
+"""Rows that a test commits are deleted after it, except Django's own."""
 
 import pytest
 from django.contrib.auth.models import User

@@ -8,7 +8,7 @@ from django.test import Client
 
 from core import clock
 from tenants.credentials import NewSite
-from tests.asking import bearer, signed
+from tests.request_signing import bearer, signed
 
 CHAT: dict[str, Any] = {"model": "gpt-5-mini", "messages": [{"role": "user", "content": "Hello"}]}
 JOB: dict[str, Any] = {"kind": "chat", "body": CHAT}

@@ -16,7 +16,7 @@ from jobs.models import Job
 from jobs.tasks import bell
 from tenants.credentials import NewSite
 from tests.api.calling import job_body
-from tests.asking import bearer, signed, token
+from tests.request_signing import bearer, signed, token
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

@@ -11,7 +11,7 @@ from tenants import cached_lookups
 from tenants.credentials import NewSite, revoke
 from tenants.models import Site
 from tests.api.calling import Caller, error_of, job_body
-from tests.asking import signed, signed_older, token
+from tests.request_signing import signed, signed_older, token
 
 BODY = json.dumps(job_body()).encode()
 PATH = "/v1/jobs"

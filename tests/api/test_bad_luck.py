@@ -16,8 +16,8 @@ from tenants.credentials import NewSite, create_site, revoke
 from tests.api.calling import job_body
 from tests.api.forms import FORM, WHOLE, is_empty
 from tests.api.serving import Gate
-from tests.asking import bearer, signed
 from tests.polling import wait_for
+from tests.request_signing import bearer, signed
 
 pytestmark = pytest.mark.django_db(transaction=True)
 BODY = json.dumps(job_body()).encode()

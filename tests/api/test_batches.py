@@ -13,9 +13,9 @@ from jobs.batches.finalize import finalize_ended
 from jobs.models import Batch, Job, JobState
 from tenants.credentials import NewSite
 from tests.api.calling import CHAT, Caller, error_of
-from tests.asking import token
 from tests.factories import make_file
 from tests.jobs.batches.making import end, to_file
+from tests.request_signing import token
 
 URL = "/v1/chat/completions"
 

@@ -16,8 +16,8 @@ from jobs.models import File, FileChunk
 from tenants.credentials import NewSite
 from tests.api.calling import Caller, error_of
 from tests.api.forms import BOUNDARY, FORM, LINE, PURPOSE, WHOLE, form, is_empty, part
-from tests.asking import bearer, token
 from tests.factories import make_batch, make_file, make_job
+from tests.request_signing import bearer, token
 
 
 def post(desk: Caller, body: bytes, kind: str = FORM) -> HttpResponse:

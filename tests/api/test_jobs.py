@@ -15,8 +15,8 @@ from metering.models import UsageEvent, UsageOutcome
 from tenants.credentials import NewSite
 from tenants.models import Site
 from tests.api.calling import CHAT, Caller, error_of, job_body
-from tests.asking import token
 from tests.factories import make_batch, make_job
+from tests.request_signing import token
 
 
 def read(response: HttpResponse, status: int = 200) -> dict[str, Any]:

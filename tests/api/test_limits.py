@@ -13,8 +13,8 @@ from tenants import cached_lookups
 from tenants.credentials import NewSite
 from tenants.models import Limit, Site
 from tests.api.calling import Caller, error_of
-from tests.asking import bearer, token
 from tests.factories import make_job
+from tests.request_signing import bearer, token
 
 
 def read(response: HttpResponse) -> dict[str, Any]:

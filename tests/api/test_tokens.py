@@ -14,8 +14,8 @@ from tenants.credentials import NewSite, revoke
 from tenants.models import Site
 from tenants.tickets import ReadableKind
 from tests.api.calling import JOB, Caller, error_of
-from tests.asking import token
 from tests.factories import make_job
+from tests.request_signing import token
 
 PAGE = "https://bakery.test"
 WANTED = {"scope": "jobs:write jobs:read", "origin": PAGE}

@@ -1,1 +1,1 @@
-"""Benches: how fast the desk is on this machine. Goals are reported, never asserted."""
+"""Benchmarks of the desk on this machine. Goals are reported, never asserted."""

@@ -40,7 +40,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _measure(suite: Callable[[], Report]) -> Report:
-    """Run a suite, and have its report say how much of the machine was left to it."""
+    """Run a suite, and add to its report how much of the machine other programs used."""
     before = usage_now()
     report = suite()
     taken = share_of_others(before, usage_now())

@@ -32,7 +32,7 @@ SLOW_JOBS = 500
 UPSTREAM = "gpt-4o-mini"
 
 PEER = ("-m", "celery", "-q", "-A", "tests.bench.peers.app", "worker", "-P", "threads", "-c", str(AT_ONCE))
-#: So long after its last call a peer is taken to be done. Longer than any call.
+#: A peer is done when it made no call for this time. Longer than any call.
 STALLED_SECONDS = 12.0
 
 PEER_QUIET = ("--without-gossip", "--without-mingle", "-l", "ERROR")
@@ -52,7 +52,7 @@ NOTES = (
 
 @dataclass(frozen=True, slots=True)
 class Upstream:
-    """A provider that answers after so many milliseconds; as a stream, or in one piece where a system can choose."""
+    """A provider with this latency in milliseconds; as a stream, or as one response where a system can choose."""
 
     delay_ms: int = 0
     stream: bool = False
@@ -72,11 +72,11 @@ class Upstream:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What a system made of a number of jobs."""
+    """The result of a system for a number of jobs."""
 
     enqueued_per_second: float
     jobs_per_second: float
-    #: Jobs without an answer, for ever.
+    #: Jobs that never got an answer.
     lost: int
     most_in_flight: int
     #: Of the worker process, for each job; its start is not counted.
@@ -85,7 +85,7 @@ class Run:
 
 
 class System(Protocol):
-    """Something that does queued jobs."""
+    """A system that runs queued jobs."""
 
     @property
     def name(self) -> str: ...
@@ -101,7 +101,7 @@ class System(Protocol):
         """Wait until the worker has started."""
 
     def finish(self, count: int, journal: JournalTail) -> float:
-        """Wait until no more is done; return how many jobs a second were."""
+        """Wait until the system is idle; return the jobs per second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +157,7 @@ class Peer:
         wait_for(lambda: journal.read() or journal.begun)
 
     def finish(self, count: int, journal: JournalTail) -> float:
-        # A call that fails is a job that is lost: nobody tries again, and nobody would know.
+        # A failed call is a lost job: plain Celery neither retries nor reports it.
         ended, seen_at = 0, time.monotonic()
         while ended < count and time.monotonic() - seen_at < STALLED_SECONDS:
             time.sleep(POLL_SECONDS)
@@ -197,13 +197,13 @@ def run() -> Report:
             desk.journal,
             {
                 AT_ONCE_WHOLE: peers,
-                # Nightdesk's chat jobs stream from the provider, whatever is asked for.
+                # Nightdesk's chat jobs always stream from the provider.
                 AT_ONCE_STREAMED: [nightdesk, *peers],
                 ONE_SECOND: [nightdesk, *peers],
                 THREE_SECONDS: [nightdesk, wide, *peers],
             },
         )
-        # Two more at once: the runs that tell what an idle process takes.
+        # Two more runs, which measure an idle process.
         for upstream, count in (
             (AT_ONCE_WHOLE, JOBS_AT_ONCE + 2),
             (ONE_SECOND, SLOW_JOBS),
@@ -264,7 +264,7 @@ def _report(figures: Sequence[Figures]) -> Report:
 
 
 def _at_once(figures: Figures, upstream: Upstream) -> Run:
-    """Return the run with this upstream; for who streams whatever is asked, the streamed one."""
+    """Return the run with this upstream; for a system that always streams, the streamed one."""
     return figures.runs.get(upstream) or figures.runs[replace(upstream, stream=True)]
 
 

@@ -1,4 +1,4 @@
-"""A batch of ten thousand, from the post to its `batch.completed` webhook, on one web and one worker process."""
+"""A batch of ten thousand, from its submission to its `batch.completed` webhook, on one web and one worker process."""
 
 import asyncio
 import time

@@ -1,4 +1,4 @@
-"""Questions to a desk's database, which decides what has happened and when."""
+"""Queries to a desk's database, the source of truth for states and times."""
 
 import time
 from collections.abc import Iterator
@@ -24,11 +24,11 @@ class Books:
         return self.connection.execute(statement.encode(), values).fetchone() or ()
 
     def do(self, statement: str, *values: object) -> int:
-        """Change something; return how many rows."""
+        """Run an UPDATE or INSERT; return the number of rows."""
         return self.connection.execute(statement.encode(), values).rowcount
 
     def until(self, question: str, *values: object, patience_seconds: float = PATIENCE_SECONDS) -> float:
-        """Wait until the answer is true; return by Postgres's clock when it was, in Unix seconds."""
+        """Wait until the query returns true; return the time by Postgres's clock, in Unix seconds."""
         deadline = time.monotonic() + patience_seconds
         while True:
             holds, at = self.ask(f"SELECT ({question}), extract(epoch FROM clock_timestamp())", *values)  # noqa: S608
@@ -39,16 +39,16 @@ class Books:
             time.sleep(POLL_SECONDS)
 
     def until_all_ended(self) -> float:
-        """Wait until no job is queued or running, as others see it; return when that was."""
+        """Wait until no job is queued or running in committed rows; return when that was."""
         return self.until("NOT EXISTS (SELECT FROM jobs_job WHERE state IN ('queued', 'running'))")
 
     def first_lease_at(self) -> float:
-        """Wait until a worker lives; return from when on it could claim."""
+        """Wait until a worker has its lease; return when it could first claim."""
         self.until("EXISTS (SELECT FROM jobs_workerlease)")
         return float(self.ask("SELECT extract(epoch FROM min(started_at)) FROM jobs_workerlease")[0])
 
     def check_all_paid(self, model: str, count: int) -> None:
-        """Raise unless so many jobs succeeded, each with the account of its call."""
+        """Raise unless this many jobs succeeded, each with the usage event of its call."""
         (found,) = self.ask(
             "SELECT count(*) FROM jobs_job job JOIN metering_usageevent event ON event.job_id = job.id"
             " WHERE job.model = %s AND job.state = 'succeeded' AND event.billable AND event.outcome = 'ok'",
@@ -58,7 +58,7 @@ class Books:
             raise RuntimeError(f"{found} of {count} jobs for {model} succeeded and have their account.")
 
     def add_route(self, model: str, upstream_model: str) -> None:
-        """Serve the model by the simulator, which may find controls in the upstream's name."""
+        """Route the model to the simulator; the upstream model's name may hold controls."""
         route_id = new_uuid()
         self.do("INSERT INTO inference_route (id, model, is_active) VALUES (%s, %s, true)", route_id, model)
         self.do(

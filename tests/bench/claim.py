@@ -65,14 +65,14 @@ UPDATE jobs_job SET state = 'succeeded', worker_id = NULL, deadline_at = NULL, f
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A database whose jobs a process claims when told to."""
+    """A database whose jobs a process claims on command."""
 
     name: str
     books: Books
     process: "subprocess.Popen[str]"
 
     def claim(self) -> float:
-        """Return the milliseconds that a claim took; what it got is finished."""
+        """Return the milliseconds of a claim; the claimed jobs are then finished."""
         assert self.process.stdin
         assert self.process.stdout
         self.process.stdin.write(f"{LIMIT}\n")
@@ -115,7 +115,7 @@ def _make_databases(environment: Mapping[str, str], url: str, full_url: str) -> 
         books.do(ADD_ATTEMPTS)
     for each in (url, full_url):
         with opened(each) as books:
-            # As autovacuum would have done in the days that so many jobs take.
+            # As autovacuum would have done during the days that a million jobs take.
             books.do("VACUUM ANALYZE")
 
 
@@ -127,7 +127,7 @@ def _table(name: str, environment: Mapping[str, str]) -> Iterator[Table]:
         opened(environment["DATABASE_URL"]) as books,
         subprocess.Popen(command, env=environment, cwd=ROOT, stdin=pipe, stdout=pipe, text=True) as process,
     ):
-        # It ends with its input, which is closed at the end of the block.
+        # It exits when its standard input is closed at the end of the block.
         yield Table(name, books, process)
 
 

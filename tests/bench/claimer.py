@@ -1,7 +1,7 @@
-"""Jobs from within, as the desk's own processes see them.
+"""Submits and claims jobs in-process, as the desk's own processes do.
 
 python -m tests.bench.claimer submit    stores one job of the demo site
-python -m tests.bench.claimer claim     for each line with a number: claims so many jobs, as a worker does, and answers
+python -m tests.bench.claimer claim     for each line with a number: claims that many jobs, as a worker does, and prints
                                         with the milliseconds it took and how many it got
 """
 

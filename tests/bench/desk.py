@@ -1,4 +1,4 @@
-"""A desk for a bench: real processes as in production, whose workers come and go as the measure asks for them."""
+"""A desk for a benchmark: real processes as in production; the measurement starts and stops workers."""
 
 import json
 import os
@@ -32,7 +32,7 @@ LINES_SHOWN = 15
 
 @dataclass(frozen=True, slots=True)
 class Desk:
-    """Servers, simulator, web process and a site that takes webhooks. Workers are started by the measure."""
+    """Servers, simulator, web process and a site that receives webhooks. The measurement starts workers."""
 
     card: Card
     database_url: str
@@ -55,13 +55,13 @@ class Process:
     pid: int
 
     def kill(self) -> None:
-        """End it without any chance to tidy up."""
+        """Kill it with SIGKILL."""
         os.kill(self.pid, signal.SIGKILL)
 
 
 @contextmanager
 def running_desk() -> Iterator[Desk]:
-    """Bring up a desk without a worker; its data is durable, as in production. Nothing of it is left afterwards."""
+    """Start a desk without a worker; its data is durable, as in production. Everything is removed afterwards."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="nightdesk-bench-")))
         stack.callback(remove_cluster, folder / "postgres")
@@ -121,7 +121,7 @@ def environment_in(folder: Path, **facts: str) -> dict[str, str]:
 
 
 def prepare(environment: Mapping[str, str], receiver_url: str) -> SeededSite:
-    """Make the tables and the demo site, whose webhooks go there."""
+    """Create the tables and the demo site with this webhook address."""
     command = [sys.executable, "-m", "devstack.prepare", "--receiver-url", receiver_url]
     made = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
     if made.returncode != 0:

@@ -1,4 +1,4 @@
-"""Figures out of what was seen: pure arithmetic over calls and times."""
+"""Statistics: pure arithmetic over calls and times."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -6,20 +6,20 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """From when to when something went on, in Unix seconds."""
+    """A time span, in Unix seconds."""
 
     began_at: float
     ended_at: float
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """Return the value below which this share of them lies."""
+    """Return the percentile."""
     ordered = sorted(values)
     return ordered[min(int(len(ordered) * share), len(ordered) - 1)]
 
 
 def most_at_once(spans: Sequence[Span]) -> int:
-    """Return how many spans went on at the same moment, at most. One that ends as another begins is over by then."""
+    """Return the largest number of concurrent spans. A span that ends when another begins does not overlap it."""
     now = most = 0
     for _, change in _changes(spans):
         now += change
@@ -28,17 +28,17 @@ def most_at_once(spans: Sequence[Span]) -> int:
 
 
 def mean_at_once(spans: Sequence[Span]) -> float:
-    """Return how many spans went on at the same time, on average from the first beginning to the last end."""
+    """Return the average number of concurrent spans from the first beginning to the last end."""
     return sum(span.ended_at - span.began_at for span in spans) / _seconds(spans)
 
 
 def rate(spans: Sequence[Span]) -> float:
-    """Return how many spans a second were got through, from the first beginning to the last end."""
+    """Return the completed spans per second, from the first beginning to the last end."""
     return len(spans) / _seconds(spans)
 
 
 def steady_rate(spans: Sequence[Span], at_once: int) -> float:
-    """Return how many spans a second were got through once `at_once` went on, while there was more to begin.
+    """Return the completed spans per second while `at_once` spans were running.
 
     Counted from the end of the first `at_once` to the end of the last but `at_once`: calls of one length come in
     waves, and so a whole number of them is counted. There must be more than twice as many spans as that.
@@ -48,7 +48,7 @@ def steady_rate(spans: Sequence[Span], at_once: int) -> float:
 
 
 def growth_per_hundred(idle: float, loaded: float, at_once: float) -> float:
-    """Return what a hundred calls in flight cost, given what none and what `at_once` cost."""
+    """Return the cost of a hundred calls in flight, given the cost of none and of `at_once`."""
     return (loaded - idle) / at_once * 100
 
 

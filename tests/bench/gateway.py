@@ -1,4 +1,4 @@
-"""Gateways side by side: Nightdesk, LiteLLM, Portkey, and the limit, before the same simulator and under the same load.
+"""Gateways side by side: Nightdesk, LiteLLM, Portkey and a pass-through, with the same simulator and the same load.
 
 The gateway has one core, the load generator and the simulator have the other. Systems take turns (A B C A B C), so that
 their ratios hold even where the machine is noisy. Latency is added latency: through the gateway, less straight to the
@@ -34,9 +34,9 @@ from tests.bench.memory import memory_of, watched
 from tests.bench.progress import tell
 from tests.bench.report import Report
 
-#: A gateway holds two for each stream.
+#: File descriptors: a gateway holds two for each stream.
 DESCRIPTORS = 20_000
-#: Of an open loop, where a system answers nothing in time.
+#: Requests per second of an open loop for a system that answers nothing in time.
 LEAST_RATE = 1.0
 
 
@@ -53,12 +53,12 @@ def _versions(bench: Bench) -> Iterator[str]:
         yield f"Versions: {', '.join(versions)}."
 
 
-# Who takes part
+# Systems
 
 
 @contextmanager
 def _started(chosen: cores.Cores, pace: Pace) -> Iterator[tuple[Bench, Sequence[str]]]:
-    """Start all systems; say why one is left out."""
+    """Start all systems; return why one is left out."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="nightdesk-bench-")))
         desk = stack.enter_context(running_desk())
@@ -91,7 +91,7 @@ def _raise_limit_of_files() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
-# What is measured
+# Measurements
 
 
 def _measure(bench: Bench) -> Findings:
@@ -113,12 +113,12 @@ def _measure(bench: Bench) -> Findings:
 
 
 def _warm_up(bench: Bench) -> None:
-    """Let everyone import, compile and connect what the first requests need."""
+    """Warm up all systems: imports, compilation, connections."""
     for system in bench.everyone:
         tell(f"warming up: {system.name}")
         for model in (PLAIN, STREAM):
             bench.measure(system, bench.load(system, model))
-    # What failed as long as it was cold is not held against anyone.
+    # Failures during the warm-up do not count.
     bench.complaints.clear()
 
 
@@ -206,7 +206,7 @@ def _idle_of(measured: Measured, before_mb: float, peak_mb: float) -> Idle:
 
 
 def _cache(bench: Bench, rates: Mapping[str, float]) -> CacheHits | None:
-    """Ask for the same again and again, at half load."""
+    """Repeat the same request at half load."""
     ours = next((system for system in bench.gateways if system.name == NIGHTDESK), None)
     if ours is None:
         return None

@@ -1,7 +1,7 @@
-"""Jobs on a desk of one web and one worker process: post, end to end, webhooks, and many slow calls in flight.
+"""Jobs on a desk of one web and one worker process: submissions, end to end, webhooks, and many slow calls in flight.
 
-End to end is from the moment the worker could claim (its lease) until the last job's end, account and event are
-committed. All jobs were posted before, so that the API takes no part in it.
+End to end is from the moment the worker could claim (its lease) until the last job's finish, usage event and webhook
+event are committed. All jobs were posted before, so that the API takes no part in it.
 """
 
 from collections.abc import Sequence
@@ -32,7 +32,7 @@ UPSTREAM = "gpt-4o-mini"
 
 @dataclass(frozen=True, slots=True)
 class Slow:
-    """What one worker process made of slow calls."""
+    """The result of one worker process for slow calls."""
 
     jobs_per_second: float
     steady_jobs_per_second: float
@@ -44,7 +44,7 @@ class Slow:
 
 @dataclass(frozen=True, slots=True)
 class EndToEnd:
-    """What a worker process made of jobs that waited."""
+    """The result of one worker process for queued jobs."""
 
     jobs_per_second: float
     processor_ms: float
@@ -74,7 +74,7 @@ def run() -> Report:
 
 
 def _end_to_end(desk: Desk, books: Books, count: int) -> EndToEnd:
-    """Start a worker for the jobs that wait, and time it until the last has ended."""
+    """Start a worker for the queued jobs, and time it until the last has finished."""
     with desk.worker(JOB_SLOTS=str(SLOTS)) as process:
         began_at = books.first_lease_at()
         used = seconds_of(process.pid)

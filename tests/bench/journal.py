@@ -1,4 +1,4 @@
-"""The simulator's journal, read from its file: what a provider saw, whoever called, at no cost to the simulator."""
+"""The simulator's journal, read from its file, which costs the simulator nothing."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""How much memory a process has, now and at most during something (Linux)."""
+"""Memory of a process, current and peak (Linux)."""
 
 import re
 import threading
@@ -20,7 +20,7 @@ class Memory:
 
 @dataclass(slots=True)
 class Peak:
-    """The most that was seen so far."""
+    """The peak so far."""
 
     memory: Memory
 
@@ -36,14 +36,14 @@ def memory_of(pid: int) -> Memory:
 
 
 def parse_rollup(text: str) -> Memory:
-    """Read what the kernel says in `smaps_rollup`."""
+    """Parse the kernel's `smaps_rollup`."""
     found = {name: int(kib) * 1024 / 1e6 for name, kib in re.findall(r"^(\w+):\s+(\d+) kB$", text, re.MULTILINE)}
     return Memory(found["Rss"], found["Pss"])
 
 
 @contextmanager
 def watched(pid: int) -> Iterator[Peak]:
-    """Note the most memory that the process has while the block runs."""
+    """Record the peak memory of the process while the block runs."""
     peak, done = Peak(memory_of(pid)), threading.Event()
 
     def watch() -> None:

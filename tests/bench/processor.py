@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 TICKS = os.sysconf("SC_CLK_TCK")
-#: From here on a figure says more about the others than about us.
+#: Above this share a figure is not trustworthy.
 CROWDED = 0.15
 
 

@@ -1,4 +1,4 @@
-"""What a person sees while a bench runs."""
+"""Progress messages of a benchmark."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""What a bench reports: figures of one system or of several, goals, a table for people and a file for programs."""
+"""The report of a benchmark: figures of one or several systems, goals, a table for people and a file for programs."""
 
 import json
 from collections.abc import Mapping, Sequence

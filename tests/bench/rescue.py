@@ -1,4 +1,4 @@
-"""How long the jobs of a worker that is killed wait until they run elsewhere.
+"""How long the jobs of a killed worker wait until they run elsewhere.
 
 Twenty jobs are under way in one worker, and another has its lease and nothing to do. The first is killed with -9, at
 a different moment of its heartbeat in each round.

@@ -1,4 +1,4 @@
-"""A site that takes every webhook and looks at none, for it shares the cores: python -m tests.bench.sink PORT."""
+"""A site that accepts every webhook unread, because it shares the cores: python -m tests.bench.sink PORT."""
 
 import asyncio
 import re
@@ -23,7 +23,7 @@ class Sink(asyncio.Protocol):
             self._transport.write(ANSWER)
 
     def _take_one(self) -> bool:
-        """Take one whole request away from what has come. False if there is none yet."""
+        """Consume one complete request from the buffer. False if there is none yet."""
         head, end, _ = self._come.partition(b"\r\n\r\n")
         length = LENGTH.search(head)
         size = len(head) + len(end) + (int(length[1]) if length else 0)

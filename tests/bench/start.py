@@ -1,4 +1,4 @@
-"""How long a desk takes to come up: into an empty folder, and into one that it was in before."""
+"""Start-up time of a desk, in an empty folder and in one that it used before."""
 
 import subprocess
 import sys
@@ -31,7 +31,7 @@ def run() -> Report:
 
 
 def _start(folder: Path) -> float:
-    """Bring a desk up until its card is written, take it down, and return how long the way up took."""
+    """Start a desk until its card is written, stop it, and return the start-up time."""
     began = time.monotonic()
     command = [sys.executable, "-m", "devstack", "run", "--folder", str(folder)]
     environment = env.child_environment({"PORT": str(free_port())})

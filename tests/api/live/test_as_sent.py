@@ -13,9 +13,9 @@ from inference.models import ProviderAccount
 from tenants.models import Limit
 from tests.api.live.conftest import Live
 from tests.api.live.test_stream_endpoints import lines_of
-from tests.asking import token
 from tests.factories import make_provider, make_route
 from tests.platform.providers.vendors import recorded
+from tests.request_signing import token
 
 FILES = {"/v1/chat/completions": "openai/chat_text", "/v1/messages": "anthropic/messages_text"}
 

@@ -17,8 +17,8 @@ from jobs.models import FileChunk
 from tenants.credentials import NewSite
 from tenants.models import Site
 from tests.api.forms import FORM, LINE, PURPOSE, WHOLE, form, is_empty, part
-from tests.asking import bearer, signed, signed_older, token
 from tests.factories import make_file
+from tests.request_signing import bearer, signed, signed_older, token
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

@@ -33,7 +33,7 @@ from tenants.credentials import NewSite
 from tenants.models import Site, UsedNonce
 from tests.api.calling import CHAT
 from tests.api.forms import FORM, PURPOSE, WHOLE, form, is_empty, part
-from tests.asking import bearer, signed, signed_older
+from tests.request_signing import bearer, signed, signed_older
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

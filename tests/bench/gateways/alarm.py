@@ -1,4 +1,4 @@
-"""A timer that rings within some microseconds (Linux): the event loop's own knows only whole milliseconds."""
+"""A timer with microsecond precision (Linux): the event loop's own has milliseconds."""
 
 import ctypes
 import os
@@ -20,13 +20,13 @@ class _Setting(ctypes.Structure):
 
 
 class Alarm:
-    """A descriptor that can be read once the moment has come."""
+    """A file descriptor that becomes readable at the set time."""
 
     def __init__(self) -> None:
         self.descriptor = _checked(_libc.timerfd_create(CLOCK_MONOTONIC, NON_BLOCKING))
 
     def set(self, moment: float) -> None:
-        """Ring at a moment of `time.monotonic()`; at once if it is over."""
+        """Fire at a time of `time.monotonic()`; immediately if it has passed."""
         seconds = int(moment)
         # Zero would switch it off.
         at = _Moment(seconds, max(int((moment - seconds) * 1e9), 1))

@@ -1,4 +1,4 @@
-"""Processor cores: who runs on which, and how busy each was (Linux)."""
+"""Processor cores: pins processes to cores and measures how busy each was (Linux)."""
 
 import os
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ class Cores:
 
 
 class TooFewCores(Exception):
-    """There are not two cores to keep apart what is measured and what measures."""
+    """There are not two cores to separate the gateway from the load generator."""
 
 
 def available() -> set[int]:
@@ -27,7 +27,7 @@ def available() -> set[int]:
 
 
 def choose(available: set[int]) -> Cores:
-    """Take the last two, for the first has the most of the machine's own work."""
+    """Choose the last two cores: the first one handles most interrupts."""
     if len(available) < 2:
         raise TooFewCores(f"Gateways are measured on two cores, and there is {len(available)} for this process.")
     load, gateway = sorted(available)[-2:]
@@ -36,7 +36,7 @@ def choose(available: set[int]) -> Cores:
 
 @contextmanager
 def on(core: int) -> Iterator[None]:
-    """Have this thread, and what is started from it in the block, run there."""
+    """Pin this thread, and processes started in the block, to the cores."""
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {core})
     try:
@@ -46,7 +46,7 @@ def on(core: int) -> Iterator[None]:
 
 
 def move(pid: int, core: int) -> None:
-    """Have a process that runs already go on there, with all its threads."""
+    """Pin a running process with all its threads."""
     for thread in Path(f"/proc/{pid}/task").iterdir():
         # A thread may end meanwhile.
         with suppress(ProcessLookupError):
@@ -55,7 +55,7 @@ def move(pid: int, core: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Ticks:
-    """Of one core since the machine was started."""
+    """Ticks of one core since boot."""
 
     busy: int
     available: int

@@ -16,16 +16,16 @@ from tests.bench.gateways.alarm import Alarm
 from tests.bench.gateways.task import DIGITS, Load, Outcome, body_around, due_moments, head_of
 from tests.bench.gateways.wire import Pool, Question
 
-#: So long after the last request was due, those without an answer have failed.
+#: Requests without an answer this long after the last one was due have failed.
 LATE_SECONDS = 10.0
-#: A system that fails so often is not measured any longer.
+#: The measurement stops after this many failures.
 MOST_FAILURES = 200
 OPENING_AT_ONCE = 32
 
 
 @dataclass(slots=True)
 class Tally:
-    """What has come so far of what counts: requests that were due, or answered, in the window."""
+    """Results so far: requests that were due, or answered, in the measured window."""
 
     opens_at: float
     closes_at: float
@@ -43,7 +43,7 @@ class Tally:
             self.events += events
 
     def ended(self, question: Question, moment: float) -> None:
-        """Count it, if its moment lies in the window."""
+        """Count it if it lies in the window."""
         self.unanswered -= 1
         if question.failure:
             self.failures += 1
@@ -58,7 +58,7 @@ class Tally:
 
 
 async def run(load: Load) -> Outcome:
-    """Hold the streams that are to be held, and put the load on."""
+    """Open the idle streams and apply the load."""
     pool, held = Pool(*_address(load)), Held(load)
     await held.open()
     await pool.fill(load.connections)
@@ -83,7 +83,7 @@ async def run(load: Load) -> Outcome:
 
 
 async def _closed(load: Load, pool: Pool, tally: Tally) -> None:
-    """Let each connection ask again as soon as it is answered."""
+    """Closed loop: each connection sends its next request as soon as it has an answer."""
     requests, over = requests_of(load), asyncio.Event()
 
     def ask() -> None:
@@ -103,7 +103,7 @@ async def _closed(load: Load, pool: Pool, tally: Tally) -> None:
 
 
 async def _open(load: Load, pool: Pool, tally: Tally) -> None:
-    """Ask at moments that were fixed before, whatever became of earlier requests."""
+    """Open loop: send at times fixed in advance, independent of earlier requests."""
     requests, over, alarm = requests_of(load), asyncio.Event(), Alarm()
     loop = asyncio.get_running_loop()
     began = tally.opens_at - load.warm_seconds
@@ -136,7 +136,7 @@ async def _open(load: Load, pool: Pool, tally: Tally) -> None:
 
 
 class Held:
-    """Streams that are opened, and then only kept open."""
+    """Idle streams: opened and kept open."""
 
     def __init__(self, load: Load) -> None:
         self._load = load
@@ -145,7 +145,7 @@ class Held:
         self.opened = self.ended_after_opening = 0
 
     async def open(self) -> None:
-        """Open them, a few at once; those that do not begin in time are not held."""
+        """Open them, a few concurrently; those that do not start in time are not kept."""
         left = iter(range(self._load.held))
         requests = requests_of(
             msgspec.structs.replace(self._load, model=self._load.held_model, stream=True, body_bytes=1024)
@@ -179,7 +179,7 @@ class Held:
 
 
 def requests_of(load: Load) -> Iterator[bytes]:
-    """Yield requests, each with a body that was never sent before; or always the same."""
+    """Yield requests, each with a new body; or always the same one."""
     before, after = body_around(load.model, load.stream, load.body_bytes)
     before = head_of(load) + before
     first = time.time_ns()
@@ -193,7 +193,7 @@ def _address(load: Load) -> tuple[str, int]:
 
 
 async def _within(event: asyncio.Event, deadline: float) -> bool:
-    """Wait for it until a moment; False if it did not come."""
+    """Wait for it until a deadline; False if it did not come."""
     try:
         async with asyncio.timeout(max(deadline - time.monotonic(), 0)):
             await event.wait()
@@ -203,7 +203,7 @@ async def _within(event: asyncio.Event, deadline: float) -> bool:
 
 
 if __name__ == "__main__":
-    # A collection in the middle would be a stall that no system made.
+    # A garbage collection would be a stall that no system caused.
     gc.freeze()
     gc.disable()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

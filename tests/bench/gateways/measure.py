@@ -1,4 +1,4 @@
-"""One measurement, made by the load generator in a process of its own, and figures out of several."""
+"""One measurement by the load generator in its own process, and statistics over several."""
 
 import subprocess
 import sys
@@ -57,7 +57,7 @@ class Added:
 
 @dataclass(slots=True)
 class Bench:
-    """Who is measured, where, and what went wrong on the way."""
+    """The measured systems, their cores, and complaints."""
 
     cores: Cores
     pace: Pace
@@ -70,7 +70,7 @@ class Bench:
         return [self.direct, *self.gateways]
 
     def measure(self, system: System, load: Load) -> Measured:
-        """Put the load on one system, from the other core."""
+        """Apply the load to one system, from the other core."""
         before, ticks = self._processor_seconds(system), self._ticks()
         made = subprocess.run(
             [sys.executable, "-m", "tests.bench.gateways.load"],
@@ -114,7 +114,7 @@ class Bench:
 
 
 def in_turns(systems: Sequence[System], rounds: int, act: Callable[[System], T]) -> Mapping[str, Sequence[T]]:
-    """Act on one system after the other, A B C A B C, so that all see the same weather on the machine."""
+    """Act on one system after the other, A B C A B C, so that noise of the machine affects all alike."""
     results: dict[str, list[T]] = {system.name: [] for system in systems}
     for _ in range(rounds):
         for system in systems:
@@ -133,5 +133,5 @@ def mean(values: Sequence[float]) -> float:
 
 
 def mean_ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
-    """Return how many times as much we have, round by round, on average."""
+    """Return our ratio to a peer, averaged over the rounds."""
     return mean([our / their for our, their in zip(ours, theirs, strict=True)])

@@ -1,6 +1,6 @@
-"""The limit: a gateway that only passes bytes on. python -m tests.bench.gateways.passthrough PORT UPSTREAM
+"""The upper bound: a gateway that only passes bytes through. python -m tests.bench.gateways.passthrough PORT UPSTREAM
 
-Bare ASGI on uvicorn and aiohttp's client, as Nightdesk's live path has under it.
+Bare ASGI on uvicorn and aiohttp's client, the same libraries that Nightdesk's live path uses.
 """
 
 import asyncio

@@ -1,6 +1,6 @@
-"""The peers: which versions, and their installation into a folder of their own, which git does not know.
+"""The peers: their versions, and their installation into a folder that git ignores.
 
-LiteLLM's own pins name versions that an index may not have; what they are lifted for is in `LIFTED`. Portkey's gateway
+LiteLLM pins versions that an index may not have; the replacements are in `LIFTED`. Portkey's gateway
 answers no stream with a newer @hono/node-server than its own lock file has.
 """
 
@@ -19,7 +19,7 @@ FOLDER = ROOT / ".nightdesk" / "peers"
 
 LITELLM = "1.108.11"
 LIFTED = ("certifi", "litellm-enterprise", "litellm-proxy-extras")
-#: Releases that carried malicious code. Whoever asks for one of them gets an error, not an installation.
+#: Releases that carried malicious code. They are refused, not installed.
 COMPROMISED = ("1.82.7", "1.82.8", "1.107")
 
 PORTKEY = "1.15.2"
@@ -43,7 +43,7 @@ class Installed:
 
 
 def install_litellm(folder: Path = FOLDER, version: str = LITELLM) -> Installed:
-    """Have LiteLLM's proxy in a virtual environment in the folder."""
+    """Install LiteLLM's proxy into a virtual environment in the folder."""
     refuse_compromised(version)
     home = folder / f"litellm-{version}"
     python = home / "bin" / "python"
@@ -60,7 +60,7 @@ def install_litellm(folder: Path = FOLDER, version: str = LITELLM) -> Installed:
 
 
 def install_portkey(folder: Path = FOLDER, version: str = PORTKEY) -> Installed:
-    """Have Portkey's gateway in the folder; of its packages no script is run."""
+    """Install Portkey's gateway into the folder, without running install scripts."""
     node, npm = _program("node"), _program("npm")
     home = folder / f"portkey-{version}"
     if not _is_whole(home):

@@ -1,4 +1,4 @@
-"""The systems that are measured, each started on the gateway's core, in front of the same simulator."""
+"""The measured systems, each started on the gateway's core in front of the same simulator."""
 
 import json
 import os
@@ -28,7 +28,7 @@ PLAIN, STREAM, IDLE = "bench-plain", "bench-stream", "bench-idle"
 CONTROLS: Mapping[str, Mapping[str, str]] = {
     PLAIN: {},
     STREAM: {"profile": "litellm"},
-    # Ends by itself, for a gateway may not see that its client has left.
+    # It ends without a disconnect, because a gateway may not notice that its client has left.
     IDLE: {"stall_after_n": "1", "stall_ms": "150000"},
 }
 
@@ -42,7 +42,7 @@ SECONDS_TO_ANSWER = 120
 
 @dataclass(frozen=True, slots=True)
 class System:
-    """A server to put load on."""
+    """A server under load."""
 
     name: str
     url: str
@@ -60,7 +60,7 @@ def direct(simulator_url: str) -> System:
 
 
 def nightdesk(desk: Desk, books: Books, core: int) -> System:
-    """The desk's web process, and Valkey, which each request asks; both on the gateway's core."""
+    """The desk's web process and Valkey, which every request uses; both on the gateway's core."""
     for name, upstream in suffixed_models().items():
         books.add_route(name, upstream)
     pids = (desk.web_pid, desk.broker_pid)
@@ -115,7 +115,7 @@ def portkey(simulator_url: str, folder: Path, core: int) -> Iterator[System]:
 
 
 def complaint_of(system: System) -> str:
-    """Ask once; return what is wrong with the answer, or nothing."""
+    """Send one request; return what is wrong with the response, or an empty string."""
     body = json.dumps({"model": system.models[PLAIN], "messages": [{"role": "user", "content": "Hello."}]}).encode()
     request = urllib.request.Request(system.url, body, {**system.headers, "Content-Type": "application/json"})
     try:

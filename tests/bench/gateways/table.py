@@ -1,4 +1,4 @@
-"""What was found out about gateways, and the report of it."""
+"""The findings of the gateway benchmark, and their report."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ NOTES = (
 
 @dataclass(frozen=True, slots=True)
 class Most:
-    """What a system did when asked for all it can, round by round."""
+    """The throughput of a system at full load, round by round."""
 
     rates: Sequence[float]
     events: Sequence[float]
@@ -37,13 +37,13 @@ class Most:
 
 @dataclass(frozen=True, slots=True)
 class Idle:
-    """What it was to a gateway that so many streams were open and silent."""
+    """The cost of many idle streams for a gateway."""
 
     held: int
     held_after: int
     before_mb: float
     peak_mb: float
-    #: Of requests meanwhile, at the rate that all can bear.
+    #: Of requests meanwhile, at a rate that all systems sustain.
     times_ms: Sequence[float]
 
 
@@ -134,7 +134,7 @@ def _of_idle(found: Findings) -> Iterator[Comparison]:
 
 
 def _goals(found: Findings) -> Iterator[Goal]:
-    """Yield those that can be judged: not all systems may have taken part."""
+    """Yield the goals that can be judged: a system may be missing."""
     ours = found.plain.get(NIGHTDESK)
     if ours is None:
         return

@@ -1,4 +1,4 @@
-"""What the load generator is asked to do and what it says of it, and when its requests are due."""
+"""The input and output of the load generator, and the schedule of its requests."""
 
 import random
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-#: So that every system meets the same crowd.
+#: The seed: every system gets the same schedule.
 SEED = 7
 #: Of the number that makes each body different from all others.
 DIGITS = 24
@@ -18,8 +18,8 @@ PROSE = "Tell the night shift what the day has left on the desk, in plain words 
 class Load(msgspec.Struct, frozen=True, kw_only=True):
     """One measurement of one system.
 
-    Without a `rate` each connection asks again as soon as it is answered (closed loop); with one, requests are due at
-    moments that do not depend on any answer (open loop).
+    Without a `rate` each connection sends its next request after the answer (closed loop); with one, requests are due
+    at moments that do not depend on any answer (open loop).
     """
 
     url: str
@@ -27,24 +27,24 @@ class Load(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     stream: bool = False
     body_bytes: int = BODY_BYTES
-    #: Closed loop: how many ask at once. Open loop: how many are open beforehand; more are opened if all are busy.
+    #: Closed loop: concurrent connections. Open loop: connections opened in advance; more are opened if all are busy.
     connections: int = 32
     rate: float | None = None
-    #: At random moments, as strangers come, instead of evenly.
+    #: At random times (a Poisson process) instead of evenly.
     random: bool = False
     seconds: float = 5.0
     #: Not counted, before those seconds.
     warm_seconds: float = 1.0
     #: Always the same body, which a cache may know.
     same_body: bool = False
-    #: So many streams of this model are open meanwhile, on connections of their own.
+    #: Number of idle streams of this model that stay open meanwhile.
     held: int = 0
     held_model: str = ""
     held_patience_seconds: float = 120.0
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of it; times in seconds. Those of an open loop run from the moment a request was due."""
+    """The outcome; times in seconds. Those of an open loop run from the moment a request was due."""
 
     seconds: float
     latencies: list[float]
@@ -54,7 +54,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     #: In all, and not only in those seconds.
     answered: int
     failures: int
-    #: What the first failure said.
+    #: The message of the first failure.
     complaint: str
     cache_hits: int
     #: How many streams could be opened before, and how many were still open after.

@@ -116,7 +116,7 @@ async def test_streams_are_held_open_and_those_that_are_cut_are_missed() -> None
 
 
 async def test_who_waits_for_a_connection_waits_since_it_was_due() -> None:
-    """So a server that stalls cannot hide what came meanwhile."""
+    """A server that stalls cannot hide the requests that were due meanwhile."""
     release, both, ended = asyncio.Event(), asyncio.Event(), list[Question]()
 
     async def answer(writer: asyncio.StreamWriter) -> None:

@@ -14,23 +14,23 @@ EVENT = b"\ndata:"
 DONE = b"[DONE]"
 #: The first piece of text; before it there may be an event that only tells the role.
 TOKEN = re.compile(rb'"content": ?"[^"]')
-#: So much of what came is kept, for a mark that is cut in two.
+#: Bytes kept from the last read, for a marker that is split between two reads.
 OVERLAP = len(EVENT) - 1
 SAMPLE_BYTES = 300
-#: In an open loop; who needs more at once has collapsed.
+#: The connection limit of an open loop; a system that needs more has collapsed.
 MOST_CONNECTIONS = 1024
 
 
 @dataclass(slots=True)
 class Question:
-    """One request, and what was seen of its answer."""
+    """One request and the observations of its response."""
 
     request: bytes
     #: When it should have been sent.
     due: float
     stream: bool
     ended: Callable[["Question"], None]
-    #: How many events came now; called as they come.
+    #: Called with the number of events that just arrived.
     came: Callable[[int], None]
     status: int = 0
     first_token_at: float = 0.0
@@ -46,7 +46,7 @@ class Question:
 
 
 class Connection(asyncio.Protocol):
-    """Asks one question after the other."""
+    """Sends one request after the other."""
 
     def __init__(self, pool: "Pool") -> None:
         self._pool = pool
@@ -75,7 +75,7 @@ class Connection(asyncio.Protocol):
         if (question := self._question) is None:
             return
         self._question = None
-        # Servers close idle connections; every client then asks again on a new one.
+        # Servers close idle connections; every client then repeats the request on a new one.
         if self._has_answered and not self._began and not question.sent_before:
             question.sent_before = True
             self._pool.ask(question)
@@ -123,7 +123,7 @@ class Connection(asyncio.Protocol):
             return
         question.status = self._parser.get_status_code()
         failure = _judge(question, self._sample)
-        # First, so that who asks again at once finds it free.
+        # First, so that a caller that sends again immediately finds it free.
         if self._parser.should_keep_alive():
             self._pool.free(self)
         else:
@@ -132,7 +132,7 @@ class Connection(asyncio.Protocol):
 
 
 class Pool:
-    """Connections to one server; questions wait when all are busy and no more may be opened."""
+    """A connection pool for one server; requests wait when all connections are busy and the limit is reached."""
 
     def __init__(self, host: str, port: int, most: int = MOST_CONNECTIONS) -> None:
         self._host, self._port, self._most = host, port, most
@@ -147,7 +147,7 @@ class Pool:
             self._free.append(connection)
 
     def ask(self, question: Question) -> None:
-        """Send it over the connection that was used last, so that the others may rest."""
+        """Send it over the most recently used connection, so that the others stay idle."""
         if self._free:
             self._free.pop().ask(question)
             return
@@ -192,7 +192,7 @@ class Pool:
 
 
 def _judge(question: Question, sample: bytes) -> str:
-    """Return what is wrong with the answer, or nothing."""
+    """Return what is wrong with the response, or an empty string."""
     if question.status != 200:
         return f"{question.status}: {sample[:SAMPLE_BYTES].decode(errors='replace')}"
     if question.stream and not question.is_done:

@@ -1,1 +1,1 @@
-"""What people write without Nightdesk: plain Celery that asks a provider, set up as usual."""
+"""The usual alternative to Nightdesk: plain Celery tasks that call a provider."""

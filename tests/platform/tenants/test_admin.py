@@ -16,7 +16,7 @@ from core import clock
 from core.crypto import new_key
 from tenants.credentials import NewSite, issue, live_credentials
 from tenants.models import AuditEntry, Credential, CredentialKind, Site
-from tests.asking import bearer
+from tests.request_signing import bearer
 
 #: What the browser sends for the list of credentials, which nobody edits.
 INLINE = {"credentials-TOTAL_FORMS": "0", "credentials-INITIAL_FORMS": "0"}

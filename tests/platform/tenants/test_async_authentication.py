@@ -20,8 +20,8 @@ from tenants.errors import (
 from tenants.models import Site
 from tenants.narrow_tokens import TokenRequest
 from tenants.tickets import ReadableKind
-from tests.asking import bearer, signed, signed_older, token
 from tests.counting_threads import CountingThreads
+from tests.request_signing import bearer, signed, signed_older, token
 
 with_rows = pytest.mark.django_db(transaction=True)
 

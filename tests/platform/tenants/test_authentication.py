@@ -40,7 +40,7 @@ from tenants.errors import (
 from tenants.grant import UNRESTRICTED, Grant
 from tenants.minted_jwts import JwtPurpose
 from tenants.models import Credential, CredentialKind, Site, UsedNonce
-from tests.asking import bearer, signed, signed_older, token
+from tests.request_signing import bearer, signed, signed_older, token
 
 BODY = b'{"kind": "chat"}'
 TARGET = "/v1/jobs?a=1"

@@ -1,4 +1,4 @@
-"""Requests as a site's own code would sign them, written anew from the documentation."""
+"""Signs requests as a site's own code would: a second implementation, written from the documentation."""
 
 import hashlib
 import hmac
@@ -23,7 +23,7 @@ def signed(
     timestamp: int | str | None = None,
     nonce: str | None = None,
 ) -> dict[str, str]:
-    """Return the headers of a signed request, form v1."""
+    """Return the headers of a signed request, version v1."""
     time = str(clock.unix_seconds() if timestamp is None else timestamp)
     nonce = nonce or f"nonce-{next(_count):06}"
     text = f"v1\n{time}\n{nonce}\n{method}\n{target}\n{hashlib.sha256(body).hexdigest()}"
@@ -38,14 +38,14 @@ def signed(
 
 
 def signed_older(made: NewSite, body: bytes = b"", *, timestamp: int | None = None) -> dict[str, str]:
-    """Return the headers of a signed request, older form."""
+    """Return the headers of a signed request, legacy form."""
     time = str(timestamp or clock.unix_seconds())
     signature = hmac.new(made.signing_secret.secret.encode(), body + time.encode(), "sha256").hexdigest()
     return {"X-Site-ID": made.site.public_id, "X-Timestamp": time, "X-Signature": signature}
 
 
 def token(made: NewSite, secret: str | None = None, kid: str | None = None, **claims: Any) -> str:
-    """Return a JWT of the site, good for five minutes; a claim given as None is left out."""
+    """Return a JWT of the site, valid for five minutes; a claim given as None is omitted."""
     now = clock.unix_seconds()
     wanted = {"sub": made.site.slug, "iat": now, "exp": now + 300, **claims}
     return jwt.encode(
