@@ -1,11 +1,11 @@
 """Decide what one attempt has come to. Nothing is done here."""
 
-import email.utils
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import TypeAlias
 
+from core.retry_after import parse_retry_after
 from core.ssrf_guard import CappedResponse, NoResponse
 
 #: The wait before each attempt; it is spread by a fifth to both sides. The last ends some 76 hours after the first.
@@ -73,7 +73,7 @@ def judge(
         case CappedResponse(status=410):
             return EndpointGone("The receiver answered 410 Gone.")
         case CappedResponse(status=status, headers=headers):
-            floor = retry_after(headers.get("retry-after", ""), now)
+            floor = _retry_after_floor(headers.get("retry-after"), now)
             reason = _status_reason(status)
         case NoResponse():
             floor = timedelta(0)
@@ -81,6 +81,11 @@ def judge(
     if attempt >= len(RETRY_SCHEDULE):
         return DeliveryExhausted(reason)
     return RetryDelivery(min(max(with_jitter(RETRY_SCHEDULE[attempt], random()), floor), MAX_BACKOFF), reason)
+
+
+def _retry_after_floor(value: str | None, now: datetime) -> timedelta:
+    seconds = parse_retry_after(value, now) or 0.0
+    return timedelta(seconds=min(seconds, MAX_BACKOFF.total_seconds()))
 
 
 def _status_reason(status: int) -> str:
@@ -92,15 +97,3 @@ def _status_reason(status: int) -> str:
 def with_jitter(delay: timedelta, chance: float) -> timedelta:
     """Move the delay by up to a fifth, so that what failed together does not come back together."""
     return delay * (1 - JITTER + 2 * JITTER * chance)
-
-
-def retry_after(value: str, now: datetime) -> timedelta:
-    """Read a `Retry-After` header: seconds or an HTTP date (RFC 9110, 10.2.3). Zero for what is neither."""
-    if value.isascii() and value.isdigit():
-        # Ten digits are centuries; more could not be a timedelta.
-        return timedelta(seconds=int(value[:10]))
-    try:
-        moment = email.utils.parsedate_to_datetime(value)
-        return max(moment.replace(tzinfo=moment.tzinfo or UTC) - now, timedelta(0))
-    except (ValueError, OverflowError):
-        return timedelta(0)

@@ -1,13 +1,11 @@
 """What both dialects share in reading an error: the status, when to come back, and words fit to be shown."""
 
-import math
 import re
 from collections.abc import Mapping
-from datetime import UTC
-from email.utils import parsedate_to_datetime
 from typing import Any
 
 from core import clock
+from core.retry_after import parse_retry_after, parse_seconds
 from providers.errors import (
     BadResponse,
     ModelNotFound,
@@ -58,12 +56,9 @@ def error_class_for_status(status: int) -> type[ProviderError]:
 
 def retry_after_seconds(headers: Mapping[str, str]) -> float | None:
     """Return how long the provider asks us to wait, at most a day; None if it does not say."""
-    if (milliseconds := _to_nonnegative(headers.get("retry-after-ms"))) is not None:
+    if (milliseconds := parse_seconds(headers.get("retry-after-ms"))) is not None:
         return min(milliseconds / 1000, MAX_RETRY_AFTER_SECONDS)
-    value = headers.get("retry-after")
-    seconds = _to_nonnegative(value)
-    if seconds is None and value is not None:
-        seconds = _seconds_until(value)
+    seconds = parse_retry_after(headers.get("retry-after"), clock.now())
     return None if seconds is None else min(seconds, MAX_RETRY_AFTER_SECONDS)
 
 
@@ -85,21 +80,3 @@ def to_error_code(value: Any) -> str | None:
     """Return a code as text, if it is one: a word or a number, not a sentence."""
     text = str(value) if isinstance(value, str | int) and not isinstance(value, bool) else ""
     return text if _ERROR_CODE.match(text) else None
-
-
-def _to_nonnegative(value: str | None) -> float | None:
-    try:
-        number = float(value or "")
-    except ValueError:
-        return None
-    return number if math.isfinite(number) and number >= 0 else None
-
-
-def _seconds_until(http_date: str) -> float | None:
-    try:
-        moment = parsedate_to_datetime(http_date)
-        if moment.tzinfo is None:
-            moment = moment.replace(tzinfo=UTC)
-        return max(0.0, (moment - clock.now()).total_seconds())
-    except (ValueError, OverflowError):
-        return None
