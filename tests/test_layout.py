@@ -122,6 +122,21 @@ def test_public_class_names_are_unique() -> None:
     assert duplicates == {}
 
 
+def test_a_redis_key_that_two_rooms_know_is_spelled_in_core_redis_keys_alone() -> None:
+    """Every other key is spelled in one room. (Docstrings may name any of them.)"""
+    spelled: dict[str, set[str]] = defaultdict(set)
+    for path in SOURCES:
+        for key in _redis_keys(path):
+            spelled[key].add("redis_keys" if path.name == "redis_keys.py" else _room_of(path))
+    shared = {key for key, rooms in spelled.items() if "redis_keys" in rooms}
+
+    assert {"nd:usage", "nd:open:", "nd:process:"} <= shared
+    assert {key: rooms for key, rooms in spelled.items() if len(rooms) > 1} == {}
+    assert [key for key in spelled if key not in shared and any(key.startswith(each) for each in shared)] == [
+        "nd:usage:aside"
+    ]
+
+
 def test_the_example_environment_lists_every_variable_with_its_default() -> None:
     assert settings.ROOT == ROOT
     listed = dict(
@@ -137,6 +152,26 @@ def _public_classes(path: Path) -> Iterator[str]:
     for node in tree(path).body:
         if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
             yield node.name
+
+
+def _room_of(path: Path) -> str:
+    parts = path.relative_to(ROOT).parts
+    return parts[1] if parts[0] == "platform" else parts[0]
+
+
+def _redis_keys(path: Path) -> Iterator[str]:
+    """Yield the beginnings of Redis keys in the module's literals."""
+    docstrings = {
+        id(node.body[0].value)
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+        if node.body and isinstance(node.body[0], ast.Expr)
+    }
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Constant) and id(node) not in docstrings and isinstance(node.value, str | bytes):
+            text = node.value if isinstance(node.value, str) else node.value.decode("latin-1")
+            if text.startswith("nd:"):
+                yield text
 
 
 def _attributes(path: Path) -> Iterator[str]:

@@ -17,6 +17,7 @@ from api.live.runtime import LiveRuntime
 from api.live.wire_formats import ParsedRequest
 from core import clock, metrics
 from core.redis import RedisUnavailable, translate_redis_errors
+from core.redis_keys import heartbeat_key
 from inference import cache
 from inference.calls import CallOpened
 from inference.permit import Permitted, permit
@@ -26,7 +27,7 @@ from jobs.errors import IdempotencyConflict
 from metering.buffer import encode_usage_record
 from providers.invalid_request import InvalidRequest
 from providers.types import ChatRequest, Usage
-from streams.entries import StreamRecord, heartbeat_key, new_stream_id, stream_age_seconds
+from streams.entries import StreamRecord, new_stream_id, stream_age_seconds
 from streams.errors import StreamUnknown
 from streams.reader import POLL_SECONDS, find_record
 from tenants.errors import ReplayedRequest

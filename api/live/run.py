@@ -26,6 +26,7 @@ from api.live.wire_formats import (
 )
 from core import clock, metrics
 from core.redis import RedisUnavailable, translate_redis_errors
+from core.redis_keys import USAGE_RECORDS_KEY, open_calls_key
 from inference import cache
 from inference.calls import CallClosed, CallOpened, CallOutcome, CallTrace
 from inference.complete import Answered, Deferred, Exhausted, complete_non_streaming
@@ -35,7 +36,7 @@ from inference.routing import Target
 from inference.stream import StreamPart, TargetSelected, TargetSwitched, stream
 from inference.usage_records import to_open_usage_record, to_usage_record
 from metering import usage_records
-from metering.buffer import USAGE_KEY, encode_usage_record
+from metering.buffer import encode_usage_record
 from metering.models import UsageOutcome as Usages
 from metering.usage_records import CACHE_PROVIDER, UsageRecord
 from providers.dialects.stream_encoder import StreamEncoder
@@ -43,7 +44,7 @@ from providers.errors import ProviderOverloaded
 from providers.types import Burst, ChatRequest, EmbeddingRequest, Embeddings, InferenceRequest, InferenceResponse, Usage
 from streams.entries import StreamEnd
 from streams.writer import EventLogWriter
-from tenants.rate_limiting.admission import get_cached_answers, open_calls_key, settle
+from tenants.rate_limiting.admission import get_cached_answers, settle
 from tenants.rate_limiting.types import CacheEntry, Settlement, to_settlement
 
 log = structlog.get_logger(__name__)
@@ -84,7 +85,8 @@ class LiveLedger:
                 if previous_call is not None:
                     # Its place is taken now. Coming again at the end, it changes nothing.
                     pipeline.rpush(
-                        USAGE_KEY, encode_usage_record(to_usage_record(self.admitted.attribution, previous_call))
+                        USAGE_RECORDS_KEY,
+                        encode_usage_record(to_usage_record(self.admitted.attribution, previous_call)),
                     )
                 await pipeline.execute()
         except RedisUnavailable:
@@ -364,7 +366,7 @@ async def record_cache_hit(runtime: LiveRuntime, caller: Caller, request_id: str
     )
     try:
         with translate_redis_errors():
-            await runtime.server.rpush(USAGE_KEY, encode_usage_record(usage_record))
+            await runtime.server.rpush(USAGE_RECORDS_KEY, encode_usage_record(usage_record))
     except RedisUnavailable:
         # It cost nothing, and Redis, from which it came, has gone since.
         log.warning("cache_hit_not_recorded", request=request_id)

@@ -21,15 +21,13 @@ from django.db import DatabaseError, DataError, IntegrityError, InterfaceError, 
 from core.advisory_locks import try_advisory_lock
 from core.crash import CrashPoint, crash_point
 from core.redis import translate_redis_errors
+from core.redis_keys import OPEN_CALLS_PATTERN, USAGE_RECORDS_KEY, heartbeat_key, process_of_open_calls
 from metering import usage_records
 from metering.models import UsageOutcome
 from metering.usage_records import UsageRecord
 
 log = structlog.get_logger(__name__)
 
-USAGE_KEY = b"nd:usage"
-OPEN_CALLS_PREFIX = b"nd:open:"
-HEARTBEAT_PREFIX = b"nd:process:"
 #: What could not be written, for people to look at: the newest, for a month.
 DEAD_LETTER_KEY = b"nd:usage:aside"
 MAX_DEAD_LETTERS = 10_000
@@ -121,7 +119,7 @@ def read_backlog(server: "redis.Redis") -> UsageBacklog:
     """Return what is still in Redis. Raises `RedisAway`."""
     with translate_redis_errors():
         pipeline = server.pipeline(transaction=False)
-        pipeline.llen(USAGE_KEY)
+        pipeline.llen(USAGE_RECORDS_KEY)
         pipeline.llen(DEAD_LETTER_KEY)
         pending, aside = pipeline.execute()
     return UsageBacklog(pending, aside)
@@ -131,7 +129,7 @@ async def read_backlog_async(server: "redis.asyncio.Redis") -> UsageBacklog:
     """Return what `read_backlog` does, on an event loop."""
     with translate_redis_errors():
         pipeline: Any = server.pipeline(transaction=False)
-        pipeline.llen(USAGE_KEY)
+        pipeline.llen(USAGE_RECORDS_KEY)
         pipeline.llen(DEAD_LETTER_KEY)
         pending, aside = await pipeline.execute()
     return UsageBacklog(pending, aside)
@@ -142,23 +140,23 @@ async def read_backlog_async(server: "redis.asyncio.Redis") -> UsageBacklog:
 
 def _read_first(server: "redis.Redis", count: int) -> list[bytes]:
     with translate_redis_errors():
-        entries: list[bytes] = server.lrange(USAGE_KEY, 0, count - 1)  # type: ignore[assignment] # typed for async, too
+        entries: list[bytes] = server.lrange(USAGE_RECORDS_KEY, 0, count - 1)  # type: ignore[assignment] # typed for async, too
     return entries
 
 
 def _remove_written(server: "redis.Redis", entries: Sequence[bytes], aside: Sequence[bytes]) -> int:
     arguments = [len(entries), entries[0], entries[-1], MAX_DEAD_LETTERS, DEAD_LETTER_TTL_SECONDS, *aside]
     with translate_redis_errors():
-        return int(server.eval(REMOVE_SCRIPT, 2, USAGE_KEY, DEAD_LETTER_KEY, *arguments))  # type: ignore[arg-type]
+        return int(server.eval(REMOVE_SCRIPT, 2, USAGE_RECORDS_KEY, DEAD_LETTER_KEY, *arguments))  # type: ignore[arg-type]
 
 
 def _orphaned_keys(server: "redis.Redis") -> Iterator[bytes]:
     """Yield the keys of open accounts whose process gives no sign of life."""
     with translate_redis_errors():
-        keys = set(server.scan_iter(OPEN_CALLS_PREFIX + b"*", SCAN_COUNT))
+        keys = set(server.scan_iter(OPEN_CALLS_PATTERN, SCAN_COUNT))
     for key in keys:
         with translate_redis_errors():
-            is_alive = server.exists(HEARTBEAT_PREFIX + key.removeprefix(OPEN_CALLS_PREFIX))
+            is_alive = server.exists(heartbeat_key(process_of_open_calls(key)))
         if not is_alive:
             yield key
 
@@ -179,7 +177,7 @@ def _close_calls_of_process(server: "redis.Redis", key: bytes) -> int:
         # Not the key: a process that was only slow may have opened another meanwhile.
         pipeline.hdel(key, *found)
         pipeline.execute()
-    log.warning("orphaned_calls_closed", process=key.removeprefix(OPEN_CALLS_PREFIX).decode(), calls=len(found))
+    log.warning("orphaned_calls_closed", process=process_of_open_calls(key), calls=len(found))
     return len(found)
 
 

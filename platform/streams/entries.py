@@ -12,6 +12,7 @@ from uuid import UUID
 from msgspec import Struct, field, msgpack
 
 from core.ids import InvalidId, from_public, new_uuid, to_public
+from core.redis_keys import heartbeat_key
 from streams.errors import CursorExpired, CursorForeign, CursorMalformed, StreamUnknown
 
 STREAM_ID_PREFIX = "stm"
@@ -156,19 +157,14 @@ def channel_name(stream_id: str) -> str:
     return f"nd:stream:{stream_id}:tail"
 
 
-def heartbeat_key(process_id: str) -> str:
-    """Key that exists as long as the process renews it."""
-    return f"nd:process:{process_id}"
-
-
 def cancel_key(process_id: str) -> str:
     """Set of the streams that the process is requested to cancel."""
-    return f"nd:process:{process_id}:cancel"
+    return f"{heartbeat_key(process_id)}:cancel"
 
 
 def process_report_key(process_id: str) -> str:
     """Key of the process's report of the streams that it runs."""
-    return f"nd:process:{process_id}:running"
+    return f"{heartbeat_key(process_id)}:running"
 
 
 # Events to entries and back

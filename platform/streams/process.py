@@ -18,6 +18,7 @@ import structlog
 from msgspec import Struct, msgpack
 
 from core.redis import RedisUnavailable, translate_redis_errors
+from core.redis_keys import heartbeat_key
 from core.tasks import cancel_and_wait
 from streams.buffer import LocalStream
 from streams.entries import (
@@ -26,7 +27,6 @@ from streams.entries import (
     cancel_key,
     channel_name,
     encode,
-    heartbeat_key,
     process_report_key,
 )
 from streams.registry import ProcessStreams

@@ -13,6 +13,7 @@ from typing import Self
 from django.conf import settings
 
 from core.redis import translate_redis_errors
+from core.redis_keys import heartbeat_key
 from streams.buffer import LocalStream
 from streams.entries import (
     HEARTBEAT_SECONDS,
@@ -23,7 +24,6 @@ from streams.entries import (
     StreamRecord,
     decode_entry,
     decode_record,
-    heartbeat_key,
     log_key,
     merge_entries,
     parse_stream_id,

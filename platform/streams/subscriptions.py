@@ -14,9 +14,10 @@ import structlog
 from redis.asyncio.connection import AbstractConnection
 
 from core.redis import REPLY_TIMEOUT_SECONDS, RedisUnavailable, translate_redis_errors
+from core.redis_keys import heartbeat_key
 from core.tasks import cancel_and_wait
 from streams.buffer import EventBuffer
-from streams.entries import HEARTBEAT_SECONDS, LogEntry, channel_name, decode_entry, heartbeat_key
+from streams.entries import HEARTBEAT_SECONDS, LogEntry, channel_name, decode_entry
 
 log = structlog.get_logger(__name__)
 

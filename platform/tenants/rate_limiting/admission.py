@@ -23,6 +23,7 @@ from msgspec import structs
 from redis.asyncio import Redis
 
 from core.redis import RedisUnavailable, translate_redis_errors
+from core.redis_keys import USAGE_RECORDS_KEY, open_calls_key
 from core.tasks import BackgroundTasks
 from tenants.rate_limiting.packing import pack_doubles, to_quotas, unpack_doubles
 from tenants.rate_limiting.scripts import SCRIPTS, Scripts
@@ -42,7 +43,6 @@ from tenants.rate_limiting.types import (
 )
 from tenants.rate_limiting.windows import MAX_LIMIT, MAX_TOKEN_COUNT, SlidingWindow, encode_text, site_key_prefix
 
-USAGE_KEY = b"nd:usage"
 #: Redis keeps what runs for a day after the last one began.
 MAX_LEASE_SECONDS = 86_400
 MAX_WINDOWS = 64
@@ -76,7 +76,7 @@ async def settle(server: Redis, ended: Settlement, scripts: Scripts = SCRIPTS) -
     keys = [
         running,
         open_calls_key(ended.process),
-        USAGE_KEY,
+        USAGE_RECORDS_KEY,
         _idempotency_redis_key(prefix, ended.idempotency_key) or running,
         *(prefix + window.key for window in windows),
         *(prefix + b"cache:" + each.key for each in ended.cache),
@@ -150,11 +150,6 @@ async def get_cached_answers(server: Redis, site: str, keys: Sequence[bytes]) ->
     with translate_redis_errors():
         found = await server.mget([prefix + b"cache:" + key for key in keys])
     return cast(list[bytes | None], found)
-
-
-def open_calls_key(process: str) -> bytes:
-    """Return where the open accounts of a process stand: a hash of request id to row."""
-    return b"nd:open:" + encode_text(process)
 
 
 async def _release_unclaimed(server: Redis, ask: AdmissionRequest, scripts: Scripts) -> None:

@@ -6,7 +6,7 @@ from uuid import UUID
 
 import redis
 
-from metering import buffer
+from core.redis_keys import USAGE_RECORDS_KEY
 from metering.buffer import encode_usage_record
 from metering.models import UsageOutcome
 from metering.usage_records import UsageRecord
@@ -35,4 +35,4 @@ def usage_record(site: Site | UUID, number: int = 1, **facts: Any) -> UsageRecor
 
 
 def push(server: "redis.Redis", *accounts: UsageRecord) -> None:
-    server.rpush(buffer.USAGE_KEY, *map(encode_usage_record, accounts))
+    server.rpush(USAGE_RECORDS_KEY, *map(encode_usage_record, accounts))

@@ -18,6 +18,7 @@ from core import redis as core_redis
 from core.advisory_locks import try_advisory_lock
 from core.database_threads import run_with_connection
 from core.redis import RedisUnavailable
+from core.redis_keys import USAGE_RECORDS_KEY, open_calls_key
 from metering import buffer, usage_records
 from metering.buffer import (
     UsageBacklog,
@@ -83,7 +84,7 @@ def test_an_account_comes_out_of_the_buffer_as_it_went_in(site: Site) -> None:
 def test_an_account_of_the_version_before_has_the_standard_tier(server: "redis.Redis", site: Site) -> None:
     entry = msgspec.json.decode(encode_usage_record(usage_record(site)))
     del entry["tier"]
-    server.rpush(buffer.USAGE_KEY, msgspec.json.encode(entry))
+    server.rpush(USAGE_RECORDS_KEY, msgspec.json.encode(entry))
 
     assert drain(server) == 1
     assert UsageEvent.objects.get().tier == "standard"
@@ -157,7 +158,7 @@ def test_who_comes_second_removes_nothing_that_nobody_has_written(server: "redis
     push(server, usage_record(site, 1))
     entries = buffer._read_first(server, 1)
     push(server, usage_record(site, 2))
-    server.lpop(buffer.USAGE_KEY)  # who read the same was quicker
+    server.lpop(USAGE_RECORDS_KEY)  # who read the same was quicker
 
     assert buffer._remove_written(server, entries, []) == 0
     assert drain(server) == 1
@@ -195,7 +196,7 @@ def test_while_another_process_drains_nothing_is_done(server: "redis.Redis", sit
 def test_a_flushed_redis_breaks_nothing(server: "redis.Redis", site: Site) -> None:
     push(server, usage_record(site, 1))
     entries = buffer._read_first(server, 1)
-    server.delete(buffer.USAGE_KEY)
+    server.delete(USAGE_RECORDS_KEY)
 
     assert buffer._remove_written(server, entries, []) == 0
     assert (drain(server), close_orphaned_calls(server)) == (0, 0)
@@ -214,7 +215,7 @@ def test_a_redis_that_is_away_is_said(site: Site) -> None:
 def test_a_poison_entry_is_set_aside_and_holds_up_nobody(server: "redis.Redis", site: Site) -> None:
     garbage = b'{"not": "an account"'
     push(server, usage_record(site, 1))
-    server.rpush(buffer.USAGE_KEY, garbage)
+    server.rpush(USAGE_RECORDS_KEY, garbage)
     push(
         server,
         usage_record(site, 2),
@@ -235,7 +236,7 @@ def test_a_poison_entry_is_set_aside_and_holds_up_nobody(server: "redis.Redis", 
 
 def open_account(server: "redis.Redis", process: str, opened: UsageRecord) -> None:
     entry = encode_usage_record(replace(opened, outcome=UsageOutcome.OPEN, usage=Usage(40), billable=False))
-    server.hset(buffer.OPEN_CALLS_PREFIX + process.encode(), opened.request_id, entry)
+    server.hset(open_calls_key(process), opened.request_id, entry)
 
 
 def test_a_killed_process_s_accounts_are_closed_as_lost_once(server: "redis.Redis", site: Site) -> None:

@@ -14,6 +14,7 @@ from django.db import connection
 from structlog.testing import capture_logs
 
 from core.database_threads import run_with_connection
+from core.redis_keys import USAGE_RECORDS_KEY
 from devstack.embedded import run_server as serving
 from devstack.valkey import prepare_valkey
 from metering import buffer
@@ -55,7 +56,7 @@ def said_by_it(logs: Sequence[MutableMapping[str, Any]]) -> list[tuple[str, str]
 
 async def test_it_moves_what_comes_and_once_more_at_its_end(site: Site) -> None:
     with redis.Redis.from_url(settings.REDIS_URL) as server:
-        server.delete(buffer.USAGE_KEY)
+        server.delete(USAGE_RECORDS_KEY)
         drainer = UsageDrainer(poll_seconds=0.01)
         async with running(drainer):
             push(server, usage_record(site, 1))
@@ -63,7 +64,7 @@ async def test_it_moves_what_comes_and_once_more_at_its_end(site: Site) -> None:
             push(server, usage_record(site, 2))
 
         assert drainer.drained == 2
-        assert server.llen(buffer.USAGE_KEY) == 0
+        assert server.llen(USAGE_RECORDS_KEY) == 0
 
 
 async def test_without_redis_it_says_so_once_and_goes_on_when_it_is_back(
@@ -90,7 +91,7 @@ async def test_while_postgres_cannot_write_nothing_is_lost_or_set_aside(
     monkeypatch.setattr("metering.drainer.OUTAGE_RETRY_SECONDS", 0.02)
     drainer = UsageDrainer(poll_seconds=0.01)
     with redis.Redis.from_url(settings.REDIS_URL) as server, capture_logs() as logs:
-        server.delete(buffer.USAGE_KEY, buffer.DEAD_LETTER_KEY)
+        server.delete(USAGE_RECORDS_KEY, buffer.DEAD_LETTER_KEY)
         await in_postgres(partial(rename_table, "metering_usageevent", "metering_away"))
         try:
             push(server, usage_record(site))

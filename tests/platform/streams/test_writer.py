@@ -8,6 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from core.redis import RedisUnavailable
+from core.redis_keys import heartbeat_key
 from streams import writer as writer_module
 from streams.entries import (
     MAX_ENTRY_BYTES,
@@ -16,7 +17,6 @@ from streams.entries import (
     cancel_key,
     decode_record,
     encode,
-    heartbeat_key,
     log_key,
     record_key,
 )

@@ -10,11 +10,10 @@ from redis.crc import key_slot
 
 from core import redis
 from core.redis import RedisUnavailable
+from core.redis_keys import USAGE_RECORDS_KEY, open_calls_key
 from tenants.rate_limiting.admission import (
-    USAGE_KEY,
     admit,
     get_cached_answers,
-    open_calls_key,
     release_idempotency_key,
     renew,
     settle,
@@ -329,7 +328,7 @@ async def test_a_request_that_redis_never_saw_can_be_settled(server: Redis, shop
 
 
 async def test_an_account_is_open_until_the_end_which_hands_over_the_rows(server: Redis, shop: str) -> None:
-    await server.delete(USAGE_KEY)
+    await server.delete(USAGE_RECORDS_KEY)
     process = f"prc_{shop}"
     first, second = (ask(shop, process=process, open_usage_record=b'{"n":%d}' % n) for n in range(2))
     admitted = [await let_in(server, each) for each in (first, second)]
@@ -340,9 +339,9 @@ async def test_an_account_is_open_until_the_end_which_hands_over_the_rows(server
 
     # What is still there when its process is gone is found by whoever looks after the dead.
     assert await server.hgetall(open_calls_key(process)) == {ids[1]: b'{"n":1}'}
-    assert await server.lrange(USAGE_KEY, 0, -1) == [b"row 1", b"row 2"]
-    assert min(await server.ttl(USAGE_KEY), await server.ttl(open_calls_key(process))) > 600_000
-    await server.delete(USAGE_KEY, open_calls_key(process))
+    assert await server.lrange(USAGE_RECORDS_KEY, 0, -1) == [b"row 1", b"row 2"]
+    assert min(await server.ttl(USAGE_RECORDS_KEY), await server.ttl(open_calls_key(process))) > 600_000
+    await server.delete(USAGE_RECORDS_KEY, open_calls_key(process))
 
 
 # Everything
