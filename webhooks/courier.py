@@ -11,11 +11,10 @@ from uuid import UUID
 import httpx
 import structlog
 from django.conf import settings
-from django.db import InterfaceError, OperationalError
 
 from core import clock
 from core.crash import CrashPoint, crash_point
-from core.database_threads import DatabaseThreadPool
+from core.database_threads import DATABASE_UNAVAILABLE, DatabaseThreadPool
 from core.group_commit import GroupCommitter
 from core.ids import to_public
 from core.ssrf_guard import ConnectionInterrupted, guarded_client
@@ -63,7 +62,7 @@ class Courier:
         self._client = client or guarded_client(webhook_network_policy())
         self._threads = threads or DatabaseThreadPool("courier", DATABASE_THREADS)
         self._settling = GroupCommitter(
-            self._settle_group, max_group_size=MAX_GROUP_SIZE, group_errors=(OperationalError, InterfaceError)
+            self._settle_group, max_group_size=MAX_GROUP_SIZE, group_errors=DATABASE_UNAVAILABLE
         )
         self._slots = slots or settings.WEBHOOK_SLOTS
         self._timeout_seconds = timeout_seconds or settings.WEBHOOK_TIMEOUT_SECONDS

@@ -5,12 +5,13 @@ from contextlib import suppress
 from uuid import UUID
 
 import structlog
-from django.db import InterfaceError, OperationalError, connection, transaction
+from django.db import connection, transaction
 from django.db.models import F
 from django.db.models.functions import Now
 
 from core.crash import CrashPoint, crash_point
 from core.crypto import UnknownEncryptionKey
+from core.database_threads import DATABASE_UNAVAILABLE
 from jobs.batches.create import common_model
 from jobs.batches.events import record_batch_end
 from jobs.batches.insert import insert_members
@@ -29,9 +30,6 @@ log = structlog.get_logger(__name__)
 MAX_READ_ATTEMPTS = 3
 #: How many waiting batches are looked at for one that nobody else reads.
 MAX_CANDIDATES = 20
-
-#: Postgres is away, its disk is full, or the connection broke: no fault of the file.
-DATABASE_UNAVAILABLE = (OperationalError, InterfaceError)
 
 TOO_MANY_READ_ATTEMPTS = BatchIssue(
     "file_unreadable",

@@ -6,11 +6,12 @@ from datetime import timedelta
 from uuid import UUID
 
 import structlog
-from django.db import InterfaceError, OperationalError, connection, transaction
+from django.db import connection, transaction
 from django.db.models.functions import Now
 
 from core import clock
 from core.crash import CrashPoint, crash_point
+from core.database_threads import DATABASE_UNAVAILABLE
 from core.ids import to_public
 from jobs.batches.events import record_batch_end
 from jobs.batches.locks import try_batch_lock
@@ -62,7 +63,7 @@ def _finalizable() -> list[UUID]:
 def _try_to_finalize(batch_id: UUID) -> bool:
     try:
         return _finalize(batch_id)
-    except (OperationalError, InterfaceError):
+    except DATABASE_UNAVAILABLE:
         raise
     except Exception:  # a fault of ours with one batch: those behind it have their end all the same
         log.exception("batch_finalize_failed", batch=to_public(Batch.ID_PREFIX, batch_id))

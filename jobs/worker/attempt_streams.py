@@ -60,7 +60,7 @@ class AttemptStream:
             self._encoder = self._new_encoder()
             self._write(writer, Burst(self._recorder.collector.events()))
 
-    def end(self, outcome: ExecutionOutcome) -> None:
+    def finish(self, outcome: ExecutionOutcome) -> None:
         """The attempt has come to this; how the job goes on, Postgres says."""
         if self._writer is not None:
             self._writer.end(_stream_end_of(outcome))

@@ -1,34 +1,34 @@
-"""The job engine of a worker process: it claims, runs many jobs on one event loop, and ends them.
+"""The job engine of a worker process: claims jobs, runs many attempts on one event loop, and writes their outcomes.
 
-doorbell, or a second gone ──▶ claim as many as there are free slots ──▶ a task per job ──▶ finish, in groups
-heartbeat, every 2 s       ──▶ lease renewed, cancels heard; lease lost ──▶ all dropped, a new lease
-sweep, every second        ──▶ lost, hung and overdue jobs put right
-upkeep, every second, or when members of a batch ended ──▶ batches stopped, told of, concluded
-reader, every second       ──▶ files of batches read
-audience, twice a second   ──▶ attempts that somebody looks at written as streams
-retention, every minute    ──▶ prompts and answers erased that were kept long enough
+    doorbell, or every second   ──▶ claim as many jobs as there are free slots ──▶ a task each ──▶ outcomes, in groups
+    heartbeat, every 2 s        ──▶ renew the lease, cancel attempts; lease lost: release all, acquire a new one
+    sweep, every second         ──▶ requeue or end lost, hung and expired jobs
+    maintenance, every second, and soon after a member of a batch finished
+                                ──▶ cancel, report and finalize batches
+    files, every second         ──▶ expand batch files into jobs
+    watchers, twice a second    ──▶ write watched attempts as streams
+    retention, every minute     ──▶ erase prompts and answers at the end of their retention
+
+`jobs.worker.slot_pool` decides how many jobs to claim and which attempts to stop; this module acts on it.
 """
 
 import asyncio
 import random
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from enum import Enum, auto
 from functools import partial
 from typing import Any, TypeVar
 from uuid import UUID
 
 import structlog
 from django.conf import settings
-from django.db import InterfaceError, OperationalError
 from structlog.contextvars import bound_contextvars
 
 from core.crash import CrashPoint, crash_point
 from core.crypto import UnknownEncryptionKey
-from core.database_threads import DatabaseThreadPool
+from core.database_threads import DATABASE_UNAVAILABLE, DatabaseThreadPool
 from core.group_commit import GroupCommitter
 from core.ids import to_public
 from core.supervised_loop import LoopSupervisor
@@ -48,9 +48,9 @@ from jobs.worker.execute import AttemptRun, CallOpening, execute, open_calls, pr
 from jobs.worker.fence import Fence
 from jobs.worker.finish import FinishRequest, FinishResult, finish_all
 from jobs.worker.heartbeat import Heartbeat, HeartbeatEvent, HeartbeatMissed, LeaseAcquired, LeaseLost, LeaseRenewed
-from jobs.worker.leases import HeldJob, LeaseRenewal
+from jobs.worker.leases import LeaseRenewal
 from jobs.worker.outcomes import AttemptCanceled, AttemptFailed, AttemptReleased, ExecutionOutcome, RetryAfterBackoff
-from jobs.worker.ramp import SlotRamp
+from jobs.worker.slot_pool import JobSlot, SlotPhase, SlotPool
 from jobs.worker.sweep import sweep
 from metering.usage_records import UsageRecord
 from providers.types import Provider
@@ -61,70 +61,46 @@ R = TypeVar("R")
 log = structlog.get_logger(__name__)
 
 POLL_SECONDS = 1.0
-#: How soon who looks at a job hears of it.
+#: How soon a newly watched job is streamed to its watchers.
 WATCHER_POLL_SECONDS = 0.5
-#: While members of a batch end all the time, it is looked after this often.
+#: The minimum pause between two runs of the maintenance, while members of batches finish all the time.
 MAINTENANCE_GAP_SECONDS = 0.2
-#: How often what was kept long enough is erased.
 RETENTION_INTERVAL_SECONDS = 60.0
-#: How long the end of an attempt waits for Postgres to come back, before it is left to the sweep.
+#: How long the outcome of an attempt waits for Postgres to recover, before it is left to the sweep.
 FINISH_RETRY_SECONDS = 120.0
-#: How long the jobs that are given back at a stop may take to say so.
+#: How long jobs that are released at shutdown may take to write that.
 RELEASE_SECONDS = 5.0
-#: After an outage of Postgres, workers get this long to beat again before any is taken for lost.
+#: After an outage of Postgres, workers get this long to send a heartbeat before any is considered lost.
 OUTAGE_RECOVERY_SECONDS = leases.LEASE_SECONDS + leases.HEARTBEAT_SECONDS
-#: How long a job waits that this worker cannot read yet, because it lacks a new encryption key.
+#: How long a job waits that this worker cannot decrypt yet, because it lacks a new encryption key.
 UNKNOWN_KEY_DELAY_SECONDS = 10.0
-#: Threads for claims and finishes. The heartbeat has its own (`jobs.worker.heartbeat`) and never waits behind them.
+#: Threads for claims and outcomes. The heartbeat has its own (`jobs.worker.heartbeat`) and never waits behind them.
 DATABASE_THREADS = 6
-#: Calls are opened, and attempts ended, in groups of at most so many, so many groups at a time.
+#: Group commit of call openings and of outcomes: the largest group, and how many groups at a time.
 MAX_GROUP_SIZE, MAX_CONCURRENT_GROUPS = 200, 2
-#: Claims come no closer together: each takes what has come meanwhile. The first after a pause comes at once.
+#: The minimum time between two claims, so that each takes what has arrived meanwhile. The first after a pause is
+#: immediate.
 CLAIM_GAP_SECONDS = 0.02
-#: Jobs that may be between their claim and their call; also the slots that are open at first (`jobs.worker.ramp`).
+#: Jobs that may be between their claim and their first call, and slots open at first (`jobs.worker.ramp`).
 MAX_STARTING = 64
-#: While more slots are about to be opened, it is looked after this long.
+#: The pause between claims while jobs wait and the ramp is about to open more slots.
 RAMP_POLL_SECONDS = 0.05
 
 INTERNAL_ERROR_MESSAGE = "Internal error while this attempt ran; the details are in the server log."
 INTERNAL_ERROR = AttemptFailed("internal_error", INTERNAL_ERROR_MESSAGE)
 
-#: Postgres is away, or the connection broke: worth another try, and nobody's fault here.
-DATABASE_UNAVAILABLE = (OperationalError, InterfaceError)
 
-
-class SlotPhase(Enum):
-    """How far a job under way has come. It takes up a slot until its end is being written."""
-
-    PENDING = auto()
-    #: Its first call is being prepared, and the account of it opened.
-    STARTING = auto()
-    CALLING = auto()
-    #: Its end is being written, and nothing may cut that off.
-    FINISHING = auto()
-
-
-@dataclass(slots=True)
-class JobSlot:
-    """One job under way. `stop_outcome` says why it was stopped, if it was."""
+@dataclass(slots=True, kw_only=True)
+class AttemptSlot(JobSlot):
+    """An attempt in progress, with its task."""
 
     run: AttemptRun
     stream: AttemptStream
     task: "asyncio.Task[None] | None" = None
-    phase: SlotPhase = SlotPhase.PENDING
-    stop_outcome: AttemptCanceled | AttemptReleased | None = None
-
-    def stop(self, why: AttemptCanceled | AttemptReleased) -> None:
-        """Stop its calls. A task that has not begun must not be canceled: it would never write its end."""
-        if self.stop_outcome is not None or self.phase is SlotPhase.FINISHING:
-            return
-        self.stop_outcome = why
-        if self.phase is not SlotPhase.PENDING and self.task is not None:
-            self.task.cancel()
 
 
 class JobEngine:
-    """Lives in one event loop: `await run()`. `wake` and `stop` may be called from any thread."""
+    """One per worker process, in one event loop: `await run()`. `wake` and `stop` may be called from any thread."""
 
     def __init__(
         self,
@@ -133,14 +109,16 @@ class JobEngine:
     ) -> None:
         self._breaker = breaker
         self._rng = random.Random()  # noqa: S311 (jitter, not a secret)
-        self._slots: dict[UUID, JobSlot] = {}
+        self._pool: SlotPool[AttemptSlot] = SlotPool(
+            settings.JOB_SLOTS, max_starting=MAX_STARTING, now=time.monotonic()
+        )
         self._wake_event = asyncio.Event()
         self._stopping = asyncio.Event()
         self._members_finished = asyncio.Event()
         self._database = DatabaseThreadPool("jobs", DATABASE_THREADS)
-        self._maintenance_threads = DatabaseThreadPool("upkeep", 1)
-        #: Reading a large file takes a while, and nothing else should wait for it.
-        self._file_threads = DatabaseThreadPool("reading", 1)
+        self._maintenance_threads = DatabaseThreadPool("maintenance", 1)
+        #: Reading a large file takes a while; nothing else should wait for it.
+        self._file_threads = DatabaseThreadPool("files", 1)
         self._call_opener: GroupCommitter[CallOpening, AttemptCanceled | AttemptReleased | None] = self._grouped(
             open_calls
         )
@@ -149,13 +127,9 @@ class JobEngine:
         self._retry_budgets = RetryBudgets(settings.RETRY_BUDGET_PERCENT / 100, settings.RETRY_BUDGET_FLOOR)
         self._provider_for = provider_for or self._clients
         self._attempt_streams = AttemptStreams()
+        #: None without a lease.
         self._worker_id: UUID | None = None
-        #: Jobs that the database says we hold, and we know nothing of, at the last heartbeat.
-        self._unknown_claims: frozenset[HeldJob] = frozenset()
         self._is_claiming = False
-        self._ramp = SlotRamp(MAX_STARTING, settings.JOB_SLOTS, time.monotonic())
-        #: The last claim got as much as it asked for, so that there may be more.
-        self._has_backlog = False
         self._background_tasks = BackgroundTasks()
         self._supervisor = LoopSupervisor(
             unavailable_event="worker_database_unavailable",
@@ -177,12 +151,15 @@ class JobEngine:
         )
 
     def wake(self) -> None:
-        """Look for work now."""
+        """Claim now."""
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self._wake_event.set)
 
     def stop(self) -> None:
-        """Claim nothing more, finish what can be in time, give the rest back; then `run` returns."""
+        """Shut down gracefully: claim no more, finish what ends within the drain time, release the rest.
+
+        `run` then returns.
+        """
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self._start_stopping)
 
@@ -209,52 +186,42 @@ class JobEngine:
             await _cancel_tasks(*loops)
             await self._shut_down(heartbeat)
 
-    # The loops
+    # Heartbeat
 
     def _on_heartbeat(self, beat: HeartbeatEvent) -> None:
-        """Take in what a heartbeat brought."""
         match beat:
             case LeaseAcquired(worker_id):
                 self._worker_id = worker_id
                 log.info("lease_acquired", worker=str(worker_id))
                 self._wake_event.set()
             case LeaseRenewed(worker_id, renewal):
-                self._apply_cancels(renewal)
+                for slot in self._pool.to_cancel(renewal.held):
+                    _stop(slot, AttemptCanceled())
                 self._release_unknown_claims(worker_id, renewal)
             case LeaseLost(worker_id):
                 self._on_lease_lost(worker_id)
             case HeartbeatMissed(error):
                 self._supervisor.on_failure(error)
 
-    def _apply_cancels(self, renewal: LeaseRenewal) -> None:
-        for held in renewal.held:
-            if held.is_cancel_requested and (slot := self._slots.get(held.job_id)):
-                slot.stop(AttemptCanceled())
-
     def _release_unknown_claims(self, worker_id: UUID, renewal: LeaseRenewal) -> None:
-        """Give back what we hold without knowing, such as a claim whose answer was lost on its way to us.
-
-        Seen twice, and not while a claim is on its way. Should it come after all, its fence stops it.
-        """
-        unknown = [held for held in renewal.held if held.job_id not in self._slots]
-        strays = frozenset() if self._is_claiming else frozenset(unknown)
-        for held in strays & self._unknown_claims:
+        for held in self._pool.to_release(renewal.held, is_claiming=self._is_claiming):
             log.warning("unknown_claim_released", job=to_public(Job.ID_PREFIX, held.job_id), attempt=held.attempt)
             fence = Fence(held.job_id, held.attempt, worker_id)
             release = partial(self._finisher.submit, FinishRequest(fence, AttemptReleased()))
             self._background_tasks.spawn(self._supervisor.run(release))
-        self._unknown_claims = strays
-
-    def _report(self) -> dict[str, Any]:
-        """What this worker says of itself, for people to look at."""
-        return {"slots": settings.JOB_SLOTS, "jobs": len(self._slots), "retry_budgets": to_report(self._retry_budgets)}
 
     def _on_lease_lost(self, worker_id: UUID) -> None:
-        """The lease ran out: what we hold may be another's by now."""
-        log.error("lease_lost", worker=str(worker_id), jobs=len(self._slots))
+        """Stop everything: another worker may hold our jobs by now."""
+        log.error("lease_lost", worker=str(worker_id), jobs=len(self._pool))
         self._worker_id = None
-        for slot in self._slots.values():
-            slot.stop(AttemptReleased())
+        for slot in self._pool:
+            _stop(slot, AttemptReleased())
+
+    def _report(self) -> dict[str, Any]:
+        """Return what the heartbeat reports of this worker, for the admin."""
+        return {"slots": settings.JOB_SLOTS, "jobs": len(self._pool), "retry_budgets": to_report(self._retry_budgets)}
+
+    # The other loops
 
     async def _sweep(self) -> None:
         heartbeats_possible = self._supervisor.seconds_since_failure > OUTAGE_RECOVERY_SECONDS
@@ -266,7 +233,7 @@ class JobEngine:
             self._wake_event.set()
 
     async def _run_maintenance_forever(self) -> None:
-        """Look after batches each second; sooner when members of one ended, for they may have been the last."""
+        """Maintain batches every second; sooner when a member finished, for it may have been the last."""
         while True:
             self._members_finished.clear()
             await self._supervisor.run(partial(self._maintenance_threads.run, run_maintenance))
@@ -274,34 +241,35 @@ class JobEngine:
             await _wait_for_event(self._members_finished, POLL_SECONDS)
 
     async def _stream_watched_attempts(self) -> None:
-        await self._attempt_streams.stream_watched(
-            [slot.stream for slot in self._slots.values() if slot.phase is not SlotPhase.FINISHING]
-        )
+        await self._attempt_streams.stream_watched([slot.stream for slot in self._pool.unfinished()])
 
     async def _expand_batch_files(self) -> None:
         while await self._file_threads.run(expand_one, self._stopping.is_set):
             self._wake_event.set()
 
     async def _claim_until_stopped(self) -> None:
-        """Claim whenever the bell rings, or a second has passed. Ends by itself: a claim is never cut off,
-        for what it had claimed would then be held by nobody."""
+        """Claim when the doorbell rings, and every second without it.
+
+        This loop ends by its own condition and is never canceled: no task would run the jobs of an interrupted claim.
+        """
         while not self._stopping.is_set():
             self._wake_event.clear()
             gap_ends_at = time.monotonic() + CLAIM_GAP_SECONDS
             claimed = await self._supervisor.run(self._claim)
             if not claimed:
-                more_soon = self._has_backlog and self._ramp.is_opening
-                await _wait_for_event(self._wake_event, RAMP_POLL_SECONDS if more_soon else POLL_SECONDS)
+                await _wait_for_event(
+                    self._wake_event, RAMP_POLL_SECONDS if self._pool.opens_more_soon else POLL_SECONDS
+                )
             await asyncio.sleep(max(gap_ends_at - time.monotonic(), 0))
 
     async def _claim(self) -> int:
-        worker_id, free = self._worker_id, self._free_slots()
+        worker_id, free = self._worker_id, self._pool.free(time.monotonic())
         if worker_id is None or free <= 0:
             return 0
         self._is_claiming = True
         try:
             claims = await self._database.run(claim, worker_id, free, settings.JOB_QUEUES)
-            self._has_backlog = len(claims) == free
+            self._pool.on_claimed(free, len(claims))
         finally:
             self._is_claiming = False
         if claims:
@@ -310,39 +278,33 @@ class JobEngine:
             self._start(claimed, worker_id)
         return len(claims)
 
-    def _free_slots(self) -> int:
-        held, phases = len(self._slots), Counter(slot.phase for slot in self._slots.values())
-        taken = held - phases[SlotPhase.FINISHING]
-        starting = phases[SlotPhase.PENDING] + phases[SlotPhase.STARTING]
-        open_slots = self._ramp.open_slots(taken, time.monotonic())
-        # While Postgres is slow, no more ends wait for it than there are slots.
-        return min(open_slots - taken, 2 * settings.JOB_SLOTS - held, MAX_STARTING - starting)
-
-    # One job
+    # One attempt
 
     def _start(self, claimed: ClaimedJob, worker_id: UUID) -> None:
-        slot = self._slots[claimed.job_id] = JobSlot(prepare_attempt(claimed, worker_id), AttemptStream(claimed))
+        slot = AttemptSlot(
+            job_id=claimed.job_id, run=prepare_attempt(claimed, worker_id), stream=AttemptStream(claimed)
+        )
+        self._pool.add(slot)
         slot.task = asyncio.create_task(self._run_attempt(slot), name=claimed.public_id)
         slot.task.add_done_callback(lambda task: self._on_task_done(slot, task))
         if worker_id != self._worker_id:
-            # The lease was lost while the claim was under way.
-            slot.stop(AttemptReleased())
+            # The lease was lost during the claim.
+            _stop(slot, AttemptReleased())
 
-    def _on_task_done(self, slot: JobSlot, task: "asyncio.Task[None]") -> None:
-        if self._slots.get(slot.run.job.job_id) is slot:
-            del self._slots[slot.run.job.job_id]
+    def _on_task_done(self, slot: AttemptSlot, task: "asyncio.Task[None]") -> None:
+        self._pool.remove(slot)
         if not task.cancelled() and (error := task.exception()):
             log.error("job_task_crashed", job=slot.run.job.public_id, exc_info=error)
         self._wake_event.set()
 
-    async def _run_attempt(self, slot: JobSlot) -> None:
+    async def _run_attempt(self, slot: AttemptSlot) -> None:
         job = slot.run.job
         with bound_contextvars(job=job.public_id, attempt=job.attempt, request_id=job.request_id):
             started = time.monotonic()
             outcome = slot.stop_outcome or await self._execute(slot)
             slot.phase = SlotPhase.FINISHING
             self._wake_event.set()
-            slot.stream.end(outcome)
+            slot.stream.finish(outcome)
             result = await self._finish(slot, outcome)
             if job.batch_id is not None:
                 self._members_finished.set()
@@ -354,7 +316,7 @@ class JobEngine:
                 seconds=round(time.monotonic() - started, 3),
             )
 
-    async def _execute(self, slot: JobSlot) -> ExecutionOutcome:
+    async def _execute(self, slot: AttemptSlot) -> ExecutionOutcome:
         slot.phase = SlotPhase.STARTING
         try:
             return await execute(
@@ -372,26 +334,29 @@ class JobEngine:
                 raise
             return slot.stop_outcome
         except DATABASE_UNAVAILABLE:
-            # Nothing was asked of a provider without its account being open, so nothing is lost.
+            # No provider is called before the call's usage record is open, so nothing is lost.
             return AttemptReleased()
         except UnknownEncryptionKey:
-            # Another process seals with a newer key than this one was started with.
+            # Another process encrypts with a newer key than this one was started with.
             log.error("encryption_key_unknown", hint="restart this worker with the ENCRYPTION_KEYS of the others")
             return AttemptReleased(UNKNOWN_KEY_DELAY_SECONDS)
-        except Exception:  # the outermost of a job: a fault of ours must not leave it running for ever
+        except Exception:  # the outermost handler of an attempt: a bug must not leave its job running for ever
             log.exception("job_crashed")
             return _after_internal_error(slot.run.job)
 
-    async def _open_call(self, slot: JobSlot, opening: CallOpening) -> AttemptCanceled | AttemptReleased | None:
+    async def _open_call(self, slot: AttemptSlot, opening: CallOpening) -> AttemptCanceled | AttemptReleased | None:
         stopped = await self._call_opener.submit(opening)
         if slot.phase is SlotPhase.STARTING:
             slot.phase = SlotPhase.CALLING
-            if self._has_backlog:
+            if self._pool.has_backlog:
                 self._wake_event.set()
         return stopped
 
-    async def _finish(self, slot: JobSlot, outcome: ExecutionOutcome) -> FinishResult | None:
-        """Write the end, waiting for Postgres if need be. None if it could not be written: the sweep will see to it."""
+    async def _finish(self, slot: AttemptSlot, outcome: ExecutionOutcome) -> FinishResult | None:
+        """Write the outcome, and wait for Postgres while it is unavailable. None if it could not be written.
+
+        The sweep then requeues the job.
+        """
         calls: Sequence[UsageRecord] = slot.run.usage_records()
         give_up_at = time.monotonic() + FINISH_RETRY_SECONDS
         while time.monotonic() < give_up_at:
@@ -401,10 +366,10 @@ class JobEngine:
                 self._supervisor.on_failure(error)
                 await asyncio.sleep(self._rng.uniform(0.2, POLL_SECONDS))
             except Exception:
-                # What cannot be written would be tried, and paid, again and again.
+                # An outcome that cannot be written must not leave the job to be run, and paid for, again and again.
                 log.exception("finish_failed")
                 if outcome is not INTERNAL_ERROR:
-                    # It may be the answer that cannot be written. What the calls used is known, and stays.
+                    # The answer may be what cannot be written. The usage of the calls is known, and kept.
                     outcome = INTERNAL_ERROR
                 elif calls:
                     calls = []
@@ -413,29 +378,29 @@ class JobEngine:
         log.error("finish_abandoned")
         return None
 
-    # The end
+    # Graceful shutdown
 
     def _start_stopping(self) -> None:
         self._stopping.set()
         self._wake_event.set()
 
     async def _drain(self) -> None:
-        log.info("draining", jobs=len(self._slots))
+        log.info("draining", jobs=len(self._pool))
         if self._worker_id is not None:
             await self._supervisor.run(partial(self._database.run, leases.mark_draining, self._worker_id))
-        await self._wait_for_slots(settings.JOB_DRAIN_SECONDS)
-        for slot in self._slots.values():
-            slot.stop(AttemptReleased())
-        await self._wait_for_slots(RELEASE_SECONDS)
+        await self._wait_for_attempts(settings.JOB_DRAIN_SECONDS)
+        for slot in self._pool:
+            _stop(slot, AttemptReleased())
+        await self._wait_for_attempts(RELEASE_SECONDS)
 
-    async def _wait_for_slots(self, seconds: float) -> None:
-        tasks = [slot.task for slot in self._slots.values() if slot.task]
+    async def _wait_for_attempts(self, timeout_seconds: float) -> None:
+        tasks = [slot.task for slot in self._pool if slot.task]
         if tasks:
-            await asyncio.wait(tasks, timeout=seconds)
+            await asyncio.wait(tasks, timeout=timeout_seconds)
 
     async def _shut_down(self, heartbeat: Heartbeat) -> None:
         await self._background_tasks.cancel()
-        await _cancel_tasks(*(slot.task for slot in self._slots.values() if slot.task))
+        await _cancel_tasks(*(slot.task for slot in self._pool if slot.task))
         await self._clients.close()
         await self._attempt_streams.stop()
         await asyncio.to_thread(heartbeat.stop)
@@ -445,9 +410,14 @@ class JobEngine:
             threads.close()
 
 
-async def _wait_for_event(event: asyncio.Event, seconds: float) -> None:
+def _stop(slot: AttemptSlot, outcome: AttemptCanceled | AttemptReleased) -> None:
+    if slot.stop(outcome) and slot.task is not None:
+        slot.task.cancel()
+
+
+async def _wait_for_event(event: asyncio.Event, timeout_seconds: float) -> None:
     with suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
+        async with asyncio.timeout(timeout_seconds):
             await event.wait()
 
 

@@ -7,10 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import ParamSpec, TypeVar
 
-from django.db import close_old_connections, reset_queries
+from django.db import InterfaceError, OperationalError, close_old_connections, reset_queries
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+#: What Django raises while Postgres is unavailable, its disk is full, or the connection broke: worth another try.
+DATABASE_UNAVAILABLE = (OperationalError, InterfaceError)
 
 
 class DatabaseThreadPool:
