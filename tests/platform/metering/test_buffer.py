@@ -137,7 +137,7 @@ _DRAIN_AND_DIE = """
 import sys; sys.path[:0] = ["."]; sys.path.append("platform")
 import django
 from nightdesk import env
-env.put({{"DATABASE_URL": {database!r}, "REDIS_URL": {redis!r}, "DJANGO_SETTINGS_MODULE": "nightdesk.settings"}})
+env.set_variables({{"DATABASE_URL": {database!r}, "REDIS_URL": {redis!r}, "DJANGO_SETTINGS_MODULE": "nightdesk.settings"}})
 django.setup()
 import redis
 from core.crash import CrashAt, CrashPoint, arm
