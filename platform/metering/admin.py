@@ -1,4 +1,4 @@
-"""Usage events and this desk's own prices, as operators see them."""
+"""Admin of usage events (read only, with totals) and of price overrides."""
 
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -29,7 +29,7 @@ from tenants.staff import actor_of
 
 NO_VALUE = "–"
 DAY = timedelta(days=1)
-#: A longer period is not added up.
+#: Totals are not computed for a longer period.
 MAX_TOTALS_PERIOD = timedelta(days=31)
 
 OUTCOME_COLORS = {
@@ -42,7 +42,7 @@ OUTCOME_COLORS = {
 
 
 class StartedFilter(PeriodFilter):
-    """The last 24 hours, unless a day is given, or a search says what is wanted."""
+    """The last 24 hours, unless a period or a search is given."""
 
     def period(self) -> tuple[datetime | None, datetime | None]:
         begin, end = super().period()
@@ -52,7 +52,7 @@ class StartedFilter(PeriodFilter):
 
 
 class ProviderFilter(theme.TextFilter):
-    """One provider by its whole name. A list of all names would have to be read from every event."""
+    """One provider by its full name. A list of all names would have to be read from every event."""
 
     title = "provider"
     parameter_name = "provider"
@@ -120,7 +120,7 @@ class UsageEventAdmin(ReadOnlyAdmin[UsageEvent]):
         return (queryset.filter(_search_filter(wanted)) if wanted else queryset), False
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
-        """Put above the list what it adds up to."""
+        """Show the totals above the list."""
         response = super().changelist_view(request, extra_context)
         changes = getattr(response, "context_data", {}) or {}
         if isinstance(response, TemplateResponse) and (listed := changes.get("cl")):
@@ -154,7 +154,7 @@ class UsageEventAdmin(ReadOnlyAdmin[UsageEvent]):
             return "no price"
         return format_usd(event.cost_pico_usd)
 
-    @theme.badge_column("Marks", {"exact": "success", "estimated": "warning"})
+    @theme.badge_column("Flags", {"exact": "success", "estimated": "warning"})
     def flags(self, event: UsageEvent) -> tuple[str, str]:
         words = [*(["Billed"] if event.billable else []), *(["Estimated"] if event.estimated else [])]
         return "estimated" if event.estimated else "exact", ", ".join(words)
@@ -175,7 +175,7 @@ class UsageEventAdmin(ReadOnlyAdmin[UsageEvent]):
             return NO_VALUE
         public_id = to_public("job", event.job_id)
         page = reverse("admin:jobs_job_change", args=(public_id,))
-        # The end is what tells ids apart; the beginning is the time.
+        # The last digits: ids begin with their time, so the first digits of recent jobs are all alike.
         return format_html('<a class="nd-link nd-id" href="{}" title="{}">…{}</a>', page, public_id, public_id[-8:])
 
 
@@ -230,7 +230,7 @@ def _format_totals(events: QuerySet[UsageEvent]) -> dict[str, str] | None:
 
 @admin.register(Price)
 class PriceAdmin(BoundedModelAdmin[Price]):
-    """A price that is in effect, or was, is history: events were rated with it, so it stays as it is."""
+    """A price that is or was in effect cannot be changed: calls were charged with it."""
 
     form = PriceForm
     list_display = ("provider", "model", "shown_state", "effective", "input_usd", "output_usd")

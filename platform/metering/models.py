@@ -1,4 +1,4 @@
-"""What was used and what it cost: one usage event per call."""
+"""Usage events, one per provider call, and the price overrides of this installation."""
 
 from django.contrib.postgres.indexes import BrinIndex
 from django.db import models
@@ -11,25 +11,25 @@ from tenants.models import Site
 
 
 class UsageOutcome(models.TextChoices):
-    """What became of a call."""
+    """How a call ended."""
 
     #: Written before the call is made, so that a killed worker leaves a trace.
-    OPEN = "open", "Open"
+    OPEN = "open", "In progress"
     OK = "ok", "OK"
     ERROR = "error", "Error"
     TIMEOUT = "timeout", "Timed out"
     CANCELED = "canceled", "Canceled"
-    #: The worker died with the call under way; what it used is estimated.
+    #: The process died during the call; its usage is estimated.
     LOST = "lost", "Lost"
 
 
 class UsageEvent(models.Model):
-    """The account of one call. Money is in pico-USD (10⁻¹² USD), an integer."""
+    """One provider call: tokens, cost, outcome. Money is an integer number of pico-USD (10⁻¹² USD)."""
 
-    #: `job:attempt:call` as text; writing the account of a call twice changes nothing.
+    #: `job:attempt:call` as text. Makes writes idempotent: writing the record of a call twice changes nothing.
     dedupe_key = models.CharField(max_length=80, unique=True)
     site = models.ForeignKey(Site, models.PROTECT, related_name="usage_events")
-    #: The job, for queued work. No foreign key: accounts outlive jobs, and metering is below jobs.
+    #: The job, for queued work. No foreign key: usage events outlive jobs, and metering is below jobs.
     job_id = models.UUIDField(null=True, db_index=True)
     attempt = models.PositiveIntegerField(null=True)
     #: Counted from 1 within the attempt.
@@ -37,21 +37,21 @@ class UsageEvent(models.Model):
     request_id = models.CharField(max_length=64, blank=True)
 
     provider = models.CharField(max_length=60)
-    #: Whose price list rates it (`providers.catalogue`); empty where only this desk's own prices can.
+    #: The price list that applies (`providers.catalogue`); empty if only price overrides can.
     price_list = models.CharField(max_length=40, blank=True)
-    #: The name the site asked for, and the provider's own.
+    #: The name the site requested, and the provider's name for it.
     model = models.CharField(max_length=200)
     upstream_model = models.CharField(max_length=200)
 
     outcome = models.CharField(max_length=10, choices=UsageOutcome.choices, default=UsageOutcome.OPEN)
-    #: Our class of the error (`providers.errors`), and what the provider said.
+    #: Nightdesk's class of the error (`providers.errors`), and the provider's own code.
     error_kind = models.CharField(max_length=30, blank=True)
     error_code = models.CharField(max_length=100, blank=True)
     http_status = models.PositiveSmallIntegerField(null=True)
 
-    #: True for the one call whose answer the site got.
+    #: True for the one call whose answer the site received.
     billable = models.BooleanField(default=False)
-    #: True where the provider gave no usage: the tokens are our estimate.
+    #: True if the provider reported no usage: the token counts are estimates.
     estimated = models.BooleanField(default=False)
     input_tokens = models.PositiveIntegerField(default=0)
     cached_input_tokens = models.PositiveIntegerField(default=0)
@@ -59,16 +59,16 @@ class UsageEvent(models.Model):
     cache_write_1h_tokens = models.PositiveIntegerField(default=0)
     output_tokens = models.PositiveIntegerField(default=0)
     reasoning_tokens = models.PositiveIntegerField(default=0)
-    #: Which of the model's prices it was rated with: what the provider says it used, or what was asked for.
+    #: The price tier that was charged: the one the provider reports, otherwise the requested one.
     tier = models.CharField(
         max_length=10,
         choices=[(tier.value, tier.value) for tier in Tier],
         default=Tier.STANDARD.value,
-        # Processes of the version before write events without it.
+        # Processes of the previous version write events without it.
         db_default=Tier.STANDARD.value,
     )
     cost_pico_usd = models.BigIntegerField(default=0)
-    #: Which price it was rated with; empty where no price is known, and the cost is then 0 and says nothing.
+    #: The price that was applied; empty if no price is known: the cost is then 0 and means "unknown".
     price_version = models.CharField(max_length=40, blank=True)
 
     started_at = models.DateTimeField(db_default=Now())
@@ -79,8 +79,8 @@ class UsageEvent(models.Model):
         ordering = ["id"]
         indexes = [
             models.Index(fields=["site", "started_at"], name="usage_of_a_site_in_a_period"),
-            # What operators look through: metering.reports, metering.totals. Rows come in order of time, so this
-            # small kind of index finds a period.
+            # For the operators' queries by period: metering.reports, metering.totals. Rows are inserted in order of
+            # time, so a small BRIN index suffices.
             BrinIndex(fields=["started_at"], name="usage_of_a_period", autosummarize=True),
         ]
         constraints = [
@@ -93,7 +93,7 @@ class UsageEvent(models.Model):
 
 
 class Price(models.Model):
-    """A rate of this desk's own, from a date on; it goes before the catalogue's (`providers.catalogue`).
+    """A price override: replaces the catalogue's price of a model (`providers.catalogue`) from a date on.
 
     All rates are in micro-USD per million tokens (2.50 USD is 2,500,000).
     """
@@ -103,9 +103,9 @@ class Price(models.Model):
     model = models.CharField(max_length=200, help_text="The provider's own name of the model")
     effective_at = models.DateTimeField()
     input_rate = models.BigIntegerField()
-    cached_input_rate = models.BigIntegerField(null=True, blank=True, help_text="Empty: as input")
-    cache_write_rate = models.BigIntegerField(null=True, blank=True, help_text="Empty: as input")
-    cache_write_1h_rate = models.BigIntegerField(null=True, blank=True, help_text="Empty: as cache write")
+    cached_input_rate = models.BigIntegerField(null=True, blank=True, help_text="Empty: same as input")
+    cache_write_rate = models.BigIntegerField(null=True, blank=True, help_text="Empty: same as input")
+    cache_write_1h_rate = models.BigIntegerField(null=True, blank=True, help_text="Empty: same as cache write")
     output_rate = models.BigIntegerField()
     created_at = models.DateTimeField(db_default=Now(), editable=False)
 
