@@ -1,4 +1,4 @@
-"""The metering app."""
+"""Django app of metering."""
 
 from django.apps import AppConfig
 

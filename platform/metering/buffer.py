@@ -1,11 +1,12 @@
-"""Move the accounts of live calls out of Redis into Postgres: in bulk, and each one at least once.
+"""Buffer of usage records in Redis, and their bulk transfer to Postgres: at least once, and idempotent.
 
-live request ends ──▶ nd:usage (a list) ──▶ read, written, committed ──▶ and only then removed
-                                                └─ cannot be written ──▶ nd:usage:aside
-process killed ──▶ nd:open:<process> (a hash) ──▶ written as lost ──▶ and only then removed
+live request ends ──▶ nd:usage (list) ──▶ read, written, committed ──▶ only then removed
+                                              └─ cannot be written ──▶ nd:usage:aside (dead letters)
+process killed ──▶ nd:open:<process> (hash) ──▶ written as lost ──▶ only then removed
 
-An entry is an account as JSON, and is rated when it is written: that takes this desk's own prices out of Postgres,
-which an event loop must not wait for. Entries have keys of their own, so that writing one twice changes nothing.
+An entry is a usage record as JSON. Its cost is computed when it is written to Postgres, because the price overrides are
+read from there, and an event loop must not wait for that. Every record has a `dedupe_key`, so writing it twice changes
+nothing.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -28,20 +29,20 @@ from metering.usage_records import UsageRecord
 
 log = structlog.get_logger(__name__)
 
-#: What could not be written, for people to look at: the newest, for a month.
+#: Dead letters: records that could not be written, for an operator. The newest are kept, for a month.
 DEAD_LETTER_KEY = b"nd:usage:aside"
 MAX_DEAD_LETTERS = 10_000
 DEAD_LETTER_TTL_SECONDS = 30 * 86_400
 
-#: Any number that no other two-part advisory lock of this database uses.
+#: Advisory lock; a number that no other two-part advisory lock of this database uses.
 DRAIN_LOCK = 0x4E49_4755
 MAX_BATCH_ENTRIES = 500
-#: After so many batches whoever drains looks up, for it may have been told to stop.
+#: After this many batches `drain` returns, so that the drainer can check whether it should stop.
 MAX_BATCHES_PER_DRAIN = 40
 SCAN_COUNT = 1_000
 
-#: Remove the first entries of the list, if they are still those that were read; set aside some of them.
-#: Somebody else who read the same may have removed them before us; what is there now nobody has written yet.
+#: Remove the first entries of the list if they are still those that were read; add the given ones to the dead letters.
+#: Another process that read the same entries may have removed them already; the entries there now are not written yet.
 REMOVE_SCRIPT = """
 local count = tonumber(ARGV[1])
 if redis.call('LINDEX', KEYS[1], 0) ~= ARGV[2] or redis.call('LINDEX', KEYS[1], count - 1) ~= ARGV[3] then
@@ -62,22 +63,22 @@ _decoder = msgspec.json.Decoder(UsageRecord)
 
 @dataclass(frozen=True, slots=True)
 class UsageBacklog:
-    """What is still in Redis: `pending` entries on their way, and `dead_letters` that could not be written."""
+    """Usage records in Redis: `pending` ones to be written, and `dead_letters` that could not be written."""
 
     pending: int
     dead_letters: int
 
 
-def encode_usage_record(account: UsageRecord) -> bytes:
-    """Write an account for the buffer."""
-    return _encoder.encode(account)
+def encode_usage_record(record: UsageRecord) -> bytes:
+    """Return a buffer entry."""
+    return _encoder.encode(record)
 
 
 def drain(server: "redis.Redis") -> int:
-    """Move what is in the buffer to Postgres; return how many entries. 0 also where another process is at it.
+    """Move buffered records to Postgres; return how many. 0 also while another process is draining.
 
     Raises:
-        RedisAway, DatabaseError, InterfaceError: nothing is lost; what was not moved is moved next time.
+        RedisUnavailable, DatabaseError, InterfaceError: nothing is lost; the next call moves the rest.
     """
     if not read_backlog(server).pending:
         return 0
@@ -87,52 +88,53 @@ def drain(server: "redis.Redis") -> int:
             entries = _read_first(server, MAX_BATCH_ENTRIES)
             if not entries:
                 break
-            aside = write_entries(entries)
+            dead_letters = write_entries(entries)
             crash_point(CrashPoint.AFTER_COMMIT)
-            moved += _remove_written(server, entries, aside)
+            moved += _remove_written(server, entries, dead_letters)
     return moved
 
 
 def close_orphaned_calls(server: "redis.Redis") -> int:
-    """Close the accounts that killed processes left open, as lost; return how many. For an entry is told by its
-    process what to take for its tokens: missing is not zero.
+    """Close the calls that killed processes left open, with the outcome lost; return how many.
+
+    Each open record carries its process's estimate of the input tokens: unknown usage must not count as zero.
 
     Raises: as `drain`.
     """
-    lost = 0
+    closed = 0
     with try_advisory_lock(DRAIN_LOCK) as acquired:
         for key in _orphaned_keys(server) if acquired else ():
-            lost += _close_calls_of_process(server, key)
-    return lost
+            closed += _close_calls_of_process(server, key)
+    return closed
 
 
 def write_entries(entries: Sequence[bytes]) -> list[bytes]:
-    """Write entries into usage events; return those that cannot be written.
+    """Write entries as usage events; return those that cannot be written.
 
     Raises:
-        DatabaseError, InterfaceError: Postgres is away, or cannot do it now, and not all are written.
+        DatabaseError, InterfaceError: Postgres is unavailable or cannot write now; some entries are not written.
     """
     return _write_or_bisect(entries, _write_closed)
 
 
 def read_backlog(server: "redis.Redis") -> UsageBacklog:
-    """Return what is still in Redis. Raises `RedisAway`."""
+    """Return how many records are in Redis. Blocking. Raises `RedisUnavailable`."""
     with translate_redis_errors():
         pipeline = server.pipeline(transaction=False)
         pipeline.llen(USAGE_RECORDS_KEY)
         pipeline.llen(DEAD_LETTER_KEY)
-        pending, aside = pipeline.execute()
-    return UsageBacklog(pending, aside)
+        pending, dead_letters = pipeline.execute()
+    return UsageBacklog(pending, dead_letters)
 
 
 async def read_backlog_async(server: "redis.asyncio.Redis") -> UsageBacklog:
-    """Return what `read_backlog` does, on an event loop."""
+    """`read_backlog` for an event loop."""
     with translate_redis_errors():
         pipeline: Any = server.pipeline(transaction=False)
         pipeline.llen(USAGE_RECORDS_KEY)
         pipeline.llen(DEAD_LETTER_KEY)
-        pending, aside = await pipeline.execute()
-    return UsageBacklog(pending, aside)
+        pending, dead_letters = await pipeline.execute()
+    return UsageBacklog(pending, dead_letters)
 
 
 # Redis
@@ -144,14 +146,15 @@ def _read_first(server: "redis.Redis", count: int) -> list[bytes]:
     return entries
 
 
-def _remove_written(server: "redis.Redis", entries: Sequence[bytes], aside: Sequence[bytes]) -> int:
-    arguments = [len(entries), entries[0], entries[-1], MAX_DEAD_LETTERS, DEAD_LETTER_TTL_SECONDS, *aside]
+def _remove_written(server: "redis.Redis", entries: Sequence[bytes], dead_letters: Sequence[bytes]) -> int:
+    """Remove entries that are written or become dead letters; return how many, 0 if another process removed them."""
+    arguments = [len(entries), entries[0], entries[-1], MAX_DEAD_LETTERS, DEAD_LETTER_TTL_SECONDS, *dead_letters]
     with translate_redis_errors():
         return int(server.eval(REMOVE_SCRIPT, 2, USAGE_RECORDS_KEY, DEAD_LETTER_KEY, *arguments))  # type: ignore[arg-type]
 
 
 def _orphaned_keys(server: "redis.Redis") -> Iterator[bytes]:
-    """Yield the keys of open accounts whose process gives no sign of life."""
+    """Yield the keys of open calls whose process has no heartbeat."""
     with translate_redis_errors():
         keys = set(server.scan_iter(OPEN_CALLS_PATTERN, SCAN_COUNT))
     for key in keys:
@@ -166,15 +169,15 @@ def _close_calls_of_process(server: "redis.Redis", key: bytes) -> int:
         found: dict[bytes, bytes] = server.hgetall(key)  # type: ignore[assignment]
     if not found:
         return 0
-    aside = _write_or_bisect(list(found.values()), _write_lost)
+    dead_letters = _write_or_bisect(list(found.values()), _write_lost)
     crash_point(CrashPoint.AFTER_COMMIT)
     with translate_redis_errors():
         pipeline = server.pipeline()
-        if aside:
-            pipeline.lpush(DEAD_LETTER_KEY, *aside)
+        if dead_letters:
+            pipeline.lpush(DEAD_LETTER_KEY, *dead_letters)
             pipeline.ltrim(DEAD_LETTER_KEY, 0, MAX_DEAD_LETTERS - 1)
             pipeline.expire(DEAD_LETTER_KEY, DEAD_LETTER_TTL_SECONDS)
-        # Not the key: a process that was only slow may have opened another meanwhile.
+        # Delete the fields, not the key: a process that was only slow may have opened another call meanwhile.
         pipeline.hdel(key, *found)
         pipeline.execute()
     log.warning("orphaned_calls_closed", process=process_of_open_calls(key), calls=len(found))
@@ -185,13 +188,13 @@ def _close_calls_of_process(server: "redis.Redis", key: bytes) -> int:
 
 
 def _write_or_bisect(entries: Sequence[bytes], write: Callable[[Sequence[UsageRecord]], None]) -> list[bytes]:
-    """Write what can be written; return the rest. One that cannot is found by halves, and holds up no other."""
+    """Write all valid entries; return the others. An invalid one is found by bisection, and delays no other."""
     try:
-        # Of two entries of a call the later one counts; one statement can write a row but once.
-        write(list({account.dedupe_key: account for account in map(_decoder.decode, entries)}.values()))
+        # Of two entries of one call the later counts: one statement can write a row only once.
+        write(list({record.dedupe_key: record for record in map(_decoder.decode, entries)}.values()))
     except Exception as error:  # whatever is wrong with an entry, the others must not wait for it
         if isinstance(error, DatabaseError | InterfaceError) and not isinstance(error, DataError | IntegrityError):
-            # It is not the entries' fault: Postgres is away, or read-only, or in the middle of a migration.
+            # Not the entries' fault: Postgres is unavailable, read-only, or in the middle of a migration.
             raise
         if len(entries) == 1:
             _log_dead_letter(entries[0], error)
@@ -202,7 +205,7 @@ def _write_or_bisect(entries: Sequence[bytes], write: Callable[[Sequence[UsageRe
 
 
 def _write_closed(closed: Sequence[UsageRecord]) -> None:
-    # Constraints that are checked at the commit must speak up in here.
+    # A transaction of its own, so that deferred constraints fail here and not in the caller.
     with transaction.atomic():
         usage_records.write(closed)
 
@@ -216,9 +219,9 @@ def _write_lost(opened: Sequence[UsageRecord]) -> None:
 
 def _log_dead_letter(entry: bytes, error: Exception) -> None:
     try:
-        name = _decoder.decode(entry).dedupe_key
+        call = _decoder.decode(entry).dedupe_key
     except (msgspec.DecodeError, UnicodeError):
-        name = ""
-    # A database quotes what it refuses; the class says enough.
+        call = ""
+    # Classes only: a database error quotes the values that it rejects.
     cause = type(error.__cause__).__name__ if isinstance(error, DatabaseError) and error.__cause__ else ""
-    log.error("usage_record_dead_lettered", call=name, error=type(error).__name__, cause=cause)
+    log.error("usage_record_dead_lettered", call=call, error=type(error).__name__, cause=cause)

@@ -1,4 +1,4 @@
-"""What tokens cost: exact integers all the way (wire formats, 16).
+"""Cost of a call, in exact integers (docs/reference/wire-formats.md, 16).
 
 A rate is in micro-USD per million tokens and tokens are whole, so rate x tokens is a whole number of pico-USD.
 """
@@ -15,7 +15,7 @@ PICO_PER_USD = 10**12
 def compute_cost(usage: Usage, rates: ModelRates, tier: Tier = Tier.STANDARD) -> int:
     """Return the cost of one call in pico-USD.
 
-    Cached and cache-written tokens are part of the input, each with a rate of its own; a long input reprices the
+    Cached and cache-written tokens are part of the input, each with its own rate. A long input reprices the
     whole call.
     """
     rate = rates.for_input(usage.input_tokens, tier)
@@ -33,12 +33,12 @@ def compute_cost(usage: Usage, rates: ModelRates, tier: Tier = Tier.STANDARD) ->
 
 
 def format_usd(pico_usd: int) -> str:
-    """Write pico-USD as USD, exactly, without an exponent or trailing zeros."""
+    """Format pico-USD as USD, exactly, without an exponent or trailing zeros."""
     text = f"{Decimal(pico_usd) / PICO_PER_USD:f}"
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def format_usd_full(pico_usd: int) -> str:
-    """Write pico-USD as USD, exactly and to the last digit, as the API does: 123456789 is `0.000123456789`."""
+    """Format pico-USD as USD with all twelve decimals, as the API does: 123456789 is `0.000123456789`."""
     sign, cost = ("-", -pico_usd) if pico_usd < 0 else ("", pico_usd)
     return f"{sign}{cost // PICO_PER_USD}.{cost % PICO_PER_USD:012d}"

@@ -1,4 +1,7 @@
-"""The drainer: the part of a worker process that moves the accounts of live calls from Redis to Postgres."""
+"""Drainer: the part of a worker process that moves usage records of live calls from Redis to Postgres.
+
+It survives outages of both, and logs each outage once. Nothing is lost meanwhile: records stay in Redis.
+"""
 
 import asyncio
 import time
@@ -13,16 +16,16 @@ from core.supervised_loop import LoopSupervisor
 from metering import buffer
 
 POLL_SECONDS = 0.5
-#: How often killed processes are looked for: it means looking through all keys.
+#: Interval of the search for killed processes, which scans all keys.
 ORPHAN_CHECK_SECONDS = 5.0
-#: How long Redis may take for each answer. A batch is half a megabyte.
+#: Timeout of each Redis command. A batch is half a megabyte.
 REDIS_TIMEOUT_SECONDS = 5.0
-#: How long Postgres or Redis is left alone that does not answer.
+#: Pause after Postgres or Redis was unavailable.
 OUTAGE_RETRY_SECONDS = 2.0
 
 
 class UsageDrainer:
-    """Drains and reaps until told to stop. For one `run`, at the end of which its connections are closed."""
+    """Drains the buffer and closes orphaned calls until stopped. `run` may be called once."""
 
     def __init__(self, url: str | None = None, *, poll_seconds: float = POLL_SECONDS) -> None:
         self._server = redis.Redis.from_url(
@@ -40,21 +43,21 @@ class UsageDrainer:
             recovered_event="usage_drainer_recovered",
             backoff_seconds=(OUTAGE_RETRY_SECONDS, OUTAGE_RETRY_SECONDS),
         )
-        #: Entries that this process moved.
+        #: Records moved by this process.
         self.drained = 0
-        #: Accounts of killed processes that it closed.
+        #: Open calls of killed processes, closed by this process.
         self.orphans_closed = 0
 
     def stop(self) -> None:
-        """Drain once more, then let `run` come to its end. May be called from any thread, at any time."""
+        """Make `run` drain once more and return. May be called from any thread, at any time."""
         if self._loop is not None:
-            with suppress(RuntimeError):  # the loop has been closed since
+            with suppress(RuntimeError):  # the loop is closed already
                 self._loop.call_soon_threadsafe(self._stopping.set)
         else:
             self._stopping.set()
 
     async def run(self) -> None:
-        """Work until told to stop."""
+        """Drain until `stop` is called."""
         self._loop = asyncio.get_running_loop()
         try:
             while True:

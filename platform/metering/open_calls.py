@@ -1,4 +1,4 @@
-"""Close the accounts of calls that nobody reported on."""
+"""Close the usage events of calls whose outcome was never reported."""
 
 from collections.abc import Callable, Mapping, Sequence
 from uuid import UUID
@@ -28,12 +28,11 @@ UPDATE metering_usageevent event SET outcome = 'lost'
 def close_lost_calls(
     attempts: Sequence[tuple[UUID, int]], input_tokens_of: Callable[[Sequence[UUID]], Mapping[UUID, int]]
 ) -> int:
-    """Mark the open calls of workers that died as lost, with an estimate of the prompts: missing is not zero.
+    """Mark the open calls of dead workers as lost, with estimated input tokens; return how many there were.
 
-    Runs in the caller's transaction, which takes the attempts away. `attempts` are (job, attempt);
-    `input_tokens_of` is asked for the jobs that have such a call.
-
-    Returns how many there were. The answers' tokens are unknown, and stay 0: nothing of them was received.
+    Unknown usage must not count as zero. The output tokens stay 0: nothing of the answers was received. Runs in the
+    caller's transaction, which takes the attempts from the dead worker. `attempts` are pairs of job id and attempt
+    number; `input_tokens_of` is called for the jobs that have an open call.
     """
     lost = list(UsageEvent.objects.raw(FIND_OPEN, _columns(attempts)))
     tokens = input_tokens_of([event.job_id for event in lost if event.job_id]) if lost else {}
@@ -53,9 +52,9 @@ def close_lost_calls(
 
 
 def close_open_calls(attempts: Sequence[tuple[UUID, int]]) -> int:
-    """Mark the open calls of attempts that their own worker is ending; return how many there were.
+    """Mark as lost the open calls of attempts that their own worker is finishing; return how many there were.
 
-    A worker reports every call that it made, so these were written down and then not made: they used nothing.
+    A worker reports every call that it made, so these were recorded and then not made: they used nothing.
     """
     with connection.cursor() as cursor:
         cursor.execute(CLOSE_OPEN, _columns(attempts))

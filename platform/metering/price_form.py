@@ -1,4 +1,4 @@
-"""Entering a price the way price lists are printed: USD per million tokens, kept exactly."""
+"""Form of a price override: rates in USD per million tokens, as price lists print them, stored exactly."""
 
 from decimal import Decimal
 from typing import Any
@@ -11,7 +11,7 @@ from metering.models import Price
 
 MICRO_PER_USD = 1_000_000
 
-#: The fields of the form and the columns they stand for.
+#: Form fields and their columns.
 RATE_COLUMNS = {
     "input_usd": "input_rate",
     "cached_input_usd": "cached_input_rate",
@@ -22,12 +22,12 @@ RATE_COLUMNS = {
 
 
 def to_micro(usd: Decimal) -> int:
-    """Return USD with at most six decimals as micro-USD: always whole, so nothing is rounded."""
+    """Convert USD with at most six decimals to micro-USD: always a whole number, so nothing is rounded."""
     return int(usd * MICRO_PER_USD)
 
 
 def to_usd_per_million(rate: int | None) -> Decimal | None:
-    """Return micro-USD as USD, without zeros at the end."""
+    """Convert micro-USD to USD, without trailing zeros."""
     if rate is None:
         return None
     usd = (Decimal(rate) / MICRO_PER_USD).normalize()
@@ -61,22 +61,22 @@ class PriceForm(forms.ModelForm):  # type: ignore[type-arg] # generic in the stu
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if "effective_at" not in self.fields:
-            return  # Shown, not edited.
+            return  # The form is read only.
         self.fields["effective_at"].required = False
         self.fields["effective_at"].help_text = "UTC. Leave empty to start now."
         for name, column in RATE_COLUMNS.items():
             self.initial.setdefault(name, to_usd_per_million(getattr(self.instance, column)))
 
     def clean_effective_at(self) -> Any:
-        """A price begins now or later: what calls were rated with does not change behind them."""
-        given, now = self.cleaned_data["effective_at"], clock.now()
-        if given is not None and given <= now:
+        """Reject a start in the past: the price of calls already made must not change."""
+        effective_at, now = self.cleaned_data["effective_at"], clock.now()
+        if effective_at is not None and effective_at <= now:
             raise forms.ValidationError("A price cannot start in the past. Leave this empty to start now.")
-        return given or now
+        return effective_at or now
 
     def clean(self) -> dict[str, Any]:
         super().clean()
-        # On the instance before it is validated, so that the database's own rules are checked with them.
+        # Set before the instance is validated, so that the database constraints are checked with the new rates.
         for name, column in RATE_COLUMNS.items():
             usd = self.cleaned_data.get(name)
             setattr(self.instance, column, None if usd is None else to_micro(usd))

@@ -1,4 +1,4 @@
-"""What the calls of the whole desk cost lately, and which providers fail."""
+"""Recent cost by site, and recent failures by provider, over all sites."""
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping
@@ -19,19 +19,19 @@ class ProviderHealth:
     provider: str
     calls: int
     failed: int
-    #: The classes of error, the commonest first.
+    #: Classes of error, the most frequent first.
     errors: tuple[str, ...]
 
 
 def cost_by_site(site_ids: Collection[UUID], since: datetime) -> Mapping[UUID, int]:
-    """Return what each site's calls have cost since then, in pico-USD: billed ones and the desk's own."""
+    """Return the cost of each site's calls since a moment, in pico-USD, billed or not."""
     calls = UsageEvent.objects.filter(site__in=site_ids, started_at__gte=since)
     summed = calls.order_by().values("site_id").annotate(cost=Sum("cost_pico_usd"))
     return {row["site_id"]: row["cost"] for row in summed}
 
 
 def provider_health(since: datetime) -> list[ProviderHealth]:
-    """Return every provider that was called since then, the most failing first."""
+    """Return the providers called since a moment, the one with the highest failure rate first."""
     calls = (
         UsageEvent.objects.filter(started_at__gte=since)
         .exclude(outcome=UsageOutcome.OPEN)

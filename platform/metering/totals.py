@@ -1,4 +1,4 @@
-"""What a list of usage events adds up to, if that is quickly known."""
+"""Totals of a list of usage events, within a time limit."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from django.db.models import Count, Q, QuerySet, Sum
 
 from metering.models import UsageEvent
 
-#: Adding up is a courtesy; it must not keep the list waiting.
+#: The totals are a convenience; the page of the list must not wait for them longer than this.
 TOTALS_TIMEOUT_MS = 1500
 
 
@@ -17,13 +17,13 @@ class UsageTotals:
     billed_calls: int
     tokens_in: int
     tokens_out: int
-    #: In pico-USD: of all calls, and of those that sites pay for.
+    #: In pico-USD: of all calls, and of the billable ones.
     cost: int
     billed: int
 
 
 def sum_usage(events: QuerySet[UsageEvent], timeout_ms: int = TOTALS_TIMEOUT_MS) -> UsageTotals | None:
-    """Return the totals; None where there are too many events to add them up in time."""
+    """Return the totals; None if there are too many events to sum within the limit."""
     is_billed = Q(billable=True)
     try:
         with transaction.atomic():

@@ -1,4 +1,4 @@
-"""Write the account of calls: before they are made, and what became of them. Writing twice changes nothing."""
+"""Usage records: one per provider call, written as usage events before the call and after it. Writes are idempotent."""
 
 from collections.abc import Sequence
 from dataclasses import fields
@@ -16,9 +16,10 @@ from providers.types import Usage
 
 
 class UsageRecord(Struct, frozen=True):
-    """One call, with all that its usage event says. An open call has no usage yet.
+    """One provider call before it is a row: every field of its usage event but the cost. An open call has no usage yet.
 
-    A struct, as all that is made for each request: a frozen dataclass of so many fields takes five times as long.
+    A msgspec struct, like everything that is made per request: a frozen dataclass with as many fields takes five times
+    as long to make.
     """
 
     dedupe_key: str
@@ -41,11 +42,11 @@ class UsageRecord(Struct, frozen=True):
     http_status: int | None = None
     duration_ms: int | None = None
     first_token_ms: int | None = None
-    #: Which price holds: the tier that was used, or asked for where that is not known.
+    #: The price tier: the one the provider used, or the requested one if that is not known.
     tier: Tier = Tier.STANDARD
 
 
-#: Stands for the provider in the account of an answer that was given again: nobody was called.
+#: Provider name in the record of an answer from the response cache: no provider was called.
 CACHE_PROVIDER = "cache"
 
 MAX_COUNT = 2**31 - 1
@@ -53,7 +54,7 @@ TOKEN_FIELDS = tuple(field.name for field in fields(Usage))
 
 
 class UsageRow(Struct, frozen=True):
-    """An account that has been rated: a row of usage events, its fields named as the columns."""
+    """A usage record with its cost: a row of usage events, with fields named as the columns."""
 
     dedupe_key: str
     site_id: UUID
@@ -85,7 +86,7 @@ class UsageRow(Struct, frozen=True):
     first_token_ms: int | None
 
 
-#: What the end of a call changes in the row that its beginning wrote.
+#: Columns that the end of a call sets in the row that its start inserted.
 COLUMNS_SET_ON_CLOSE = (
     "outcome",
     "error_kind",
@@ -108,7 +109,7 @@ COLUMNS_SET_ON_CLOSE = (
 
 _COLUMNS = ", ".join(UsageRow.__struct_fields__)
 
-#: As one JSON text, which both sides handle in C: the ORM took a fifth of a worker's time to write these rows.
+#: All rows as one JSON text, which both sides handle in C: with the ORM these rows took a fifth of a worker's time.
 UPSERT = f"""
 INSERT INTO metering_usageevent ({_COLUMNS})
 SELECT {_COLUMNS} FROM json_populate_recordset(NULL::metering_usageevent, %s::json)
@@ -116,17 +117,17 @@ SELECT {_COLUMNS} FROM json_populate_recordset(NULL::metering_usageevent, %s::js
    SET {", ".join(f"{name} = EXCLUDED.{name}" for name in COLUMNS_SET_ON_CLOSE)}
 """  # noqa: S608 (names of columns, from this file)
 
-#: What is closed was heard of after all.
+#: A closed call was reported after all, so it is not lost.
 UPSERT_IF_OPEN = f"{UPSERT} WHERE metering_usageevent.outcome = 'open'"
 
 
 def write(records: Sequence[UsageRecord]) -> None:
-    """Insert or complete the usage events of these calls, in one statement."""
+    """Insert or complete the usage events of the calls, in one statement."""
     _execute(UPSERT, records)
 
 
 def write_lost(records: Sequence[UsageRecord]) -> None:
-    """Insert the usage events of calls that nobody reported on. Those that are closed stay as they are."""
+    """Insert or complete the usage events of lost calls. Closed events stay unchanged."""
     _execute(UPSERT_IF_OPEN, records)
 
 
@@ -139,10 +140,10 @@ def _execute(statement: str, records: Sequence[UsageRecord]) -> None:
 
 
 def write_fenced_out(records: Sequence[UsageRecord]) -> None:
-    """Complete the usage events of calls whose attempt is no longer the writer's, in the caller's transaction.
+    """Complete the usage events of calls whose attempt the writer no longer owns, in the caller's transaction.
 
-    What was closed stays as it is: a writer who does not know that its first try was committed tries again,
-    and must not take the bill back. What was taken for lost is corrected: now its usage is known.
+    Closed events stay unchanged: a writer that does not know that its first write was committed writes again, and must
+    not revoke the billing. Lost events are corrected: their usage is known now.
     """
     if not records:
         return
@@ -153,7 +154,7 @@ def write_fenced_out(records: Sequence[UsageRecord]) -> None:
 
 
 def to_usage_row(record: UsageRecord) -> UsageRow:
-    """Rate a call. Where no price is known the cost is 0, and the empty price version says why."""
+    """Compute the cost of a call. If no price is known, the cost is 0 and the price version empty."""
     usage = clamp_usage(record.usage)
     cost_pico_usd, price_version = price_call(
         record.provider, record.price_list, record.upstream_model, record.started_at, usage, record.tier
@@ -191,7 +192,7 @@ def to_usage_row(record: UsageRecord) -> UsageRow:
 
 
 def clamp_usage(usage: Usage) -> Usage:
-    """Return the usage with every count in the range of its column: no provider's nonsense keeps a job from ending."""
+    """Limit every count to the range of its column, so that invalid usage cannot keep a job from finishing."""
     counts = [getattr(usage, name) for name in TOKEN_FIELDS]
     if min(counts) >= 0 and max(counts) <= MAX_COUNT:
         return usage

@@ -1,4 +1,4 @@
-"""Accounts of live calls, as they come into the buffer."""
+"""Usage records of live calls, and a helper that puts them into the buffer."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -14,8 +14,8 @@ from providers.types import Usage
 from tenants.models import Site
 
 
-def usage_record(site: Site | UUID, number: int = 1, **facts: Any) -> UsageRecord:
-    wanted: dict[str, Any] = {
+def usage_record(site: Site | UUID, number: int = 1, **fields: Any) -> UsageRecord:
+    defaults: dict[str, Any] = {
         "dedupe_key": f"req_{number}:1",
         "site_id": site if isinstance(site, UUID) else site.id,
         "job_id": None,
@@ -31,8 +31,8 @@ def usage_record(site: Site | UUID, number: int = 1, **facts: Any) -> UsageRecor
         "usage": Usage(100, 10),
         "billable": True,
     }
-    return UsageRecord(**{**wanted, **facts})
+    return UsageRecord(**{**defaults, **fields})
 
 
-def push(server: "redis.Redis", *accounts: UsageRecord) -> None:
-    server.rpush(USAGE_RECORDS_KEY, *map(encode_usage_record, accounts))
+def push(server: "redis.Redis", *records: UsageRecord) -> None:
+    server.rpush(USAGE_RECORDS_KEY, *map(encode_usage_record, records))

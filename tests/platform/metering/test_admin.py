@@ -1,4 +1,4 @@
-"""Usage events and prices in the admin."""
+"""Admin pages of usage events and price overrides."""
 
 import re
 from datetime import timedelta
@@ -29,17 +29,17 @@ NOW = timezone.now()
 
 @pytest.fixture
 def browser(db: None) -> Client:
-    """An operator who may do everything."""
+    """An operator with all permissions."""
     return sign_in()
 
 
 def make_call(site: Site, hours_ago: float = 1, **fields: Any) -> UsageEvent:
-    wanted = {"provider": "sim-openai", "upstream_model": "gpt-4o-mini", "model": "desk", "outcome": "ok", "call": 1}
+    defaults = {"provider": "sim-openai", "upstream_model": "gpt-4o-mini", "model": "desk", "outcome": "ok", "call": 1}
     return UsageEvent.objects.create(
         dedupe_key=str(new_uuid()),
         site=site,
         started_at=NOW - timedelta(hours=hours_ago),
-        **{**wanted, "price_version": "v1", **fields},
+        **{**defaults, "price_version": "v1", **fields},
     )
 
 
@@ -81,7 +81,7 @@ def test_a_call_is_listed_with_its_exact_cost(browser: Client, site: Site) -> No
     assert to_public("job", job_id) in browser.get(CALLS).content.decode()
 
 
-def test_the_list_begins_with_the_last_24_hours_and_adds_them_up(browser: Client, site: Site) -> None:
+def test_the_list_shows_the_last_24_hours_by_default_with_their_totals(browser: Client, site: Site) -> None:
     make_call(site, billable=True, input_tokens=1000, output_tokens=10, cost_pico_usd=2 * 10**12)
     make_call(site, 23, estimated=True, input_tokens=500, output_tokens=1, cost_pico_usd=5 * 10**11)
     make_call(site, 25, input_tokens=7)
@@ -90,7 +90,7 @@ def test_the_list_begins_with_the_last_24_hours_and_adds_them_up(browser: Client
     assert totals(page(browser)) == expected
 
 
-def test_another_period_can_be_asked_for(browser: Client, site: Site) -> None:
+def test_the_period_can_be_changed(browser: Client, site: Site) -> None:
     for hours_ago in (1, 25, 24 * 20):
         make_call(site, hours_ago)
 
@@ -98,7 +98,7 @@ def test_another_period_can_be_asked_for(browser: Client, site: Site) -> None:
     assert totals(page(browser, week))["calls"] == "2"
 
 
-def test_a_period_too_long_is_listed_but_not_added_up(browser: Client, site: Site) -> None:
+def test_a_period_over_the_limit_is_listed_without_totals(browser: Client, site: Site) -> None:
     make_call(site, 24 * 90)
 
     text = page(browser, "started_at_from=2020-01-01")
@@ -124,7 +124,7 @@ def test_totals_follow_the_filters(browser: Client, site: Site) -> None:
     assert [totals(page(browser, query))["calls"] for query in queries] == ["1", "1", "1", "1", "1", "2"]
 
 
-def test_a_search_looks_beyond_the_last_day(browser: Client, site: Site) -> None:
+def test_a_search_is_not_limited_to_the_last_day(browser: Client, site: Site) -> None:
     job_id = new_uuid()
     make_call(site, 24 * 9, job_id=job_id)
     make_call(site, 24 * 9, request_id="req_1")
@@ -134,13 +134,13 @@ def test_a_search_looks_beyond_the_last_day(browser: Client, site: Site) -> None
     assert "2 usage events" in page(browser, f"q={site.public_id}")
 
 
-def test_a_call_without_a_price_says_so(browser: Client, site: Site) -> None:
+def test_a_call_without_a_price_shows_no_price(browser: Client, site: Site) -> None:
     make_call(site, price_version="", input_tokens=4)
 
     assert "no price" in page(browser)
 
 
-def test_more_calls_take_no_more_queries(browser: Client, site: Site) -> None:
+def test_the_number_of_queries_does_not_grow_with_the_number_of_calls(browser: Client, site: Site) -> None:
     def count() -> int:
         with CaptureQueriesContext(connection) as queries:
             page(browser)
@@ -155,7 +155,7 @@ def test_more_calls_take_no_more_queries(browser: Client, site: Site) -> None:
     assert count() == few
 
 
-def test_a_call_has_a_page_that_nobody_can_change(browser: Client, site: Site) -> None:
+def test_the_page_of_a_call_is_read_only(browser: Client, site: Site) -> None:
     call = make_call(site, job_id=new_uuid(), error_kind="unavailable", cost_pico_usd=10**6, reasoning_tokens=77)
 
     text = words(browser.get(f"{CALLS}{call.id}/change/").content.decode())
@@ -179,13 +179,13 @@ def test_a_call_has_a_page_that_nobody_can_change(browser: Client, site: Site) -
         "p=999999",
     ],
 )
-def test_an_odd_address_breaks_nothing(browser: Client, site: Site, query: str) -> None:
+def test_an_invalid_query_string_shows_the_list(browser: Client, site: Site, query: str) -> None:
     make_call(site)
 
     page(browser, query)
 
 
-def test_usage_needs_its_permission(site: Site) -> None:
+def test_the_usage_list_requires_its_permission(site: Site) -> None:
     assert sign_in("jobs.view_job").get(CALLS).status_code == 403
 
 
@@ -204,11 +204,11 @@ def split(moment: Any) -> dict[str, str]:
 
 
 def make_price(days: int, **fields: Any) -> Price:
-    wanted = {"provider": "sim", "model": "m", "input_rate": 2_500_000, "output_rate": 10_000_000}
-    return Price.objects.create(effective_at=NOW + timedelta(days=days), **{**wanted, **fields})
+    defaults = {"provider": "sim", "model": "m", "input_rate": 2_500_000, "output_rate": 10_000_000}
+    return Price.objects.create(effective_at=NOW + timedelta(days=days), **{**defaults, **fields})
 
 
-def test_a_price_is_entered_as_price_lists_print_it(browser: Client) -> None:
+def test_a_price_is_entered_in_usd_per_million_tokens_and_stored_exactly(browser: Client) -> None:
     browser.post(f"{PRICES}add/", form(cached_input_usd="0.000001", cache_write_1h_usd="4.999999"))
 
     price = Price.objects.get()
@@ -218,7 +218,7 @@ def test_a_price_is_entered_as_price_lists_print_it(browser: Client) -> None:
     assert abs(price.effective_at - clock.now()) < timedelta(minutes=1)
 
 
-def test_a_new_price_rates_the_next_call(browser: Client, django_capture_on_commit_callbacks: Any) -> None:
+def test_a_new_price_applies_to_the_next_call(browser: Client, django_capture_on_commit_callbacks: Any) -> None:
     assert price_for("sim", "", "m", NOW + timedelta(hours=1)) is None
 
     with django_capture_on_commit_callbacks(execute=True):
@@ -229,7 +229,7 @@ def test_a_new_price_rates_the_next_call(browser: Client, django_capture_on_comm
     assert found.rates.standard.input == 2_500_000
 
 
-def test_what_was_entered_is_written_down(browser: Client) -> None:
+def test_a_new_price_is_audited(browser: Client) -> None:
     browser.post(f"{PRICES}add/", form())
 
     entry = AuditEntry.objects.get()
@@ -238,7 +238,7 @@ def test_what_was_entered_is_written_down(browser: Client) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "complaint"),
+    ("fields", "message"),
     [
         ({"input_usd": "0.0000001"}, "no more than 6 decimal places"),
         ({"input_usd": "-1"}, "greater than or equal to 0"),
@@ -250,15 +250,15 @@ def test_what_was_entered_is_written_down(browser: Client) -> None:
         ({"effective_at_0": "never", "effective_at_1": "00:00:00"}, "valid date"),
     ],
 )
-def test_a_price_that_cannot_be_is_refused(browser: Client, fields: dict[str, str], complaint: str) -> None:
+def test_an_invalid_price_is_rejected(browser: Client, fields: dict[str, str], message: str) -> None:
     response = browser.post(f"{PRICES}add/", form(**fields))
 
-    assert complaint in words(response.content.decode())
+    assert message in words(response.content.decode())
     assert not Price.objects.exists()
     assert not AuditEntry.objects.exists()
 
 
-def test_two_prices_cannot_begin_at_once(browser: Client) -> None:
+def test_two_prices_of_a_model_cannot_start_at_the_same_time(browser: Client) -> None:
     price = make_price(3)
 
     response = browser.post(f"{PRICES}add/", form(**split(price.effective_at.replace(microsecond=0))))
@@ -268,7 +268,7 @@ def test_two_prices_cannot_begin_at_once(browser: Client) -> None:
     assert "already exists" in words(again.content.decode())
 
 
-def test_a_price_to_come_can_be_changed_and_taken_back(browser: Client) -> None:
+def test_a_scheduled_price_can_be_changed_and_deleted(browser: Client) -> None:
     price = make_price(3)
 
     response = browser.post(f"{PRICES}{price.id}/change/", form(**split(price.effective_at), input_usd="3"))
@@ -291,7 +291,7 @@ def test_the_form_shows_rates_as_they_were_entered(browser: Client) -> None:
 
 
 @pytest.mark.parametrize("days", [-30, 0])
-def test_a_price_that_was_in_effect_stays_as_it_is(browser: Client, days: int) -> None:
+def test_a_price_that_is_or_was_in_effect_cannot_be_changed_or_deleted(browser: Client, days: int) -> None:
     price = make_price(days)
     address = f"{PRICES}{price.id}/"
 
@@ -303,7 +303,7 @@ def test_a_price_that_was_in_effect_stays_as_it_is(browser: Client, days: int) -
     assert not AuditEntry.objects.exists()
 
 
-def test_the_list_tells_past_present_and_future_apart(browser: Client) -> None:
+def test_the_list_shows_the_state_of_each_price(browser: Client) -> None:
     for days in (-9, -2, 5):
         make_price(days)
 
@@ -312,7 +312,7 @@ def test_the_list_tells_past_present_and_future_apart(browser: Client) -> None:
     assert re.findall(r"sim m (Scheduled|In effect|Past) ", text) == ["Scheduled", "In effect", "Past"]
 
 
-def test_prices_need_permissions_of_their_own() -> None:
+def test_prices_require_their_own_permissions() -> None:
     price = make_price(3)
     reader = sign_in("metering.view_price")
 

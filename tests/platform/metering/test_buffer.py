@@ -1,4 +1,4 @@
-"""Accounts of live calls reach Postgres: each one, once, whoever dies on the way."""
+"""Every usage record of a live call reaches Postgres once, whichever process is killed on the way."""
 
 import subprocess
 import sys
@@ -59,7 +59,7 @@ def written() -> list[str]:
     return sorted(UsageEvent.objects.values_list("dedupe_key", flat=True))
 
 
-def test_entries_become_usage_events_that_are_rated(server: "redis.Redis", site: Site) -> None:
+def test_entries_become_usage_events_with_a_cost(server: "redis.Redis", site: Site) -> None:
     push(
         server,
         usage_record(site, 1),
@@ -75,13 +75,13 @@ def test_entries_become_usage_events_that_are_rated(server: "redis.Redis", site:
     ]
 
 
-def test_an_account_comes_out_of_the_buffer_as_it_went_in(site: Site) -> None:
-    whole = usage_record(site, usage=Usage(1, 2, 3, 4, 5, 6), job_id=UUID(int=5), attempt=2, first_token_ms=3)
+def test_a_buffer_entry_decodes_to_the_record_that_was_encoded(site: Site) -> None:
+    record = usage_record(site, usage=Usage(1, 2, 3, 4, 5, 6), job_id=UUID(int=5), attempt=2, first_token_ms=3)
 
-    assert buffer._decoder.decode(encode_usage_record(whole)) == whole
+    assert buffer._decoder.decode(encode_usage_record(record)) == record
 
 
-def test_an_account_of_the_version_before_has_the_standard_tier(server: "redis.Redis", site: Site) -> None:
+def test_a_record_of_the_previous_version_has_the_standard_tier(server: "redis.Redis", site: Site) -> None:
     entry = msgspec.json.decode(encode_usage_record(usage_record(site)))
     del entry["tier"]
     server.rpush(USAGE_RECORDS_KEY, msgspec.json.encode(entry))
@@ -90,7 +90,7 @@ def test_an_account_of_the_version_before_has_the_standard_tier(server: "redis.R
     assert UsageEvent.objects.get().tier == "standard"
 
 
-def test_what_is_written_twice_is_there_once(server: "redis.Redis", site: Site) -> None:
+def test_a_record_that_is_drained_twice_is_one_usage_event(server: "redis.Redis", site: Site) -> None:
     push(server, usage_record(site), usage_record(site))
     drain(server)
     push(server, usage_record(site))
@@ -99,7 +99,7 @@ def test_what_is_written_twice_is_there_once(server: "redis.Redis", site: Site) 
     assert written() == ["req_1:1"]
 
 
-async def test_what_waits_can_be_told_on_an_event_loop(server: "redis.Redis", site: Site) -> None:
+async def test_the_backlog_can_be_read_on_an_event_loop(server: "redis.Redis", site: Site) -> None:
     push(server, usage_record(site, 1), usage_record(site, 2))
     server.lpush(buffer.DEAD_LETTER_KEY, b"x")
     try:
@@ -108,7 +108,7 @@ async def test_what_waits_can_be_told_on_an_event_loop(server: "redis.Redis", si
         await core_redis.close_clients()
 
 
-def test_more_than_a_batch_is_moved_in_batches(
+def test_a_buffer_larger_than_a_batch_is_drained_completely(
     server: "redis.Redis", site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(buffer, "MAX_BATCH_ENTRIES", 3)
@@ -118,10 +118,12 @@ def test_more_than_a_batch_is_moved_in_batches(
     assert len(written()) == 10
 
 
-# Who dies
+# Killed and concurrent drainers
 
 
-def test_killed_between_commit_and_removal_nothing_is_written_twice_or_lost(server: "redis.Redis", site: Site) -> None:
+def test_a_drainer_killed_between_commit_and_removal_loses_and_duplicates_no_record(
+    server: "redis.Redis", site: Site
+) -> None:
     push(server, usage_record(site, 1), usage_record(site, 2))
 
     killed = subprocess.run([sys.executable, "-c", _DRAIN_AND_DIE.format(**_addresses())], cwd=ROOT, timeout=60)
@@ -137,7 +139,8 @@ _DRAIN_AND_DIE = """
 import sys; sys.path[:0] = ["."]; sys.path.append("platform")
 import django
 from nightdesk import env
-env.set_variables({{"DATABASE_URL": {database!r}, "REDIS_URL": {redis!r}, "DJANGO_SETTINGS_MODULE": "nightdesk.settings"}})
+env.set_variables({{"DATABASE_URL": {database!r}, "REDIS_URL": {redis!r}}})
+env.set_variables({{"DJANGO_SETTINGS_MODULE": "nightdesk.settings"}})
 django.setup()
 import redis
 from core.crash import CrashAt, CrashPoint, arm
@@ -154,18 +157,18 @@ def _addresses() -> dict[str, str]:
     return {"database": address, "redis": settings.REDIS_URL}
 
 
-def test_who_comes_second_removes_nothing_that_nobody_has_written(server: "redis.Redis", site: Site) -> None:
+def test_a_slower_drainer_removes_no_entry_that_is_not_written(server: "redis.Redis", site: Site) -> None:
     push(server, usage_record(site, 1))
     entries = buffer._read_first(server, 1)
     push(server, usage_record(site, 2))
-    server.lpop(USAGE_RECORDS_KEY)  # who read the same was quicker
+    server.lpop(USAGE_RECORDS_KEY)  # another drainer that read the same entry was faster
 
     assert buffer._remove_written(server, entries, []) == 0
     assert drain(server) == 1
     assert written() == ["req_2:1"]
 
 
-def test_two_drain_at_once_and_every_entry_is_moved_once(
+def test_two_concurrent_drainers_move_every_entry_once(
     server: "redis.Redis", site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(buffer, "MAX_BATCH_ENTRIES", 5)
@@ -180,20 +183,20 @@ def test_two_drain_at_once_and_every_entry_is_moved_once(
     assert len(written()) == 200
 
 
-def test_while_another_process_drains_nothing_is_done(server: "redis.Redis", site: Site) -> None:
+def test_a_drainer_does_nothing_while_another_process_drains(server: "redis.Redis", site: Site) -> None:
     push(server, usage_record(site))
 
-    def elsewhere() -> int:
+    def drain_in_thread() -> int:
         return drain(server)
 
     with try_advisory_lock(buffer.DRAIN_LOCK) as acquired, ThreadPoolExecutor(1) as threads:
         assert acquired
-        assert threads.submit(run_with_connection, elsewhere).result() == 0
+        assert threads.submit(run_with_connection, drain_in_thread).result() == 0
     assert written() == []
     assert drain(server) == 1
 
 
-def test_a_flushed_redis_breaks_nothing(server: "redis.Redis", site: Site) -> None:
+def test_a_drainer_survives_a_flush_of_redis(server: "redis.Redis", site: Site) -> None:
     push(server, usage_record(site, 1))
     entries = buffer._read_first(server, 1)
     server.delete(USAGE_RECORDS_KEY)
@@ -204,16 +207,18 @@ def test_a_flushed_redis_breaks_nothing(server: "redis.Redis", site: Site) -> No
     assert drain(server) == 1
 
 
-def test_a_redis_that_is_away_is_said(site: Site) -> None:
+def test_draining_an_unavailable_redis_raises_redis_unavailable(site: Site) -> None:
     with pytest.raises(RedisUnavailable):
         drain(redis.Redis.from_url("redis://127.0.0.1:1/0"))
 
 
-# What cannot be written
+# Dead letters
 
 
-def test_a_poison_entry_is_set_aside_and_holds_up_nobody(server: "redis.Redis", site: Site) -> None:
-    garbage = b'{"not": "an account"'
+def test_an_entry_that_cannot_be_written_becomes_a_dead_letter_and_delays_no_other(
+    server: "redis.Redis", site: Site
+) -> None:
+    garbage = b'{"not": "a usage record"'
     push(server, usage_record(site, 1))
     server.rpush(USAGE_RECORDS_KEY, garbage)
     push(
@@ -234,14 +239,14 @@ def test_a_poison_entry_is_set_aside_and_holds_up_nobody(server: "redis.Redis", 
 # Killed processes
 
 
-def open_account(server: "redis.Redis", process: str, opened: UsageRecord) -> None:
+def open_call(server: "redis.Redis", process: str, opened: UsageRecord) -> None:
     entry = encode_usage_record(replace(opened, outcome=UsageOutcome.OPEN, usage=Usage(40), billable=False))
     server.hset(open_calls_key(process), opened.request_id, entry)
 
 
-def test_a_killed_process_s_accounts_are_closed_as_lost_once(server: "redis.Redis", site: Site) -> None:
-    open_account(server, "process_dead", usage_record(site, 1))
-    open_account(server, "process_alive", usage_record(site, 2))
+def test_open_calls_of_a_killed_process_are_closed_as_lost_once(server: "redis.Redis", site: Site) -> None:
+    open_call(server, "process_dead", usage_record(site, 1))
+    open_call(server, "process_alive", usage_record(site, 2))
     server.set("nd:process:process_alive", b"1")
 
     assert (close_orphaned_calls(server), close_orphaned_calls(server)) == (1, 0)
@@ -252,18 +257,18 @@ def test_a_killed_process_s_accounts_are_closed_as_lost_once(server: "redis.Redi
     assert server.hkeys("nd:open:process_alive") == [b"req_2"]
 
 
-def test_what_was_lost_is_rated_in_the_tier_that_was_asked_for(server: "redis.Redis", site: Site) -> None:
+def test_a_lost_call_is_priced_in_the_requested_tier(server: "redis.Redis", site: Site) -> None:
     for number, tier in enumerate((Tier.STANDARD, Tier.FLEX), 1):
-        open_account(server, "process_dead", usage_record(site, number, upstream_model="gpt-6-luna", tier=tier))
+        open_call(server, "process_dead", usage_record(site, number, upstream_model="gpt-6-luna", tier=tier))
 
     close_orphaned_calls(server)
 
-    rated = UsageEvent.objects.order_by("dedupe_key").values_list("tier", "cost_pico_usd")
-    assert list(rated) == [("standard", 40 * 100_000), ("flex", 40 * 50_000)]
+    costs = UsageEvent.objects.order_by("dedupe_key").values_list("tier", "cost_pico_usd")
+    assert list(costs) == [("standard", 40 * 100_000), ("flex", 40 * 50_000)]
 
 
-def test_a_process_that_was_only_slow_corrects_what_was_taken_for_lost(server: "redis.Redis", site: Site) -> None:
-    open_account(server, "process_slow", usage_record(site))
+def test_a_process_that_was_only_slow_corrects_a_call_taken_for_lost(server: "redis.Redis", site: Site) -> None:
+    open_call(server, "process_slow", usage_record(site))
     close_orphaned_calls(server)
     push(server, usage_record(site))
     drain(server)
@@ -271,9 +276,9 @@ def test_a_process_that_was_only_slow_corrects_what_was_taken_for_lost(server: "
     assert UsageEvent.objects.values_list("outcome", "output_tokens", "billable").get() == ("ok", 10, True)
 
 
-def test_what_is_closed_is_not_taken_for_lost(server: "redis.Redis", site: Site) -> None:
+def test_a_closed_call_is_not_marked_as_lost(server: "redis.Redis", site: Site) -> None:
     usage_records.write([usage_record(site)])
-    open_account(server, "process_dead", usage_record(site))
+    open_call(server, "process_dead", usage_record(site))
 
     close_orphaned_calls(server)
 
@@ -281,9 +286,9 @@ def test_what_is_closed_is_not_taken_for_lost(server: "redis.Redis", site: Site)
     assert server.keys("nd:open:*") == []
 
 
-def test_an_open_account_that_cannot_be_written_is_set_aside(server: "redis.Redis", site: Site) -> None:
-    open_account(server, "process_dead", usage_record(UUID(int=9), 1))
-    open_account(server, "process_dead", usage_record(site, 2))
+def test_an_open_call_that_cannot_be_written_becomes_a_dead_letter(server: "redis.Redis", site: Site) -> None:
+    open_call(server, "process_dead", usage_record(UUID(int=9), 1))
+    open_call(server, "process_dead", usage_record(site, 2))
 
     assert close_orphaned_calls(server) == 2
     assert written() == ["req_2:1"]

@@ -1,4 +1,4 @@
-"""Costs are exact. The golden figures were worked out by hand from the price list, not by the code under test."""
+"""Costs are exact. The golden figures were computed by hand from the price lists, not by the code under test."""
 
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -68,7 +68,7 @@ def test_there_are_at_least_thirty_golden_vectors() -> None:
     assert len({(vendor, model, usage) for vendor, model, usage, _ in GOLDEN}) >= 30
 
 
-def test_a_price_holds_from_its_date() -> None:
+def test_a_price_applies_from_its_start_date() -> None:
     usage = Usage(1_000_000, 0, cached_input_tokens=1_000_000)
     before = find_price("anthropic", "claude-sonnet-5-5", datetime(2026, 10, 6, 23, 59, tzinfo=UTC))
     after = find_price("anthropic", "claude-sonnet-5-5", datetime(2026, 10, 7, tzinfo=UTC))
@@ -100,5 +100,5 @@ def test_a_cost_is_a_whole_number_and_grows_with_every_token(fresh: int, cached:
     [(0, "0"), (1, "0.000000000001"), (210_000_000, "0.00021"), (10**12, "1"), (12 * 10**12 + 5 * 10**11, "12.5"),
      (100 * 10**12, "100"), (9_223_372_036_854_775_807, "9223372.036854775807")],
 )  # fmt: skip
-def test_money_is_written_exactly(pico_usd: int, usd: str) -> None:
+def test_usd_are_formatted_exactly(pico_usd: int, usd: str) -> None:
     assert format_usd(pico_usd) == usd

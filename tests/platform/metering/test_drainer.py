@@ -1,4 +1,4 @@
-"""The worker's drainer: it moves what comes, and is not stopped by what goes away."""
+"""The worker's drainer: it moves records as they arrive, and survives outages of Redis and Postgres."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, MutableMapping, Sequence
@@ -49,12 +49,12 @@ def rename_table(before: str, after: str) -> None:
         cursor.execute(f"ALTER TABLE {before} RENAME TO {after}")
 
 
-def said_by_it(logs: Sequence[MutableMapping[str, Any]]) -> list[tuple[str, str]]:
-    """What the drainer said, and how loudly. A server of other tests may still be running, and speak, too."""
-    return [(each["event"], each["log_level"]) for each in logs if each["event"].startswith("usage_drainer_")]
+def drainer_events(logs: Sequence[MutableMapping[str, Any]]) -> list[tuple[str, str]]:
+    """Return the drainer's log events with their levels. A server of another test may still run, and log others."""
+    return [(entry["event"], entry["log_level"]) for entry in logs if entry["event"].startswith("usage_drainer_")]
 
 
-async def test_it_moves_what_comes_and_once_more_at_its_end(site: Site) -> None:
+async def test_the_drainer_moves_records_as_they_arrive_and_once_more_when_stopped(site: Site) -> None:
     with redis.Redis.from_url(settings.REDIS_URL) as server:
         server.delete(USAGE_RECORDS_KEY)
         drainer = UsageDrainer(poll_seconds=0.01)
@@ -67,7 +67,7 @@ async def test_it_moves_what_comes_and_once_more_at_its_end(site: Site) -> None:
         assert server.llen(USAGE_RECORDS_KEY) == 0
 
 
-async def test_without_redis_it_says_so_once_and_goes_on_when_it_is_back(
+async def test_the_drainer_logs_an_outage_of_redis_once_and_continues_after_it(
     site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("metering.drainer.OUTAGE_RETRY_SECONDS", 0.02)
@@ -75,34 +75,34 @@ async def test_without_redis_it_says_so_once_and_goes_on_when_it_is_back(
     drainer = UsageDrainer(valkey.url)
     with capture_logs() as logs:
         async with running(drainer) as task:
-            await wait_until(lambda: said_by_it(logs))
+            await wait_until(lambda: drainer_events(logs))
             with serving(valkey, tmp_path / "valkey.log"), redis.Redis.from_url(valkey.url) as server:
                 push(server, usage_record(site))
                 await wait_until(lambda: drainer.drained == 1)
                 drainer.stop()
                 await task
 
-    assert said_by_it(logs) == [("usage_drainer_unavailable", "error"), ("usage_drainer_recovered", "info")]
+    assert drainer_events(logs) == [("usage_drainer_unavailable", "error"), ("usage_drainer_recovered", "info")]
 
 
-async def test_while_postgres_cannot_write_nothing_is_lost_or_set_aside(
+async def test_an_outage_of_postgres_loses_no_record_and_makes_no_dead_letter(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("metering.drainer.OUTAGE_RETRY_SECONDS", 0.02)
     drainer = UsageDrainer(poll_seconds=0.01)
     with redis.Redis.from_url(settings.REDIS_URL) as server, capture_logs() as logs:
         server.delete(USAGE_RECORDS_KEY, buffer.DEAD_LETTER_KEY)
-        await in_postgres(partial(rename_table, "metering_usageevent", "metering_away"))
+        await in_postgres(partial(rename_table, "metering_usageevent", "metering_renamed"))
         try:
             push(server, usage_record(site))
             async with running(drainer):
-                await wait_until(lambda: said_by_it(logs))
+                await wait_until(lambda: drainer_events(logs))
                 assert buffer.read_backlog(server) == buffer.UsageBacklog(1, 0)
-                await in_postgres(partial(rename_table, "metering_away", "metering_usageevent"))
+                await in_postgres(partial(rename_table, "metering_renamed", "metering_usageevent"))
                 await wait_until(lambda: drainer.drained == 1)
         finally:
             if not drainer.drained:
-                await in_postgres(partial(rename_table, "metering_away", "metering_usageevent"))
+                await in_postgres(partial(rename_table, "metering_renamed", "metering_usageevent"))
 
-    assert [event for event, _ in said_by_it(logs)] == ["usage_drainer_unavailable", "usage_drainer_recovered"]
+    assert [event for event, _ in drainer_events(logs)] == ["usage_drainer_unavailable", "usage_drainer_recovered"]
     assert await in_postgres(UsageEvent.objects.count) == 1

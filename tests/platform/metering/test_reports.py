@@ -1,4 +1,4 @@
-"""Which providers fail lately."""
+"""Reports of recent failures by provider."""
 
 from datetime import UTC, datetime
 
@@ -10,7 +10,7 @@ from tenants.models import Site
 from tests.platform.metering.entries import usage_record
 
 
-def test_an_answer_that_was_given_again_is_no_provider_s(site: Site) -> None:
+def test_cache_hits_are_not_counted_as_calls_of_a_provider(site: Site) -> None:
     usage_records.write(
         [
             usage_record(site, 1),

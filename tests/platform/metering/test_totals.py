@@ -1,4 +1,4 @@
-"""Adding up usage events, as long as that is quick."""
+"""Totals of usage events, within a time limit."""
 
 import pytest
 from django.db.models import CharField, Func
@@ -17,14 +17,14 @@ def make_call(site: Site, **fields: int | bool) -> None:
     UsageEvent.objects.create(dedupe_key=str(new_uuid()), site=site, call=1, outcome="ok", **fields)
 
 
-def test_nothing_adds_up_to_nothing() -> None:
+def test_an_empty_list_totals_zero() -> None:
     found = sum_usage(UsageEvent.objects.all())
 
     assert found is not None
     assert (found.calls, found.tokens_in, found.cost, found.billed) == (0, 0, 0, 0)
 
 
-def test_sums_are_exact_beyond_what_a_float_holds(site: Site) -> None:
+def test_totals_are_exact_beyond_the_precision_of_a_float(site: Site) -> None:
     make_call(site, cost_pico_usd=2**60 + 1, input_tokens=2, billable=True)
     make_call(site, cost_pico_usd=2**60, output_tokens=3)
 
@@ -35,7 +35,7 @@ def test_sums_are_exact_beyond_what_a_float_holds(site: Site) -> None:
     assert (found.cost, found.billed) == (2**61 + 1, 2**60 + 1)
 
 
-def test_what_takes_too_long_is_given_up_and_harms_nothing(site: Site) -> None:
+def test_totals_over_the_time_limit_are_none_and_leave_the_connection_usable(site: Site) -> None:
     make_call(site)
 
     assert sum_usage(UsageEvent.objects.annotate(slept=SLOW).filter(slept=""), timeout_ms=50) is None

@@ -1,3 +1,5 @@
+"""Usage records are written as usage events, completely and idempotently."""
+
 from datetime import UTC, datetime
 from typing import Any
 
@@ -49,13 +51,13 @@ def closed(opened: UsageRecord) -> UsageRecord:
     )
 
 
-def test_every_column_has_its_field() -> None:
+def test_every_column_has_a_field_in_usage_row() -> None:
     columns = {field.column for field in UsageEvent._meta.concrete_fields} - {"id"}
 
     assert set(UsageRow.__struct_fields__) == columns
 
 
-def test_what_is_written_is_what_is_read(closed: UsageRecord) -> None:
+def test_a_written_record_is_read_back_unchanged(closed: UsageRecord) -> None:
     usage_records.write([closed])
 
     event = UsageEvent.objects.get()
@@ -64,7 +66,7 @@ def test_what_is_written_is_what_is_read(closed: UsageRecord) -> None:
     }
 
 
-def test_the_end_of_a_call_completes_what_its_beginning_wrote(opened: UsageRecord, closed: UsageRecord) -> None:
+def test_the_end_of_a_call_completes_the_row_of_its_start(opened: UsageRecord, closed: UsageRecord) -> None:
     usage_records.write([opened])
     usage_records.write([closed])
 
@@ -74,20 +76,20 @@ def test_the_end_of_a_call_completes_what_its_beginning_wrote(opened: UsageRecor
     ]
 
 
-def test_the_end_of_a_call_does_not_change_who_asked(opened: UsageRecord, closed: UsageRecord) -> None:
+def test_the_end_of_a_call_does_not_change_its_provider_and_request(opened: UsageRecord, closed: UsageRecord) -> None:
     usage_records.write([opened])
     usage_records.write([replace(closed, provider="another", request_id="another")])
 
     assert UsageEvent.objects.values_list("provider", "request_id").get() == (opened.provider, opened.request_id)
 
 
-def test_nothing_to_write_is_no_statement(django_assert_num_queries: Any) -> None:
+def test_writing_no_records_executes_no_statement(django_assert_num_queries: Any) -> None:
     with django_assert_num_queries(0):
         usage_records.write([])
 
 
-@pytest.mark.parametrize(("said", "kept"), [(-1, 0), (MAX_COUNT + 1, MAX_COUNT)])
-def test_a_count_beyond_its_column_is_cut_to_it(closed: UsageRecord, said: int, kept: int) -> None:
-    usage_records.write([replace(closed, usage=Usage(output_tokens=said))])
+@pytest.mark.parametrize(("reported", "stored"), [(-1, 0), (MAX_COUNT + 1, MAX_COUNT)])
+def test_a_count_beyond_the_range_of_its_column_is_clamped(closed: UsageRecord, reported: int, stored: int) -> None:
+    usage_records.write([replace(closed, usage=Usage(output_tokens=reported))])
 
-    assert UsageEvent.objects.get().output_tokens == kept
+    assert UsageEvent.objects.get().output_tokens == stored
