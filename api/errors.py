@@ -26,7 +26,6 @@ from jobs.errors import (
     FileInUse,
     FileNotFound,
     FileTooLarge,
-    IdempotencyConflict,
     InvalidBatch,
     InvalidBody,
     InvalidFile,
@@ -38,6 +37,13 @@ from jobs.errors import (
     PausedByOperator,
     UnreadableFile,
     UnreadablePayload,
+)
+from live.errors import (
+    ConcurrencyLimitExceeded,
+    RateLimiterUnavailable,
+    RateLimitExceeded,
+    ResponseCanceled,
+    ShuttingDown,
 )
 from providers.errors import (
     ContentRefused,
@@ -64,7 +70,7 @@ from streams.errors import (
     StreamsClosed,
     StreamUnknown,
 )
-from tenants.errors import Forbidden, Unauthenticated
+from tenants.errors import Forbidden, IdempotencyConflict, Unauthenticated
 from webhooks.errors import TooManyEndpoints, UnknownEventType, UnsafeUrl
 
 INVALID = "invalid_request_error"
@@ -94,10 +100,6 @@ class ApiError(Exception):
         - TooManyUnverifiedUploads   the budget for bodies of unauthenticated senders is used up
         - StorageFull                no space left on the local disk or in Postgres
       + ResourceNotFound             no such resource of this site, or no such path
-      + RateLimitExceeded            a rate limit of the site is used up for now (live path)
-        - ConcurrencyLimitExceeded   the site already runs as many live requests as it may
-      + ShuttingDown                 this process is shutting down
-      + RateLimiterUnavailable       Redis is unavailable and LIVE_FAIL_MODE is `closed`
     """
 
 
@@ -135,25 +137,6 @@ class StorageFull(UnreadBody):
 class ResourceNotFound(ApiError): ...
 
 
-class RateLimitExceeded(ApiError):
-    def __init__(self, message: str, retry_after_seconds: float) -> None:
-        super().__init__(message)
-        self.retry_after_seconds = retry_after_seconds
-
-
-class ConcurrencyLimitExceeded(RateLimitExceeded): ...
-
-
-class ShuttingDown(ApiError):
-    def __init__(self) -> None:
-        super().__init__("This server process is shutting down. Retry: another process will serve the request.")
-
-
-class RateLimiterUnavailable(ApiError):
-    def __init__(self) -> None:
-        super().__init__("Rate limiting is unavailable and this gateway is configured to fail closed. Retry later.")
-
-
 @dataclass(frozen=True, slots=True)
 class ErrorMapping:
     """One row of the table. Without a code or a message, those of the exception itself are used."""
@@ -174,11 +157,13 @@ ERROR_TABLE: Mapping[type[BaseException], ErrorMapping] = {
     TooManyUnverifiedUploads: ErrorMapping(503, UNAVAILABLE, "too_many_uploads"),
     StorageFull: ErrorMapping(507, SERVER_ERROR, "storage_full"),
     ResourceNotFound: ErrorMapping(404, NOT_FOUND, "not_found"),
+    InvalidRequest: ErrorMapping(400, INVALID),
+    # Live requests
     RateLimitExceeded: ErrorMapping(429, RATE_LIMIT, "rate_limit_exceeded"),
     ConcurrencyLimitExceeded: ErrorMapping(429, RATE_LIMIT, "concurrency_limit_exceeded"),
-    ShuttingDown: ErrorMapping(503, UNAVAILABLE, "shutting_down"),
     RateLimiterUnavailable: ErrorMapping(503, UNAVAILABLE, "rate_limiter_unavailable"),
-    InvalidRequest: ErrorMapping(400, INVALID),
+    ShuttingDown: ErrorMapping(503, UNAVAILABLE, "shutting_down"),
+    ResponseCanceled: ErrorMapping(499, SERVER_ERROR, "stream_canceled"),
     # Providers, on the live path
     ProviderError: ErrorMapping(502, SERVER_ERROR, "upstream_error"),
     RequestRejected: ErrorMapping(400, INVALID, "rejected"),

@@ -4,7 +4,6 @@
   + InvalidTime           a moment that cannot be; carries `param`
   + UnreadablePayload     the stored body cannot be opened or understood (a lost key, a broken row)
   + ErasedPayload         the stored body was erased at the end of the site's retention
-  + IdempotencyConflict   the key was used for another request
   + JobNotFound           no job of this site has that id
   + JobEnded              it is too late: the job has ended
   + NotReplayable         only a job that ended without success can be tried again
@@ -53,13 +52,6 @@ class ErasedPayload(JobError):
     def __init__(self, erased_at: datetime) -> None:
         super().__init__(
             f"The request was erased at {erased_at:%Y-%m-%d %H:%M} UTC, after the retention period. Submit it again."
-        )
-
-
-class IdempotencyConflict(JobError):
-    def __init__(self) -> None:
-        super().__init__(
-            "This Idempotency-Key was used for a different request. Send the same request, or use a new key."
         )
 
 

@@ -12,11 +12,12 @@ from django.db import IntegrityError, transaction
 
 from core import clock
 from core.crash import CrashPoint, crash_point
-from jobs.errors import IdempotencyConflict, InvalidTime
+from jobs.errors import InvalidTime
 from jobs.models import Job, JobKind
 from jobs.payload import PAYLOAD_VERSION, encode_body
 from jobs.permit import PermittedBody, permit_body
 from jobs.tasks import bell
+from tenants.errors import IdempotencyConflict
 from tenants.grant import UNRESTRICTED, Grant
 from tenants.models import Site
 

@@ -23,6 +23,7 @@ ROOMS = (
     "streams",
     "metering",
     "inference",
+    "live",
     "nightdesk",
     "devstack",
     "jobs",

@@ -1,14 +1,15 @@
 """What comes first at the server: live requests and WebSockets to their consumers, everything else to Django."""
 
 from api.asgi_types import ASGIApp, ASGIReceive, ASGIScope, ASGISend
-from api.errors import ApiError, ShuttingDown
+from api.errors import ApiError
 from api.live import routes
 from api.live.http_handler import LiveHttpHandler, LiveHttpResponse
 from api.live.http_request import LiveHttpRequest
 from api.live.respond import ResponseContext, send_error
-from api.live.runtime import close_live_runtime, is_draining, live_runtime
 from api.live.websocket.consumer import PATH, WebSocketConsumer
 from api.live.wire_formats import WireFormat
+from live.errors import ShuttingDown
+from live.runtime import close_live_runtime, is_draining, live_runtime
 
 
 class LiveDispatcher:

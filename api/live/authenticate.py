@@ -1,29 +1,15 @@
 """Who asks live, from where, and for what: every check that needs no body."""
 
-from dataclasses import dataclass
-
-from api.errors import ShuttingDown
 from api.live.respond import ResponseContext
-from api.live.runtime import LiveRuntime, live_runtime
+from live.errors import ShuttingDown
+from live.request import Caller
+from live.runtime import LiveRuntime, live_runtime
 from streams.entries import StreamInfo
 from streams.errors import StreamUnknown
-from tenants import authentication
 from tenants.access import TokenScope, check_network_and_origin, check_scope
 from tenants.async_authentication import authenticate_async
 from tenants.authentication import Identity
 from tenants.origins import allowed_origin
-
-
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """Who asks. The nonce is used up with the admission, or by `consume_nonce`."""
-
-    identity: Identity
-    nonce: bytes | None
-
-    @property
-    def site(self) -> str:
-        return self.identity.site.public_id
 
 
 async def authenticate(context: ResponseContext, scope: TokenScope | None) -> tuple[LiveRuntime, Caller]:
@@ -57,9 +43,3 @@ def check_stream_access(about: StreamInfo, identity: Identity | None) -> None:
         return
     if identity.user is None or identity.user != about.user:
         raise StreamUnknown(f"There is no stream {about.id}.")
-
-
-async def consume_nonce(runtime: LiveRuntime, caller: Caller) -> None:
-    """Let a signed request in once that needs no admission. Raises `Replayed`."""
-    if caller.nonce is not None:
-        await runtime.threads.run(authentication.consume_nonce, caller.identity.site, caller.nonce)

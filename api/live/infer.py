@@ -1,17 +1,19 @@
-"""Live requests for an answer: whole, as a stream, or started now and read by somebody else."""
+"""The endpoints that answer requests with inference: complete, streamed, or started now and read elsewhere.
+
+The steps of a live stream are drawn in `live.run_stream`.
+"""
 
 import asyncio
+import hashlib
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
 
 from django.conf import settings
 from django.db import OperationalError
 
-from api.live.admit import STREAM_START_TIMEOUT_SECONDS, AdmittedRequest, admit_request, idempotency_key, to_json
-from api.live.authenticate import Caller, authenticate
+from api.live.authenticate import authenticate
 from api.live.http_handler import LiveHttpResponse
 from api.live.http_request import LiveHttpRequest
 from api.live.respond import (
@@ -22,18 +24,20 @@ from api.live.respond import (
     send_complete,
     send_error,
     send_events,
+    to_json,
     wait_for_first_events,
 )
-from api.live.run import LiveRun, record_cache_hit, start_run
-from api.live.runtime import LiveRuntime, live_runtime
 from api.live.wire_formats import STREAM_PARSERS, BodyParser, ParsedRequest, WireFormat
-from core import clock, metrics
+from api.live.wire_writer import WireAnswerEncoder, writer_factory
+from core import metrics
+from live.admit import STREAM_START_TIMEOUT_SECONDS, AdmittedRequest, admit_request
+from live.request import Caller, LiveRequest
+from live.run_answer import AnswerRun, start_answer
+from live.run_stream import start_stream
+from live.runtime import LiveRuntime, live_runtime
+from live.settlement import record_cache_hit
 from providers.invalid_request import InvalidRequest
-from streams.buffer import LocalStream
-from streams.entries import StreamInfo
-from streams.errors import StreamsClosed
 from streams.reader import follow
-from streams.writer import EventLogWriter
 from tenants import tickets
 from tenants.access import TokenScope
 from tenants.async_authentication import is_site_origin
@@ -43,8 +47,8 @@ from tenants.tickets import ReadableKind
 
 
 @dataclass(frozen=True, slots=True)
-class LiveEndpoint:
-    """One address of the live path."""
+class InferenceEndpoint:
+    """One address of the live path that calls a provider."""
 
     route: str
     wire: WireFormat
@@ -52,17 +56,18 @@ class LiveEndpoint:
     parse: BodyParser
 
     async def __call__(self, http_request: LiveHttpRequest, response: LiveHttpResponse) -> None:
-        """Answer the request, or say in its dialect why not."""
+        """Send the answer, or an error in the caller's dialect."""
         await with_error_response(ResponseContext(http_request, self.route, self.wire), response, self._respond)
 
     async def _respond(self, context: ResponseContext, response: LiveHttpResponse) -> None:
         runtime, caller = await authenticate(context, self.scope)
         parsed = self.parse(context.http_request.body, context.http_request.headers)
         context.wire = parsed.wire
-        admitted = await admit_request(runtime, caller, context.http_request, parsed)
+        live_request = to_live_request(caller, context.http_request, parsed)
+        admitted = await admit_request(runtime, live_request)
         match admitted:
             case CacheHit(body):
-                await _respond_from_cache(runtime, context, response, caller, parsed, body)
+                await _respond_from_cache(runtime, context, response, live_request, body)
             case AttachToStream(stream_id):
                 context.extra_headers.append((b"idempotent-replayed", b"true"))
                 await _send_stream(
@@ -70,30 +75,30 @@ class LiveEndpoint:
                 )
             case AdmittedRequest():
                 context.quotas = admitted.quotas
-                await _respond_admitted(runtime, context, response, admitted)
+                await _respond_admitted(runtime, context, response, parsed, admitted)
 
 
 async def with_error_response(
     context: ResponseContext,
     response: LiveHttpResponse,
-    answer: Callable[[ResponseContext, LiveHttpResponse], Awaitable[None]],
+    respond: Callable[[ResponseContext, LiveHttpResponse], Awaitable[None]],
 ) -> None:
-    """Let `answer` do so; whatever it raises is told in the caller's dialect."""
+    """Run `respond`; send whatever it raises as an error in the caller's dialect."""
     try:
-        await answer(context, response)
+        await respond(context, response)
     except asyncio.CancelledError:
         context.record_response(499)
         raise
-    except Exception as error:  # the outermost of a live request: it gets an answer, and the log the reason
+    except Exception as error:  # the outermost of a live request: the client gets an error, and the log the reason
         if response.has_started:
-            # An answer that breaks off: the connection is closed without its end, so nobody takes it for whole.
+            # The connection is closed without the end of the response, so no client takes it for complete.
             raise
         await _allow_origin_for_error(context)
         await send_error(context, response, error)
 
 
 async def _allow_origin_for_error(context: ResponseContext) -> None:
-    """Let a page of any site's read why it was refused, also before it is clear whose it is."""
+    """Let a page of any site read why its request was refused, also before the site is authenticated."""
     origin = context.http_request.origin
     if context.origin is None and origin is not None:
         with suppress(OperationalError):
@@ -101,12 +106,12 @@ async def _allow_origin_for_error(context: ResponseContext) -> None:
                 context.origin = origin
 
 
-async def start_stream(http_request: LiveHttpRequest, response: LiveHttpResponse) -> None:
-    """`POST /v1/streams`: begin a stream that nobody reads yet, and answer who may read it."""
-    await with_error_response(ResponseContext(http_request, "streams"), response, _start_stream)
+async def create_stream(http_request: LiveHttpRequest, response: LiveHttpResponse) -> None:
+    """`POST /v1/streams`: start a stream without a reader, and return a ticket that may read it."""
+    await with_error_response(ResponseContext(http_request, "streams"), response, _create_stream)
 
 
-async def _start_stream(context: ResponseContext, response: LiveHttpResponse) -> None:
+async def _create_stream(context: ResponseContext, response: LiveHttpResponse) -> None:
     http_request = context.http_request
     runtime, caller = await authenticate(context, TokenScope.STREAMS_WRITE)
     dialect = http_request.query_parameter("dialect") or (
@@ -118,13 +123,13 @@ async def _start_stream(context: ResponseContext, response: LiveHttpResponse) ->
         caller.identity,
         ReadableKind.STREAM,
         stream_id,
-        # Started by a page itself, the stream is for that page.
+        # A stream that a page started itself is for that page.
         origin=http_request.headers.get("x-ticket-origin") or http_request.origin,
         own=http_request.server_origin,
     )
     body = {
         "id": stream_id,
-        # Not where we were asked at: that may be an address of the inside, and this goes to a browser.
+        # Not the address of this request, which may be an internal one: this goes to a browser.
         "events_url": f"{settings.BASE_URL}/v1/streams/{stream_id}/events",
         "ticket": ticket.text,
         "expires_at": ticket.expires_at,
@@ -134,7 +139,7 @@ async def _start_stream(context: ResponseContext, response: LiveHttpResponse) ->
 
 @dataclass(frozen=True, slots=True)
 class OpenedStream:
-    """A stream that was begun, or that an earlier request with the same key had begun."""
+    """A stream that was just started, or that an earlier request with the same idempotency key started."""
 
     stream_id: str
     quotas: tuple[RemainingQuota, ...] = ()
@@ -144,46 +149,68 @@ class OpenedStream:
 async def open_stream(
     runtime: LiveRuntime, caller: Caller, http_request: LiveHttpRequest, dialect: str, *, detached: bool
 ) -> OpenedStream:
-    """Begin the stream that the body asks for, whether it asks for one or for a whole answer.
+    """Start the stream that the body describes; its `stream` field does not matter.
 
     Raises:
         InvalidRequest: there is no such dialect, and all that `admit_request` raises.
     """
     if dialect not in STREAM_PARSERS:
         raise InvalidRequest(f"'dialect' must be one of {', '.join(STREAM_PARSERS)}.", "dialect", "invalid_value")
-    parsed = _as_streaming(STREAM_PARSERS[dialect](http_request.body, http_request.headers))
-    admitted = await admit_request(runtime, caller, http_request, parsed)
+    parsed = replace(STREAM_PARSERS[dialect](http_request.body, http_request.headers), streams=True)
+    admitted = await admit_request(runtime, to_live_request(caller, http_request, parsed))
     match admitted:
         case AttachToStream(stream_id):
             return OpenedStream(stream_id, is_replayed=True)
         case AdmittedRequest():
-            started = _run_stream(runtime, admitted, detached=detached, continuation=_wants_continuation(http_request))
+            stream = start_stream(runtime, admitted, writer_factory(parsed, admitted), detached=detached)
             if detached:
-                # Its reader has yet to come, and may come to any process.
-                await runtime.streams.wait_until_visible(started)
+                # Its reader has yet to connect, and may connect to any process.
+                await runtime.streams.wait_until_visible(stream)
             return OpenedStream(admitted.admission.stream_id, admitted.quotas)
         case CacheHit():
-            raise AssertionError("Streams are not looked for among the kept answers.")
+            raise AssertionError("The response cache is not looked up for streams.")
+
+
+def to_live_request(caller: Caller, http_request: LiveHttpRequest, parsed: ParsedRequest) -> LiveRequest:
+    """Return the request in the form that the `live` room takes."""
+    headers, path, wire = http_request.headers, http_request.path, parsed.wire.value
+    cache_control = headers.get("cache-control", "")
+    return LiveRequest(
+        request_id=http_request.request_id,
+        caller=caller,
+        request=parsed.request,
+        dialect=wire,
+        # With the dialect, because some addresses take several.
+        body_hash=hashlib.sha256(b"\n".join((path.encode(), wire.encode(), http_request.body))).digest(),
+        idempotency_key=headers.get("idempotency-key") or headers.get("x-client-request-id") or parsed.request_id,
+        provider=parsed.provider,
+        streams=parsed.streams,
+        allows_continuation=parsed.streams and headers.get("x-nightdesk-continue", "").lower() == "true",
+        allows_cache="no-store" not in cache_control and "no-cache" not in cache_control,
+    )
 
 
 async def _respond_admitted(
-    runtime: LiveRuntime, context: ResponseContext, response: LiveHttpResponse, admitted: AdmittedRequest
+    runtime: LiveRuntime,
+    context: ResponseContext,
+    response: LiveHttpResponse,
+    parsed: ParsedRequest,
+    admitted: AdmittedRequest,
 ) -> None:
-    if admitted.parsed.streams:
-        _run_stream(runtime, admitted, continuation=_wants_continuation(context.http_request))
+    if parsed.streams:
+        start_stream(runtime, admitted, writer_factory(parsed, admitted))
         await _send_stream(runtime, context, response, admitted.caller, admitted.admission.stream_id)
-    elif idempotency_key(context.http_request, admitted.parsed) is not None:
-        _run_answer(runtime, admitted)
+    elif admitted.admission.idempotency_key is not None:
+        start_answer(runtime, admitted, writer_factory(parsed, admitted))
         await _send_stream(runtime, context, response, admitted.caller, admitted.admission.stream_id)
     else:
         upstream_started_at = time.perf_counter()
-        run = start_run(runtime, admitted)
-        body = await run.complete_answer()
+        run = AnswerRun(runtime, admitted, WireAnswerEncoder(parsed, admitted))
+        body = await run.run()
         context.upstream_seconds = time.perf_counter() - upstream_started_at
-        if admitted.admission.cache_key is not None or run.cached_inputs is not None:
-            # Of a list of inputs only the whole list is a hit.
-            context.cached = "MISS" if run.trace.closed else "HIT"
-            metrics.response_cache.labels(context.cached.lower()).inc()
+        if (cache_status := run.cache_status) is not None:
+            context.cache_status = cache_status
+            metrics.response_cache.labels(cache_status).inc()
         await send_body(context, response, body)
 
 
@@ -196,9 +223,9 @@ async def _send_stream(
     *,
     start_timeout_seconds: float = 0,
 ) -> None:
-    """Send what a stream holds from its beginning: a whole answer, or events until the end."""
+    """Send a stream from its beginning: a complete answer, or events until the end."""
     upstream_started_at = time.perf_counter()
-    following = follow(
+    reader = follow(
         runtime.process_streams,
         stream_id,
         0,
@@ -206,85 +233,19 @@ async def _send_stream(
         idle_seconds=keep_alive_seconds(),
         start_timeout_seconds=start_timeout_seconds,
     )
-    async with following:
-        events = await wait_for_first_events(following)
+    async with reader:
+        events = await wait_for_first_events(reader)
         context.upstream_seconds = time.perf_counter() - upstream_started_at
-        about = following.info
-        if about.content_type == JSON:
-            await send_complete(context, response, about, events)
+        if reader.info.content_type == JSON:
+            await send_complete(context, response, reader.info, events)
         else:
-            await send_events(context, response, following, events)
+            await send_events(context, response, reader, events)
 
 
 async def _respond_from_cache(
-    runtime: LiveRuntime,
-    context: ResponseContext,
-    response: LiveHttpResponse,
-    caller: Caller,
-    parsed: ParsedRequest,
-    body: bytes,
+    runtime: LiveRuntime, context: ResponseContext, response: LiveHttpResponse, live_request: LiveRequest, body: bytes
 ) -> None:
     metrics.response_cache.labels("hit").inc()
-    context.cached = "HIT"
-    runtime.spawn(record_cache_hit(runtime, caller, context.http_request.request_id, parsed))
+    context.cache_status = "hit"
+    runtime.spawn(record_cache_hit(runtime, live_request))
     await send_body(context, response, body)
-
-
-def _run_stream(
-    runtime: LiveRuntime, admitted: AdmittedRequest, *, detached: bool = False, continuation: bool = False
-) -> LocalStream:
-    run = start_run(runtime, admitted, continuation=continuation)
-    return _start_writer(runtime, admitted, "stream", run, run.write_stream, detached=detached)
-
-
-def _run_answer(runtime: LiveRuntime, admitted: AdmittedRequest) -> None:
-    run = start_run(runtime, admitted)
-    _start_writer(runtime, admitted, "answer", run, run.write_answer)
-
-
-def _start_writer(
-    runtime: LiveRuntime,
-    admitted: AdmittedRequest,
-    kind: Literal["stream", "answer"],
-    run: LiveRun,
-    work: Callable[[EventLogWriter], Awaitable[None]],
-    *,
-    detached: bool = False,
-) -> LocalStream:
-    try:
-        return runtime.streams.start(_stream_metadata(admitted, kind), work, detached=detached)
-    except StreamsClosed:
-        # This process was told to stop since it let the request in, and nobody else gives back what that took.
-        run.release()
-        raise
-
-
-def _stream_metadata(admitted: AdmittedRequest, kind: Literal["stream", "answer"]) -> StreamInfo:
-    return StreamInfo(
-        id=admitted.admission.stream_id,
-        site=admitted.caller.site,
-        status=0,
-        content_type="",
-        dialect=admitted.parsed.wire.value,
-        origin=admitted.caller.identity.origin,
-        kind=kind,
-        created_at=clock.now().timestamp(),
-        token=admitted.caller.identity.token_id,
-        user=admitted.caller.identity.user,
-        model=admitted.parsed.request.model,
-    )
-
-
-def _wants_continuation(http_request: LiveHttpRequest) -> bool:
-    return http_request.headers.get("x-nightdesk-continue", "").lower() == "true"
-
-
-def _as_streaming(parsed: ParsedRequest) -> ParsedRequest:
-    return ParsedRequest(
-        parsed.wire,
-        parsed.request,
-        streams=True,
-        include_usage=parsed.include_usage,
-        request_id=parsed.request_id,
-        provider=parsed.provider,
-    )

@@ -9,11 +9,10 @@ from dataclasses import dataclass
 import msgspec
 import structlog
 
-from api.live.authenticate import Caller, consume_nonce
 from api.live.http_handler import LiveHttpResponse
 from api.live.http_request import LiveHttpRequest
 from api.live.infer import with_error_response
-from api.live.job_state_poller import WatchedJob
+from api.live.job_state_poller import WatchedJob, job_state_poller
 from api.live.respond import (
     RETRY_MILLISECONDS,
     STREAM_HEADERS,
@@ -21,13 +20,15 @@ from api.live.respond import (
     encode_interruption,
     keep_alive_seconds,
 )
-from api.live.runtime import LiveRuntime, live_runtime
 from api.live.stream_endpoints import cursor_of
 from core import metrics
 from core.redis import RedisUnavailable
 from jobs.models import JobState
 from jobs.read import JobProgress, find_job, raw_result_of
 from jobs.watchers import attempt_stream_id
+from live.admit import consume_nonce
+from live.request import Caller
+from live.runtime import LiveRuntime, live_runtime
 from providers.sse_writer import KEEP_ALIVE, encode_frames
 from streams.entries import LoggedEvent, StreamEnd, StreamEndKind
 from streams.errors import StreamError
@@ -61,6 +62,7 @@ class JobEventReader:
 
     def __init__(self, runtime: LiveRuntime, site: Site, public_id: str, after: int) -> None:
         self._runtime = runtime
+        self._poller = job_state_poller(runtime)
         self._site = site
         self._public_id = public_id
         #: The last event that the reader has.
@@ -78,7 +80,7 @@ class JobEventReader:
         Ends early when this process is about to stop: the reader goes on at another. Raises `JobNotFound`.
         """
         told: JobProgress | None = None
-        async with self._runtime.job_state_poller.watch(self._site, self._public_id) as watched:
+        async with self._poller.watch(self._site, self._public_id) as watched:
             while not self._runtime.is_draining:
                 progress = watched.progress
                 if progress.is_terminal:
@@ -149,7 +151,7 @@ class JobEventReader:
 
     async def _needs_keep_alive(self) -> bool:
         """Wait for news. True when there has been nothing to tell for long."""
-        next_poll = asyncio.ensure_future(self._runtime.job_state_poller.wait_for_poll())
+        next_poll = asyncio.ensure_future(self._poller.wait_for_poll())
         try:
             await asyncio.wait({next_poll}, timeout=keep_alive_seconds())
         finally:

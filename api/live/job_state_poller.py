@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from uuid import UUID
+from weakref import WeakKeyDictionary
 
 import structlog
 from django.db import InterfaceError, OperationalError
@@ -14,6 +15,7 @@ from core.database_threads import DatabaseThreadPool
 from core.redis import RedisUnavailable
 from jobs.read import JobProgress, find_job, progress_by_id, progress_of
 from jobs.watchers import watch_jobs
+from live.runtime import LiveRuntime
 from tenants.models import Site
 
 log = structlog.get_logger(__name__)
@@ -92,3 +94,15 @@ class JobStatePoller:
         except RedisUnavailable as error:
             # Without it no tokens come, and the answer all the same.
             log.warning("job_watch_failed", error=str(error))
+
+
+_pollers: WeakKeyDictionary[LiveRuntime, JobStatePoller] = WeakKeyDictionary()
+
+
+def job_state_poller(runtime: LiveRuntime) -> JobStatePoller:
+    """Return the poller of a runtime: one per event loop, stopped when the runtime closes."""
+    poller = _pollers.get(runtime)
+    if poller is None:
+        poller = _pollers[runtime] = JobStatePoller(runtime.redis, runtime.threads)
+        runtime.on_close(poller.stop)
+    return poller

@@ -12,9 +12,9 @@ from api.live.http_handler import LiveHttpResponse
 from api.live.http_request import LiveHttpRequest
 from api.live.infer import with_error_response
 from api.live.respond import ResponseContext, send_body
-from api.live.runtime import LiveRuntime, live_runtime
 from core import metrics
 from core.redis import RedisUnavailable
+from live.runtime import LiveRuntime, live_runtime
 from metering import buffer
 
 LOOPBACK_ADDRESSES = ("127.0.0.1", "::1")
@@ -35,7 +35,7 @@ async def _respond(context: ResponseContext, response: LiveHttpResponse) -> None
 
 async def _update_gauges(runtime: LiveRuntime) -> None:
     """Read what all processes share. Without Redis the last figures stand, and the counters tell of it."""
-    backlog = await buffer.read_backlog_async(runtime.server)
+    backlog = await buffer.read_backlog_async(runtime.redis)
     metrics.usage_records_pending.set(backlog.pending)
     metrics.usage_records_dead_lettered.set(backlog.dead_letters)
     breaker_counts = Counter((status.provider, status.state.value) for status in await runtime.breakers.statuses())

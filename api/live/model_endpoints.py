@@ -4,15 +4,15 @@ from collections.abc import Iterator
 from urllib.parse import parse_qsl
 
 from api.errors import ResourceNotFound
-from api.live.admit import to_json
-from api.live.authenticate import authenticate, consume_nonce
+from api.live.authenticate import authenticate
 from api.live.http_handler import LiveHttpResponse
 from api.live.http_request import LiveHttpRequest
 from api.live.infer import with_error_response
-from api.live.respond import ResponseContext, send_body
+from api.live.respond import ResponseContext, send_body, to_json
 from api.live.wire_formats import WireFormat
 from core import clock
 from inference.routing import Routing, get_routing_async
+from live.admit import consume_nonce
 from providers.catalogue import find_model
 from providers.dialects import anthropic
 from providers.dialects.model_list import (

@@ -5,26 +5,19 @@ from typing import Any, TypeAlias
 
 from django.db import OperationalError
 
-from api.errors import (
-    BodyTimeout,
-    BodyTooLarge,
-    ConcurrencyLimitExceeded,
-    RateLimiterUnavailable,
-    RateLimitExceeded,
-    ResourceNotFound,
-    ShuttingDown,
-)
+from api.errors import BodyTimeout, BodyTooLarge, ResourceNotFound
 from api.live import response_schemas
 from api.live.wire_formats import WireFormat
 from core.redis import RedisUnavailable
 from inference.errors import NoProviderKey, RequestTooLong, UnknownModel
-from jobs.errors import IdempotencyConflict, JobNotFound
+from jobs.errors import JobNotFound
+from live.errors import ConcurrencyLimitExceeded, RateLimiterUnavailable, RateLimitExceeded, ShuttingDown
 from providers.dialects import anthropic_wire, openai_wire
 from providers.dialects.envelope import EnvelopeBody
 from providers.errors import ProviderError
 from providers.invalid_request import InvalidRequest
 from streams.errors import CursorError, StreamOrphaned, StreamsClosed, StreamUnknown
-from tenants.errors import Forbidden, Unauthenticated
+from tenants.errors import Forbidden, IdempotencyConflict, Unauthenticated
 
 ErrorTypes: TypeAlias = tuple[type[BaseException], ...]
 

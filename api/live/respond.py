@@ -5,7 +5,9 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from typing import Literal
 
+import msgspec
 import structlog
 from django.conf import settings
 
@@ -46,7 +48,8 @@ class ResponseContext:
     quotas: tuple[RemainingQuota, ...] = ()
     #: Time spent waiting for providers.
     upstream_seconds: float = 0.0
-    cached: str | None = None
+    #: None: the response cache was not looked up.
+    cache_status: Literal["hit", "miss"] | None = None
     #: Headers of this answer alone.
     extra_headers: Headers = field(default_factory=list)
 
@@ -66,8 +69,8 @@ class ResponseContext:
         ]
         if self.wire is WireFormat.ANTHROPIC:
             headers.append((b"request-id", request_id))
-        if self.cached:
-            headers.append((b"x-cache", self.cached.encode()))
+        if self.cache_status is not None:
+            headers.append((b"x-cache", self.cache_status.upper().encode()))
         client_id = self.http_request.headers.get("x-client-request-id", "")
         if client_id.isascii() and client_id.isprintable() and 0 < len(client_id) <= 128:
             headers.append((b"x-client-request-id", client_id.encode()))
@@ -139,6 +142,10 @@ async def wait_for_first_events(following: EventLogReader) -> Sequence[LoggedEve
     if not following.position:
         raise StreamEndedEmpty("The stream ended before its first event; send the request again.")
     return ()
+
+
+def to_json(value: object) -> bytes:
+    return msgspec.json.encode(value)
 
 
 def keep_alive_seconds() -> float:

@@ -9,29 +9,29 @@ from django.conf import settings
 
 from api.live import job_events, model_endpoints, stream_endpoints, wire_formats
 from api.live.http_handler import Handler
-from api.live.infer import LiveEndpoint, start_stream
+from api.live.infer import InferenceEndpoint, create_stream
 from api.live.metrics import send_metrics
 from api.live.wire_formats import WireFormat
 from tenants.access import TokenScope
 
 EXACT_ROUTES: Mapping[tuple[str, str], Handler] = {
-    ("POST", "/v1/chat/completions"): LiveEndpoint(
+    ("POST", "/v1/chat/completions"): InferenceEndpoint(
         "chat_completions", WireFormat.OPENAI, TokenScope.CHAT_WRITE, wire_formats.parse_chat
     ),
-    ("POST", "/v1/embeddings"): LiveEndpoint(
+    ("POST", "/v1/embeddings"): InferenceEndpoint(
         "embeddings", WireFormat.OPENAI, TokenScope.EMBEDDINGS_WRITE, wire_formats.parse_embeddings
     ),
-    ("POST", "/v1/messages"): LiveEndpoint(
+    ("POST", "/v1/messages"): InferenceEndpoint(
         "messages", WireFormat.ANTHROPIC, TokenScope.CHAT_WRITE, wire_formats.parse_messages
     ),
     ("POST", "/v1/messages/count_tokens"): model_endpoints.count_tokens,
-    ("POST", "/v1/chat"): LiveEndpoint(
+    ("POST", "/v1/chat"): InferenceEndpoint(
         "chat", WireFormat.WORDPRESS, TokenScope.CHAT_WRITE, wire_formats.parse_wordpress
     ),
-    ("POST", "/api/v1/chat"): LiveEndpoint(
+    ("POST", "/api/v1/chat"): InferenceEndpoint(
         "envelope", WireFormat.ENVELOPE, TokenScope.CHAT_WRITE, wire_formats.parse_envelope
     ),
-    ("POST", "/v1/streams"): start_stream,
+    ("POST", "/v1/streams"): create_stream,
     ("GET", "/v1/models"): model_endpoints.list_models,
     ("GET", "/metrics"): send_metrics,
 }

@@ -1,7 +1,6 @@
 """Reading streams that run, or ran: `GET` and `DELETE /v1/streams/{id}`, on any process."""
 
-from api.live.admit import to_json
-from api.live.authenticate import Caller, authenticate, check_stream_access, consume_nonce
+from api.live.authenticate import authenticate, check_stream_access
 from api.live.http_handler import LiveHttpResponse
 from api.live.http_request import LiveHttpRequest
 from api.live.infer import with_error_response
@@ -12,9 +11,12 @@ from api.live.respond import (
     send_body,
     send_complete,
     send_events,
+    to_json,
     wait_for_first_events,
 )
-from api.live.runtime import live_runtime
+from live.admit import consume_nonce
+from live.request import Caller
+from live.runtime import live_runtime
 from streams.entries import parse_cursor
 from streams.errors import CursorMalformed
 from streams.reader import EventLogReader, find_record, follow, request_cancel

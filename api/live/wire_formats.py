@@ -168,7 +168,7 @@ def _is_same_dialect(parsed: ParsedRequest, metadata: AnswerMetadata) -> bool:
 
 def encode_error(wire: WireFormat, problem: ApiProblem, request_id: str) -> bytes:
     """Return the body of an error."""
-    fault = to_fault(problem)
+    fault = to_error_payload(problem)
     return encode_anthropic_error(fault, request_id) if wire is WireFormat.ANTHROPIC else encode_openai_error(fault)
 
 
@@ -178,7 +178,7 @@ def status_for(wire: WireFormat, problem: ApiProblem) -> int:
     return 529 if wire is WireFormat.ANTHROPIC and problem.code == "server_is_overloaded" else problem.status
 
 
-def to_fault(problem: ApiProblem) -> ErrorPayload:
+def to_error_payload(problem: ApiProblem) -> ErrorPayload:
     return ErrorPayload(problem.status, problem.type, problem.code, problem.message, problem.param)
 
 

@@ -32,7 +32,6 @@ from jobs.errors import (
     BatchNotFound,
     BatchNotRetryable,
     FileNotFound,
-    IdempotencyConflict,
     InvalidBatch,
     InvalidFile,
     PausedByOperator,
@@ -40,7 +39,7 @@ from jobs.errors import (
 )
 from jobs.models import Batch
 from tenants.access import TokenScope
-from tenants.errors import ModelNotAllowed
+from tenants.errors import IdempotencyConflict, ModelNotAllowed
 
 RESULTS_COMPLETE_HEADER = "X-Results-Complete"
 IDEMPOTENT_REPLAYED = OpenApiParameter(

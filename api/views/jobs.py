@@ -26,7 +26,6 @@ from jobs.cancel import cancel
 from jobs.errors import (
     BatchNotFound,
     ErasedPayload,
-    IdempotencyConflict,
     InvalidBody,
     JobEnded,
     JobNotFound,
@@ -37,7 +36,7 @@ from jobs.read import billed_calls_of, find_job, history_of, list_jobs, result_o
 from jobs.retry import retry
 from jobs.submit import submit
 from tenants.access import TokenScope
-from tenants.errors import ModelNotAllowed
+from tenants.errors import IdempotencyConflict, ModelNotAllowed
 
 IDEMPOTENCY_KEY = OpenApiParameter(
     "Idempotency-Key",

@@ -14,11 +14,12 @@ from django.db.models.functions import Now
 from core import clock
 from jobs.batches.insert import insert_members
 from jobs.batches.requests import BatchMember, BatchRequestReader, BatchRules
-from jobs.errors import IdempotencyConflict, InvalidFile
+from jobs.errors import InvalidFile
 from jobs.files.read import find_file
 from jobs.models import Batch, BatchState, File, FilePurpose, JobKind
 from jobs.submit import NORMAL_PRIORITY
 from jobs.tasks import bell
+from tenants.errors import IdempotencyConflict
 from tenants.grant import UNRESTRICTED, Grant
 from tenants.models import Site
 

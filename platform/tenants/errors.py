@@ -14,6 +14,7 @@
     - ModelNotAllowed
     - ScopeMissing
     - WiderThanProof    a narrowed proof asks for a token or ticket that is wider than itself
+  + IdempotencyConflict   the idempotency key was used for another request
   + Unissuable            a site or credential cannot be made as asked (commands and the admin)
     - SlugTaken
     - TooManyLive
@@ -91,6 +92,15 @@ class InsufficientScope(Forbidden):
 
 class ScopeExceedsGrant(Forbidden):
     code = "scope_exceeds_grant"
+
+
+class IdempotencyConflict(TenantError):
+    code = "idempotency_key_reused"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "This Idempotency-Key was used for a different request. Send the same request, or use a new key."
+        )
 
 
 class ProvisioningError(TenantError):

@@ -21,6 +21,7 @@ from core.redis import RedisUnavailable
 from inference.errors import InferenceError
 from jobs.errors import InvalidBody
 from jobs.worker.outcomes import PROVIDERS_IN_COOLDOWN, RETRY_BUDGET_EXHAUSTED
+from live.errors import LiveError
 from providers.errors import ProviderError
 from providers.invalid_request import InvalidRequest
 from streams.errors import CursorExpired, StreamError
@@ -44,7 +45,7 @@ def leaves(root: type[BaseException]) -> list[type[BaseException]]:
 
 
 def test_every_error_of_the_lower_rooms_has_a_row_or_an_ancestor_with_one() -> None:
-    roots = (jobs.errors.JobError, TenantError, InferenceError, WebhookError, StreamError, errors.ApiError)
+    roots = (jobs.errors.JobError, TenantError, InferenceError, LiveError, WebhookError, StreamError, errors.ApiError)
     # A request never raises these: commands and the admin provision sites, and couriers sign.
     elsewhere = {*leaves(tenants.errors.ProvisioningError), webhooks.errors.NoLiveSecret}
 

@@ -2,7 +2,8 @@
 
 import pytest
 
-from api.errors import ConcurrencyLimitExceeded, RateLimitExceeded, to_problem
+from api.errors import to_problem
+from live.errors import ConcurrencyLimitExceeded, RateLimitExceeded
 from providers.errors import (
     AmbiguousOutcome,
     BadResponse,

@@ -12,11 +12,11 @@ from core import clock
 from inference import routing
 from inference.errors import UnknownModel
 from inference.models import ProviderAccount, Route
-from jobs.errors import IdempotencyConflict, InvalidBody, InvalidTime
+from jobs.errors import InvalidBody, InvalidTime
 from jobs.models import Job, JobKind, JobState
 from jobs.submit import JobSubmission, SubmittedJob, request_hash, submit
 from jobs.tasks import bell
-from tenants.errors import ModelNotAllowed
+from tenants.errors import IdempotencyConflict, ModelNotAllowed
 from tenants.grant import Grant
 from tenants.models import Site
 

@@ -3,12 +3,13 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from api.errors import ShuttingDown
-from api.live.authenticate import Caller, consume_nonce
 from api.live.http_request import LiveHttpRequest
-from api.live.runtime import LiveRuntime
 from api.live.websocket.messages import StartMessage
 from core.ids import new_uuid, to_public
+from live.admit import consume_nonce
+from live.errors import ShuttingDown
+from live.request import Caller
+from live.runtime import LiveRuntime
 from tenants import tickets
 from tenants.access import TokenScope, check_network_and_origin, check_scope
 from tenants.async_authentication import authenticate_async, authenticate_reader

@@ -21,7 +21,6 @@ from django.db import InterfaceError, OperationalError
 from api.errors import ApiProblem, BodyTooLarge, to_problem
 from api.live import subprotocols
 from api.live.http_request import request_from_scope
-from api.live.runtime import LiveRuntime, live_runtime
 from api.live.websocket.caller import WebSocketCaller, authenticate_websocket
 from api.live.websocket.messages import (
     AnyClientMessage,
@@ -42,6 +41,7 @@ from api.live.websocket.messages import (
 from api.live.websocket.sender import WebSocketClosed, WebSocketSender
 from api.live.websocket.subscriptions import WebSocketSubscriptions
 from core import metrics
+from live.runtime import LiveRuntime, live_runtime
 from providers.invalid_request import InvalidRequest
 from tenants.async_authentication import is_site_origin
 from tenants.errors import ConflictingCredentials, MissingCredentials

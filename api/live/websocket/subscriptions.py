@@ -11,13 +11,11 @@ import msgspec
 import structlog
 from django.conf import settings
 
-from api.errors import ConcurrencyLimitExceeded, to_problem
-from api.live.admit import STREAM_START_TIMEOUT_SECONDS
+from api.errors import to_problem
 from api.live.authenticate import check_stream_access
 from api.live.infer import open_stream
 from api.live.job_events import JobEventReader, JobStreamEvent
 from api.live.respond import JSON, wait_for_first_events
-from api.live.runtime import LiveRuntime
 from api.live.websocket.caller import WebSocketCaller
 from api.live.websocket.messages import (
     CanceledMessage,
@@ -36,6 +34,9 @@ from api.live.websocket.messages import (
 )
 from api.live.websocket.sender import WebSocketClosed, WebSocketSender
 from core import metrics
+from live.admit import STREAM_START_TIMEOUT_SECONDS
+from live.errors import ConcurrencyLimitExceeded
+from live.runtime import LiveRuntime
 from providers.invalid_request import InvalidRequest
 from streams.entries import LoggedEvent, StreamInfo
 from streams.reader import EventLogReader as Reading

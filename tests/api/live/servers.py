@@ -10,7 +10,7 @@ import uvicorn
 
 from api.asgi import get_application
 from api.live.asgi import LiveDispatcher
-from api.live.runtime import close_live_runtime
+from live.runtime import close_live_runtime
 from tests.polling import wait_for
 from tests.ports import own_port
 

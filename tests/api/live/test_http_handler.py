@@ -21,7 +21,7 @@ async def reject(http_request: LiveHttpRequest, response: LiveHttpResponse, why:
     await response.send(400, [], type(why).__name__.encode())
 
 
-@pytest.mark.parametrize("has_begun", [True, False])
+@pytest.mark.parametrize("has_started", [True, False])
 async def test_an_answer_that_breaks_off_is_left_to_the_server_at_once(has_started: bool) -> None:
     async def handler(http_request: LiveHttpRequest, response: LiveHttpResponse) -> None:
         if has_started:
@@ -89,7 +89,7 @@ async def test_a_body_that_stalls_is_not_waited_for(settings: Settings, pieces: 
     async with asyncio.timeout(5):
         await LiveHttpHandler(handler, reject, 1000)(SCOPE, receive, send)
 
-    assert sent[-1] == {"type": "http.response.body", "body": b"TooSlow", "more_body": False}
+    assert sent[-1] == {"type": "http.response.body", "body": b"BodyTimeout", "more_body": False}
 
 
 async def test_who_waits_for_an_answer_may_be_silent(settings: Settings) -> None:

@@ -7,11 +7,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from api.errors import RateLimitExceeded, to_problem
+from api.errors import to_problem
 from api.live import response_schemas, routes
 from api.live.openapi_operations import LIVE_OPERATIONS, LiveOperation
 from api.live.wire_formats import WireFormat, encode_error
 from api.openapi import openapi_json
+from live.errors import RateLimitExceeded
 from providers.dialects import anthropic, openai
 from providers.dialects.envelope import encode_envelope
 from providers.dialects.model_list import (

@@ -10,7 +10,7 @@ from pytest_django import Settings
 
 from api.asgi import get_application
 from api.live.asgi import LiveDispatcher
-from api.live.runtime import close_live_runtime, live_runtime
+from live.runtime import close_live_runtime, live_runtime
 from tenants.credentials import create_site
 
 Message = Mapping[str, Any]

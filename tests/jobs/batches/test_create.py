@@ -13,8 +13,9 @@ from inference.models import Route
 from jobs.batches import insert
 from jobs.batches.create import CreatedBatch, create, parse_window
 from jobs.batches.requests import MAX_MEMBERS
-from jobs.errors import IdempotencyConflict, InvalidBatch
+from jobs.errors import InvalidBatch
 from jobs.models import BATCH_QUEUE, Batch, BatchState, Job, JobKind, JobState
+from tenants.errors import IdempotencyConflict
 from tenants.grant import Grant
 from tenants.models import Site
 from tests.factories import make_provider, make_route

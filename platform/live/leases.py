@@ -1,7 +1,8 @@
-"""Prolongs what running requests hold in the admission, so that a killed process holds nothing for long.
+"""Renews the leases of running requests, so that a killed process holds reservations and keys only for a short time.
 
-And lets go of accounts that were opened for requests which nobody runs: Redis let them in, and its answer never came.
-Left alone they would be closed as lost calls once this process has ended, and nobody made these calls.
+It also deletes orphaned open calls: records of a first call that Redis opened with an admission whose reply never
+arrived. No request runs for them. Left there, they would be closed as lost calls when this process has ended, although
+no call was made.
 """
 
 import asyncio
@@ -17,20 +18,20 @@ from tenants.rate_limiting.types import AdmissionRequest, RequestLease, to_lease
 
 log = structlog.get_logger(__name__)
 
-#: A lease is renewed so many times before it ends.
+#: How often a lease is renewed during its time to live.
 RENEWALS_PER_LEASE = 3
 
 
 class RequestLeases:
-    """Those of one process."""
+    """The leases of one process."""
 
-    def __init__(self, server: Redis, process: str) -> None:
-        self._server = server
-        self._process = process
+    def __init__(self, server: Redis, process_id: str) -> None:
+        self._redis = server
+        self._process_id = process_id
         self._held: dict[str, RequestLease] = {}
-        #: Open accounts of no request that was held at the last look. It may have been on its way to us.
+        #: Open calls that no request held at the last look. The reply to the admission may have been on its way.
         self._orphan_candidates: set[str] = set()
-        #: Whose accounts reached nobody: that they are open is all that is known of their calls.
+        #: Ended requests whose usage could not be recorded. The open call is the only record, so it stays.
         self._unrecorded: set[str] = set()
         self._is_empty = asyncio.Event()
         self._is_empty.set()
@@ -40,18 +41,18 @@ class RequestLeases:
         self._task = asyncio.create_task(self._renew_forever(), name="live-leases")
 
     async def stop(self) -> None:
-        """Prolong nothing any more. Nothing is on its way to us, so what is not held never will be."""
+        """Renew nothing more. No admission is in flight now, so an open call that no request holds is orphaned."""
         if self._task is not None:
             self._task.cancel()
         with suppress(RedisUnavailable):
-            await self._discard_orphaned_calls(immediately=True)
+            await self._delete_orphaned_calls(immediately=True)
 
-    def add(self, ask: AdmissionRequest) -> None:
-        self._held[ask.request_id] = to_lease(ask)
+    def add(self, admission: AdmissionRequest) -> None:
+        self._held[admission.request_id] = to_lease(admission)
         self._is_empty.clear()
 
     def release(self, request_id: str, *, is_recorded: bool = True) -> None:
-        """Hold it no longer. One whose account is nowhere yet stays open, and is closed as lost."""
+        """Renew a request's lease no more. If its usage is not recorded, its open call stays, to be closed as lost."""
         self._held.pop(request_id, None)
         if not is_recorded:
             self._unrecorded.add(request_id)
@@ -64,7 +65,7 @@ class RequestLeases:
         return len(self._held)
 
     async def wait_until_empty(self, seconds: float) -> None:
-        """Wait until nothing runs any more, but no longer than this."""
+        """Wait until no request runs, at most this long."""
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._is_empty.wait()
@@ -74,15 +75,16 @@ class RequestLeases:
             await asyncio.sleep(settings.LIVE_LEASE_SECONDS / RENEWALS_PER_LEASE)
             held = list(self._held.values())
             try:
-                await renew(self._server, held, settings.LIVE_LEASE_SECONDS)
-                await self._discard_orphaned_calls()
+                await renew(self._redis, held, settings.LIVE_LEASE_SECONDS)
+                await self._delete_orphaned_calls()
             except RedisUnavailable as error:
                 log.warning("lease_renewal_failed", error=str(error), requests=len(held))
 
-    async def _discard_orphaned_calls(self, *, immediately: bool = False) -> None:
-        found = await open_request_ids(self._server, self._process)
-        unheld = found - self._held.keys() - self._unrecorded
+    async def _delete_orphaned_calls(self, *, immediately: bool = False) -> None:
+        """Delete open calls that no request holds: those that were found twice in a row, or `immediately` all."""
+        request_ids = await open_request_ids(self._redis, self._process_id)
+        unheld = request_ids - self._held.keys() - self._unrecorded
         await delete_open_calls(
-            self._server, self._process, unheld if immediately else unheld & self._orphan_candidates
+            self._redis, self._process_id, unheld if immediately else unheld & self._orphan_candidates
         )
         self._orphan_candidates = unheld

@@ -1,60 +1,61 @@
-"""What the live path of one process holds: made in its event loop at the first live request, closed with the server."""
+"""What the live requests of one process share: connections, caches, leases and running streams.
+
+One `LiveRuntime` per event loop, created at start-up or by the first live request, and closed with the server.
+"""
 
 import asyncio
 import random
 import signal
 import threading
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from types import FrameType
 from typing import Any
 from weakref import WeakKeyDictionary
 
-import structlog
 from django.conf import settings
 
-from api.live.job_state_poller import JobStatePoller
-from api.live.leases import RequestLeases
 from core import redis
 from core.database_threads import DatabaseThreadPool
 from core.tasks import BackgroundTasks
 from inference.circuit_breaker import RedisCircuitBreaker
 from inference.clients import ProviderClients
 from inference.retry_budget import RetryBudgets
+from live.leases import RequestLeases
 from streams.process import ProcessHeartbeat
 from streams.registry import ProcessStreams, StreamSupervisor
 
-log = structlog.get_logger(__name__)
-
-#: Threads for what the live path seldom needs of Postgres: whose key this is, and where a model is served.
+#: Threads for the few Postgres reads of a live request: credentials and routing, both cached.
 DATABASE_THREADS = 2
+#: How long to wait for settlements and other background tasks before connections close.
+BACKGROUND_TIMEOUT_SECONDS = 2
 
 
 class LiveRuntime:
-    """One for each event loop."""
+    """One per event loop; see `live_runtime`."""
 
     def __init__(self) -> None:
-        self.server = redis.client(settings.REDIS_URL)
+        self.redis = redis.client(settings.REDIS_URL)
         self.threads = DatabaseThreadPool("live", DATABASE_THREADS)
         self.clients = ProviderClients()
         self.retry_budgets = RetryBudgets(settings.RETRY_BUDGET_PERCENT / 100, settings.RETRY_BUDGET_FLOOR)
         self.breakers = RedisCircuitBreaker(settings.REDIS_URL)
         self.rng = random.Random()  # noqa: S311 (jitter and weights, no secrets)
         #: The link between the tasks that write streams and those that read them.
-        self.process_streams = ProcessStreams(self.server)
+        self.process_streams = ProcessStreams(self.redis)
         self.heartbeat = ProcessHeartbeat(self.process_streams)
-        self.leases = RequestLeases(self.server, self.heartbeat.id)
-        self.job_state_poller = JobStatePoller(self.server, self.threads)
+        self.leases = RequestLeases(self.redis, self.heartbeat.id)
         self.streams = StreamSupervisor(
             self.process_streams,
             grace_seconds=settings.STREAM_GRACE_SECONDS,
             ttl_seconds=settings.STREAM_LOG_TTL_SECONDS,
             max_bytes=settings.STREAM_LOG_MAX_BYTES,
         )
-        #: Set when this process is told to stop.
+        #: Set when graceful shutdown begins.
         self.draining = asyncio.Event()
-        #: Ends the server, where that does not wait for us.
+        #: Closes this runtime and then stops a server that does not wait for it.
         self.shutdown_task: asyncio.Task[None] | None = None
         self._background_tasks = BackgroundTasks()
+        self._close_callbacks: list[Callable[[], None]] = []
 
     @property
     def is_draining(self) -> bool:
@@ -65,21 +66,26 @@ class LiveRuntime:
         self.leases.start()
 
     def spawn(self, work: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":
-        """Do what nobody waits for, and let nothing cut it off but the end of the process."""
+        """Run work in the background. Only the end of the process cancels it."""
         return self._background_tasks.spawn(work)
 
+    def on_close(self, callback: Callable[[], None]) -> None:
+        """Call this once no request and no stream runs any more."""
+        self._close_callbacks.append(callback)
+
     async def drain(self) -> None:
-        """Let nothing more in; what runs may end within the drain time. Streams are then broken off, with a word."""
+        """Admit nothing more, and wait for requests and streams up to LIVE_DRAIN_SECONDS. Then cancel the streams."""
         self.draining.set()
         await asyncio.gather(
             self.streams.drain(settings.LIVE_DRAIN_SECONDS), self.leases.wait_until_empty(settings.LIVE_DRAIN_SECONDS)
         )
 
     async def close(self) -> None:
-        """End what runs: streams get the drain time, accounts are written, then connections close."""
+        """Shut down gracefully: drain, settle what ran, then close the connections."""
         await self.drain()
-        self.job_state_poller.stop()
-        await self._background_tasks.wait(2)
+        for callback in self._close_callbacks:
+            callback()
+        await self._background_tasks.wait(BACKGROUND_TIMEOUT_SECONDS)
         await self.leases.stop()
         await self.heartbeat.stop()
         await self.breakers.close()
@@ -92,28 +98,28 @@ _runtimes: WeakKeyDictionary[asyncio.AbstractEventLoop, "asyncio.Task[LiveRuntim
 
 
 async def live_runtime(*, server_waits: bool = False) -> LiveRuntime:
-    """Return the running loop's desk.
+    """Return the runtime of the running event loop; the first call creates it.
 
-    `server_waits` for it to be closed before it ends; one that knows no lifespan does not.
+    `server_waits`: the server speaks the ASGI lifespan protocol, so it waits for `close_live_runtime` before it exits.
     """
     loop = asyncio.get_running_loop()
-    made = _runtimes.get(loop)
-    if made is None:
-        made = _runtimes[loop] = loop.create_task(_create_runtime(server_waits=server_waits))
-    # Shielded: who asked first may go away.
-    return made.result() if made.done() else await asyncio.shield(made)
+    creation = _runtimes.get(loop)
+    if creation is None:
+        creation = _runtimes[loop] = loop.create_task(_create_runtime(server_waits=server_waits))
+    # Shielded, because the request that created it may be canceled.
+    return creation.result() if creation.done() else await asyncio.shield(creation)
 
 
 def is_draining() -> bool:
-    """Say whether the running loop's desk lets nothing more in."""
-    made = _runtimes.get(asyncio.get_running_loop())
-    return made is not None and made.done() and not made.cancelled() and made.result().is_draining
+    """Whether the running loop's runtime exists and admits nothing more."""
+    creation = _runtimes.get(asyncio.get_running_loop())
+    return creation is not None and creation.done() and not creation.cancelled() and creation.result().is_draining
 
 
 async def close_live_runtime() -> None:
-    """Close the running loop's desk, if there is one."""
-    if task := _runtimes.pop(asyncio.get_running_loop(), None):
-        await (await task).close()
+    """Close the running loop's runtime, if it exists."""
+    if creation := _runtimes.pop(asyncio.get_running_loop(), None):
+        await (await creation).close()
 
 
 async def _create_runtime(*, server_waits: bool) -> LiveRuntime:
@@ -125,13 +131,14 @@ async def _create_runtime(*, server_waits: bool) -> LiveRuntime:
 
 
 def _drain_on_sigterm(runtime: LiveRuntime, *, server_waits: bool) -> None:
-    """Begin to drain when the server is told to stop, not only when its last connection has ended.
+    """Start graceful shutdown at SIGTERM, not when the server's last connection has ended.
 
-    A server that does not wait for us cuts its connections at once; it hears of the signal when all here has ended.
+    A server that does not wait for the runtime would cut its connections immediately, so it gets the signal only after
+    the runtime has closed.
     """
-    loop, before = asyncio.get_running_loop(), signal.getsignal(signal.SIGTERM)
+    loop, previous_handler = asyncio.get_running_loop(), signal.getsignal(signal.SIGTERM)
 
-    async def end() -> None:
+    async def close_then_stop_server() -> None:
         await runtime.close()
         signal.raise_signal(signal.SIGTERM)
 
@@ -139,13 +146,13 @@ def _drain_on_sigterm(runtime: LiveRuntime, *, server_waits: bool) -> None:
         if server_waits:
             runtime.spawn(runtime.drain())
         else:
-            runtime.shutdown_task = loop.create_task(end())
+            runtime.shutdown_task = loop.create_task(close_then_stop_server())
 
-    def stop(number: int, _: FrameType | None) -> None:
-        # From now on, also at a second signal, the server is told.
-        signal.signal(number, before)
+    def on_sigterm(number: int, _: FrameType | None) -> None:
+        # The next signal, ours or an impatient operator's, goes to the server.
+        signal.signal(number, previous_handler)
         loop.call_soon_threadsafe(begin)
         if server_waits:
             signal.raise_signal(number)
 
-    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGTERM, on_sigterm)

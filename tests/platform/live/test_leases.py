@@ -7,9 +7,9 @@ import pytest
 from pytest_django import Settings
 from redis.asyncio import Redis
 
-from api.live.leases import RequestLeases
 from core import redis
 from core.ids import new_uuid
+from live.leases import RequestLeases
 from tenants.rate_limiting.admission import admit, open_request_ids
 from tests.platform.tenants.rate_limiting.asking import ask
 

@@ -1,0 +1,1 @@
+"""Live requests: admission, provider calls, streams and settlement. Knows no HTTP and no wire format."""
