@@ -1,4 +1,4 @@
-"""Endpoints, events and deliveries, as operators see them. What happened is history: it is looked at, never edited."""
+"""Admin pages of endpoints, events and deliveries. Events and deliveries are history, so they are read-only."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,14 +11,15 @@ from django.db import transaction
 from django.db.models import Count, OuterRef, Q, QuerySet, Subquery
 from django.db.models.functions import Coalesce
 from django.http import HttpRequest
+from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from core import clock
 from core.admin_ui import theme
-from core.admin_ui.model_admin import BoundedModelAdmin, PeriodFilter, ReadOnlyAdmin
+from core.admin_ui.model_admin import NO_VALUE, BoundedModelAdmin, PeriodFilter, ReadOnlyAdmin, format_public_id
 from core.humanize import format_age, format_duration, format_moment
-from core.ids import InvalidId, from_public
+from core.ids import InvalidId, from_public, to_public
 from core.ssrf_guard import MAX_URL_LENGTH
 from tenants.audit import audit
 from tenants.staff import actor_of
@@ -34,25 +35,22 @@ from webhooks.errors import WebhookError
 from webhooks.event_types import EVENT_TYPES
 from webhooks.models import Delivery, DeliveryAttempt, DeliveryState, Endpoint, EndpointSecret, Event
 
-NOTHING = "–"
 STATE_COLORS = {
     DeliveryState.PENDING: "info",
     DeliveryState.DELIVERED: "success",
     DeliveryState.EXHAUSTED: "danger",
 }
-ID_HELP = "full id: dlv_…, evt_…, ep_…, or of the subject (job_…)"
+#: Subjects of events that have a page of their own.
+SUBJECTS_WITH_PAGE = ("job", "batch")
+ID_HELP = "ID: dlv_…, evt_…, ep_…, job_…, batch_…"
 
 
 def parse_any_id(text: str) -> UUID | None:
-    """Read a public id of whatever kind; None for other text."""
+    """Read a public id of any kind; None for other text."""
     try:
         return from_public(text.rpartition("_")[0], text)
     except InvalidId:
         return None
-
-
-def format_id(public_id: str) -> SafeString:
-    return format_html('<span class="nd-id">{}</span>', public_id)
 
 
 # Endpoints
@@ -72,24 +70,26 @@ class EndpointForm(forms.ModelForm):  # type: ignore[type-arg] # generic in the 
         fields = ("site", "url", "description", "event_types")
 
     def clean(self) -> dict[str, Any]:
-        wanted: dict[str, Any] = super().clean() or {}
+        cleaned: dict[str, Any] = super().clean() or {}
         try:
-            if "url" in wanted:
-                validate_endpoint(wanted["url"], wanted.get("event_types", ()))
-            if self.instance._state.adding and "site" in wanted:
-                check_endpoint_limit(wanted["site"])
+            if "url" in cleaned:
+                validate_endpoint(cleaned["url"], cleaned.get("event_types", ()))
+            if self.instance._state.adding and "site" in cleaned:
+                check_endpoint_limit(cleaned["site"])
         except WebhookError as error:
             raise ValidationError(str(error)) from error
-        return wanted
+        return cleaned
 
 
 class SecretInline(theme.TabularInline[EndpointSecret, Endpoint]):
-    """When each secret was made and ends. What it is was shown once."""
+    """When each signing secret was created and when it expires. The secret itself was shown once."""
 
     model = EndpointSecret
+    verbose_name_plural = "signing secrets"
     fields = readonly_fields = ("created_at", "expires_at")
     extra = 0
     can_delete = False
+    hide_title = True
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[EndpointSecret]:
         return super().get_queryset(request).defer("secret")
@@ -104,12 +104,12 @@ class SecretInline(theme.TabularInline[EndpointSecret, Endpoint]):
 @admin.register(Endpoint)
 class EndpointAdmin(BoundedModelAdmin[Endpoint]):
     form = EndpointForm
-    list_display = ("endpoint", "site", "url", "shown_state", "wants", "pending", "exhausted")
+    list_display = ("endpoint", "site", "url", "shown_state", "subscribed_types", "pending", "exhausted")
     list_filter = (("site", theme.RelatedFilter), ("is_enabled", theme.BooleanFilter))
     list_select_related = ("site",)
     sortable_by = ("endpoint",)
     search_fields = ("url", "description", "site__slug")
-    search_help_text = "ep_…, a part of the URL or the description, or a site"
+    search_help_text = "ep_…, URL, description or site"
     actions = ("rotate_selected", "disable_selected", "enable_selected")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Endpoint]:
@@ -123,38 +123,38 @@ class EndpointAdmin(BoundedModelAdmin[Endpoint]):
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Endpoint], search_term: str
     ) -> tuple[QuerySet[Endpoint], bool]:
-        if (wanted := parse_any_id(search_term.strip())) is not None:
-            return queryset.filter(id=wanted), False
+        if (row_id := parse_any_id(search_term.strip())) is not None:
+            return queryset.filter(id=row_id), False
         return super().get_search_results(request, queryset, search_term)
 
     def get_readonly_fields(self, request: HttpRequest, obj: Endpoint | None = None) -> tuple[str, ...]:
-        # An endpoint does not change hands: its events and its secret are its site's.
-        return () if obj is None else ("site", "is_enabled", "disabled_reason", "created_at")
+        # The site cannot be changed: events and secrets of the endpoint belong to its site.
+        return () if obj is None else ("public_id", "site", "is_enabled", "disabled_reason", "created_at")
 
     def get_inlines(self, request: HttpRequest, obj: Endpoint | None) -> list[Any]:
         return [] if obj is None else [SecretInline]
 
     def has_delete_permission(self, request: HttpRequest, obj: Endpoint | None = None) -> bool:
-        # It would take the log of its deliveries along; it is disabled instead.
+        # Deleting it would delete its delivery log; disable it instead.
         return False
 
     def save_model(self, request: HttpRequest, obj: Endpoint, form: Any, change: bool) -> None:
-        """Store it; a new one's secret is shown now and never again. Django holds the transaction."""
+        """Store the endpoint. A new one's secret is shown once, now. Runs in Django's transaction."""
         if change:
             super().save_model(request, obj, form, change)
             audit(actor_of(request), "endpoint.change", obj.public_id, obj.site, {"changed": form.changed_data})
             return
-        made, secret = create_endpoint(obj.site, obj.url, obj.description, obj.event_types)
-        obj.pk = made.pk
+        created, secret = create_endpoint(obj.site, obj.url, obj.description, obj.event_types)
+        obj.pk = created.pk
         obj.refresh_from_db()
-        audit(actor_of(request), "endpoint.create", made.public_id, made.site)
-        self._show(request, made, secret)
+        audit(actor_of(request), "endpoint.create", created.public_id, created.site)
+        self._show(request, created, secret)
 
     # The columns
 
     @admin.display(description="Endpoint", ordering="id")
     def endpoint(self, endpoint: Endpoint) -> SafeString:
-        return format_id(endpoint.public_id)
+        return format_public_id(endpoint.public_id)
 
     @theme.badge_column("State", {"on": "success", "off": "warning", "stopped": "danger"})
     def shown_state(self, endpoint: Endpoint) -> tuple[str, str]:
@@ -163,7 +163,7 @@ class EndpointAdmin(BoundedModelAdmin[Endpoint]):
         return ("stopped", f"Disabled: {endpoint.disabled_reason}") if endpoint.disabled_reason else ("off", "Disabled")
 
     @admin.display(description="Events")
-    def wants(self, endpoint: Endpoint) -> str:
+    def subscribed_types(self, endpoint: Endpoint) -> str:
         return ", ".join(endpoint.event_types) or "all"
 
     @admin.display(description="Pending")
@@ -176,35 +176,40 @@ class EndpointAdmin(BoundedModelAdmin[Endpoint]):
 
     # What can be done
 
-    @admin.action(description="Rotate the secret", permissions=["change"])
+    @admin.action(description="Rotate the signing secret", permissions=["change"])
     def rotate_selected(self, request: HttpRequest, queryset: QuerySet[Endpoint]) -> None:
         def rotate(endpoint: Endpoint) -> None:
             self._show(request, endpoint, rotate_secret(endpoint))
 
-        self._act_on(request, queryset, "rotate", rotate)
+        self._act_on(request, queryset, "rotate", "Rotated the secret of", rotate)
 
     @admin.action(description="Disable", permissions=["change"])
     def disable_selected(self, request: HttpRequest, queryset: QuerySet[Endpoint]) -> None:
-        self._act_on(request, queryset.filter(is_enabled=True), "disable", disable_endpoint)
+        self._act_on(request, queryset.filter(is_enabled=True), "disable", "Disabled", disable_endpoint)
 
     @admin.action(description="Enable", permissions=["change"])
     def enable_selected(self, request: HttpRequest, queryset: QuerySet[Endpoint]) -> None:
-        self._act_on(request, queryset.filter(is_enabled=False), "enable", enable_endpoint)
+        self._act_on(request, queryset.filter(is_enabled=False), "enable", "Enabled", enable_endpoint)
 
     def _act_on(
-        self, request: HttpRequest, queryset: QuerySet[Endpoint], verb: str, act: Callable[[Endpoint], None]
+        self,
+        request: HttpRequest,
+        queryset: QuerySet[Endpoint],
+        verb: str,
+        done: str,
+        act: Callable[[Endpoint], None],
     ) -> None:
-        """Act on each, and write down who did."""
+        """Act on each endpoint, and write one audit log entry for each."""
         endpoints = list(queryset)
         with transaction.atomic():
             for endpoint in endpoints:
                 act(endpoint)
                 audit(actor_of(request), f"endpoint.{verb}", endpoint.public_id, endpoint.site)
         count = len(endpoints)
-        self.message_user(request, f"{verb.capitalize()}: {count} endpoint{'' if count == 1 else 's'}.")
+        self.message_user(request, f"{done} {count} endpoint{'' if count == 1 else 's'}.")
 
     def _show(self, request: HttpRequest, endpoint: Endpoint, secret: str) -> None:
-        text = "Secret of {} (shown only once): {}"
+        text = "Signing secret of {} (shown only once): {}"
         self.message_user(request, format_html(text, endpoint.public_id, secret), messages.WARNING)
 
 
@@ -227,15 +232,15 @@ class DeliveryInline(theme.TabularInline[Delivery, Event]):
 
 @admin.register(Event)
 class EventAdmin(ReadOnlyAdmin[Event]):
-    """Payloads are not shown, and so not even opened: a lost key must not close the page."""
+    """Payloads are neither shown nor decrypted, so the page works even when an encryption key is lost."""
 
-    list_display = ("event", "type", "site", "subject_id", "is_terminal", "shown_age")
+    list_display = ("event", "type", "site", "subject", "is_terminal", "shown_age")
     list_filter = (("site", theme.RelatedFilter), ("created_at", PeriodFilter))
     list_select_related = ("site",)
     sortable_by = ("event",)
     search_fields = ("type",)
-    search_help_text = f"{ID_HELP}, or a type"
-    fields = ("public_id", "site", "type", "subject_id", "is_terminal", "created_at")
+    search_help_text = f"{ID_HELP}, or event type"
+    fields = ("public_id", "site", "type", "subject", "is_terminal", "created_at")
     inlines = (DeliveryInline,)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Event]:
@@ -245,13 +250,25 @@ class EventAdmin(ReadOnlyAdmin[Event]):
         self, request: HttpRequest, queryset: QuerySet[Event], search_term: str
     ) -> tuple[QuerySet[Event], bool]:
         word = search_term.strip()
-        if (wanted := parse_any_id(word)) is not None:
-            return queryset.filter(Q(id=wanted) | Q(subject_id=wanted)), False
+        if (row_id := parse_any_id(word)) is not None:
+            return queryset.filter(Q(id=row_id) | Q(subject_id=row_id)), False
         return (queryset.filter(type=word) if word else queryset), False
 
     @admin.display(description="Event", ordering="id")
     def event(self, event: Event) -> SafeString:
-        return format_id(event.public_id)
+        return format_public_id(event.public_id)
+
+    @admin.display(description="Subject")
+    def subject(self, event: Event) -> SafeString | str:
+        """The public id of the job or batch that the event is about."""
+        if event.subject_id is None:
+            return NO_VALUE
+        kind = event.type.partition(".")[0]
+        public_id = to_public(kind, event.subject_id)
+        if kind not in SUBJECTS_WITH_PAGE:
+            return format_public_id(public_id)
+        page = reverse(f"admin:jobs_{kind}_change", args=(public_id,))
+        return format_html('<a class="nd-link nd-id" href="{}">{}</a>', page, public_id)
 
     @admin.display(description="Age")
     def shown_age(self, event: Event) -> SafeString:
@@ -264,7 +281,7 @@ class EventAdmin(ReadOnlyAdmin[Event]):
 
 
 class AttemptInline(theme.TabularInline[DeliveryAttempt, Delivery]):
-    """The delivery log. An attempt that is missing in it was cut by a crash."""
+    """The delivery log. A number that is missing is an attempt that a crash interrupted."""
 
     model = DeliveryAttempt
     verbose_name_plural = "attempts"
@@ -272,10 +289,11 @@ class AttemptInline(theme.TabularInline[DeliveryAttempt, Delivery]):
     ordering = ("number",)
     extra = 0
     can_delete = False
+    hide_title = True
 
     @admin.display(description="Took")
     def took(self, attempt: DeliveryAttempt) -> str:
-        return NOTHING if attempt.duration_ms is None else f"{attempt.duration_ms:,} ms"
+        return NO_VALUE if attempt.duration_ms is None else f"{attempt.duration_ms:,} ms"
 
     def has_add_permission(self, request: HttpRequest, obj: Delivery | None = None) -> bool:
         return False
@@ -293,9 +311,9 @@ class DeliveryAdmin(ReadOnlyAdmin[Delivery]):
         "site",
         "url",
         "attempts",
-        "last_status",
+        "shown_status",
         "next",
-        "last_error",
+        "shown_error",
     )
     list_filter = (("state", theme.ChoicesFilter), ("site", theme.RelatedFilter), ("created_at", PeriodFilter))
     sortable_by = ("delivery",)
@@ -325,13 +343,13 @@ class DeliveryAdmin(ReadOnlyAdmin[Delivery]):
         word = search_term.strip()
         if not word:
             return queryset, False
-        wanted = parse_any_id(word)
-        meant = Q(id=wanted) | Q(event=wanted) | Q(endpoint=wanted) | Q(event__subject_id=wanted)
-        return (queryset.none() if wanted is None else queryset.filter(meant)), False
+        row_id = parse_any_id(word)
+        matching = Q(id=row_id) | Q(event=row_id) | Q(endpoint=row_id) | Q(event__subject_id=row_id)
+        return (queryset.none() if row_id is None else queryset.filter(matching)), False
 
     @admin.display(description="Delivery", ordering="id")
     def delivery(self, delivery: Delivery) -> SafeString:
-        return format_id(delivery.public_id)
+        return format_public_id(delivery.public_id)
 
     @theme.badge_column("State", STATE_COLORS)
     def shown_state(self, delivery: Delivery) -> tuple[str, str]:
@@ -342,12 +360,21 @@ class DeliveryAdmin(ReadOnlyAdmin[Delivery]):
         return delivery.event.type
 
     @admin.display(description="URL")
-    def url(self, delivery: Delivery) -> str:
-        return delivery.endpoint.url
+    def url(self, delivery: Delivery) -> SafeString:
+        return format_html('<span class="nd-cut nd-roomy" title="{0}">{0}</span>', delivery.endpoint.url)
+
+    @admin.display(description="HTTP")
+    def shown_status(self, delivery: Delivery) -> str:
+        return NO_VALUE if delivery.last_status is None else str(delivery.last_status)
+
+    @admin.display(description="Last error")
+    def shown_error(self, delivery: Delivery) -> SafeString:
+        text = delivery.last_error or NO_VALUE
+        return format_html('<span class="nd-cut" title="{0}">{0}</span>', text)
 
     @admin.display(description="Next attempt")
     def next(self, delivery: Delivery) -> str:
         if delivery.due_at is None:
-            return NOTHING
-        left = delivery.due_at - clock.now()
-        return f"in {format_duration(left)}" if left.total_seconds() > 0 else "now"
+            return NO_VALUE
+        wait = delivery.due_at - clock.now()
+        return f"in {format_duration(wait)}" if wait.total_seconds() > 0 else "now"

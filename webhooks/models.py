@@ -17,13 +17,13 @@ class Endpoint(models.Model):
 
     id = models.UUIDField(primary_key=True, default=new_uuid, editable=False)
     site = models.ForeignKey(Site, models.CASCADE, related_name="endpoints")
-    url = models.URLField(max_length=2000)
+    url = models.URLField("URL", max_length=2000)
     description = models.CharField(max_length=200, blank=True)
     #: Types wanted, e.g. `job.succeeded`; empty means all.
     event_types = ArrayField(models.CharField(max_length=60), default=list, blank=True)
-    is_enabled = models.BooleanField(default=True)
+    is_enabled = models.BooleanField("enabled", default=True)
     #: Why we stopped sending (`gone`, `failing`), empty while enabled or if the site did it.
-    disabled_reason = models.CharField(max_length=30, blank=True, editable=False)
+    disabled_reason = models.CharField("reason for disabling", max_length=30, blank=True, editable=False)
     created_at = models.DateTimeField(db_default=Now(), editable=False)
 
     class Meta:
@@ -49,7 +49,7 @@ class EndpointSecret(models.Model):
         ordering = ["-id"]
 
     def __str__(self) -> str:
-        return f"secret of {self.endpoint_id}"
+        return f"secret of {to_public(Endpoint.ID_PREFIX, self.endpoint_id)}"
 
 
 class Event(models.Model):
@@ -61,9 +61,9 @@ class Event(models.Model):
     site = models.ForeignKey(Site, models.CASCADE, related_name="events")
     type = models.CharField(max_length=60)
     #: What it is about, e.g. the job. No foreign key: webhooks is below jobs.
-    subject_id = models.UUIDField(null=True)
+    subject_id = models.UUIDField("subject", null=True)
     #: The subject's end (`job.succeeded`, `job.failed`, …): there is one.
-    is_terminal = models.BooleanField(default=False)
+    is_terminal = models.BooleanField("final", default=False)
     #: The exact bytes that are signed and sent at every attempt, sealed at rest.
     payload = EncryptedField(editable=False)
     created_at = models.DateTimeField(db_default=Now(), editable=False)
@@ -88,7 +88,7 @@ class Event(models.Model):
 class DeliveryState(models.TextChoices):
     PENDING = "pending", "Pending"
     DELIVERED = "delivered", "Delivered"
-    EXHAUSTED = "exhausted", "Exhausted"
+    EXHAUSTED = "exhausted", "Failed"
     CANCELED = "canceled", "Canceled"
 
 
@@ -105,8 +105,8 @@ class Delivery(models.Model):
     #: Attempts begun. Together with the id it is the fencing token of one attempt.
     attempts = models.PositiveSmallIntegerField(default=0)
     #: When the next attempt may begin. A claim moves it behind the attempt's deadline: that is the lease.
-    due_at = models.DateTimeField(null=True, db_default=Now())
-    last_status = models.PositiveSmallIntegerField(null=True)
+    due_at = models.DateTimeField("next attempt", null=True, db_default=Now())
+    last_status = models.PositiveSmallIntegerField("last HTTP status", null=True)
     last_error = models.CharField(max_length=200, blank=True)
     created_at = models.DateTimeField(db_default=Now(), editable=False)
     finished_at = models.DateTimeField(null=True)
@@ -142,16 +142,16 @@ class DeliveryAttempt(models.Model):
     delivery = models.ForeignKey(Delivery, models.CASCADE, related_name="log")
     number = models.PositiveSmallIntegerField()
     started_at = models.DateTimeField(db_default=Now())
-    duration_ms = models.PositiveIntegerField(null=True)
+    duration_ms = models.PositiveIntegerField("duration (ms)", null=True)
     #: HTTP status; None where no answer came.
-    status = models.PositiveSmallIntegerField(null=True)
+    status = models.PositiveSmallIntegerField("HTTP status", null=True)
     #: What went wrong in our words, or the first bytes of the answer as text.
     error = models.CharField(max_length=200, blank=True)
-    response_head = models.CharField(max_length=1000, blank=True)
+    response_head = models.CharField("start of the response", max_length=1000, blank=True)
 
     class Meta:
         ordering = ["delivery", "number"]
         constraints = [models.UniqueConstraint(fields=["delivery", "number"], name="one_row_per_delivery_attempt")]
 
     def __str__(self) -> str:
-        return f"{self.delivery_id} #{self.number}"
+        return f"{to_public(Delivery.ID_PREFIX, self.delivery_id)} #{self.number}"

@@ -104,7 +104,7 @@ class Batch(models.Model):
         permissions = [
             ("cancel_batch", "Can cancel batches"),
             ("pause_batch", "Can pause and resume batches"),
-            ("retry_batch", "Can try the failed members of batches again"),
+            ("retry_batch", "Can retry failed batch members"),
         ]
         indexes = [
             models.Index(fields=["site", "-id"], name="batches_of_a_site"),

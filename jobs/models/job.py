@@ -108,7 +108,7 @@ class Job(models.Model):
         # What operators may do in the admin, beside looking.
         permissions = [
             ("cancel_job", "Can cancel jobs"),
-            ("retry_job", "Can try jobs again"),
+            ("retry_job", "Can retry jobs"),
             ("view_payload", "Can read prompts and answers"),
         ]
         indexes = [

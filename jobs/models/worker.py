@@ -11,9 +11,9 @@ from tenants.models import Site
 class WorkerLease(models.Model):
     """One row per worker process: its sign of life. An expired lease is never revived."""
 
-    worker_id = models.UUIDField(primary_key=True)
+    worker_id = models.UUIDField("worker ID", primary_key=True)
     host = models.CharField(max_length=255)
-    pid = models.PositiveIntegerField()
+    pid = models.PositiveIntegerField("PID")
     version = models.CharField(max_length=40)
     started_at = models.DateTimeField(db_default=Now())
     expires_at = models.DateTimeField()

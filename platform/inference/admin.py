@@ -1,4 +1,4 @@
-"""Providers with their keys, and routes with their targets, as operators set them."""
+"""Admin pages of providers with their keys, and of routes with their targets."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from django.utils.safestring import SafeString, mark_safe
 
 from core import clock
 from core.admin_ui import theme
-from core.admin_ui.model_admin import BoundedModelAdmin
+from core.admin_ui.model_admin import NO_VALUE, BoundedModelAdmin
 from inference import routing
 from inference.models import ProviderAccount, Route, RouteTarget
 from inference.provider_form import ProviderForm, holds_key
@@ -19,7 +19,7 @@ from metering.prices import price_for
 from tenants.audit import audit
 from tenants.staff import actor_of
 
-#: What the audit log says of a provider. The key is not among it.
+#: The provider's fields in the audit log. The key is not one of them.
 AUDITED_PROVIDER_FIELDS = (
     "dialect",
     "base_url",
@@ -34,10 +34,10 @@ AUDITED_PROVIDER_FIELDS = (
 @admin.register(ProviderAccount)
 class ProviderAdmin(BoundedModelAdmin[ProviderAccount]):
     form = ProviderForm
-    list_display = ("name", "shown_state", "dialect", "base_url", "price_list", "shown_key", "shown_hint")
+    list_display = ("name", "shown_state", "dialect", "base_url", "price_list", "shown_hint")
     list_filter = (("dialect", theme.ChoiceFilter), ("is_active", theme.BooleanFilter))
     search_fields = ("name", "base_url")
-    list_before_template = "admin/inference/provideraccount/given.html"
+    list_before_template = "admin/inference/provideraccount/from_settings.html"
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[ProviderAccount]:
         has_key = ExpressionWrapper(Q(api_key__isnull=False), BooleanField())
@@ -55,23 +55,25 @@ class ProviderAdmin(BoundedModelAdmin[ProviderAccount]):
 
     def get_readonly_fields(self, request: HttpRequest, obj: ProviderAccount | None = None) -> Any:
         shown = () if self._may_edit(request, obj) else ("shown_key", "shown_hint")
-        # Usage events and prices know a provider by its name.
+        # Usage events and prices refer to a provider by its name.
         return ("name", *shown) if obj else shown
 
     def _may_edit(self, request: HttpRequest, obj: ProviderAccount | None) -> bool:
         return self.has_change_permission(request, obj) if obj else self.has_add_permission(request)
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
-        """Name above the list the providers that the settings add to it."""
-        kept = set(ProviderAccount.objects.filter(is_active=True).values_list("name", flat=True))
-        given = [spec.name for spec in routing.providers_from_settings() if spec.name not in kept]
-        return super().changelist_view(request, {**(extra_context or {}), "given": given})
+        """Show above the list the providers that settings add."""
+        stored = set(ProviderAccount.objects.filter(is_active=True).values_list("name", flat=True))
+        from_settings = [spec.name for spec in routing.providers_from_settings() if spec.name not in stored]
+        return super().changelist_view(request, {**(extra_context or {}), "from_settings": from_settings})
 
     def save_model(self, request: HttpRequest, obj: ProviderAccount, form: Any, change: bool) -> None:
         super().save_model(request, obj, form, change)
         self._audit(request, "provider.change" if change else "provider.create", obj, _changes(obj, form, change))
         if obj.key_hint and obj.base_url.startswith("http://"):
-            self.message_user(request, "Requests and the key travel to this address unencrypted.", messages.WARNING)
+            self.message_user(
+                request, "This URL is http://: requests and the API key are sent unencrypted.", messages.WARNING
+            )
 
     def delete_model(self, request: HttpRequest, obj: ProviderAccount) -> None:
         self._audit(request, "provider.delete", obj, {})
@@ -87,19 +89,21 @@ class ProviderAdmin(BoundedModelAdmin[ProviderAccount]):
 
     @theme.badge_column("State", {True: "success"})
     def shown_state(self, provider: ProviderAccount) -> tuple[bool, str]:
-        return provider.is_active, "Active" if provider.is_active else "Off"
+        return provider.is_active, "Active" if provider.is_active else "Inactive"
 
-    @admin.display(description="Has a key", boolean=True)
+    @admin.display(description="Has an API key", boolean=True)
     def shown_key(self, provider: ProviderAccount) -> bool:
         return holds_key(provider)
 
-    @admin.display(description="Key ends in")
+    @admin.display(description="API key")
     def shown_hint(self, provider: ProviderAccount) -> str:
-        return f"…{provider.key_hint}" if provider.key_hint else "–"
+        if provider.key_hint:
+            return f"…{provider.key_hint}"
+        return "set" if holds_key(provider) else NO_VALUE
 
 
 def _changes(provider: ProviderAccount, form: Any, change: bool) -> dict[str, Any]:
-    """Return what was set, before and after; of the key only that it was set or removed."""
+    """Return the changed fields, before and after; of the key only whether it was set or removed."""
     names = [name for name in AUDITED_PROVIDER_FIELDS if not change or name in form.changed_data]
     if change:
         facts: dict[str, Any] = {name: [form.initial.get(name), getattr(provider, name)] for name in names}
@@ -117,7 +121,7 @@ class TargetInline(theme.TabularInline[RouteTarget, Route]):
     fields = ("position", "weight", "provider", "upstream_model")
     extra = 0
     min_num = 1
-    verbose_name_plural = "Targets: lower positions are tried first; those of one position share the load by weight"
+    verbose_name_plural = "Targets (lower positions are tried first; targets of one position share the load by weight)"
 
     def get_formset(self, request: HttpRequest, obj: Route | None = None, **kwargs: Any) -> Any:
         return super().get_formset(request, obj, validate_min=True, **kwargs)
@@ -136,7 +140,7 @@ class RouteAdmin(BoundedModelAdmin[Route]):
 
     def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
         super().save_related(request, form, formsets, change)
-        # The targets as they now stand, not as they were when the page was asked for.
+        # Read again: the form set holds the targets as they were before.
         targets = list(RouteTarget.objects.filter(route=form.instance).select_related("provider"))
         self._audit(request, "route.change" if change else "route.create", form.instance, targets)
         self._warn(request, targets)
@@ -155,21 +159,23 @@ class RouteAdmin(BoundedModelAdmin[Route]):
         transaction.on_commit(routing.invalidate_cache)
 
     def _warn(self, request: HttpRequest, targets: list[RouteTarget]) -> None:
-        """Say what will not work as it looks, while whoever can mend it is here."""
+        """Warn of targets that are not used, or whose calls have no price."""
         for target in targets:
             provider = target.provider
             if not provider.is_active:
-                self.message_user(request, f"{provider.name} is disabled, so {target} is not used.", messages.WARNING)
+                self.message_user(
+                    request, f"Provider {provider.name} is inactive, so {target} is not used.", messages.WARNING
+                )
             if price_for(provider.name, provider.price_list, target.upstream_model, clock.now()) is None:
                 self.message_user(
                     request,
-                    f"No price is known for {target}: its calls will be recorded at zero cost.",
+                    f"There is no price for {target}, so its calls are recorded at zero cost. Add one under Prices.",
                     messages.WARNING,
                 )
 
     @theme.badge_column("State", {True: "success"})
     def shown_state(self, route: Route) -> tuple[bool, str]:
-        return route.is_active, "Active" if route.is_active else "Off"
+        return route.is_active, "Active" if route.is_active else "Inactive"
 
     @admin.display(description="Target order")
     def ordered_targets(self, route: Route) -> SafeString:

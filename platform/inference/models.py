@@ -15,7 +15,7 @@ class ProviderAccount(models.Model):
     id = models.UUIDField(primary_key=True, default=new_uuid, editable=False)
     name = models.SlugField(max_length=60, unique=True)
     dialect = models.CharField(max_length=20, choices=[(d.value, d.value) for d in Dialect])
-    base_url = models.URLField(max_length=500)
+    base_url = models.URLField("base URL", max_length=500)
     #: Whose price list applies (`openai`, `anthropic`, …); empty: only this desk's own prices.
     price_list = models.CharField(max_length=40, blank=True)
     #: Serves every model of its price list by the model's own name, without a route. Off for the simulator, whose
@@ -24,17 +24,17 @@ class ProviderAccount(models.Model):
     api_key = EncryptedField(null=True, editable=False)
     key_hint = models.CharField(max_length=8, blank=True, editable=False)
     #: For Azure's dated surface; empty for its v1 surface and for everybody else.
-    api_version = models.CharField(max_length=40, blank=True)
+    api_version = models.CharField("API version", max_length=40, blank=True)
     #: How many jobs whose first choice it is may run at once; None: as many as there is room for.
-    max_running_jobs = models.PositiveIntegerField(null=True, blank=True)
-    is_active = models.BooleanField(default=True)
+    max_running_jobs = models.PositiveIntegerField("max concurrent jobs", null=True, blank=True)
+    is_active = models.BooleanField("active", default=True)
     created_at = models.DateTimeField(db_default=Now(), editable=False)
 
     class Meta:
         ordering = ["name"]
         verbose_name = "provider"
         # What operators may do in the admin, beside looking.
-        permissions = [("close_breaker", "Can close breakers")]
+        permissions = [("close_breaker", "Can close circuit breakers")]
 
     def __str__(self) -> str:
         return self.name
@@ -45,7 +45,7 @@ class Route(models.Model):
 
     id = models.UUIDField(primary_key=True, default=new_uuid, editable=False)
     model = models.CharField(max_length=200, unique=True, help_text="Model name used by sites")
-    is_active = models.BooleanField(default=True)
+    is_active = models.BooleanField("active", default=True)
     created_at = models.DateTimeField(db_default=Now(), editable=False)
 
     class Meta:

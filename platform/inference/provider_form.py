@@ -1,4 +1,4 @@
-"""Entering a provider. Its key goes in and never comes out again."""
+"""The form of a provider. Its API key is write-only: it can be set and removed, never read."""
 
 import re
 from typing import Any
@@ -10,25 +10,25 @@ from core.admin_ui import theme
 from inference.models import ProviderAccount
 from providers.catalogue import list_models
 
-#: What can stand in an HTTP header without being misread; no vendor's key has anything else.
+#: Characters that are safe in an HTTP header; every vendor's keys consist of these.
 KEY_PATTERN = re.compile(r"[\x21-\x7e]{1,500}")
 HINT_LENGTH = 4
-#: Shorter keys would be half told by their hint.
+#: The hint would reveal too much of a shorter key.
 MIN_HINTED_KEY_LENGTH = 12
 
 
 def to_key_hint(key: str) -> str:
-    """Return the last characters, to tell keys apart; none of a key too short to spare them."""
+    """Return the last characters, to tell keys apart; nothing for a short key."""
     return key[-HINT_LENGTH:] if len(key) >= MIN_HINTED_KEY_LENGTH else ""
 
 
 def vendors() -> list[str]:
-    """Return whose price lists there are."""
+    """Return the vendors that have a price list."""
     return sorted({model.vendor for model in list_models()})
 
 
 def holds_key(provider: ProviderAccount) -> bool:
-    """Whether there is a key. The admin's query says so, for a key whose encryption key is lost cannot be looked at."""
+    """Whether there is a key, as the admin's query annotates it: a lost encryption key makes reading it fail."""
     return bool(getattr(provider, "has_key", False))
 
 
@@ -38,7 +38,7 @@ class ProviderForm(forms.ModelForm):  # type: ignore[type-arg] # generic in the 
         max_length=500,
         assume_scheme="https",
         widget=theme.TextInput(),
-        help_text="With /v1 where OpenAI's wire is spoken, without for Anthropic's.",
+        help_text="With /v1 for OpenAI-compatible providers, without it for Anthropic.",
     )
     new_key = forms.CharField(
         label="API key",
@@ -47,11 +47,11 @@ class ProviderForm(forms.ModelForm):  # type: ignore[type-arg] # generic in the 
         widget=theme.PasswordInput(attrs={"autocomplete": "off"}),
     )
     max_running_jobs = forms.IntegerField(
-        label="Concurrent jobs",
+        label="Max concurrent jobs",
         required=False,
         min_value=1,
         widget=theme.NumberInput(),
-        help_text="How many jobs with this provider as their first target may run at once. Empty: no limit.",
+        help_text="How many jobs whose first target is this provider may run at the same time. Empty: no limit.",
     )
     remove_key = forms.BooleanField(label="Remove the key", required=False)
 
@@ -67,24 +67,23 @@ class ProviderForm(forms.ModelForm):  # type: ignore[type-arg] # generic in the 
             "max_running_jobs",
             "is_active",
         )
-        labels = {"api_version": "API version"}
         help_texts = {
-            "name": "Usage events and prices know the provider by it, so it cannot be changed later.",
-            "price_list": "Whose prices its calls are rated with, unless this desk has its own.",
-            "serves_all_models": "Serve every model of the price list by the model's own name, without a route.",
-            "api_version": "Only for Azure's dated surface.",
+            "name": "Usage events and prices refer to it, so it cannot be changed later.",
+            "price_list": "The vendor whose list prices apply, unless a price is set under Prices.",
+            "serves_all_models": "Serve every model of the price list under its own name, without a route.",
+            "api_version": "Only for Azure's dated API versions.",
         }
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        hint = f" It ends in …{self.instance.key_hint}." if self.instance.key_hint else ""
+        hint = f" ending in …{self.instance.key_hint}" if self.instance.key_hint else ""
         self.fields["new_key"].help_text = (
-            f"There is a key.{hint} It cannot be read again; leave this empty to keep it."
+            f"A key{hint} is stored; it cannot be shown. Leave this empty to keep it."
             if holds_key(self.instance)
-            else "Kept encrypted. It cannot be read again."
+            else "Stored encrypted; it cannot be shown again."
         )
         self.fields["price_list"] = forms.ChoiceField(
-            choices=[("", "None: only this desk's own prices"), *((name, name) for name in vendors())],
+            choices=[("", "None (only the prices set under Prices)"), *((name, name) for name in vendors())],
             help_text=self.Meta.help_texts["price_list"],
             required=False,
             widget=theme.Select(),
@@ -93,29 +92,29 @@ class ProviderForm(forms.ModelForm):  # type: ignore[type-arg] # generic in the 
     def clean_new_key(self) -> str:
         key = str(self.cleaned_data["new_key"]).strip()
         if key and not KEY_PATTERN.fullmatch(key):
-            raise forms.ValidationError("A key has no spaces and only plain letters, digits and signs.")
+            raise forms.ValidationError("A key consists of ASCII letters, digits and punctuation, without spaces.")
         return key
 
     def clean_base_url(self) -> str:
-        """Return the address without a slash at its end."""
+        """Return the URL without a trailing slash."""
         text = str(self.cleaned_data["base_url"]).rstrip("/")
         url = _split(text)
         if url is None or url.scheme not in ("http", "https") or not url.hostname:
-            raise forms.ValidationError("The address begins with https:// (or http://) and a host.")
+            raise forms.ValidationError("Enter a URL that begins with https:// (or http://) and a host.")
         if url.username or url.password or url.query or url.fragment:
-            raise forms.ValidationError("The address holds no user, password, query or fragment.")
+            raise forms.ValidationError("The URL must not contain a user, password, query or fragment.")
         return text
 
     def clean(self) -> dict[str, Any]:
         super().clean()
         key, remove = self.cleaned_data.get("new_key"), self.cleaned_data.get("remove_key")
         if key and remove:
-            self.add_error("remove_key", "Enter a new key, or remove the old one.")
+            self.add_error("remove_key", "Enter a new key or remove the old one, not both.")
         if holds_key(self.instance) and not key and not remove and self._changes_origin():
             self.add_error(
                 "new_key",
-                "The address names another host. Enter the key that host shall get: the old one was entrusted to "
-                "the old host only.",
+                "The URL has another host. Enter the API key for that host: the stored key is never sent to a host "
+                "that it was not entered for.",
             )
         return self.cleaned_data
 
@@ -135,7 +134,7 @@ class ProviderForm(forms.ModelForm):  # type: ignore[type-arg] # generic in the 
 def _split(text: str) -> SplitResult | None:
     try:
         url = urlsplit(text)
-        # Asking for the port is what finds a bad one.
+        # Reading the port raises ValueError if it is invalid.
         return url if url.port is None or url.port else None
     except ValueError:
         return None

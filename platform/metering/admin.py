@@ -15,7 +15,7 @@ from django.utils.safestring import SafeString
 
 from core import clock
 from core.admin_ui import theme
-from core.admin_ui.model_admin import BoundedModelAdmin, PeriodFilter, ReadOnlyAdmin
+from core.admin_ui.model_admin import NO_VALUE, BoundedModelAdmin, PeriodFilter, ReadOnlyAdmin
 from core.humanize import format_duration, format_moment
 from core.ids import InvalidId, from_public, to_public
 from metering import prices
@@ -27,7 +27,6 @@ from tenants.audit import audit
 from tenants.models import Site
 from tenants.staff import actor_of
 
-NO_VALUE = "–"
 DAY = timedelta(days=1)
 #: Totals are not computed for a longer period.
 MAX_TOTALS_PERIOD = timedelta(days=31)
@@ -65,7 +64,7 @@ class ProviderFilter(theme.TextFilter):
 class UsageEventAdmin(ReadOnlyAdmin[UsageEvent]):
     list_display = (
         "started",
-        "site",
+        "shown_site",
         "shown_provider",
         "shown_outcome",
         "status",
@@ -91,7 +90,7 @@ class UsageEventAdmin(ReadOnlyAdmin[UsageEvent]):
     # Any other order would read the whole table.
     sortable_by = ()
     search_fields = ("request_id",)
-    search_help_text = "job_…, site_…, or request id"
+    search_help_text = "job_…, site_…, or request ID"
     fieldsets = (
         (None, {"fields": ("site", "job", "attempt", "call", "request_id", "dedupe_key")}),
         ("Provider", {"fields": ("provider", "model", "upstream_model", "price_list")}),
@@ -122,11 +121,11 @@ class UsageEventAdmin(ReadOnlyAdmin[UsageEvent]):
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         """Show the totals above the list."""
         response = super().changelist_view(request, extra_context)
-        changes = getattr(response, "context_data", {}) or {}
-        if isinstance(response, TemplateResponse) and (listed := changes.get("cl")):
+        context = getattr(response, "context_data", {}) or {}
+        if isinstance(response, TemplateResponse) and (listed := context.get("cl")):
             begin, end = _period_of(listed)
-            changes["period"] = _describe_period(begin, end)
-            changes["totals"] = _format_totals(listed.queryset) if _can_be_totaled(begin, end) else None
+            context["period"] = _describe_period(begin, end)
+            context["totals"] = _format_totals(listed.queryset) if _can_be_totaled(begin, end) else None
         return response
 
     # The columns
@@ -136,9 +135,13 @@ class UsageEventAdmin(ReadOnlyAdmin[UsageEvent]):
         text = f"{event.started_at:%b %d %H:%M:%S}"
         return format_html('<span class="nd-short" title="{}">{}</span>', format_moment(event.started_at), text)
 
+    @admin.display(description="Site")
+    def shown_site(self, event: UsageEvent) -> SafeString:
+        return format_html('<span class="nd-cut" title="{}">{}</span>', event.site.name, event.site.slug)
+
     @admin.display(description="Provider")
     def shown_provider(self, event: UsageEvent) -> SafeString:
-        return format_html("{}<br>{}", event.provider, _code(event.upstream_model))
+        return format_html("{}<br>{}", _short(event.provider), _code(event.upstream_model))
 
     @theme.badge_column("Outcome", OUTCOME_COLORS)
     def shown_outcome(self, event: UsageEvent) -> tuple[str, str]:
@@ -156,8 +159,8 @@ class UsageEventAdmin(ReadOnlyAdmin[UsageEvent]):
 
     @theme.badge_column("Flags", {"exact": "success", "estimated": "warning"})
     def flags(self, event: UsageEvent) -> tuple[str, str]:
-        words = [*(["Billed"] if event.billable else []), *(["Estimated"] if event.estimated else [])]
-        return "estimated" if event.estimated else "exact", ", ".join(words)
+        labels = [*(["Billed"] if event.billable else []), *(["Estimated"] if event.estimated else [])]
+        return "estimated" if event.estimated else "exact", ", ".join(labels) or NO_VALUE
 
     @admin.display(description="Duration")
     def shown_duration(self, event: UsageEvent) -> SafeString:
@@ -184,7 +187,7 @@ def _short(text: str) -> SafeString:
 
 
 def _code(text: str) -> SafeString:
-    return format_html('<span class="nd-code">{}</span>', text)
+    return format_html('<span class="nd-code nd-short">{}</span>', text)
 
 
 def _search_filter(word: str) -> Q:
@@ -221,7 +224,7 @@ def _format_totals(events: QuerySet[UsageEvent]) -> dict[str, str] | None:
         "Input tokens": f"{found.tokens_in:,}",
         "Output tokens": f"{found.tokens_out:,}",
         "Billed": f"${format_usd(found.billed)}",
-        "Total cost": f"${format_usd(found.cost)}",
+        "Cost of all calls": f"${format_usd(found.cost)}",
     }
 
 
@@ -249,11 +252,11 @@ class PriceAdmin(BoundedModelAdmin[Price]):
 
     def get_fieldsets(self, request: HttpRequest, obj: Price | None = None) -> Any:
         note = (
-            "This price is or was in effect and calls were charged with it, so it cannot be changed or deleted; "
-            "add another price with a later start date."
+            "This price is or was in effect, so it cannot be changed or deleted. "
+            "To change the price, add one with a later start."
             if obj and _has_started(obj)
-            else "Overrides the provider's list price from its start date until the next price of the same "
-            "provider and model starts. It cannot be changed once it is in effect."
+            else "Overrides the provider's list price from its start until the next price of the same provider and "
+            "model starts. It cannot be changed once it is in effect."
         )
         return (
             (None, {"fields": ("provider", "model", "effective_at"), "description": note}),
@@ -290,7 +293,7 @@ class PriceAdmin(BoundedModelAdmin[Price]):
             return "future", "Scheduled"
         return ("past", "Past") if getattr(price, "is_replaced", False) else ("effect", "In effect")
 
-    @admin.display(description="From", ordering="effective_at")
+    @admin.display(description="Starts", ordering="effective_at")
     def effective(self, price: Price) -> str:
         return format_moment(price.effective_at)
 

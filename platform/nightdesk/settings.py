@@ -25,6 +25,8 @@ TRUSTED_PROXY_COUNT = env.number("TRUSTED_PROXY_COUNT", 0)
 # Applications
 
 INSTALLED_APPS = [
+    # First, so that its templates override the theme's.
+    "nightdesk",
     "unfold.apps.BasicAppConfig",
     "unfold.contrib.filters",
     "nightdesk.admin.config.NightdeskAdminConfig",
@@ -37,7 +39,6 @@ INSTALLED_APPS = [
     "rest_framework",
     "drf_spectacular",
     "drf_spectacular_sidecar",
-    "nightdesk",
     "tenants",
     "metering",
     "inference",
@@ -63,6 +64,7 @@ APPEND_SLASH = False
 USE_TZ = True
 TIME_ZONE = "UTC"
 LANGUAGE_CODE = "en-us"
+FORMAT_MODULE_PATH = "nightdesk.formats"
 STATIC_URL = "static/"
 STATIC_ROOT = ROOT / "staticfiles"
 TEMPLATES = [

@@ -1,4 +1,4 @@
-"""Sites, their credentials, and the audit log. A secret is shown once, to who made it; every act is written down."""
+"""Admin pages of sites, credentials and the audit log. A secret is shown once; every action is audited."""
 
 from datetime import timedelta
 from typing import Any
@@ -12,7 +12,7 @@ from django.utils.safestring import SafeString
 
 from core import clock
 from core.admin_ui import theme
-from core.admin_ui.model_admin import BoundedModelAdmin, PeriodFilter, ReadOnlyAdmin
+from core.admin_ui.model_admin import BoundedModelAdmin, PeriodFilter, ReadOnlyAdmin, format_public_id
 from core.humanize import format_age, format_moment
 from core.ids import InvalidId, from_public
 from tenants import cached_lookups
@@ -26,13 +26,13 @@ from tenants.staff import actor_of
 
 __all__ = ["AuditAdmin", "CredentialAdmin", "LimitAdmin", "SiteAdmin"]
 
-#: How long the old ones work on when an operator rotates; `manage.py rotate_credential` takes any time.
+#: How long the old credentials stay valid when an operator rotates; `manage.py rotate_credential` takes any time.
 ROTATION_OVERLAP = timedelta(hours=24)
 CREDENTIAL_STATE_COLORS = {"live": "success", "ending": "warning", "expired": "", "revoked": "danger"}
 
 
 def credential_state(credential: Credential) -> tuple[str, str]:
-    """Return what a credential is worth now, and how that is said."""
+    """Return the state of a credential now, and its text."""
     if credential.revoked_at:
         return "revoked", f"Revoked {format_moment(credential.revoked_at)}"
     if credential.expires_at is None:
@@ -42,18 +42,14 @@ def credential_state(credential: Credential) -> tuple[str, str]:
     return "ending", f"Live until {format_moment(credential.expires_at)}"
 
 
-def shown_id(public_id: str) -> SafeString:
-    return format_html('<span class="nd-id">{}</span>', public_id)
-
-
 # Sites
 
 
 class CredentialInline(theme.TabularInline[Credential, Site]):
-    """What the site can prove itself with. The secrets themselves were shown once."""
+    """The credentials that the site can authenticate with. The secrets themselves were shown once."""
 
     model = Credential
-    verbose_name_plural = "Credentials: to issue or rotate one, select the site in the list of sites"
+    verbose_name_plural = "Credentials (to issue or rotate one, select the site in the list of sites)"
     fields = readonly_fields = ("public_id", "kind", "shown_hint", "shown_state", "created_at")
     extra = 0
     can_delete = False
@@ -84,7 +80,7 @@ class SiteAdmin(BoundedModelAdmin[Site]):
     list_filter = (("is_active", theme.BooleanFilter),)
     sortable_by = ("name", "slug")
     search_fields = ("name", "slug")
-    search_help_text = "site_…, or a part of the name or slug"
+    search_help_text = "site_…, name or slug"
     actions = ("issue_secret", "issue_key", "rotate_secret", "rotate_key")
     fieldsets = (
         (None, {"fields": ("name", "slug", "is_active")}),
@@ -121,39 +117,39 @@ class SiteAdmin(BoundedModelAdmin[Site]):
         return [] if obj is None else [CredentialInline]
 
     def has_delete_permission(self, request: HttpRequest, obj: Site | None = None) -> bool:
-        # It would take jobs and accounts along; it is switched off instead.
+        # Deleting it would delete its jobs and usage; deactivate it instead.
         return False
 
     def save_model(self, request: HttpRequest, obj: Site, form: Any, change: bool) -> None:
-        """Store it; a new one's secret and key are shown now and never again. Django holds the transaction."""
+        """Store the site. A new one's secret and key are shown once, now. Runs in Django's transaction."""
         if change:
             super().save_model(request, obj, form, change)
             facts = {name: [form.initial.get(name), getattr(obj, name)] for name in form.changed_data}
             audit(actor_of(request), "site.change", obj.public_id, obj, facts)
         else:
-            made = create_site(obj.name, obj.slug, actor=actor_of(request))
-            obj.pk, obj._state.adding = made.site.pk, False
-            obj.created_at = made.site.created_at
+            created = create_site(obj.name, obj.slug, actor=actor_of(request))
+            obj.pk, obj._state.adding = created.site.pk, False
+            obj.created_at = created.site.created_at
             super().save_model(request, obj, form, change=True)
-            self._show_secret_once(request, made.signing_secret)
-            self._show_secret_once(request, made.api_key)
+            self._show_secret_once(request, created.signing_secret)
+            self._show_secret_once(request, created.api_key)
         transaction.on_commit(cached_lookups.clear_caches)
 
     # The columns
 
-    @admin.display(description="Id", ordering="id")
+    @admin.display(description="ID", ordering="id")
     def shown_id(self, site: Site) -> SafeString:
-        return shown_id(site.public_id)
+        return format_public_id(site.public_id)
 
     @theme.badge_column("State", {True: "success"})
     def shown_state(self, site: Site) -> tuple[bool, str]:
-        return site.is_active, "Active" if site.is_active else "Off"
+        return site.is_active, "Active" if site.is_active else "Inactive"
 
-    @admin.display(description="Live secrets")
+    @admin.display(description="Live signing secrets")
     def secrets(self, site: Site) -> int:
         return int(getattr(site, "secrets", 0))
 
-    @admin.display(description="Live keys")
+    @admin.display(description="Live API keys")
     def keys(self, site: Site) -> int:
         return int(getattr(site, "keys", 0))
 
@@ -165,11 +161,11 @@ class SiteAdmin(BoundedModelAdmin[Site]):
 
     # What can be done
 
-    @admin.action(description="Issue one more signing secret", permissions=["change"])
+    @admin.action(description="Issue another signing secret", permissions=["change"])
     def issue_secret(self, request: HttpRequest, queryset: QuerySet[Site]) -> None:
         self._issue_for_each(request, queryset, CredentialKind.SIGNING_SECRET, None)
 
-    @admin.action(description="Issue one more API key", permissions=["change"])
+    @admin.action(description="Issue another API key", permissions=["change"])
     def issue_key(self, request: HttpRequest, queryset: QuerySet[Site]) -> None:
         self._issue_for_each(request, queryset, CredentialKind.API_KEY, None)
 
@@ -184,18 +180,18 @@ class SiteAdmin(BoundedModelAdmin[Site]):
     def _issue_for_each(
         self, request: HttpRequest, sites: QuerySet[Site], kind: CredentialKind, overlap: timedelta | None
     ) -> None:
-        """Make a credential for each; with an overlap, the ones in use end when it is over."""
+        """Issue a credential for each site; with an overlap, those in use expire after it."""
         actor = actor_of(request)
         for site in sites:
             try:
-                made = issue(site, kind, actor=actor) if overlap is None else rotate(site, kind, overlap, actor=actor)
+                issued = issue(site, kind, actor=actor) if overlap is None else rotate(site, kind, overlap, actor=actor)
             except ProvisioningError as error:
                 self.message_user(request, str(error), messages.ERROR)
             else:
-                self._show_secret_once(request, made)
+                self._show_secret_once(request, issued)
 
     def _show_secret_once(self, request: HttpRequest, issued: IssuedCredential) -> None:
-        text = "{} of {}, shown this once: {}"
+        text = "{} of {} (shown only once): {}"
         kind = issued.credential.get_kind_display()
         shown = format_html(text, kind, issued.credential.site.slug, issued.secret)
         self.message_user(request, shown, messages.WARNING)
@@ -211,13 +207,13 @@ class CredentialAdmin(ReadOnlyAdmin[Credential]):
     list_select_related = ("site",)
     sortable_by = ("credential",)
     search_fields = ("hint", "site__slug")
-    search_help_text = "key_…, the last characters of a secret or key, or a site"
+    search_help_text = "key_…, last characters of the credential, or site"
     fields = ("public_id", "site", "kind", "shown_hint", "created_at", "expires_at", "revoked_at")
     readonly_fields = ("public_id", "shown_hint")
     actions = ("revoke_selected",)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Credential]:
-        # A lost encryption key must not close the page from which its secrets are revoked.
+        # The page must work even when an encryption key is lost: credentials are revoked here.
         return super().get_queryset(request).defer("secret", "key_hash")
 
     def get_search_results(
@@ -229,12 +225,12 @@ class CredentialAdmin(ReadOnlyAdmin[Credential]):
             return super().get_search_results(request, queryset, search_term)
 
     def has_revoke_permission(self, request: HttpRequest) -> bool:
-        """Nobody edits a credential; who may change them may end them."""
+        """A credential is never edited; the permission to change credentials is the one to revoke them."""
         return request.user.has_perm("tenants.change_credential")
 
     @admin.display(description="Credential", ordering="id")
     def credential(self, credential: Credential) -> SafeString:
-        return shown_id(credential.public_id)
+        return format_public_id(credential.public_id)
 
     @admin.display(description="Last characters")
     def shown_hint(self, credential: Credential) -> str:
@@ -246,13 +242,13 @@ class CredentialAdmin(ReadOnlyAdmin[Credential]):
 
     @admin.display(description="Age")
     def shown_age(self, credential: Credential) -> SafeString:
-        made = credential.created_at
-        return format_html('<span title="{}">{}</span>', format_moment(made), format_age(made, clock.now()))
+        at = credential.created_at
+        return format_html('<span title="{}">{}</span>', format_moment(at), format_age(at, clock.now()))
 
     @admin.action(description="Revoke (within a second, permanently)", permissions=["revoke"])
     def revoke_selected(self, request: HttpRequest, queryset: QuerySet[Credential]) -> None:
-        ended = sum(revoke(credential, actor=actor_of(request)) for credential in queryset.select_related("site"))
-        self.message_user(request, f"Revoked: {ended} credential{'' if ended == 1 else 's'}.")
+        revoked = sum(revoke(credential, actor=actor_of(request)) for credential in queryset.select_related("site"))
+        self.message_user(request, f"Revoked {revoked} credential{'' if revoked == 1 else 's'}.")
 
 
 # The audit log
@@ -260,14 +256,18 @@ class CredentialAdmin(ReadOnlyAdmin[Credential]):
 
 @admin.register(AuditEntry)
 class AuditAdmin(ReadOnlyAdmin[AuditEntry]):
-    list_display = ("shown_at", "actor", "action", "subject", "site", "address")
+    list_display = ("shown_at", "actor", "action", "shown_subject", "site", "address")
     list_filter = (("at", PeriodFilter), ("site", theme.RelatedFilter))
     list_select_related = ("site",)
     sortable_by = ()
     search_fields = ("actor", "action", "subject")
-    search_help_text = "who, what, or an id (site_…, key_…, job_…)"
+    search_help_text = "actor, action, or ID (site_…, key_…, job_…)"
     fields = ("at", "actor", "address", "action", "subject", "site", "details")
 
-    @admin.display(description="At", ordering="id")
+    @admin.display(description="Time", ordering="id")
     def shown_at(self, entry: AuditEntry) -> str:
         return format_moment(entry.at)
+
+    @admin.display(description="Subject")
+    def shown_subject(self, entry: AuditEntry) -> SafeString:
+        return format_public_id(entry.subject)

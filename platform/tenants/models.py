@@ -20,15 +20,15 @@ class Site(models.Model):
     id = models.UUIDField(primary_key=True, default=new_uuid, editable=False)
     slug = models.SlugField(max_length=63, unique=True)
     name = models.CharField(max_length=200)
-    is_active = models.BooleanField(default=True)
+    is_active = models.BooleanField("active", default=True)
     #: Networks (CIDR) that may ask in this site's name; empty allows every address.
-    ip_allowlist = ArrayField(models.CharField(max_length=49), default=list, blank=True)
+    ip_allowlist = ArrayField(models.CharField(max_length=49), verbose_name="IP allowlist", default=list, blank=True)
     #: Origins (`https://example.com`) that browsers may ask from; empty allows none.
     origins = ArrayField(models.CharField(max_length=255), default=list, blank=True)
     #: Models that the site may ask for; empty allows all that are routed.
     allowed_models = ArrayField(models.CharField(max_length=200), default=list, blank=True)
     #: The older signature binds neither path nor nonce; off unless a site's plugin needs it.
-    accepts_legacy_signature = models.BooleanField(default=False)
+    accepts_legacy_signature = models.BooleanField("accepts legacy signatures", default=False)
     #: How many of its jobs may run at once; None: as many as there is room for.
     max_running_jobs = models.PositiveIntegerField(null=True, blank=True)
     #: Days after which prompts and answers of ended jobs are erased; None: as JOB_RETENTION_DAYS says, 0: never.
@@ -140,13 +140,13 @@ class Limit(models.Model):
     kind = models.CharField(max_length=20, blank=True, choices=LimitKind.choices)
     #: As sites ask for it; empty: all models together.
     model = models.CharField(max_length=200, blank=True)
-    requests_per_minute = _limit_field("requests a minute")
-    requests_per_hour = _limit_field("requests an hour")
-    requests_per_day = _limit_field("requests a day")
+    requests_per_minute = _limit_field("requests per minute")
+    requests_per_hour = _limit_field("requests per hour")
+    requests_per_day = _limit_field("requests per day")
     #: Of input and output together.
-    tokens_per_minute = _limit_field("tokens a minute")
+    tokens_per_minute = _limit_field("tokens per minute")
     #: How many may run at once.
-    concurrency = _limit_field("at once")
+    concurrency = _limit_field("concurrent requests")
     created_at = models.DateTimeField(db_default=Now(), editable=False)
 
     class Meta:
@@ -156,7 +156,7 @@ class Limit(models.Model):
                 fields=["site", "kind", "model"],
                 name="one_limit_for_the_same",
                 nulls_distinct=False,
-                violation_error_message="There is a limit for this already; change that one.",
+                violation_error_message="A limit for this site, kind and model exists already. Change that one.",
             ),
             models.CheckConstraint(
                 name="a_limit_lets_something_through",
@@ -169,7 +169,7 @@ class Limit(models.Model):
             models.CheckConstraint(
                 name="concurrency_is_of_all_together",
                 condition=Q(concurrency=None) | Q(kind="", model=""),
-                violation_error_message="How many run at once can only be limited for all kinds and models together.",
+                violation_error_message="Concurrency can only be limited for all kinds and models together.",
             ),
         ]
 
@@ -180,7 +180,7 @@ class Limit(models.Model):
 class AuditEntry(models.Model):
     """What somebody did in the admin or by a command. Append-only: the database refuses changes."""
 
-    at = models.DateTimeField(db_default=Now(), editable=False)
+    at = models.DateTimeField("time", db_default=Now(), editable=False)
     #: A user's name, or the command.
     actor = models.CharField(max_length=150)
     action = models.CharField(max_length=60)
@@ -189,11 +189,12 @@ class AuditEntry(models.Model):
     # A site that goes away leaves its entries untouched, so nothing is done on deletion and nothing checked.
     site = models.ForeignKey(Site, models.DO_NOTHING, null=True, db_constraint=False, related_name="+")
     details = models.JSONField(default=dict)
-    address = models.GenericIPAddressField(null=True)
+    address = models.GenericIPAddressField("IP address", null=True)
 
     class Meta:
         ordering = ["-id"]
-        verbose_name_plural = "audit log"
+        verbose_name = "audit log entry"
+        verbose_name_plural = "audit log entries"
 
     def __str__(self) -> str:
         return f"{self.actor} {self.action} {self.subject}"

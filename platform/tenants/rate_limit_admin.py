@@ -1,4 +1,4 @@
-"""Limits of live requests, as operators set them."""
+"""Admin page of rate limits and concurrency limits of live requests."""
 
 from typing import Any
 
@@ -11,13 +11,12 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from core.admin_ui import theme
-from core.admin_ui.model_admin import BoundedModelAdmin
+from core.admin_ui.model_admin import NO_VALUE, BoundedModelAdmin
 from tenants.audit import audit
 from tenants.models import Limit
 from tenants.rate_limiting import rules
 from tenants.staff import actor_of
 
-UNLIMITED = "–"
 SCOPE_FIELDS = ("site", "kind", "model")
 
 
@@ -37,23 +36,23 @@ class LimitAdmin(BoundedModelAdmin[Limit]):
     list_select_related = ("site",)
     sortable_by = ()
     search_fields = ("site__slug", "site__name", "model")
-    search_help_text = "a part of a site's name, or of a model's"
+    search_help_text = "site or model"
     autocomplete_fields = ("site",)
 
     def get_fieldsets(self, request: HttpRequest, obj: Limit | None = None) -> Any:
         scope = (
-            "Without a site: applies to every site that has no limit of its own, each separately. "
-            "Without a kind or model: all kinds or models together. "
-            "Every matching limit applies. Jobs are not rate limited; they are queued."
+            "Without a site: applies to every site without its own limit, to each separately. "
+            "Without a kind or model: counts all kinds or models together. "
+            "A request must satisfy every limit that matches it. Jobs are not rate limited; they are queued."
         )
-        figures = "Sliding windows: any minute, hour or day. Leave empty for no limit."
+        figures = "Windows slide: a limit holds for any minute, hour or day. Leave a field empty for no limit."
         return (
             ("Scope", {"fields": SCOPE_FIELDS, "description": scope}),
             ("Limits", {"fields": Limit.LIMIT_FIELDS, "description": figures}),
         )
 
     def formfield_for_dbfield(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
-        """Let a site be chosen, but none be made or changed on the way."""
+        """Offer a plain choice of sites, without the buttons to add or change one."""
         field = super().formfield_for_dbfield(db_field, request, **kwargs)
         if field is not None and isinstance(field.widget, RelatedFieldWidgetWrapper):
             field.widget = field.widget.widget
@@ -81,7 +80,7 @@ class LimitAdmin(BoundedModelAdmin[Limit]):
     @admin.display(description="Site")
     def shown_site(self, limit: Limit) -> str | SafeString:
         if limit.site is None:
-            return "Every site (each separately)"
+            return "Every site, each separately"
         return format_html('{} <span class="nd-faint">{}</span>', limit.site.name, limit.site.slug)
 
     @admin.display(description="Kind")
@@ -114,4 +113,4 @@ class LimitAdmin(BoundedModelAdmin[Limit]):
 
 
 def _format_limit(figure: int | None) -> str:
-    return UNLIMITED if figure is None else f"{figure:,}"
+    return NO_VALUE if figure is None else f"{figure:,}"

@@ -1,4 +1,4 @@
-"""A site as operators type it: lists one entry a line, and networks and origins that can match something."""
+"""The form of a site. Lists take one entry per line; networks and origins are validated and normalized."""
 
 from ipaddress import ip_network
 from typing import Any
@@ -12,12 +12,12 @@ from tenants.credentials import SLUG_PATTERN
 from tenants.models import Site
 
 MAX_LIST_ENTRIES = 100
-#: A century of keeping.
+#: A hundred years.
 MAX_RETENTION_DAYS = 36_500
 
 
 class LineListField(forms.CharField):
-    """A list, one entry a line."""
+    """A list, one entry per line."""
 
     def __init__(self, *, label: str, help_text: str) -> None:
         super().__init__(label=label, help_text=help_text, required=False, widget=theme.Textarea({"rows": 4}))
@@ -41,19 +41,23 @@ class LineListField(forms.CharField):
 
 class SiteForm(forms.ModelForm):  # type: ignore[type-arg] # generic in the stubs only
     ip_allowlist = LineListField(
-        label="Networks", help_text="One a line, like 203.0.113.0/24. Empty: requests may come from anywhere."
+        label="IP allowlist",
+        help_text="Networks, one per line, such as 203.0.113.0/24. Empty: requests may come from any address.",
     )
     origins = LineListField(
-        label="Origins", help_text="One a line, like https://example.com. Empty: browser requests are refused."
+        label="Origins",
+        help_text="One per line, such as https://example.com. Empty: requests from browsers are refused.",
     )
-    allowed_models = LineListField(label="Models", help_text="One a line. Empty: every model that has a route.")
+    allowed_models = LineListField(
+        label="Allowed models", help_text="One per line. Empty: every model that has a route."
+    )
 
     max_running_jobs = forms.IntegerField(
-        label="Max running jobs",
+        label="Max concurrent jobs",
         required=False,
         min_value=1,
         widget=theme.NumberInput(),
-        help_text="How many of its jobs may run at the same time. Empty: no limit of its own.",
+        help_text="How many jobs of this site may run at the same time. Empty: no limit.",
     )
     retention_days = forms.IntegerField(
         label="Retention of prompts and answers (days)",
@@ -61,8 +65,8 @@ class SiteForm(forms.ModelForm):  # type: ignore[type-arg] # generic in the stub
         min_value=0,
         max_value=MAX_RETENTION_DAYS,
         widget=theme.NumberInput(),
-        help_text="Counted from when a job finishes; then they are erased permanently, usage records stay. 0: never. "
-        "Empty: as JOB_RETENTION_DAYS says.",
+        help_text="Days after a job finishes until its prompt and answer are erased. Usage events are kept. "
+        "0: never erased. Empty: JOB_RETENTION_DAYS.",
     )
 
     class Meta:
@@ -82,13 +86,13 @@ class SiteForm(forms.ModelForm):  # type: ignore[type-arg] # generic in the stub
     def clean_slug(self) -> str:
         slug: str = self.cleaned_data["slug"]
         if not SLUG_PATTERN.fullmatch(slug):
-            raise ValidationError("Lower-case letters, digits and single hyphens, like corner-bakery.")
+            raise ValidationError("Use lowercase letters, digits and single hyphens, such as corner-bakery.")
         return slug
 
     def clean_name(self) -> str:
         name: str = self.cleaned_data["name"]
         if not name.isprintable():
-            raise ValidationError("Printable characters only.")
+            raise ValidationError("Use printable characters only.")
         return name
 
     def clean_ip_allowlist(self) -> list[str]:
@@ -100,7 +104,7 @@ class SiteForm(forms.ModelForm):  # type: ignore[type-arg] # generic in the stub
     def clean_allowed_models(self) -> list[str]:
         models: list[str] = self.cleaned_data["allowed_models"]
         if too_long := [model for model in models if len(model) > 200]:
-            raise ValidationError(f"Too long to be a model's name: {too_long[0][:40]}…")
+            raise ValidationError(f"A model name has at most 200 characters: {too_long[0][:40]}…")
         return models
 
 
@@ -108,11 +112,11 @@ def _to_network(entry: str) -> str:
     try:
         return str(ip_network(entry, strict=False))
     except ValueError as error:
-        raise ValidationError(f"Not an address or network: {entry[:60]}") from error
+        raise ValidationError(f"Not an IP address or network: {entry[:60]}") from error
 
 
 def _to_origin(entry: str) -> str:
     origin = normalize_origin(entry)
     if not origin or len(origin) > 255:
-        raise ValidationError(f"Not an origin like https://example.com: {entry[:60]}")
+        raise ValidationError(f"Not an origin such as https://example.com: {entry[:60]}")
     return origin

@@ -1,4 +1,4 @@
-"""What every page of the admin stands on: lists that stay cheap however long they are, and rows that nobody edits."""
+"""Base classes of the admin: lists whose cost does not grow with their table, read-only rows, a filter by period."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
@@ -10,17 +10,21 @@ from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import NoReverseMatch, reverse
 from django.utils.functional import cached_property
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
 
 from core.admin_ui import theme
 
 M = TypeVar("M", bound=Model)
 
-#: Counting goes no further than this, and so do the pages of a list.
+#: Shown where there is no value.
+NO_VALUE = "–"
+#: Rows are counted up to this number, and a list has no pages beyond it.
 MAX_COUNT = 10_000
 
 
 class BoundedPaginator(Paginator):  # type: ignore[type-arg] # generic in the stubs only
-    """Counts up to a bound, so that a list of ten million rows opens as fast as one of ten thousand."""
+    """Counts up to MAX_COUNT, so that a list of ten million rows opens as fast as one of ten thousand."""
 
     template_name = "desk/pagination.html"
 
@@ -30,7 +34,7 @@ class BoundedPaginator(Paginator):  # type: ignore[type-arg] # generic in the st
 
     @cached_property
     def is_truncated(self) -> bool:
-        """There is more than the pages show."""
+        """Whether the table has more rows than the pages show."""
         return self._count_up_to_limit > MAX_COUNT
 
     @cached_property
@@ -42,7 +46,7 @@ class BoundedPaginator(Paginator):  # type: ignore[type-arg] # generic in the st
 
 
 class BoundedChangeList(theme.ChangeList):
-    """A list that says "of 12" only where a filter or a search has left something out."""
+    """A list that shows the full count ("of 12") only while a filter or a search hides rows."""
 
     def get_results(self, request: HttpRequest) -> None:
         super().get_results(request)
@@ -57,14 +61,14 @@ class BoundedModelAdmin(theme.ModelAdmin[M]):
     list_per_page = 50
     list_fullwidth = True
     list_filter_submit = True
-    # What acts on "all" would act on rows that nobody has looked at.
+    # An action on "all rows" would act on rows that the operator has not seen.
     list_disable_select_all = True
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[theme.ChangeList]:
         return BoundedChangeList
 
     def get_list_filter(self, request: HttpRequest) -> Any:
-        """Leave out filters by rows that this user may not see: their choices would be empty."""
+        """Leave out filters by models that this user may not view: their choices would be empty."""
         return [each for each in super().get_list_filter(request) if self._may_filter_by(request, each)]
 
     def response_action(self, request: HttpRequest, queryset: QuerySet[Any]) -> HttpResponse | None:  # type: ignore[override] # Django 5.2
@@ -74,6 +78,11 @@ class BoundedModelAdmin(theme.ModelAdmin[M]):
             self.message_user(request, "The selected rows are not on this list.", messages.ERROR)
             return HttpResponseRedirect(request.get_full_path())
 
+    @admin.display(description="ID")
+    def public_id(self, row: M) -> SafeString:
+        """The row's public id, for models that have one."""
+        return format_public_id(str(getattr(row, "public_id")))  # noqa: B009 (not every model has it)
+
     def _may_filter_by(self, request: HttpRequest, list_filter: Any) -> bool:
         if not isinstance(list_filter, tuple) or list_filter[1] is not theme.RelatedFilter:
             return True
@@ -82,7 +91,7 @@ class BoundedModelAdmin(theme.ModelAdmin[M]):
 
 
 class ReadOnlyAdmin(BoundedModelAdmin[M]):
-    """Rows that the machinery writes: looked at, never edited."""
+    """Rows that the system writes: operators view them and never edit them."""
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False
@@ -95,7 +104,7 @@ class ReadOnlyAdmin(BoundedModelAdmin[M]):
 
 
 class PeriodFilter(theme.DateRangeFilter):
-    """From a day to a day, both of them included, in UTC. What cannot be read as a day asks for nothing."""
+    """From one day to another, both included, in UTC. Text that is not a day filters nothing."""
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
         begin, end = self.period()
@@ -104,7 +113,7 @@ class PeriodFilter(theme.DateRangeFilter):
         return self.until(queryset, end) if end else queryset
 
     def period(self) -> tuple[datetime | None, datetime | None]:
-        """Return when the period begins, and the first moment after it."""
+        """Return the start of the period, and the first moment after it; None where it is open."""
         begin, last = (_to_midnight(self.used_parameters.get(f"{self.field_path}_{end}")) for end in ("from", "to"))
         return begin, last and last + timedelta(days=1)
 
@@ -124,13 +133,18 @@ def _to_midnight(text: object) -> datetime | None:
         return None
 
 
+def format_public_id(public_id: str) -> SafeString:
+    """Return a public id in the font of ids, on one line."""
+    return format_html('<span class="nd-id">{}</span>', public_id)
+
+
 def can_view(site: admin.AdminSite, request: HttpRequest, model: type[Model]) -> bool:
-    """Whether the admin shows this model's rows to this user."""
+    """Whether this user may view the model's rows in the admin."""
     return site.is_registered(model) and site.get_model_admin(model).has_view_permission(request)
 
 
 def change_page_url(site: admin.AdminSite, request: HttpRequest, row: Model) -> str | None:
-    """Return the address of a row's page; None where this user may not see it."""
+    """Return the URL of a row's page; None if this user may not view it, or it has no page."""
     if not can_view(site, request, type(row)):
         return None
     try:

@@ -1,4 +1,4 @@
-"""The admin's theme, django-unfold, as the rest of the house knows it. It ships no types, so it gets them here."""
+"""The admin theme, django-unfold, with types: the package ships none. Every room imports the theme from here."""
 
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -69,7 +69,7 @@ __all__ = [
 
 
 def badge_column(description: str, colors: Mapping[Any, str]) -> Callable[[ColumnMethod], ColumnMethod]:
-    """Show what a list column returns, (value, text), as a badge of the value's color.
+    """Decorator of a list column that returns (value, text): shows the text as a badge in the value's color.
 
     Colors are `info`, `success`, `warning`, `danger` and `primary`; gray for anything else.
     """

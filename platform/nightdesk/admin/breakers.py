@@ -1,4 +1,4 @@
-"""The admin's page of breakers: which provider's key is left alone, since when, until when and why."""
+"""Admin page of circuit breakers: the state of each provider key, since when, until when and why."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -6,31 +6,23 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+import redis
 from django.conf import settings
 from django.contrib import messages
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.http import HttpRequest
 
-from core import clock
 from core.humanize import format_age, format_duration, format_moment
-from core.redis import RedisUnavailable, blocking_client
 from inference import routing
 from inference.breaker_state import BreakerState, BreakerStatus, key_id
 from inference.circuit_breaker import close_breaker, read_statuses
 from inference.models import ProviderAccount
 from inference.routing import ProviderSpec
-from nightdesk.admin.live_page import LivePage
+from nightdesk.admin.live_page import LivePage, from_redis
 from providers import errors
 from tenants.audit import audit
 from tenants.staff import actor_of
 
-PAGE = LivePage(
-    name="breakers",
-    title="Breakers",
-    icon="electrical_services",
-    view_permission="inference.view_provideraccount",
-    act_permission="inference.close_breaker",
-)
-#: What a failure says of a provider, by our word for it.
+#: The reason of a failure, by the kind of the provider's error.
 REASONS: Mapping[str, str] = {
     errors.ProviderKeyRejected.kind: "Key rejected",
     errors.ProviderRateLimited.kind: "Rate limited",
@@ -46,109 +38,80 @@ SETTINGS_KEY, STORED_KEY, UNUSED_KEY, NO_KEY = "from settings", "stored, encrypt
 
 @dataclass(frozen=True, slots=True)
 class BreakerRow:
-    """A provider's key, or one model under it."""
+    """A provider's key, or one model of it."""
 
     provider: str
     key: str
-    #: The provider's model; empty where all of the key's are meant.
+    #: The provider's model; empty if the breaker covers the whole key.
     model: str
     color: str
     badge: str
-    #: What becomes of calls.
+    #: What the state means for calls.
     meaning: str
     since: str = ""
     since_moment: str = ""
     until: str = ""
     until_moment: str = ""
     reason: str = ""
-    #: Our word for the failure, and the provider's.
+    #: Kind of the error, and the provider's own code.
     code: str = ""
     failures: str = ""
-    #: What to close it by; empty where it is closed.
+    #: Id of the breaker; empty if it is closed.
     id: str = ""
-
-
-def show(request: HttpRequest) -> HttpResponse:
-    return PAGE.draw(request, _read)
-
-
-def show_live(request: HttpRequest) -> HttpResponse:
-    return PAGE.draw_live(request, _read)
-
-
-def close(request: HttpRequest) -> HttpResponse:
-    """Let calls through again, as an operator says."""
-    PAGE.require(PAGE.may_act(request))
-    # Who had to sign in first comes back by GET, which does nothing.
-    if request.method == "POST":
-        _close(request, request.POST.get("id", ""))
-    return HttpResponseRedirect(PAGE.url)
-
-
-#: Addresses below the admin's, with their views and names.
-VIEWS = (
-    ("breakers/", show, "desk_breakers"),
-    ("breakers/live/", show_live, "desk_breakers_live"),
-    ("breakers/close/", close, "desk_breakers_close"),
-)
-
-
-def _close(request: HttpRequest, id_: str) -> None:
-    try:
-        with blocking_client(settings.REDIS_URL) as server:
-            status = next((each for each in read_statuses(server) if each.id == id_), None)
-            is_done = status is not None and close_breaker(server, id_)
-    except RedisUnavailable:
-        messages.error(request, "Redis is unavailable, so no breaker was closed. Calls are let through meanwhile.")
-        return
-    if status is None or not is_done:
-        messages.warning(request, "Nothing to do: the breaker is closed.")
-        return
-    # After the act, for the two cannot be one: what is written down was done.
-    details = {"model": status.model, "state": status.state.value, "kind": status.kind, "code": status.code}
-    audit(actor_of(request), "breaker.close", status.provider, details=details)
-    messages.success(request, f"Closed: {_name(status)} is called again within a second.")
 
 
 def _name(status: BreakerStatus) -> str:
     return f"{status.provider} ({status.model})" if status.model else status.provider
 
 
-def _read(_: HttpRequest) -> dict[str, Any]:
-    now = clock.now()
+def _read(_: HttpRequest, now: datetime) -> dict[str, Any]:
     specs = routing.get_routing().providers
     hints = dict(ProviderAccount.objects.values_list("name", "key_hint"))
-    statuses = _statuses()
+    statuses = from_redis(read_statuses)
     return {
         "rows": rows(specs, hints, statuses, now),
         "is_redis_unavailable": statuses is None,
-        "as_of": f"{now:%H:%M:%S} UTC",
+        "failures": settings.BREAKER_FAILURES,
+        "window": format_duration(timedelta(seconds=settings.BREAKER_WINDOW_SECONDS)),
     }
 
 
-def _statuses() -> list[BreakerStatus] | None:
-    """Return which keys are in trouble; None where Redis is away, so that nobody knows."""
-    try:
-        with blocking_client(settings.REDIS_URL) as server:
-            return read_statuses(server)
-    except RedisUnavailable:
-        return None
+def _close(request: HttpRequest, server: redis.Redis, id_: str) -> None:
+    status = next((each for each in read_statuses(server) if each.id == id_), None)
+    if status is None or not close_breaker(server, id_):
+        messages.warning(request, "Nothing to do: the breaker is closed.")
+        return
+    # Redis and Postgres share no transaction, so the entry comes last: it lists only what was done.
+    details = {"model": status.model, "state": status.state.value, "kind": status.kind, "code": status.code}
+    audit(actor_of(request), "breaker.close", status.provider, details=details)
+    messages.success(request, f"Closed the breaker of {_name(status)}. Calls resume within a second.")
+
+
+PAGE = LivePage(
+    name="breakers",
+    title="Circuit breakers",
+    icon="electrical_services",
+    view_permission="inference.view_provideraccount",
+    act_permission="inference.close_breaker",
+    read=_read,
+    verb="close",
+    act=_close,
+)
 
 
 def rows(
     specs: Iterable[ProviderSpec], hints: Mapping[str, str], statuses: Sequence[BreakerStatus] | None, now: datetime
 ) -> list[BreakerRow]:
-    """Return a row for each key, with its models in trouble below it. Without states nobody knows how keys are."""
-    found: list[BreakerRow] = []
-    left = {status.id: status for status in statuses or ()}
+    """Return a row for each key, followed by the breakers of its models. Without statuses all are unknown."""
+    result: list[BreakerRow] = []
+    remaining = {status.id: status for status in statuses or ()}
     for spec in sorted(specs, key=lambda spec: spec.name):
-        shown = _key_label(spec, hints)
-        own = key_id(spec)
-        status = left.pop(own, None)
-        found.append(_row(status, shown, now) if status else _healthy_row(spec, shown, is_known=statuses is not None))
-        of_models = [id_ for id_ in left if id_.startswith(f"{own}:")]
-        found += [_row(left.pop(id_), shown, now) for id_ in of_models]
-    return [*found, *(_row(status, UNUSED_KEY, now) for status in left.values())]
+        label, own_id = _key_label(spec, hints), key_id(spec)
+        status = remaining.pop(own_id, None)
+        result.append(_row(status, label, now) if status else _healthy_row(spec, label, is_known=statuses is not None))
+        of_models = [id_ for id_ in remaining if id_.startswith(f"{own_id}:")]
+        result += [_row(remaining.pop(id_), label, now) for id_ in of_models]
+    return [*result, *(_row(status, UNUSED_KEY, now) for status in remaining.values())]
 
 
 def _key_label(spec: ProviderSpec, hints: Mapping[str, str]) -> str:
@@ -162,10 +125,10 @@ def _key_label(spec: ProviderSpec, hints: Mapping[str, str]) -> str:
 
 def _healthy_row(spec: ProviderSpec, key: str, *, is_known: bool) -> BreakerRow:
     if not spec.api_key:
-        return BreakerRow(spec.name, key, "", "", "No key", "Not called.")
+        return BreakerRow(spec.name, key, "", "", "No key", "No calls are made.")
     if not is_known:
-        return BreakerRow(spec.name, key, "", "", "Unknown", "Calls are let through.")
-    return BreakerRow(spec.name, key, "", "success", "Closed", "Calls are let through.")
+        return BreakerRow(spec.name, key, "", "", "Unknown", "Calls go through.")
+    return BreakerRow(spec.name, key, "", "success", "Closed", "Calls go through.")
 
 
 def _row(status: BreakerStatus, key: str, now: datetime) -> BreakerRow:
@@ -191,13 +154,13 @@ def _row(status: BreakerStatus, key: str, now: datetime) -> BreakerRow:
 
 
 def _badge(status: BreakerStatus) -> tuple[str, str, str]:
-    """Return color, name and meaning."""
+    """Return the color, the name and the meaning of the state."""
     match status.state:
         case BreakerState.OPEN:
-            return "danger", "Open", "No call is let through."
+            return "danger", "Open", "No calls are made."
         case BreakerState.HALF_OPEN if status.is_probed:
             return "warning", "Half-open", "A probe call is in progress."
         case BreakerState.HALF_OPEN:
-            return "warning", "Half-open", "The next call is let through as a probe."
+            return "warning", "Half-open", "The next call is a probe."
         case BreakerState.CLOSED:
-            return "success", "Closed", "Some calls failed; all are let through."
+            return "success", "Closed", "Some calls failed; calls go through."

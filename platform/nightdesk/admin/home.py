@@ -1,4 +1,4 @@
-"""The admin's home page: how the desk fares, as far as the reader may know."""
+"""The overview page of the admin. Each part is shown only to users who may view its rows."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,9 +15,9 @@ from core.admin_ui.model_admin import can_view
 from core.humanize import format_age
 from jobs import overview
 from jobs.admin.batch_progress import ProgressBar, draw_progress_bar
-from jobs.admin.presentation import pause_text
+from jobs.admin.presentation import pause_text, short_usd
 from jobs.models import Batch, Job, Pause, WorkerLease
-from jobs.overview import ActiveBatch, BusySite, HourlyJobs
+from jobs.overview import ActiveBatch, BusySite, HourlyJobs, QueueStatus
 from jobs.pauses import active_pauses
 from jobs.periods import first_id_at
 from jobs.worker.leases import live_workers
@@ -28,7 +28,7 @@ from metering.reports import ProviderHealth, cost_by_site, provider_health
 from webhooks.models import Delivery, DeliveryState
 
 RECENT = timedelta(hours=1)
-#: A delivery is tried for days before it is given up, so the ones given up lately are looked for this far back.
+#: Failed deliveries are counted this far back: a delivery is retried for days before it fails.
 FAILED_WITHIN = timedelta(days=7)
 MAX_PAUSES = 5
 
@@ -44,7 +44,7 @@ class Tile:
 
 @dataclass(frozen=True, slots=True)
 class HourColumn:
-    """One hour of the picture; heights in percent of the busiest hour."""
+    """One hour of the chart; heights in percent of the busiest hour."""
 
     name: str
     title: str
@@ -58,9 +58,10 @@ class SiteRow:
     name: str
     url: str
     jobs: str
-    #: Of those that ended well or badly, in percent; None where none did.
+    #: Successful jobs, in percent of those that succeeded, failed or expired; None if there are none.
     success: float | None
     cost: str
+    exact_cost: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +79,13 @@ class BatchRow:
     url: str
     site: str
     state: str
-    #: None while its file is read.
+    #: None while the input file is read.
     bar: ProgressBar | None
     age: str
 
 
 def add_home_context(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
-    """Add what the home page shows. Each part is read only if the reader may see its rows."""
+    """Add the context of the overview page. Each part is read only if the user may view its rows."""
     now = clock.now()
     sees_jobs, sees_usage, sees_workers, sees_deliveries, sees_batches, sees_pauses = (
         can_view(admin.site, request, model) for model in (Job, UsageEvent, WorkerLease, Delivery, Batch, Pause)
@@ -108,23 +109,30 @@ def add_home_context(request: HttpRequest, context: dict[str, Any]) -> dict[str,
 
 
 def _job_tiles(now: datetime) -> list[Tile]:
-    state = overview.queue_status()
-    late = state.due_since is not None and state.due_since < now
-    note = f"the oldest waits {format_age(state.due_since, now)}" if late and state.due_since else "queue is empty"
+    status = overview.queue_status()
+    note = _queue_note(status, now)
     jobs = reverse("admin:jobs_job_changelist")
     return [
-        Tile("Queued", f"{state.queued:,}", note, f"{jobs}?state__exact=queued"),
-        Tile("Running", f"{state.running:,}", "being processed", f"{jobs}?state__exact=running"),
+        Tile("Queued", f"{status.queued:,}", note, f"{jobs}?state__exact=queued"),
+        Tile("Running", f"{status.running:,}", "being processed", f"{jobs}?state__exact=running"),
     ]
+
+
+def _queue_note(status: QueueStatus, now: datetime) -> str:
+    if not status.queued:
+        return "queue is empty"
+    if status.due_since is None or status.due_since >= now:
+        return "none is due yet"
+    return f"oldest has waited {format_age(status.due_since, now)}"
 
 
 def _worker_tiles() -> list[Tile]:
     live = len(live_workers())
-    note = "taking jobs" if live else "jobs wait until one starts"
+    note = "taking jobs" if live else "no worker is running, so jobs wait"
     workers = reverse("admin:jobs_workerlease_changelist")
     tiles = [Tile("Live workers", str(live), note, workers, is_bad=not live)]
-    if refused := count_deferred_retries(live_retry_budgets()):
-        tiles.append(Tile("Retries deferred", f"{refused:,}", "within the last minute", workers, is_bad=True))
+    if deferred := count_deferred_retries(live_retry_budgets()):
+        tiles.append(Tile("Deferred retries", f"{deferred:,}", "in the last minute", workers, is_bad=True))
     return tiles
 
 
@@ -143,11 +151,11 @@ def _batch_row(each: ActiveBatch, now: datetime) -> BatchRow:
 def _delivery_tiles(now: datetime) -> list[Tile]:
     pending = Delivery.objects.filter(state=DeliveryState.PENDING).aggregate(count=Count("id"), due=Min("due_at"))
     late = pending["due"] is not None and pending["due"] < now
-    note = f"the oldest is {format_age(pending['due'], now)} overdue" if late else "none is overdue"
-    given_up = Delivery.objects.filter(id__gte=first_id_at(now - FAILED_WITHIN), state=DeliveryState.EXHAUSTED).count()
+    note = f"oldest is {format_age(pending['due'], now)} overdue" if late else "none overdue"
+    failed = Delivery.objects.filter(id__gte=first_id_at(now - FAILED_WITHIN), state=DeliveryState.EXHAUSTED).count()
     return [
-        Tile("Deliveries pending", f"{pending['count']:,}", note, _deliveries("pending")),
-        Tile("Failed deliveries", f"{given_up:,}", "last 7 days", _deliveries("exhausted"), is_bad=given_up > 0),
+        Tile("Pending deliveries", f"{pending['count']:,}", note, _deliveries("pending")),
+        Tile("Failed deliveries", f"{failed:,}", "last 7 days", _deliveries("exhausted"), is_bad=failed > 0),
     ]
 
 
@@ -179,7 +187,8 @@ def _site_rows(sites: Sequence[BusySite], now: datetime, sees_usage: bool) -> li
             url=f"{jobs}?site__id__exact={site.site_id}",
             jobs=f"{site.jobs:,}",
             success=site.succeeded * 100 / (site.succeeded + site.bad) if site.succeeded + site.bad else None,
-            cost=f"${format_usd(costs.get(site.site_id, 0))}",
+            cost=short_usd(costs.get(site.site_id, 0)),
+            exact_cost=f"${format_usd(costs.get(site.site_id, 0))}",
         )
         for site in sites
     ]

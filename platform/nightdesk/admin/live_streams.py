@@ -1,4 +1,4 @@
-"""The admin's page of live streams: what runs now on all processes, without a word of it, and a way to cancel one."""
+"""Admin page of live streams: those that run now in all processes, without their content, and a way to cancel one."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -6,34 +6,24 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from django.conf import settings
+import redis
 from django.contrib import admin, messages
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.http import HttpRequest
 from django.template.defaultfilters import filesizeformat
 
-from core import clock
 from core.admin_ui.model_admin import change_page_url
 from core.humanize import format_age, format_moment
 from core.ids import InvalidId, from_public
-from core.redis import RedisUnavailable, blocking_client
-from nightdesk.admin.live_page import LivePage
+from nightdesk.admin.live_page import LivePage, from_redis
 from streams.process import ActiveStream, ActiveStreams, read_active_streams, request_cancel_blocking
 from tenants.audit import audit
 from tenants.models import Site
 from tenants.staff import actor_of
 
-PAGE = LivePage(
-    name="streams",
-    title="Live streams",
-    icon="stream",
-    view_permission="tenants.view_stream",
-    act_permission="tenants.cancel_stream",
-)
-
 
 @dataclass(frozen=True, slots=True)
 class StreamRow:
-    """One stream that runs."""
+    """One running stream."""
 
     id: str
     site: str
@@ -45,73 +35,52 @@ class StreamRow:
     events: str
     size: str
     readers: str
-    #: What is particular about it.
+    #: What is special about it.
     badges: tuple[str, ...]
 
 
-def show(request: HttpRequest) -> HttpResponse:
-    return PAGE.draw(request, _read)
+def _read(request: HttpRequest, now: datetime) -> dict[str, Any]:
+    active = from_redis(read_active_streams)
+    if active is None:
+        return {"is_redis_unavailable": True}
+    return {"is_redis_unavailable": False, **_to_context(request, active, now)}
 
 
-def show_live(request: HttpRequest) -> HttpResponse:
-    return PAGE.draw_live(request, _read)
+def _cancel(request: HttpRequest, server: redis.Redis, stream_id: str) -> None:
+    """Request the cancellation. The stream's process closes the upstream call and ends the stream for its readers."""
+    found = next((each for each in read_active_streams(server).streams if each.stream.id == stream_id), None)
+    if found is None:
+        messages.warning(request, "Nothing to do: the stream has already finished.")
+        return
+    request_cancel_blocking(server, found.process, stream_id)
+    # Redis and Postgres share no transaction, so the entry comes last: it lists only what was requested.
+    site = _sites([found]).get(found.stream.site)
+    audit(actor_of(request), "stream.cancel", stream_id, site, {"model": found.stream.model})
+    messages.success(request, f"{stream_id} will be canceled within a second. Tokens received until then are billed.")
 
 
-def cancel(request: HttpRequest) -> HttpResponse:
-    """Cancel a stream, as an operator says: its call upstream is closed, and its readers are told."""
-    PAGE.require(PAGE.may_act(request))
-    # Who had to sign in first comes back by GET, which does nothing.
-    if request.method == "POST":
-        _cancel(request, request.POST.get("id", ""))
-    return HttpResponseRedirect(PAGE.url)
-
-
-#: Addresses below the admin's, with their views and names.
-VIEWS = (
-    ("streams/", show, "desk_streams"),
-    ("streams/live/", show_live, "desk_streams_live"),
-    ("streams/cancel/", cancel, "desk_streams_cancel"),
+PAGE = LivePage(
+    name="streams",
+    title="Live streams",
+    icon="stream",
+    view_permission="tenants.view_stream",
+    act_permission="tenants.cancel_stream",
+    read=_read,
+    verb="cancel",
+    act=_cancel,
 )
 
 
-def _cancel(request: HttpRequest, stream_id: str) -> None:
-    try:
-        with blocking_client(settings.REDIS_URL) as server:
-            seen = next((each for each in read_active_streams(server).streams if each.stream.id == stream_id), None)
-            if seen is not None:
-                request_cancel_blocking(server, seen.process, stream_id)
-    except RedisUnavailable:
-        messages.error(request, "Redis is unavailable, so it could not be canceled.")
-        return
-    if seen is None:
-        messages.warning(request, "Nothing to do: it has already finished.")
-        return
-    # After the act, for the two cannot be one: what is written down was asked for.
-    site = _sites([seen]).get(seen.stream.site)
-    audit(actor_of(request), "stream.cancel", stream_id, site, {"model": seen.stream.model})
-    messages.success(request, f"{stream_id} will be canceled within a second; tokens received until then are billed.")
-
-
-def _read(request: HttpRequest) -> dict[str, Any]:
-    now = clock.now()
-    try:
-        with blocking_client(settings.REDIS_URL) as server:
-            found = read_active_streams(server)
-    except RedisUnavailable:
-        return {"is_redis_unavailable": True, "as_of": f"{now:%H:%M:%S} UTC"}
-    return {"is_redis_unavailable": False, "as_of": f"{now:%H:%M:%S} UTC", **_to_context(request, found, now)}
-
-
-def _to_context(request: HttpRequest, found: ActiveStreams, now: datetime) -> dict[str, Any]:
-    sites = _sites(found.streams)
+def _to_context(request: HttpRequest, active: ActiveStreams, now: datetime) -> dict[str, Any]:
+    sites = _sites(active.streams)
     urls = {public_id: change_page_url(admin.site, request, site) for public_id, site in sites.items()}
-    rows = [_row(seen, sites, urls, now) for seen in found.streams]
-    return {"rows": rows, "count": found.count, "more": found.count - len(rows)}
+    rows = [_row(each, sites, urls, now) for each in active.streams]
+    return {"rows": rows, "count": active.count, "more": active.count - len(rows)}
 
 
 def _sites(streams: Iterable[ActiveStream]) -> dict[str, Site]:
-    """Return the sites of streams by their public ids."""
-    ids = {found for each in streams if (found := _uuid(each.stream.site))}
+    """Return the sites of the streams by public id."""
+    ids = {site_id for each in streams if (site_id := _uuid(each.stream.site))}
     return {site.public_id: site for site in Site.objects.filter(id__in=ids)}
 
 
@@ -122,32 +91,32 @@ def _uuid(public_id: str) -> UUID | None:
         return None
 
 
-def _row(seen: ActiveStream, sites: Mapping[str, Site], urls: Mapping[str, str | None], now: datetime) -> StreamRow:
-    stream = seen.stream
-    site, begun_at = sites.get(stream.site), datetime.fromtimestamp(stream.created_at, UTC)
+def _row(active: ActiveStream, sites: Mapping[str, Site], urls: Mapping[str, str | None], now: datetime) -> StreamRow:
+    stream = active.stream
+    site, started_at = sites.get(stream.site), datetime.fromtimestamp(stream.created_at, UTC)
     return StreamRow(
         id=stream.id,
         site=site.name if site else stream.site,
         site_url=urls.get(stream.site),
         model=stream.model,
         dialect=stream.dialect,
-        since=f"{format_age(begun_at, now)} ago",
-        since_moment=format_moment(begun_at),
+        since=f"{format_age(started_at, now)} ago",
+        since_moment=format_moment(started_at),
         events=f"{stream.events:,} {'event' if stream.events == 1 else 'events'}",
         size=filesizeformat(stream.bytes),
-        readers=_readers(stream.readers, seen.processes_reading),
-        badges=tuple(_badges(seen)),
+        readers=_readers(stream.readers, active.processes_reading),
+        badges=tuple(_badges(active)),
     )
 
 
-def _readers(here: int, processes: int) -> str:
-    """Say who reads it: at its own process, and by way of how many others."""
+def _readers(local: int, processes: int) -> str:
+    """Describe the readers: those in the stream's own process, and the number of other processes with readers."""
     elsewhere = f"some on {processes} other {'process' if processes == 1 else 'processes'}" if processes else ""
-    return ", ".join(filter(None, (f"{here:,}" if here else "", elsewhere))) or "none"
+    return ", ".join(filter(None, (f"{local:,}" if local else "", elsewhere))) or "none"
 
 
-def _badges(seen: ActiveStream) -> Iterable[str]:
-    if seen.stream.detached:
+def _badges(active: ActiveStream) -> Iterable[str]:
+    if active.stream.detached:
         yield "Detached"
-    if seen.stream.kind == "answer":
+    if active.stream.kind == "answer":
         yield "Non-streaming"

@@ -1,4 +1,4 @@
-"""The admin site: its home page, and a guard at its door."""
+"""The admin site: its overview page, its live pages, and error pages in place of the API's errors."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -9,9 +9,9 @@ from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponseRedirect
 from django.http.response import HttpResponseBase
 from django.template.response import TemplateResponse
-from django.urls import path
 
 from core.admin_ui import theme
+from core.admin_ui.model_admin import NO_VALUE
 from nightdesk.admin import breakers, live_streams
 
 View = TypeVar("View", bound=Callable[..., HttpResponseBase])
@@ -20,19 +20,16 @@ View = TypeVar("View", bound=Callable[..., HttpResponseBase])
 class NightdeskAdminSite(theme.ThemedSite):
     index_template = "desk/home.html"
     index_title = "Overview"
+    empty_value_display = NO_VALUE
 
     def get_urls(self) -> list[Any]:
-        pages = (*breakers.VIEWS, *live_streams.VIEWS)
-        return [
-            *(path(address, self.admin_view(view), name=name) for address, view, name in pages),
-            *super().get_urls(),
-        ]
+        return [*breakers.PAGE.urls(self), *live_streams.PAGE.urls(self), *super().get_urls()]
 
     def admin_view(self, view: View, cacheable: bool = False) -> View:
-        return super().admin_view(self._guarded(view), cacheable)
+        return super().admin_view(self._with_error_pages(view), cacheable)
 
-    def _guarded(self, view: View) -> View:
-        """Answer with pages what the project would answer with the API's errors, or with a 500."""
+    def _with_error_pages(self, view: View) -> View:
+        """Respond with HTML pages where the project would respond with an API error, or with a 500."""
 
         @wraps(view)
         def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
@@ -44,7 +41,7 @@ class NightdeskAdminSite(theme.ThemedSite):
             except PermissionDenied:
                 return self._refuse(request, 403, "Permission denied", "Ask an administrator for access.")
             except Http404:
-                return self._refuse(request, 404, "Page not found", "This page does not exist, or no longer.")
+                return self._refuse(request, 404, "Page not found", "It does not exist, or it was deleted.")
 
         return cast(View, guarded)
 
@@ -54,5 +51,5 @@ class NightdeskAdminSite(theme.ThemedSite):
 
 
 def _has_nul(request: HttpRequest) -> bool:
-    """Whether the query holds a NUL: Postgres has no such text, and Django would answer 500."""
+    """Whether the query contains a NUL: Postgres cannot store it, and Django would respond with 500."""
     return any("\0" in text for name, values in request.GET.lists() for text in (name, *map(str, values)))

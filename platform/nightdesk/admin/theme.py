@@ -1,4 +1,4 @@
-"""How the admin looks: its menu, its style sheet, its icon. `UNFOLD` in the settings names these functions."""
+"""Menu, style sheet and icon of the admin. The setting `UNFOLD` names these functions."""
 
 from collections.abc import Iterator
 from typing import Any, TypeAlias
@@ -9,14 +9,15 @@ from django.contrib import admin
 from django.http import HttpRequest
 from django.templatetags.static import static
 from django.urls import reverse
+from django.utils.text import capfirst
 
 from core.admin_ui.model_admin import can_view
 from nightdesk.admin import breakers, live_streams
 from nightdesk.admin.live_page import LivePage
 
-#: A model with its symbol, or a page of ours.
+#: A model with its symbol, or a live page.
 MenuEntry: TypeAlias = tuple[str, str] | LivePage
-#: Headings of the menu. What is not registered, or not for the reader, is left out.
+#: Headings of the menu with their entries. Entries that the user may not view are left out.
 MENU: tuple[tuple[str, tuple[MenuEntry, ...]], ...] = (
     (
         "Work",
@@ -43,10 +44,13 @@ MENU: tuple[tuple[str, tuple[MenuEntry, ...]], ...] = (
     ("Operators", (("auth.User", "person"), ("auth.Group", "group"))),
 )
 
+#: Titles that are not the plural of the model's name.
+TITLES = {"tenants.AuditEntry": "Audit log"}
+
 
 def navigation(request: HttpRequest) -> list[dict[str, Any]]:
-    """Return the menu of this user."""
-    home = {"title": "Home", "icon": "home", "link": reverse("admin:index")}
+    """Return the menu for this user."""
+    home = {"title": "Overview", "icon": "home", "link": reverse("admin:index")}
     groups = [{"title": heading, "items": list(_items(request, entries))} for heading, entries in MENU]
     return [{"items": [home]}, *(group for group in groups if group["items"])]
 
@@ -61,7 +65,8 @@ def _items(request: HttpRequest, entries: tuple[MenuEntry, ...]) -> Iterator[dic
         model = apps.get_model(label)
         if can_view(admin.site, request, model):
             link = reverse(f"admin:{model._meta.app_label}_{model._meta.model_name}_changelist")
-            yield {"title": str(model._meta.verbose_name_plural).capitalize(), "icon": icon, "link": link}
+            title = TITLES.get(label) or capfirst(str(model._meta.verbose_name_plural))
+            yield {"title": title, "icon": icon, "link": link}
 
 
 def stylesheet(_: HttpRequest) -> str:
@@ -73,5 +78,5 @@ def icon(_: HttpRequest) -> str:
 
 
 def environment(_: HttpRequest) -> list[str] | None:
-    """Say where this is not production, so that nobody mistakes one desk for the other."""
+    """Return the badge of an installation that is not production, so that operators do not mistake it for one."""
     return ["Development", "warning"] if settings.DEBUG else None

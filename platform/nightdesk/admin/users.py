@@ -1,4 +1,4 @@
-"""Operators and their groups, dressed like the rest of the admin."""
+"""Admin pages of operators and their groups, in the theme of the other pages."""
 
 from django.contrib import admin
 from django.contrib.auth.admin import GroupAdmin as DjangoGroupAdmin
@@ -21,4 +21,4 @@ class UserAdmin(DjangoUserAdmin, theme.ModelAdmin[User]):  # type: ignore[type-a
 
 @admin.register(Group)
 class GroupAdmin(DjangoGroupAdmin, theme.ModelAdmin[Group]):
-    """Groups and what they may do."""
+    """Groups and their permissions."""

@@ -91,5 +91,5 @@ def test_the_home_page_counts_retries_put_off(site: Site) -> None:
     assert "deferred" not in words(browser.get("/admin/").content.decode())
     make_lease("busy", retry_budgets=[spent("site", site.id, 40, 8, 1234)])
 
-    assert "Retries deferred 1,234 within the last minute" in words(browser.get("/admin/").content.decode())
+    assert "Deferred retries 1,234 in the last minute" in words(browser.get("/admin/").content.decode())
     assert "deferred" not in words(sign_in("jobs.view_job", name="ben").get("/admin/").content.decode())

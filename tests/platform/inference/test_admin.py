@@ -122,7 +122,7 @@ def test_a_key_does_not_go_to_another_host_unless_it_is_entered_again(browser: C
     provider = make_keyed()
     for elsewhere in ("https://evil.example/v1", "http://api.example.com/v1", "https://api.example.com:444/v1"):
         refused = change(browser, provider, base_url=elsewhere)
-        assert "was entrusted to the old host only" in words(refused.content.decode())
+        assert "is never sent to a host that it was not entered for" in words(refused.content.decode())
     provider.refresh_from_db()
     assert provider.base_url == "https://api.example.com/v1"
 
@@ -199,7 +199,7 @@ def test_an_address_is_kept_without_a_slash_at_its_end(browser: Client, url: str
 def test_an_unencrypted_way_for_a_key_is_pointed_out(browser: Client) -> None:
     page = browser.post(f"{PROVIDERS}add/", form(base_url="http://10.0.0.7/v1", new_key=KEY), follow=True)
 
-    assert "travel to this address unencrypted" in words(page.content.decode())
+    assert "the API key are sent unencrypted" in words(page.content.decode())
 
 
 def test_a_name_is_given_once(browser: Client) -> None:
@@ -225,7 +225,7 @@ def test_providers_that_the_settings_add_are_named(browser: Client, settings: An
 
     html = browser.get(PROVIDERS).content.decode()
 
-    assert "The settings add anthropic with a key from the environment" in words(html)
+    assert "Also active, from environment variables: anthropic" in words(html)
     assert "sk-ant-of-the-environment" not in html
 
 
@@ -344,9 +344,9 @@ def test_what_will_not_work_as_it_looks_is_pointed_out(browser: Client) -> None:
     page = browser.post(f"{ROUTES}add/", route_form((off, "gpt-4o", 1, 1), (unpriced, "my-model", 2, 1)), follow=True)
 
     text = words(page.content.decode())
-    assert "off is disabled, so off/gpt-4o is not used" in text
-    assert "No price is known for llama/my-model" in text
-    assert "No price is known for off/gpt-4o" not in text
+    assert "Provider off is inactive, so off/gpt-4o is not used" in text
+    assert "There is no price for llama/my-model" in text
+    assert "no price for off/gpt-4o" not in text
 
 
 def test_deleting_a_route_is_written_down(browser: Client) -> None:

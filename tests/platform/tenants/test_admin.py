@@ -76,18 +76,18 @@ def test_a_new_site_shows_its_secret_and_key_once_and_they_work(staff: Client) -
     ("fields", "said"),
     [
         ({"name": ""}, "required"),
-        ({"name": "a\x01b"}, "Printable characters"),
-        ({"slug": "Bakery"}, "like corner-bakery"),
-        ({"slug": "site_01k"}, "like corner-bakery"),
+        ({"name": "a\x01b"}, "printable characters"),
+        ({"slug": "Bakery"}, "such as corner-bakery"),
+        ({"slug": "site_01k"}, "such as corner-bakery"),
         ({"slug": "florist"}, "already exists"),
-        ({"ip_allowlist": "203.0.113.0/24\nnonsense"}, "Not an address or network: nonsense"),
-        ({"ip_allowlist": "203.0.113.0/64"}, "Not an address or network"),
-        ({"origins": "bakery.test"}, "Not an origin like https://example.com: bakery.test"),
+        ({"ip_allowlist": "203.0.113.0/24\nnonsense"}, "Not an IP address or network: nonsense"),
+        ({"ip_allowlist": "203.0.113.0/64"}, "Not an IP address or network"),
+        ({"origins": "bakery.test"}, "Not an origin such as https://example.com: bakery.test"),
         ({"origins": "https://" + "x" * 300}, "Not an origin"),
         ({"max_running_jobs": "0"}, "greater than or equal to 1"),
         ({"retention_days": "-1"}, "greater than or equal to 0"),
         ({"retention_days": "36501"}, "less than or equal to 36500"),
-        ({"allowed_models": "x" * 201}, "Too long to be a model's name"),
+        ({"allowed_models": "x" * 201}, "A model name has at most 200 characters"),
         ({"allowed_models": "\n".join(str(n) for n in range(101))}, "At most 100 entries"),
     ],
 )
@@ -201,7 +201,7 @@ def test_too_many_live_credentials_are_refused_in_words(staff: Client, bakery: N
 def test_a_credential_is_revoked_from_its_list(staff: Client, bakery: NewSite) -> None:
     page = act(staff, "revoke_selected", bakery.api_key.credential, bakery.signing_secret.credential)
 
-    assert "Revoked: 2 credentials." in page
+    assert "Revoked 2 credentials." in page
     assert not Credential.objects.filter(revoked_at=None).exists()
     assert AuditEntry.objects.filter(actor="admin", action__endswith=".revoke").count() == 2
 
@@ -221,7 +221,7 @@ def test_a_lost_encryption_key_does_not_close_the_pages(staff: Client, bakery: N
 
     for page in (list_of(Site), page_of(bakery.site), list_of(Credential), page_of(bakery.signing_secret.credential)):
         assert staff.get(page).status_code == 200
-    assert "Revoked: 1 credential." in act(staff, "revoke_selected", bakery.signing_secret.credential)
+    assert "Revoked 1 credential." in act(staff, "revoke_selected", bakery.signing_secret.credential)
 
 
 @pytest.mark.parametrize(

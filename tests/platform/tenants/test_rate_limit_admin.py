@@ -40,7 +40,7 @@ def test_a_limit_of_a_site_is_set_listed_and_in_effect(
 
 
 def test_a_limit_without_a_site_is_shown_as_everybodys(browser: Client) -> None:
-    assert "Every site (each separately) Chat gpt-4o" in add(browser, kind="chat", model="gpt-4o", tokens_per_minute=9)
+    assert "Every site, each separately Chat gpt-4o" in add(browser, kind="chat", model="gpt-4o", tokens_per_minute=9)
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_a_limit_that_cannot_be_is_explained_and_not_stored(
 def test_there_is_one_limit_for_the_same(browser: Client) -> None:
     add(browser, requests_per_minute=1)
 
-    assert "There is a limit for this already" in add(browser, requests_per_minute=2)
+    assert "A limit for this site, kind and model exists already" in add(browser, requests_per_minute=2)
     assert Limit.objects.get().requests_per_minute == 1
 
 

@@ -75,7 +75,7 @@ def close(browser: Client, id_: str) -> str:
 def test_keys_that_are_well_are_closed(openai: ProviderSpec) -> None:
     shown = page(sign_in())
 
-    assert "openai-eu key …a1b2 Closed Calls are let through." in shown
+    assert "openai-eu key …a1b2 Closed Calls go through." in shown
     assert "spare" in shown
     assert "Open " not in shown
 
@@ -85,7 +85,7 @@ def test_a_refused_key_is_open_and_says_since_when_until_when_and_why(openai: Pr
 
     shown = page(sign_in())
 
-    assert re.search(r"openai-eu key …a1b2 Open No call is let through\. \d s ago in (1 min|5\d s) at \d\d:", shown)
+    assert re.search(r"openai-eu key …a1b2 Open No calls are made\. \d s ago in (1 min|5\d s) at \d\d:", shown)
     assert "Key rejected provider_key_rejected: invalid_api_key 1 of 1" in shown
     assert openai.api_key is not None
     assert openai.api_key not in shown
@@ -108,7 +108,7 @@ def test_an_operator_closes_one_and_the_audit_log_says_so(openai: ProviderSpec) 
 
     shown = close(browser, key_id(openai))
 
-    assert "Closed: openai-eu is called again within a second." in shown
+    assert "Closed the breaker of openai-eu. Calls resume within a second." in shown
     assert "Key rejected" not in shown
     (entry,) = AuditEntry.objects.all()
     assert (entry.actor, entry.action, entry.subject, entry.address) == (
@@ -169,9 +169,9 @@ def test_without_redis_the_page_says_what_is_not_known(openai: ProviderSpec) -> 
         shown = page(browser)
         said = close(browser, key_id(openai))
 
-    assert "Redis is unavailable, so breaker states are unknown" in shown
-    assert "openai-eu key …a1b2 Unknown Calls are let through." in shown
-    assert "Redis is unavailable, so no breaker was closed." in said
+    assert "Redis is unavailable, so the states of breakers are unknown" in shown
+    assert "openai-eu key …a1b2 Unknown Calls go through." in shown
+    assert "Could not close it: Redis is unavailable." in said
     assert not AuditEntry.objects.exists()
 
 
@@ -214,10 +214,10 @@ def status(state: BreakerState, **changes: object) -> BreakerStatus:
 @pytest.mark.parametrize(
     ("given", "badge", "meaning"),
     [
-        (status(BreakerState.OPEN), "Open", "No call is let through."),
-        (status(BreakerState.HALF_OPEN), "Half-open", "The next call is let through as a probe."),
+        (status(BreakerState.OPEN), "Open", "No calls are made."),
+        (status(BreakerState.HALF_OPEN), "Half-open", "The next call is a probe."),
         (status(BreakerState.HALF_OPEN, is_probed=True), "Half-open", "A probe call is in progress."),
-        (status(BreakerState.CLOSED), "Closed", "Some calls failed; all are let through."),
+        (status(BreakerState.CLOSED), "Closed", "Some calls failed; calls go through."),
     ],
 )
 def test_every_condition_is_told(given: BreakerStatus, badge: str, meaning: str) -> None:
@@ -240,7 +240,7 @@ def test_a_key_that_was_replaced_is_told_as_one_that_is_no_longer_used() -> None
 def test_a_provider_without_a_key_is_not_asked() -> None:
     (row,) = rows([ProviderSpec("azure", Dialect.AZURE, "https://api.test", None)], {}, [], clock.now())
 
-    assert (row.badge, row.meaning) == ("No key", "Not called.")
+    assert (row.badge, row.meaning) == ("No key", "No calls are made.")
 
 
 def test_every_failure_that_opens_a_breaker_has_words() -> None:

@@ -44,8 +44,8 @@ def test_an_empty_desk_has_a_home_page() -> None:
     for fact in (
         "Queued 0 queue is empty",
         "Running 0",
-        "Live workers 0 jobs wait until one starts",
-        "No jobs.",
+        "Live workers 0 no worker is running, so jobs wait",
+        "No jobs in the last 24 hours.",
     ):
         assert fact in page, fact
 
@@ -66,8 +66,8 @@ def test_the_page_says_how_the_desk_fares(site: Site) -> None:
 
     page = home(sign_in())
 
-    work = ("Queued 1 the oldest waits 9 min", "Running 1", "Live workers 1 taking jobs")
-    told = ("Deliveries pending 1", "Failed deliveries 1")
+    work = ("Queued 1 oldest has waited 9 min", "Running 1", "Live workers 1 taking jobs")
+    told = ("Pending deliveries 1", "Failed deliveries 1")
     for fact in (*work, *told, "Bakery 6 75 % $0.03", "bad failing 2 2 (100 %)", "unavailable", "good 1 0"):
         assert fact in page, fact
     assert "old" not in page.split("Providers last hour")[1]
@@ -105,7 +105,7 @@ def test_more_rows_take_no_more_queries(site: Site) -> None:
         ),
         ("metering.view_usageevent", ("Providers",), ("Queued", "Busiest", "Live workers")),
         ("jobs.view_workerlease", ("Live workers",), ("Queued", "Busiest", "Providers")),
-        ("webhooks.view_delivery", ("Deliveries pending",), ("Queued", "Live workers", "Providers")),
+        ("webhooks.view_delivery", ("Pending deliveries",), ("Queued", "Live workers", "Providers")),
         ("tenants.view_site", ("Choose a page from the menu",), ("Queued", "Live workers", "Providers", "Deliveries")),
     ],
 )

@@ -120,8 +120,8 @@ def test_without_redis_the_page_says_that_nobody_knows() -> None:
     browser = sign_in()
 
     with override_settings(REDIS_URL="redis://127.0.0.1:1/0"):
-        assert "Redis is unavailable, so running streams cannot be listed" in page(browser)
-        assert "Redis is unavailable, so it could not be canceled" in cancel(browser, "stm_1")
+        assert "Redis is unavailable, so running streams can be neither listed nor canceled" in page(browser)
+        assert "Could not cancel it: Redis is unavailable" in cancel(browser, "stm_1")
     assert canceled() == []
 
 

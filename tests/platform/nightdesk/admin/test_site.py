@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from django.contrib import admin
+from django.contrib.auth.models import Group, User
 from django.contrib.staticfiles import finders
 from django.test import Client
 
@@ -118,3 +119,8 @@ def test_operators_are_made_and_changed_in_the_same_dress() -> None:
     )
 
     assert "cleo" in words(browser.get("/admin/auth/user/").content.decode())
+
+
+@pytest.mark.parametrize("model", [User, Group])
+def test_operators_and_groups_have_the_admin_of_this_project(model: type[User] | type[Group]) -> None:
+    assert type(admin.site.get_model_admin(model)).__module__ == "nightdesk.admin.users"
