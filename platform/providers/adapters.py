@@ -1,4 +1,4 @@
-"""The providers: each one endpoint with one key, speaking its dialect through one client."""
+"""Provider adapters: one endpoint with one key, in its dialect, through one HTTP client each."""
 
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing, contextmanager, suppress
@@ -48,16 +48,16 @@ from providers.types import (
 OPENAI_URL = "https://api.openai.com/v1"
 ANTHROPIC_URL = "https://api.anthropic.com"
 
-#: The fields of a body that may hold what nobody is to read in an error, and what stands in them that may be read.
+#: The fields of a body that hold the prompt, which must not appear in errors; and the names in them that may appear.
 PROMPT_FIELDS = {"messages", "system", "prediction"}
 NON_PROMPT_FIELDS = {"type", "role", "name", "id", "tool_call_id", "tool_use_id", "media_type"}
 
-#: A message that repeats so many characters of the prompt in a row quotes it.
+#: An error message that repeats this many consecutive characters of the prompt quotes it.
 MIN_QUOTE_CHARACTERS = 16
 
 
 class StreamDecoder(Protocol):
-    """Makes events of a dialect's frames, and knows when the stream has ended as it should."""
+    """Decodes a dialect's frames to events, and detects the proper end of the stream."""
 
     finished: AnswerFinished | None
     tier: Tier | None
@@ -65,15 +65,15 @@ class StreamDecoder(Protocol):
     @property
     def usage(self) -> Usage | None: ...
 
-    def read(self, frame: Frame) -> list[StreamEvent]: ...
+    def decode(self, frame: Frame) -> list[StreamEvent]: ...
 
-    def read_last(self, frame: Frame) -> None: ...
+    def decode_trailing(self, frame: Frame) -> None: ...
 
 
 class OpenAIProvider:
-    """OpenAI, or any server that speaks its dialect at `base_url`.
+    """OpenAI, or any server that uses its dialect at `base_url`.
 
-    `vendor` says whose models the catalogue should think of; None for servers whose models it does not know.
+    `vendor` selects the models of the catalogue; None for servers whose models it does not know.
     """
 
     def __init__(
@@ -98,9 +98,9 @@ class OpenAIProvider:
             payload = openai_upstream.to_payload(
                 request, stream=True, flavor=self._flavor, model=self._model(request.model)
             )
-            sent = self._request("chat/completions", request.model, payload, call)
-            reader = openai_upstream.OpenAIStreamDecoder(request.choice_count)
-            bursts = _stream(self._http, sent, call, openai_upstream_errors.to_error, reader)
+            upstream_request = self._request("chat/completions", request.model, payload, call)
+            stream_decoder = openai_upstream.OpenAIStreamDecoder(request.choice_count)
+            bursts = _stream(self._http, upstream_request, call, openai_upstream_errors.to_error, stream_decoder)
             async with aclosing(bursts):
                 async for burst in bursts:
                     yield burst
@@ -108,16 +108,16 @@ class OpenAIProvider:
     async def complete(self, request: ChatRequest, call: CallContext) -> Completion:
         with _redacted_errors(self._api_key, request):
             payload = openai_upstream.to_payload(request, flavor=self._flavor, model=self._model(request.model))
-            sent = self._request("chat/completions", request.model, payload, call)
+            upstream_request = self._request("chat/completions", request.model, payload, call)
             return openai_upstream.to_completion(
-                await _fetch_body(self._http, sent, call, openai_upstream_errors.to_error)
+                await _fetch_body(self._http, upstream_request, call, openai_upstream_errors.to_error)
             )
 
     async def embed(self, request: EmbeddingRequest, call: CallContext) -> Embeddings:
         with _redacted_errors(self._api_key, request):
             payload = openai_upstream.to_embedding_payload(request)
-            sent = self._request("embeddings", request.model, payload, call)
-            body = await _fetch_body(self._http, sent, call, openai_upstream_errors.to_error)
+            upstream_request = self._request("embeddings", request.model, payload, call)
+            body = await _fetch_body(self._http, upstream_request, call, openai_upstream_errors.to_error)
             return openai_upstream.to_embeddings(body, len(request.inputs))
 
     async def close(self) -> None:
@@ -130,7 +130,7 @@ class OpenAIProvider:
         return f"{self._base_url}/{path}"
 
     def _headers(self) -> dict[str, str]:
-        # Servers in one's own house often have no key.
+        # Self-hosted servers often need no key.
         return {"authorization": f"Bearer {self._api_key}"} if self._api_key else {}
 
     def _model(self, name: str) -> ModelInfo | None:
@@ -140,7 +140,7 @@ class OpenAIProvider:
 class AzureOpenAIProvider(OpenAIProvider):
     """Azure OpenAI at `https://{resource}.openai.azure.com`. The model's name is the name of the deployment.
 
-    Without `api_version` it speaks the v1 surface, with one the dated surface (such as `2024-10-21`).
+    Without `api_version` it uses the v1 API, otherwise the dated API (such as `2024-10-21`).
     """
 
     def __init__(
@@ -152,7 +152,7 @@ class AzureOpenAIProvider(OpenAIProvider):
         api_version: str | None = None,
         http: ProviderClient | None = None,
     ) -> None:
-        # On dated surfaces only reasoning models know `max_completion_tokens`.
+        # In the dated APIs only reasoning models accept `max_completion_tokens`.
         flavor = COMPATIBLE_FLAVOR if api_version else OPENAI_FLAVOR
         base_url = base_url.rstrip("/").removesuffix("/v1").removesuffix("/openai")
         super().__init__(name, api_key=api_key, base_url=base_url, vendor="azure", flavor=flavor, http=http)
@@ -169,7 +169,7 @@ class AzureOpenAIProvider(OpenAIProvider):
 
 
 class AnthropicProvider:
-    """Anthropic, or any server that speaks its dialect at `base_url`."""
+    """Anthropic, or any server that uses its dialect at `base_url`."""
 
     def __init__(
         self,
@@ -186,9 +186,13 @@ class AnthropicProvider:
 
     async def stream(self, request: ChatRequest, call: CallContext) -> AsyncGenerator[Burst, None]:
         with _redacted_errors(self._api_key, request):
-            sent = self._request(request, call, stream=True)
+            upstream_request = self._request(request, call, stream=True)
             bursts = _stream(
-                self._http, sent, call, anthropic_upstream_errors.to_error, anthropic_upstream.AnthropicStreamDecoder()
+                self._http,
+                upstream_request,
+                call,
+                anthropic_upstream_errors.to_error,
+                anthropic_upstream.AnthropicStreamDecoder(),
             )
             async with aclosing(bursts):
                 async for burst in bursts:
@@ -196,9 +200,9 @@ class AnthropicProvider:
 
     async def complete(self, request: ChatRequest, call: CallContext) -> Completion:
         with _redacted_errors(self._api_key, request):
-            sent = self._request(request, call, stream=False)
+            upstream_request = self._request(request, call, stream=False)
             return anthropic_upstream.to_completion(
-                await _fetch_body(self._http, sent, call, anthropic_upstream_errors.to_error)
+                await _fetch_body(self._http, upstream_request, call, anthropic_upstream_errors.to_error)
             )
 
     async def embed(self, request: EmbeddingRequest, call: CallContext) -> Embeddings:
@@ -210,8 +214,8 @@ class AnthropicProvider:
     def _request(self, request: ChatRequest, call: CallContext, *, stream: bool) -> UpstreamRequest:
         model = find_model("anthropic", request.model)
         payload = anthropic_upstream.to_payload(request, stream=stream, model=model)
-        sent = request.original.headers if request.original is not None else {}
-        headers = {"anthropic-version": anthropic_upstream.API_VERSION, **sent, "x-api-key": self._api_key}
+        forwarded = request.original.headers if request.original is not None else {}
+        headers = {"anthropic-version": anthropic_upstream.API_VERSION, **forwarded, "x-api-key": self._api_key}
         return _build_request(f"{self._base_url}/v1/messages", headers, payload, call)
 
 
@@ -226,7 +230,7 @@ def create_provider(
     flavor: OpenAIFlavor | None = None,
     http: ProviderClient | None = None,
 ) -> Provider:
-    """Return the provider of a dialect. Raises ValueError where the address or the key cannot be right.
+    """Return the provider of a dialect. Raises ValueError if the address or the key is invalid.
 
     It belongs to the event loop that first uses it, and must be closed there.
     """
@@ -239,20 +243,24 @@ def create_provider(
             return AnthropicProvider(name, api_key=api_key, base_url=base_url or ANTHROPIC_URL, http=http)
         case Dialect.AZURE:
             if base_url is None:
-                raise ValueError("Azure OpenAI needs the address of its resource.")
+                raise ValueError("Azure OpenAI needs a base URL: the address of its resource.")
             return AzureOpenAIProvider(name, api_key=api_key, base_url=base_url, api_version=api_version, http=http)
 
 
 async def _stream(
-    http: ProviderClient, request: UpstreamRequest, call: CallContext, to_error: ErrorMapper, reader: StreamDecoder
+    http: ProviderClient,
+    request: UpstreamRequest,
+    call: CallContext,
+    to_error: ErrorMapper,
+    stream_decoder: StreamDecoder,
 ) -> AsyncGenerator[Burst, None]:
-    """Yield a stream's events; the last is Finished, or this raises."""
-    async with exchange(http, request, call, to_error) as answer:
-        decoder = SSEDecoder()
-        async with aclosing(answer.chunks()) as chunks:
+    """Yield a stream's events; the last is AnswerFinished, or this raises."""
+    async with exchange(http, request, call, to_error) as response:
+        sse_decoder = SSEDecoder()
+        async with aclosing(response.chunks()) as chunks:
             async for chunk in chunks:
-                burst, error = _decode_chunk(chunk, decoder, reader, answer)
-                if reader.finished is not None:
+                burst, error = _decode_chunk(chunk, sse_decoder, stream_decoder, response)
+                if stream_decoder.finished is not None:
                     break
                 if burst.frames:
                     yield burst
@@ -260,53 +268,55 @@ async def _stream(
                     raise error
             else:
                 burst = Burst(())
-        if reader.finished is None and (last := decoder.close()) is not None:
-            reader.read_last(last)
+        if stream_decoder.finished is None and (last := sse_decoder.close()) is not None:
+            stream_decoder.decode_trailing(last)
             burst = Burst((), (last,))
-        if reader.finished is None:
-            raise _premature_end_error(answer)
-        # Before the last event, not after it: who takes the last event seldom comes back for more.
-        await answer.drain()
-        yield Burst((*burst.events, reader.finished), burst.frames, reader.usage, reader.tier)
+        if stream_decoder.finished is None:
+            raise _premature_end_error(response)
+        # Before the last event, not after it: a caller seldom iterates further after that one.
+        await response.drain()
+        yield Burst((*burst.events, stream_decoder.finished), burst.frames, stream_decoder.usage, stream_decoder.tier)
 
 
 def _decode_chunk(
-    chunk: bytes, decoder: SSEDecoder, reader: StreamDecoder, answer: UpstreamResponse
+    chunk: bytes, sse_decoder: SSEDecoder, stream_decoder: StreamDecoder, response: UpstreamResponse
 ) -> tuple[Burst, ProviderError | None]:
-    """Return the events that a chunk completes, and the error that comes after them, if one does."""
+    """Return the events that a chunk completes, and the error that follows them, if any."""
     events: list[StreamEvent] = []
     frames: list[Frame] = []
     error: ProviderError | None = None
     try:
-        for frame in decoder.feed(chunk):
-            events += reader.read(frame)
+        for frame in sse_decoder.feed(chunk):
+            events += stream_decoder.decode(frame)
             frames.append(frame)
-            if reader.finished is not None:
+            if stream_decoder.finished is not None:
                 break
     except FrameTooLong as too_long:
         error = BadResponse(f"The provider's stream could not be read: {too_long}")
-    except ProviderError as said:
-        error = said
-    answer.response_started = answer.response_started or bool(events)
-    if answer.response_started and isinstance(error, ProviderOverloaded | ProviderRateLimited | TransientFailure):
-        # An error frame. Once something was passed on, it is no longer as if nothing had happened.
+    except ProviderError as reported:
+        error = reported
+    response.response_started = response.response_started or bool(events)
+    if response.response_started and isinstance(error, ProviderOverloaded | ProviderRateLimited | TransientFailure):
+        # An error frame. After part of the answer was passed on, failover is no longer invisible.
         error = ResponseInterrupted(error.message, code=error.code)
-    return Burst(events, frames, reader.usage, reader.tier), error
+    return Burst(events, frames, stream_decoder.usage, stream_decoder.tier), error
 
 
-def _premature_end_error(answer: UpstreamResponse) -> ProviderError:
-    if answer.response_started:
+def _premature_end_error(response: UpstreamResponse) -> ProviderError:
+    if response.response_started:
         return ResponseInterrupted("The provider's stream ended in the middle of the answer.")
-    if "text/event-stream" not in answer.content_type:
-        return BadResponse(f"The provider answered {answer.content_type[:80] or 'something'} instead of a stream.")
+    if "text/event-stream" not in response.content_type:
+        return BadResponse(
+            f"The provider sent {response.content_type[:80] or 'no content type'} instead of an event stream."
+        )
     return AmbiguousOutcome("The provider's stream ended before the answer began.")
 
 
 async def _fetch_body(
     http: ProviderClient, request: UpstreamRequest, call: CallContext, to_error: ErrorMapper
 ) -> bytes:
-    async with exchange(http, request, call, to_error) as answer:
-        return await answer.read()
+    async with exchange(http, request, call, to_error) as response:
+        return await response.read()
 
 
 def _build_request(url: str, headers: dict[str, str], payload: JSONObject, call: CallContext) -> UpstreamRequest:
@@ -320,7 +330,7 @@ def _build_request(url: str, headers: dict[str, str], payload: JSONObject, call:
 
 @contextmanager
 def _redacted_errors(api_key: str, request: InferenceRequest) -> Iterator[None]:
-    """Keep the key and the prompt out of errors: vendors quote both in their messages."""
+    """Remove the key and the prompt from errors: vendors quote both in their messages."""
     try:
         yield
     except ProviderError as error:
@@ -333,7 +343,7 @@ def _redacted_errors(api_key: str, request: InferenceRequest) -> Iterator[None]:
 
 
 def _quotes_prompt(message: str, request: InferenceRequest) -> bool:
-    # Aligned windows: every quote of twice this length holds one, and it stays fast for a prompt of megabytes.
+    # Aligned windows: every quote of twice this length contains one, and the search stays fast for megabytes of prompt.
     windows = [
         message[i : i + MIN_QUOTE_CHARACTERS]
         for i in range(0, len(message) - MIN_QUOTE_CHARACTERS + 1, MIN_QUOTE_CHARACTERS)
@@ -360,19 +370,19 @@ def _prompt_texts(request: InferenceRequest) -> Iterator[str]:
 
 
 def _strings_in(field: Raw) -> Iterator[str]:
-    """Yield what is said anywhere in a field of a body; not how it is called."""
-    found: list[Any] = []
-    # What is nested so deeply that it cannot be read here, no vendor quotes.
+    """Yield every string value anywhere in a field of a body, but no names."""
+    pending: list[Any] = []
+    # No vendor quotes what is nested too deeply to be decoded here.
     with suppress(RecursionError):
-        found.append(msgspec.json.decode(field))
-    while found:
-        match found.pop():
+        pending.append(msgspec.json.decode(field))
+    while pending:
+        match pending.pop():
             case str(text):
                 yield text
             case list(values):
-                found += values
+                pending += values
             case dict(values):
-                found += [value for name, value in values.items() if name not in NON_PROMPT_FIELDS]
+                pending += [value for name, value in values.items() if name not in NON_PROMPT_FIELDS]
 
 
 def _validated_url(base_url: str) -> str:
@@ -380,11 +390,11 @@ def _validated_url(base_url: str) -> str:
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError("A provider's address must begin with http:// or https:// and a host.")
     if parts.username or parts.password or parts.query or parts.fragment:
-        raise ValueError("A provider's address must not hold a user, a password, a query or a fragment.")
+        raise ValueError("A provider's address must not contain a user, a password, a query or a fragment.")
     return base_url.rstrip("/")
 
 
 def _validated_key(api_key: str) -> str:
     if not (api_key.isascii() and api_key.isprintable()) or " " in api_key:
-        raise ValueError("A provider's key must be printable ASCII without spaces; this one was perhaps not trimmed.")
+        raise ValueError("A provider's key must be printable ASCII without spaces. Check for white space around it.")
     return api_key

@@ -1,32 +1,32 @@
-"""What each family of models can do, as far as their makers say (wire formats, 2.1 and 11)."""
+"""Capabilities of each model family, as documented by the vendors (docs/reference/wire-formats.md, 2.1 and 11)."""
 
 import re
 from dataclasses import dataclass, replace
 
-#: From none to strongest. A caller may ask for any; a model knows some.
+#: Weakest first. A caller may request any; a model accepts some.
 REASONING_EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What one model takes. The defaults are those of a plain chat model."""
+    """What one model accepts. The defaults are those of a plain chat model."""
 
     tools: bool = True
     images: bool = True
     structured_output: bool = True
     #: The reasoning efforts it accepts, weakest first; empty for a model that takes no effort.
     efforts: tuple[str, ...] = ()
-    #: Whether temperature and its kin are taken: always, never, or only with effort "none".
+    #: Whether temperature and other sampling settings are accepted: always, never, or only with effort "none".
     sampling: str = "always"
     #: Whether a tool may be forced (`tool_choice` "required" or named).
     forced_tools: bool = True
-    #: Tools are taken in chat completions only with effort "none".
+    #: Tools are accepted in chat completions only with effort "none".
     tools_require_effort_none: bool = False
-    #: Whether it takes a wish for longer or shorter answers.
+    #: Whether it accepts `verbosity`.
     verbosity: bool = False
-    #: Anthropic: thinking can be switched off.
+    #: Anthropic: thinking can be disabled.
     thinking_optional: bool = True
-    #: Anthropic: reasoning is asked for as a budget of tokens, not as an effort.
+    #: Anthropic: reasoning is requested as a budget of tokens, not as an effort.
     thinking_budget: bool = False
 
     def takes_sampling(self, effort: str | None) -> bool:
@@ -34,26 +34,26 @@ class Capabilities:
 
 
 def capabilities_of(vendor: str, model: str, kind: str) -> Capabilities:
-    """Return what the first family that fits says."""
+    """Return the capabilities of the first family whose pattern matches."""
     if kind == "embedding":
         return _EMBEDDING
-    # Azure serves OpenAI's models under its own roof.
+    # Azure serves OpenAI's models.
     families = _FAMILIES.get("openai" if vendor == "azure" else vendor, ())
-    return next((what for pattern, what in families if re.match(pattern, model)), _UNKNOWN)
+    return next((capabilities for pattern, capabilities in families if re.match(pattern, model)), _UNKNOWN)
 
 
-def clamp_reasoning_effort(wanted: str | None, efforts: tuple[str, ...]) -> str | None:
-    """Return the strongest known effort not above the one wanted, else the weakest; None if there is none to send."""
-    if wanted is None or not efforts:
+def clamp_reasoning_effort(requested: str | None, efforts: tuple[str, ...]) -> str | None:
+    """Return the strongest accepted effort up to the requested one, else the weakest; None if none is to be sent."""
+    if requested is None or not efforts:
         return None
-    within = [effort for effort in efforts if REASONING_EFFORTS.index(effort) <= REASONING_EFFORTS.index(wanted)]
+    within = [effort for effort in efforts if REASONING_EFFORTS.index(effort) <= REASONING_EFFORTS.index(requested)]
     return within[-1] if within else efforts[0]
 
 
 _EMBEDDING = Capabilities(tools=False, images=False, structured_output=False)
 _UNKNOWN = Capabilities(images=False)
 
-# "max" exists in OpenAI's /v1/responses only, so it is in no list of theirs.
+# OpenAI accepts "max" in /v1/responses only, so none of its lists has it.
 _GPT_5 = Capabilities(efforts=("minimal", "low", "medium", "high"), sampling="never", verbosity=True)
 _GPT_5_1 = replace(_GPT_5, efforts=("none", "low", "medium", "high"), sampling="without_effort")
 _GPT_5_2 = replace(_GPT_5_1, efforts=("none", "low", "medium", "high", "xhigh"))

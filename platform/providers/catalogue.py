@@ -1,4 +1,4 @@
-"""The models we know, their limits, and what they cost at which time. Read once from `data/`, never changed."""
+"""Catalogue of known models: limits, capabilities and dated prices. Read once from `data/`, then immutable."""
 
 import json
 import re
@@ -17,13 +17,13 @@ from providers.types import JSONObject
 
 DATA_DIR = Path(__file__).parent / "data"
 
-#: Prices without a known beginning count from here.
+#: The start of prices whose start date is unknown.
 PRICES_BEGIN_AT = datetime(2020, 1, 1, tzinfo=UTC)
 
 #: A multiplier, exact: (11, 10) is 1.1.
 Ratio: TypeAlias = tuple[int, int]
 
-#: Vendors sell dated snapshots of a model under its name and a date.
+#: Vendors name dated snapshots of a model by its name and a date.
 _SNAPSHOT = re.compile(r"^(?P<alias>.+?)-(?:\d{4}-\d{2}-\d{2}|\d{8}|latest)$")
 
 _MICRO = Decimal(1_000_000)
@@ -39,7 +39,7 @@ _RATE_FIELDS = (
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """One model as one vendor serves it. Sizes are in tokens; None where the vendor does not say."""
+    """One model as one vendor serves it. Sizes are in tokens; None if the vendor does not document them."""
 
     vendor: str
     name: str
@@ -48,13 +48,13 @@ class ModelInfo:
     max_input: int
     max_output: int | None
     capabilities: Capabilities
-    #: The day from which the vendor no longer answers.
+    #: The day from which the vendor no longer serves it.
     shutdown: date | None
 
 
 @dataclass(frozen=True, slots=True)
 class TokenRates:
-    """Integer micro-USD per million tokens. What a vendor does not price apart costs as the rest of the input."""
+    """Integer micro-USD per million tokens. Cached tokens without a price of their own cost as much as other input."""
 
     input: int
     cached_input: int
@@ -66,7 +66,7 @@ class TokenRates:
 
 @dataclass(frozen=True, slots=True)
 class LongContextRates:
-    """Rates of the whole request once its input, cached tokens included, is longer than this."""
+    """Rates of the whole request if its input, cached tokens included, exceeds `above_input_tokens`."""
 
     above_input_tokens: int
     rates: TokenRates
@@ -74,19 +74,19 @@ class LongContextRates:
 
 @dataclass(frozen=True, slots=True)
 class ModelRates:
-    """What one model costs. What another tier has no price for costs there as it does in the standard one."""
+    """Rates of one model. A tier without rates of its own costs as much as the standard tier."""
 
     standard: TokenRates
     long_context: LongContextRates | None = None
     batch: TokenRates | None = None
     flex: TokenRates | None = None
     priority: TokenRates | None = None
-    #: Anthropic: inference kept in the US, and answers at high speed.
+    #: Anthropic: multipliers for inference in the US only, and for fast mode.
     us_only: Ratio = (1, 1)
     fast: Ratio = (1, 1)
 
     def for_input(self, input_tokens: int, tier: Tier = Tier.STANDARD) -> TokenRates:
-        """Return the rates of a request with so many input tokens, cached ones included; without the tier's factor."""
+        """Return the rates for this many input tokens, cached ones included, before the tier's multiplier."""
         if self.long_context is not None and input_tokens > self.long_context.above_input_tokens:
             return self.long_context.rates
         match tier:
@@ -100,7 +100,7 @@ class ModelRates:
                 return self.standard
 
     def cost_multiplier(self, tier: Tier) -> Ratio:
-        """Return by what the whole cost of a call is multiplied."""
+        """Return the multiplier on the whole cost of a call."""
         match tier:
             case Tier.FAST:
                 return self.fast
@@ -114,7 +114,7 @@ class ModelRates:
 
 @dataclass(frozen=True, slots=True)
 class PriceEntry:
-    """A model's rates from `effective_at` until the next entry. `version` says which data they came from."""
+    """A model's rates from `effective_at` until the next entry. `version` names the data that they came from."""
 
     vendor: str
     model: str
@@ -124,18 +124,18 @@ class PriceEntry:
 
 
 def list_models() -> tuple[ModelInfo, ...]:
-    """Return every model, in the order of the data."""
+    """Return all models, in the order of the data."""
     return tuple(_catalogue().models.values())
 
 
 def find_model(vendor: str, name: str) -> ModelInfo | None:
-    """Return a vendor's model by its name or the name of a dated snapshot of it."""
+    """Return a vendor's model by its name or by the name of a dated snapshot."""
     found = _catalogue().models
     return found.get((vendor, name)) or found.get((vendor, _strip_snapshot_date(name)))
 
 
 def find_price(vendor: str, name: str, at: datetime) -> PriceEntry | None:
-    """Return what a model, or a dated snapshot of it, cost at a moment. None if nobody knows."""
+    """Return the rates of a model, or of a dated snapshot of it, at a moment. None if they are unknown."""
     found = _catalogue().prices
     entries = found.get((vendor, name)) or found.get((vendor, _strip_snapshot_date(name)), ())
     return next((entry for entry in reversed(entries) if entry.effective_at <= at), None)
@@ -165,7 +165,7 @@ def _catalogue() -> _Catalogue:
 
 
 def _load(name: str) -> Any:
-    # Decimal, for 0.1 is not a float.
+    # Decimal, because a float cannot hold 0.1 exactly.
     return json.loads((DATA_DIR / name).read_text(), parse_float=Decimal)
 
 
@@ -193,7 +193,7 @@ def _to_model_info(row: JSONObject) -> ModelInfo:
 
 
 def _price_entries(row: JSONObject, history: list[JSONObject], retrieved: str) -> tuple[PriceEntry, ...]:
-    """Return the entries of one model, oldest first. The current rates begin where the last replaced ones end."""
+    """Return the entries of one model, oldest first. The current rates start when the last superseded ones end."""
     vendor, model = _model_key(row)
     entries: list[PriceEntry] = []
     begins = PRICES_BEGIN_AT
@@ -223,7 +223,7 @@ def _to_model_rates(row: JSONObject) -> ModelRates:
 def _token_rates(row: JSONObject) -> TokenRates:
     standard = _micro_usd(row["input_per_1m"])
     written = _micro_usd(row.get("cache_write_per_1m"), standard)
-    # Anthropic's rule: an hour in the cache costs twice the input. Others sell no hours.
+    # Anthropic: a cache entry of one hour costs twice the input. Other vendors have none.
     hour = 2 * standard if row.get("cache_write_per_1m") else written
     return TokenRates(
         input=standard,
@@ -239,23 +239,23 @@ def _long_context(row: JSONObject) -> LongContextRates:
 
 
 def _tier_rates(row: JSONObject, tier: str) -> TokenRates | None:
-    """Return the rates of a tier: its own as far as it has them. The cache's follow by the input's ratio."""
+    """Return the rates of a tier; None if it has none. Missing cache rates scale with the ratio of the input rates."""
     own_input = row.get(f"{tier}_input_per_1m")
     if own_input is None:
         return None
     ratio = Fraction(own_input) / Fraction(row["input_per_1m"])
-    following = {name: _scale_usd(row[name], ratio) for name in _RATE_FIELDS if row.get(name) is not None}
+    scaled = {name: _scale_usd(row[name], ratio) for name in _RATE_FIELDS if row.get(name) is not None}
     own = {name: row[f"{tier}_{name}"] for name in _RATE_FIELDS if row.get(f"{tier}_{name}") is not None}
-    return _token_rates({**row, **following, **own})
+    return _token_rates({**row, **scaled, **own})
 
 
 def _scale_usd(usd: Decimal | int, ratio: Fraction) -> Decimal:
-    """Return a price in USD times a ratio, to the next micro-dollar."""
+    """Return a price in USD times a ratio, rounded to a micro-dollar."""
     return Decimal(round(Fraction(usd) * ratio * int(_MICRO))) / _MICRO
 
 
 def _micro_usd(usd: Decimal | int | None, default: int | None = None) -> int:
-    """Return USD as integer micro-USD. The data must not hold anything finer."""
+    """Return USD as integer micro-USD. Raises ValueError if the price is finer than that."""
     if usd is None:
         if default is None:
             raise ValueError("A price is missing.")

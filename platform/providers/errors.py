@@ -1,19 +1,19 @@
-"""What can go wrong with a provider's call, and what may be done about it (wire formats, 18).
+"""Errors of a provider call: the only exceptions that leave `providers` (docs/reference/wire-formats.md, 18).
 
 * ProviderError
-  + Rejected              the request is wrong; it is wrong everywhere
+  + RequestRejected       the request is wrong, for every target
     - ModelNotFound       … but another target may have the model
-    - ContextTooLong      … but another target may have a bigger window
-    - Unsupported         … but another target may know how: this one cannot express what was asked
-    - ContentRefused      the provider's policy forbids it
-  + CredentialDead        this key will not work again by itself: wrong, forbidden, out of quota or money
-  + RateLimited           this key must wait; carries `retry_after_seconds`
-  + Overloaded            the provider must recover; slow down
-  + Transient             a passing fault before anything was answered: 5xx, connect, reset
-  + Ambiguous             the request was sent and nothing came back: it may have been done, and billed
-    - TimedOut            no byte, or none for too long, or the deadline
-  + Interrupted           cut after the first token; what was received is not the answer
-  + BadResponse           the answer is not what the provider's documentation promises
+    - ContextTooLong      … but another target may have a larger context window
+    - UnsupportedFeature  … but another target may support it: this one's dialect or model cannot express the request
+    - ContentRefused      the provider's policy forbids the content
+  + ProviderKeyRejected   the key does not work until a person acts: wrong, forbidden, out of quota or money
+  + ProviderRateLimited   the key must wait; carries `retry_after_seconds`
+  + ProviderOverloaded    the provider must recover; back off
+  + TransientFailure      a temporary fault before any answer: 5xx, connect, reset
+  + AmbiguousOutcome      the request was sent and no answer came: the provider may have processed and billed it
+    - ProviderTimeout     no byte, no byte for too long, or past the deadline
+  + ResponseInterrupted   cut off after the first token; what was received is not the complete answer
+  + BadResponse           the response violates the provider's documentation
 """
 
 from dataclasses import dataclass
@@ -22,22 +22,22 @@ from typing import ClassVar
 
 @dataclass(eq=False)
 class ProviderError(Exception):
-    """`message` is the provider's own words, or ours where it had none; never the prompt."""
+    """`message` is the provider's, or ours if it sent none; it never contains the prompt."""
 
     message: str
-    #: HTTP status of the answer; None where there was none.
+    #: HTTP status of the response; None if there was none.
     status: int | None = None
-    #: The provider's code (`error.code`, or its type), as far as it gave one.
+    #: The provider's code (`error.code`, or its type), if it sent one.
     code: str | None = None
     retry_after_seconds: float | None = None
 
-    #: May the same target be asked again?
+    #: The same target may be called again.
     retryable: ClassVar[bool] = False
-    #: May the next target be asked?
+    #: The next target may be called.
     failover: ClassVar[bool] = True
-    #: May the provider have done, and billed, the work?
+    #: The provider may have done, and billed, the work.
     maybe_billed: ClassVar[bool] = False
-    #: Our word for the class, stable, for rows and answers.
+    #: Stable name of the class, stored in rows and shown in responses.
     kind: ClassVar[str] = "provider_error"
 
     def __str__(self) -> str:
@@ -88,7 +88,7 @@ class TransientFailure(ProviderError):
 
 
 class AmbiguousOutcome(ProviderError):
-    # A queued job is idempotent by design: it bills one call, whatever was spent (promises, DESIGN 6).
+    # A queued job may be retried safely: it bills one call, however many were made (docs/promises.md).
     retryable = True
     maybe_billed = True
     kind = "ambiguous"

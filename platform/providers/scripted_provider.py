@@ -1,4 +1,4 @@
-"""A provider that follows a script: the fake on our own seam, for tests of everything above."""
+"""Fake provider that follows a script, for tests of everything above the `Provider` interface."""
 
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
@@ -27,24 +27,23 @@ from providers.types import (
 
 T = TypeVar("T")
 
-#: What one call does: stream these events (an error among them breaks off there), answer, or fail.
+#: The outcome of one call: stream these events (an error among them ends the stream), answer, or fail.
 ScriptStep: TypeAlias = Sequence[StreamEvent | ProviderError] | Completion | Embeddings | ProviderError
 
 
 @dataclass(frozen=True, slots=True)
 class ReceivedCall:
-    """One call that the provider got."""
+    """One call that the provider received."""
 
     request: InferenceRequest
     call: CallContext
 
 
 class ScriptedProvider:
-    """Each call takes the next step of the script; a call beyond it is a mistake of the test.
+    """Each call takes the next step of the script; a call beyond the script raises AssertionError.
 
-    `before` is awaited in every call before its step is taken: wait there for an event, to hold a call in flight.
-    Streams can be asked for as a whole and whole answers as streams, so one script serves both ways. Streams tell
-    the `tier`.
+    `before` is awaited in every call before its step is taken: wait for an event there to hold a call in flight.
+    A script of events also answers non-streaming calls, and a complete answer also streams. Streams report `tier`.
     """
 
     def __init__(
@@ -92,12 +91,12 @@ class ScriptedProvider:
 
 def _expect_type(kind: type[T], step: object) -> T:
     if not isinstance(step, kind):
-        raise BadResponse(f"The script answers {type(step).__name__} where {kind.__name__} was asked for.")
+        raise BadResponse(f"The script has a {type(step).__name__} for a call that expects {kind.__name__}.")
     return step
 
 
 def _play_events(step: Iterable[StreamEvent | ProviderError]) -> Iterable[StreamEvent]:
-    """Yield a step's events up to Finished; raise the error in it, or Interrupted where it just ends."""
+    """Yield a step's events up to AnswerFinished; raise the error in it, or ResponseInterrupted if it has neither."""
     for event in step:
         if isinstance(event, ProviderError):
             raise event

@@ -1,9 +1,9 @@
-"""Server-sent events: from bytes, cut anywhere, to frames."""
+"""Decoder of server-sent events: bytes, split anywhere, to frames."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
 
-#: No vendor sends a frame near this; without a bound a broken server could fill the memory.
+#: Far above any vendor's frame; without a limit a broken server could exhaust memory.
 MAX_FRAME_BYTES = 8 * 1024 * 1024
 
 
@@ -12,16 +12,16 @@ class FrameTooLong(Exception):
 
 
 class Frame(NamedTuple):
-    """One event. `data` is UTF-8, not yet checked; `event` is empty where the server named none."""
+    """One event. `data` is UTF-8, not yet validated; `event` is empty if the server sent no name."""
 
     event: str
     data: bytes
 
 
 class SSEDecoder:
-    """Collects bytes and gives the frames they complete. Works on bytes: a character may be cut in the middle.
+    """Buffers bytes and yields the frames that they complete. Works on bytes: a chunk may end within a character.
 
-    Lines end in LF, CRLF or CR. Comments, ids, `retry` and frames without data are dropped, as the standard says.
+    Lines end in LF, CRLF or CR. Comments, ids, `retry` and frames without data are dropped, as the standard requires.
     """
 
     def __init__(self, max_frame_bytes: int = MAX_FRAME_BYTES) -> None:
@@ -39,7 +39,7 @@ class SSEDecoder:
         if b"\r" in chunk or not self._is_between_frames():
             yield from self._feed_lines(chunk)
             return
-        # As vendors send nearly all: whole frames of one or two lines. A fifth of the time of looking at each line.
+        # Fast path for what vendors nearly always send, complete frames of one or two lines: takes a fifth of the time.
         *frames, rest = chunk.split(b"\n\n")
         for text in frames:
             if (frame := _parse_simple_frame(text)) is not None and len(text) < self._frame_bytes:
@@ -55,7 +55,7 @@ class SSEDecoder:
 
     def _feed_lines(self, chunk: bytes) -> Iterator[Frame]:
         if self._after_cr and chunk:
-            # The CR has already ended the line; its LF arrived only now.
+            # The CR has already ended the line; its LF arrived in this chunk.
             chunk = chunk.removeprefix(b"\n")
             self._after_cr = False
         self._after_cr = chunk.endswith(b"\r") or (self._after_cr and not chunk)
@@ -64,15 +64,15 @@ class SSEDecoder:
             self._line_bytes += len(line)
             if self._line_bytes + self._data_bytes > self._frame_bytes:
                 raise FrameTooLong(f"A frame is longer than {self._frame_bytes} bytes.")
-            if line.endswith((b"\n", b"\r")) and (frame := self._take(self._whole_line())) is not None:
+            if line.endswith((b"\n", b"\r")) and (frame := self._take(self._complete_line())) is not None:
                 yield frame
 
     def close(self) -> Frame | None:
-        """Return the frame that the end of the stream completes: some servers omit the last blank line."""
-        last = self._whole_line()
+        """Return the frame that the end of the stream completes, if any: some servers omit the last blank line."""
+        last = self._complete_line()
         return (self._take(last) if last else None) or self._take(b"")
 
-    def _whole_line(self) -> bytes:
+    def _complete_line(self) -> bytes:
         line = b"".join(self._line).rstrip(b"\r\n")
         self._line.clear()
         self._line_bytes = 0
@@ -102,7 +102,7 @@ class SSEDecoder:
 
 
 def _parse_simple_frame(text: bytes) -> Frame | None:
-    """Return the frame that is written as `data: …`, or as `event: …` and `data: …`; None for all other ways."""
+    """Return the frame of a text `data: …`, or `event: …` and `data: …`; None for any other form."""
     name = b""
     if text.startswith(b"event: "):
         name, _, text = text[7:].partition(b"\n")

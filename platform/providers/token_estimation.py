@@ -1,4 +1,4 @@
-"""How many tokens something is, roughly and rather too many: for reservations, and where a provider sent no usage.
+"""Token estimates, rather too high than too low: for reservations, and for usage that a provider did not report.
 
 No tokenizer: each vendor has its own, most are not public, and the public one needs a download. English prose has
 about four characters a token and code about three; other scripts take about two bytes of UTF-8, or fewer tokens.
@@ -23,17 +23,17 @@ from providers.types import (
 ASCII_CHARACTERS_PER_TOKEN = 3
 OTHER_BYTES_PER_TOKEN = 2
 
-#: Role and delimiters of a message; and what opens the answer.
+#: Role and delimiters of a message; start of the answer.
 TOKENS_PER_MESSAGE = 4
 TOKENS_PER_REQUEST = 3
 
-#: A large picture at both vendors; and one at low detail.
+#: A large image at both vendors; an image at low detail.
 TOKENS_PER_IMAGE = 1600
 TOKENS_PER_SMALL_IMAGE = 85
 
 
 def estimate_text_tokens(text: str) -> int:
-    """Return about how many tokens a text is; 0 for none."""
+    """Return the estimated tokens of a text; 0 for an empty one."""
     ascii_count = len(text.encode("ascii", "ignore"))
     other_bytes = len(text.encode("utf-8", "replace")) - ascii_count
     return -(-ascii_count // ASCII_CHARACTERS_PER_TOKEN) + -(-other_bytes // OTHER_BYTES_PER_TOKEN)
@@ -53,14 +53,14 @@ def estimate_input_tokens(request: InferenceRequest) -> int:
 
 
 def estimate_output_tokens(completion: Completion) -> int:
-    """Return about how many output tokens an answer is."""
+    """Return the estimated output tokens of an answer."""
     calls = (estimate_text_tokens(call.name + call.arguments) + TOKENS_PER_MESSAGE for call in completion.tool_calls)
-    said = (completion.text, completion.reasoning, completion.refusal or "", *completion.other_choices)
-    return sum(estimate_text_tokens(text) for text in said) + sum(calls)
+    texts = (completion.text, completion.reasoning, completion.refusal or "", *completion.other_choices)
+    return sum(estimate_text_tokens(text) for text in texts) + sum(calls)
 
 
 def estimate_opaque_tokens(value: Any) -> int:
-    """Return about how many tokens something is that we do not read: a file's bytes are not what is counted."""
+    """Return the estimated tokens of content that we do not interpret. Limited: a file's bytes are not its tokens."""
     return min(_json_tokens(value), TOKENS_PER_IMAGE)
 
 

@@ -1,6 +1,6 @@
-"""What travels between the edge and the adapters: requests and answers in neutral form.
+"""Neutral requests, answers and stream events: the types between the edge and the provider adapters.
 
-Every dialect translates to and from these (wire formats: `providers/dialects/`). Nothing here does I/O.
+Every dialect (`providers/dialects/`) translates to and from these. Nothing here does I/O or imports a dialect.
 """
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -15,21 +15,21 @@ from providers.invalid_request import InvalidRequest
 from providers.sse import Frame
 from providers.tiers import NON_PREMIUM_TIERS, Tier
 
-#: A JSON object as it stood on the wire: a tool's schema, a tool call's input. Never interpreted on the way through.
+#: A JSON object as it was on the wire: a tool's schema, a tool call's input. Never interpreted on the way through.
 JSONObject: TypeAlias = dict[str, Any]
 
 
 class Dialect(StrEnum):
-    """The wires that a provider or a caller may speak."""
+    """The wire formats that a provider or a caller may use."""
 
     OPENAI = "openai"
     ANTHROPIC = "anthropic"
-    #: OpenAI's bodies at Azure's addresses, with Azure's header and error codes.
+    #: OpenAI's bodies at Azure's URLs, with Azure's header and error codes.
     AZURE = "azure"
 
     @property
     def body_dialect(self) -> "Dialect":
-        """Whose bodies it has."""
+        """The dialect whose bodies it uses."""
         return Dialect.OPENAI if self is Dialect.AZURE else self
 
 
@@ -43,7 +43,7 @@ class TextPart:
 
 @dataclass(frozen=True, slots=True)
 class ImagePart:
-    """An image by address, or as base64 data with its media type."""
+    """An image by URL, or as base64 data with its media type."""
 
     url: str | None = None
     media_type: str | None = None
@@ -53,9 +53,9 @@ class ImagePart:
 
 @dataclass(frozen=True, slots=True)
 class OpaquePart:
-    """Something that only the caller's own dialect can say: a file, a sound, what a vendor's tool found."""
+    """Content that only the caller's own dialect can express: a file, audio, a result of a vendor's tool."""
 
-    #: About how many it is.
+    #: Estimated.
     tokens: int
 
 
@@ -64,7 +64,7 @@ ContentPart: TypeAlias = TextPart | ImagePart | OpaquePart
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """A call that the model asks for. `arguments` is JSON text, as the model wrote it."""
+    """A tool call by the model. `arguments` is JSON text, as the model wrote it."""
 
     id: str
     name: str
@@ -83,7 +83,7 @@ class ChatMessage:
     role: Role
     parts: tuple[ContentPart, ...] = ()
     tool_calls: tuple[ToolCall, ...] = ()
-    #: For role TOOL: which call this answers, and whether the tool failed.
+    #: For role TOOL: the id of the call that this is the result of, and whether the tool failed.
     tool_call_id: str | None = None
     is_error: bool = False
 
@@ -107,7 +107,7 @@ class ToolChoice:
 
 @dataclass(frozen=True, slots=True)
 class OutputFormat:
-    """How the answer must be shaped. `schema` is set only for kind "json_schema"."""
+    """The required format of the answer. `schema` is set only for kind "json_schema"."""
 
     kind: Literal["text", "json_object", "json_schema"]
     name: str | None = None
@@ -118,18 +118,19 @@ class OutputFormat:
 
 @dataclass(frozen=True, slots=True)
 class OriginalRequest:
-    """What a caller sent, in its own dialect: a provider of the same dialect gets all of it, known to us or not."""
+    """The request in the caller's own dialect. A provider of the same dialect gets all of it, known to us or not."""
 
     dialect: Dialect
-    #: The body's fields, each as it was written.
+    #: The body's fields, each as JSON text as it was sent.
     fields: Mapping[str, Raw] = field(repr=False)
-    #: The headers that are a part of the request.
+    #: The headers that are part of the request.
     headers: Mapping[str, str] = field(default_factory=dict)
-    #: What no other dialect can say, and would change the answer; None where there is nothing of that.
+    #: The refusal for a provider of another dialect: names the first field that no other dialect can express and that
+    #: would change the answer. None if any dialect can express the request.
     untranslatable: InvalidRequest | None = None
 
     def with_turn(self, text: str) -> "OriginalRequest":
-        """Return it with one more turn of the model's, which both dialects write alike."""
+        """Return it with one more assistant turn, which both dialects write alike."""
         turn = msgspec.json.encode({"role": "assistant", "content": text})
         messages = bytes(self.fields["messages"]).rstrip().removesuffix(b"]")
         return replace(self, fields={**self.fields, "messages": Raw(messages + b"," + turn + b"]")})
@@ -137,13 +138,13 @@ class OriginalRequest:
 
 @dataclass(frozen=True, slots=True)
 class ChatRequest:
-    """One chat inference. None means that the caller did not say."""
+    """One chat inference. None means that the caller did not set the field."""
 
     model: str
     messages: tuple[ChatMessage, ...]
-    #: Of each answer.
+    #: Of each choice.
     max_tokens: int | None = None
-    #: How many answers are asked for.
+    #: The number of choices to generate.
     choice_count: int = 1
     temperature: float | None = None
     top_p: float | None = None
@@ -155,25 +156,25 @@ class ChatRequest:
     parallel_tool_calls: bool | None = None
     output_format: OutputFormat | None = None
     reasoning_effort: str | None = None
-    #: How long the answer should be: "low", "medium" or "high".
+    #: Desired length of the answer: "low", "medium" or "high".
     verbosity: str | None = None
     seed: int | None = None
-    #: The caller's name for the person asking, for the vendor's abuse checks.
+    #: The caller's id of its end user, for the vendor's abuse checks.
     user: str | None = None
-    #: At which of the model's prices; a provider of another dialect than the caller's is not told. No other request,
-    #: for it is answered alike.
+    #: The requested price tier; sent only to a provider of the caller's dialect. Not compared: it does not change the
+    #: answer.
     tier: Tier = field(default=Tier.STANDARD, compare=False)
-    #: The same as it was sent; None where nobody sent it. All above is read from it, so it makes no other request.
+    #: The request as the caller sent it; None if no caller sent one. Not compared: all fields above come from it.
     original: OriginalRequest | None = field(default=None, compare=False, repr=False)
 
     @property
     def untranslatable(self) -> InvalidRequest | None:
-        """What of it is not here, but only in what was sent; None where the neutral form says it all."""
+        """The refusal for providers of another dialect (`OriginalRequest.untranslatable`); None if there is none."""
         return self.original.untranslatable if self.original is not None else None
 
     @property
     def premium_tier_refusal(self) -> InvalidRequest | None:
-        """Why somebody may not ask for it who may ask for no dearer tier than the standard; None where they may."""
+        """The refusal for a caller that may not use tiers above the standard price; None if the tier is not one."""
         if self.tier in NON_PREMIUM_TIERS:
             return None
         is_anthropic = self.original is not None and self.original.dialect is Dialect.ANTHROPIC
@@ -192,7 +193,7 @@ class EmbeddingRequest:
     inputs: tuple[str, ...] | tuple[tuple[int, ...], ...]
     dimensions: int | None = None
     user: str | None = None
-    #: What else was sent, as it was written: servers of the dialect have settings of their own.
+    #: Other fields of the caller's body, passed on unchanged: compatible servers have settings of their own.
     extra_fields: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -205,13 +206,13 @@ InferenceRequest: TypeAlias = ChatRequest | EmbeddingRequest
 @dataclass(frozen=True, slots=True)
 class Usage:
     """Tokens of one call. `input_tokens` is the whole prompt: cached and cache-written tokens are part of it,
-    and `output_tokens` includes reasoning (OpenAI's way of counting; wire formats, 15 and 16)."""
+    and `output_tokens` includes reasoning (OpenAI's way of counting; docs/reference/wire-formats.md, 15 and 16)."""
 
     input_tokens: int = 0
     output_tokens: int = 0
     cached_input_tokens: int = 0
     cache_write_tokens: int = 0
-    #: The part of `cache_write_tokens` that was written for an hour; it has its own price.
+    #: The part of `cache_write_tokens` with a lifetime of one hour; it has its own price.
     cache_write_1h_tokens: int = 0
     reasoning_tokens: int = 0
 
@@ -229,10 +230,10 @@ class FinishReason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """A whole chat answer. `usage` is None where the provider sent none: that is not zero."""
+    """A complete chat answer. `usage` is None if the provider sent none, which does not mean zero."""
 
     id: str
-    #: The model's name as the provider gave it, often a dated snapshot of the alias asked for.
+    #: The model's name as the provider gave it, often a dated snapshot of the requested alias.
     model: str
     text: str
     finish_reason: FinishReason
@@ -240,11 +241,11 @@ class Completion:
     tool_calls: tuple[ToolCall, ...] = ()
     reasoning: str = ""
     refusal: str | None = None
-    #: Which tier the provider says it used; None where it does not say.
+    #: The tier that the provider reports; None if it reports none.
     tier: Tier | None = None
-    #: What the others say, where several answers were asked for; only `body` has them whole.
+    #: The text of further choices, if several were requested; only `body` has them complete.
     other_choices: tuple[str, ...] = ()
-    #: What the provider wrote, verbatim; empty where the answer came as a stream.
+    #: The provider's response body, verbatim; empty if the answer was streamed.
     body: bytes = field(default=b"", compare=False, repr=False)
 
 
@@ -255,15 +256,15 @@ class Embeddings:
     model: str
     vectors: tuple[tuple[float, ...], ...]
     usage: Usage | None
-    #: What the provider wrote, verbatim.
+    #: The provider's response body, verbatim.
     body: bytes = field(default=b"", compare=False, repr=False)
 
 
 InferenceResponse: TypeAlias = Completion | Embeddings
 
 
-# Stream events, in order: Started, deltas, Finished. A stream that ends without Finished was cut.
-# Structs, for they are made by the thousand a second, and a frozen dataclass takes four times as long to make.
+# Stream events, in order: AnswerStarted, deltas, AnswerFinished. Without AnswerFinished the stream was interrupted.
+# Structs, because a process creates thousands per second, and creating a frozen dataclass takes four times as long.
 
 
 class AnswerStarted(Struct, frozen=True):
@@ -293,16 +294,16 @@ class ToolCallDelta(Struct, frozen=True):
 
 
 class OpaqueDelta(Struct, frozen=True):
-    """Something that only the frames tell: another of several answers, a sound, a vendor's tool at work.
+    """Content that only the frames hold: another choice, audio, the work of a vendor's tool.
 
-    `text` is what of it counts.
+    `text` is the part that counts as output tokens.
     """
 
     text: str
 
 
 class AnswerFinished(Struct, frozen=True):
-    """`refused` says that the text is what the model said instead of an answer."""
+    """`refused`: the text is the model's refusal instead of an answer."""
 
     reason: FinishReason
     usage: Usage | None
@@ -316,24 +317,24 @@ StreamEvent: TypeAlias = (
 
 @dataclass(frozen=True, slots=True)
 class Burst:
-    """What came at one time: the events, and the frames of the provider's dialect that brought them."""
+    """The events of one read, and the frames of the provider's dialect that they were decoded from."""
 
     events: Sequence[StreamEvent]
     frames: Sequence[Frame] = ()
-    #: What the call used, once the provider has said all of it: often before its last word.
+    #: The usage of the call, once the provider has reported all of it: often before `AnswerFinished`.
     usage: Usage | None = None
-    #: Which tier the provider says it uses: often with its first word.
+    #: The tier that the provider reports: often with its first event.
     tier: Tier | None = None
 
 
-# The seam
+# The provider interface
 
 
 @dataclass(frozen=True, slots=True)
 class CallContext:
-    """What one call may take and how it is known. All times are in seconds."""
+    """The id and the timeouts of one call."""
 
-    #: Sent upstream as `X-Client-Request-ID`, so that the vendor's log and ours can be matched.
+    #: Sent upstream as `X-Client-Request-ID`, so that the vendor's log can be matched with ours.
     call_id: str
     total_seconds: float
     connect_seconds: float = 5.0
@@ -347,14 +348,14 @@ class Provider(Protocol):
     name: str
 
     def stream(self, request: ChatRequest, call: CallContext) -> AsyncGenerator[Burst, None]:
-        """Yield events as they arrive, those of one read in one burst; the last is `AnswerFinished`, or it raises.
+        """Yield events as they arrive, those of one read in one burst; the last is `AnswerFinished`, or this raises.
 
-        Close it (`contextlib.aclosing`) when you stop before the end: that closes the connection upstream.
+        Close the generator (`contextlib.aclosing`) if you stop early: that closes the connection upstream.
         """
         ...
 
     async def complete(self, request: ChatRequest, call: CallContext) -> Completion:
-        """Return the whole answer of a call without stream."""
+        """Return the answer of a non-streaming call."""
         ...
 
     async def embed(self, request: EmbeddingRequest, call: CallContext) -> Embeddings: ...

@@ -1,4 +1,4 @@
-"""Anthropic's dialect with us as the server: callers' bodies to neutral requests, neutral answers to bodies."""
+"""Anthropic's dialect, server side: callers' bodies to neutral requests, neutral answers to response bodies."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
@@ -38,7 +38,7 @@ from providers.types import (
     Usage,
 )
 
-#: What callers may send as `anthropic-version`. The newer refuses sampling settings, whatever the model.
+#: Accepted values of `anthropic-version`. The newer version rejects sampling settings, whatever the model.
 CLASSIC_VERSION = "2023-06-01"
 STRICT_VERSION = "2026-10-21"
 
@@ -49,7 +49,7 @@ precompile_decoders(wire.MessagesBody, wire.CountTokensBody)
 
 
 def check_version(header: str | None) -> str:
-    """Return the version that a caller speaks, or raise InvalidRequest: this dialect has no default."""
+    """Return the version of a caller, or raise InvalidRequest: this dialect has no default."""
     if header is None:
         raise InvalidRequest("anthropic-version: header is required", "anthropic-version")
     if header not in (CLASSIC_VERSION, STRICT_VERSION):
@@ -60,31 +60,31 @@ def check_version(header: str | None) -> str:
 
 
 def select_forwarded_headers(headers: Mapping[str, str]) -> dict[str, str]:
-    """Return the headers that are a part of the request: a provider of this dialect is to see them."""
+    """Return the headers that are part of the request and are forwarded to a provider of this dialect."""
     return {name: headers[name] for name in ("anthropic-version", "anthropic-beta") if name in headers}
 
 
 def decode_chat(data: bytes | Mapping[str, Any], version: str = CLASSIC_VERSION) -> ChatRequest:
-    """Return the chat request that a body asks for, or raise InvalidRequest."""
+    """Return the chat request of a body, or raise InvalidRequest."""
     return to_chat_request(parse_chat(data, version))
 
 
 def parse_chat(data: bytes | Mapping[str, Any], version: str = CLASSIC_VERSION) -> DecodedBody[wire.MessagesBody]:
-    """Return the body as a struct, for callers who also want what is not part of the request (`stream`)."""
+    """Return the body as a struct, for callers that also need fields outside the request (`stream`)."""
     decoded = decode_body(data, wire.MessagesBody, _to_invalid_request, wire.BLOCK_TYPES)
     if version == STRICT_VERSION:
         _reject_sampling(decoded.body)
     if decoded.body.thread is not None:
-        # By this code the vendor's SDK knows to send the whole conversation: its tool runner tries a thread first.
+        # The vendor's tool runner tries a thread first; on this code it sends the complete conversation instead.
         raise InvalidRequest("thread: not supported here.", "thread", "thread_unsupported_request")
     return decoded
 
 
 def decode_count_tokens(data: bytes | Mapping[str, Any]) -> ChatRequest:
-    """Return the request whose tokens a body asks to count, or raise InvalidRequest."""
+    """Return the request whose tokens are to be counted, or raise InvalidRequest."""
     decoded = decode_body(data, wire.CountTokensBody, _to_invalid_request, wire.BLOCK_TYPES)
     body = decoded.body
-    wanted = wire.MessagesBody(
+    messages_body = wire.MessagesBody(
         model=body.model,
         max_tokens=1,
         messages=body.messages,
@@ -94,11 +94,11 @@ def decode_count_tokens(data: bytes | Mapping[str, Any]) -> ChatRequest:
         thinking=body.thinking,
         output_config=body.output_config,
     )
-    return to_chat_request(DecodedBody(wanted, decoded.fields))
+    return to_chat_request(DecodedBody(messages_body, decoded.fields))
 
 
 def to_chat_request(decoded: DecodedBody[wire.MessagesBody], headers: Mapping[str, str] | None = None) -> ChatRequest:
-    """Return the request; `headers` are those that the provider is to see, too."""
+    """Return the request; `headers` are forwarded to a provider of this dialect."""
     body = decoded.body
     untranslatable = [*_unknown_fields(decoded.fields), *_untranslatable_fields(body)]
     messages = tuple(_messages(body, untranslatable))
@@ -124,7 +124,7 @@ def to_chat_request(decoded: DecodedBody[wire.MessagesBody], headers: Mapping[st
     )
 
 
-# What no other dialect can say is noted in `untranslatable`, and stands in the neutral form for what it counts.
+# What no other dialect can express is added to `untranslatable`; the neutral form holds a placeholder of its tokens.
 
 
 def _unknown_fields(fields: Collection[str]) -> Iterator[InvalidRequest]:
@@ -134,7 +134,7 @@ def _unknown_fields(fields: Collection[str]) -> Iterator[InvalidRequest]:
 
 
 def _untranslatable_fields(body: wire.MessagesBody) -> Iterator[InvalidRequest]:
-    asks = {
+    is_used = {
         "top_k": body.top_k is not None,
         "speed": body.speed == "fast",
         "inference_geo": body.inference_geo not in (None, "global"),
@@ -144,8 +144,8 @@ def _untranslatable_fields(body: wire.MessagesBody) -> Iterator[InvalidRequest]:
         "user_profile_id": body.user_profile_id is not None,
         "workspace_id": body.workspace_id is not None,
     }
-    for name, asked in asks.items():
-        if asked:
+    for name, used in is_used.items():
+        if used:
             yield _unsupported(name)
 
 
@@ -170,7 +170,7 @@ def _messages(body: wire.MessagesBody, untranslatable: list[InvalidRequest]) -> 
 def _user_messages(
     blocks: Sequence[wire.UserBlock], path: str, untranslatable: list[InvalidRequest]
 ) -> Iterator[ChatMessage]:
-    """Yield one message for each tool result, then one for what the user says besides."""
+    """Yield one message for each tool result, then one for the other blocks."""
     results = [(i, block) for i, block in enumerate(blocks) if isinstance(block, wire.ToolResultBlock)]
     others = [(i, block) for i, block in enumerate(blocks) if not isinstance(block, wire.ToolResultBlock)]
     if results and others and others[0][0] < results[-1][0]:
@@ -196,8 +196,8 @@ def _assistant_message(
 ) -> ChatMessage:
     if isinstance(message.content, str):
         return ChatMessage(Role.ASSISTANT, (TextPart(message.content),))
-    # Thinking blocks are left out: their signatures mean something to one model of one vendor only, and the others
-    # answer as well without.
+    # Thinking blocks are omitted: their signatures are valid for one model of one vendor only, and other models do not
+    # need them.
     return ChatMessage(
         Role.ASSISTANT,
         tuple(
@@ -235,10 +235,10 @@ def _part(block: wire.UserBlock, path: str, untranslatable: list[InvalidRequest]
         case wire.ImageBlock():
             untranslatable.append(_unsupported(f"{path}.source", "images by file id are"))
             return OpaquePart(TOKENS_PER_IMAGE)
-        case wire.DocumentBlock(held) | wire.SearchResultBlock(held):
-            return _opaque(held, path, "document and search_result blocks are", untranslatable)
-        case UnknownContentPart(held):
-            return _opaque(held, path, "blocks of this type are", untranslatable)
+        case wire.DocumentBlock(content) | wire.SearchResultBlock(content):
+            return _opaque(content, path, "document and search_result blocks are", untranslatable)
+        case UnknownContentPart(content):
+            return _opaque(content, path, "blocks of this type are", untranslatable)
         case _:
             raise InvalidRequest(f"{path}: a tool_result block is not expected here.", path)
 
@@ -250,7 +250,7 @@ def _opaque(value: Any, path: str, what: str, untranslatable: list[InvalidReques
 
 
 def _check_tool_results(messages: Sequence[ChatMessage]) -> None:
-    """Every tool_use must be answered in the next user message, and nothing else may be answered."""
+    """Require that every tool_use has a result in the next user message, and that every result has a tool_use."""
     open_calls: set[str] = set()
     for message in messages:
         if message.role is Role.TOOL:
@@ -307,12 +307,12 @@ def _output_format(config: wire.OutputConfig | None) -> OutputFormat | None:
     if config is None or config.format is None:
         return None
     check_nesting(config.format.schema, "output_config.format.schema", _to_invalid_request)
-    # This dialect always keeps to the schema, and its callers rely on it.
+    # This dialect always enforces the schema, and its callers rely on that.
     return OutputFormat("json_schema", schema=config.format.schema, strict=True)
 
 
 def _tier(body: wire.MessagesBody) -> Tier:
-    # `service_tier` says only what may be used of capacity that was bought before.
+    # `service_tier` only selects whether capacity bought in advance may be used.
     tier = to_tier(body.speed, body.inference_geo)
     return Tier.OTHER if tier is Tier.STANDARD and body.inference_geo not in (None, "global") else tier
 
@@ -337,21 +337,21 @@ def _effort(body: wire.MessagesBody) -> str | None:
 
 def _reject_sampling(body: wire.MessagesBody) -> None:
     for field, value in (("temperature", body.temperature), ("top_p", body.top_p), ("top_k", body.top_k)):
-        # Even the value that is the default.
+        # Even if it is the default value.
         if value is not None:
             raise InvalidRequest(f"{field}: not supported in anthropic-version {STRICT_VERSION}", field)
 
 
-def _to_invalid_request(mistake: ValidationIssue) -> InvalidRequest:
-    match mistake.kind:
+def _to_invalid_request(issue: ValidationIssue) -> InvalidRequest:
+    match issue.kind:
         case "missing":
-            return InvalidRequest(f"{mistake.path}: Field required", mistake.path)
+            return InvalidRequest(f"{issue.path}: Field required", issue.path)
         case "unknown":
-            return InvalidRequest(f"{mistake.path}: Extra inputs are not permitted", mistake.path)
+            return InvalidRequest(f"{issue.path}: Extra inputs are not permitted", issue.path)
         case "value":
-            return InvalidRequest(f"{mistake.path or 'body'}: {mistake.detail}", mistake.path)
+            return InvalidRequest(f"{issue.path or 'body'}: {issue.detail}", issue.path)
         case "malformed":
-            return InvalidRequest(f"The request body is not valid JSON: {mistake.detail}")
+            return InvalidRequest(f"The request body is not valid JSON: {issue.detail}")
 
 
 # Answers
@@ -365,7 +365,7 @@ _STOP_REASONS = {
 
 
 def encode_completion(completion: Completion) -> JSONObject:
-    """Return the body of a message. Without usage its counts are zero: this dialect cannot leave them out."""
+    """Return the body of a message. Without usage its counts are zero: this dialect requires them."""
     return {
         "id": completion.id,
         "type": "message",
@@ -381,7 +381,7 @@ def encode_completion(completion: Completion) -> JSONObject:
 
 def encode_usage(usage: Usage, tier: Tier | None = None) -> JSONObject:
     return {
-        # Here the cache's tokens are not part of the input.
+        # In this dialect cached and cache-written tokens are not part of the input.
         "input_tokens": usage.input_tokens - usage.cached_input_tokens - usage.cache_write_tokens,
         "cache_creation_input_tokens": usage.cache_write_tokens,
         "cache_read_input_tokens": usage.cached_input_tokens,
@@ -399,14 +399,14 @@ def encode_usage(usage: Usage, tier: Tier | None = None) -> JSONObject:
 
 
 def encode_token_count(request: ChatRequest) -> JSONObject:
-    """Return about how many tokens a request is: no vendor's tokenizer is here (`providers.token_estimation`)."""
+    """Return the estimated tokens of a request (`providers.token_estimation`)."""
     return {"input_tokens": estimate_input_tokens(request)}
 
 
 def to_tool_input(arguments: str) -> JSONObject:
-    """Return a tool call's arguments as this dialect's object; text that is no JSON object is wrapped, not lost.
+    """Return a tool call's arguments as an object, which this dialect requires; other text is wrapped, not lost.
 
-    A model may write broken JSON, most often when its answer was cut by max_tokens.
+    A model may write invalid JSON, most often when max_tokens truncates its answer.
     """
     try:
         value = msgspec.json.decode(arguments or "{}")
@@ -418,7 +418,7 @@ def to_tool_input(arguments: str) -> JSONObject:
 def _encode_content(completion: Completion) -> list[JSONObject]:
     blocks: list[JSONObject] = []
     if completion.reasoning:
-        # The signature proves a vendor's own thinking; ours is shown, and cannot be sent back as such.
+        # A signature proves that thinking is the vendor's own. Without one it is shown, but cannot be sent back.
         blocks.append({"type": "thinking", "thinking": completion.reasoning, "signature": ""})
     if text := completion.text or completion.refusal:
         blocks.append({"type": "text", "text": text})
@@ -436,8 +436,8 @@ def _stop_reason(completion: Completion) -> str:
 
 
 def stop_reason(reason: FinishReason, *, has_calls: bool) -> str:
-    """Return why an answer ends, in this dialect's words."""
-    # OpenAI says "stop" after a tool call that was forced by name; here only "tool_use" starts the tool.
+    """Return the stop reason of this dialect."""
+    # OpenAI sends "stop" after a tool call that was forced by name; in this dialect only "tool_use" runs the tool.
     if has_calls and reason is FinishReason.STOP:
         return "tool_use"
     return _STOP_REASONS[reason]

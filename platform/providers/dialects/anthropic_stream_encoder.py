@@ -1,4 +1,4 @@
-"""Anthropic's dialect of a stream, with us as the server: events of content blocks, made or passed through."""
+"""Streams in Anthropic's dialect, server side: events of content blocks, encoded or passed through."""
 
 from typing import Any, TypeAlias
 
@@ -22,17 +22,17 @@ from providers.types import (
     Usage,
 )
 
-#: What one block holds: the number of a tool call, or one of these.
+#: The content of a block: the number of a tool call (0 and above), or one of these.
 TEXT_BLOCK = -1
 THINKING_BLOCK = -2
 NO_BLOCK = -3
-#: A block that nothing more will come for; it is closed when the next is opened.
+#: A block that gets no more content; it is closed when the next one is opened.
 ABANDONED_BLOCK = -4
 
-#: What is said, between the beginning of a message and its end.
+#: The events between the start and the end of a message.
 ContentEvent: TypeAlias = TextDelta | ReasoningDelta | ToolCallStarted | ToolCallDelta
 
-#: The rest of it was said at the beginning.
+#: The other fields are sent with the start of the message only.
 _FINAL_USAGE_FIELDS = (
     "input_tokens",
     "cache_creation_input_tokens",
@@ -49,13 +49,14 @@ _BLOCK_STARTS = {
 
 
 class AnthropicStreamEncoder:
-    """Makes the events of one message. `answer_id` is ours; the model is called what the provider calls it.
+    """Encodes the events of one message. `answer_id` is ours; the model has the provider's name for it.
 
-    `input_tokens` is an estimate: this dialect says it at the beginning, and others learn it at the end, where it is
-    then corrected. Without usage from the provider the end counts no output: the dialect cannot leave it out.
+    `input_tokens` is an estimate: this dialect sends it with the start of the message, but other providers report it at
+    the end, where it is corrected. Without usage from the provider the end reports no output tokens: the dialect
+    requires the field.
 
-    Blocks come one after the other here, and elsewhere tool calls may overlap. What would begin while a call may still
-    go on waits for the end of the stream; a call whose arguments are whole does not go on.
+    In this dialect blocks do not overlap; in others tool calls may. A block that would start while the open tool call
+    may still continue waits for the end of the stream; a call whose arguments are a complete object has ended.
     """
 
     def __init__(self, answer_id: str, model: str, input_tokens: int = 0, *, request_id: str | None = None) -> None:
@@ -65,13 +66,13 @@ class AnthropicStreamEncoder:
         self._request_id = request_id
         self._is_started = False
         self._is_ended = False
-        #: How many tool calls there were, and how many of them before this provider began.
+        #: The number of tool calls so far, and of those before the current provider.
         self._calls = 0
         self._call_offset = 0
         self._open = NO_BLOCK
         self._index = -1
         self._delta_head = b""
-        #: Of the tool call that is open.
+        #: Of the open tool call.
         self._arguments: list[str] = []
         self._pending_events: dict[int, list[ContentEvent]] = {}
 
@@ -82,7 +83,7 @@ class AnthropicStreamEncoder:
                 frames.append(self._start(event))
             match event:
                 case TextDelta(text) if self._open == TEXT_BLOCK and text:
-                    # By hand, and first: most of all that is ever sent is this.
+                    # Without a JSON encoder, and first: most frames are of this kind.
                     frames.append(Frame("content_block_delta", self._delta_head + encode_json_string(text) + b"}}"))
                 case AnswerFinished():
                     frames += self._end(event)
@@ -99,10 +100,10 @@ class AnthropicStreamEncoder:
         return self, [_continuation_frame(provider)]
 
     def resume(self, *, index: int, block: int, calls: int) -> None:
-        """Go on with a message that has this many tool calls, and this block open, which is the one of this index."""
+        """Continue a message that has this many tool calls and whose open block has this index and content."""
         self._is_started = True
         self._index = index
-        # A provider that goes on with an answer begins its own tool calls.
+        # A provider that continues an answer numbers its tool calls from 0.
         self._calls = self._call_offset = calls
         self._open = ABANDONED_BLOCK if block >= 0 else block
         self._delta_head = _delta_head(index, block)
@@ -148,11 +149,11 @@ class AnthropicStreamEncoder:
         return self._open < 0 or _is_complete_object("".join(self._arguments))
 
     def _is_late_delta(self, event: ContentEvent, block: int) -> bool:
-        """Arguments after those that were whole: nothing but white space can follow."""
+        """Return whether these are arguments after a complete object: only white space can follow it."""
         return isinstance(event, ToolCallDelta) and block != self._open and block not in self._pending_events
 
     def _write(self, block: int, event: ContentEvent) -> list[Frame]:
-        """Return the frames of an event whose block is open, or can be opened."""
+        """Return the frames of an event whose block is open or can be opened."""
         if isinstance(event, ToolCallStarted):
             return self._open_block(block, _tool_use(event))
         opened = [] if block == self._open else self._open_block(block, _BLOCK_STARTS[block])
@@ -212,7 +213,7 @@ def _tool_use(call: ToolCallStarted) -> bytes:
 
 
 def _is_complete_object(arguments: str) -> bool:
-    """Return whether nothing that counts can follow: the text is a JSON object."""
+    """Return whether the text is a JSON object, so that only white space can follow."""
     try:
         msgspec.json.decode(arguments, type=dict[str, Raw])
     except (msgspec.DecodeError, UnicodeError, RecursionError):
@@ -227,7 +228,7 @@ def _final_usage(usage: Usage | None) -> JSONObject:
 
 
 def _continuation_frame(provider: str) -> Frame:
-    # A ping may come anywhere, and every client skips it.
+    # A ping may occur anywhere, and every client skips it.
     return Frame("ping", b'{"type":"ping","nightdesk":' + encode_continuation_marker(provider) + b"}")
 
 
@@ -245,7 +246,7 @@ class _Block(Struct):
 
 
 class _Event(Struct):
-    """As little of an event as passing it through needs."""
+    """The fields of an event that passing it through needs."""
 
     type: str = ""
     message: _Message | None = None
@@ -256,13 +257,13 @@ _BLOCK_KINDS = {"text": TEXT_BLOCK, "thinking": THINKING_BLOCK}
 
 
 class AnthropicPassthroughEncoder:
-    """Passes the events of a provider of this dialect on as they are. The last waits for `AnswerFinished`."""
+    """Passes on the events of a provider of this dialect unchanged. `message_stop` waits for `AnswerFinished`."""
 
     def __init__(self, *, request_id: str | None = None) -> None:
         self._request_id = request_id
         self._is_ended = False
         self._message_start = b""
-        #: How many blocks were begun, and what began the one that is open.
+        #: The number of blocks so far, and the event that opened the current one.
         self._blocks = 0
         self._block_start = b""
         self._calls = 0
@@ -287,7 +288,7 @@ class AnthropicPassthroughEncoder:
         return encoder, [_continuation_frame(provider)]
 
     def _track_state(self, frame: Frame) -> None:
-        """Remember what another provider would need to know to go on."""
+        """Remember the state that another provider would need to continue."""
         match frame.event:
             case "content_block_delta":
                 return
@@ -306,7 +307,7 @@ class AnthropicPassthroughEncoder:
 
 
 def _with_event_name(frame: Frame) -> Frame:
-    """Return a frame with its name: the official client skips those that have none."""
+    """Return a frame with an event name: the official client skips frames without one."""
     return frame if frame.event else Frame(_parse_event(frame.data).type, frame.data)
 
 

@@ -1,4 +1,4 @@
-"""Anthropic's dialect with us as the client: neutral requests to payloads, bodies and streams to neutral answers."""
+"""Anthropic's dialect, client side: neutral requests to payloads, response bodies and streams to neutral answers."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -41,14 +41,14 @@ from providers.types import (
     Usage,
 )
 
-#: The version that our payloads are written in. 2026-10-21 refuses temperature and its kin for every model; the
-#: classic one leaves that to the model, which the catalogue knows, and we use nothing that is new in the other.
+#: The API version of our payloads. 2026-10-21 rejects sampling settings for every model; this one leaves that to the
+#: model, which the catalogue knows, and our payloads need nothing of the newer version.
 API_VERSION = "2023-06-01"
 
-#: `max_tokens` is required. This is what every model still served accepts, for those the catalogue does not know.
+#: `max_tokens` is required. Every model in service accepts this; for models that the catalogue does not know.
 DEFAULT_MAX_TOKENS = 4096
 
-#: Reasoning effort as tokens to think with, for models that take a budget.
+#: The thinking budget in tokens of each reasoning effort, for models that accept a budget.
 _THINKING_BUDGETS = {"low": 1024, "medium": 4096, "high": 16_384, "xhigh": 24_576, "max": 32_768}
 
 _NULL = Raw(b"null")
@@ -57,33 +57,33 @@ _NULL = Raw(b"null")
 
 
 def to_payload(request: ChatRequest, *, stream: bool = False, model: ModelInfo | None = None) -> JSONObject:
-    """Return the body to send. `model` is None where the catalogue does not know it: then nothing is adapted.
+    """Return the body to send. `model` is None if the catalogue does not know it: then nothing is adapted.
 
-    Seed, penalties and verbosity have no counterpart here and are left out: they are wishes of degree. Raises
-    Unsupported for what this dialect or model cannot express.
+    Seed, penalties and verbosity have no counterpart in this dialect and are omitted: they only change the degree.
+    Raises UnsupportedFeature for what this dialect or model cannot express.
     """
-    as_sent = (
+    original = (
         request.original if request.original is not None and request.original.dialect is Dialect.ANTHROPIC else None
     )
-    if as_sent is None and request.untranslatable is not None:
+    if original is None and request.untranslatable is not None:
         raise UnsupportedFeature(request.untranslatable.message)
-    can = model.capabilities if model else Capabilities(efforts=("low", "medium", "high", "xhigh", "max"))
-    _check_supported(request, can)
+    capabilities = model.capabilities if model else Capabilities(efforts=("low", "medium", "high", "xhigh", "max"))
+    _check_supported(request, capabilities)
     max_tokens = _max_tokens(request, model)
-    thinking = _thinking(request, can, max_tokens)
-    if as_sent is not None:
-        return _passthrough_payload(request, as_sent, can, max_tokens, thinking, stream=stream)
+    thinking = _thinking(request, capabilities, max_tokens)
+    if original is not None:
+        return _passthrough_payload(request, original, capabilities, max_tokens, thinking, stream=stream)
     payload: JSONObject = {
         "model": request.model,
         "max_tokens": max_tokens,
         "system": _system(request.messages),
         "messages": list(_messages(request.messages)),
         "stop_sequences": list(request.stop) or None,
-        **_sampling(request, can, thinking),
+        **_sampling(request, capabilities, thinking),
         "tools": [_tool(tool) for tool in request.tools] or None,
         "tool_choice": _tool_choice(request),
         "thinking": thinking,
-        "output_config": _output_config(request, can),
+        "output_config": _output_config(request, capabilities),
         "metadata": {"user_id": request.user} if request.user else None,
         "stream": stream or None,
     }
@@ -92,81 +92,84 @@ def to_payload(request: ChatRequest, *, stream: bool = False, model: ModelInfo |
 
 def _passthrough_payload(
     request: ChatRequest,
-    sent: OriginalRequest,
-    can: Capabilities,
+    original: OriginalRequest,
+    capabilities: Capabilities,
     max_tokens: int,
     thinking: JSONObject | None,
     *,
     stream: bool,
 ) -> JSONObject:
-    """Return the caller's own body, changed only where the desk or the model needs it otherwise."""
-    payload: JSONObject = {**sent.fields, "model": request.model, "max_tokens": max_tokens}
+    """Return the caller's own body, changed only where the desk or the model requires it."""
+    payload: JSONObject = {**original.fields, "model": request.model, "max_tokens": max_tokens}
     payload.pop("stream", None)
-    if not can.takes_sampling(None):
+    if not capabilities.takes_sampling(None):
         for name in ("temperature", "top_p", "top_k"):
             payload.pop(name, None)
-    if not _accepts_original_thinking(sent, can, max_tokens):
+    if not _accepts_original_thinking(original, capabilities, max_tokens):
         payload["thinking"] = thinking
-        payload["output_config"] = _passthrough_output_config(request, sent, can)
+        payload["output_config"] = _passthrough_output_config(request, original, capabilities)
     if stream:
         payload["stream"] = True
     return {name: value for name, value in payload.items() if value is not None}
 
 
-def _accepts_original_thinking(sent: OriginalRequest, can: Capabilities, max_tokens: int) -> bool:
-    """Say whether a model takes what the caller says of thinking and effort; what it means can be said otherwise."""
-    effort = _decode_field(_original_object(sent, "output_config"), "effort")
-    if effort is not None and (can.thinking_budget or effort not in can.efforts):
+def _accepts_original_thinking(original: OriginalRequest, capabilities: Capabilities, max_tokens: int) -> bool:
+    """Return whether a model accepts the caller's thinking and effort settings; if not, they are translated."""
+    effort = _decode_field(_original_object(original, "output_config"), "effort")
+    if effort is not None and (capabilities.thinking_budget or effort not in capabilities.efforts):
         return False
-    thinking = _original_object(sent, "thinking")
+    thinking = _original_object(original, "thinking")
     match _decode_field(thinking, "type"):
         case "enabled":
-            takes_budget = can.thinking_budget or can.sampling == "always"
+            takes_budget = capabilities.thinking_budget or capabilities.sampling == "always"
             return takes_budget and int(_decode_field(thinking, "budget_tokens")) < max_tokens
         case "disabled":
-            return can.thinking_optional
+            return capabilities.thinking_optional
         case "adaptive":
-            return not can.thinking_budget
+            return not capabilities.thinking_budget
         case _:
             return True
 
 
-def _passthrough_output_config(request: ChatRequest, sent: OriginalRequest, can: Capabilities) -> JSONObject | None:
-    effort = None if can.thinking_budget else _effort(request, can)
-    config: JSONObject = {**_original_object(sent, "output_config"), "effort": effort}
+def _passthrough_output_config(
+    request: ChatRequest, original: OriginalRequest, capabilities: Capabilities
+) -> JSONObject | None:
+    effort = None if capabilities.thinking_budget else _effort(request, capabilities)
+    config: JSONObject = {**_original_object(original, "output_config"), "effort": effort}
     return {name: value for name, value in config.items() if value is not None} or None
 
 
-def _original_object(sent: OriginalRequest, name: str) -> dict[str, Raw]:
-    """Return a field that was sent as an object; an empty one if it was not."""
-    return msgspec.json.decode(sent.fields.get(name, _NULL), type=dict[str, Raw] | None) or {}
+def _original_object(original: OriginalRequest, name: str) -> dict[str, Raw]:
+    """Return an object field of the caller's body; empty if it was not sent."""
+    return msgspec.json.decode(original.fields.get(name, _NULL), type=dict[str, Raw] | None) or {}
 
 
 def _decode_field(fields: Mapping[str, Raw], name: str) -> Any:
     return msgspec.json.decode(fields.get(name, _NULL))
 
 
-def _check_supported(request: ChatRequest, can: Capabilities) -> None:
+def _check_supported(request: ChatRequest, capabilities: Capabilities) -> None:
     chosen = request.output_format
     if chosen is not None and chosen.kind == "json_object":
-        raise UnsupportedFeature("This provider has no free JSON mode. Use response_format json_schema.")
-    if chosen is not None and chosen.kind == "json_schema" and (chosen.schema is None or not can.structured_output):
-        raise UnsupportedFeature(
-            f"Model {request.model} takes structured output here only with a schema, and not every model."
-        )
-    if request.tool_choice and request.tool_choice.mode in ("required", "named") and not can.forced_tools:
+        raise UnsupportedFeature("This provider has no JSON mode without a schema. Use response_format json_schema.")
+    if chosen is not None and chosen.kind == "json_schema":
+        if not capabilities.structured_output:
+            raise UnsupportedFeature(f"Model {request.model} does not support structured output.")
+        if chosen.schema is None:
+            raise UnsupportedFeature("This provider supports structured output only with a schema.")
+    if request.tool_choice and request.tool_choice.mode in ("required", "named") and not capabilities.forced_tools:
         raise UnsupportedFeature(f"Model {request.model} cannot be forced to use a tool. Use tool_choice 'auto'.")
     if request.choice_count > 1:
-        raise UnsupportedFeature("This provider gives one answer to a request.")
+        raise UnsupportedFeature("This provider returns only one choice per request.")
     if any(not sequence.strip() for sequence in request.stop):
-        raise UnsupportedFeature("This provider takes no stop sequence of white space only.")
+        raise UnsupportedFeature("This provider does not accept a stop sequence of white space only.")
 
 
 def _max_tokens(request: ChatRequest, model: ModelInfo | None) -> int:
     cap = model.max_output if model and model.max_output else None
     if request.max_tokens is None:
         return cap or DEFAULT_MAX_TOKENS
-    # More than the model can give is an error here; it is an upper bound, so the model's own means the same.
+    # More than the model's maximum is an error there. It is an upper bound, so the model's own means the same.
     return min(request.max_tokens, cap) if cap else request.max_tokens
 
 
@@ -176,7 +179,7 @@ def _system(messages: Iterable[ChatMessage]) -> str | None:
 
 
 def _messages(messages: Iterable[ChatMessage]) -> Iterator[JSONObject]:
-    """Yield the turns. Results of tools become one user message, which also holds what the user said after them."""
+    """Yield the turns. Consecutive tool results and the user message after them become one user message."""
     results: list[JSONObject] = []
     for message in messages:
         match message.role:
@@ -227,7 +230,7 @@ def _content(parts: tuple[ContentPart, ...]) -> str | list[JSONObject]:
 
 
 def _blocks(parts: tuple[ContentPart, ...]) -> list[JSONObject]:
-    # Empty text blocks are an error here.
+    # Empty text blocks are an error in this dialect.
     return [_block(part) for part in parts if part != TextPart("")]
 
 
@@ -235,7 +238,7 @@ def _block(part: ContentPart) -> JSONObject:
     if isinstance(part, TextPart):
         return {"type": "text", "text": part.text}
     if not isinstance(part, ImagePart):
-        raise UnsupportedFeature("This provider cannot take a part of the request that another dialect has.")
+        raise UnsupportedFeature("The request has a content part that only another dialect has.")
     if part.url is not None:
         return {"type": "image", "source": {"type": "url", "url": part.url}}
     return {"type": "image", "source": {"type": "base64", "media_type": part.media_type, "data": part.data}}
@@ -245,11 +248,11 @@ def _texts(parts: tuple[ContentPart, ...]) -> list[TextPart]:
     return [part for part in parts if isinstance(part, TextPart) and part.text]
 
 
-def _sampling(request: ChatRequest, can: Capabilities, thinking: JSONObject | None) -> JSONObject:
-    if not can.takes_sampling(None) or (thinking and thinking["type"] == "enabled"):
+def _sampling(request: ChatRequest, capabilities: Capabilities, thinking: JSONObject | None) -> JSONObject:
+    if not capabilities.takes_sampling(None) or (thinking and thinking["type"] == "enabled"):
         return {}
     if request.temperature is not None:
-        # OpenAI's scale goes to 2. Both settings together are refused by most models, and this is the stronger wish.
+        # OpenAI's scale goes to 2. Most models reject both settings together, and temperature is the stronger one.
         return {"temperature": min(request.temperature, 1.0)}
     return {"top_p": request.top_p}
 
@@ -280,19 +283,19 @@ def _tool_choice(request: ChatRequest) -> JSONObject | None:
     return choice
 
 
-def _thinking(request: ChatRequest, can: Capabilities, max_tokens: int) -> JSONObject | None:
+def _thinking(request: ChatRequest, capabilities: Capabilities, max_tokens: int) -> JSONObject | None:
     if request.reasoning_effort is None:
         return None
-    if can.thinking_budget:
+    if capabilities.thinking_budget:
         return _thinking_budget(request, max_tokens)
-    # Models before the fifth generation think only when asked to.
-    thinks_unasked = can.sampling == "never"
-    switched_off = request.reasoning_effort == "none" and thinks_unasked and can.thinking_optional
+    # Models before the fifth generation think only on request.
+    thinks_by_default = capabilities.sampling == "never"
+    switched_off = request.reasoning_effort == "none" and thinks_by_default and capabilities.thinking_optional
     return {"type": "disabled"} if switched_off else None
 
 
 def _thinking_budget(request: ChatRequest, max_tokens: int) -> JSONObject | None:
-    # Thinking excludes forced tools, and a conversation with tool calls would have to bring its old thoughts along.
+    # Thinking excludes forced tools, and a conversation with tool calls would have to include its earlier thinking.
     forced = request.tool_choice is not None and request.tool_choice.mode in ("required", "named")
     budget = min(_THINKING_BUDGETS.get(request.reasoning_effort or "", 0), max_tokens - 1)
     if forced or budget < 1024 or any(message.tool_calls for message in request.messages):
@@ -300,9 +303,9 @@ def _thinking_budget(request: ChatRequest, max_tokens: int) -> JSONObject | None
     return {"type": "enabled", "budget_tokens": budget}
 
 
-def _output_config(request: ChatRequest, can: Capabilities) -> JSONObject | None:
+def _output_config(request: ChatRequest, capabilities: Capabilities) -> JSONObject | None:
     config: JSONObject = {}
-    effort = None if can.thinking_budget else _effort(request, can)
+    effort = None if capabilities.thinking_budget else _effort(request, capabilities)
     if effort is not None:
         config["effort"] = effort
     if request.output_format is not None and request.output_format.kind == "json_schema":
@@ -310,10 +313,10 @@ def _output_config(request: ChatRequest, can: Capabilities) -> JSONObject | None
     return config or None
 
 
-def _effort(request: ChatRequest, can: Capabilities) -> str | None:
-    if request.reasoning_effort == "none" and can.thinking_optional:
+def _effort(request: ChatRequest, capabilities: Capabilities) -> str | None:
+    if request.reasoning_effort == "none" and capabilities.thinking_optional:
         return None
-    return clamp_reasoning_effort(request.reasoning_effort, can.efforts)
+    return clamp_reasoning_effort(request.reasoning_effort, capabilities.efforts)
 
 
 def _schema_format(chosen: OutputFormat) -> JSONObject:
@@ -340,7 +343,7 @@ class _Usage(Struct):
     cache_creation: _CacheCreation | None = None
     output_tokens: _Tokens | None = None
     output_tokens_details: _OutputDetails | None = None
-    #: Whatever these are, they must not make an answer unreadable.
+    #: Any type: an unexpected value must not make an answer unreadable.
     service_tier: Any = None
     inference_geo: Any = None
     speed: Any = None
@@ -395,7 +398,7 @@ _FINISH_REASONS = {
 
 
 def to_completion(body: bytes) -> Completion:
-    """Return the answer that a body holds; raise BadResponse if it holds none."""
+    """Return the answer of a body; raise BadResponse if it contains none."""
     message: _Message = _decode(body, _Message)
     return Completion(
         id=message.id,
@@ -423,7 +426,7 @@ def to_usage(usage: _Usage | None) -> Usage | None:
     thinking = usage.output_tokens_details.thinking_tokens if usage.output_tokens_details else None
     output = usage.output_tokens or 0
     return Usage(
-        # Here the cache's tokens are not part of the input; in ours they are.
+        # In this dialect cached and cache-written tokens are not part of the input; in `Usage` they are.
         input_tokens=usage.input_tokens + cached + written,
         output_tokens=output,
         cached_input_tokens=cached,
@@ -434,7 +437,7 @@ def to_usage(usage: _Usage | None) -> Usage | None:
 
 
 def to_tier(usage: _Usage | None) -> Tier | None:
-    """Return the tier that an answer says was used; None if it says nothing definite."""
+    """Return the tier that an answer reports; None if it reports none that is definite."""
     if usage is None:
         return None
     if usage.speed is not None or usage.inference_geo is not None:
@@ -449,9 +452,9 @@ def to_tier(usage: _Usage | None) -> Tier | None:
     return None if usage.speed is None else Tier.STANDARD
 
 
-def _finish_reason(word: str | None) -> FinishReason:
-    if word is None or (reason := _FINISH_REASONS.get(word)) is None:
-        raise BadResponse(f"The provider's answer ends with the unknown reason {str(word)[:40]!r}.")
+def _finish_reason(value: str | None) -> FinishReason:
+    if value is None or (reason := _FINISH_REASONS.get(value)) is None:
+        raise BadResponse(f"The provider's answer ends with the unknown reason {str(value)[:40]!r}.")
     return reason
 
 
@@ -475,10 +478,10 @@ class _OpenToolCall:
 
 @dataclass(slots=True)
 class AnthropicStreamDecoder:
-    """Reads the frames of one stream. `finished` is set by `message_stop` after a stop reason, and by nothing else."""
+    """Decodes the frames of one stream. Only `message_stop` after a stop reason sets `finished`."""
 
     finished: AnswerFinished | None = None
-    #: Which tier is used: the last one said.
+    #: The tier that the provider reported last.
     tier: Tier | None = None
     _reason: str | None = None
     _usage: _Usage = field(default_factory=_Usage)
@@ -488,11 +491,11 @@ class AnthropicStreamDecoder:
 
     @property
     def usage(self) -> Usage | None:
-        """What the call used, once all of it is said: at the beginning that is the prompt only."""
+        """The usage of the call, once it is complete: the first event reports the prompt only."""
         return to_usage(self._usage) if self._is_counted else None
 
-    def read(self, frame: Frame) -> list[StreamEvent]:
-        """Return what one frame brings. Raises BadResponse, or what an error event says."""
+    def decode(self, frame: Frame) -> list[StreamEvent]:
+        """Return the events of one frame. Raises BadResponse, or the error of an error event."""
         return list(self._events(_decode(frame.data, _Event)))
 
     def _events(self, event: _Event) -> Iterator[StreamEvent]:
@@ -517,15 +520,15 @@ class AnthropicStreamDecoder:
             case _Event(type="error"):
                 raise to_stream_error(event.error or AnthropicErrorBody())
 
-    def read_last(self, frame: Frame) -> None:
-        """Take a frame that the end of the connection completed; the last event may lack its blank line."""
+    def decode_trailing(self, frame: Frame) -> None:
+        """Decode a frame that the end of the connection completed; the last event may lack its blank line."""
         if frame.event == "message_stop":
-            self.read(frame)
+            self.decode(frame)
 
     def _start_block(self, index: int, block: _Block) -> Iterator[StreamEvent]:
         match block.type:
             case "tool_use":
-                # Numbered by tool calls, not by blocks: text comes in blocks too.
+                # Numbered by tool calls, not by blocks: text is in blocks, too.
                 call = self._calls[index] = _OpenToolCall(len(self._calls), has_input=bool(block.input))
                 yield ToolCallStarted(call.number, block.id, block.name)
                 if block.input:
@@ -547,22 +550,21 @@ class AnthropicStreamDecoder:
                 yield ReasoningDelta(delta.thinking)
             case "input_json_delta" if delta.partial_json:
                 if (call := self._calls.get(index)) is None:
-                    yield OpaqueDelta(
-                        delta.partial_json
-                    )  # the input of a server tool, which is the vendor's own business
+                    # The input of a server tool, which only the vendor uses.
+                    yield OpaqueDelta(delta.partial_json)
                     return
                 call.has_input = True
                 yield ToolCallDelta(call.number, delta.partial_json)
 
     def _stop_block(self, index: int) -> Iterator[StreamEvent]:
-        # A tool without arguments gets no delta; as JSON that is an empty object.
+        # A tool call without arguments has no delta; its arguments are an empty JSON object.
         if (call := self._calls.get(index)) is not None and not call.has_input:
             call.has_input = True
             yield ToolCallDelta(call.number, "{}")
 
 
 def _merge_usage(known: _Usage, update: _Usage | None) -> _Usage:
-    """Return usage with what `update` brings. The counts are cumulative: the last one that is given counts."""
+    """Return usage with the fields of `update` replaced. The counts are cumulative: the last reported one counts."""
     if update is None:
         return known
     return _Usage(

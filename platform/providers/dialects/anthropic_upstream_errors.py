@@ -1,4 +1,4 @@
-"""What Anthropic says when something is wrong (wire formats, 10 and 18)."""
+"""Mapping of Anthropic's errors (docs/reference/wire-formats.md, 10 and 18)."""
 
 import re
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ from providers.errors import (
     TransientFailure,
 )
 
-#: `api_error` is missing: it says no more than its status, which is 500 or 503.
+#: Without `api_error`, which says no more than its status, 500 or 503.
 _CLASS_BY_TYPE: dict[str, type[ProviderError]] = {
     "invalid_request_error": RequestRejected,
     "authentication_error": ProviderKeyRejected,
@@ -39,10 +39,10 @@ _CLASS_BY_TYPE: dict[str, type[ProviderError]] = {
     "overloaded_error": ProviderOverloaded,
 }
 
-#: A limit on money. With `retry-after` it ends by itself, without one it takes a person.
+#: Spend limits. With `retry-after` the limit resets by itself; without it a person must raise it.
 _SPEND_LIMITS = ("enforced_spend_limit_reached", "contract_spend_limit_reached")
 
-#: What stands in the sentence only, all under invalid_request_error.
+#: Reported only in the message, all with the type invalid_request_error.
 _CLASS_BY_MESSAGE: tuple[tuple[re.Pattern[str], type[ProviderError]], ...] = (
     (re.compile(r"(?i)credit balance|spend(ing)? limit|usage limits"), ProviderKeyRejected),
     (re.compile(r"(?i)prompt is too long|exceed context limit|context window"), ContextTooLong),
@@ -63,7 +63,7 @@ class _Envelope(Struct):
 
 
 def to_error(status: int, headers: Mapping[str, str], body: bytes) -> ProviderError:
-    """Return what an answer with an error status means."""
+    """Map a response with an error status."""
     error = _parse_error(body)
     retry_after = retry_after_seconds(headers)
     kind = _error_class(error, retry_after) or error_class_for_status(status)
@@ -73,7 +73,7 @@ def to_error(status: int, headers: Mapping[str, str], body: bytes) -> ProviderEr
 
 
 def to_stream_error(error: AnthropicErrorBody) -> ProviderError:
-    """Return what an error event in a stream means."""
+    """Map an error event in a stream."""
     kind = _error_class(error, None) or TransientFailure
     return kind(message_or_default(error.message, None), code=_code(error))
 

@@ -1,4 +1,4 @@
-"""The body that callers send in Anthropic's dialect, field by field (wire formats, 11)."""
+"""Request bodies of Anthropic's dialect, field by field (docs/reference/wire-formats.md, 11)."""
 
 from typing import Annotated, Any, Literal, TypeAlias
 
@@ -7,8 +7,8 @@ from msgspec import Meta, Struct
 from providers.dialects.openai_wire import ModelName, TokenCount, ToolName
 from providers.dialects.validation import UnknownContentPart
 
-# Content blocks. Of `cache_control` and other unknown fields in them only a provider of this dialect learns: they
-# change the cost, not the answer.
+# Content blocks. `cache_control` and other unknown fields in them are sent only to a provider of this dialect: they
+# affect the cost, not the answer.
 
 
 class TextBlock(Struct, tag_field="type", tag="text"):
@@ -64,7 +64,7 @@ UserBlock: TypeAlias = TextBlock | ImageBlock | ToolResultBlock | DocumentBlock 
 AssistantBlock: TypeAlias = (
     TextBlock | ToolUseBlock | ThinkingBlock | RedactedThinkingBlock | DocumentBlock | UnknownContentPart
 )
-#: The types of blocks that have a struct of their own.
+#: The block types that have a struct.
 BLOCK_TYPES = frozenset(
     ("text", "image", "tool_use", "tool_result", "thinking", "redacted_thinking", "document", "search_result")
 )
@@ -78,13 +78,13 @@ class AnthropicAssistantMessage(Struct, tag_field="role", tag="assistant"):
     content: str | Annotated[list[AssistantBlock], Meta(min_length=1)]
 
 
-# Tools, thinking, format
+# Tools, thinking, output format
 
 
 class AnthropicTool(Struct):
     #: Some server tools have none.
     name: ToolName | None = None
-    #: Absent or "custom" for the caller's own tools; the vendor's server tools bear their name and date.
+    #: Absent or "custom" for the caller's own tools; a server tool of the vendor has its name and date.
     type: str | None = None
     description: str | None = None
     input_schema: dict[str, Any] | None = None
@@ -123,7 +123,7 @@ class AnthropicMetadata(Struct):
 
 
 class MessagesBody(Struct):
-    """`POST /v1/messages`. A provider of this dialect gets it as it is, with fields that are not here too."""
+    """`POST /v1/messages`. A provider of this dialect gets it unchanged, including fields not listed here."""
 
     model: ModelName
     max_tokens: TokenCount
@@ -137,13 +137,13 @@ class MessagesBody(Struct):
     thinking: ThinkingEnabled | ThinkingAdaptive | ThinkingDisabled | None = None
     output_config: OutputConfig | None = None
     metadata: AnthropicMetadata | None = None
-    # The caller's side of it only: whether to stream is decided above this room.
+    # Not sent to a provider: the caller of `Provider` decides whether to stream.
     stream: bool | None = None
-    # For a provider of this dialect. Others do without: they change cost or diagnostics, never the answer.
+    # Sent only to a provider of this dialect: they affect cost or diagnostics, never the answer.
     cache_control: Any = None
     service_tier: Literal["auto", "standard_only"] | None = None
     diagnostics: Any = None
-    # Only a provider of this dialect can do what they ask for (`anthropic._untranslatable_fields`).
+    # Only a provider of this dialect can serve these (`anthropic._untranslatable_fields`).
     top_k: int | None = None
     speed: Literal["standard", "fast"] | None = None
     inference_geo: str | None = None
@@ -152,7 +152,7 @@ class MessagesBody(Struct):
     context_management: Any = None
     user_profile_id: str | None = None
     workspace_id: str | None = None
-    # Refused: it would be kept at one provider, and the next request may go to another.
+    # Rejected: a thread is stored at one provider, and the next request may go to another.
     thread: Any = None
 
 
@@ -167,6 +167,6 @@ class CountTokensBody(Struct, forbid_unknown_fields=True):
     thinking: ThinkingEnabled | ThinkingAdaptive | ThinkingDisabled | None = None
     output_config: OutputConfig | None = None
 
-    # Accepted, and without effect on the count.
+    # Accepted, without effect on the count.
     cache_control: Any = None
     speed: Literal["standard", "fast"] | None = None

@@ -1,4 +1,4 @@
-"""`POST /api/v1/chat`: OpenAI's body with a provider's name and a request id, and an answer in an envelope."""
+"""`POST /api/v1/chat`: OpenAI's body with a provider's name and a request id; the response wraps the completion."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,11 +17,11 @@ RequestID = Annotated[str, Meta(min_length=1, max_length=255)]
 
 
 class EnvelopeBody(wire.ChatBody):
-    """OpenAI's whole body: a caller who knows more than the least may say more."""
+    """OpenAI's complete body and two fields of ours, so that a caller may use any of OpenAI's settings."""
 
-    #: Only this provider may answer. None: as the routes say.
+    #: Only this provider may answer. None: any target of the route.
     provider: ProviderName | None = None
-    #: The caller's own name for this request. The same again is answered once.
+    #: The caller's idempotency key: a repeated request with the same id is answered once.
     request_id: RequestID | None = None
 
 
@@ -30,7 +30,7 @@ precompile_decoders(EnvelopeBody)
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """What stands in the envelope, and the request itself."""
+    """The fields of the envelope, and the request itself."""
 
     request: ChatRequest
     provider: str | None
@@ -39,7 +39,7 @@ class Envelope:
 
 
 def decode_envelope(data: bytes | Mapping[str, Any]) -> Envelope:
-    """Return what a body asks for, or raise InvalidRequest in OpenAI's words."""
+    """Return the envelope of a body, or raise InvalidRequest, worded as in OpenAI's dialect."""
     decoded = openai.parse_chat_as(data, EnvelopeBody)
     body = decoded.body
     request = openai.to_chat_request(decoded, gateway_fields=("provider", "request_id"))
@@ -47,5 +47,5 @@ def decode_envelope(data: bytes | Mapping[str, Any]) -> Envelope:
 
 
 def encode_envelope(answer_id: str, provider: str, model: str, data: JSONObject | Raw) -> bytes:
-    """Return the answer; `data` is the body of a chat completion, whoever gave it."""
+    """Return the response body; `data` is the body of a chat completion, ours or the provider's own."""
     return msgspec.json.encode({"id": answer_id, "provider": provider, "model": model, "data": data})

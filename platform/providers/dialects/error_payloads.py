@@ -1,4 +1,4 @@
-"""An error as each dialect writes it, in a body or in a stream (wire formats, 1.2 and 10)."""
+"""Errors in each dialect, for a body or a stream (docs/reference/wire-formats.md, 1.2 and 10)."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ import msgspec
 
 @dataclass(frozen=True, slots=True)
 class ErrorPayload:
-    """One error for the caller. `type` and `code` are OpenAI's words; Anthropic's follows from the status."""
+    """One error for the caller. `type` and `code` are OpenAI's; Anthropic's type follows from the status."""
 
     status: int
     type: str
@@ -16,7 +16,7 @@ class ErrorPayload:
     param: str | None = None
 
 
-#: Anthropic's words for a status. In a stream, whose status is 200, they are all that says what went wrong.
+#: Anthropic's error type by status. In a stream, whose status is 200, only the type tells what went wrong.
 _ANTHROPIC_TYPES = {
     401: "authentication_error",
     402: "billing_error",
@@ -31,18 +31,18 @@ _ANTHROPIC_TYPES = {
 }
 
 
-def encode_openai_error(fault: ErrorPayload) -> bytes:
-    """Return the body, or the data of a frame, that says so in OpenAI's dialect."""
+def encode_openai_error(error: ErrorPayload) -> bytes:
+    """Return the error as the body, or the data of a frame, of OpenAI's dialect."""
     return msgspec.json.encode(
-        {"error": {"message": fault.message, "type": fault.type, "param": fault.param, "code": fault.code}}
+        {"error": {"message": error.message, "type": error.type, "param": error.param, "code": error.code}}
     )
 
 
-def encode_anthropic_error(fault: ErrorPayload, request_id: str | None = None) -> bytes:
-    """Return the body, or the data of a frame, that says so in Anthropic's dialect."""
-    details = {"details": {"error_code": fault.code}} if fault.code else {}
-    error = {"type": anthropic_error_type(fault.status), "message": fault.message, **details}
-    return msgspec.json.encode({"type": "error", "error": error, "request_id": request_id})
+def encode_anthropic_error(error: ErrorPayload, request_id: str | None = None) -> bytes:
+    """Return the error as the body, or the data of a frame, of Anthropic's dialect."""
+    details = {"details": {"error_code": error.code}} if error.code else {}
+    body = {"type": anthropic_error_type(error.status), "message": error.message, **details}
+    return msgspec.json.encode({"type": "error", "error": body, "request_id": request_id})
 
 
 def anthropic_error_type(status: int) -> str:

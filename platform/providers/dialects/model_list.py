@@ -1,4 +1,4 @@
-"""`GET /v1/models` as each dialect writes it (wire formats, 5 and 13)."""
+"""`GET /v1/models` in each dialect (docs/reference/wire-formats.md, 5 and 13)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from providers.dialects.error_payloads import ErrorPayload
 from providers.invalid_request import InvalidRequest
 from providers.types import JSONObject
 
-#: When a model was made is in no catalogue; both dialects want a moment.
+#: Both dialects require a creation time, which the catalogue does not have.
 CREATED = 0
 CREATED_AT = "1970-01-01T00:00:00Z"
 
@@ -19,12 +19,13 @@ MAX_PAGE_SIZE = 1000
 
 @dataclass(frozen=True, slots=True)
 class ListedModel:
-    """A model that the caller may use, by the name to ask for it, and what is known of it."""
+    """A model that the caller may use, by the name to request it by."""
 
     name: str
-    #: Whose it is: the provider's name, or the desk's own where a route leads to several.
+    #: The provider's name, or the desk's own if a route leads to several providers.
     owner: str
-    known: ModelInfo | None = None
+    #: From the catalogue; None if it does not know the model.
+    info: ModelInfo | None = None
 
 
 def encode_openai_models(models: Sequence[ListedModel]) -> JSONObject:
@@ -39,48 +40,48 @@ def encode_openai_model(model: ListedModel) -> JSONObject:
         "owned_by": model.owner,
         "shutdown_date": None,
     }
-    if (known := model.known) is None:
+    if (info := model.info) is None:
         return body
-    # Not OpenAI's own, and no client minds: what a caller may want to know before it chooses.
+    # Not in OpenAI's dialect; clients ignore the fields, and they help a caller to choose a model.
     return {
         **body,
-        "shutdown_date": known.shutdown.isoformat() if known.shutdown else None,
-        "kind": known.kind,
-        "context_window": known.context_window,
-        "max_output_tokens": known.max_output,
+        "shutdown_date": info.shutdown.isoformat() if info.shutdown else None,
+        "kind": info.kind,
+        "context_window": info.context_window,
+        "max_output_tokens": info.max_output,
     }
 
 
 def encode_anthropic_models(models: Sequence[ListedModel], query: Mapping[str, str], *, today: date) -> JSONObject:
-    """Return the page that a query asks for by `limit`, `after_id` and `before_id`, or raise InvalidRequest."""
+    """Return the page of a query with `limit`, `after_id` and `before_id`, or raise InvalidRequest."""
     limit = _limit(query.get("limit", str(DEFAULT_PAGE_SIZE)))
     names = [model.name for model in models]
     begin = _position(names, query, "after_id", -1) + 1
     end = _position(names, query, "before_id", len(names))
-    # Before an id means right before it, so that a reader can go back page by page.
+    # The page directly before `before_id`, so that a client can go back page by page.
     backwards = "before_id" in query and "after_id" not in query
-    found = range(begin, end)[-limit:] if backwards else range(begin, end)[:limit]
+    page = range(begin, end)[-limit:] if backwards else range(begin, end)[:limit]
     return {
-        "data": [encode_anthropic_model(models[index], today=today) for index in found],
-        "first_id": names[found[0]] if found else None,
-        "last_id": names[found[-1]] if found else None,
-        "has_more": len(found) < end - begin,
+        "data": [encode_anthropic_model(models[index], today=today) for index in page],
+        "first_id": names[page[0]] if page else None,
+        "last_id": names[page[-1]] if page else None,
+        "has_more": len(page) < end - begin,
     }
 
 
 def encode_anthropic_model(model: ListedModel, *, today: date) -> JSONObject:
-    known = model.known
+    info = model.info
     return {
         "type": "model",
         "id": model.name,
         "display_name": model.name,
         "created_at": CREATED_AT,
-        "lifecycle": _lifecycle(known.shutdown if known else None, today),
-        "max_input_tokens": known.max_input if known else None,
-        "max_tokens": known.max_output if known else None,
+        "lifecycle": _lifecycle(info.shutdown if info else None, today),
+        "max_input_tokens": info.max_input if info else None,
+        "max_tokens": info.max_output if info else None,
         "capabilities": None,
         "deprecated_at": None,
-        "retires_at": _midnight(known.shutdown) if known and known.shutdown else None,
+        "retires_at": _midnight(info.shutdown) if info and info.shutdown else None,
         "line": None,
     }
 

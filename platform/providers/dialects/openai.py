@@ -1,4 +1,4 @@
-"""OpenAI's dialect with us as the server: callers' bodies to neutral requests, neutral answers to bodies."""
+"""OpenAI's dialect, server side: callers' bodies to neutral requests, neutral answers to response bodies."""
 
 import base64
 import sys
@@ -46,16 +46,16 @@ Body = TypeVar("Body", bound=wire.ChatBody)
 
 EncodingFormat: TypeAlias = Literal["float", "base64"]
 
-#: A function without parameters, said as a schema.
+#: The schema of a function without parameters.
 NO_PARAMETERS: JSONObject = {"type": "object", "properties": {}}
 
-#: Inputs of one embeddings call.
+#: The limit of inputs of one embeddings request.
 MAX_EMBEDDING_INPUTS = 2048
 
 _KNOWN_FIELDS = frozenset(wire.ChatBody.__struct_fields__)
 precompile_decoders(wire.ChatBody, wire.EmbeddingBody)
 
-#: What a definite `service_tier` stands for.
+#: The tier of each `service_tier`, except "auto".
 SERVICE_TIERS = {"default": Tier.STANDARD, "flex": Tier.FLEX, "priority": Tier.PRIORITY, "fast": Tier.PRIORITY}
 _SERVICE_TIER_NAMES = {Tier.FLEX: "flex", Tier.PRIORITY: "priority"}
 
@@ -65,22 +65,22 @@ IMAGE_MEDIA_TYPES = ("image/png", "image/jpeg", "image/gif", "image/webp")
 
 
 def decode_chat(data: bytes | Mapping[str, Any]) -> ChatRequest:
-    """Return the chat request that a body asks for, or raise InvalidRequest."""
+    """Return the chat request of a body, or raise InvalidRequest."""
     return to_chat_request(parse_chat(data))
 
 
 def decode_embedding(data: bytes | Mapping[str, Any]) -> EmbeddingRequest:
-    """Return the embedding request that a body asks for, or raise InvalidRequest."""
+    """Return the embedding request of a body, or raise InvalidRequest."""
     return to_embedding_request(parse_embedding(data))
 
 
 def parse_chat(data: bytes | Mapping[str, Any]) -> DecodedBody[wire.ChatBody]:
-    """Return the body as a struct, for callers who also want what is not part of the request (`stream`)."""
+    """Return the body as a struct, for callers that also need fields outside the request (`stream`)."""
     return parse_chat_as(data, wire.ChatBody)
 
 
 def parse_chat_as(data: bytes | Mapping[str, Any], shape: type[Body]) -> DecodedBody[Body]:
-    """Return the body as a struct that has more fields than OpenAI's."""
+    """Return the body as a subclass of `ChatBody` with further fields."""
     decoded = decode_body(data, shape, _to_invalid_request, wire.PART_TYPES)
     if decoded.body.stream_options is not None and not decoded.body.stream:
         raise InvalidRequest(
@@ -90,12 +90,12 @@ def parse_chat_as(data: bytes | Mapping[str, Any], shape: type[Body]) -> Decoded
 
 
 def parse_embedding(data: bytes | Mapping[str, Any]) -> DecodedBody[wire.EmbeddingBody]:
-    """Return the body as a struct, for callers who also want `encoding_format`."""
+    """Return the body as a struct, for callers that also need `encoding_format`."""
     return decode_body(data, wire.EmbeddingBody, _to_invalid_request)
 
 
 def to_chat_request(decoded: DecodedBody[wire.ChatBody], gateway_fields: Collection[str] = ()) -> ChatRequest:
-    """Return the request; the fields named `gateway_fields` are no part of it, and for no provider."""
+    """Return the request, without the fields named `gateway_fields`, which are not sent to a provider."""
     body = decoded.body
     fields = decoded.fields
     if gateway_fields:
@@ -143,7 +143,7 @@ def to_embedding_request(decoded: DecodedBody[wire.EmbeddingBody]) -> EmbeddingR
     )
 
 
-# What no other dialect can say is noted in `untranslatable`, and stands in the neutral form for what it counts.
+# What no other dialect can express is added to `untranslatable`; the neutral form holds a placeholder of its tokens.
 
 
 def _unknown_fields(fields: Collection[str]) -> Iterator[InvalidRequest]:
@@ -153,7 +153,7 @@ def _unknown_fields(fields: Collection[str]) -> Iterator[InvalidRequest]:
 
 
 def _untranslatable_fields(body: wire.ChatBody) -> Iterator[InvalidRequest]:
-    asks = {
+    is_used = {
         "n": (body.n or 1) > 1,
         "logit_bias": bool(body.logit_bias),
         "logprobs": bool(body.logprobs),
@@ -165,8 +165,8 @@ def _untranslatable_fields(body: wire.ChatBody) -> Iterator[InvalidRequest]:
         "functions": body.functions is not None,
         "function_call": body.function_call is not None,
     }
-    for name, asked in asks.items():
-        if asked:
+    for name, used in is_used.items():
+        if used:
             yield _unsupported(name, f"'{name}' is not supported by any provider of this model.")
 
 
@@ -213,7 +213,7 @@ def _assistant_message(
 def _assistant_parts(
     message: wire.OpenAIAssistantMessage, path: str, untranslatable: list[InvalidRequest]
 ) -> tuple[ContentPart, ...]:
-    # What the model refused with is what it said.
+    # A refusal is the text of the message.
     match message.content:
         case None:
             return (TextPart(message.refusal),) if message.refusal else ()
@@ -245,8 +245,8 @@ def _part(part: wire.OpenAIContentPart, path: str, untranslatable: list[InvalidR
             return _opaque(audio, path, "Audio input", untranslatable)
         case wire.FileContentPart(file):
             return _opaque(file, path, "A file", untranslatable)
-        case UnknownContentPart(stranger):
-            return _opaque(stranger, path, "This type of content", untranslatable)
+        case UnknownContentPart(unknown):
+            return _opaque(unknown, path, "This type of content", untranslatable)
 
 
 def _opaque(value: Any, path: str, what: str, untranslatable: list[InvalidRequest]) -> OpaquePart:
@@ -261,7 +261,7 @@ def _image(image: wire.ImageURL, path: str) -> ImagePart:
     data = parse_data_url(image.url)
     if data is None or data[0] not in IMAGE_MEDIA_TYPES:
         raise InvalidRequest(
-            f"Invalid value for '{path}': expected an http(s) address, or a base64 data URL of "
+            f"Invalid value for '{path}': expected an http(s) URL, or a base64 data URL of "
             f"{', '.join(IMAGE_MEDIA_TYPES)}.",
             path,
             "invalid_value",
@@ -279,7 +279,7 @@ def _tool_call(
 
 
 def _check_tool_results(messages: Sequence[ChatMessage]) -> None:
-    """Every call must be answered before the conversation goes on, and nothing else may be answered."""
+    """Require that every tool call has a result before the next turn, and that every result has a call."""
     open_calls: set[str] = set()
     for index, message in enumerate(messages):
         if message.role is Role.TOOL:
@@ -373,8 +373,10 @@ def _output_format(
             return OutputFormat("json_schema", schema.name, schema.description, schema.schema, schema.strict)
 
 
-def _tier(word: str | None) -> Tier:
-    return Tier.STANDARD if word is None or word == "auto" else SERVICE_TIERS.get(word, Tier.OTHER)
+def _tier(service_tier: str | None) -> Tier:
+    if service_tier is None or service_tier == "auto":
+        return Tier.STANDARD
+    return SERVICE_TIERS.get(service_tier, Tier.OTHER)
 
 
 def _embedding_inputs(value: str | list[str | int | list[int]]) -> tuple[str, ...] | tuple[tuple[int, ...], ...]:
@@ -383,7 +385,7 @@ def _embedding_inputs(value: str | list[str | int | list[int]]) -> tuple[str, ..
     texts = tuple(item for item in value if isinstance(item, str))
     tokens = tuple(item for item in value if isinstance(item, int))
     lists = tuple(tuple(item) for item in value if isinstance(item, list))
-    # One kind only: texts, one list of tokens, or several such lists; none of them empty.
+    # Exactly one kind: texts, one list of tokens, or several such lists; none of them empty.
     if len(texts) == len(value) <= MAX_EMBEDDING_INPUTS and all(texts):
         return texts
     if len(tokens) == len(value) and min(tokens) >= 0:
@@ -407,28 +409,28 @@ def _unsupported(param: str, message: str) -> InvalidRequest:
     return InvalidRequest(message, param, "unsupported_parameter")
 
 
-def _to_invalid_request(mistake: ValidationIssue) -> InvalidRequest:
-    match mistake.kind:
+def _to_invalid_request(issue: ValidationIssue) -> InvalidRequest:
+    match issue.kind:
         case "missing":
             return InvalidRequest(
-                f"Missing required parameter: '{mistake.path}'.", mistake.path, "missing_required_parameter"
+                f"Missing required parameter: '{issue.path}'.", issue.path, "missing_required_parameter"
             )
         case "unknown":
             return InvalidRequest(
-                f"Unrecognized request argument supplied: {mistake.path}", mistake.path, "unknown_parameter"
+                f"Unrecognized request argument supplied: {issue.path}", issue.path, "unknown_parameter"
             )
         case "value":
-            where = f"'{mistake.path}'" if mistake.path else "the body"
-            return InvalidRequest(f"Invalid value for {where}: {mistake.detail}.", mistake.path, "invalid_value")
+            where = f"'{issue.path}'" if issue.path else "the body"
+            return InvalidRequest(f"Invalid value for {where}: {issue.detail}.", issue.path, "invalid_value")
         case "malformed":
-            return InvalidRequest(f"We could not parse the JSON body of your request: {mistake.detail}.")
+            return InvalidRequest(f"We could not parse the JSON body of your request: {issue.detail}.")
 
 
 # Answers
 
 
 def encode_completion(completion: Completion, *, created: int) -> JSONObject:
-    """Return the body of a `chat.completion`; `created` is in Unix seconds. Without usage the field is left out."""
+    """Return the body of a `chat.completion`; `created` is in Unix seconds. Without usage the field is omitted."""
     body: JSONObject = {
         "id": completion.id,
         "object": "chat.completion",
@@ -492,7 +494,7 @@ def _encode_message(completion: Completion) -> JSONObject:
         "annotations": [],
     }
     if completion.reasoning:
-        # Not OpenAI's own, but what servers of its dialect agree on.
+        # Not in OpenAI's API, but common among compatible servers.
         message["reasoning_content"] = completion.reasoning
     if completion.tool_calls:
         message["tool_calls"] = [encode_tool_call(call) for call in completion.tool_calls]

@@ -1,4 +1,4 @@
-"""OpenAI's dialect of a stream, with us as the server: chunks, made from events or passed through."""
+"""Streams in OpenAI's dialect, server side: chunks encoded from events, or passed through."""
 
 import msgspec
 from msgspec import Raw, Struct
@@ -23,9 +23,9 @@ DONE = Frame("", b"[DONE]")
 
 
 class OpenAIStreamEncoder:
-    """Makes chunks of events. `answer_id` is ours; the model is called what the provider calls it, if it says so.
+    """Encodes events as chunks. `answer_id` is ours; the model has the provider's name for it, if that was sent.
 
-    With `include_usage` the last chunk but the end mark holds the usage, unless the provider sent none.
+    With `include_usage` the last chunk before the end marker holds the usage, unless the provider sent none.
     """
 
     def __init__(self, answer_id: str, created: int, model: str, include_usage: bool = False) -> None:
@@ -34,7 +34,7 @@ class OpenAIStreamEncoder:
         self._include_usage = include_usage
         self._is_started = False
         self._is_ended = False
-        #: How many tool calls there were, and how many of them before this provider began.
+        #: The number of tool calls so far, and of those before the current provider.
         self._calls = 0
         self._call_offset = 0
         self._name(model)
@@ -46,7 +46,7 @@ class OpenAIStreamEncoder:
                 frames.append(self._start(event))
             match event:
                 case TextDelta(text) if text:
-                    # By hand, and first: most of all that is ever sent is this.
+                    # Without a JSON encoder, and first: most frames are of this kind.
                     frames.append(Frame("", self._text_head + encode_json_string(text) + self._text_tail))
                 case ReasoningDelta(text) if text:
                     frames.append(self._delta(b'{"reasoning_content":' + encode_json_string(text) + b"}"))
@@ -66,18 +66,18 @@ class OpenAIStreamEncoder:
     def continue_with(self, provider: str) -> tuple[StreamEncoder, list[Frame]]:
         if self._is_started:
             self.resume(calls=self._calls)
-        # With a choice that says nothing: there are clients that look at the first choice of every chunk.
+        # With an empty delta: some clients read the first choice of every chunk.
         chunk = self._delta_head + b"{}" + self._delta_tail
         return self, [Frame("", chunk[:-1] + b',"nightdesk":' + encode_continuation_marker(provider) + b"}")]
 
     def resume(self, *, calls: int) -> None:
-        """Go on with an answer that is begun and has this many tool calls."""
+        """Continue an answer that has started and has this many tool calls."""
         self._is_started = True
-        # A provider that goes on with an answer begins its own tool calls.
+        # A provider that continues an answer numbers its tool calls from 0.
         self._calls = self._call_offset = calls
 
     def _name(self, model: str) -> None:
-        """Write what is the same in all chunks."""
+        """Encode what all chunks have in common."""
         self._model = model
         head: JSONObject = {
             "id": self._id,
@@ -123,7 +123,7 @@ def _tool_call(event: ToolCallStarted, index: int) -> bytes:
 
 
 class _Chunk(Struct):
-    """As little of a chunk as passing it through needs."""
+    """The fields of a chunk that passing it through needs."""
 
     id: str | None = None
     created: int | None = None
@@ -133,15 +133,15 @@ class _Chunk(Struct):
 
 
 class OpenAIPassthroughEncoder:
-    """Passes the chunks of a provider of this dialect on as they are, but for usage that the caller did not ask for.
+    """Passes on the chunks of a provider of this dialect unchanged, without usage that the caller did not request.
 
-    We always ask a provider for it. The end mark waits for `AnswerFinished`: some servers send it after a cut, too.
+    We always request usage. The end marker waits for `AnswerFinished`: some servers send it after an interruption, too.
     """
 
     def __init__(self, include_usage: bool = False) -> None:
         self._include_usage = include_usage
         self._is_ended = False
-        #: What another provider would need to know to go on.
+        #: The state that another provider would need to continue: the first chunk, and the number of tool calls.
         self._first: bytes | None = None
         self._calls = 0
 
@@ -170,11 +170,11 @@ class OpenAIPassthroughEncoder:
         return encoder.continue_with(provider)
 
     def _is_wanted(self, data: bytes) -> bool:
-        # All chunks that say something have a delta, so this is read once in a stream.
+        # All chunks with content have a delta, so that few chunks of a stream are decoded.
         if self._include_usage or b'"delta"' in data:
             return True
         chunk = _parse_chunk(data)
-        # Azure opens with a chunk that has no choices either: what its filters found in the prompt.
+        # Azure's first chunk has no choices either: it holds the results of its filters on the prompt.
         return bool(chunk.choices) or chunk.usage is None
 
 

@@ -1,4 +1,4 @@
-"""OpenAI's dialect with us as the client: neutral requests to payloads, bodies and streams to neutral answers."""
+"""OpenAI's dialect, client side: neutral requests to payloads, response bodies and streams to neutral answers."""
 
 import base64
 import binascii
@@ -52,11 +52,11 @@ from providers.types import (
 class OpenAIFlavor:
     """How one server of this dialect differs from OpenAI's own."""
 
-    #: Many compatible servers know only the older `max_tokens`; OpenAI's reasoning models refuse it.
+    #: Many compatible servers accept only the older `max_tokens`; OpenAI's reasoning models reject it.
     max_tokens_field: Literal["max_completion_tokens", "max_tokens"] = "max_completion_tokens"
     #: Whether `stream_options.include_usage` may be sent. Without it a stream's usage has to be estimated.
     stream_usage: bool = True
-    #: Whether it knows the role "developer", the newer name of "system".
+    #: Whether the role "developer", the newer name of "system", is accepted.
     developer_role: bool = True
 
 
@@ -70,12 +70,12 @@ COMPATIBLE_FLAVOR = OpenAIFlavor(max_tokens_field="max_tokens", developer_role=F
 def to_payload(
     request: ChatRequest, *, stream: bool = False, flavor: OpenAIFlavor = OPENAI_FLAVOR, model: ModelInfo | None = None
 ) -> JSONObject:
-    """Return the body to send. `model` is None where the catalogue does not know it: then nothing is adapted.
+    """Return the body to send. `model` is None if the catalogue does not know it: then nothing is adapted.
 
-    Raises Unsupported for what this dialect or model cannot express.
+    Raises UnsupportedFeature for what this dialect or model cannot express.
     """
-    can = model.capabilities if model else None
-    effort = _effort(request, can)
+    capabilities = model.capabilities if model else None
+    effort = _effort(request, capabilities)
     if request.original is not None and request.original.dialect is Dialect.OPENAI:
         return _passthrough_payload(request, request.original, effort, stream=stream, flavor=flavor, model=model)
     if request.untranslatable is not None:
@@ -83,12 +83,12 @@ def to_payload(
     payload: JSONObject = {
         "model": request.model,
         "messages": [_message(message) for message in request.messages],
-        _max_tokens_field(flavor, can): _max_tokens(request, model),
+        _max_tokens_field(flavor, capabilities): _max_tokens(request, model),
         "n": request.choice_count if request.choice_count > 1 else None,
-        **_sampling(request, can, effort),
+        **_sampling(request, capabilities, effort),
         "stop": list(request.stop) or None,
         "reasoning_effort": effort,
-        "verbosity": request.verbosity if can is None or can.verbosity else None,
+        "verbosity": request.verbosity if capabilities is None or capabilities.verbosity else None,
         "seed": request.seed,
         "user": request.user,
         "response_format": _response_format(request.output_format),
@@ -100,40 +100,40 @@ def to_payload(
     return {key: value for key, value in payload.items() if value is not None}
 
 
-#: Refused by models that reason, and dropped for them.
+#: Rejected by reasoning models, and omitted for them.
 _SAMPLING_FIELDS = ("temperature", "top_p", "presence_penalty", "frequency_penalty")
 
 
 def _passthrough_payload(
     request: ChatRequest,
-    sent: OriginalRequest,
+    original: OriginalRequest,
     effort: str | None,
     *,
     stream: bool,
     flavor: OpenAIFlavor,
     model: ModelInfo | None,
 ) -> JSONObject:
-    """Return the caller's own body, changed only where the desk, the server or the model needs it otherwise."""
-    can = model.capabilities if model else None
-    payload: JSONObject = {**sent.fields, "model": request.model}
+    """Return the caller's own body, changed only where the desk, the server or the model requires it."""
+    capabilities = model.capabilities if model else None
+    payload: JSONObject = {**original.fields, "model": request.model}
     for name in ("stream", "stream_options", "max_tokens", "max_completion_tokens"):
         payload.pop(name, None)
     if (max_tokens := _max_tokens(request, model)) is not None:
-        payload[_max_tokens_field(flavor, can)] = max_tokens
-    if can is not None and not can.takes_sampling(effort):
+        payload[_max_tokens_field(flavor, capabilities)] = max_tokens
+    if capabilities is not None and not capabilities.takes_sampling(effort):
         for name in _SAMPLING_FIELDS:
             payload.pop(name, None)
-    if can is not None and not can.verbosity:
+    if capabilities is not None and not capabilities.verbosity:
         payload.pop("verbosity", None)
     if effort is not None:
         payload["reasoning_effort"] = effort
     elif request.reasoning_effort is not None:
         del payload["reasoning_effort"]
     if not flavor.developer_role:
-        payload["messages"] = _replace_developer_role(sent.fields["messages"])
+        payload["messages"] = _replace_developer_role(original.fields["messages"])
     if stream:
         payload["stream"] = True
-        if options := _stream_options(sent.fields.get("stream_options"), flavor):
+        if options := _stream_options(original.fields.get("stream_options"), flavor):
             payload["stream_options"] = options
     return payload
 
@@ -148,14 +148,14 @@ def _replace_developer_role(messages: Raw) -> Raw | list[JSONObject]:
     return decoded
 
 
-def _stream_options(sent: Raw | None, flavor: OpenAIFlavor) -> JSONObject:
-    wanted = msgspec.json.decode(sent, type=dict[str, Raw] | None) if sent is not None else None
-    options: JSONObject = {name: value for name, value in (wanted or {}).items() if name != "include_usage"}
+def _stream_options(original: Raw | None, flavor: OpenAIFlavor) -> JSONObject:
+    fields = msgspec.json.decode(original, type=dict[str, Raw] | None) if original is not None else None
+    options: JSONObject = {name: value for name, value in (fields or {}).items() if name != "include_usage"}
     return {**options, "include_usage": True} if flavor.stream_usage else options
 
 
 def to_embedding_payload(request: EmbeddingRequest) -> JSONObject:
-    """Return the body to send. No `encoding_format`: compatible servers stumble over it, and we read both."""
+    """Return the body to send. No `encoding_format`: some compatible servers reject it, and we decode both."""
     payload = {
         **request.extra_fields,
         "model": request.model,
@@ -189,10 +189,10 @@ def _part(part: ContentPart, role: Role) -> JSONObject:
     if isinstance(part, TextPart):
         return {"type": "text", "text": part.text}
     if not isinstance(part, ImagePart):
-        raise UnsupportedFeature("This provider cannot take a part of the request that another dialect has.")
+        raise UnsupportedFeature("The request has a content part that only another dialect has.")
     if role is not Role.USER:
         raise UnsupportedFeature(
-            f"This provider takes images in user messages only, not in messages with role {role.value}."
+            f"This provider accepts images in user messages only, not in messages with role {role.value}."
         )
     image: JSONObject = {"url": part.url or f"data:{part.media_type};base64,{part.data}"}
     if part.detail is not None:
@@ -200,39 +200,39 @@ def _part(part: ContentPart, role: Role) -> JSONObject:
     return {"type": "image_url", "image_url": image}
 
 
-def _max_tokens_field(flavor: OpenAIFlavor, can: Capabilities | None) -> str:
-    return "max_completion_tokens" if can is not None and can.efforts else flavor.max_tokens_field
+def _max_tokens_field(flavor: OpenAIFlavor, capabilities: Capabilities | None) -> str:
+    return "max_completion_tokens" if capabilities is not None and capabilities.efforts else flavor.max_tokens_field
 
 
 def _max_tokens(request: ChatRequest, model: ModelInfo | None) -> int | None:
     if request.max_tokens is None or model is None or model.max_output is None:
         return request.max_tokens
-    # More than the model can give is an error there; it is an upper bound, so the model's own means the same.
+    # More than the model's maximum is an error there. It is an upper bound, so the model's own means the same.
     return min(request.max_tokens, model.max_output)
 
 
-def _effort(request: ChatRequest, can: Capabilities | None) -> str | None:
-    """Return the effort to send: the strongest the model knows up to the one asked for. A hint, so never an error."""
-    if can is None:
+def _effort(request: ChatRequest, capabilities: Capabilities | None) -> str | None:
+    """Return the effort to send: the strongest accepted up to the requested one. A hint, so never an error."""
+    if capabilities is None:
         return request.reasoning_effort
-    if request.tools and can.tools_require_effort_none:
-        return _effort_with_tools(request, can)
-    return clamp_reasoning_effort(request.reasoning_effort, can.efforts)
+    if request.tools and capabilities.tools_require_effort_none:
+        return _effort_with_tools(request, capabilities)
+    return clamp_reasoning_effort(request.reasoning_effort, capabilities.efforts)
 
 
-def _effort_with_tools(request: ChatRequest, can: Capabilities) -> str:
-    # These models call tools in chat completions only while they do not reason; otherwise it takes /v1/responses.
-    if "none" not in can.efforts or request.reasoning_effort not in (None, "none"):
+def _effort_with_tools(request: ChatRequest, capabilities: Capabilities) -> str:
+    # In chat completions these models call tools only without reasoning; with it they require /v1/responses.
+    if "none" not in capabilities.efforts or request.reasoning_effort not in (None, "none"):
         raise UnsupportedFeature(
-            f"Model {request.model} takes tools here only with reasoning_effort 'none'"
-            + ("." if "none" in can.efforts else ", which it does not accept.")
+            f"Model {request.model} accepts tools here only with reasoning_effort 'none'"
+            + ("." if "none" in capabilities.efforts else ", which it does not accept.")
         )
     return "none"
 
 
-def _sampling(request: ChatRequest, can: Capabilities | None, effort: str | None) -> JSONObject:
-    # Dropped rather than refused: the route chose the model, and the caller's wish is a matter of degree.
-    if can is not None and not can.takes_sampling(effort):
+def _sampling(request: ChatRequest, capabilities: Capabilities | None, effort: str | None) -> JSONObject:
+    # Omitted rather than rejected: the route chose the model, and the settings only change the degree.
+    if capabilities is not None and not capabilities.takes_sampling(effort):
         return {}
     return {
         "temperature": request.temperature,
@@ -243,7 +243,7 @@ def _sampling(request: ChatRequest, can: Capabilities | None, effort: str | None
 
 
 def _tools(request: ChatRequest) -> JSONObject:
-    # Both settings are errors at OpenAI where there are no tools.
+    # OpenAI rejects both settings if there are no tools.
     if not request.tools:
         return {}
     return {
@@ -275,7 +275,7 @@ def _response_format(chosen: OutputFormat | None) -> JSONObject | None:
     if chosen.kind != "json_schema":
         return {"type": chosen.kind}
     schema = {
-        # Required here, and unknown to Anthropic's dialect.
+        # Required here, and absent in Anthropic's dialect.
         "name": chosen.name or "answer",
         "description": chosen.description,
         "schema": chosen.schema,
@@ -309,7 +309,7 @@ class _Usage(Struct):
 
 
 class _Function(Struct):
-    """A function that is called, or a custom tool, whose arguments are called input."""
+    """The function of a tool call, or a custom tool, whose arguments are named `input`."""
 
     name: str | None = None
     arguments: str | None = None
@@ -332,7 +332,7 @@ class _Audio(Struct):
 
 
 class _MessageOrDelta(Struct):
-    """A whole message, or the part of it that a chunk brings."""
+    """A complete message, or the delta of a chunk."""
 
     content: str | None = None
     refusal: str | None = None
@@ -343,18 +343,18 @@ class _MessageOrDelta(Struct):
     audio: _Audio | None = None
 
     def opaque_text(self) -> str | None:
-        """Return what counts of that which has no place in the neutral form; None if nothing of that kind is here."""
+        """Return the text of content that has no neutral form, for token counts; None if there is none."""
         if self.audio is not None:
             return self.audio.transcript or ""
         call = self.function_call
         return (call.name or "") + (call.arguments or "") if call is not None else None
 
     def all_text(self) -> str:
-        """Return all that is said in it, for what it counts."""
+        """Return all text in it, for token counts."""
         calls = [call.called for call in self.tool_calls or ()]
-        said = [self.reasoning_content or self.reasoning, self.content, self.refusal, self.opaque_text()]
-        said += [text for call in calls for text in (call.name, call.arguments, call.input)]
-        return "".join(filter(None, said))
+        texts = [self.reasoning_content or self.reasoning, self.content, self.refusal, self.opaque_text()]
+        texts += [text for call in calls for text in (call.name, call.arguments, call.input)]
+        return "".join(filter(None, texts))
 
 
 class _Choice(Struct):
@@ -365,13 +365,13 @@ class _Choice(Struct):
 
 
 class _Body(Struct):
-    """A completion or one chunk of it; an error may stand in its place, with status 200."""
+    """A completion or one chunk of it; may hold an error instead, with status 200."""
 
     id: str | None = None
     model: str | None = None
     choices: list[_Choice] | None = None
     usage: _Usage | None = None
-    #: Whatever it is, it must not make an answer unreadable.
+    #: Any type: an unexpected value must not make an answer unreadable.
     service_tier: Any = None
     error: OpenAIErrorBody | str | None = None
 
@@ -387,7 +387,7 @@ class _EmbeddingList(Struct):
     usage: _Usage | None = None
 
 
-#: OpenAI's own words, and what compatible servers say for the same.
+#: OpenAI's finish reasons, and those of compatible servers.
 _FINISH_REASONS = {
     "stop": FinishReason.STOP,
     "length": FinishReason.LENGTH,
@@ -399,24 +399,24 @@ _FINISH_REASONS = {
 
 
 def to_completion(body: bytes) -> Completion:
-    """Return the answer that a body holds; raise BadResponse, or what an error in its place says."""
+    """Return the answer of a body; raise BadResponse, or the error that the body holds instead."""
     answer = _decode(body, _Body)
     if answer.error is not None:
         raise to_stream_error(answer.error)
     first, *others = sorted(answer.choices or (), key=lambda choice: choice.index) or (None,)
-    if first is None or (said := first.message) is None:
-        raise BadResponse("The provider's answer holds no message.")
+    if first is None or (message := first.message) is None:
+        raise BadResponse("The provider's answer contains no message.")
     return Completion(
         id=answer.id or "",
         model=answer.model or "",
-        text=said.content or "",
+        text=message.content or "",
         finish_reason=_finish_reason(first.finish_reason),
         usage=to_usage(answer.usage),
-        tool_calls=tuple(_to_tool_call(call, index) for index, call in enumerate(said.tool_calls or ())),
-        reasoning=said.reasoning_content or said.reasoning or "",
-        refusal=said.refusal,
+        tool_calls=tuple(_to_tool_call(call, index) for index, call in enumerate(message.tool_calls or ())),
+        reasoning=message.reasoning_content or message.reasoning or "",
+        refusal=message.refusal,
         tier=to_tier(answer.service_tier),
-        other_choices=(*_opaque_texts(said), *(other.message.all_text() for other in others if other.message)),
+        other_choices=(*_opaque_texts(message), *(other.message.all_text() for other in others if other.message)),
         body=body,
     )
 
@@ -426,7 +426,7 @@ def to_embeddings(body: bytes, inputs: int) -> Embeddings:
     answer = _decode(body, _EmbeddingList)
     rows = sorted(enumerate(answer.data), key=lambda row: row[0] if row[1].index is None else row[1].index)
     if len(rows) != inputs:
-        raise BadResponse(f"The provider answered {len(rows)} vectors for {inputs} inputs.")
+        raise BadResponse(f"The provider returned {len(rows)} vectors for {inputs} inputs.")
     vectors = tuple(_vector(row.embedding) for _, row in rows)
     return Embeddings(answer.model, vectors, to_usage(answer.usage), body)
 
@@ -436,7 +436,7 @@ def to_usage(usage: _Usage | None) -> Usage | None:
         return None
     prompt = usage.prompt_tokens_details or _PromptDetails()
     completion = usage.completion_tokens_details or _CompletionDetails()
-    # Bounded by the whole, so that no arithmetic on them ever gives less than nothing.
+    # Bounded by the total, so that no difference of counts is ever negative.
     cached = min(prompt.cached_tokens or 0, usage.prompt_tokens)
     return Usage(
         input_tokens=usage.prompt_tokens,
@@ -447,13 +447,13 @@ def to_usage(usage: _Usage | None) -> Usage | None:
     )
 
 
-def to_tier(word: Any) -> Tier | None:
-    """Return the tier that an answer says was used; None if it says nothing definite."""
-    return SERVICE_TIERS.get(word) if isinstance(word, str) else None
+def to_tier(service_tier: Any) -> Tier | None:
+    """Return the tier that an answer reports; None if it reports none that is definite."""
+    return SERVICE_TIERS.get(service_tier) if isinstance(service_tier, str) else None
 
 
-def _opaque_texts(said: _MessageOrDelta) -> tuple[str, ...]:
-    text = said.opaque_text()
+def _opaque_texts(message: _MessageOrDelta) -> tuple[str, ...]:
+    text = message.opaque_text()
     return () if text is None else (text,)
 
 
@@ -464,9 +464,9 @@ def _to_tool_call(call: _ToolCall, index: int) -> ToolCall:
     return ToolCall(call.id or f"call_{index}", called.name, called.arguments or called.input or "{}")
 
 
-def _finish_reason(word: str | None) -> FinishReason:
-    if word is None or (reason := _FINISH_REASONS.get(word)) is None:
-        raise BadResponse(f"The provider's answer ends with the unknown reason {str(word)[:40]!r}.")
+def _finish_reason(value: str | None) -> FinishReason:
+    if value is None or (reason := _FINISH_REASONS.get(value)) is None:
+        raise BadResponse(f"The provider's answer ends with the unknown reason {str(value)[:40]!r}.")
     return reason
 
 
@@ -494,7 +494,7 @@ def _decode(body: bytes, shape: type[Any]) -> Any:
 
 @dataclass(slots=True)
 class _OpenToolCall:
-    """A tool call that is being streamed: its number among ours, and the id it came with."""
+    """A tool call that is being streamed: its number among the tool calls, and its id."""
 
     number: int
     id: str
@@ -502,25 +502,25 @@ class _OpenToolCall:
 
 @dataclass(slots=True)
 class OpenAIStreamDecoder:
-    """Reads the frames of one stream. `finished` is set by `[DONE]` after a finish reason, and by nothing else.
+    """Decodes the frames of one stream. Only `[DONE]` after the finish reasons of all choices sets `finished`.
 
-    Of `choice_count` answers each has to have one. The first is read, and the others are counted.
+    The first of `choice_count` choices is decoded; of the others only the text is kept, for token counts.
     """
 
     choice_count: int = 1
     finished: AnswerFinished | None = None
-    #: Which tier is used: the last one said.
+    #: The tier that the provider reported last.
     tier: Tier | None = None
     _started: bool = False
-    #: By the index of the answer.
+    #: By the index of the choice.
     _reasons: dict[int, str] = field(default_factory=dict)
     _usage: _Usage | None = None
     _refused: bool = False
     _calls: dict[int, _OpenToolCall] = field(default_factory=dict)
     _call_count: int = 0
 
-    def read(self, frame: Frame) -> list[StreamEvent]:
-        """Return what one frame brings. Raises BadResponse, or what an error frame says."""
+    def decode(self, frame: Frame) -> list[StreamEvent]:
+        """Return the events of one frame. Raises BadResponse, or the error of an error frame."""
         events: list[StreamEvent] = []
         if frame.data == b"[DONE]":
             self._end()
@@ -544,16 +544,16 @@ class OpenAIStreamDecoder:
 
     @property
     def usage(self) -> Usage | None:
-        """What the call used, once that is said and the answers are whole."""
+        """The usage of the call, once it was reported and all choices are complete."""
         return to_usage(self._usage) if self._is_complete else None
 
-    def read_last(self, frame: Frame) -> None:
-        """Take a frame that the end of the connection completed. Only an end mark can be trusted to be whole."""
+    def decode_trailing(self, frame: Frame) -> None:
+        """Decode a frame that the end of the connection completed. Only an end marker is known to be complete."""
         if frame.data == b"[DONE]":
             self._end()
 
     def _end(self) -> None:
-        # Without a finish reason of each answer it is a cut, whatever the mark says.
+        # Without a finish reason of each choice the stream was interrupted, whatever the marker says.
         if self._is_complete:
             self.finished = AnswerFinished(_finish_reason(self._reasons[0]), to_usage(self._usage), self._refused)
 
@@ -566,7 +566,7 @@ class OpenAIStreamDecoder:
         if reasoning := delta.reasoning_content or delta.reasoning:
             events.append(ReasoningDelta(reasoning))
         self._refused = self._refused or bool(delta.refusal)
-        # A refusal is what the model says; there is nothing else to show.
+        # A refusal is the text of the answer; there is no other.
         if text := delta.content or delta.refusal:
             events.append(TextDelta(text))
         for fragment in delta.tool_calls or ():
@@ -587,7 +587,7 @@ class OpenAIStreamDecoder:
             yield ToolCallDelta(call.number, arguments)
 
     def _open_call(self, fragment: _ToolCall) -> _OpenToolCall | None:
-        """Return the call that a fragment belongs to; None if it begins one.
+        """Return the call that a fragment belongs to; None if it starts a new one.
 
         Some servers give every parallel call the same index, or none: then another id means another call.
         """

@@ -1,4 +1,4 @@
-"""What OpenAI's dialect says when something is wrong; Azure and compatible servers too (wire formats, 1.2, 9, 18)."""
+"""Mapping of the errors of OpenAI, Azure and compatible servers (docs/reference/wire-formats.md, 1.2, 9, 18)."""
 
 import re
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ from providers.errors import (
     TransientFailure,
 )
 
-#: The code decides before the status: 429 may mean "wait", "slow down" or "no money left".
+#: The code takes precedence over the status: 429 may mean a rate limit, an overload or exhausted credit.
 _CLASS_BY_CODE: dict[str, type[ProviderError]] = {
     "insufficient_quota": ProviderKeyRejected,
     "credit_balance_exhausted": ProviderKeyRejected,
@@ -55,7 +55,7 @@ _CLASS_BY_CODE: dict[str, type[ProviderError]] = {
     "misalignment_policy_violation": ContentRefused,
 }
 
-#: Types that say more than nothing where there is no status, as in a stream.
+#: Error types that help if there is no status, as in a stream.
 _CLASS_BY_STREAM_TYPE: dict[str, type[ProviderError]] = {
     "authentication_error": ProviderKeyRejected,
     "rate_limit_error": ProviderRateLimited,
@@ -64,7 +64,7 @@ _CLASS_BY_STREAM_TYPE: dict[str, type[ProviderError]] = {
     "invalid_request_error": RequestRejected,
 }
 
-#: Compatible servers say it in a sentence only.
+#: Compatible servers report this only in the message.
 _CONTEXT_LENGTH_MESSAGE = re.compile(
     r"(?i)context (length|window|size)|too many (input )?tokens|(prompt|input) is too long"
 )
@@ -88,7 +88,7 @@ class _Envelope(Struct):
 
 
 def to_error(status: int, headers: Mapping[str, str], body: bytes) -> ProviderError:
-    """Return what an answer with an error status means."""
+    """Map a response with an error status."""
     error = _parse_error(body)
     kind = _class_by_code(error) or _class_by_message(status, error) or error_class_for_status(status)
     return kind(
@@ -100,7 +100,7 @@ def to_error(status: int, headers: Mapping[str, str], body: bytes) -> ProviderEr
 
 
 def to_stream_error(error: OpenAIErrorBody | str) -> ProviderError:
-    """Return what an error in a stream or in an answer with status 200 means."""
+    """Map an error in a stream, or in a response with status 200."""
     error = OpenAIErrorBody(error) if isinstance(error, str) else error
     kind = _class_by_code(error) or _CLASS_BY_STREAM_TYPE.get(to_error_code(error.type) or "", TransientFailure)
     return kind(message_or_default(error.message, None), code=_code(error))
@@ -117,8 +117,8 @@ def _parse_error(body: bytes) -> OpenAIErrorBody:
 
 
 def _class_by_code(error: OpenAIErrorBody) -> type[ProviderError] | None:
-    for word in _code_candidates(error):
-        if isinstance(word, str) and (kind := _CLASS_BY_CODE.get(word)):
+    for code in _code_candidates(error):
+        if isinstance(code, str) and (kind := _CLASS_BY_CODE.get(code)):
             return kind
     return None
 
@@ -134,6 +134,6 @@ def _code(error: OpenAIErrorBody) -> str | None:
 
 
 def _code_candidates(error: OpenAIErrorBody) -> tuple[Any, Any, Any]:
-    """Return what may name the error, the most exact first."""
+    """Return the fields that may hold the error code, the most specific first."""
     inner = error.innererror.get("code") if isinstance(error.innererror, dict) else None
     return inner, error.code, error.type

@@ -1,4 +1,4 @@
-"""The bodies that callers send in OpenAI's dialect, field by field (wire formats, 2.1 and 4)."""
+"""Request bodies of OpenAI's dialect, field by field (docs/reference/wire-formats.md, 2.1 and 4)."""
 
 from typing import Annotated, Any, Literal, TypeAlias
 
@@ -46,7 +46,7 @@ class FileContentPart(Struct, tag_field="type", tag="file"):
 OpenAIContentPart: TypeAlias = (
     TextContentPart | RefusalContentPart | ImageContentPart | AudioContentPart | FileContentPart | UnknownContentPart
 )
-#: The types of parts that have a struct of their own.
+#: The part types that have a struct.
 PART_TYPES = frozenset(("text", "refusal", "image_url", "input_audio", "file"))
 
 TextContent: TypeAlias = str | Annotated[list[TextContentPart | UnknownContentPart], Meta(min_length=1)]
@@ -61,8 +61,8 @@ AssistantContent: TypeAlias = (
     str | Annotated[list[TextContentPart | RefusalContentPart | UnknownContentPart], Meta(min_length=1)]
 )
 
-# Messages. Of unknown fields in them only a provider of this dialect learns: SDKs send whole answers back, with all
-# that vendors add to them, and an answer does not depend on that.
+# Messages. Unknown fields in them are sent only to a provider of this dialect: SDKs send complete answers back, with
+# whatever vendors add to them, and the next answer does not depend on that.
 
 
 class CalledFunction(Struct):
@@ -118,7 +118,7 @@ OpenAIMessage: TypeAlias = (
     | OpenAIFunctionMessage
 )
 
-# Tools and format
+# Tools and output format
 
 
 class FunctionDefinition(Struct):
@@ -177,7 +177,7 @@ class StreamOptions(Struct):
 
 
 class ChatBody(Struct):
-    """`POST /v1/chat/completions`. A provider of this dialect gets it as it is, with fields that are not here too."""
+    """`POST /v1/chat/completions`. A provider of this dialect gets it unchanged, including fields not listed here."""
 
     model: ModelName
     messages: Annotated[list[OpenAIMessage], Meta(min_length=1)]
@@ -199,11 +199,10 @@ class ChatBody(Struct):
     verbosity: Literal["low", "medium", "high"] | None = None
     user: Annotated[str, Meta(max_length=512)] | None = None
     safety_identifier: Annotated[str, Meta(max_length=512)] | None = None
-    # The caller's side of it only: whether to stream is decided above this room.
+    # Not sent to a provider: the caller of `Provider` decides whether to stream.
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    # For a provider of this dialect. Others do without: they change where or how cheaply a vendor works, never what it
-    # answers.
+    # Sent only to a provider of this dialect: they affect where and at what cost a vendor works, never the answer.
     metadata: OpenAIMetadata | None = None
     store: bool | None = None
     service_tier: str | None = None
@@ -212,7 +211,7 @@ class ChatBody(Struct):
     prompt_cache_retention: str | None = None
     prompt_cache_options: Any = None
     n: Annotated[int, Meta(ge=1, le=128)] | None = None
-    # Only a provider of this dialect can do what they ask for (`openai._untranslatable_fields`).
+    # Only a provider of this dialect can serve these (`openai._untranslatable_fields`).
     logit_bias: dict[str, float] | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
@@ -225,13 +224,13 @@ class ChatBody(Struct):
 
 
 class EmbeddingBody(Struct):
-    """`POST /v1/embeddings`. What `input` may hold is checked by `openai.to_embedding_request`.
+    """`POST /v1/embeddings`. `openai.to_embedding_request` validates `input`.
 
-    Other fields go to the provider as they are.
+    Other fields are sent to the provider unchanged.
     """
 
     model: ModelName
-    # msgspec allows one list type in a union.
+    # msgspec allows only one list type in a union.
     input: str | Annotated[list[str | int | list[int]], Meta(min_length=1, max_length=300_000)]
     dimensions: Annotated[int, Meta(ge=1, le=65_536)] | None = None
     encoding_format: Literal["float", "base64"] | None = None

@@ -1,4 +1,4 @@
-"""What both dialects share in reading an error: the status, when to come back, and words fit to be shown."""
+"""Mapping of provider errors that both dialects share: the status, `Retry-After`, and messages safe to show."""
 
 import re
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ from providers.errors import (
     TransientFailure,
 )
 
-#: A job waits as long as it is told to. What is longer is a mistake, or no wait.
+#: A job waits as long as the provider says, up to this.
 MAX_RETRY_AFTER_SECONDS = 86_400.0
 MAX_MESSAGE_CHARACTERS = 500
 REDACTED = "[redacted]"
@@ -32,12 +32,12 @@ _ERROR_CODE = re.compile(r"^[\w.\-]{1,100}$")
 
 
 def error_class_for_status(status: int) -> type[ProviderError]:
-    """Return what a status alone means (wire formats, 18)."""
+    """Return the error class of a status (docs/reference/wire-formats.md, 18)."""
     match status:
         case 401 | 402 | 403:
             return ProviderKeyRejected
         case 404:
-            # We call fixed addresses only, so what was not found is the model, or the target as a whole.
+            # We call fixed paths only, so what was not found is the model, or the target as a whole.
             return ModelNotFound
         case 408 | 409:
             return TransientFailure
@@ -50,7 +50,7 @@ def error_class_for_status(status: int) -> type[ProviderError]:
         case _ if status >= 500:
             return TransientFailure
         case _:
-            # Neither an answer nor an error, such as a redirect.
+            # Neither success nor an error, such as a redirect.
             return BadResponse
 
 
@@ -63,20 +63,24 @@ def retry_after_seconds(headers: Mapping[str, str]) -> float | None:
 
 
 def message_or_default(message: Any, status: int | None) -> str:
-    """Return the provider's message, short and without keys, or our own words where it gave none."""
+    """Return the provider's message, shortened and without keys, or our own if it sent none."""
     if isinstance(message, str) and message.strip():
         return redact(message)
-    return "The provider reported an error without a message." if status is None else f"The provider answered {status}."
+    return (
+        "The provider reported an error without a message."
+        if status is None
+        else f"The provider responded with status {status}."
+    )
 
 
 def redact(message: str) -> str:
-    """Return a message on one line, short, and with everything masked that looks like a key."""
-    # Trimmed first, generously: the patterns should not run over megabytes.
+    """Return a message on one line, shortened, with everything masked that looks like a key."""
+    # Cut generously first, so that the patterns do not run over megabytes.
     masked = _KEY_SHAPES.sub(REDACTED, " ".join(message[: 8 * MAX_MESSAGE_CHARACTERS].replace("\0", " ").split()))
     return masked if len(masked) <= MAX_MESSAGE_CHARACTERS else masked[: MAX_MESSAGE_CHARACTERS - 1] + "…"
 
 
 def to_error_code(value: Any) -> str | None:
-    """Return a code as text, if it is one: a word or a number, not a sentence."""
+    """Return a code as text; None if it is not a word or a number."""
     text = str(value) if isinstance(value, str | int) and not isinstance(value, bool) else ""
     return text if _ERROR_CODE.match(text) else None

@@ -11,7 +11,7 @@ from providers.types import AnswerFinished, Burst
 
 
 class WordPressStreamEncoder:
-    """Lets `chunks` write OpenAI's. What ends the stream is an event with a name, for which a page can listen."""
+    """Wraps `chunks`, an encoder of OpenAI's dialect. The stream ends with a named event that a page can listen for."""
 
     def __init__(self, answer_id: str, chunks: StreamEncoder) -> None:
         self._id = answer_id

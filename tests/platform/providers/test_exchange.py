@@ -90,14 +90,14 @@ def test_what_comes_from_below_them_is_foreign_too(kind: type[Exception]) -> Non
 
 def test_what_was_not_sent_can_be_sent_again() -> None:
     assert (
-        type(map_transport_error(made(aiohttp.ServerTimeoutError), sent=False, response_started=False))
+        type(map_transport_error(made(aiohttp.ServerTimeoutError), request_sent=False, response_started=False))
         is TransientFailure
     )
 
 
 def test_what_was_answered_in_part_was_interrupted() -> None:
     assert (
-        type(map_transport_error(made(aiohttp.ServerTimeoutError), sent=True, response_started=True))
+        type(map_transport_error(made(aiohttp.ServerTimeoutError), request_sent=True, response_started=True))
         is ResponseInterrupted
     )
 
@@ -116,4 +116,4 @@ def test_what_was_answered_in_part_was_interrupted() -> None:
     ],
 )
 def test_what_was_sent_and_not_answered_means(error: Exception, kind: type[ProviderError]) -> None:
-    assert type(map_transport_error(error, sent=True, response_started=False)) is kind
+    assert type(map_transport_error(error, request_sent=True, response_started=False)) is kind

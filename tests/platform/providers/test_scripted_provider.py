@@ -92,7 +92,7 @@ async def test_it_embeds(call: CallContext) -> None:
 
 
 async def test_the_wrong_kind_of_answer_is_told(call: CallContext) -> None:
-    with pytest.raises(BadResponse, match="Completion where Embeddings"):
+    with pytest.raises(BadResponse, match="Completion for a call that expects Embeddings"):
         await ScriptedProvider(COMPLETION).embed(EmbeddingRequest("m", ("a",)), call)
 
 

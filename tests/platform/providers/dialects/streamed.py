@@ -32,7 +32,7 @@ Reader: TypeAlias = openai_upstream.OpenAIStreamDecoder | anthropic_upstream.Ant
 DIALECTS = (Dialect.OPENAI, Dialect.ANTHROPIC)
 
 
-def reader_of(dialect: Dialect) -> Reader:
+def decoder_of(dialect: Dialect) -> Reader:
     return (
         anthropic_upstream.AnthropicStreamDecoder()
         if dialect is Dialect.ANTHROPIC
@@ -58,13 +58,13 @@ def encode_all(encoder: StreamEncoder, bursts: Iterable[Burst]) -> list[Frame]:
 
 def read_all(dialect: Dialect, frames: Sequence[Frame]) -> list[Burst]:
     """Return what our own adapters make of frames that went over the wire, the end with its `AnswerFinished`."""
-    reader = reader_of(dialect)
+    decoder = decoder_of(dialect)
     arrived = list(SSEDecoder().feed(encode_frames("stm_1", 1, frames, retry_milliseconds=1000)))
     assert arrived == list(frames)
-    bursts = [Burst(reader.read(frame), (frame,)) for frame in arrived]
-    if reader.finished is None:
+    bursts = [Burst(decoder.decode(frame), (frame,)) for frame in arrived]
+    if decoder.finished is None:
         return bursts
-    return [*bursts[:-1], Burst((*bursts[-1].events, reader.finished), bursts[-1].frames)]
+    return [*bursts[:-1], Burst((*bursts[-1].events, decoder.finished), bursts[-1].frames)]
 
 
 @dataclass(frozen=True, slots=True)

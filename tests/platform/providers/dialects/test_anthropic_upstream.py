@@ -349,9 +349,9 @@ def test_what_is_no_answer_is_a_bad_response(fields: JSONObject) -> None:
 
 
 def read(stream: bytes) -> list[StreamEvent]:
-    reader = AnthropicStreamDecoder()
-    events = [event for frame in SSEDecoder().feed(stream) for event in reader.read(frame)]
-    return [*events, reader.finished] if reader.finished else events
+    decoder = AnthropicStreamDecoder()
+    events = [event for frame in SSEDecoder().feed(stream) for event in decoder.decode(frame)]
+    return [*events, decoder.finished] if decoder.finished else events
 
 
 def frame(**fields: Any) -> bytes:
@@ -447,11 +447,11 @@ def test_only_a_reason_and_the_stop_are_an_end(stream: bytes) -> None:
 
 
 def test_the_last_frame_may_lack_its_blank_line_if_it_is_the_stop() -> None:
-    reader = AnthropicStreamDecoder()
+    decoder = AnthropicStreamDecoder()
     for each in SSEDecoder().feed(START + frame(type="message_delta", delta={"stop_reason": "end_turn"})):
-        list(reader.read(each))
+        list(decoder.decode(each))
 
-    reader.read_last(Frame("content_block_delta", b'{"type": "content_blo'))
-    assert reader.finished is None
-    reader.read_last(Frame("message_stop", b'{"type": "message_stop"}'))
-    assert reader.finished == AnswerFinished(FinishReason.STOP, Usage(5, 0))
+    decoder.decode_trailing(Frame("content_block_delta", b'{"type": "content_blo'))
+    assert decoder.finished is None
+    decoder.decode_trailing(Frame("message_stop", b'{"type": "message_stop"}'))
+    assert decoder.finished == AnswerFinished(FinishReason.STOP, Usage(5, 0))

@@ -78,4 +78,4 @@ def test_a_body_that_cannot_be_read_leaves_the_status(body: bytes) -> None:
     error = to_error(502, {}, body)
 
     assert type(error) is TransientFailure
-    assert error.message == "The provider answered 502."
+    assert error.message == "The provider responded with status 502."

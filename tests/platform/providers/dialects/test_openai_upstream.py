@@ -226,7 +226,7 @@ def test_tools_switch_reasoning_off_where_both_do_not_go() -> None:
 
 @pytest.mark.parametrize(("name", "effort"), [("gpt-6-sol", "high"), ("gpt-6.1-sol", None), ("gpt-6-astra", "none")])
 def test_tools_that_need_another_endpoint_are_left_to_another_target(name: str, effort: str | None) -> None:
-    with pytest.raises(UnsupportedFeature, match="takes tools here only"):
+    with pytest.raises(UnsupportedFeature, match="accepts tools here only"):
         to_payload(replace(REQUEST, tools=(TOOL,), reasoning_effort=effort), model=model(name))
 
 
@@ -353,9 +353,9 @@ def test_vectors_that_are_none_are_a_bad_response(body: bytes) -> None:
 
 
 def read(stream: bytes) -> list[StreamEvent]:
-    reader = OpenAIStreamDecoder()
-    events = [event for frame in SSEDecoder().feed(stream) for event in reader.read(frame)]
-    return [*events, reader.finished] if reader.finished else events
+    decoder = OpenAIStreamDecoder()
+    events = [event for frame in SSEDecoder().feed(stream) for event in decoder.decode(frame)]
+    return [*events, decoder.finished] if decoder.finished else events
 
 
 def chunk(delta: JSONObject, reason: str | None = None, index: int = 0) -> bytes:
@@ -497,13 +497,13 @@ def test_only_a_reason_and_the_mark_are_an_end(stream: bytes) -> None:
 
 
 def test_the_last_frame_may_lack_its_blank_line_if_it_is_the_mark() -> None:
-    reader = OpenAIStreamDecoder()
-    list(reader.read(Frame("", chunk({}, "length")[6:].strip())))
+    decoder = OpenAIStreamDecoder()
+    list(decoder.decode(Frame("", chunk({}, "length")[6:].strip())))
 
-    reader.read_last(Frame("", b'{"id": "half'))
-    assert reader.finished is None
-    reader.read_last(Frame("", b"[DONE]"))
-    assert reader.finished == AnswerFinished(FinishReason.LENGTH, None)
+    decoder.decode_trailing(Frame("", b'{"id": "half'))
+    assert decoder.finished is None
+    decoder.decode_trailing(Frame("", b"[DONE]"))
+    assert decoder.finished == AnswerFinished(FinishReason.LENGTH, None)
 
 
 # Several answers
@@ -519,13 +519,13 @@ MARK = b"data: [DONE]\n\n"
 
 
 def read_several(data: bytes, answers: int) -> tuple[list[StreamEvent], OpenAIStreamDecoder]:
-    reader = OpenAIStreamDecoder(answers)
-    return [event for frame in SSEDecoder().feed(data) for event in reader.read(frame)], reader
+    decoder = OpenAIStreamDecoder(answers)
+    return [event for frame in SSEDecoder().feed(data) for event in decoder.decode(frame)], decoder
 
 
 def test_of_several_answers_the_first_is_read_and_all_are_counted() -> None:
     call = {"index": 0, "id": "c", "function": {"name": "f", "arguments": "{}"}}
-    events, reader = read_several(
+    events, decoder = read_several(
         of_answer(0, content="A")
         + of_answer(1, content="B")
         + of_answer(1, tool_calls=[call])
@@ -537,13 +537,13 @@ def test_of_several_answers_the_first_is_read_and_all_are_counted() -> None:
     )
 
     assert events == [AnswerStarted("i", "m"), TextDelta("A"), OpaqueDelta("B"), OpaqueDelta("f{}")]
-    assert reader.finished == AnswerFinished(FinishReason.STOP, Usage(9, 4))
+    assert decoder.finished == AnswerFinished(FinishReason.STOP, Usage(9, 4))
 
 
 def test_an_end_before_each_of_several_answers_has_one_is_a_cut() -> None:
-    _, reader = read_several(of_answer(0, "stop") + TOLD + MARK, 2)
+    _, decoder = read_several(of_answer(0, "stop") + TOLD + MARK, 2)
 
-    assert (reader.finished, reader.usage) == (None, None)
+    assert (decoder.finished, decoder.usage) == (None, None)
 
 
 def test_usage_counts_once_the_answers_are_whole() -> None:

@@ -13,11 +13,11 @@ from providers.errors import ProviderError
 from providers.types import AnswerFinished, Burst, Dialect, FinishReason, Usage
 from tests.platform.providers.dialects.streamed import (
     DIALECTS,
+    decoder_of,
     encode_all,
     encoder_of,
     heard,
     read_all,
-    reader_of,
     streams,
     through_of,
 )
@@ -63,12 +63,12 @@ def test_a_cut_stream_never_ends_cleanly(said: list[Burst], share: float) -> Non
             frames = encode_all(encoder, cut)
             (error,) = encoder.encode_interruption(CUT)
 
-            reader = reader_of(caller)
+            decoder = decoder_of(caller)
             for frame in frames:
-                reader.read(frame)
+                decoder.decode(frame)
             with pytest.raises(ProviderError, match="ended in the middle"):
-                reader.read(error)
-            assert reader.finished is None
+                decoder.decode(error)
+            assert decoder.finished is None
 
 
 @QUICK

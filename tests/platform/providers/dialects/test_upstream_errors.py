@@ -71,5 +71,5 @@ def test_a_long_message_is_cut() -> None:
 
 @pytest.mark.parametrize("message", [None, "", "  ", 3, {"a": 1}])
 def test_where_the_provider_has_no_words_we_have(message: object) -> None:
-    assert message_or_default(message, 500) == "The provider answered 500."
+    assert message_or_default(message, 500) == "The provider responded with status 500."
     assert message_or_default(message, None) == "The provider reported an error without a message."
