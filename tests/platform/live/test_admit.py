@@ -15,7 +15,7 @@ from tenants.models import Limit
 from tenants.rate_limiting.types import AttachToStream, CacheHit
 from tests.platform.live.conftest import OpenWriters, TextWriter, admitted, caller_of, chat, live_request
 from tests.platform.streams.conftest import CuttableProxy
-from tests.platform.streams.conftest import wire as wire
+from tests.platform.streams.conftest import redis_proxy as redis_proxy
 from tests.polling import wait_until
 
 
@@ -131,9 +131,9 @@ class TestWithoutRedis:
     """Redis is unavailable at the admission."""
 
     @pytest.fixture(autouse=True)
-    async def _without_redis(self, wire: CuttableProxy, settings: Settings) -> None:
-        settings.REDIS_URL = wire.url
-        await wire.cut()
+    async def _without_redis(self, redis_proxy: CuttableProxy, settings: Settings) -> None:
+        settings.REDIS_URL = redis_proxy.url
+        await redis_proxy.cut()
 
     async def test_closed_refuses_every_request(
         self, settings: Settings, runtime: LiveRuntime, new_site: NewSite

@@ -13,7 +13,7 @@ from tenants.models import Limit
 from tenants.rate_limiting.admission import open_request_ids
 from tests.platform.live.conftest import OpenWriters, admitted, chat, live_request, usage_of
 from tests.platform.streams.conftest import CuttableProxy
-from tests.platform.streams.conftest import wire as wire
+from tests.platform.streams.conftest import redis_proxy as redis_proxy
 from tests.polling import wait_until
 
 
@@ -41,21 +41,26 @@ class TestRedisUnavailableAtTheEnd:
         return str(settings.REDIS_URL)
 
     @pytest.fixture(autouse=True)
-    def _behind_the_proxy(self, redis_url: str, wire: CuttableProxy, settings: Settings) -> None:
-        settings.REDIS_URL = wire.url
+    def _behind_the_proxy(self, redis_url: str, redis_proxy: CuttableProxy, settings: Settings) -> None:
+        settings.REDIS_URL = redis_proxy.url
 
     async def test_the_settlement_is_retried_until_redis_takes_it(
-        self, redis_url: str, runtime: LiveRuntime, new_site: NewSite, open_writer: OpenWriters, wire: CuttableProxy
+        self,
+        redis_url: str,
+        runtime: LiveRuntime,
+        new_site: NewSite,
+        open_writer: OpenWriters,
+        redis_proxy: CuttableProxy,
     ) -> None:
         running = f"nd:{{{new_site.site.public_id}}}:running"
         await runtime.threads.run(limit_concurrency, new_site)
         with Redis.from_url(redis_url) as server:
             start_stream(runtime, await admitted(runtime, live_request(new_site, chat("slow"))), open_writer)
             await wait_until(lambda: server.zcard(running) == 1)
-            await wire.cut()
+            await redis_proxy.cut()
             await wait_until(lambda: not runtime.leases.held)
             assert server.zcard(running) == 1
-            await wire.mend()
+            await redis_proxy.restore()
 
             await wait_until(lambda: server.zcard(running) == 0)
 

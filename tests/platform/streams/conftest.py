@@ -1,4 +1,4 @@
-"""Processes that share one Valkey: each client stands for one."""
+"""Fixtures: several web processes over one Valkey, simulated by a client each."""
 
 import asyncio
 import time
@@ -41,7 +41,7 @@ def stream_info(stream_id: str = "", *, status: int = 200) -> StreamInfo:
 
 @dataclass(frozen=True)
 class Process:
-    """As much of a web process as the room needs."""
+    """The parts of a web process that streams need."""
 
     server: Redis
     process_streams: ProcessStreams
@@ -58,18 +58,18 @@ class Process:
         return follow(self.process_streams, stream_id, after, site=SITE, idle_seconds=idle_seconds)
 
     async def read(self, stream_id: str, after: int = 0) -> list[LoggedEvent]:
-        """Read to the end."""
-        async with self.follow(stream_id, after) as following:
-            return [event async for events in following for event in events]
+        """Read all events to the end."""
+        async with self.follow(stream_id, after) as reader:
+            return [event async for events in reader for event in events]
 
 
 class CuttableProxy:
-    """Lies between a process and Valkey, and can be cut."""
+    """TCP proxy between a process and Valkey whose connections can be cut."""
 
     def __init__(self) -> None:
         self._parts = urlsplit(settings.REDIS_URL)
         user, at, _ = self._parts.netloc.rpartition("@")
-        self._who = user + at
+        self._user = user + at
         self._server: asyncio.Server | None = None
         self._ends: set[asyncio.StreamWriter] = set()
         self._may_pass = asyncio.Event()
@@ -78,28 +78,28 @@ class CuttableProxy:
 
     @property
     def url(self) -> str:
-        return urlunsplit(self._parts._replace(netloc=f"{self._who}127.0.0.1:{self._port}"))
+        return urlunsplit(self._parts._replace(netloc=f"{self._user}127.0.0.1:{self._port}"))
 
-    async def mend(self) -> None:
+    async def restore(self) -> None:
         self._server = await asyncio.start_server(self._carry, "127.0.0.1", self._port)
         self._port = self._server.sockets[0].getsockname()[1]
 
     async def cut(self) -> None:
-        """Refuse what comes, and break what is there."""
+        """Refuse new connections and abort the existing ones."""
         if self._server:
             self._server.close()
         self._server = None
         await self.drop()
 
     def hold(self) -> None:
-        """Accept what comes, but carry nothing of it yet."""
+        """Accept new connections, but forward nothing until `release`."""
         self._may_pass.clear()
 
     def release(self) -> None:
         self._may_pass.set()
 
     async def drop(self) -> None:
-        """Break what is there."""
+        """Abort the existing connections."""
         broken = set(self._ends)
         for end in broken:
             end.transport.abort()
@@ -107,12 +107,12 @@ class CuttableProxy:
 
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await self._may_pass.wait()
-        there_reader, there_writer = await asyncio.open_connection(self._parts.hostname, self._parts.port)
-        ends = {writer, there_writer}
+        server_reader, server_writer = await asyncio.open_connection(self._parts.hostname, self._parts.port)
+        ends = {writer, server_writer}
         self._ends |= ends
         try:
             with suppress(OSError):
-                await asyncio.gather(_pour(reader, there_writer), _pour(there_reader, writer))
+                await asyncio.gather(_pour(reader, server_writer), _pour(server_reader, writer))
         finally:
             for end in ends:
                 end.transport.abort()
@@ -126,11 +126,11 @@ async def _pour(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 
 @pytest.fixture
-async def wire() -> AsyncIterator[CuttableProxy]:
-    wire = CuttableProxy()
-    await wire.mend()
-    yield wire
-    await wire.cut()
+async def redis_proxy() -> AsyncIterator[CuttableProxy]:
+    proxy = CuttableProxy()
+    await proxy.restore()
+    yield proxy
+    await proxy.cut()
 
 
 class OpenProcess(Protocol):
@@ -144,7 +144,7 @@ async def open_process() -> AsyncIterator[OpenProcess]:
         stack.push_async_callback(redis.close_clients)
 
         async def open_one(url: str = "") -> Process:
-            # Every address has its own client, and so these have, which differ only in their names.
+            # `redis.client` makes one client per URL, so URLs that differ in the client name give separate clients.
             server = redis.client(f"{url or settings.REDIS_URL}?client_name={next(names)}")
             streams = ProcessStreams(server)
             heartbeat = ProcessHeartbeat(streams)
@@ -168,7 +168,7 @@ async def other(open_process: OpenProcess) -> Process:
 
 
 def without_numbers(events: Iterable[LoggedEvent]) -> list[tuple[str, bytes]]:
-    """What a reader received, without the numbers."""
+    """Return events as the frames they were appended as."""
     return [(event.name, event.data) for event in events]
 
 

@@ -1,4 +1,4 @@
-"""A process that serves one stream, for tests to read from and to kill: an event each 5 ms, until a line comes in."""
+"""A process that serves one stream, for tests to read and to kill: one event every 5 ms until it reads a line."""
 
 import asyncio
 import sys
@@ -10,7 +10,7 @@ from streams.registry import ProcessStreams, StreamSupervisor
 from streams.writer import EventLogWriter
 from tests.platform.streams.conftest import stream_info
 
-EVERY_SECONDS = 0.005
+EVENT_INTERVAL_SECONDS = 0.005
 
 
 def frame(number: int) -> tuple[str, bytes]:
@@ -30,7 +30,7 @@ async def serve(url: str, stream_id: str) -> None:
         while not stop.is_set():
             number += 1
             writer.append([frame(number)])
-            await asyncio.sleep(EVERY_SECONDS)
+            await asyncio.sleep(EVENT_INTERVAL_SECONDS)
         await writer.finish(StreamEnd("done"))
 
     await supervisor.wait_until_visible(supervisor.start(stream_info(stream_id), run, detached=True))

@@ -1,4 +1,4 @@
-"""The newest events in memory."""
+"""`EventBuffer` holds the newest events in bounded memory, for any number of readers."""
 
 import asyncio
 
@@ -12,7 +12,7 @@ from streams.errors import CursorAhead, CursorExpired
 
 
 @given(sizes=st.lists(st.integers(0, 3000), min_size=1, max_size=60))
-def test_what_is_held_is_bounded_and_the_newest_without_a_gap(sizes: list[int]) -> None:
+def test_a_buffer_holds_the_newest_events_without_a_gap_within_its_bound(sizes: list[int]) -> None:
     buffer = EventBuffer(4096)
     for seq, size in enumerate(sizes, start=1):
         buffer.append([("", b"x" * size)])
@@ -24,7 +24,7 @@ def test_what_is_held_is_bounded_and_the_newest_without_a_gap(sizes: list[int]) 
         assert buffer.last == seq
 
 
-def test_an_event_that_is_longer_than_all_that_may_be_held_is_held_alone() -> None:
+def test_an_event_larger_than_the_bound_is_held_alone() -> None:
     buffer = EventBuffer(1000)
 
     buffer.append([("", b"short"), ("", b"x" * 5000)])
@@ -34,7 +34,7 @@ def test_an_event_that_is_longer_than_all_that_may_be_held_is_held_alone() -> No
         buffer.after(0)
 
 
-def test_a_place_is_held_expired_or_ahead() -> None:
+def test_a_position_is_held_expired_or_ahead() -> None:
     buffer = EventBuffer(10 * (EVENT_OVERHEAD_BYTES + 1))
     for _ in range(25):
         buffer.append([("", b"x")])
@@ -50,7 +50,7 @@ def test_a_place_is_held_expired_or_ahead() -> None:
         buffer.after(26)
 
 
-def test_who_is_far_behind_gets_portions() -> None:
+def test_a_reader_that_is_far_behind_reads_in_portions() -> None:
     buffer = EventBuffer(1024 * 1024)
     buffer.append([("", b"x")] * (MAX_READ_EVENTS + 1))
 
@@ -58,19 +58,19 @@ def test_who_is_far_behind_gets_portions() -> None:
     assert [event.seq for event in buffer.after(MAX_READ_EVENTS)] == [MAX_READ_EVENTS + 1]
 
 
-async def test_all_who_wait_are_woken_and_one_who_left_disturbs_nobody() -> None:
+async def test_an_append_wakes_all_waiting_readers_but_canceled_ones() -> None:
     buffer = EventBuffer(1024)
-    waiting = [asyncio.create_task(buffer.wait_after(0)) for _ in range(3)]
+    readers = [asyncio.create_task(buffer.wait_after(0)) for _ in range(3)]
     await asyncio.sleep(0)
-    waiting[1].cancel()
+    readers[1].cancel()
     await asyncio.sleep(0)
 
     buffer.append([("", b"x")])
 
-    assert [event.seq for task in (waiting[0], waiting[2]) for event in await task] == [1, 1]
+    assert [event.seq for task in (readers[0], readers[2]) for event in await task] == [1, 1]
 
 
-async def test_who_waits_at_the_end_is_told_that_nothing_comes() -> None:
+async def test_the_end_of_a_stream_wakes_a_waiting_reader_without_events() -> None:
     buffer = EventBuffer(1024)
     waiting = asyncio.create_task(buffer.wait_after(0))
     await asyncio.sleep(0)
@@ -80,9 +80,9 @@ async def test_who_waits_at_the_end_is_told_that_nothing_comes() -> None:
     assert await waiting == []
 
 
-async def test_who_waits_only_for_a_while_is_told_so() -> None:
+async def test_a_wait_returns_false_on_timeout() -> None:
     buffer = EventBuffer(1024)
 
     assert not await buffer.wait(0.001)
-    # An idle stream must not collect those who waited for it.
+    # An idle stream must not accumulate abandoned waiters.
     assert buffer._waiting == []

@@ -1,4 +1,4 @@
-"""Streams of one process: run, counted, canceled when nobody reads them, ended when it stops."""
+"""`StreamSupervisor` runs the streams of one process, cancels unread ones, and drains them at shutdown."""
 
 import asyncio
 
@@ -18,7 +18,7 @@ async def forever(writer: EventLogWriter) -> None:
     await asyncio.Event().wait()
 
 
-async def test_what_is_run_is_read_to_its_end(serving: Process) -> None:
+async def test_a_started_stream_can_be_read_to_its_end(serving: Process) -> None:
     async def run(writer: EventLogWriter) -> None:
         for frame in FRAMES:
             writer.append([frame])
@@ -32,7 +32,7 @@ async def test_what_is_run_is_read_to_its_end(serving: Process) -> None:
     assert stream.cancel_reason is None
 
 
-async def test_what_nobody_reads_is_canceled_after_the_grace_time(serving: Process) -> None:
+async def test_an_unread_stream_is_canceled_after_the_grace_time_unless_detached(serving: Process) -> None:
     detached, unread = serving.start(forever, detached=True), serving.start(forever)
 
     await wait_until(lambda: len(serving.supervisor) == 1)
@@ -41,7 +41,7 @@ async def test_what_nobody_reads_is_canceled_after_the_grace_time(serving: Proce
     assert detached.end is None
 
 
-async def test_a_reader_who_comes_back_in_time_finds_it_running(serving: Process) -> None:
+async def test_a_reader_that_returns_within_the_grace_time_finds_the_stream_running(serving: Process) -> None:
     stream = serving.start(forever)
     first, second = serving.follow(stream.id), serving.follow(stream.id)
 
@@ -57,47 +57,49 @@ async def test_a_reader_who_comes_back_in_time_finds_it_running(serving: Process
 
 async def test_a_reader_is_counted_once_however_it_leaves(serving: Process) -> None:
     stream = serving.start(forever)
-    following = serving.follow(stream.id)
-    await following.open()
-    reading = asyncio.create_task(anext(following))
+    reader = serving.follow(stream.id)
+    await reader.open()
+    reading = asyncio.create_task(anext(reader))
     await asyncio.sleep(0)
 
     reading.cancel()
     await asyncio.gather(reading, return_exceptions=True)
     assert stream.readers == 1
-    await following.aclose()
-    await following.aclose()
+    await reader.aclose()
+    await reader.aclose()
 
     assert stream.readers == 0
 
 
-async def test_a_reader_in_another_process_keeps_it_running(serving: Process, other: Process) -> None:
+async def test_a_reader_in_another_process_keeps_a_stream_running(serving: Process, other: Process) -> None:
     stream = serving.start(forever)
     assert await serving.supervisor.wait_until_visible(stream)
-    following = other.follow(stream.id)
-    await following.open()
+    reader = other.follow(stream.id)
+    await reader.open()
 
     await asyncio.sleep(0.8)
     assert stream.end is None
-    await following.aclose()
+    await reader.aclose()
 
     await wait_until(lambda: stream.end)
     assert stream.cancel_reason == "unread"
 
 
-async def test_a_runner_that_fails_leaves_an_end(serving: Process, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_writing_task_that_fails_ends_its_stream_with_error(
+    serving: Process, caplog: pytest.LogCaptureFixture
+) -> None:
     async def run(writer: EventLogWriter) -> None:
         writer.append(FRAMES[:1])
         raise KeyError("broken")
 
     stream = serving.start(run)
-    async with serving.follow(stream.id) as following:
-        assert [without_numbers(events) async for events in following] == [FRAMES[:1]]
-        assert following.end == StreamEnd("error")
+    async with serving.follow(stream.id) as reader:
+        assert [without_numbers(events) async for events in reader] == [FRAMES[:1]]
+        assert reader.end == StreamEnd("error")
     assert "stream_failed" in caplog.text
 
 
-async def test_a_runner_that_is_canceled_before_its_first_step_leaves_an_end(serving: Process, other: Process) -> None:
+async def test_a_writing_task_canceled_before_its_first_step_ends_its_stream(serving: Process, other: Process) -> None:
     stream = serving.start(forever)
     stream.cancel("requested")
     await wait_until(lambda: stream.end)
@@ -106,22 +108,22 @@ async def test_a_runner_that_is_canceled_before_its_first_step_leaves_an_end(ser
     await wait_until(lambda: len(serving.supervisor) == 0)
 
 
-async def test_a_process_that_stops_lets_streams_end_and_cuts_the_rest(serving: Process, other: Process) -> None:
+async def test_draining_lets_streams_end_and_cancels_the_rest(serving: Process, other: Process) -> None:
     may_end = asyncio.Event()
 
-    async def ends(writer: EventLogWriter) -> None:
+    async def finish_in_time(writer: EventLogWriter) -> None:
         writer.append(FRAMES[:1])
         await may_end.wait()
         await writer.finish(DONE)
 
-    async def told_why(writer: EventLogWriter) -> None:
+    async def wait_for_cancel(writer: EventLogWriter) -> None:
         try:
             await asyncio.Event().wait()
         except asyncio.CancelledError:
             writer.append([("error", (writer.stream.cancel_reason or "").encode())])
             await writer.finish(StreamEnd("error"))
 
-    ending, cut = serving.start(ends, detached=True), serving.start(told_why, detached=True)
+    ending, cut = serving.start(finish_in_time, detached=True), serving.start(wait_for_cancel, detached=True)
     draining = asyncio.create_task(serving.supervisor.drain(0.2))
     await asyncio.sleep(0)
     with pytest.raises(StreamsClosed):
@@ -134,7 +136,7 @@ async def test_a_process_that_stops_lets_streams_end_and_cuts_the_rest(serving: 
     assert without_numbers(await other.read(cut.id)) == [("error", b"shutdown")]
 
 
-async def test_readers_at_different_speeds_read_the_same(serving: Process) -> None:
+async def test_readers_at_different_speeds_read_the_same_events(serving: Process) -> None:
     streams = StreamSupervisor(serving.process_streams, grace_seconds=5, ttl_seconds=60, max_bytes=1024 * 1024)
 
     async def run(writer: EventLogWriter) -> None:
@@ -145,8 +147,8 @@ async def test_readers_at_different_speeds_read_the_same(serving: Process) -> No
 
     async def read_slowly(stream_id: str, every: float) -> list[tuple[str, bytes]]:
         received = []
-        async with serving.follow(stream_id) as following:
-            async for events in following:
+        async with serving.follow(stream_id) as reader:
+            async for events in reader:
                 received += without_numbers(events)
                 await asyncio.sleep(every)
         return received

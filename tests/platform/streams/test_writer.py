@@ -1,4 +1,4 @@
-"""Writing a stream: coalesced, bounded, with an expiry, and on when Redis is flushed or away."""
+"""The write path: group commit, bounds and expiry of the log, flushes and outages of Redis."""
 
 import asyncio
 from typing import Any
@@ -31,7 +31,7 @@ async def entries_of(process: Process, stream_id: str) -> list[tuple[bytes, Any]
     return await process.server.xrange(log_key(stream_id))  # type: ignore[return-value]
 
 
-async def test_many_appends_are_one_entry(serving: Process) -> None:
+async def test_appends_within_one_interval_are_one_entry(serving: Process) -> None:
     writer = serving.writer()
     for frame in FRAMES:
         writer.append([frame])
@@ -40,25 +40,25 @@ async def test_many_appends_are_one_entry(serving: Process) -> None:
     assert [entry_id for entry_id, _ in await entries_of(serving, writer.stream.id)] == [b"%d-1" % len(FRAMES)]
 
 
-async def test_many_streams_go_to_their_logs_in_one_trip(serving: Process) -> None:
-    # The server does not know the script before its first trip.
+async def test_many_streams_are_flushed_in_one_round_trip(serving: Process) -> None:
+    # Load the script first: the first run of a script takes two commands.
     await serving.writer().finish(DONE)
     before = await serving.server.info("commandstats")
-    # Nothing is waited for in between, or there may be time for a trip of their records alone.
+    # No await in between: otherwise the records alone might be flushed first.
     writers = [serving.writer() for _ in range(50)]
     for writer in writers:
         writer.append(FRAMES[:2])
     await asyncio.gather(*(writer.finish(DONE) for writer in writers))
     after = await serving.server.info("commandstats")
 
-    assert _trips(after) - _trips(before) == 1
+    assert _script_calls(after) - _script_calls(before) == 1
 
 
-def _trips(stats: dict[str, dict[str, int]]) -> int:
+def _script_calls(stats: dict[str, dict[str, int]]) -> int:
     return sum(stats.get(name, {"calls": 0})["calls"] for name in ("cmdstat_eval", "cmdstat_evalsha"))
 
 
-async def test_nothing_stays_in_redis_for_ever(serving: Process, other: Process) -> None:
+async def test_every_key_in_redis_expires(serving: Process, other: Process) -> None:
     running, ended = serving.writer(), serving.writer()
     running.append(FRAMES[:1])
     await running.wait_until_flushed()
@@ -68,14 +68,14 @@ async def test_nothing_stays_in_redis_for_ever(serving: Process, other: Process)
 
     keys = [log_key(running.stream.id), record_key(running.stream.id), cancel_key(serving.heartbeat.id)]
     assert all([await serving.server.ttl(key) > 0 for key in [*keys, heartbeat_key(serving.heartbeat.id)]])
-    # One that runs is not forgotten while it is quiet.
+    # A running stream outlives the TTL of ended ones, even while no event comes.
     assert await serving.server.ttl(keys[0]) > 60
     assert [await serving.server.ttl(key(ended.stream.id)) for key in (log_key, record_key)] == [60, 60]
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(portions=st.lists(st.lists(st.integers(0, MAX_ENTRY_BYTES), min_size=1, max_size=5), min_size=1, max_size=6))
-async def test_what_is_read_elsewhere_is_what_was_written_after_any_event(
+async def test_another_process_reads_exactly_what_was_written_after_any_event(
     serving: Process, other: Process, portions: list[list[int]]
 ) -> None:
     writer = serving.writer()
@@ -85,12 +85,12 @@ async def test_what_is_read_elsewhere_is_what_was_written_after_any_event(
         await writer.wait_until_flushed()
     await writer.finish(DONE)
 
-    whole = [frame for portion in frames for frame in portion]
-    for after in range(len(whole) + 1):
-        assert without_numbers(await other.read(writer.stream.id, after)) == whole[after:]
+    written = [frame for portion in frames for frame in portion]
+    for after in range(len(written) + 1):
+        assert without_numbers(await other.read(writer.stream.id, after)) == written[after:]
 
 
-async def test_the_log_is_bounded_like_the_memory(serving: Process, other: Process) -> None:
+async def test_the_log_has_the_same_bound_as_the_memory(serving: Process, other: Process) -> None:
     writer = serving.writer(max_bytes=8 * 1024)
     for number in range(100):
         writer.append([("", b"%04d" % number + b"x" * 1000)])
@@ -99,88 +99,88 @@ async def test_the_log_is_bounded_like_the_memory(serving: Process, other: Proce
 
     assert (await serving.server.memory_usage(log_key(writer.stream.id)) or 0) < 16 * 1024
     for process in (serving, other):
-        async with process.follow(writer.stream.id, oldest - 1) as following:
-            assert (await anext(following))[0].seq == oldest
+        async with process.follow(writer.stream.id, oldest - 1) as reader:
+            assert (await anext(reader))[0].seq == oldest
         with pytest.raises(CursorExpired):
             await process.follow(writer.stream.id, oldest - 2).open()
 
 
-async def test_an_event_longer_than_all_the_rest_is_read_everywhere(serving: Process, other: Process) -> None:
+async def test_an_event_larger_than_the_bound_is_read_in_another_process(serving: Process, other: Process) -> None:
     writer = serving.writer(max_bytes=8 * 1024)
     long = ("", b"x" * 3_000_000)
     writer.append([*FRAMES[:2], long])
 
-    async with other.follow(writer.stream.id, 2) as following:
-        assert without_numbers(await anext(following)) == [long]
+    async with other.follow(writer.stream.id, 2) as reader:
+        assert without_numbers(await anext(reader)) == [long]
         writer.append(FRAMES[:1])
         await writer.finish(DONE)
-        assert [without_numbers(events) async for events in following] == [FRAMES[:1]]
+        assert [without_numbers(events) async for events in reader] == [FRAMES[:1]]
 
 
-async def test_a_flush_of_redis_in_the_middle_costs_readers_nothing(serving: Process, other: Process) -> None:
+async def test_a_flush_of_redis_loses_no_event_of_a_running_stream(serving: Process, other: Process) -> None:
     writer = serving.writer()
     writer.append(FRAMES[:10])
     await writer.wait_until_flushed()
 
-    async with other.follow(writer.stream.id) as following:
-        assert without_numbers(await anext(following)) == FRAMES[:10]
+    async with other.follow(writer.stream.id) as reader:
+        assert without_numbers(await anext(reader)) == FRAMES[:10]
         await serving.server.flushall()
         writer.append(FRAMES[10:20])
         assert await writer.wait_until_flushed()
-        assert without_numbers(await anext(following)) == FRAMES[10:20]
+        assert without_numbers(await anext(reader)) == FRAMES[10:20]
         assert without_numbers(await _first_events(other, writer.stream.id)) == FRAMES[:20]
         await serving.server.flushall()
         await writer.finish(DONE)
-        assert [events async for events in following] == []
+        assert [events async for events in reader] == []
     assert without_numbers(await other.read(writer.stream.id)) == FRAMES[:20]
 
 
-async def test_a_stream_that_is_quiet_while_redis_is_flushed_is_found_again(serving: Process, other: Process) -> None:
+async def test_an_idle_stream_is_written_again_after_a_flush_of_redis(serving: Process, other: Process) -> None:
     writer = serving.writer()
     writer.append(FRAMES[:10])
     await writer.wait_until_flushed()
 
     await serving.server.flushall()
 
-    async with asyncio.timeout(2), other.follow(writer.stream.id, 4) as following:
-        assert without_numbers(await anext(following)) == FRAMES[4:10]
+    async with asyncio.timeout(2), other.follow(writer.stream.id, 4) as reader:
+        assert without_numbers(await anext(reader)) == FRAMES[4:10]
 
 
-async def test_while_redis_is_away_readers_here_go_on_and_all_others_when_it_is_back(
-    open_process: OpenProcess, wire: CuttableProxy, other: Process
+async def test_during_an_outage_local_readers_continue_and_remote_readers_catch_up_after_it(
+    open_process: OpenProcess, redis_proxy: CuttableProxy, other: Process
 ) -> None:
-    serving = await open_process(wire.url)
+    serving = await open_process(redis_proxy.url)
     writer = serving.writer()
     writer.append(FRAMES[:5])
     await writer.wait_until_flushed()
 
-    async with serving.follow(writer.stream.id) as following:
-        await wire.cut()
+    async with serving.follow(writer.stream.id) as reader:
+        await redis_proxy.cut()
         writer.append(FRAMES[5:10])
-        assert without_numbers(await anext(following)) == FRAMES[:10]
+        assert without_numbers(await anext(reader)) == FRAMES[:10]
         assert not await writer.wait_until_flushed()
         writer.append(FRAMES[10:])
         await writer.finish(DONE)
-        assert [without_numbers(events) async for events in following] == [FRAMES[10:]]
+        assert [without_numbers(events) async for events in reader] == [FRAMES[10:]]
 
-    await wire.mend()
+    await redis_proxy.restore()
     assert without_numbers(await other.read(writer.stream.id)) == FRAMES
 
 
-async def test_what_was_let_go_while_redis_was_away_is_not_waited_for(
-    open_process: OpenProcess, wire: CuttableProxy, other: Process, monkeypatch: pytest.MonkeyPatch
+async def test_events_released_during_an_outage_expire_for_all_readers(
+    open_process: OpenProcess, redis_proxy: CuttableProxy, other: Process, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    serving = await open_process(wire.url)
+    serving = await open_process(redis_proxy.url)
     writer = serving.writer()
     writer.append(FRAMES[:5])
     await writer.wait_until_flushed()
 
     monkeypatch.setattr(writer_module, "OUTAGE_RETENTION_SECONDS", 0)
-    await wire.cut()
+    await redis_proxy.cut()
     writer.append(FRAMES[5:])
     await writer.finish(DONE)
     await wait_until(lambda: not writer.stream.held_bytes)
-    await wire.mend()
+    await redis_proxy.restore()
     await wait_until(lambda: not serving.process_streams.flusher.unavailable)
 
     async with asyncio.timeout(10):
@@ -189,76 +189,76 @@ async def test_what_was_let_go_while_redis_was_away_is_not_waited_for(
                 await process.read(writer.stream.id, after)
 
 
-async def test_a_reader_whose_redis_is_away_is_told_so(
-    open_process: OpenProcess, wire: CuttableProxy, serving: Process
+async def test_a_reader_without_redis_gets_an_error_and_can_retry(
+    open_process: OpenProcess, redis_proxy: CuttableProxy, serving: Process
 ) -> None:
-    reading = await open_process(wire.url)
+    reading = await open_process(redis_proxy.url)
     writer = serving.writer()
     await writer.wait_until_flushed()
 
-    following = reading.follow(writer.stream.id)
-    await following.open()
-    await wire.cut()
+    reader = reading.follow(writer.stream.id)
+    await reader.open()
+    await redis_proxy.cut()
     with pytest.raises(RedisUnavailable):
-        await anext(following)
+        await anext(reader)
     with pytest.raises(RedisUnavailable):
         await reading.follow(writer.stream.id).open()
-    await wire.mend()
-    async with reading.follow(writer.stream.id) as again:
+    await redis_proxy.restore()
+    async with reading.follow(writer.stream.id) as retried:
         writer.append(FRAMES[:1])
-        assert without_numbers(await anext(again)) == FRAMES[:1]
+        assert without_numbers(await anext(retried)) == FRAMES[:1]
 
 
-async def test_a_reader_whose_connection_breaks_misses_nothing(
-    open_process: OpenProcess, wire: CuttableProxy, serving: Process
+async def test_a_reader_whose_connection_breaks_misses_no_event(
+    open_process: OpenProcess, redis_proxy: CuttableProxy, serving: Process
 ) -> None:
-    reading = await open_process(wire.url)
+    reading = await open_process(redis_proxy.url)
     writer = serving.writer()
     await writer.wait_until_flushed()
 
-    async with reading.follow(writer.stream.id, idle_seconds=0.01) as following:
+    async with reading.follow(writer.stream.id, idle_seconds=0.01) as reader:
         received = []
         for frame in FRAMES[:3]:
-            assert await anext(following) == []
-            wire.hold()
-            await wire.drop()
+            assert await anext(reader) == []
+            redis_proxy.hold()
+            await redis_proxy.drop()
             writer.append([frame])
             assert await writer.wait_until_flushed()
-            wire.release()
+            redis_proxy.release()
             async with asyncio.timeout(2):
-                while not (events := await anext(following)):
+                while not (events := await anext(reader)):
                     pass
             received += events
 
     assert without_numbers(received) == FRAMES[:3]
 
 
-async def test_what_is_written_again_because_its_answer_was_lost_stands_there_once(serving: Process) -> None:
+async def test_an_entry_written_again_after_a_lost_reply_is_stored_once(serving: Process) -> None:
     key = log_key(serving.writer().stream.id)
     arguments = [encode(LogEntry(1, [LoggedEvent(1, "", b"x")], None)), b"", "1-0 1-0 60 0"]
 
-    answers = [await APPEND_SCRIPT.run(serving.server, [key], arguments) for _ in range(2)]
+    results = [await APPEND_SCRIPT.run(serving.server, [key], arguments) for _ in range(2)]
 
-    assert answers == [[b"ok"], [b"ok"]]
+    assert results == [[b"ok"], [b"ok"]]
     assert await serving.server.xlen(key) == 1
 
 
-async def test_what_the_log_refuses_is_said_and_kept_from_nobody_here(
+async def test_a_rejected_write_is_logged_and_local_readers_miss_no_event(
     serving: Process, caplog: pytest.LogCaptureFixture
 ) -> None:
     writer = serving.writer()
     await serving.server.set(log_key(writer.stream.id), "not a log", ex=60)
 
-    async with serving.follow(writer.stream.id) as following:
+    async with serving.follow(writer.stream.id) as reader:
         writer.append(FRAMES)
         assert not await writer.wait_until_flushed()
         await writer.finish(DONE)
-        assert [without_numbers(events) async for events in following] == [FRAMES]
+        assert [without_numbers(events) async for events in reader] == [FRAMES]
     assert "WRONGTYPE" in caplog.text
 
 
-async def test_a_long_log_has_no_end_before_its_last_event(serving: Process) -> None:
-    """Readers go by the record: it must not tell of an end while the events before it are on their way."""
+async def test_the_record_has_no_end_before_the_log_has_the_last_event(serving: Process) -> None:
+    """Readers trust an end in the record, so it must not be written while earlier events are not."""
     writer = serving.writer()
     writer.append([("", b"x" * MAX_ENTRY_BYTES)] * 3)
     writer.end(DONE)
@@ -272,7 +272,7 @@ async def test_a_long_log_has_no_end_before_its_last_event(serving: Process) -> 
     assert [bool(record) for record in records] == [True, False, True]
 
 
-async def test_nothing_can_follow_the_end_and_the_first_end_counts(serving: Process) -> None:
+async def test_no_event_can_follow_the_end_and_the_first_end_counts(serving: Process) -> None:
     writer = serving.writer()
     await writer.finish(DONE)
     writer.end(DONE)
@@ -283,5 +283,5 @@ async def test_nothing_can_follow_the_end_and_the_first_end_counts(serving: Proc
 
 
 async def _first_events(process: Process, stream_id: str) -> Any:
-    async with process.follow(stream_id) as following:
-        return await anext(following)
+    async with process.follow(stream_id) as reader:
+        return await anext(reader)

@@ -1,4 +1,4 @@
-"""Real processes: one serves, others read; and the one that serves is killed."""
+"""Streams between real processes: one serves and is killed, others read."""
 
 import asyncio
 import sys
@@ -41,7 +41,7 @@ async def serving_process(stream_id: str) -> AsyncIterator[asyncio.subprocess.Pr
         await process.wait()
 
 
-async def test_a_stream_of_another_process_is_read_from_every_event(other: Process) -> None:
+async def test_a_stream_of_another_process_can_be_read_from_every_event(other: Process) -> None:
     stream_id = new_stream_id()
     async with serving_process(stream_id) as process:
         running = [asyncio.create_task(_read_from(other, stream_id, after)) for after in range(0, 30, 3)]
@@ -49,34 +49,34 @@ async def test_a_stream_of_another_process_is_read_from_every_event(other: Proce
         await process.communicate(b"stop\n")
         read = await asyncio.gather(*running)
 
-    whole = read[0]
-    assert without_numbers(whole) == [frame(number) for number in range(1, len(whole) + 1)]
-    assert len(whole) > 30
-    assert read == [whole[after:] for after in range(0, 30, 3)]
-    for after in range(len(whole)):
-        assert (await other.read(stream_id, after))[0] == whole[after]
+    all_events = read[0]
+    assert without_numbers(all_events) == [frame(number) for number in range(1, len(all_events) + 1)]
+    assert len(all_events) > 30
+    assert read == [all_events[after:] for after in range(0, 30, 3)]
+    for after in range(len(all_events)):
+        assert (await other.read(stream_id, after))[0] == all_events[after]
 
 
 async def _read_from(process: Process, stream_id: str, after: int) -> list[LoggedEvent]:
-    async with process.follow(stream_id, after) as following:
-        events = [event async for events in following for event in events]
-        assert following.end == StreamEnd("done")
+    async with process.follow(stream_id, after) as reader:
+        events = [event async for events in reader for event in events]
+        assert reader.end == StreamEnd("done")
         return events
 
 
-async def test_readers_of_a_process_that_was_killed_are_told_so(open_process: OpenProcess, other: Process) -> None:
+async def test_readers_of_a_killed_process_get_stream_orphaned(open_process: OpenProcess, other: Process) -> None:
     stream_id, third = new_stream_id(), await open_process()
-    async with serving_process(stream_id) as process, other.follow(stream_id) as following:
-        received = [*await anext(following), *await anext(following)]
+    async with serving_process(stream_id) as process, other.follow(stream_id) as reader:
+        received = [*await anext(reader), *await anext(reader)]
         process.kill()
         await process.wait()
         killed_at = time.monotonic()
 
-        # A client may have seen more from the process itself than the log ever got.
+        # A client may have received events from the process that never reached the log.
         ahead = asyncio.create_task(third.read(stream_id, 100_000))
-        received += await _read_till_orphaned(following)
+        received += await _read_until_orphaned(reader)
         seconds = time.monotonic() - killed_at
-        received_late = await _read_till_orphaned(third.follow(stream_id, 3))
+        received_late = await _read_until_orphaned(third.follow(stream_id, 3))
         with pytest.raises(StreamOrphaned):
             await ahead
 
@@ -85,16 +85,16 @@ async def test_readers_of_a_process_that_was_killed_are_told_so(open_process: Op
     assert received_late == received[3:]
 
 
-async def _read_till_orphaned(following: EventLogReader) -> list[LoggedEvent]:
+async def _read_until_orphaned(reader: EventLogReader) -> list[LoggedEvent]:
     received: list[LoggedEvent] = []
     with suppress(StreamOrphaned):
-        async for events in following:
+        async for events in reader:
             received += events
-    assert following.end is None
+    assert reader.end is None
     return received
 
 
-async def test_a_cursor_ahead_of_a_process_that_lives_is_refused(serving: Process, other: Process) -> None:
+async def test_a_cursor_ahead_of_a_live_process_is_rejected(serving: Process, other: Process) -> None:
     writer = serving.writer()
     writer.append([frame(1)])
     await writer.wait_until_flushed()
@@ -105,7 +105,7 @@ async def test_a_cursor_ahead_of_a_process_that_lives_is_refused(serving: Proces
         await other.read(writer.stream.id, 2)
 
 
-async def test_a_cursor_of_what_the_log_gets_in_a_moment_is_waited_for(serving: Process, other: Process) -> None:
+async def test_a_cursor_slightly_ahead_of_the_log_is_waited_for(serving: Process, other: Process) -> None:
     writer = serving.writer()
     await writer.wait_until_flushed()
 
