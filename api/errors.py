@@ -17,9 +17,9 @@ from rest_framework import exceptions as drf
 
 from core.redis import RedisUnavailable
 from inference.errors import NoProviderKey, RequestTooLong, UnknownModel
-from jobs.batches.mistakes import BatchIssue
 from jobs.errors import (
     BatchEnded,
+    BatchIssue,
     BatchNotFound,
     BatchNotRetryable,
     ErasedPayload,

@@ -23,9 +23,12 @@
 """
 
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from datetime import datetime
+from typing import Any
 
-from jobs.batches.mistakes import BatchIssue
+#: A batch reports at most this many issues; more are rarely of use before these are fixed.
+MAX_ISSUES = 100
 
 
 class JobError(Exception): ...
@@ -106,6 +109,20 @@ class FileTooLarge(FileError):
 
 
 class BatchError(JobError): ...
+
+
+@dataclass(frozen=True, slots=True)
+class BatchIssue:
+    """One problem in a batch. `param` is the field of the request, `line` the line of the file, counted from 1."""
+
+    code: str
+    message: str
+    param: str | None = None
+    line: int | None = None
+
+    def to_wire(self) -> dict[str, Any]:
+        """Return it in the format of OpenAI's batches, in which it is also stored."""
+        return asdict(self)
 
 
 class InvalidBatch(BatchError):

@@ -1,11 +1,12 @@
-"""Hold back a site, a queue or a batch, and let it go on. What runs already goes on, and nothing is lost meanwhile.
+"""Pauses of a site, a queue or a batch: no job they cover is claimed. Running jobs finish, and no job is lost.
 
-Operators and commands `pause` and `resume`, which the audit log tells; sites hold back their own batches
+Operators and management commands call `pause` and `resume`, which write to the audit log. Sites pause their own batches
 (`jobs.batches.pause`).
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 from typing import Any, TypeAlias
 from uuid import UUID
@@ -13,21 +14,22 @@ from uuid import UUID
 from django.db import transaction
 from django.db.models import Q, QuerySet
 
+from core.humanize import format_age
 from jobs.errors import BatchEnded
 from jobs.models import BATCH_QUEUE, DEFAULT_QUEUE, Batch, BatchState, Job, Pause
 from jobs.tasks import bell
 from tenants.audit import Actor, audit
 from tenants.models import Site
 
-#: There is something left to hold back.
+#: States of batches that still have jobs to claim.
 PAUSABLE = (BatchState.VALIDATING, BatchState.IN_PROGRESS)
 MAX_REASON_LENGTH = 200
-#: Before the slug of a site that holds back a batch of its own. No operator's name has a space there.
+#: Prefix of a pause's actor where a site paused its own batch, before its slug. No operator's name contains a space.
 SITE_ACTOR_PREFIX = "site "
 
 
 class QueueName(StrEnum):
-    """The queues there are."""
+    """All queues."""
 
     DEFAULT = DEFAULT_QUEUE
     BATCH = BATCH_QUEUE
@@ -38,9 +40,9 @@ PauseScope: TypeAlias = Site | QueueName | Batch
 
 @dataclass(frozen=True, slots=True)
 class PauseResult:
-    """A pause that holds. `is_new` is False if it held before, for the reason given then.
+    """An active pause. `is_new` is False if it was active before; it then keeps its first reason.
 
-    One that a site made of its own batch gives way to an operator's, which the site cannot lift.
+    An operator's pause of a batch replaces the site's own, and the site cannot lift it.
     """
 
     pause: Pause
@@ -48,7 +50,7 @@ class PauseResult:
 
 
 def pause(scope: PauseScope, actor: Actor, reason: str = "") -> PauseResult:
-    """Claim nothing more of it. Pausing twice is once. Raises `BatchEnded` for a batch of which nothing is left."""
+    """Pause it, and write to the audit log. Idempotent. Raises `BatchEnded` for a batch without jobs left to claim."""
     with transaction.atomic():
         held = create_pause(scope, actor.name, reason)
         if held.is_new:
@@ -58,7 +60,7 @@ def pause(scope: PauseScope, actor: Actor, reason: str = "") -> PauseResult:
 
 
 def resume(scope: PauseScope, actor: Actor) -> bool:
-    """Let it go on; False if it was not paused."""
+    """Remove its pause, and write to the audit log; False if it was not paused."""
     with transaction.atomic():
         released = delete_pause(scope)
         if released:
@@ -68,22 +70,22 @@ def resume(scope: PauseScope, actor: Actor) -> bool:
 
 
 def create_pause(scope: PauseScope, by: str, reason: str = "") -> PauseResult:
-    """Pause it without a word in the audit log. Raises `BatchEnded`."""
+    """Pause it without an entry in the audit log. Raises `BatchEnded`."""
     with transaction.atomic():
         if isinstance(scope, Batch):
             _check_pausable(scope.id)
-        wanted = {"actor": by[:150], "reason": reason[:MAX_REASON_LENGTH]}
+        values = {"actor": by[:150], "reason": reason[:MAX_REASON_LENGTH]}
         if not by.startswith(SITE_ACTOR_PREFIX):
             Pause.objects.filter(actor__startswith=SITE_ACTOR_PREFIX, **_lookup(scope)).delete()
-        row, is_new = Pause.objects.get_or_create(**_lookup(scope), defaults=wanted)
+        row, is_new = Pause.objects.get_or_create(**_lookup(scope), defaults=values)
         if is_new:
-            # The moment is the database's.
+            # `created_at` is set by the database.
             row.refresh_from_db(fields=["created_at"])
     return PauseResult(row, is_new)
 
 
 def delete_pause(scope: PauseScope) -> bool:
-    """Let it go on without a word in the audit log; False if it was not paused."""
+    """Remove its pause without an entry in the audit log; False if it was not paused."""
     with transaction.atomic():
         released, _ = Pause.objects.filter(**_lookup(scope)).delete()
         transaction.on_commit(bell.ring)
@@ -91,7 +93,7 @@ def delete_pause(scope: PauseScope) -> bool:
 
 
 def is_paused_by_operator(scope: PauseScope) -> bool:
-    """Whether an operator paused this very thing; it may be held back by another pause all the same."""
+    """Whether an operator paused this very site, queue or batch. Another pause may cover it even if not."""
     return Pause.objects.filter(**_lookup(scope)).exclude(actor__startswith=SITE_ACTOR_PREFIX).exists()
 
 
@@ -101,7 +103,7 @@ def scope_of(row: Pause) -> PauseScope:
 
 
 def describe_scope(scope: PauseScope) -> tuple[str, str]:
-    """Return what kind of thing it is, and its id."""
+    """Return its kind and its id."""
     match scope:
         case Site():
             return "site", scope.public_id
@@ -117,28 +119,39 @@ def active_pauses() -> QuerySet[Pause]:
 
 
 def pauses_of_job(job: Job) -> QuerySet[Pause]:
-    """Return the pauses that hold back a queued job."""
+    """Return the pauses that cover a job."""
     return Pause.objects.filter(Q(site=job.site_id) | Q(queue=job.queue) | Q(batch=job.batch_id, batch__isnull=False))
 
 
 def pauses_of_batch(batch: Batch) -> QuerySet[Pause]:
-    """Return the pauses that hold back a batch."""
+    """Return the pauses that cover a batch."""
     return Pause.objects.filter(Q(batch=batch) | Q(site=batch.site_id) | Q(queue=BATCH_QUEUE))
 
 
 def paused_batch_ids(batches: Sequence[Batch]) -> set[UUID]:
-    """Return the ids of those of which nothing is begun, whether they are paused, or their site, or all batches."""
-    under_way = [batch for batch in batches if batch.state in PAUSABLE]
-    if not under_way:
+    """Return the ids of those that are paused, by a pause of their own, of their site or of all batches."""
+    pausable = [batch for batch in batches if batch.state in PAUSABLE]
+    if not pausable:
         return set()
-    of_batches, of_sites = ([getattr(batch, name) for batch in under_way] for name in ("id", "site_id"))
+    of_batches, of_sites = ([getattr(batch, name) for batch in pausable] for name in ("id", "site_id"))
     rows = Pause.objects.filter(Q(batch__in=of_batches) | Q(site__in=of_sites) | Q(queue=BATCH_QUEUE))
     covered = {each for row in rows for each in (row.batch_id, row.site_id, row.queue)}
-    return {batch.id for batch in under_way if covered & {batch.id, batch.site_id, BATCH_QUEUE}}
+    return {batch.id for batch in pausable if covered & {batch.id, batch.site_id, BATCH_QUEUE}}
+
+
+def describe_pause(pause: Pause, now: datetime) -> str:
+    """Return a sentence: what is paused, by whom, since when and why."""
+    if pause.site:
+        subject = f"The site {pause.site.slug}"
+    else:
+        subject = f"The queue {pause.queue}" if pause.queue else f"The batch {pause.batch}"
+    actor = f" by {pause.actor}" if pause.actor else ""
+    reason = f": {pause.reason}" if pause.reason else "."
+    return f"{subject} was paused{actor} {format_age(pause.created_at, now)} ago{reason}"
 
 
 def _check_pausable(batch_id: UUID) -> None:
-    # Its end takes the pause away; whoever comes first of the two, none is left behind.
+    # The end of a batch removes its pause. The lock makes sure that no pause is created after that.
     state = Batch.objects.select_for_update(no_key=True).filter(id=batch_id).values_list("state", flat=True).get()
     if state not in PAUSABLE:
         raise BatchEnded(state)

@@ -1,4 +1,4 @@
-"""Read jobs and their accounts, always within one site."""
+"""Reads jobs with their attempts and calls, always within one site."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -13,17 +13,17 @@ from django.db.models import Q
 from core.ids import InvalidId, from_public
 from jobs.batches.read import find_batch
 from jobs.errors import JobNotFound
-from jobs.models import TERMINAL_STATES, Attempt, Job
+from jobs.models import TERMINAL_STATES, Attempt, Job, JobState
 from metering.models import UsageEvent
 from tenants.models import Site
 
-#: Asks for the jobs that came one by one.
+#: The value of `JobFilter.batch_id` for jobs that are no members of a batch.
 WITHOUT_BATCH = "none"
 
 
 @dataclass(frozen=True, slots=True)
 class JobFilter:
-    """What to list; None asks for everything."""
+    """Which jobs to list. A field that is None does not restrict the list."""
 
     state: str | None = None
     kind: str | None = None
@@ -45,7 +45,7 @@ class AttemptHistory:
 
 @dataclass(frozen=True, slots=True)
 class JobHistory:
-    """Everything that was done for a job. `billed` is the call that is paid for, if there was one."""
+    """The attempts at a job, and the one call that its site is billed for, if there is one."""
 
     attempts: tuple[AttemptHistory, ...]
     billed: UsageEvent | None
@@ -53,11 +53,11 @@ class JobHistory:
 
 @dataclass(frozen=True, slots=True)
 class JobProgress:
-    """How far a job has come."""
+    """The state of a job, and its attempt."""
 
     state: str
     attempt: int
-    #: Why it failed, or why its last attempt did.
+    #: Of the job if it failed, otherwise of its last attempt.
     error_code: str = ""
     error_message: str = ""
 
@@ -71,42 +71,47 @@ def progress_of(job: Job) -> JobProgress:
 
 
 def progress_by_id(job_ids: Sequence[UUID]) -> dict[UUID, JobProgress]:
-    """Return how far these jobs have come, whosever they are."""
+    """Return the progress of these jobs, of any site."""
     jobs = Job.objects.filter(id__in=job_ids).only("state", "attempt", "error_code", "error_message")
     return {job.id: progress_of(job) for job in jobs}
 
 
 def raw_result_of(job: Job) -> bytes | None:
-    """Return the answer as it is kept, in the wire of the job's kind; None while there is none."""
+    """Return the answer as it is stored, in the wire format of the job's kind; None while there is none."""
     result: bytes | None = job.result
     return result
 
 
 def find_job(site: Site, public_id: str, *, lock: bool = False) -> Job:
-    """Return the site's job. Raises `JobNotFound`, also for another site's id and for nonsense."""
+    """Return the site's job. Raises `JobNotFound`, also for a malformed id and for another site's job."""
     try:
-        wanted = from_public(Job.ID_PREFIX, public_id)
+        job_id = from_public(Job.ID_PREFIX, public_id)
     except InvalidId:
         raise JobNotFound from None
     jobs = Job.objects.defer("payload")
-    job = (jobs.select_for_update() if lock else jobs).filter(site=site, id=wanted).first()
+    job = (jobs.select_for_update() if lock else jobs).filter(site=site, id=job_id).first()
     if job is None:
         raise JobNotFound
     return job
 
 
-def list_jobs(site: Site, wanted: JobFilter, *, after: str | None, limit: int) -> list[Job]:
-    """Return the site's jobs, newest first, those behind `after` (a job's public id).
+def count_running(site: Site) -> int:
+    """Return how many jobs of a site are running, counted as its cap counts them."""
+    return Job.objects.filter(state=JobState.RUNNING, site=site).count()
+
+
+def list_jobs(site: Site, job_filter: JobFilter, *, after: str | None, limit: int) -> list[Job]:
+    """Return the site's jobs, newest first, only those older than `after` (a public id).
 
     Raises:
         JobNotFound: `after` is no job of this site.
-        BatchMissing: what is listed should be of a batch that the site does not have.
+        BatchNotFound: the filter names a batch that the site does not have.
     """
-    jobs = Job.objects.filter(_of_batch(site, wanted.batch_id), site=site, **_to_lookups(wanted))
+    jobs = Job.objects.filter(_of_batch(site, job_filter.batch_id), site=site, **_to_lookups(job_filter))
     if after is not None:
-        # Ids are made in order of time, so the id itself is the cursor.
+        # Ids are ordered by time (UUIDv7), so the id itself is the cursor.
         jobs = jobs.filter(id__lt=find_job(site, after).id)
-    # The sealed columns are not listed, so they are not read either.
+    # Lists do not show the encrypted columns, so they are not read.
     return list(jobs.select_related("retry_of").defer("payload", "result").order_by("-id")[:limit])
 
 
@@ -121,7 +126,7 @@ def history_of(job: Job) -> JobHistory:
 
 
 def billed_calls_of(jobs: Sequence[Job]) -> dict[UUID, UsageEvent]:
-    """Return the call that is billed for each of these jobs of one site, as far as there is one."""
+    """Return the billed call of each of these jobs, which are of one site; jobs without one are left out."""
     if not jobs:
         return {}
     ids = [job.id for job in jobs]
@@ -130,7 +135,7 @@ def billed_calls_of(jobs: Sequence[Job]) -> dict[UUID, UsageEvent]:
 
 
 def result_of(job: Job) -> dict[str, Any] | None:
-    """Return the answer in the wire of the job's kind; None while there is none."""
+    """Return the answer in the wire format of the job's kind; None while there is none."""
     return None if job.result is None else msgspec.json.decode(job.result, type=dict[str, Any])
 
 
@@ -140,13 +145,13 @@ def _of_batch(site: Site, batch_id: str | None) -> Q:
     return Q(batch=None) if batch_id == WITHOUT_BATCH else Q(batch=find_batch(site, batch_id).id)
 
 
-def _to_lookups(wanted: JobFilter) -> dict[str, Any]:
+def _to_lookups(job_filter: JobFilter) -> dict[str, Any]:
     lookups = {
-        "state": wanted.state,
-        "kind": wanted.kind,
-        "model": wanted.model,
-        "idempotency_key": wanted.idempotency_key,
-        "created_at__gt": wanted.created_after,
-        "created_at__lt": wanted.created_before,
+        "state": job_filter.state,
+        "kind": job_filter.kind,
+        "model": job_filter.model,
+        "idempotency_key": job_filter.idempotency_key,
+        "created_at__gt": job_filter.created_after,
+        "created_at__lt": job_filter.created_before,
     }
     return {name: value for name, value in lookups.items() if value is not None}

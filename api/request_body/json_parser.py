@@ -11,11 +11,10 @@ from rest_framework.exceptions import UnsupportedMediaType
 from rest_framework.parsers import BaseParser
 
 from api.errors import MalformedBody
+from core.strict_json import AmbiguousJson, to_64_bit_int, to_unique_dict
 
 #: Deeper than any request we know, and far from where Python's own recursion ends.
 MAX_DEPTH = 100
-#: Digits of the largest whole number that fits 64 bits, with its sign.
-MAX_INTEGER_DIGITS = 20
 #: Half of a character in UTF-16: no text in UTF-8 can hold it.
 SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -51,11 +50,13 @@ def parse_object(data: bytes) -> dict[str, Any]:
     try:
         found = json.loads(
             data.decode("utf-8"),
-            object_pairs_hook=_to_dict,
-            parse_int=_to_int,
+            object_pairs_hook=to_unique_dict,
+            parse_int=to_64_bit_int,
             parse_float=_to_float,
             parse_constant=_refuse_constant,
         )
+    except AmbiguousJson as error:
+        raise MalformedBody(str(error), None if error.key is None else _printable(error.key)) from error
     except UnicodeDecodeError as error:
         raise MalformedBody("The body is not UTF-8.") from error
     except json.JSONDecodeError as error:
@@ -82,30 +83,6 @@ def parse_batch(data: bytes) -> dict[str, Any]:
     # That a key stands twice shows only in the text. Where that is cut does not matter, as long as the list is gone.
     parse_object(data.replace(listed, b"null", 1))
     return {**parse_object(msgspec.json.encode(found)), "requests": requests}
-
-
-def _to_dict(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        twice = _first_repeated(key for key, _ in pairs)
-        raise MalformedBody(f"Duplicate key {twice[:60]!r} in one object.", _printable(twice))
-    return found
-
-
-def _first_repeated(keys: Iterable[str]) -> str:
-    seen: set[str] = set()
-    for key in keys:
-        if key in seen:
-            return key
-        seen.add(key)
-    return ""
-
-
-def _to_int(text: str) -> int:
-    number = int(text) if len(text) <= MAX_INTEGER_DIGITS else None
-    if number is None or not -(2**63) <= number < 2**64:
-        raise MalformedBody("The body holds a whole number of more than 64 bits.")
-    return number
 
 
 def _to_float(text: str) -> float:

@@ -9,7 +9,7 @@ from api.authentication import identity_of
 from api.openapi import error_responses
 from api.serializers.limits import LimitsOut, limits_to_wire
 from api.views.resource import Resource
-from jobs.admin.waiting import count_running
+from jobs.read import count_running
 from tenants.access import TokenScope
 from tenants.rate_limiting.status import get_rate_limit_status
 

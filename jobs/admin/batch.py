@@ -24,12 +24,13 @@ from jobs.admin.batch_actions import (
     retry_batch,
 )
 from jobs.admin.batch_page import cancel_consequences, read_batch_page
-from jobs.admin.batch_progress import draw_progress_bar, read_progress
+from jobs.admin.batch_progress import read_progress
 from jobs.admin.columns import age_column
 from jobs.admin.detail_page import PageAdmin, PageList, page_url
 from jobs.admin.presentation import BATCH_COLORS, DASH, short_usd
-from jobs.admin.search import BATCH_SEARCH_HELP, batches_matching, parse_batch_id
-from jobs.batches.read import BatchView, views_of
+from jobs.admin.search import BATCH_SEARCH_HELP, batches_matching
+from jobs.batches.progress_bar import draw_progress_bar
+from jobs.batches.read import BatchView, parse_batch_id, views_of
 from jobs.models import Batch, BatchState, Pause
 from jobs.pauses import PAUSABLE, is_paused_by_operator, paused_batch_ids
 from metering.models import UsageEvent

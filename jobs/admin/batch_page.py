@@ -11,8 +11,8 @@ from core.humanize import format_age, format_moment
 from jobs.admin.batch_progress import BatchProgressView, batch_ended_at, read_progress
 from jobs.admin.history import AuditRow, EventRow, audit_rows, deliveries_of, event_rows
 from jobs.admin.presentation import DASH, Fact, Visibility
-from jobs.batches.mistakes import MAX_ISSUES
 from jobs.batches.progress import counts_of
+from jobs.errors import MAX_ISSUES
 from jobs.models import Batch, File
 
 

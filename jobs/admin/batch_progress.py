@@ -15,42 +15,21 @@ from jobs.admin.presentation import (
     Badge,
     Fact,
     Visibility,
-    pause_text,
     short_number,
     short_usd,
     usd,
 )
 from jobs.batches.progress import BatchUsage, MemberCounts, counts_of, usage_of
+from jobs.batches.progress_bar import ProgressBar, draw_progress_bar
 from jobs.batches.throughput import WINDOW, BatchThroughput, estimate_time_left, estimate_total_cost, measure_throughput
 from jobs.models import Batch, BatchState, Job, JobState, Pause
-from jobs.pauses import pauses_of_batch
+from jobs.pauses import describe_pause, pauses_of_batch
 from jobs.worker.leases import live_workers
 
 #: How members can fail. Canceled ones were asked for, and say nothing.
 UNSUCCESSFUL_STATES = (JobState.FAILED, JobState.EXPIRED)
 MAX_CODES = 8
 MAX_RECENT = 5
-
-
-@dataclass(frozen=True, slots=True)
-class BarSegment:
-    """A part of the bar: its length in percent, and what it stands for."""
-
-    kind: str
-    width: float
-
-
-@dataclass(frozen=True, slots=True)
-class ProgressBar:
-    """How far a batch has come: as a picture, and in words that say the same."""
-
-    segments: tuple[BarSegment, ...]
-    text: str
-    percent: int
-    #: `4,000 of 5,000`
-    ended: str
-    #: Empty where none did.
-    failed: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,24 +121,6 @@ def read_progress(batch: Batch, visibility: Visibility, now: datetime) -> BatchP
         is_moving=not batch.is_terminal,
         stage="-".join((batch.state, *sorted(str(pause.pk) for pause in found.pauses))),
         as_of=f"{now:%H:%M:%S} UTC",
-    )
-
-
-def draw_progress_bar(counts: MemberCounts) -> ProgressBar:
-    """Draw how far a batch has come."""
-    other = counts.canceled + counts.expired
-    parts = (("ok", counts.succeeded), ("error", counts.failed), ("canceled", other), ("open", counts.running))
-    total = max(counts.total, 1)
-    # Rounded down: only what has ended altogether is at 100 %.
-    percent = counts.ended * 100 // total
-    return ProgressBar(
-        segments=tuple(BarSegment(kind, round(number * 100 / total, 3)) for kind, number in parts if number),
-        text=f"{counts.ended:,} of {counts.total:,} requests ended ({percent} %): {counts.succeeded:,} succeeded, "
-        f"{counts.failed:,} failed, {other:,} canceled or expired; "
-        f"{counts.running:,} running, {counts.queued:,} queued.",
-        percent=percent,
-        ended=f"{counts.ended:,} of {counts.total:,}",
-        failed=f"{counts.failed:,}" if counts.failed else "",
     )
 
 
@@ -261,7 +222,7 @@ def batch_ended_at(batch: Batch) -> datetime | None:
 
 def _notes(found: BatchSnapshot) -> Iterator[str]:
     for pause in found.pauses:
-        yield pause_text(pause, found.now)
+        yield describe_pause(pause, found.now)
     batch, counts = found.batch, found.counts
     if batch.state == BatchState.CANCELLING:
         yield f"It is being canceled: {counts.running:,} requests are still running; their workers were asked to stop."

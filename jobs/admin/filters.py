@@ -8,7 +8,7 @@ from django.http import HttpRequest
 
 from core.admin_ui import theme
 from core.admin_ui.model_admin import PeriodFilter
-from jobs.admin.search import parse_batch_id
+from jobs.batches.read import parse_batch_id
 from jobs.models import Job
 from jobs.periods import created_before, created_since
 

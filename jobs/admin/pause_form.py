@@ -6,7 +6,7 @@ from django import forms
 from django.core.exceptions import ValidationError
 
 from core.admin_ui import theme
-from jobs.admin.search import find_batch_of_any_site
+from jobs.batches.read import find_batch_of_any_site
 from jobs.models import Batch, Pause
 from jobs.pauses import MAX_REASON_LENGTH, PAUSABLE, PauseScope, QueueName, is_paused_by_operator
 

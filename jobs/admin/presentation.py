@@ -7,7 +7,7 @@ from datetime import datetime
 from django.db.models import Model
 
 from core.humanize import format_age
-from jobs.models import BatchState, JobState, Pause
+from jobs.models import BatchState, JobState
 from metering.cost import PICO_PER_USD, format_usd
 
 DASH = "–"
@@ -91,14 +91,3 @@ def short_number(number: int) -> str:
         if number >= size:
             return f"{number / (1000 if unit == 'k' else size):.3g}\N{NO-BREAK SPACE}{unit}"
     return f"{number:,}"
-
-
-def pause_text(pause: Pause, now: datetime) -> str:
-    """Say what is paused, by whom, since when and why."""
-    if pause.site:
-        what = f"The site {pause.site.slug}"
-    else:
-        what = f"The queue {pause.queue}" if pause.queue else f"The batch {pause.batch}"
-    by = f" by {pause.actor}" if pause.actor else ""
-    why = f": {pause.reason}" if pause.reason else "."
-    return f"{what} was paused{by} {format_age(pause.created_at, now)} ago{why}"

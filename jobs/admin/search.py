@@ -4,7 +4,8 @@ from uuid import UUID
 
 from django.db.models import Q
 
-from core.ids import InvalidId, from_public
+from core.ids import InvalidId, from_public, parse_id
+from jobs.batches.read import parse_batch_id
 from jobs.models import Batch, File, Job
 from tenants.models import Site
 from webhooks.models import Event
@@ -43,27 +44,7 @@ def batches_matching(word: str) -> Q:
 
 def parse_job_id(text: str) -> UUID | None:
     """Read a job's public id, or the UUID that stands in the database."""
-    return _parse(Job.ID_PREFIX, text)
-
-
-def parse_batch_id(text: str) -> UUID | None:
-    """Read a batch's public id, or the UUID that stands in the database."""
-    return _parse(Batch.ID_PREFIX, text)
-
-
-def find_batch_of_any_site(text: str) -> Batch | None:
-    """Return the batch with this id; for operators only, for a site sees only its own."""
-    wanted = parse_batch_id(text.strip())
-    return None if wanted is None else Batch.objects.select_related("site").filter(id=wanted).first()
-
-
-def _parse(prefix: str, text: str) -> UUID | None:
-    if (found := _parse_public(prefix, text)) is not None:
-        return found
-    try:
-        return UUID(text)
-    except ValueError:
-        return None
+    return parse_id(Job.ID_PREFIX, text)
 
 
 def _parse_public(prefix: str, text: str) -> UUID | None:

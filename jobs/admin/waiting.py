@@ -6,12 +6,11 @@ from datetime import datetime
 
 from core.humanize import format_age
 from inference.models import ProviderAccount
-from jobs.admin.presentation import pause_text
 from jobs.models import Job, JobState
-from jobs.pauses import pauses_of_job
+from jobs.pauses import describe_pause, pauses_of_job
+from jobs.read import count_running
 from jobs.worker.leases import live_workers
 from jobs.worker.outcomes import PROVIDERS_IN_COOLDOWN, RETRY_BUDGET_EXHAUSTED
-from tenants.models import Site
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +29,6 @@ class CapUsage:
         return f"{self.running:,} running, {self.limit:,} allowed at once"
 
 
-def count_running(site: Site) -> int:
-    """Return how many jobs of a site run, as its cap counts them."""
-    return Job.objects.filter(state=JobState.RUNNING, site=site).count()
-
-
 def explain_waiting(job: Job, now: datetime) -> str:
     """Say what a queued job waits for."""
     return next(_reasons(job, now))
@@ -42,7 +36,7 @@ def explain_waiting(job: Job, now: datetime) -> str:
 
 def _reasons(job: Job, now: datetime) -> Iterator[str]:
     for pause in pauses_of_job(job).select_related("site", "batch"):
-        yield f"It is paused. {pause_text(pause, now)}"
+        yield f"It is paused. {describe_pause(pause, now)}"
     if job.available_at > now:
         yield _delay_reason(job, f"in {format_age(now, job.available_at)}")
     if not live_workers():

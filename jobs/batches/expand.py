@@ -15,11 +15,10 @@ from core.database_threads import DATABASE_UNAVAILABLE
 from jobs.batches.create import common_model
 from jobs.batches.events import record_batch_end
 from jobs.batches.insert import insert_members
-from jobs.batches.locks import try_batch_lock
-from jobs.batches.mistakes import BatchIssue
 from jobs.batches.progress import BatchUsage, MemberCounts
+from jobs.batches.read import try_batch_lock
 from jobs.batches.requests import BatchRequestReader, BatchRules
-from jobs.errors import InvalidBatch, UnreadableFile
+from jobs.errors import BatchIssue, InvalidBatch, UnreadableFile
 from jobs.files.read import iter_lines
 from jobs.models import Batch, BatchState, JobKind
 from jobs.tasks import bell

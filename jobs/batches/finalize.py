@@ -14,8 +14,8 @@ from core.crash import CrashPoint, crash_point
 from core.database_threads import DATABASE_UNAVAILABLE
 from core.ids import to_public
 from jobs.batches.events import record_batch_end
-from jobs.batches.locks import try_batch_lock
 from jobs.batches.progress import BatchUsage, MemberCounts, count_members, sum_usage
+from jobs.batches.read import try_batch_lock
 from jobs.batches.results import error_lines, output_lines
 from jobs.models import Batch, BatchState, File, FilePurpose, Job, JobState, Pause
 
@@ -103,7 +103,7 @@ def write_end(batch_id: UUID, found: BatchSummary) -> bool:
         batch.save()
         Pause.objects.filter(batch=batch).delete()
         record_batch_end(batch, found.counts, found.usage)
-        crash_point(CrashPoint.IN_CONCLUDE)
+        crash_point(CrashPoint.IN_FINALIZE)
     log.info("batch_finished", batch=batch.public_id, state=str(batch.state), members=batch.total)
     return True
 

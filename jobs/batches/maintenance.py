@@ -6,8 +6,8 @@ Reading files is no part of it: it takes seconds, and nothing else should wait f
 from dataclasses import dataclass
 
 from jobs.batches.cancel import stop_members
+from jobs.batches.events import record_due_progress
 from jobs.batches.finalize import finalize_ended
-from jobs.batches.tell import record_due_progress
 
 
 @dataclass(frozen=True, slots=True)

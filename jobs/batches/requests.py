@@ -12,8 +12,7 @@ from django.conf import settings
 
 from core import strict_json
 from inference.errors import RequestTooLong, UnknownModel
-from jobs.batches.mistakes import MAX_ISSUES, BatchIssue
-from jobs.errors import InvalidBatch, InvalidBody, LineTooLong
+from jobs.errors import MAX_ISSUES, BatchIssue, InvalidBatch, InvalidBody, LineTooLong
 from jobs.files.read import LINE_OVERHEAD_BYTES
 from jobs.models import JobKind
 from jobs.payload import encode_body

@@ -33,7 +33,7 @@ class CrashPoint(StrEnum):
     #: A batch's members are inserted, and that is not committed.
     IN_EXPAND = "in_expand"
     #: The end of a batch is written, and not committed.
-    IN_CONCLUDE = "in_conclude"
+    IN_FINALIZE = "in_finalize"
 
 
 @dataclass(frozen=True, slots=True)

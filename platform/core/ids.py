@@ -58,3 +58,15 @@ def from_public(prefix: str, text: str) -> UUID:
             raise InvalidId(f"{text[:64]!r} is not an id of the form {prefix}_…")
         number = number << 5 | _VALUES[letter]
     return UUID(int=number)
+
+
+def parse_id(prefix: str, text: str) -> UUID | None:
+    """Parse a public id, or the UUID that the database stores for it; None for any other text."""
+    try:
+        return from_public(prefix, text)
+    except InvalidId:
+        pass
+    try:
+        return UUID(text)
+    except ValueError:
+        return None

@@ -1,38 +1,53 @@
-"""JSON that every reader takes for the same: no key twice in one object, no whole number that would be rounded.
+"""JSON that every reader understands alike: no duplicate key in an object, no integer that a reader would round.
 
-What is posted as a job is held to this at the edge; a line of a batch is held to it here.
+The API's parser applies it to request bodies, and `jobs.batches.requests` to the lines of a batch.
 """
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
-#: Digits of the largest whole number that fits 64 bits, with its sign.
-MAX_NUMBER_LENGTH = 20
+#: Digits of the largest integer that fits 64 bits, with its sign.
+MAX_INTEGER_DIGITS = 20
 
 
 class AmbiguousJson(ValueError):
-    """It is JSON, and readers would differ about what it says."""
+    """It is JSON, but readers may understand it differently. `key` is the duplicate key, if that is the reason."""
+
+    def __init__(self, message: str, key: str | None = None) -> None:
+        super().__init__(message)
+        self.key = key
 
 
 def check_unambiguous(text: str) -> None:
-    """Look at JSON that was read before. Raises `AmbiguousJson`."""
+    """Check a text that is known to be JSON. Raises `AmbiguousJson`."""
     DECODER.decode(text)
 
 
-def _to_dict(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise AmbiguousJson(f"Duplicate key {twice[:60]!r} in one object.")
-    return found
+def to_unique_dict(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Hook for `object_pairs_hook`. Raises `AmbiguousJson` for a duplicate key."""
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        key = _first_repeated(key for key, _ in pairs)
+        raise AmbiguousJson(f"Duplicate key {key[:60]!r} in one object.", key)
+    return result
 
 
-def _to_int(text: str) -> int:
-    number = int(text) if len(text) <= MAX_NUMBER_LENGTH else None
+def to_64_bit_int(text: str) -> int:
+    """Hook for `parse_int`. Raises `AmbiguousJson` for an integer of more than 64 bits."""
+    number = int(text) if len(text) <= MAX_INTEGER_DIGITS else None
     if number is None or not -(2**63) <= number < 2**64:
-        raise AmbiguousJson("It holds a whole number of more than 64 bits.")
+        raise AmbiguousJson("An integer has more than 64 bits.")
     return number
 
 
-DECODER = json.JSONDecoder(object_pairs_hook=_to_dict, parse_int=_to_int)
+def _first_repeated(keys: Iterable[str]) -> str:
+    seen: set[str] = set()
+    for key in keys:
+        if key in seen:
+            return key
+        seen.add(key)
+    return ""
+
+
+DECODER = json.JSONDecoder(object_pairs_hook=to_unique_dict, parse_int=to_64_bit_int)

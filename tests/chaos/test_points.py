@@ -35,8 +35,8 @@ WEBHOOK_POINTS = (CrashPoint.BEFORE_WEBHOOK, CrashPoint.AFTER_WEBHOOK)
 MAY_HAVE_ENDED = (CrashPoint.AFTER_COMMIT, CrashPoint.IN_SWEEP, *WEBHOOK_POINTS)
 #: They maintain one batch, one after the other.
 READER = Recruit(CrashPoint.IN_EXPAND, ("nobody",), f"{CrashPoint.IN_EXPAND}:1", is_alone=True)
-FINISHER = Recruit(CrashPoint.IN_CONCLUDE, (BATCH_QUEUE,), f"{CrashPoint.IN_CONCLUDE}:1", is_alone=True)
-BATCH_POINTS = (CrashPoint.IN_EXPAND, CrashPoint.IN_CONCLUDE)
+FINISHER = Recruit(CrashPoint.IN_FINALIZE, (BATCH_QUEUE,), f"{CrashPoint.IN_FINALIZE}:1", is_alone=True)
+BATCH_POINTS = (CrashPoint.IN_EXPAND, CrashPoint.IN_FINALIZE)
 MEMBERS = 5
 POINTS = [point for point in CrashPoint if point not in BATCH_POINTS]
 HEALTHY = Recruit("healthy", deliveries=8)

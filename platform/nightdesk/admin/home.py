@@ -14,11 +14,11 @@ from core import clock
 from core.admin_ui.model_admin import can_view
 from core.humanize import format_age
 from jobs import overview
-from jobs.admin.batch_progress import ProgressBar, draw_progress_bar
-from jobs.admin.presentation import pause_text, short_usd
+from jobs.admin.presentation import short_usd
+from jobs.batches.progress_bar import ProgressBar, draw_progress_bar
 from jobs.models import Batch, Job, Pause, WorkerLease
 from jobs.overview import ActiveBatch, BusySite, HourlyJobs, QueueStatus
-from jobs.pauses import active_pauses
+from jobs.pauses import active_pauses, describe_pause
 from jobs.periods import first_id_at
 from jobs.worker.leases import live_workers
 from jobs.worker.reports import count_deferred_retries, live_retry_budgets
@@ -100,7 +100,7 @@ def add_home_context(request: HttpRequest, context: dict[str, Any]) -> dict[str,
     if sees_batches:
         context["batches"] = [_batch_row(each, now) for each in overview.active_batches()]
     if sees_pauses:
-        context["pauses"] = [pause_text(pause, now) for pause in active_pauses()[:MAX_PAUSES]]
+        context["pauses"] = [describe_pause(pause, now) for pause in active_pauses()[:MAX_PAUSES]]
     if sees_deliveries:
         tiles += _delivery_tiles(now)
     if sees_usage:

@@ -4,7 +4,7 @@ from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
 
-from jobs.admin.search import find_batch_of_any_site
+from jobs.batches.read import find_batch_of_any_site
 from jobs.models import Batch
 from jobs.pauses import PauseScope, QueueName
 from tenants.cached_lookups import find_site_row

@@ -12,7 +12,7 @@ from jobs.batches import insert, requests
 from jobs.batches.cancel import cancel
 from jobs.batches.create import create
 from jobs.batches.expand import expand_one
-from jobs.batches.locks import try_batch_lock
+from jobs.batches.read import try_batch_lock
 from jobs.errors import FileNotFound, InvalidFile
 from jobs.models import Batch, BatchState, File, FileChunk, Job
 from tenants.grant import Grant

@@ -8,7 +8,7 @@ import pytest
 from django.db import connection
 from django.db.models.functions import Now
 
-from jobs.batches.tell import record_due_progress
+from jobs.batches.events import record_due_progress
 from jobs.models import Batch
 from tenants.models import Site
 from tests.jobs.batches.making import end, make_batch
