@@ -153,5 +153,5 @@ async def test_what_breaks_in_the_middle_is_no_clean_end(
         return file.public_id
 
     file_id = await DATABASE.run(make)
-    with pytest.raises(Exception, match="cannot be read"):
+    with pytest.raises(Exception, match="can no longer be read"):
         await http.get(f"/v1/files/{file_id}/content", headers=key)

@@ -485,7 +485,7 @@ def test_a_job_that_its_site_may_not_ask_for_any_more_is_told_of(browser: Client
 
     text = words(page.content.decode())
     assert f"Not retried. This site may not use the model 'desk': {job.public_id}." in text
-    assert f"cannot be read: {lost.public_id}." in text
+    assert f"can no longer be read. Submit it again: {lost.public_id}." in text
     assert not AuditEntry.objects.exists()
 
 

@@ -45,7 +45,7 @@ def test_a_line_may_be_as_long_as_a_jobs_body_and_what_is_around_it(site: Site, 
     longest = b"x" * (1024 + LINE_OVERHEAD_BYTES)
 
     assert read_lines(site, longest[:1000], longest[1000:] + end) == [longest]
-    with pytest.raises(LineTooLong, match=r"Line 2 is longer than 3,072 bytes\."):
+    with pytest.raises(LineTooLong, match=r"Line 2 is longer than 3,072 bytes, the maximum\."):
         read_lines(site, b"short\n", longest[:1000], longest[1000:] + b"x" + end)
 
 
