@@ -115,8 +115,8 @@ class UsageEventAdmin(ReadOnlyAdmin[UsageEvent]):
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[UsageEvent], search_term: str
     ) -> tuple[QuerySet[UsageEvent], bool]:
-        wanted = search_term.strip()
-        return (queryset.filter(_search_filter(wanted)) if wanted else queryset), False
+        word = search_term.strip()
+        return (queryset.filter(_search_filter(word)) if word else queryset), False
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         """Show the totals above the list."""
