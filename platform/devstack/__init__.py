@@ -1,1 +1,1 @@
-"""The embedded default: PostgreSQL and Valkey from wheels, every process of a desk under one supervisor, the demo."""
+"""The local stack: PostgreSQL and Valkey from wheels, all processes of a desk under one supervisor, and the demo."""

@@ -1,4 +1,4 @@
-"""The local stack from the command line: `make run` and `make demo` are these.
+"""Command line of the local stack, which `make run` and `make demo` call.
 
 python -m devstack run [--folder FOLDER]
 python -m devstack demo
@@ -25,15 +25,15 @@ from nightdesk import env
 
 
 def main() -> int:
-    options = _read_options()
+    arguments = _parse_arguments()
     try:
-        match options.command:
+        match arguments.command:
             case "run":
-                return run(options.folder)
+                return run(arguments.folder)
             case "demo":
                 return run_demo()
             case _:
-                serve(options.port, options.secrets_file)
+                serve(arguments.port, arguments.secrets_file)
                 return 0
     except StackError as error:
         print(error, file=sys.stderr)
@@ -41,12 +41,12 @@ def main() -> int:
 
 
 def run(folder: Path) -> int:
-    """Bring up a desk with its data in the folder, show its card, and keep it up until told to stop."""
+    """Start a desk with its data in the folder, print its card, and run it until a signal stops it."""
     began = time.monotonic()
-    wishes = read_options(env.child_environment({}))
+    options = read_options(env.child_environment({}))
     with locked(folder), PortReservations() as ports:
-        plan = make_plan(folder, wishes, ports)
-        # The card is there while the desk is ready; whoever waits for it must not find that of an earlier start.
+        plan = make_plan(folder, options, ports)
+        # The card exists while the desk is ready; a script that waits for it must not find one of an earlier start.
         card = folder / "local.json"
         card.unlink(missing_ok=True)
         try:
@@ -59,7 +59,7 @@ async def _run(plan: StackPlan, began: float) -> int:
     colored = sys.stdout.isatty() and not env.optional("NO_COLOR")
     supervisor = Supervisor(Printer(sys.stdout, PROGRAM_NAMES, colored=colored).say, process_recorder(plan.folder))
     if plan.web_port != DEFAULT_WEB_PORT and not env.optional("PORT"):
-        supervisor.say(f"port {DEFAULT_WEB_PORT} is taken; the desk will be at port {plan.web_port}.")
+        supervisor.say(f"port {DEFAULT_WEB_PORT} is in use; the desk will listen on port {plan.web_port}.")
     try:
         return await run_until_stopped(supervisor, _show_card_and_wait(supervisor, plan, began), code_when_stopped=0)
     finally:
@@ -72,16 +72,16 @@ async def _show_card_and_wait(supervisor: Supervisor, plan: StackPlan, began: fl
     write_card(card, plan.folder / "local.json")
     sys.stdout.write(render(card, time.monotonic() - began))
     sys.stdout.flush()
-    await asyncio.get_running_loop().create_future()  # until told
+    await asyncio.get_running_loop().create_future()  # until it is canceled
     return 0
 
 
-def _read_options() -> argparse.Namespace:
+def _parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="devstack", description="A whole desk on this machine.")
     commands = parser.add_subparsers(dest="command", required=True)
     run_parser = commands.add_parser("run", help="run a desk until Ctrl-C")
     run_parser.add_argument("--folder", type=Path, default=ROOT / ".nightdesk", help="where its data is kept")
-    commands.add_parser("demo", help="run a desk, play the main job, stop")
+    commands.add_parser("demo", help="run a desk, run one job on it, stop")
     receiver = commands.add_parser("receiver", help="receive webhooks and verify them")
     receiver.add_argument("port", type=int)
     receiver.add_argument("secrets_file", type=Path, help="a JSON list of webhook secrets")
@@ -93,6 +93,6 @@ if __name__ == "__main__":
     try:
         sys.stdout.flush()
     except BrokenPipeError:
-        # Nobody reads any more; Python would complain once more at its end.
+        # The reader of the pipe is gone; without this Python would report it again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     raise SystemExit(code)

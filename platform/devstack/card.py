@@ -1,4 +1,4 @@
-"""The card: where the desk is, its keys, and commands to paste."""
+"""The card that a started desk prints: its URLs, its keys, and commands to paste."""
 
 import json
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ DEMO_MODEL = "nightdesk-demo"
 
 @dataclass(frozen=True, slots=True)
 class SeededSite:
-    """What `devstack.prepare` prints: the demo site and its keys."""
+    """The demo site and its keys, as `devstack.prepare` prints them."""
 
     site_id: str
     site_slug: str
@@ -43,7 +43,7 @@ class Card:
 
 
 def parse_seeded(text: str) -> SeededSite:
-    """Read the last line that was printed. Raises `ValueError` if it is not what we expect."""
+    """Parse the last line of the output. Raises `ValueError` if it is not a demo site."""
     found = json.loads(text.strip().rpartition("\n")[2])
     if not isinstance(found, dict):
         raise ValueError(f"expected an object, got {type(found).__name__}")
@@ -62,7 +62,7 @@ def make_card(
     database_url: str | None,
     redis_url: str | None,
 ) -> Card:
-    """Lay out what was seeded, and where everything is."""
+    """Combine what was seeded with the URLs of the services."""
     return Card(
         base_url=base_url,
         docs_url=f"{base_url}/docs",
@@ -76,18 +76,18 @@ def make_card(
 
 
 def write_card(card: Card, path: Path) -> None:
-    """Write the card for programs to read. It holds secrets: the file is its owner's alone."""
+    """Write the card as JSON for programs. It holds secrets, so only the file's owner can read it."""
     private_files.write_json(path, asdict(card))
 
 
 def render(card: Card, seconds: float) -> str:
-    """Return the card for people."""
+    """Return the card as text for the terminal."""
     rows = [
         ("API", f"{card.base_url}/v1"),
         ("Docs", card.docs_url),
         ("Admin", f"{card.admin_url}   {card.admin_user} / {card.admin_password}"),
         ("Simulator", card.simulator_url),
-        ("Webhooks go to", card.receiver_url),
+        ("Webhook receiver", card.receiver_url),
         ("Site", f"{card.site_id}   ({card.site_slug})"),
         ("Site secret", card.site_secret),
         ("API key", card.api_key),
@@ -100,7 +100,7 @@ def render(card: Card, seconds: float) -> str:
 
 
 def sample_commands(card: Card) -> list[tuple[str, str]]:
-    """Return what each command does, and the command."""
+    """Return pairs of a description and a command."""
     key = f"-H 'Authorization: Bearer {card.api_key}'"
     body = {"model": DEMO_MODEL, "messages": [{"role": "user", "content": "Say hello to the night shift."}]}
     jobs = f"{card.base_url}/v1/jobs"
@@ -108,8 +108,8 @@ def sample_commands(card: Card) -> list[tuple[str, str]]:
     return [
         ("stream an answer", _post(f"{card.base_url}/v1/chat/completions", key, {**body, "stream": True}, "-sN")),
         ("submit a job", _post(jobs, key, {"kind": "chat", "body": body})),
-        ("see the newest job: its answer, its calls, what it cost", f"curl -s {jobs}/{newest} {key}"),
-        ("see the webhooks that arrived", f"curl -s {card.receiver_url}"),
+        ("show the newest job: its answer, its calls, its cost", f"curl -s {jobs}/{newest} {key}"),
+        ("list the webhooks that arrived", f"curl -s {card.receiver_url}"),
     ]
 
 

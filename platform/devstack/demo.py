@@ -1,7 +1,8 @@
-"""`make demo`: the main job on real text, on a desk of its own, watched step by step.
+"""`make demo`: one job on a real text, on a fresh desk, reported step by step.
 
-A site posts a task as a signed request, twice with one idempotency key. The first provider answers 503 and then cuts
-the connection; the second, of the other dialect, succeeds. The webhook arrives and is verified. All is accounted for.
+A site posts the job as a signed request, twice with one idempotency key. The first provider responds with 503 and then
+cuts the connection; the second, of the other dialect, succeeds. The webhook arrives and is verified. The usage events
+equal the simulator's journal.
 """
 
 import asyncio
@@ -43,7 +44,7 @@ from devstack.supervisor import OWN_NAME, Supervisor, run_until_stopped
 from nightdesk import env
 
 ARTICLE = ROOT / "docs" / "demo" / "article.txt"
-#: As `demo_site` makes the route.
+#: As `demo_site` seeds the route.
 EXPECTED = ExpectedCalls("sim-openai", "gpt-4o-mini", ("503", "cut"), "sim-anthropic")
 JOB_TIMEOUT_SECONDS = 60.0
 WEBHOOK_TIMEOUT_SECONDS = 30.0
@@ -54,7 +55,7 @@ INTERRUPTED_EXIT_CODE = 130
 
 @dataclass(frozen=True, slots=True)
 class DemoSummary:
-    """The last line of a demo that went well."""
+    """The last line that a successful demo prints."""
 
     job_state: str
     calls: int
@@ -65,11 +66,11 @@ class DemoSummary:
 
 
 class DemoOutput:
-    """Where the demo is told. The programs' own lines are kept back, and shown only if something goes wrong."""
+    """Prints the steps of the demo. The lines of the programs are held back, and printed only if the demo fails."""
 
     def __init__(self) -> None:
         self._began = time.monotonic()
-        self._kept: deque[str] = deque(maxlen=MAX_LOG_LINES)
+        self._held_back: deque[str] = deque(maxlen=MAX_LOG_LINES)
         self._last = ""
         self.summary: DemoSummary | None = None
 
@@ -77,77 +78,77 @@ class DemoOutput:
     def seconds(self) -> float:
         return round(time.monotonic() - self._began, 1)
 
-    def tell(self, line: str) -> None:
+    def step(self, line: str) -> None:
         print(f"[{self.seconds:5.1f} s] {line}", flush=True)
 
     def say(self, name: str, line: str) -> None:
         if name == OWN_NAME:
             self._last = line
-            self.tell(line)
+            self.step(line)
         else:
-            self._kept.append(f"{name:<9} | {line}")
+            self._held_back.append(f"{name:<9} | {line}")
 
     def show_failure(self) -> None:
-        """Show the programs' last lines, and the reason once more where it is seen."""
-        print(*self._kept, f"The demo failed: {self._last.removeprefix('cannot go on: ')}", sep="\n", file=sys.stderr)
+        """Print the programs' last lines, and the reason again below them."""
+        print(*self._held_back, f"The demo failed: {self._last.removeprefix('failed: ')}", sep="\n", file=sys.stderr)
 
 
 def run_demo() -> int:
-    """Play the demo on a fresh desk, leave nothing behind, and return the exit code."""
-    stage = DemoOutput()
+    """Run the demo on a fresh desk, remove the desk, and return the exit code."""
+    output = DemoOutput()
     with tempfile.TemporaryDirectory(prefix="nightdesk-demo-") as folder, PortReservations() as ports:
         options = StackOptions(free_port(), external_servers=False)
         plan = make_plan(Path(folder), options, ports, durable=False, receives=False)
         try:
-            code = asyncio.run(_run_stack(stage, plan))
+            code = asyncio.run(_run_stack(output, plan))
         finally:
             remove_cluster(plan.folder.resolve() / "postgres")
-    if code == 0 and stage.summary:
-        print(json.dumps(asdict(stage.summary)), flush=True)
+    if code == 0 and output.summary:
+        print(json.dumps(asdict(output.summary)), flush=True)
     elif code != INTERRUPTED_EXIT_CODE:
-        stage.show_failure()
+        output.show_failure()
     return code
 
 
-async def _run_stack(stage: DemoOutput, plan: StackPlan) -> int:
-    supervisor = Supervisor(stage.say)
+async def _run_stack(output: DemoOutput, plan: StackPlan) -> int:
+    supervisor = Supervisor(output.say)
     return await run_until_stopped(
-        supervisor, _run_demo_steps(stage, supervisor, plan), code_when_stopped=INTERRUPTED_EXIT_CODE
+        supervisor, _run_demo_steps(output, supervisor, plan), code_when_stopped=INTERRUPTED_EXIT_CODE
     )
 
 
-async def _run_demo_steps(stage: DemoOutput, supervisor: Supervisor, plan: StackPlan) -> int:
-    stage.tell("starting a fresh desk: PostgreSQL, Valkey, simulator, web, worker, and a receiver of webhooks")
-    # A demo is the same everywhere: no setting of the user's changes it, and no key of the user's is used.
+async def _run_demo_steps(output: DemoOutput, supervisor: Supervisor, plan: StackPlan) -> int:
+    output.step("starting a fresh desk: PostgreSQL, Valkey, simulator, web, worker and webhook receiver")
+    # The demo is the same everywhere: it uses none of the user's settings and keys.
     card = await start_stack(supervisor, plan, system_variables(env.child_environment({})))
-    stage.tell(f"ready at {card.base_url}")
+    output.step(f"ready at {card.base_url}")
     async with httpx.AsyncClient(timeout=15) as http:
         desk = DemoClient(http, card)
         try:
-            stage.summary = await _run_job(stage, desk, plan)
+            output.summary = await _run_job(output, desk, plan)
         except (httpx.HTTPError, KeyError, TypeError, ValueError, IndexError) as error:
-            raise DemoFailed(f"an answer is not what it must be: {type(error).__name__}: {error}") from error
+            raise DemoFailed(f"unexpected response: {type(error).__name__}: {error}") from error
     return 0
 
 
-async def _run_job(stage: DemoOutput, desk: "DemoClient", plan: StackPlan) -> DemoSummary:
+async def _run_job(output: DemoOutput, desk: "DemoClient", plan: StackPlan) -> DemoSummary:
     await desk.script_failures(EXPECTED)
-    stage.tell(f"{EXPECTED.failing} will answer 503 and then cut the connection")
+    output.step(f"{EXPECTED.failing} will respond with 503 and then cut the connection")
     endpoint_id = await _register(desk, plan)
-    stage.tell(f"webhook endpoint {endpoint_id} at {plan.receiver_url}")
-    job_id = await _post_twice(stage, desk)
-    job = await _watch(stage, desk, job_id)
+    output.step(f"webhook endpoint {endpoint_id} at {plan.receiver_url}")
+    job_id = await _post_twice(output, desk)
+    job = await _watch(output, desk, job_id)
     webhook = await _await_webhook(desk, job_id)
-    stage.tell(f"webhook {webhook['type']} {webhook['id']} arrived; both signatures hold")
-    # Looked at again: what is accounted for is written with the end of the job.
+    output.step(f"webhook {webhook['type']} {webhook['id']} arrived; both signatures are valid")
+    # Read again: the last usage events are written in the transaction that finishes the job.
     job = to_job(await desk.get(f"/v1/jobs/{job_id}"))
     if found := find_mismatches(job, to_journal(await desk.journal()), EXPECTED):
         raise DemoFailed("; ".join(found))
-    _show_usage(stage, job)
-    return DemoSummary(job.state, len(job.calls), True, job.tokens, job.cost_usd, stage.seconds)
+    _show_usage(output, job)
+    return DemoSummary(job.state, len(job.calls), True, job.tokens, job.cost_usd, output.seconds)
 
 
-# The scenes
+# The steps
 
 
 async def _register(desk: "DemoClient", plan: StackPlan) -> str:
@@ -156,10 +157,10 @@ async def _register(desk: "DemoClient", plan: StackPlan) -> str:
     return str(made["id"])
 
 
-async def _post_twice(stage: DemoOutput, desk: "DemoClient") -> str:
-    """Post the task twice as a site would whose first answer was lost, and return the one job."""
+async def _post_twice(output: DemoOutput, desk: "DemoClient") -> str:
+    """Post the job twice, as a site does that lost the first response, and return the id of the one job."""
     article = ARTICLE.read_text()
-    task = {
+    request = {
         "kind": "chat",
         "body": {
             "model": DEMO_MODEL,
@@ -171,25 +172,25 @@ async def _post_twice(stage: DemoOutput, desk: "DemoClient") -> str:
         "metadata": {"post_id": "1776"},
     }
     key = secrets.token_hex(16)
-    first, second = [await desk.post_signed("/v1/jobs", task, key) for _ in range(2)]
+    first, second = [await desk.post_signed("/v1/jobs", request, key) for _ in range(2)]
     if first["id"] != second["id"]:
-        raise DemoFailed(f"one idempotency key made two jobs, {first['id']} and {second['id']}")
-    stage.tell(f"posted {len(article.split())} words as a signed request, twice: one job, {first['id']}")
+        raise DemoFailed(f"one idempotency key created two jobs, {first['id']} and {second['id']}")
+    output.step(f"posted {len(article.split())} words as a signed request, twice: one job, {first['id']}")
     return str(first["id"])
 
 
-async def _watch(stage: DemoOutput, desk: "DemoClient", job_id: str) -> DemoJob:
-    """Follow the job to its end, and tell every call as it ends."""
-    told, state = 0, ""
+async def _watch(output: DemoOutput, desk: "DemoClient", job_id: str) -> DemoJob:
+    """Poll the job until it finishes, and report each call when it ends."""
+    reported, state = 0, ""
     deadline = time.monotonic() + JOB_TIMEOUT_SECONDS
     while time.monotonic() < deadline:
         job = to_job(await desk.get(f"/v1/jobs/{job_id}"))
         ended = [call for call in job.calls if call.outcome != OPEN]
-        for call in ended[told:]:
-            stage.tell(describe_call(call))
-        told = max(told, len(ended))
+        for call in ended[reported:]:
+            output.step(describe_call(call))
+        reported = max(reported, len(ended))
         if job.state != state:
-            stage.tell(f"the job is {job.state}")
+            output.step(f"the job is {job.state}")
             state = job.state
         if state in ENDED:
             return job
@@ -198,31 +199,31 @@ async def _watch(stage: DemoOutput, desk: "DemoClient", job_id: str) -> DemoJob:
 
 
 async def _await_webhook(desk: "DemoClient", job_id: str) -> dict[str, Any]:
-    """Return what the receiver says of the job's webhook."""
+    """Wait for the job's webhook, and return it as the receiver reports it."""
     deadline = time.monotonic() + WEBHOOK_TIMEOUT_SECONDS
     while time.monotonic() < deadline:
-        for one in await desk.received():
-            if not one["verified"]:
-                raise DemoFailed(f"a webhook arrived whose signature does not hold: {one['reason']}")
-            if one["payload"]["data"]["job_id"] == job_id:
-                return one
+        for webhook in await desk.received():
+            if not webhook["verified"]:
+                raise DemoFailed(f"a webhook arrived with an invalid signature: {webhook['reason']}")
+            if webhook["payload"]["data"]["job_id"] == job_id:
+                return webhook
         await asyncio.sleep(POLL_SECONDS)
     raise DemoFailed(f"no webhook of {job_id} arrived within {WEBHOOK_TIMEOUT_SECONDS:g} s")
 
 
-def _show_usage(stage: DemoOutput, job: DemoJob) -> None:
-    stage.tell("usage events, equal to the simulator's journal:")
+def _show_usage(output: DemoOutput, job: DemoJob) -> None:
+    output.step("usage events, equal to the simulator's journal:")
     for call in job.calls:
-        stage.tell(f"  {describe_usage(call)}")
-    stage.tell(f"the job cost {dollars(job.cost_usd)} for {job.tokens} tokens")
-    stage.tell(f"the answer begins: {excerpt(job.answer)}")
+        output.step(f"  {describe_usage(call)}")
+    output.step(f"the job cost {dollars(job.cost_usd)} for {job.tokens} tokens")
+    output.step(f"the answer begins: {excerpt(job.answer)}")
 
 
-# The desk and its neighbors, as a site sees them
+# The desk as a site sees it, and the simulator and the receiver
 
 
 class DemoClient:
-    """Requests to the desk, with the demo site's keys; and to the simulator and the receiver."""
+    """HTTP client of the desk, with the demo site's keys, and of the simulator and the receiver."""
 
     def __init__(self, http: httpx.AsyncClient, card: Card) -> None:
         self._http = http
@@ -250,7 +251,7 @@ class DemoClient:
         return _json_of(await self._http.post(f"{self._card.base_url}{path}", content=content, headers=headers))
 
     async def script_failures(self, expected: ExpectedCalls) -> None:
-        """Tell the simulator what is to happen to the next calls."""
+        """Script the outcomes of the next calls in the simulator."""
         script = {"model": expected.failing_model, "outcomes": list(expected.faults)}
         _json_of(await self._http.put(f"{self._card.simulator_url}/__sim/script", json=script))
 
@@ -258,17 +259,17 @@ class DemoClient:
         return _json_of(await self._http.get(f"{self._card.simulator_url}/__sim/journal"))
 
     async def received(self) -> list[dict[str, Any]]:
-        answer = await self._http.get(self._card.receiver_url)
-        found: list[dict[str, Any]] = answer.raise_for_status().json()
-        return found
+        response = await self._http.get(self._card.receiver_url)
+        webhooks: list[dict[str, Any]] = response.raise_for_status().json()
+        return webhooks
 
     def _key(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self._card.api_key}"}
 
 
-def _json_of(answer: httpx.Response) -> dict[str, Any]:
-    if not answer.is_success:
-        request = answer.request
-        raise DemoFailed(f"{request.method} {request.url} was answered {answer.status_code}: {answer.text[:500]}")
-    found: dict[str, Any] = answer.json()
-    return found
+def _json_of(response: httpx.Response) -> dict[str, Any]:
+    if not response.is_success:
+        request = response.request
+        raise DemoFailed(f"{request.method} {request.url} returned {response.status_code}: {response.text[:500]}")
+    body: dict[str, Any] = response.json()
+    return body

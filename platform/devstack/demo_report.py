@@ -1,4 +1,4 @@
-"""What the demo reads from the desk, the simulator and the receiver, and what must be true of it."""
+"""Parses what the demo reads from the desk and the simulator, and checks it. Pure."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Any
 
 ENDED = ("succeeded", "failed", "canceled", "expired")
 OPEN = "open"
-#: How a cut connection is classed.
+#: Error kind of a cut connection.
 INTERRUPTED = "interrupted"
 
 
@@ -19,7 +19,7 @@ class DemoCall:
     upstream_model: str
     outcome: str
     http_status: int | None
-    #: Our class of the error (`providers.errors`), empty where there was none.
+    #: Kind of the error (`providers.errors`); empty if there was none.
     error_kind: str
     billable: bool
     input_tokens: int
@@ -52,17 +52,17 @@ class JournalEntry:
 
 @dataclass(frozen=True, slots=True)
 class ExpectedCalls:
-    """The route of the demo: who fails, in which ways, and who answers."""
+    """The route of the demo: the provider that fails, how it fails, and the provider that answers."""
 
     failing: str
     failing_model: str
-    #: What the simulator is told to do to the first calls.
+    #: Scripted outcomes of the first calls.
     faults: tuple[str, ...]
     answering: str
 
 
 def to_job(found: dict[str, Any]) -> DemoJob:
-    """Read the answer of `GET /v1/jobs/{id}`."""
+    """Parse the response of `GET /v1/jobs/{id}`."""
     calls = [_to_call(call) for attempt in found["attempts"] for call in attempt["calls"]]
     return DemoJob(
         id=found["id"],
@@ -76,7 +76,7 @@ def to_job(found: dict[str, Any]) -> DemoJob:
 
 
 def to_journal(found: dict[str, Any]) -> tuple[JournalEntry, ...]:
-    """Read the answer of `GET /__sim/journal`."""
+    """Parse the response of `GET /__sim/journal`."""
     return tuple(
         JournalEntry(
             entry["model"], entry["outcome"], entry["status"], int(entry["input_tokens"]), int(entry["output_tokens"])
@@ -86,7 +86,7 @@ def to_journal(found: dict[str, Any]) -> tuple[JournalEntry, ...]:
 
 
 def describe_call(call: DemoCall) -> str:
-    """Say in one line what a call came to."""
+    """Describe the outcome of a call in one line."""
     what = "answered" if call.outcome == "ok" else f"failed, {call.error_kind or call.outcome}"
     status = f" (HTTP {call.http_status})" if call.http_status else ""
     took = "" if call.duration_ms is None else f" after {call.duration_ms} ms"
@@ -94,14 +94,14 @@ def describe_call(call: DemoCall) -> str:
 
 
 def describe_usage(call: DemoCall) -> str:
-    """Say in one line what a call cost."""
+    """Describe the tokens and the cost of a call in one line."""
     tokens = f"{call.input_tokens} in, {call.output_tokens} out"
     billed = "billed" if call.billable else "not billed"
     return f"{call.provider:<14} {call.outcome:<8} {tokens:<20} {dollars(call.cost_usd):<14} {billed}"
 
 
 def dollars(amount: str) -> str:
-    """Return an amount without the zeros that say nothing."""
+    """Return an amount without trailing zeros."""
     return f"{Decimal(amount).normalize():f} USD"
 
 
@@ -139,24 +139,24 @@ def _usage_mismatches(job: DemoJob) -> Iterator[str]:
         yield f"{len(billed)} usage events are billable, not one"
         return
     if billed[0].outcome != "ok":
-        yield "the call that is billed is not the one that answered"
+        yield "the billed call is not the successful one"
     if billed[0].input_tokens + billed[0].output_tokens != job.tokens:
-        yield f"the job says {job.tokens} tokens, its billed usage event another number"
+        yield f"the job reports {job.tokens} tokens, its billed usage event a different number"
     if float(job.cost_usd) <= 0:
         yield f"the job cost {job.cost_usd} USD"
 
 
 def _journal_mismatches(job: DemoJob, journal: tuple[JournalEntry, ...]) -> Iterator[str]:
     served = [(line.model, line.outcome == "ok") for line in journal]
-    accounted = [(call.upstream_model, call.outcome == "ok") for call in job.calls]
-    if served != accounted:
-        yield f"the simulator's journal {served} is not the usage events {accounted}"
+    recorded = [(call.upstream_model, call.outcome == "ok") for call in job.calls]
+    if served != recorded:
+        yield f"the simulator's journal {served} differs from the usage events {recorded}"
         return
     for line, call in zip(journal, job.calls, strict=True):
         if call.outcome == "ok" and (line.input_tokens, line.output_tokens) != (call.input_tokens, call.output_tokens):
             yield (
                 f"the simulator served {line.input_tokens} + {line.output_tokens} tokens, "
-                f"the usage event says {call.input_tokens} + {call.output_tokens}"
+                f"the usage event records {call.input_tokens} + {call.output_tokens}"
             )
 
 

@@ -1,4 +1,4 @@
-"""The demo site: what `make run` and `make demo` put into an empty desk. Seeding twice changes nothing."""
+"""Seeds the demo site, which `make run` and `make demo` use. Idempotent."""
 
 import hashlib
 import hmac
@@ -20,7 +20,7 @@ DEMO_SLUG = "demo"
 ADMIN_USER = "admin"
 SIMULATOR_KEY = "sk-simulator"
 
-#: Model names that the simulator serves, and the providers' models behind them, in order.
+#: Routes to the simulator: model name, and its targets in order.
 ROUTES = {
     "nightdesk-demo": (("sim-openai", "gpt-4o-mini"), ("sim-anthropic", "claude-haiku-4-5")),
     "nightdesk-demo-embedding": (("sim-openai", "text-embedding-3-small"),),
@@ -28,12 +28,13 @@ ROUTES = {
 
 
 def seed(receiver_url: str | None) -> SeededSite:
-    """Make the demo site with its credentials, the simulator's providers and routes, and an administrator.
+    """Create the demo site with its credentials, the simulator's providers and routes, and an administrator.
 
-    Its secrets are derived from SECRET_KEY: an API key is kept as a hash only, and could not be shown again.
+    The secrets are derived from SECRET_KEY, because stored API keys are hashes and could not be shown again.
     """
     demo = _seed_site(receiver_url)
-    # In no transaction: to hash a password takes seconds on a busy machine, and Postgres ends one that is idle for ten.
+    # Outside the transaction: hashing a password takes seconds on a busy machine, and Postgres aborts a transaction
+    # that is idle for ten.
     _seed_admin(demo)
     return demo
 
@@ -59,7 +60,7 @@ def _seed_site(receiver_url: str | None) -> SeededSite:
 
 
 def _derive(purpose: str, length: int) -> str:
-    """Return letters that are always the same for one SECRET_KEY."""
+    """Return letters and digits that depend on SECRET_KEY and the purpose only."""
     number = int.from_bytes(_digest(purpose))
     return "".join(BASE62[number // 62**place % 62] for place in range(length))
 
@@ -96,7 +97,7 @@ def _seed_admin(demo: SeededSite) -> None:
 
 
 def _seed_endpoint(site: Site, url: str, secret: str) -> None:
-    """Point the demo endpoint at the receiver, whose port may change from start to start."""
+    """Point the demo endpoint at the receiver, whose port may differ at each start."""
     endpoint, _ = Endpoint.objects.update_or_create(
         site=site, description="Demo receiver", defaults={"url": url, "is_enabled": True, "disabled_reason": ""}
     )

@@ -1,4 +1,4 @@
-"""A server from a wheel, as a child process: started, ready, stopped."""
+"""A database server from a wheel, run as a child process: start it, wait until it is ready, stop it."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -15,19 +15,19 @@ READY_TIMEOUT_SECONDS = 60.0
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedServer:
-    """A server that can be started: its data folder is prepared, and no earlier one works in it."""
+    """A server that can be started: its data folder is prepared, and no other process uses it."""
 
     program: Program
     port: int
-    #: Where the server will be found, password included.
+    #: URL of the server, with its password.
     url: str
-    #: Answers a query.
+    #: Whether the server responds to a query.
     is_ready: Callable[[], bool]
 
 
 @dataclass(frozen=True, slots=True)
 class RunningServer:
-    """A server that runs."""
+    """A running server."""
 
     url: str
     port: int
@@ -36,9 +36,9 @@ class RunningServer:
 
 @contextmanager
 def run_server(embedded: EmbeddedServer, log: Path) -> Iterator[RunningServer]:
-    """Run the server, its output appended to `log`, until the block ends.
+    """Run the server until the block ends, with its output appended to `log`.
 
-    Enter it from a thread that outlives the block: the server is tied to the thread that starts it.
+    Enter the block from a thread that outlives it: the kernel stops the server when the starting thread ends.
     """
     require_free(embedded.port)
     with log.open("ab") as output:
@@ -54,10 +54,10 @@ def _wait_until_ready(embedded: EmbeddedServer, has_ended: Callable[[], bool], l
     deadline = time.monotonic() + READY_TIMEOUT_SECONDS
     while not embedded.is_ready():
         if has_ended():
-            require_free(embedded.port)  # somebody may have been faster
-            raise ServerFailed(f"{embedded.program.name} ended at once. It said:\n{_last_lines(log)}")
+            require_free(embedded.port)  # another program may have taken the port meanwhile
+            raise ServerFailed(f"{embedded.program.name} exited during start-up. Its last lines:\n{_last_lines(log)}")
         if time.monotonic() > deadline:
-            raise ServerFailed(f"{embedded.program.name} does not answer. It said:\n{_last_lines(log)}")
+            raise ServerFailed(f"{embedded.program.name} does not respond. Its last lines:\n{_last_lines(log)}")
         time.sleep(0.02)
 
 

@@ -1,20 +1,20 @@
-"""What can go wrong on a laptop, each in words for the person at the terminal.
+"""Errors of the local stack. Their messages are printed to the terminal and say what to do.
 
-* LocalError
-  + BadEnvironment      a variable contradicts another, or is no value for its name
+* StackError
+  + InvalidEnvironment  a variable has an invalid value, or contradicts another
   + PortTaken           another program listens on the port
-  + AlreadyRunning      a stack runs in this checkout
-  + NotAvailable        there is no wheel with the server for this platform
-  + ServerFailed        an embedded server cannot start, or does not answer
-  + ProgramFailed       a supervised program ended, and starting it again does not help
-  + DemoFailed          a step of the demo did not come to what it must
+  + AlreadyRunning      a stack already runs in this checkout
+  + ServerNotAvailable  the wheel with the server is not installed, or not for this platform
+  + ServerFailed        an embedded server cannot start, or does not respond
+  + ProgramFailed       a supervised program exited, and restarting it does not help
+  + DemoFailed          a step of the demo did not have the expected result
 """
 
 from pathlib import Path
 
 
 class StackError(Exception):
-    """The base; its message says what happened and what to do."""
+    """Base class. The message says what happened and what to do."""
 
 
 class InvalidEnvironment(StackError):
@@ -24,7 +24,7 @@ class InvalidEnvironment(StackError):
 class PortTaken(StackError):
     def __init__(self, port: int, what_to_do: str) -> None:
         super().__init__(
-            f"Port {port} of 127.0.0.1 is taken by another program (see which: `lsof -i :{port}`). {what_to_do}"
+            f"Port {port} of 127.0.0.1 is in use by another program (`lsof -i :{port}` shows which). {what_to_do}"
         )
         self.port = port
 
@@ -39,8 +39,8 @@ class AlreadyRunning(StackError):
 class ServerNotAvailable(StackError):
     def __init__(self, server: str, package: str) -> None:
         super().__init__(
-            f"{server} cannot be started here: the package {package} is not installed, or has no server for this "
-            "platform. Set DATABASE_URL and REDIS_URL to use servers of your own."
+            f"{server} cannot be started: the package {package} is not installed, or contains no server for this "
+            "platform. Set DATABASE_URL and REDIS_URL to use your own servers."
         )
 
 

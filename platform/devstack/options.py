@@ -1,4 +1,4 @@
-"""What the environment asks of the local stack, and the environment its programs get."""
+"""Options of the local stack, read from the environment, and the environment of its programs."""
 
 import base64
 import json
@@ -11,16 +11,16 @@ from devstack import private_files
 from devstack.errors import InvalidEnvironment
 from devstack.ports import HOST, parse_port
 
-#: Settings that suit a laptop, unless the environment says otherwise.
+#: Default settings of the local stack; the environment overrides them.
 LAPTOP_DEFAULTS = {
     "DEBUG": "true",
     "LOG_FORMAT": "console",
-    # The sites of a laptop are on it.
+    # On a laptop the sites listen on loopback.
     "WEBHOOK_ALLOWED_NETWORKS": "127.0.0.0/8,::1/128",
     "WEBHOOK_ALLOWED_PORTS": "0",
 }
 
-#: What `manage.py` takes over from the stack that runs in its checkout.
+#: Variables that `manage.py` adopts from the stack that runs in its checkout.
 SHARED_VARIABLES = (
     *("DATABASE_URL", "REDIS_URL", "SECRET_KEY", "ENCRYPTION_KEYS", "BASE_URL", "SIMULATOR_URL"),
     *LAPTOP_DEFAULTS,
@@ -32,21 +32,21 @@ SYSTEM_VARIABLES = ("PATH", "HOME", "USER", "LANG", "TZ", "TMPDIR", "LD_LIBRARY_
 @dataclass(frozen=True, slots=True)
 class StackOptions:
     port: int | None
-    #: Databases of the user's own, which are used instead of embedded ones.
+    #: Whether the user's own database servers are used instead of the embedded ones.
     external_servers: bool
 
 
 def read_options(inherited: Mapping[str, str]) -> StackOptions:
-    """Return what is asked for. Raises `InvalidEnvironment` if that makes no sense."""
-    database, broker = (_is_set(inherited, name) for name in ("DATABASE_URL", "REDIS_URL"))
-    if database != broker:
-        there, missing = ("DATABASE_URL", "REDIS_URL") if database else ("REDIS_URL", "DATABASE_URL")
+    """Read the options. Raises `InvalidEnvironment` if they contradict each other."""
+    has_database, has_redis = (_is_set(inherited, name) for name in ("DATABASE_URL", "REDIS_URL"))
+    if has_database != has_redis:
+        present, missing = ("DATABASE_URL", "REDIS_URL") if has_database else ("REDIS_URL", "DATABASE_URL")
         raise InvalidEnvironment(
-            f"{there} is set and {missing} is not. "
-            "Set both to use servers of your own, or neither to use embedded ones."
+            f"{present} is set and {missing} is not. "
+            "Set both to use your own servers, or neither to use the embedded ones."
         )
     port = inherited.get("PORT")
-    return StackOptions(parse_port(port) if port else None, external_servers=database)
+    return StackOptions(parse_port(port) if port else None, external_servers=has_database)
 
 
 def stack_environment(
@@ -54,43 +54,43 @@ def stack_environment(
 ) -> dict[str, str]:
     """Return the environment of the stack's programs.
 
-    Facts (addresses) always hold; secrets and the laptop's settings only where what is inherited is silent.
+    Facts (addresses) override inherited variables; secrets, BASE_URL and LAPTOP_DEFAULTS do not.
     """
     address = {"BASE_URL": facts["BASE_URL"]}
     defaults = {**LAPTOP_DEFAULTS, **kept_secrets, **address}
-    silent = {name: value for name, value in defaults.items() if not _is_set(inherited, name)}
-    return {**inherited, **{name: value for name, value in facts.items() if name not in address}, **silent}
+    unset = {name: value for name, value in defaults.items() if not _is_set(inherited, name)}
+    return {**inherited, **{name: value for name, value in facts.items() if name not in address}, **unset}
 
 
 def system_variables(inherited: Mapping[str, str]) -> dict[str, str]:
-    """Return what programs need of the machine, without a word for Nightdesk in it."""
+    """Return the variables that programs need from the system, and none of Nightdesk's settings."""
     return {name: value for name, value in inherited.items() if name in SYSTEM_VARIABLES or name.startswith("LC_")}
 
 
 def shared_variables(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return what a management command needs to talk to the same desk."""
+    """Return the variables that a management command needs to use the same desk."""
     return {name: environment[name] for name in SHARED_VARIABLES if name in environment}
 
 
 def load_or_create_secrets(path: Path) -> dict[str, str]:
-    """Return the secrets of this checkout's stack; they are made up at its first start."""
+    """Return the secrets of this checkout's stack; they are generated at its first start."""
     try:
-        found = json.loads(path.read_text())
+        stored = json.loads(path.read_text())
     except FileNotFoundError:
-        found = {}
+        stored = {}
     except (OSError, ValueError) as error:
-        # Never replaced by new ones: what is in the database can be opened only with the old.
+        # Never replaced by new secrets: only the old ones decrypt what the database holds.
         raise InvalidEnvironment(
-            f"{path} cannot be read: {error}. Mend it, or remove {path.parent} to begin anew."
+            f"{path} cannot be read: {error}. Repair it, or remove {path.parent} to start from scratch."
         ) from error
-    kept = {**_new_secrets(), **found}
-    if kept != found:
-        private_files.write_json(path, kept)
-    return kept
+    complete = {**_new_secrets(), **stored}
+    if complete != stored:
+        private_files.write_json(path, complete)
+    return complete
 
 
 def base_url(port: int) -> str:
-    """Return where a web server on this port is found."""
+    """Return the URL of a web server on this port."""
     return f"http://{HOST}:{port}"
 
 

@@ -1,4 +1,4 @@
-"""Processes that an earlier start left behind, because it was killed: found, recognized as ours, ended."""
+"""Orphans: processes that an earlier, killed stack left behind. Finds them, checks that they are ours, ends them."""
 
 import json
 import os
@@ -17,7 +17,7 @@ PROC = Path("/proc")
 
 
 def terminate_servers_in(folder: Path, executable: str, stop_signal: signal.Signals) -> None:
-    """End every server of that executable's name which works in the folder; servers of other folders are not ours.
+    """End every server with this executable name and working folder; servers of other folders are not ours.
 
     Raises `ServerFailed` if one does not end.
     """
@@ -25,22 +25,22 @@ def terminate_servers_in(folder: Path, executable: str, stop_signal: signal.Sign
 
 
 def terminate(find: Callable[[], list[int]], stop_signal: signal.Signals) -> None:
-    """Signal the processes found until none is found any more."""
+    """Signal the processes that `find` returns, with ever stronger signals, until it returns none."""
     for signal_number, patience in ((stop_signal, 10.0), (signal.SIGQUIT, 5.0), (signal.SIGKILL, 5.0)):
         for pid in find():
             send(pid, signal_number)
         if _wait_until(lambda: not find(), patience):
             return
-    raise ServerFailed(f"Processes of an earlier start do not end: {', '.join(map(str, find()))}.")
+    raise ServerFailed(f"Processes of an earlier start do not end: {', '.join(map(str, find()))}. End them yourself.")
 
 
 def servers_in(folder: Path, executable: str) -> Iterator[int]:
-    """Yield the processes of that executable whose working folder is `folder`; a server enters its data folder."""
+    """Yield the processes of that executable whose working folder is `folder`: a server runs in its data folder."""
     if not PROC.joinpath("self", "cwd").exists():
         yield from _servers_named(folder, executable)
         return
     for process in PROC.iterdir():
-        # A process may end while we look, and those of other users do not let us look.
+        # A process may end meanwhile, and those of other users cannot be read.
         with suppress(OSError):
             if process.name.isdigit() and process.joinpath("cwd").readlink() == folder.resolve():
                 name = process.joinpath("exe").readlink().name.removesuffix(" (deleted)")
@@ -58,7 +58,7 @@ def _stat_fields(process: Path) -> list[str]:
 
 
 def _servers_named(folder: Path, executable: str) -> Iterator[int]:
-    """The same where there is no /proc: by the command line, which names the folder."""
+    """`servers_in` for systems without /proc: by the command line, which contains the folder."""
     for pid, command in _ps("command"):
         program = command.split(" ", 1)[0]
         if Path(program).name == executable and str(folder) in command:
@@ -75,7 +75,7 @@ def _ps(field: str) -> Iterator[tuple[int, str]]:
 
 
 def process_identity(pid: int) -> str | None:
-    """Return what tells this process from a later one of the same number; None if there is no such process."""
+    """Return a value that differs between this process and a later one with the same PID; None if it does not exist."""
     if not PROC.joinpath("self", "stat").exists():
         return dict(_ps("lstart")).get(pid)
     try:
@@ -86,16 +86,16 @@ def process_identity(pid: int) -> str | None:
     return None if fields[0] == "Z" else f"{boot} {fields[19]}"
 
 
-def record_processes(processes: Mapping[str, int], memory: Path) -> None:
-    """Write down which processes run, so that the next start can end them if this one cannot."""
+def record_processes(processes: Mapping[str, int], file: Path) -> None:
+    """Record the running processes, so that the next start can end them if this one is killed."""
     private_files.write_json(
-        memory, {name: {"pid": pid, "birth": process_identity(pid)} for name, pid in processes.items()}
+        file, {name: {"pid": pid, "birth": process_identity(pid)} for name, pid in processes.items()}
     )
 
 
-def terminate_recorded(memory: Path) -> list[str]:
-    """End the processes written down that still run, and return their names."""
-    recorded = dict(_read_recorded(memory))
+def terminate_recorded(file: Path) -> list[str]:
+    """End the recorded processes that still run, and return their names."""
+    recorded = dict(_read_recorded(file))
     running = [name for name, (pid, born) in recorded.items() if process_identity(pid) == born]
     still = [recorded[name] for name in running]
     if still:
@@ -103,16 +103,16 @@ def terminate_recorded(memory: Path) -> list[str]:
     return running
 
 
-def _read_recorded(memory: Path) -> Iterable[tuple[str, tuple[int, str]]]:
+def _read_recorded(file: Path) -> Iterable[tuple[str, tuple[int, str]]]:
     try:
-        found = json.loads(memory.read_text())
+        found = json.loads(file.read_text())
         return [(name, (int(one["pid"]), str(one["birth"]))) for name, one in found.items()]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return []
 
 
 def is_alive(pid: int) -> bool:
-    """Say whether any process has this number."""
+    """Whether any process has this PID."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -1,4 +1,4 @@
-"""TCP ports of the loopback address: which are free, and holding the ones chosen."""
+"""TCP ports of the loopback address: finds free ones and reserves them."""
 
 import json
 import socket
@@ -15,7 +15,7 @@ DEFAULT_WEB_PORT = 8000
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on at this moment."""
+    """Return a port that is free at this moment."""
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         port: int = probe.getsockname()[1]
@@ -23,14 +23,14 @@ def free_port() -> int:
 
 
 def is_free(port: int) -> bool:
-    """Say whether a server could listen on the port."""
+    """Whether a server could listen on the port."""
     with socket.socket() as probe:
-        # As servers do: connections that linger after a stopped server do not make its port taken.
+        # As servers do: lingering connections of a stopped server do not occupy its port.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((HOST, port))
         except PermissionError as error:
-            raise InvalidEnvironment(f"Port {port} is reserved by the system; choose one above 1023.") from error
+            raise InvalidEnvironment(f"Port {port} is reserved by the system. Choose one above 1023.") from error
         except OSError:
             return False
         return True
@@ -43,70 +43,70 @@ def require_free(port: int) -> None:
 
 
 def parse_port(text: str) -> int:
-    """Return the number of a port given by a person."""
+    """Parse a port that the user set. Raises `InvalidEnvironment`."""
     if not (text.isascii() and text.isdigit() and 1 <= int(text) <= 65535):
         raise InvalidEnvironment(f"PORT must be a number from 1 to 65535, got {text!r}.")
     return int(text)
 
 
 class PortReservations:
-    """Chosen ports, held while this object is open, so that two stacks which start together never choose the same.
+    """Reserved ports, held while this object is open, so that two stacks that start together never choose the same.
 
-    The sign is a UDP socket of the same number: every copy of Nightdesk sees it, it goes away with its process
-    however that ends, and it is not in the way of the server that will listen on the TCP port.
+    A reservation is a bound UDP socket with the same number: every copy of Nightdesk sees it, the kernel releases it
+    when the process ends, and it does not block the server that will listen on the TCP port.
     """
 
     def __init__(self) -> None:
-        self._signs: list[socket.socket] = []
+        self._sockets: list[socket.socket] = []
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, _: type[BaseException] | None, __: BaseException | None, ___: TracebackType | None) -> None:
-        for sign in self._signs:
-            sign.close()
+        for reserved in self._sockets:
+            reserved.close()
 
     def reserve(self, port: int) -> bool:
-        """Hold the port; False if it is taken, or held by another stack."""
+        """Reserve the port; False if it is in use, or reserved by another stack."""
         if not is_free(port):
             return False
-        sign = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        reserved = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         try:
-            sign.bind((HOST, port))
+            reserved.bind((HOST, port))
         except OSError:
-            sign.close()
+            reserved.close()
             return False
-        self._signs.append(sign)
+        self._sockets.append(reserved)
         return True
 
     def choose(self, candidates: Iterable[int]) -> int:
-        """Hold the first candidate that is free, or any free port, and return it."""
+        """Reserve the first candidate that is free, or else any free port, and return it."""
         for port in candidates:
             if self.reserve(port):
                 return port
         return self.choose(free_port() for _ in range(100))
 
 
-def choose_web_port(ports: PortReservations, asked: int | None) -> int:
-    """Hold the port asked for, or else the first free one from the default on. Raises `PortTaken`."""
-    if asked is None:
+def choose_web_port(ports: PortReservations, requested: int | None) -> int:
+    """Reserve the requested port, or else the first free one from the default upwards. Raises `PortTaken`."""
+    if requested is None:
         return ports.choose(range(DEFAULT_WEB_PORT, DEFAULT_WEB_PORT + 100))
-    if not ports.reserve(asked):
-        raise PortTaken(asked, "Stop that program, or give another PORT.")
-    return asked
+    if not ports.reserve(requested):
+        raise PortTaken(requested, "Stop that program, or set another PORT.")
+    return requested
 
 
-def choose_saved_ports(ports: PortReservations, names: Iterable[str], memory: Path) -> dict[str, int]:
-    """Hold a port for each name, the same as last time where it is still free, and remember them."""
-    before = _read_saved(memory)
+def choose_saved_ports(ports: PortReservations, names: Iterable[str], file: Path) -> dict[str, int]:
+    """Reserve a port for each name, the same as last time if it is free, and save them in the file."""
+    before = _read_saved(file)
     chosen = {name: ports.choose([before[name]] if name in before else []) for name in names}
-    private_files.write_json(memory, before | chosen)
+    private_files.write_json(file, before | chosen)
     return chosen
 
 
-def _read_saved(memory: Path) -> dict[str, int]:
+def _read_saved(file: Path) -> dict[str, int]:
     try:
-        found = json.loads(memory.read_text())
+        found = json.loads(file.read_text())
     except (OSError, ValueError):
         return {}
     if not isinstance(found, dict):

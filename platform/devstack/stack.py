@@ -1,4 +1,4 @@
-"""A whole desk on one machine: servers, simulator, web, worker and a receiver of webhooks, brought up in order."""
+"""Starts a whole desk on one machine: servers, simulator, webhook receiver, migrations, web and worker, in order."""
 
 import asyncio
 import fcntl
@@ -32,14 +32,14 @@ WEB = (
     *("--timeout-graceful-shutdown", "20"),
 )
 WORKER = (
-    # Root on a laptop is no reason for a warning of nine lines.
+    # Celery would print nine lines of warning when it runs as root.
     *("-W", "ignore:You're running the worker with superuser privileges"),
     *("-m", "celery", "-q", "-A", "nightdesk", "worker", "-P", "threads", "-c", "2"),
 )
 WEB_GRACE_SECONDS = 25.0
 WORKER_GRACE_SECONDS = 30.0
 
-#: Every name that a line can carry.
+#: Names of all programs whose lines are printed.
 PROGRAM_NAMES = ("nightdesk", "postgres", "valkey", "simulator", "receiver", "prepare", "web", "worker")
 RECORDED_PROGRAMS = ("simulator", "receiver", "web", "worker")
 
@@ -49,16 +49,16 @@ POLL_SECONDS = 0.1
 
 @dataclass(frozen=True, slots=True)
 class StackPlan:
-    """What will run where."""
+    """Folder, ports and options of a stack."""
 
     folder: Path
     web_port: int
     #: Of postgres, valkey, simulator and receiver.
     ports: Mapping[str, int]
     external_servers: bool
-    #: Keep the data as if it mattered.
+    #: Whether the data survives a power cut.
     durable: bool
-    #: The demo site's webhooks go to the receiver from the start.
+    #: Whether the demo site has an endpoint at the receiver from the start.
     receives: bool
 
     @property
@@ -67,29 +67,29 @@ class StackPlan:
 
     @property
     def receiver_secrets(self) -> Path:
-        """The file with the secrets that the receiver accepts."""
+        """The file with the webhook secrets that the receiver verifies with."""
         return self.folder / "receiver-secrets.json"
 
 
 def process_recorder(folder: Path) -> Callable[[Mapping[str, int]], None]:
-    """Return what writes down the processes which the next start must end if this one cannot.
+    """Return a function that records the processes which the next start must end if this one is killed.
 
-    Not the servers: those are found by their data folders, and want signals of their own.
+    Servers are not recorded: they are found by their data folders, and stop at other signals.
     """
-    memory = folder / "processes.json"
+    file = folder / "processes.json"
     return lambda pids: orphans.record_processes(
-        {name: pid for name, pid in pids.items() if name in RECORDED_PROGRAMS}, memory
+        {name: pid for name, pid in pids.items() if name in RECORDED_PROGRAMS}, file
     )
 
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold the data folder for one stack. Raises `AlreadyRunning` if another has it."""
+    """Lock the data folder for one stack. Raises `AlreadyRunning` if another stack holds it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
     except PermissionError as error:
-        raise InvalidEnvironment(f"{folder} belongs to another user: start as that user, or remove it.") from error
+        raise InvalidEnvironment(f"{folder} belongs to another user. Start as that user, or remove it.") from error
     try:
         _lock(lock, folder)
         yield
@@ -99,7 +99,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 def _lock(lock: int, folder: Path) -> None:
     try:
-        # The kernel lets go of it when this process ends, however that happens.
+        # The kernel releases it when this process ends, even if it is killed.
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         raise AlreadyRunning(folder) from error
@@ -108,7 +108,7 @@ def _lock(lock: int, folder: Path) -> None:
 def make_plan(
     folder: Path, options: StackOptions, ports: PortReservations, *, durable: bool = True, receives: bool = True
 ) -> StackPlan:
-    """Choose and hold the ports. Raises `PortTaken` if one asked for is not free."""
+    """Choose and reserve the ports. Raises `PortTaken` if the requested one is in use."""
     names = ("simulator", "receiver") if options.external_servers else ("postgres", "valkey", "simulator", "receiver")
     web_port = choose_web_port(ports, options.port)
     remembered = choose_saved_ports(ports, names, folder / "ports.json")
@@ -116,10 +116,10 @@ def make_plan(
 
 
 async def start_stack(supervisor: Supervisor, plan: StackPlan, inherited: Mapping[str, str]) -> Card:
-    """Start everything, wait until the desk is ready, and return its card."""
+    """Start all programs, wait until the desk is ready, and return its card."""
     ended = await asyncio.to_thread(orphans.terminate_recorded, plan.folder / "processes.json")
     if ended:
-        supervisor.say(f"ended what an earlier start left behind: {', '.join(ended)}.")
+        supervisor.say(f"ended processes of an earlier start: {', '.join(ended)}.")
     servers = [] if plan.external_servers else await asyncio.to_thread(_prepare_servers, plan)
     environment = _environment(plan, servers, inherited)
     private_files.write_json(plan.folder / "environment.json", shared_variables(environment))
@@ -127,18 +127,19 @@ async def start_stack(supervisor: Supervisor, plan: StackPlan, inherited: Mappin
         supervisor.start(server.program)
     supervisor.start(_simulator(plan, environment), _receiver(plan, environment))
     for server in servers:
-        await _wait_until(server.is_ready, f"{server.program.name} does not answer.")
-    # Where the tables are known to be up to date, web and worker load while the rest is looked at: it halves the wait.
-    memory, schema = plan.folder / "schema", schema_digest()
-    is_known = not plan.external_servers and memory.exists() and memory.read_text() == schema
-    if is_known:
+        await _wait_until(server.is_ready, f"{server.program.name} does not respond.")
+    # If the tables are known to be up to date, web and worker start while the database is prepared: that takes half
+    # as long.
+    schema_file, schema = plan.folder / "schema", schema_digest()
+    is_migrated = not plan.external_servers and schema_file.exists() and schema_file.read_text() == schema
+    if is_migrated:
         supervisor.start(_web(plan, environment), _worker(environment))
     seeded = await _prepare_database(supervisor, plan, environment)
-    if not is_known:
-        private_files.write_private(memory, schema)
+    if not is_migrated:
+        private_files.write_private(schema_file, schema)
         supervisor.start(_web(plan, environment), _worker(environment))
     private_files.write_private(plan.receiver_secrets, json.dumps([seeded.webhook_secret]))
-    await _wait_until(lambda: _is_ready(plan.web_port), "The web server does not become ready.")
+    await _wait_until(lambda: _is_ready(plan.web_port), "The web server did not become ready.")
     return make_card(
         seeded,
         base_url=base_url(plan.web_port),
@@ -150,7 +151,7 @@ async def start_stack(supervisor: Supervisor, plan: StackPlan, inherited: Mappin
 
 
 def schema_digest() -> str:
-    """Return a name for the tables that this release wants: its own migrations, and its libraries'."""
+    """Return a hash of the migrations of this release: the names of our own, and the versions of its libraries."""
     rooms = ("platform", "jobs", "webhooks")
     ours = sorted(path.relative_to(ROOT) for room in rooms for path in (ROOT / room).glob("**/migrations/[0-9]*.py"))
     requirements = (ROOT / "requirements" / "base.txt").read_bytes()
@@ -201,7 +202,7 @@ def _worker(environment: Mapping[str, str]) -> Program:
 
 def _prepare_program(plan: StackPlan, environment: Mapping[str, str]) -> Program:
     receiver = ("--receiver-url", plan.receiver_url) if plan.receives else ()
-    # At the first start the disk is busy, and nobody waits for an answer.
+    # At the first start the disk is busy, and no user waits for a response.
     patient = {**environment, "DATABASE_WAIT_SECONDS": "30"}
     return _program("prepare", patient, "-m", "devstack.prepare", *receiver)
 
@@ -224,14 +225,16 @@ async def _prepare_database(supervisor: Supervisor, plan: StackPlan, environment
     try:
         return parse_seeded(printed)
     except ValueError as error:
-        raise ProgramFailed(f"What was printed is not the demo site: {error}.") from error
+        raise ProgramFailed(
+            f"The output of devstack.prepare is not a demo site: {error}. See its lines above."
+        ) from error
 
 
-async def _wait_until(true: Callable[[], bool], complaint: str) -> None:
+async def _wait_until(is_true: Callable[[], bool], problem: str) -> None:
     deadline = time.monotonic() + READY_TIMEOUT_SECONDS
-    while not await asyncio.to_thread(true):
+    while not await asyncio.to_thread(is_true):
         if time.monotonic() > deadline:
-            raise ServerFailed(f"{complaint} See its lines above.")
+            raise ServerFailed(f"{problem} See its lines above.")
         await asyncio.sleep(POLL_SECONDS)
 
 
@@ -239,7 +242,7 @@ def _is_ready(port: int) -> bool:
     connection = http.client.HTTPConnection(HOST, port, timeout=5)
     try:
         connection.request("GET", "/readyz")
-        # Not merely up: `degraded` would mean that no worker is there yet, and jobs would wait.
+        # `degraded` would mean that no worker is live yet, so jobs would wait.
         return bool(json.load(connection.getresponse())["status"] == "ok")
     except (OSError, http.client.HTTPException, ValueError, KeyError):
         return False

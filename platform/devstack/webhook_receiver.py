@@ -1,6 +1,6 @@
-"""A small site: receives webhooks, verifies both signatures as a real one would, and shows what came.
+"""A webhook receiver for tests and demos: verifies both signatures, and lists what it received.
 
-POST anything   a webhook: 204 if its signature holds, otherwise 401
+POST anything   a webhook: 204 if its signatures are valid, otherwise 401
 GET  /          the last hundred, newest first, as JSON
 """
 
@@ -24,19 +24,19 @@ MAX_BODY_BYTES = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class ReceivedWebhook:
-    """One webhook, and what became of checking it."""
+    """One webhook, and the result of its verification."""
 
     received_at: str
     id: str
     type: str
     verified: bool
-    #: Why it is not verified.
+    #: Why the verification failed; empty if it succeeded.
     reason: str
     payload: Any
 
 
 def verify(secrets: Sequence[str], headers: Mapping[str, str], body: bytes) -> ReceivedWebhook:
-    """Check a webhook against the secrets. Both signatures must hold, where a real site would look at one."""
+    """Verify a webhook with the secrets. Both signatures must be valid; a real site would verify one."""
     payload = _parse(body)
     kind = str(payload.get("type", "")) if isinstance(payload, dict) else ""
     event_id, reason = headers.get("webhook-id", ""), ""
@@ -50,7 +50,7 @@ def verify(secrets: Sequence[str], headers: Mapping[str, str], body: bytes) -> R
 
 
 def read_secrets(path: Path) -> list[str]:
-    """Return the secrets in the file, a JSON list; none while there is no file."""
+    """Return the secrets in the file, a JSON list; none if the file is missing or invalid."""
     try:
         found = json.loads(path.read_text())
     except (OSError, ValueError):
@@ -59,7 +59,7 @@ def read_secrets(path: Path) -> list[str]:
 
 
 class WebhookReceiver(ThreadingHTTPServer):
-    """Listens on loopback. The secrets are read from their file for every webhook, so that new ones count at once."""
+    """Listens on loopback. Reads the secrets file for every webhook, so that new secrets take effect immediately."""
 
     daemon_threads = True
 
@@ -77,35 +77,35 @@ class _WebhookHandler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         length = self.headers.get("Content-Length", "")
         if not length.isdigit():
-            self._answer(HTTPStatus.LENGTH_REQUIRED)
+            self._respond(HTTPStatus.LENGTH_REQUIRED)
         elif int(length) > MAX_BODY_BYTES:
-            self._answer(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+            self._respond(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
         else:
             self._receive(self.rfile.read(int(length)))
 
     def do_GET(self) -> None:
-        shown = [asdict(one) for one in list(self.server.received)[::-1]]
-        self._answer(HTTPStatus.OK, json.dumps(shown, indent=2).encode() + b"\n")
+        received = [asdict(webhook) for webhook in list(self.server.received)[::-1]]
+        self._respond(HTTPStatus.OK, json.dumps(received, indent=2).encode() + b"\n")
 
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 (the base names it so)
-        """Say nothing of requests; `_receive` says what matters."""
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 (named so by the base class)
+        """Log no requests; `_receive` prints one line per webhook."""
 
     def _receive(self, body: bytes) -> None:
         headers = {name.lower(): value for name, value in self.headers.items()}
-        one = verify(read_secrets(self.server.secrets_file), headers, body)
-        self.server.received.append(one)
-        # An unverified id or type is anybody's text; it is shown as Python would quote it.
-        named = f"{one.type} {one.id}" if one.verified else f"{one.type[:64]!r} {one.id[:64]!r}"
-        print(f"{named} {'verified' if one.verified else 'REFUSED: ' + one.reason}", flush=True)
-        self._answer(HTTPStatus.NO_CONTENT if one.verified else HTTPStatus.UNAUTHORIZED)
+        webhook = verify(read_secrets(self.server.secrets_file), headers, body)
+        self.server.received.append(webhook)
+        # The id and type of an unverified webhook are untrusted text, so they are quoted and cut.
+        name = f"{webhook.type} {webhook.id}" if webhook.verified else f"{webhook.type[:64]!r} {webhook.id[:64]!r}"
+        print(f"{name} {'verified' if webhook.verified else 'REJECTED: ' + webhook.reason}", flush=True)
+        self._respond(HTTPStatus.NO_CONTENT if webhook.verified else HTTPStatus.UNAUTHORIZED)
 
-    def _answer(self, status: HTTPStatus, body: bytes = b"") -> None:
+    def _respond(self, status: HTTPStatus, body: bytes = b"") -> None:
         self.send_response(status)
         if status != HTTPStatus.NO_CONTENT:
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(body)))
         if status >= HTTPStatus.BAD_REQUEST:
-            # What is left of the request is not read.
+            # The rest of the request is not read.
             self.send_header("Connection", "close")
             self.close_connection = True
         self.end_headers()
@@ -113,9 +113,9 @@ class _WebhookHandler(BaseHTTPRequestHandler):
 
 
 def serve(port: int, secrets_file: Path) -> None:
-    """Receive until the process is ended."""
+    """Receive webhooks until the process ends."""
     with WebhookReceiver(port, secrets_file) as receiver:
-        print(f"receives webhooks at http://{HOST}:{port}/", file=sys.stderr, flush=True)
+        print(f"receiving webhooks at http://{HOST}:{port}/", file=sys.stderr, flush=True)
         receiver.serve_forever()
 
 

@@ -72,7 +72,7 @@ class Member:
             {**self.program.environment, **environment},
             self.program.folder,
             orphan_signal=self.program.orphan_signal,
-            account=self.program.account,
+            unix_user=self.program.unix_user,
         )
         with self.log.open("ab") as log:
             self.process = launch(program, log)

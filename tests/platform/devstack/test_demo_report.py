@@ -50,9 +50,9 @@ def test_a_job_that_went_as_it_should_is_nothing_to_complain_of() -> None:
         (job_with(REFUSED, CUT, replace(ANSWERED, billable=False)), "0 usage events are billable, not one"),
         (
             job_with(REFUSED, replace(CUT, billable=True), replace(ANSWERED, billable=False)),
-            "the call that is billed is not the one that answered",
+            "the billed call is not the successful one",
         ),
-        (replace(JOB, tokens=4401), "the job says 4401 tokens"),
+        (replace(JOB, tokens=4401), "the job reports 4401 tokens"),
         (replace(JOB, cost_usd="0.000000"), "the job cost 0.000000 USD"),
         (replace(JOB, answer=""), "the answer is empty"),
     ],

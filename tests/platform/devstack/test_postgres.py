@@ -213,7 +213,7 @@ def test_an_interrupted_first_start_leaves_no_half_made_data(data_dir: Path) -> 
 def test_data_of_another_version_is_not_touched(made: Path) -> None:
     with (
         _written(made / "cluster" / "PG_VERSION", "16\n"),
-        pytest.raises(ServerFailed, match=r"made by PostgreSQL 16; this is postgres \(PostgreSQL\) 18"),
+        pytest.raises(ServerFailed, match=r"of PostgreSQL 16, but the server is postgres \(PostgreSQL\) 18"),
     ):
         prepare_postgres(made, free_port(), durable=False)
 
@@ -221,7 +221,7 @@ def test_data_of_another_version_is_not_touched(made: Path) -> None:
 def test_data_without_its_password_says_where_it_was_looked_for(made: Path) -> None:
     password = (made / "password").rename(made / "password.moved")
     try:
-        with pytest.raises(ServerFailed, match=f"not in {made}/password"):
+        with pytest.raises(ServerFailed, match=f"cannot be read from {made}/password"):
             prepare_postgres(made, free_port(), durable=False)
     finally:
         password.rename(made / "password")

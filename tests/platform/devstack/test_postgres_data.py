@@ -221,7 +221,7 @@ def test_a_base_that_somebody_else_made_is_not_trusted(closed: Path, base: Path,
         base.rename(base.with_name("real"))
         base.symlink_to(base.with_name("real"))
 
-    with pytest.raises(ServerFailed, match="belongs to root alone"):
+    with pytest.raises(ServerFailed, match="only root can write to"):
         place_cluster(closed, NOBODY, short_lived=False)
 
 

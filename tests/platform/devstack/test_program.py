@@ -15,14 +15,14 @@ PATIENT = "import time; print('up', flush=True); time.sleep(60)"
 STUBBORN = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); " + PATIENT
 
 
-def program(script: str, folder: Path, *, grace_seconds: float = 10, account: UnixUser | None = None) -> Program:
+def program(script: str, folder: Path, *, grace_seconds: float = 10, unix_user: UnixUser | None = None) -> Program:
     return Program(
         "dummy",
         (sys.executable, "-c", script),
         CLEAN_ENVIRONMENT,
         folder,
         grace_seconds=grace_seconds,
-        account=account,
+        unix_user=unix_user,
     )
 
 
@@ -134,7 +134,7 @@ def test_a_program_whose_starter_is_gone_already_does_not_begin(tmp_path: Path) 
         )
     from_shell.wait()
 
-    wait_for(lambda: b"is gone" in (tmp_path / "log").read_bytes())
+    wait_for(lambda: b"has exited" in (tmp_path / "log").read_bytes())
     assert b"up\n" not in (tmp_path / "log").read_bytes()
 
 
@@ -149,7 +149,7 @@ def test_root_can_give_a_program_to_another_account_without_a_group_of_its_own()
 from pathlib import Path
 from devstack.program import Program, UnixUser, launch
 import sys
-launch(Program("id", ("/usr/bin/id",), {}, Path("/"), account=UnixUser(65534, 65534)), sys.stdout).wait()
+launch(Program("id", ("/usr/bin/id",), {}, Path("/"), unix_user=UnixUser(65534, 65534)), sys.stdout).wait()
 """
     said = subprocess.run(
         [sys.executable, "-c", script],

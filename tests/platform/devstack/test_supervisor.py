@@ -87,10 +87,10 @@ def test_a_program_may_die_five_times_a_minute(deaths: list[float], verdict: Res
 @pytest.mark.parametrize(
     ("returncode", "words"),
     [
-        (0, "ended with exit code 0"),
-        (3, "ended with exit code 3"),
-        (-9, "was ended by SIGKILL"),
-        (-63, "was ended by signal 63"),
+        (0, "exited with code 0"),
+        (3, "exited with code 3"),
+        (-9, "was killed by SIGKILL"),
+        (-63, "was killed by signal 63"),
     ],
 )
 def test_ends_are_told_in_words(returncode: int, words: str) -> None:
@@ -140,14 +140,14 @@ async def test_when_nobody_reads_any_more_all_is_stopped(desk: Desk) -> None:
     desk.deaf = True
     desk.supervisor.start(program("one", PATIENT))
 
-    assert "Nobody reads" in str(await desk.supervisor.failure)
+    assert "output pipe was closed" in str(await desk.supervisor.failure)
 
 
 # Running to the end
 
 
 async def test_a_step_that_fails_says_how(desk: Desk) -> None:
-    with pytest.raises(ProgramFailed, match="migrate ended with exit code 3"):
+    with pytest.raises(ProgramFailed, match="migrate exited with code 3"):
         await desk.supervisor.run(program("migrate", "raise SystemExit(3)"))
 
 
@@ -170,7 +170,7 @@ async def test_a_program_that_dies_is_started_again_and_that_is_told(desk: Desk)
     os.kill(before["web"], signal.SIGKILL)
 
     await wait_until(lambda: desk.said("web") == ["up", "up"])
-    assert desk.said("nightdesk") == ["web was ended by SIGKILL; it is started again."]
+    assert desk.said("nightdesk") == ["web was killed by SIGKILL; restarting it."]
     assert desk.pids["web"] != before["web"]
     assert desk.pids["worker"] == before["worker"]
     assert not desk.supervisor.failure.done()
@@ -184,7 +184,7 @@ async def test_a_program_that_keeps_dying_is_given_up_with_the_reason(
 
     reason = await asyncio.wait_for(desk.supervisor.failure, 10)
 
-    assert str(reason) == "web ended with exit code 4, 6 times within a minute. See its lines above."
+    assert str(reason) == "web exited with code 4, 6 times within a minute. See its lines above."
     assert desk.said("web") == ["no such setting"] * 6
 
 
@@ -281,7 +281,7 @@ async def test_a_step_that_cannot_be_done_is_told_and_the_code_is_1(desk: Desk) 
 
     assert await run_until_stopped(desk.supervisor, work(), code_when_stopped=0) == 1
 
-    assert desk.said("nightdesk") == ["cannot go on: PostgreSQL does not answer."]
+    assert desk.said("nightdesk") == ["failed: PostgreSQL does not answer."]
 
 
 async def test_a_program_given_up_ends_the_work_with_its_reason(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -290,7 +290,7 @@ async def test_a_program_given_up_ends_the_work_with_its_reason(desk: Desk, monk
 
     assert await run_until_stopped(desk.supervisor, forever(), code_when_stopped=0) == 1
 
-    assert desk.said("nightdesk")[-1].startswith("cannot go on: web ended with exit code 4, 6 times")
+    assert desk.said("nightdesk")[-1].startswith("failed: web exited with code 4, 6 times")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

@@ -111,7 +111,7 @@ def test_a_good_webhook_is_answered_with_204_a_forged_one_with_401(
 
     said = capsys.readouterr().out.splitlines()
     assert said[0] == "job.succeeded evt_1 verified"
-    assert said[1].startswith("'job.succeeded' 'evt_2\\x1b[31m' REFUSED: webhook-id is missing or malformed.")
+    assert said[1].startswith("'job.succeeded' 'evt_2\\x1b[31m' REJECTED: webhook-id is missing or malformed.")
 
 
 def test_what_came_is_listed_newest_first_and_the_oldest_forgotten(receiver: WebhookReceiver) -> None:
