@@ -1,4 +1,4 @@
-"""Take deliveries that are due, so that nobody else does until the lease is over."""
+"""Claims of due deliveries: each claim is a lease, during which no other courier claims the delivery."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ from django.db import connection
 
 @dataclass(frozen=True, slots=True)
 class ClaimedDelivery:
-    """One attempt at a delivery, with everything it needs. (delivery, attempt) is the fencing token."""
+    """One attempt at a delivery, with all its data. (delivery, attempt) is the fencing token."""
 
     delivery_id: UUID
     #: Counted from 1.
@@ -23,12 +23,12 @@ class ClaimedDelivery:
     is_enabled: bool
     claimed_at: datetime
     sealed_payload: bytes = field(repr=False)
-    #: Those that have not expired, newest first.
+    #: Encrypted; those that have not expired, newest first.
     sealed_secrets: Sequence[bytes] = field(repr=False)
 
 
-# The time is asked for once, in a subquery: compared with the function itself, which may change from row to row,
-# Postgres would not use the index on due_at. The lease is the same column, moved behind the attempt's deadline.
+# The time is read once, in a subquery: clock_timestamp() may change from row to row, so Postgres would not use the
+# index on due_at for a comparison with it. The lease is the same column, moved beyond the attempt's deadline.
 CLAIM = """
 WITH moment AS MATERIALIZED (SELECT clock_timestamp() AS now),
 due AS (
@@ -58,9 +58,9 @@ JOIN webhooks_event AS event ON event.id = claimed.event_id
 
 
 def claim_due(limit: int, lease: timedelta) -> list[ClaimedDelivery]:
-    """Begin an attempt at up to `limit` due deliveries, the longest due first.
+    """Start an attempt at up to `limit` due deliveries, the longest overdue first.
 
-    Nothing else remembers the attempt: if this process dies, the delivery is due again when the lease is over.
+    The attempt is stored nowhere else: if this process dies, the delivery is due again when the lease expires.
     """
     with connection.cursor() as cursor:
         cursor.execute(CLAIM, {"limit": limit, "lease": lease.total_seconds()})

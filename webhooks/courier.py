@@ -1,4 +1,9 @@
-"""The courier: the part of a worker process that carries deliveries out, many at once on the event loop."""
+"""The courier: the part of a worker process that delivers webhooks, many concurrently on the event loop.
+
+claim (lease) ──▶ prepare (decrypt, sign) ──▶ send ──▶ judge ──▶ settle (fenced, in group commits)
+
+Delivery is at least once: a courier that dies leaves its leases to expire, and another courier sends again.
+"""
 
 import asyncio
 import random
@@ -25,28 +30,29 @@ from webhooks.judge import DeliveryCanceled, DeliveryExhausted, DeliveryOutcome,
 from webhooks.models import Delivery, Event
 from webhooks.network_policy import webhook_network_policy
 from webhooks.send import DeliveryExchange, prepare, send
-from webhooks.settle import DeliverySettlement, release, settle_all
+from webhooks.settle import DeliverySettlement, release, settle_all, state_after
 
 log = structlog.get_logger(__name__)
 
-#: How long a courier sleeps when nobody rings.
+#: Interval between claims while the doorbell does not ring.
 POLL_SECONDS = 1.0
-#: How long it leaves a database alone that does not answer: at first, and at most.
+#: Backoff while the database is unavailable: the first wait, and the longest.
 INITIAL_BACKOFF_SECONDS = 1.0
 MAX_BACKOFF_SECONDS = 5.0
-#: What a lease has beyond the attempt's deadline: time to write down what came of it.
+#: Lease time beyond the attempt's deadline, to record the outcome.
 LEASE_MARGIN_SECONDS = 15.0
-#: A worker is gone 30 s after it is told to stop, and its jobs come first; a slow receiver is asked again by another.
+#: Graceful shutdown: how long attempts in flight may take to finish. A worker exits within 30 s, and its jobs need most
+#: of that; another courier repeats what is released.
 DRAIN_SECONDS = 5.0
 DATABASE_THREADS = 4
-#: So many attempts are written down in one transaction at most.
+#: Attempts that are recorded in one transaction, at most.
 MAX_GROUP_SIZE = 100
 
 
 class Courier:
-    """Claims what is due while it has free slots, sends it, and writes down what came of it.
+    """Claims due deliveries while it has free slots, sends them, and records the outcomes.
 
-    For one `run`, at the end of which its client and its threads are closed.
+    An instance serves one `run`, which closes its HTTP client and its threads at the end.
     """
 
     def __init__(
@@ -81,19 +87,19 @@ class Courier:
         )
 
     def wake(self) -> None:
-        """Look for due deliveries now. May be called from any thread, at any time."""
+        """Claim due deliveries now. May be called from any thread, at any time."""
         loop = self._loop
         if loop is not None:
             with suppress(RuntimeError):  # the loop has been closed since
                 loop.call_soon_threadsafe(self._woken.set)
 
     def stop(self) -> None:
-        """Claim nothing more, and let `run` come to its end. May be called from any thread, at any time."""
+        """Stop claiming, and let `run` return. May be called from any thread, at any time."""
         self._is_stopping = True
         self.wake()
 
     async def run(self) -> None:
-        """Deliver until told to stop, then end what is under way or give it back."""
+        """Deliver until `stop` is called; then finish the attempts in flight, or release them."""
         self._loop = asyncio.get_running_loop()
         try:
             while not self._is_stopping:
@@ -104,7 +110,7 @@ class Courier:
             await self._drain()
 
     async def _claim(self) -> None:
-        """Claim as many as there are free slots for, and set them going."""
+        """Claim a delivery for each free slot and start the attempts."""
         free = self._slots - len(self._in_flight)
         self._may_be_more = free == 0
         if free == 0:
@@ -148,7 +154,7 @@ class Courier:
             crash_point(CrashPoint.BEFORE_WEBHOOK)
             exchange = await send(prepared, self._client, self._timeout_seconds)
             crash_point(CrashPoint.AFTER_WEBHOOK)
-        except Exception:  # the outermost of this delivery: it must not take the others along
+        except Exception:  # the outermost handler of this delivery: others must not be affected
             log.exception("delivery_crashed")
             exchange = DeliveryExchange(
                 ConnectionInterrupted("Internal error while sending this attempt; see the worker log."), 0
@@ -159,16 +165,16 @@ class Courier:
         try:
             return judge(exchange.response, attempt=claimed.attempt, now=clock.now(), random=self._rng)
         except Exception:
-            # Unjudged it would be sent again for ever, past the schedule, and leave no line in the delivery log.
+            # Without an outcome it would be sent again forever, ignoring the schedule, and leave no attempt in the log.
             log.exception("delivery_outcome_unknown")
             return DeliveryExhausted("Internal error while evaluating the response; see the worker log.")
 
     async def _settle(
         self, claimed: ClaimedDelivery, outcome: DeliveryOutcome, exchange: DeliveryExchange | None
     ) -> None:
-        """Write it down, and keep trying while the database is away and the lease lasts."""
+        """Record the outcome; while the database is unavailable, retry until the lease expires."""
         loop = asyncio.get_running_loop()
-        # The lease began before the attempt did, so this may be too late; the fence then says so.
+        # The lease started before the attempt, so this deadline may be too late; the fence then rejects the write.
         deadline = loop.time() + self._lease.total_seconds()
         while True:
             try:
@@ -188,7 +194,7 @@ class Courier:
     # Shutdown
 
     async def _drain(self) -> None:
-        """Wait a little for what is under way; give the rest back."""
+        """Wait up to DRAIN_SECONDS for attempts in flight, then release the remaining ones."""
         if self._in_flight:
             await asyncio.wait(self._in_flight, timeout=min(self._timeout_seconds, DRAIN_SECONDS))
         late = dict(self._in_flight)
@@ -214,7 +220,8 @@ def _public_id(delivery_id: UUID) -> str:
 
 
 def _log_outcome(claimed: ClaimedDelivery, outcome: DeliveryOutcome, exchange: DeliveryExchange | None) -> None:
-    facts: dict[str, object] = {"attempt": claimed.attempt, "outcome": type(outcome).__name__}
+    state, _, _ = state_after(outcome)
+    facts: dict[str, object] = {"attempt": claimed.attempt, "outcome": str(state)}
     if exchange is not None:
         facts |= {"status": getattr(exchange.response, "status", None), "ms": exchange.duration_ms}
     if reason := getattr(outcome, "reason", ""):

@@ -1,4 +1,4 @@
-"""What a site can do with its endpoints: make, list, rotate, disable and enable."""
+"""Operations on webhook endpoints: create, list, rotate the secret, disable, enable."""
 
 from collections.abc import Sequence
 from datetime import timedelta
@@ -17,7 +17,7 @@ from webhooks.models import Endpoint, EndpointSecret
 from webhooks.network_policy import webhook_network_policy
 
 MAX_ENDPOINTS = 20
-#: Each one signs every delivery, and receivers look at no more than 16 signatures.
+#: Each of them signs every delivery, and receivers check at most 16 signatures.
 MAX_LIVE_SECRETS = 10
 ROTATION_OVERLAP = timedelta(hours=24)
 
@@ -26,13 +26,13 @@ ROTATION_OVERLAP = timedelta(hours=24)
 def create_endpoint(
     site: Site, url: str, description: str = "", event_types: Sequence[str] = ()
 ) -> tuple[Endpoint, str]:
-    """Return the endpoint and its secret, which is shown this once. No event types means all.
+    """Return the new endpoint and its secret, which is shown only once. No event types means all.
 
     Raises:
         UnsafeUrl, UnknownEventType, TooManyEndpoints: nothing was stored.
     """
     validate_endpoint(url, event_types)
-    # The site's row is the lock that makes the count true.
+    # Locking the site's row serializes creation, so that the count is exact.
     Site.objects.select_for_update(no_key=True).get(id=site.id)
     check_endpoint_limit(site)
     endpoint = Endpoint.objects.create(
@@ -42,7 +42,7 @@ def create_endpoint(
 
 
 def validate_endpoint(url: str, event_types: Sequence[str]) -> None:
-    """Raise `UnsafeUrl` or `UnknownEventType` for what can never be delivered."""
+    """Raise `UnsafeUrl` or `UnknownEventType` if the endpoint could never receive an event."""
     try:
         check_url(url, webhook_network_policy())
     except RejectedUrl as error:
@@ -53,7 +53,7 @@ def validate_endpoint(url: str, event_types: Sequence[str]) -> None:
 
 
 def check_endpoint_limit(site: Site) -> None:
-    """Raise `TooManyEndpoints` if the site has as many as it may."""
+    """Raise `TooManyEndpoints` if the site has MAX_ENDPOINTS already."""
     if Endpoint.objects.filter(site=site).count() >= MAX_ENDPOINTS:
         raise TooManyEndpoints(MAX_ENDPOINTS)
 
@@ -65,23 +65,26 @@ def list_endpoints(site: Site) -> QuerySet[Endpoint]:
 
 @transaction.atomic
 def rotate_secret(endpoint: Endpoint, overlap: timedelta = ROTATION_OVERLAP) -> str:
-    """Return a new secret, shown this once. Both sign until the overlap is over; a leaked one gets none."""
+    """Return a new secret, which is shown only once. The old ones keep signing during the overlap.
+
+    Pass no overlap (`timedelta(0)`) if a secret has leaked.
+    """
     Endpoint.objects.select_for_update(no_key=True).get(id=endpoint.id)
     live = endpoint.secrets.filter(Q(expires_at=None) | Q(expires_at__gt=Now()))
     live.update(expires_at=Least(F("expires_at"), Now() + overlap))
-    kept = live.order_by("-id").values_list("id", flat=True)[: MAX_LIVE_SECRETS - 1]
-    live.exclude(id__in=list(kept)).update(expires_at=Now())
+    retained = live.order_by("-id").values_list("id", flat=True)[: MAX_LIVE_SECRETS - 1]
+    live.exclude(id__in=list(retained)).update(expires_at=Now())
     return _add_secret(endpoint)
 
 
 def disable_endpoint(endpoint: Endpoint) -> None:
-    """Send nothing more there, at the site's wish. What is on its way is canceled."""
+    """Stop sending events to the endpoint, by request of the site. Pending deliveries are canceled."""
     settle.disable(endpoint.id, "", "The endpoint was disabled.")
     endpoint.refresh_from_db(fields=["is_enabled", "disabled_reason"])
 
 
 def enable_endpoint(endpoint: Endpoint) -> None:
-    """Send new events there again. What was canceled stays canceled."""
+    """Resume sending new events to the endpoint. Canceled deliveries stay canceled."""
     Endpoint.objects.filter(id=endpoint.id).update(is_enabled=True, disabled_reason="")
     endpoint.refresh_from_db(fields=["is_enabled", "disabled_reason"])
 

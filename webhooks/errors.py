@@ -1,10 +1,10 @@
-"""What can be wrong with a site's wishes about webhooks.
+"""Errors of webhooks.
 
 * WebhookError
-  + UnsafeUrl            the URL can never be reached; the message says why
+  + UnsafeUrl            the URL may not be called (SSRF) or is not valid; the message says why
   + UnknownEventType     carries `unknown` and `known`
   + TooManyEndpoints     carries `limit`
-  + NoLiveSecret         every secret of the endpoint has expired; nothing is ever sent unsigned
+  + NoLiveSecret         every secret of the endpoint has expired; events are never sent unsigned
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,10 @@ class UnknownEventType(WebhookError):
 
 class TooManyEndpoints(WebhookError):
     def __init__(self, limit: int) -> None:
-        super().__init__(f"A site has at most {limit} webhook endpoints.")
+        super().__init__(
+            f"A site has at most {limit} webhook endpoints, and this site has reached that limit. "
+            "Contact your administrator."
+        )
         self.limit = limit
 
 

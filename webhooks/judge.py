@@ -1,4 +1,4 @@
-"""Decide what one attempt has come to. Nothing is done here."""
+"""Decides the outcome of a delivery attempt from the response. Pure: it reads and writes nothing."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from typing import TypeAlias
 from core.retry_after import parse_retry_after
 from core.ssrf_guard import CappedResponse, NoResponse
 
-#: The wait before each attempt; it is spread by a fifth to both sides. The last ends some 76 hours after the first.
+#: Backoff before each attempt, with a fifth of jitter to both sides. The last attempt is some 76 hours after the first.
 RETRY_SCHEDULE = (
     timedelta(0),
     timedelta(seconds=5),
@@ -22,13 +22,13 @@ RETRY_SCHEDULE = (
     timedelta(hours=24),
 )
 JITTER = 0.2
-#: A receiver may ask for more time than the schedule has, but not for more than this.
+#: A receiver's `Retry-After` may extend the backoff up to this.
 MAX_BACKOFF = timedelta(hours=24)
 
 
 @dataclass(frozen=True, slots=True)
 class Delivered:
-    """The receiver has it. Its word is the status line; a body that broke off later changes nothing."""
+    """The receiver answered 2xx. The status decides: an interrupted response body does not change it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,14 +44,14 @@ class DeliveryExhausted:
 
 @dataclass(frozen=True, slots=True)
 class EndpointGone:
-    """The receiver wants nothing more, now or later."""
+    """The receiver answered 410: it permanently refuses events, so the endpoint is disabled."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class DeliveryCanceled:
-    """Nothing was sent, for nobody wants it any more."""
+    """Nothing was sent, because the endpoint was disabled."""
 
     reason: str
 
@@ -62,10 +62,10 @@ DeliveryOutcome: TypeAlias = Delivered | RetryDelivery | DeliveryExhausted | End
 def judge(
     response: CappedResponse | NoResponse, *, attempt: int, now: datetime, random: Callable[[], float]
 ) -> DeliveryOutcome:
-    """Decide what attempt number `attempt`, counted from 1, has come to. `random` gives numbers from 0 to 1.
+    """Return the outcome of attempt number `attempt`, counted from 1. `random` returns numbers from 0 to 1.
 
-    A blocked address is tried again like any failure: names are corrected, and networks allowed. A literal one was
-    refused when the endpoint was made.
+    An address that the SSRF guard blocks is retried like any other failure, because DNS records are corrected and
+    networks are allowed later. A URL with a literal blocked address was rejected when the endpoint was created.
     """
     match response:
         case CappedResponse(status=status) if 200 <= status < 300:
@@ -90,10 +90,10 @@ def _retry_after_floor(value: str | None, now: datetime) -> timedelta:
 
 def _status_reason(status: int) -> str:
     if 300 <= status < 400:
-        return f"The receiver answered {status}, a redirect; these are not followed. Give its final address."
+        return f"The receiver answered {status}: a redirect, which is not followed. Set the URL to its target."
     return f"The receiver answered {status}."
 
 
 def with_jitter(delay: timedelta, chance: float) -> timedelta:
-    """Move the delay by up to a fifth, so that what failed together does not come back together."""
+    """Return the delay with up to a fifth of jitter, so that failures at one moment are not retried at one moment."""
     return delay * (1 - JITTER + 2 * JITTER * chance)

@@ -1,4 +1,4 @@
-"""Where a site's webhooks go, what happened, and each event's way to each endpoint."""
+"""Endpoints, events and deliveries: the transactional outbox of webhooks, and its delivery log."""
 
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
@@ -11,7 +11,7 @@ from tenants.models import Site
 
 
 class Endpoint(models.Model):
-    """An address of a site that receives events."""
+    """A URL of a site that receives its events."""
 
     ID_PREFIX = "ep"
 
@@ -19,10 +19,10 @@ class Endpoint(models.Model):
     site = models.ForeignKey(Site, models.CASCADE, related_name="endpoints")
     url = models.URLField("URL", max_length=2000)
     description = models.CharField(max_length=200, blank=True)
-    #: Types wanted, e.g. `job.succeeded`; empty means all.
+    #: Types that it is subscribed to, e.g. `job.succeeded`; empty means all.
     event_types = ArrayField(models.CharField(max_length=60), default=list, blank=True)
     is_enabled = models.BooleanField("enabled", default=True)
-    #: Why we stopped sending (`gone`, `failing`), empty while enabled or if the site did it.
+    #: Why Nightdesk disabled it (`gone`, `failing`); empty while it is enabled or if a person disabled it.
     disabled_reason = models.CharField("reason for disabling", max_length=30, blank=True, editable=False)
     created_at = models.DateTimeField(db_default=Now(), editable=False)
 
@@ -38,7 +38,7 @@ class Endpoint(models.Model):
 
 
 class EndpointSecret(models.Model):
-    """A `whsec_…` secret. Every one that has not expired signs, so that rotation overlaps."""
+    """A `whsec_…` secret. All that have not expired sign each delivery, so that rotation overlaps."""
 
     endpoint = models.ForeignKey(Endpoint, models.CASCADE, related_name="secrets")
     secret = EncryptedField(editable=False)
@@ -53,18 +53,18 @@ class EndpointSecret(models.Model):
 
 
 class Event(models.Model):
-    """What happened. Written in the transaction that made it happen; never changed."""
+    """A fact about a subject. Written in the transaction that makes it true (transactional outbox); never changed."""
 
     ID_PREFIX = "evt"
 
     id = models.UUIDField(primary_key=True, default=new_uuid, editable=False)
     site = models.ForeignKey(Site, models.CASCADE, related_name="events")
     type = models.CharField(max_length=60)
-    #: What it is about, e.g. the job. No foreign key: webhooks is below jobs.
+    #: E.g. the job. Not a foreign key, because webhooks is below jobs.
     subject_id = models.UUIDField("subject", null=True)
-    #: The subject's end (`job.succeeded`, `job.failed`, …): there is one.
+    #: It reports that the subject finished (`job.succeeded`, `job.failed`, …). A subject has one such event.
     is_terminal = models.BooleanField("final", default=False)
-    #: The exact bytes that are signed and sent at every attempt, sealed at rest.
+    #: The exact bytes that are signed and sent at every attempt; encrypted at rest.
     payload = EncryptedField(editable=False)
     created_at = models.DateTimeField(db_default=Now(), editable=False)
 
@@ -102,9 +102,9 @@ class Delivery(models.Model):
     event = models.ForeignKey(Event, models.CASCADE, related_name="deliveries")
     endpoint = models.ForeignKey(Endpoint, models.CASCADE, related_name="deliveries")
     state = models.CharField(max_length=10, choices=DeliveryState.choices, default=DeliveryState.PENDING)
-    #: Attempts begun. Together with the id it is the fencing token of one attempt.
+    #: Attempts started. Together with the id it is the fencing token of one attempt.
     attempts = models.PositiveSmallIntegerField(default=0)
-    #: When the next attempt may begin. A claim moves it behind the attempt's deadline: that is the lease.
+    #: When the next attempt may start. A claim moves it beyond the attempt's deadline: that is the lease.
     due_at = models.DateTimeField("next attempt", null=True, db_default=Now())
     last_status = models.PositiveSmallIntegerField("last HTTP status", null=True)
     last_error = models.CharField(max_length=200, blank=True)
@@ -115,7 +115,7 @@ class Delivery(models.Model):
         ordering = ["-id"]
         verbose_name_plural = "deliveries"
         indexes = [
-            # What couriers poll: webhooks.claim.claim_due
+            # For the claims of couriers: webhooks.claim.claim_due
             models.Index(fields=["due_at"], condition=Q(state="pending"), name="delivery_due"),
             models.Index(fields=["site", "-id"], name="deliveries_of_a_site"),
         ]
@@ -137,16 +137,17 @@ class Delivery(models.Model):
 
 
 class DeliveryAttempt(models.Model):
-    """One HTTP exchange with an endpoint: the delivery log."""
+    """One HTTP exchange with an endpoint: a row of the delivery log."""
 
     delivery = models.ForeignKey(Delivery, models.CASCADE, related_name="log")
     number = models.PositiveSmallIntegerField()
     started_at = models.DateTimeField(db_default=Now())
     duration_ms = models.PositiveIntegerField("duration (ms)", null=True)
-    #: HTTP status; None where no answer came.
+    #: HTTP status; None if there was no response.
     status = models.PositiveSmallIntegerField("HTTP status", null=True)
-    #: What went wrong in our words, or the first bytes of the answer as text.
+    #: Why it failed, in our words.
     error = models.CharField(max_length=200, blank=True)
+    #: The first bytes of the response body, as text.
     response_head = models.CharField("start of the response", max_length=1000, blank=True)
 
     class Meta:

@@ -1,4 +1,4 @@
-"""Write down what happened, with its way to every endpoint that wants to know, in the caller's transaction."""
+"""Records events and their deliveries in the caller's transaction: the write side of the transactional outbox."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,14 +20,14 @@ from webhooks.tasks import bell
 
 @dataclass(frozen=True, slots=True)
 class NewEvent:
-    """Something to tell a site."""
+    """An event to record."""
 
     site_id: UUID
     event_type: str
-    #: What it is about, e.g. the job.
+    #: E.g. the job.
     subject_id: UUID | None
     data: Mapping[str, Any]
-    #: The subject's end; there is one.
+    #: It reports that the subject finished; a subject has one such event.
     terminal: bool
 
 
@@ -39,15 +39,15 @@ def record_event(
 
 
 def record_events(new_events: Sequence[NewEvent]) -> list[Event]:
-    """Insert the events and their deliveries; couriers are woken after commit.
+    """Insert the events and their deliveries; the doorbell wakes a courier after commit.
 
     Raises:
-        IntegrityError: a subject would end twice. The caller's transaction is lost, as it should be.
+        IntegrityError: a subject would have two final events. The caller's transaction is rolled back, as it must be.
         UnknownEventType: the type is not in `webhooks.event_types`.
-        TransactionManagementError: there is no transaction, so what happened and its event could part.
+        TransactionManagementError: there is no transaction, so an event could be stored without its cause.
     """
     if not transaction.get_connection().in_atomic_block:
-        raise TransactionManagementError("Events are recorded in the transaction that makes them happen.")
+        raise TransactionManagementError("Record an event inside the transaction that makes it true.")
     if not new_events:
         return []
     at = clock.now()
@@ -74,11 +74,11 @@ def _to_event(new_event: NewEvent, at: datetime) -> Event:
 
 
 def to_payload(public_id: str, event_type: str, at: datetime, data: Mapping[str, Any]) -> bytes:
-    """Return the bytes that are signed and sent at every attempt. They are made once, here."""
+    """Return the bytes that are signed and sent at every attempt. They are encoded once, here."""
     moment = at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
     payload = {"id": public_id, "type": event_type, "timestamp": moment, "data": data}
     text = json.dumps(payload, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    # Half a surrogate pair from a model's answer has no UTF-8 form; it must not keep a job from ending.
+    # A lone surrogate in a model's output cannot be encoded in UTF-8; it must not prevent a job from finishing.
     return text.encode("utf-8", errors="replace")
 
 

@@ -1,4 +1,4 @@
-"""Sign one attempt and send it."""
+"""Signs and sends one delivery attempt."""
 
 import time
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from webhooks.models import EndpointSecret, Event
 
 @dataclass(frozen=True, slots=True)
 class PreparedRequest:
-    """What goes over the wire."""
+    """The signed HTTP request of one attempt."""
 
     url: str = field(repr=False)
     headers: dict[str, str] = field(repr=False)
@@ -28,18 +28,18 @@ class PreparedRequest:
 
 @dataclass(frozen=True, slots=True)
 class DeliveryExchange:
-    """What came of it."""
+    """The response to an attempt, or why there is none."""
 
     response: CappedResponse | NoResponse
     duration_ms: int
 
 
 def prepare(claimed: ClaimedDelivery, at: int) -> PreparedRequest:
-    """Open the payload and sign it for the moment `at`, in unix seconds.
+    """Decrypt the payload and sign it with the time `at`, in Unix seconds.
 
     Raises:
-        NoLiveSecret: nothing is ever sent unsigned.
-        CryptoError: the payload or a secret was sealed with a key that ENCRYPTION_KEYS does not hold.
+        NoLiveSecret: every secret has expired; events are never sent unsigned.
+        CryptoError: the payload or a secret was encrypted with a key that is not in ENCRYPTION_KEYS.
     """
     body = keyring().decrypt(claimed.sealed_payload, purpose=_purpose_of(Event, "payload"))
     purpose = _purpose_of(EndpointSecret, "secret")
@@ -50,15 +50,15 @@ def prepare(claimed: ClaimedDelivery, at: int) -> PreparedRequest:
 
 
 def headers_for(claimed: ClaimedDelivery, secrets: Sequence[str], at: int, body: bytes) -> dict[str, str]:
-    """Return the headers of one attempt. Each secret signs; the older form has room for the newest only."""
+    """Return the headers of one attempt. Every secret signs; the legacy `X-Sig` holds one signature, of the newest."""
     event_id = to_public(Event.ID_PREFIX, claimed.event_id)
     signatures = [sign_webhook(secret, event_id=event_id, timestamp=at, body=body) for secret in secrets]
     return {
         "Content-Type": "application/json",
         "User-Agent": f"Nightdesk/{settings.VERSION}",
-        # The same for every attempt at this event: receivers know it again by this.
+        # The same for every attempt, so that receivers can deduplicate.
         "webhook-id": event_id,
-        # Of this attempt, for receivers refuse what is older than some minutes.
+        # Of this attempt: receivers reject signatures older than a few minutes.
         "webhook-timestamp": str(at),
         "webhook-signature": " ".join(signatures),
         "X-Sig": sign_body(secrets[0], body),
@@ -67,8 +67,8 @@ def headers_for(claimed: ClaimedDelivery, secrets: Sequence[str], at: int, body:
 
 
 async def send(prepared: PreparedRequest, client: httpx.AsyncClient, total_seconds: float) -> DeliveryExchange:
-    """Post it, and return what came back or why nothing did."""
-    begun = time.monotonic()
+    """Send the request, and return the response or why there is none."""
+    started = time.monotonic()
     response: CappedResponse | NoResponse
     try:
         response = await post_capped(
@@ -76,7 +76,7 @@ async def send(prepared: PreparedRequest, client: httpx.AsyncClient, total_secon
         )
     except NoResponse as error:
         response = error
-    return DeliveryExchange(response, round((time.monotonic() - begun) * 1000))
+    return DeliveryExchange(response, round((time.monotonic() - started) * 1000))
 
 
 def _purpose_of(model: type[Event] | type[EndpointSecret], field_name: str) -> str:

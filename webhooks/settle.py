@@ -1,4 +1,4 @@
-"""Write down what attempts have come to, unless another attempt has taken the delivery over."""
+"""Records the outcomes of attempts. Fenced: only the latest attempt of a delivery may write."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ GONE = "gone"
 
 @dataclass(frozen=True, slots=True)
 class DeliverySettlement:
-    """What an attempt has come to. There is no exchange where nothing was sent."""
+    """The outcome of an attempt. Without an exchange nothing was sent."""
 
     claimed: ClaimedDelivery
     outcome: DeliveryOutcome
@@ -52,15 +52,15 @@ RETURNING settled.id, settled.attempt
 
 
 def settle(claimed: ClaimedDelivery, outcome: DeliveryOutcome, exchange: DeliveryExchange | None) -> bool:
-    """End one attempt; see `settle_all`."""
+    """Record the outcome of one attempt; see `settle_all`."""
     return settle_all([DeliverySettlement(claimed, outcome, exchange)])[0]
 
 
 def settle_all(settlements: Sequence[DeliverySettlement]) -> list[bool]:
-    """End these attempts. False, and nothing is written, for each that is no longer its delivery's current one.
+    """Record the outcomes; return False for each attempt that was superseded, for which nothing is written.
 
-    A process that dies between the receiver's 2xx and this commit leaves the delivery pending, and it is sent again
-    when its lease is over: at least once, always with the same event id.
+    If the process dies between the receiver's 2xx and this commit, the delivery stays pending and is sent again when
+    its lease expires: at least once, always with the same event id.
     """
     gone = [settlement for settlement in settlements if isinstance(settlement.outcome, EndpointGone)]
     others = [settlement for settlement in settlements if not isinstance(settlement.outcome, EndpointGone)]
@@ -78,7 +78,7 @@ def settle_all(settlements: Sequence[DeliverySettlement]) -> list[bool]:
 @transaction.atomic
 def _write_gone(settlement: DeliverySettlement) -> set[tuple[UUID, int]]:
     endpoint_id, outcome = settlement.claimed.endpoint_id, settlement.outcome
-    # Always the endpoint before its deliveries, as in `disable`: two that are gone at once must not wait in a ring.
+    # Lock order: the endpoint before its deliveries, as in `disable`, so that two concurrent 410s do not deadlock.
     Endpoint.objects.select_for_update(no_key=True).filter(id=endpoint_id).first()
     current = _write([settlement])
     if current and isinstance(outcome, EndpointGone):
@@ -88,7 +88,7 @@ def _write_gone(settlement: DeliverySettlement) -> set[tuple[UUID, int]]:
 
 @transaction.atomic
 def _write(settlements: Sequence[DeliverySettlement]) -> set[tuple[UUID, int]]:
-    """Write the ends and the log, and return which deliveries they were current for."""
+    """Update the deliveries and insert the attempts; return the fencing tokens that were current."""
     if not settlements:
         return set()
     columns = zip(*(_values(settlement) for settlement in settlements), strict=True)
@@ -103,32 +103,32 @@ def _write(settlements: Sequence[DeliverySettlement]) -> set[tuple[UUID, int]]:
 
 @transaction.atomic
 def disable(endpoint_id: Any, disabled_reason: str, why: str) -> None:
-    """Send nothing more to an endpoint. What is on its way there is canceled."""
+    """Disable an endpoint and cancel its pending deliveries."""
     Endpoint.objects.filter(id=endpoint_id).update(is_enabled=False, disabled_reason=disabled_reason)
     pending = Delivery.objects.filter(endpoint=endpoint_id, state=DeliveryState.PENDING)
     pending.update(state=DeliveryState.CANCELED, due_at=None, finished_at=Now(), last_error=why[:200])
 
 
 def release(claims: Iterable[ClaimedDelivery]) -> None:
-    """Make deliveries due again whose attempts this process cannot end. The attempts count: they may have arrived."""
+    """Make claimed deliveries due again immediately. Their attempts count, because the receiver may have got them."""
     for claimed in claims:
         _current(claimed).update(due_at=Now())
 
 
 def _current(claimed: ClaimedDelivery) -> QuerySet[Delivery]:
-    """The delivery, as long as this attempt is its latest: the fence."""
+    """Return the delivery if this attempt is its latest: the fence."""
     return Delivery.objects.filter(id=claimed.delivery_id, attempts=claimed.attempt, state=DeliveryState.PENDING)
 
 
 def _values(settlement: DeliverySettlement) -> tuple[Any, ...]:
-    """The row of SETTLE."""
+    """Return the input row of SETTLE."""
     exchange = settlement.exchange
-    state, delay, reason = _next_state(settlement.outcome)
+    state, delay, reason = state_after(settlement.outcome)
     status = _status(exchange) if exchange else None
     return *settlement.token, str(state), delay, exchange is not None, status, reason[:200]
 
 
-def _next_state(outcome: DeliveryOutcome) -> tuple[DeliveryState, float, str]:
+def state_after(outcome: DeliveryOutcome) -> tuple[DeliveryState, float, str]:
     """Return the state that an outcome leads to, the seconds until the next attempt if there is one, and why."""
     match outcome:
         case Delivered():

@@ -1,10 +1,10 @@
-"""The doorbell of webhooks. Its message carries nothing: what is sent is decided by a claim in Postgres."""
+"""The doorbell of webhooks. Its message has no content: a claim in Postgres decides what is sent."""
 
 from celery import shared_task
 
 from core.doorbell import Doorbell
 
-#: A ring that nobody heard for so long is stale: by then a courier has looked for itself.
+#: A ring that was not consumed within this time expires; a courier has polled by then.
 STALE_SECONDS = 30
 
 

@@ -1,4 +1,4 @@
-"""An endpoint with its secret, something that happened, and the doorbell in our hands."""
+"""Fixtures: an endpoint with its secret, an event, and a doorbell that only records its rings."""
 
 from collections.abc import Callable, Iterator
 from uuid import uuid4
@@ -17,7 +17,7 @@ URL = "http://127.0.0.1:9/hook"
 
 @pytest.fixture(autouse=True)
 def rings() -> Iterator[list[str]]:
-    """What the doorbell did; it rings here and not at a broker."""
+    """Record the rings of the doorbell instead of publishing them."""
     heard: list[str] = []
     bell.set_listener(lambda: heard.append("ring"))
     yield heard
@@ -25,33 +25,33 @@ def rings() -> Iterator[list[str]]:
 
 
 @pytest.fixture
-def made(site: Site) -> tuple[Endpoint, str]:
+def created(site: Site) -> tuple[Endpoint, str]:
     return create_endpoint(site, URL)
 
 
 @pytest.fixture
-def endpoint(made: tuple[Endpoint, str]) -> Endpoint:
-    return made[0]
+def endpoint(created: tuple[Endpoint, str]) -> Endpoint:
+    return created[0]
 
 
 @pytest.fixture
-def secret(made: tuple[Endpoint, str]) -> str:
-    """The endpoint's secret, as it was shown."""
-    return made[1]
+def secret(created: tuple[Endpoint, str]) -> str:
+    """Return the endpoint's secret as it was shown."""
+    return created[1]
 
 
 @pytest.fixture
-def happens(site: Site) -> Callable[..., Event]:
-    """Make something happen to a job of the site."""
+def new_event(site: Site) -> Callable[..., Event]:
+    """Return a function that records an event about a new job of the site."""
 
-    def happen(event_type: str = "job.succeeded") -> Event:
+    def record(event_type: str = "job.succeeded") -> Event:
         with transaction.atomic():
             return record_event(site.id, event_type, uuid4(), {"job_id": "job_1", "note": "café ✓"}, terminal=True)
 
-    return happen
+    return record
 
 
 @pytest.fixture
-def delivery(endpoint: Endpoint, happens: Callable[..., Event]) -> Delivery:
-    """An event on its way to the endpoint."""
-    return Delivery.objects.get(event=happens(), endpoint=endpoint)
+def delivery(endpoint: Endpoint, new_event: Callable[..., Event]) -> Delivery:
+    """Return a pending delivery to the endpoint."""
+    return Delivery.objects.get(event=new_event(), endpoint=endpoint)

@@ -1,4 +1,4 @@
-"""A real HTTP receiver on loopback, which answers as it is told and writes down what it was sent."""
+"""A real HTTP receiver on loopback: it plays scripted responses and records the requests."""
 
 import asyncio
 import ssl
@@ -11,24 +11,24 @@ from typing import TypeAlias, cast
 @dataclass(frozen=True, slots=True)
 class Received:
     line: str
-    #: Names in lower case.
+    #: With lower-case names.
     headers: dict[str, str]
     body: bytes
 
 
-#: Writes an answer, or fails to.
+#: Writes a response, or fails to.
 Behavior: TypeAlias = Callable[[asyncio.StreamWriter], Awaitable[None]]
 
 
 @dataclass
 class Receiver:
-    """`script` holds the behaviors of the next requests; when it is empty, `otherwise` is the answer."""
+    """`script` holds the behaviors for the next requests; when it is empty, `otherwise` applies."""
 
     port: int = 0
     received: list[Received] = field(default_factory=list)
     script: list[Behavior] = field(default_factory=list)
     otherwise: Behavior = field(default_factory=lambda: answering(200, body=b"thank you"))
-    #: One item for each request, to wait for.
+    #: One item per request, for tests that wait for one.
     arrivals: asyncio.Queue[None] = field(default_factory=asyncio.Queue)
     under_way: dict[asyncio.Task[None], asyncio.StreamWriter] = field(default_factory=dict)
 
@@ -46,7 +46,7 @@ class Receiver:
         writer.close()
 
     async def hang_up(self) -> None:
-        """Cut what is under way, and leave nothing behind in the loop."""
+        """Abort open connections and wait for their tasks."""
         for task, writer in self.under_way.items():
             task.cancel()
             writer.transport.abort()
@@ -91,12 +91,12 @@ def raw(answer: bytes) -> Behavior:
     return write
 
 
-#: Reads the request and hangs up.
+#: Reads the request and closes the connection.
 cut: Behavior = raw(b"")
 
 
 def dripping(start: bytes) -> Behavior:
-    """Sends `start`, and then a byte now and then, for ever."""
+    """Send `start`, and then single bytes at intervals, forever."""
 
     async def drip(writer: asyncio.StreamWriter) -> None:
         writer.write(start)
@@ -109,7 +109,7 @@ def dripping(start: bytes) -> Behavior:
 
 
 def flooding(size: int, written: list[int]) -> Behavior:
-    """Sends a body of `size` bytes as fast as it is taken, and notes how far it came."""
+    """Send a body of `size` bytes as fast as the client reads it, and record how much was sent."""
 
     async def flood(writer: asyncio.StreamWriter) -> None:
         written.append(0)

@@ -1,4 +1,4 @@
-"""The admin: secrets shown once, history looked at and never edited, and every act in the audit log."""
+"""Admin of webhooks: secrets are shown once, history is read-only, and every action is audited."""
 
 import re
 from collections.abc import Callable
@@ -26,7 +26,7 @@ from webhooks.models import Delivery, Endpoint, Event
 from webhooks.send import DeliveryExchange
 from webhooks.settle import settle
 
-Happens = Callable[..., Event]
+NewEventFactory = Callable[..., Event]
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def text_of(response: Any) -> str:
 
 
 def act(staff: Client, action: str, *endpoints: Endpoint) -> str:
-    """Choose an action for endpoints on their list; return the page that follows."""
+    """Run an admin action on endpoints; return the text of the resulting page."""
     url = reverse("admin:webhooks_endpoint_changelist")
     chosen = {"action": action, "_selected_action": [str(endpoint.pk) for endpoint in endpoints]}
     return text_of(staff.post(url, chosen, follow=True))
@@ -58,7 +58,7 @@ def stored_secrets(endpoint: Endpoint) -> list[str]:
     return [bytes(row.secret).decode() for row in endpoint.secrets.all()]
 
 
-# Making and changing endpoints
+# Creating and changing endpoints
 
 
 def test_a_new_endpoint_shows_its_secret_once(staff: Client, site: Site) -> None:
@@ -81,7 +81,7 @@ def test_a_new_endpoint_shows_its_secret_once(staff: Client, site: Site) -> None
         ({"event_types": ["job.done"]}, "Select a valid choice"),
     ],
 )
-def test_an_endpoint_that_can_never_work_is_refused_on_its_page(
+def test_the_form_rejects_an_endpoint_that_could_never_receive_an_event(
     staff: Client, site: Site, fields: dict[str, object], said: str
 ) -> None:
     assert said in add(staff, site, **fields)
@@ -89,7 +89,7 @@ def test_an_endpoint_that_can_never_work_is_refused_on_its_page(
     assert not AuditEntry.objects.exists()
 
 
-def test_an_endpoint_too_many_is_refused_on_its_page(staff: Client, site: Site) -> None:
+def test_the_form_rejects_an_endpoint_beyond_the_limit(staff: Client, site: Site) -> None:
     for number in range(MAX_ENDPOINTS):
         create_endpoint(site, f"https://example.com/{number}")
 
@@ -97,7 +97,7 @@ def test_an_endpoint_too_many_is_refused_on_its_page(staff: Client, site: Site) 
     assert Endpoint.objects.count() == MAX_ENDPOINTS
 
 
-def test_a_change_is_checked_and_written_down_and_the_site_stays(staff: Client, endpoint: Endpoint) -> None:
+def test_a_changed_url_is_validated_and_audited_and_the_site_cannot_change(staff: Client, endpoint: Endpoint) -> None:
     url = reverse("admin:webhooks_endpoint_change", args=(endpoint.pk,))
     other = make_site("butcher")
     inline = {"secrets-TOTAL_FORMS": "0", "secrets-INITIAL_FORMS": "0"}
@@ -118,7 +118,7 @@ def test_an_endpoint_cannot_be_deleted(staff: Client, endpoint: Endpoint) -> Non
     assert Endpoint.objects.exists()
 
 
-def test_rotating_shows_the_new_secret(staff: Client, endpoint: Endpoint, secret: str) -> None:
+def test_the_rotate_action_shows_the_new_secret(staff: Client, endpoint: Endpoint, secret: str) -> None:
     page = act(staff, "rotate_selected", endpoint)
 
     (shown,) = secrets_in(page)
@@ -127,7 +127,9 @@ def test_rotating_shows_the_new_secret(staff: Client, endpoint: Endpoint, secret
     assert AuditEntry.objects.get().action == "endpoint.rotate"
 
 
-def test_disabling_and_enabling(staff: Client, delivery: Delivery) -> None:
+def test_the_disable_action_cancels_deliveries_and_enable_does_not_restore_them(
+    staff: Client, delivery: Delivery
+) -> None:
     endpoint = delivery.endpoint
 
     act(staff, "disable_selected", endpoint)
@@ -142,13 +144,13 @@ def test_disabling_and_enabling(staff: Client, delivery: Delivery) -> None:
     assert {entry.subject for entry in AuditEntry.objects.all()} == {endpoint.public_id}
 
 
-def test_what_is_disabled_already_is_left_alone(staff: Client, endpoint: Endpoint) -> None:
+def test_the_disable_action_skips_disabled_endpoints(staff: Client, endpoint: Endpoint) -> None:
     act(staff, "enable_selected", endpoint)
 
     assert not AuditEntry.objects.exists()
 
 
-def test_who_may_only_look_can_do_nothing(client: Client, endpoint: Endpoint) -> None:
+def test_view_permission_alone_allows_no_action(client: Client, endpoint: Endpoint) -> None:
     viewer = User.objects.create_user("viewer", is_staff=True)
     viewer.user_permissions.add(Permission.objects.get(codename="view_endpoint"))
     client.force_login(viewer)
@@ -167,31 +169,31 @@ def test_who_may_only_look_can_do_nothing(client: Client, endpoint: Endpoint) ->
 
 @pytest.mark.parametrize("model", ["endpoint", "event", "delivery"])
 @pytest.mark.parametrize("word", ["", "bakery", "nonsense_1", "%00"])
-def test_lists_open_whatever_is_searched_for(staff: Client, delivery: Delivery, model: str, word: str) -> None:
+def test_lists_accept_any_search_text(staff: Client, delivery: Delivery, model: str, word: str) -> None:
     response = staff.get(reverse(f"admin:webhooks_{model}_changelist"), {"q": word})
 
     assert response.status_code == 200
 
 
 @pytest.mark.parametrize("model", ["endpoint", "event", "delivery"])
-def test_lists_read_a_fixed_number_of_queries(
+def test_lists_run_a_fixed_number_of_queries(
     staff: Client,
     site: Site,
     endpoint: Endpoint,
-    happens: Happens,
+    new_event: NewEventFactory,
     model: str,
     django_assert_max_num_queries: DjangoAssertNumQueries,
 ) -> None:
     for number in range(5):
         create_endpoint(site, f"https://example.com/{number}")
-        happens()
+        new_event()
 
     with django_assert_max_num_queries(12):
         staff.get(reverse(f"admin:webhooks_{model}_changelist"))
 
 
-def test_a_delivery_is_found_by_every_id_it_has(staff: Client, delivery: Delivery, happens: Happens) -> None:
-    happens()
+def test_a_delivery_is_found_by_every_id_it_has(staff: Client, delivery: Delivery, new_event: NewEventFactory) -> None:
+    new_event()
     event = delivery.event
     assert event.subject_id is not None
     ids = [delivery.public_id, event.public_id, to_public("job", event.subject_id)]
@@ -218,9 +220,21 @@ def test_the_page_of_a_delivery_shows_its_log(staff: Client, delivery: Delivery)
     assert "<b>down for maintenance</b>" in page
 
 
+def test_events_show_their_subject_by_its_public_id(staff: Client, delivery: Delivery) -> None:
+    event = delivery.event
+    assert event.subject_id is not None
+
+    pages = [
+        text_of(staff.get(reverse("admin:webhooks_event_changelist"))),
+        text_of(staff.get(reverse("admin:webhooks_event_change", args=(event.pk,)))),
+    ]
+
+    assert all(to_public("job", event.subject_id) in page for page in pages)
+
+
 @pytest.mark.parametrize("model", ["event", "delivery"])
 @pytest.mark.parametrize("act", ["add", "delete", "change"])
-def test_history_is_not_edited(staff: Client, delivery: Delivery, model: str, act: str) -> None:
+def test_events_and_deliveries_cannot_be_edited(staff: Client, delivery: Delivery, model: str, act: str) -> None:
     row = delivery if model == "delivery" else delivery.event
     args = () if act == "add" else (row.pk,)
 
@@ -231,7 +245,7 @@ def test_history_is_not_edited(staff: Client, delivery: Delivery, model: str, ac
     assert delivery.state == "pending"
 
 
-def test_pages_open_although_the_key_of_a_payload_is_lost(
+def test_pages_open_without_the_encryption_key_of_a_payload(
     staff: Client, delivery: Delivery, settings: Settings
 ) -> None:
     settings.ENCRYPTION_KEYS = f"other:{new_key()}"

@@ -1,4 +1,4 @@
-"""Claiming: one statement, one owner, and a lease that forgives a crash."""
+"""Claiming: one statement, one owner, and a lease that expires after a crash."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +15,7 @@ from webhooks.endpoints import disable_endpoint, rotate_secret
 from webhooks.models import Delivery, DeliveryState, Endpoint, EndpointSecret, Event
 
 LEASE = timedelta(seconds=30)
-Happens = Callable[..., Event]
+NewEventFactory = Callable[..., Event]
 
 
 def claim(limit: int = 10) -> list[ClaimedDelivery]:
@@ -26,7 +26,7 @@ def opened(claimed: ClaimedDelivery) -> list[str]:
     return [keyring().decrypt(s, purpose="webhooks_endpointsecret.secret").decode() for s in claimed.sealed_secrets]
 
 
-def test_a_claim_begins_an_attempt_and_carries_all_it_needs(delivery: Delivery, secret: str) -> None:
+def test_a_claim_starts_an_attempt_and_returns_its_data(delivery: Delivery, secret: str) -> None:
     (claimed,) = claim()
 
     delivery.refresh_from_db()
@@ -44,7 +44,7 @@ def test_a_claim_begins_an_attempt_and_carries_all_it_needs(delivery: Delivery, 
     assert LEASE - timedelta(seconds=1) < delivery.due_at - claimed.claimed_at <= LEASE
 
 
-def test_what_is_claimed_is_not_due_until_the_lease_is_over(delivery: Delivery) -> None:
+def test_a_claimed_delivery_is_not_due_until_its_lease_expires(delivery: Delivery) -> None:
     assert len(claim()) == 1
     assert claim() == []
 
@@ -53,16 +53,18 @@ def test_what_is_claimed_is_not_due_until_the_lease_is_over(delivery: Delivery) 
     assert [claimed.attempt for claimed in claim()] == [2]
 
 
-def test_what_is_not_due_or_has_ended_is_left_alone(endpoint: Endpoint, happens: Happens) -> None:
-    Delivery.objects.filter(event=happens()).update(due_at=Now() + timedelta(seconds=60))
+def test_deliveries_that_are_not_due_or_finished_are_not_claimed(
+    endpoint: Endpoint, new_event: NewEventFactory
+) -> None:
+    Delivery.objects.filter(event=new_event()).update(due_at=Now() + timedelta(seconds=60))
     for state in (DeliveryState.DELIVERED, DeliveryState.EXHAUSTED, DeliveryState.CANCELED):
-        Delivery.objects.filter(event=happens()).update(state=state, due_at=None, finished_at=Now())
+        Delivery.objects.filter(event=new_event()).update(state=state, due_at=None, finished_at=Now())
 
     assert claim() == []
 
 
-def test_the_longest_due_come_first_and_no_more_than_asked(endpoint: Endpoint, happens: Happens) -> None:
-    events = [happens() for _ in range(4)]
+def test_the_longest_overdue_are_claimed_first_up_to_the_limit(endpoint: Endpoint, new_event: NewEventFactory) -> None:
+    events = [new_event() for _ in range(4)]
     for place, event in zip((3, 1, 4, 2), events, strict=True):
         Delivery.objects.filter(event=event).update(due_at=Now() - timedelta(minutes=10 - place))
 
@@ -71,7 +73,7 @@ def test_the_longest_due_come_first_and_no_more_than_asked(endpoint: Endpoint, h
     assert first == {events[1].id, events[3].id}
 
 
-def test_secrets_come_newest_first_and_expired_ones_not_at_all(delivery: Delivery, secret: str) -> None:
+def test_a_claim_holds_live_secrets_newest_first(delivery: Delivery, secret: str) -> None:
     second = rotate_secret(delivery.endpoint)
     (claimed,) = claim()
     assert opened(claimed) == [second, secret]
@@ -82,15 +84,15 @@ def test_secrets_come_newest_first_and_expired_ones_not_at_all(delivery: Deliver
     assert opened(claimed) == [second]
 
 
-def test_an_endpoint_that_was_disabled_meanwhile_is_told_as_such(delivery: Delivery) -> None:
-    # As if the event had been recorded while the endpoint was being disabled.
+def test_a_claim_reports_that_its_endpoint_was_disabled_after_the_event(delivery: Delivery) -> None:
+    # As if the event was recorded concurrently with the disabling.
     disable_endpoint(delivery.endpoint)
     Delivery.objects.update(state=DeliveryState.PENDING, due_at=Now(), finished_at=None)
 
     assert [claimed.is_enabled for claimed in claim()] == [False]
 
 
-def test_a_claim_shows_neither_url_nor_payload_nor_secret(delivery: Delivery) -> None:
+def test_the_repr_of_a_claim_hides_url_payload_and_secret(delivery: Delivery) -> None:
     Endpoint.objects.update(url="https://example.com/?token=hidden")
 
     (claimed,) = claim()
@@ -99,7 +101,7 @@ def test_a_claim_shows_neither_url_nor_payload_nor_secret(delivery: Delivery) ->
     assert "sealed" not in repr(claimed)
 
 
-def test_the_claim_finds_what_is_due_through_its_index(delivery: Delivery) -> None:
+def test_the_claim_uses_the_index_on_due_deliveries(delivery: Delivery) -> None:
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute("SET LOCAL enable_seqscan = off")
         cursor.execute("EXPLAIN " + CLAIM, {"limit": 10, "lease": 30})
@@ -110,10 +112,10 @@ def test_the_claim_finds_what_is_due_through_its_index(delivery: Delivery) -> No
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_delivery_that_somebody_is_claiming_is_skipped_and_not_waited_for(
-    endpoint: Endpoint, happens: Happens
+def test_a_delivery_that_another_courier_is_claiming_is_skipped_without_waiting(
+    endpoint: Endpoint, new_event: NewEventFactory
 ) -> None:
-    events = {happens().id for _ in range(2)}
+    events = {new_event().id for _ in range(2)}
     with ThreadPoolExecutor(1) as other, transaction.atomic():
         (mine,) = claim(1)
 
@@ -123,8 +125,8 @@ def test_a_delivery_that_somebody_is_claiming_is_skipped_and_not_waited_for(
 
 
 @pytest.mark.django_db(transaction=True)
-def test_many_claimers_never_get_the_same_delivery(endpoint: Endpoint, happens: Happens) -> None:
-    events = {happens().id for _ in range(40)}
+def test_concurrent_claims_never_return_the_same_delivery(endpoint: Endpoint, new_event: NewEventFactory) -> None:
+    events = {new_event().id for _ in range(40)}
 
     with ThreadPoolExecutor(6) as claimers:
         batches = list(claimers.map(claim_elsewhere, [3] * 20))
@@ -136,7 +138,7 @@ def test_many_claimers_never_get_the_same_delivery(endpoint: Endpoint, happens: 
 
 
 def claim_elsewhere(limit: int) -> list[UUID]:
-    """Claim over a connection of this thread's own."""
+    """Claim over a separate connection, that of this thread."""
     try:
         return [claimed.event_id for claimed in claim(limit)]
     finally:

@@ -1,4 +1,4 @@
-"""The courier against a real receiver and a real database, its own threads and all."""
+"""The courier with its own threads, against a real receiver and a real database."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, MutableMapping
@@ -41,7 +41,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 P = ParamSpec("P")
 R = TypeVar("R")
-Happens = Callable[..., Event]
+NewEventFactory = Callable[..., Event]
 Logs = list[MutableMapping[str, Any]]
 
 
@@ -52,7 +52,7 @@ def courier(threads: DatabaseThreadPool | None = None, egress: EgressPolicy | No
 
 @asynccontextmanager
 async def running(courier: Courier) -> AsyncIterator[None]:
-    """The courier at work, with the doorbell hung up as a worker process does it."""
+    """Run the courier, subscribed to the doorbell as in a worker process."""
     task = asyncio.create_task(courier.run())
     bell.set_listener(courier.wake)
     try:
@@ -64,7 +64,7 @@ async def running(courier: Courier) -> AsyncIterator[None]:
 
 
 class Database:
-    """The database as a test sees it from within an event loop."""
+    """Access to the database from a test that runs an event loop."""
 
     def __init__(self) -> None:
         self._threads = DatabaseThreadPool("test", 1)
@@ -84,7 +84,7 @@ class Database:
 
 @asynccontextmanager
 async def scene(*script: Behavior, otherwise: Behavior | None = None) -> AsyncIterator[tuple[Receiver, Database]]:
-    """A receiver that every endpoint leads to, and a view on the database."""
+    """Start a receiver, point every endpoint at it, and give access to the database."""
     database = Database()
     async with receiving() as receiver:
         receiver.script = list(script)
@@ -95,7 +95,7 @@ async def scene(*script: Behavior, otherwise: Behavior | None = None) -> AsyncIt
 
 
 def judged() -> bool:
-    """Every delivery has come to something."""
+    """Every delivery has had an attempt, and so has an error or a final state."""
     untouched = Delivery.objects.filter(state=DeliveryState.PENDING, last_status=None, last_error="")
     return not untouched.exists()
 
@@ -109,7 +109,7 @@ def make_due() -> None:
 
 
 def deliver(*script: Behavior, until: Callable[[], bool] = judged, **options: Any) -> Receiver:
-    """Run a courier until what is due has come to something; return what the receiver got."""
+    """Run a courier until `until` is true; return the receiver."""
 
     async def play() -> Receiver:
         async with scene(*script) as (receiver, database), running(courier(**options)):
@@ -119,7 +119,7 @@ def deliver(*script: Behavior, until: Callable[[], bool] = judged, **options: An
     return uvloop.run(play())
 
 
-# What answers come to
+# Outcomes
 
 
 def test_an_event_arrives_signed(delivery: Delivery, secret: str) -> None:
@@ -132,7 +132,7 @@ def test_an_event_arrives_signed(delivery: Delivery, secret: str) -> None:
     assert (delivery.state, delivery.attempts, delivery.last_status) == (DeliveryState.DELIVERED, 1, 200)
 
 
-def test_after_a_500_it_is_tried_again_with_the_same_id_and_bytes(delivery: Delivery, secret: str) -> None:
+def test_a_delivery_is_retried_after_a_500_with_the_same_id_and_bytes(delivery: Delivery, secret: str) -> None:
     async def play() -> Receiver:
         async with scene(answering(500, body=b"broken"), answering(200)) as (receiver, database):
             courier_ = courier()
@@ -154,7 +154,7 @@ def test_after_a_500_it_is_tried_again_with_the_same_id_and_bytes(delivery: Deli
 
 
 def waits(delivery: Delivery) -> timedelta:
-    """How long after its attempt began a delivery is due again."""
+    """Return the time from the start of the attempt until the delivery is due again."""
     delivery.refresh_from_db()
     begun = delivery.log.aggregate(last=Max("started_at"))["last"]
     assert delivery.state == DeliveryState.PENDING
@@ -173,7 +173,7 @@ def waits(delivery: Delivery) -> timedelta:
         (answering(200), {"egress": EgressPolicy(ports=frozenset())}, "not public"),
     ],
 )
-def test_what_failed_waits_for_its_next_attempt(
+def test_a_failed_attempt_is_followed_by_the_backoff_of_the_schedule(
     delivery: Delivery, behavior: Behavior, options: dict[str, Any], error: str
 ) -> None:
     receiver = deliver(behavior, **options)
@@ -183,18 +183,18 @@ def test_what_failed_waits_for_its_next_attempt(
     assert len(receiver.received) == (0 if "egress" in options else 1)
 
 
-def test_retry_after_is_waited_for(delivery: Delivery) -> None:
+def test_retry_after_extends_the_backoff(delivery: Delivery) -> None:
     deliver(answering(429, "Retry-After: 600"))
 
     assert timedelta(minutes=10) <= waits(delivery) < timedelta(minutes=10, seconds=3)
 
 
-def test_a_receiver_that_is_gone_is_left_alone(endpoint: Endpoint, happens: Happens) -> None:
-    first = happens()
+def test_a_410_disables_the_endpoint_and_cancels_its_deliveries(endpoint: Endpoint, new_event: NewEventFactory) -> None:
+    first = new_event()
     deliver(answering(410))
 
     with capture_logs():
-        happens()
+        new_event()
     receiver = deliver()
 
     endpoint.refresh_from_db()
@@ -204,7 +204,7 @@ def test_a_receiver_that_is_gone_is_left_alone(endpoint: Endpoint, happens: Happ
     assert receiver.received == []
 
 
-def test_what_became_due_for_a_disabled_endpoint_is_canceled_unsent(delivery: Delivery) -> None:
+def test_a_due_delivery_to_a_disabled_endpoint_is_canceled_unsent(delivery: Delivery) -> None:
     Endpoint.objects.update(is_enabled=False)
 
     receiver = deliver()
@@ -214,7 +214,7 @@ def test_what_became_due_for_a_disabled_endpoint_is_canceled_unsent(delivery: De
     assert receiver.received == []
 
 
-def test_a_status_is_enough_however_long_the_body(delivery: Delivery) -> None:
+def test_a_2xx_status_counts_as_delivered_however_long_the_body(delivery: Delivery) -> None:
     written: list[int] = []
     deliver(flooding(131_072_000, written))
 
@@ -224,7 +224,7 @@ def test_a_status_is_enough_however_long_the_body(delivery: Delivery) -> None:
     assert delivery.log.get().response_head == "x" * 1000
 
 
-def test_after_the_tenth_failure_it_is_exhausted(delivery: Delivery) -> None:
+def test_a_delivery_is_exhausted_after_its_tenth_failure(delivery: Delivery) -> None:
     Delivery.objects.update(attempts=9)
 
     deliver(answering(503))
@@ -237,14 +237,14 @@ def test_after_the_tenth_failure_it_is_exhausted(delivery: Delivery) -> None:
 # Crashes
 
 
-def test_killed_between_answer_and_settle_it_is_sent_again_as_the_same_event(delivery: Delivery, secret: str) -> None:
+def test_a_crash_between_response_and_settle_sends_the_same_event_again(delivery: Delivery, secret: str) -> None:
     async def play() -> tuple[Receiver, bool]:
         async with scene() as (receiver, database):
             (lost,) = await database.run(lambda: claim_due(1, timedelta(seconds=30)))
             async with guarded_client(webhook_network_policy()) as client:
-                # The receiver says 200, and the process dies before it could write that down.
+                # The receiver answers 200, and the process dies before it can record that.
                 exchange = await send(prepare(lost, clock.unix_seconds() - 31), client, 5)
-            await database.run(make_due)  # the lease is over
+            await database.run(make_due)  # the lease has expired
             async with running(courier()):
                 await database.until(ended)
             return receiver, await database.run(lambda: settle(lost, Delivered(), exchange))
@@ -260,15 +260,15 @@ def test_killed_between_answer_and_settle_it_is_sent_again_as_the_same_event(del
     assert list(delivery.log.values_list("number", flat=True)) == [2]
 
 
-def test_one_delivery_that_cannot_be_made_does_not_take_others_along(
-    endpoint: Endpoint, happens: Happens, settings: Settings
+def test_a_delivery_that_cannot_be_prepared_does_not_affect_others(
+    endpoint: Endpoint, new_event: NewEventFactory, settings: Settings
 ) -> None:
     good_keys = settings.ENCRYPTION_KEYS
-    bad = happens()
+    bad = new_event()
     settings.ENCRYPTION_KEYS = f"other:{new_key()},{good_keys}"
-    Event.objects.filter(id=bad.id).update(payload=b"{}")  # sealed with a key that is then lost
+    Event.objects.filter(id=bad.id).update(payload=b"{}")  # encrypted with a key that is then removed
     settings.ENCRYPTION_KEYS = good_keys
-    good = happens()
+    good = new_event()
 
     with capture_logs() as logs:
         receiver = deliver()
@@ -280,34 +280,34 @@ def test_one_delivery_that_cannot_be_made_does_not_take_others_along(
     assert [entry["event"] for entry in logs].count("delivery_crashed") == 1
 
 
-class Watched(DatabaseThreadPool):
-    """Threads that tell when a claim is over, and whose database is away for functions of some names, some times."""
+class FailingThreads(DatabaseThreadPool):
+    """Threads that signal each claim, and that fail named functions with an OperationalError some times."""
 
-    def __init__(self, away_for: Iterable[str] = (), times: int = 0) -> None:
-        super().__init__("watched", 4)
-        self.looked = asyncio.Event()
-        self.left = times
-        self._away_for = set(away_for)
+    def __init__(self, failing: Iterable[str] = (), times: int = 0) -> None:
+        super().__init__("failing", 4)
+        self.claimed = asyncio.Event()
+        self.failures_left = times
+        self._failing = set(failing)
 
     async def run(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        if function.__name__ in self._away_for and self.left > 0:
-            self.left -= 1
-            raise OperationalError("the database is away")
+        if function.__name__ in self._failing and self.failures_left > 0:
+            self.failures_left -= 1
+            raise OperationalError("the database is unavailable")
         result = await super().run(function, *args, **kwargs)
         if function is claim_due:
-            self.looked.set()
+            self.claimed.set()
         return result
 
 
-def test_an_outage_of_the_database_is_survived_and_told_once(delivery: Delivery) -> None:
-    threads = Watched(["claim_due"], times=3)
+def test_the_courier_survives_a_database_outage_and_logs_it_once(delivery: Delivery) -> None:
+    threads = FailingThreads(["claim_due"], times=3)
 
     async def play() -> None:
         async with scene() as (_, database):
             courier_ = courier(threads)
 
             def ended_after_another_try() -> bool:
-                # Each wake is one more try, so that the test need not sit the pauses out.
+                # Each wake causes another claim, so that the test does not wait for the backoff.
                 courier_.wake()
                 return ended()
 
@@ -318,7 +318,7 @@ def test_an_outage_of_the_database_is_survived_and_told_once(delivery: Delivery)
         uvloop.run(play())
 
     names = [entry["event"] for entry in logs]
-    assert threads.left == 0
+    assert threads.failures_left == 0
     assert (names.count("webhook_worker_database_unavailable"), names.count("webhook_worker_database_recovered")) == (
         1,
         1,
@@ -327,9 +327,9 @@ def test_an_outage_of_the_database_is_survived_and_told_once(delivery: Delivery)
     assert delivery.state == DeliveryState.DELIVERED
 
 
-def test_connections_that_the_database_cuts_are_replaced(delivery: Delivery) -> None:
+def test_database_connections_that_were_cut_are_replaced(delivery: Delivery) -> None:
     Delivery.objects.update(due_at=Now() + timedelta(seconds=60))
-    connection.close()  # this thread's own would be cut as well
+    connection.close()  # the connection of this thread would be cut as well
 
     def cut_all_others() -> None:
         with connection.cursor() as cursor:
@@ -346,9 +346,9 @@ def test_connections_that_the_database_cuts_are_replaced(delivery: Delivery) -> 
             return False
 
     async def play() -> None:
-        threads = Watched()
+        threads = FailingThreads()
         async with scene() as (_, database), running(courier(threads, poll_seconds=0.1)):
-            await threads.looked.wait()
+            await threads.claimed.wait()
             await database.run(cut_all_others)
             await database.until(ended_as_far_as_one_can_ask)
 
@@ -358,8 +358,8 @@ def test_connections_that_the_database_cuts_are_replaced(delivery: Delivery) -> 
     assert Delivery.objects.get().state == DeliveryState.DELIVERED
 
 
-def test_an_answer_is_written_down_once_the_database_is_back(delivery: Delivery) -> None:
-    receiver = deliver(threads=Watched(["settle_all"], times=1), until=ended)
+def test_an_outcome_is_recorded_once_the_database_is_available_again(delivery: Delivery) -> None:
+    receiver = deliver(threads=FailingThreads(["settle_all"], times=1), until=ended)
 
     delivery.refresh_from_db()
     assert (delivery.state, delivery.attempts, len(receiver.received)) == (DeliveryState.DELIVERED, 1, 1)
@@ -369,12 +369,12 @@ def test_an_answer_is_written_down_once_the_database_is_back(delivery: Delivery)
 
 
 async def arrived(receiver: Receiver) -> None:
-    """Wait for the next request."""
+    """Wait until the receiver gets a request."""
     await asyncio.wait_for(receiver.arrivals.get(), timeout=8)
 
 
 def holding(released: asyncio.Event) -> Behavior:
-    """Answers 200 when it is released."""
+    """Answer 200 once released."""
 
     async def hold(writer: asyncio.StreamWriter) -> None:
         await released.wait()
@@ -383,8 +383,10 @@ def holding(released: asyncio.Event) -> Behavior:
     return hold
 
 
-def test_stopping_waits_for_what_is_under_way_and_claims_nothing_more(endpoint: Endpoint, happens: Happens) -> None:
-    first = happens()
+def test_stop_waits_for_attempts_in_flight_and_claims_nothing_more(
+    endpoint: Endpoint, new_event: NewEventFactory
+) -> None:
+    first = new_event()
 
     async def play() -> Receiver:
         released = asyncio.Event()
@@ -392,7 +394,7 @@ def test_stopping_waits_for_what_is_under_way_and_claims_nothing_more(endpoint: 
         async with scene(holding(released)) as (receiver, database), running(courier_):
             await arrived(receiver)
             courier_.stop()
-            await database.run(lambda: happens() and None)
+            await database.run(lambda: new_event() and None)
             released.set()
         return receiver
 
@@ -403,9 +405,9 @@ def test_stopping_waits_for_what_is_under_way_and_claims_nothing_more(endpoint: 
     assert list(Delivery.objects.exclude(event=first).values_list("state", "attempts")) == [("pending", 0)]
 
 
-def test_what_cannot_be_ended_in_time_is_given_back(delivery: Delivery) -> None:
+def test_attempts_that_do_not_finish_in_time_are_released(delivery: Delivery) -> None:
     async def play() -> None:
-        threads = Watched(["settle_all"], times=1000)
+        threads = FailingThreads(["settle_all"], times=1000)
         async with scene() as (receiver, _), running(courier(threads, timeout_seconds=0.3)):
             await arrived(receiver)
 
@@ -417,9 +419,9 @@ def test_what_cannot_be_ended_in_time_is_given_back(delivery: Delivery) -> None:
     assert "deliveries_released" in [entry["event"] for entry in logs]
 
 
-def test_what_cannot_even_be_given_back_is_left_to_its_lease(delivery: Delivery) -> None:
+def test_attempts_that_cannot_be_released_wait_for_their_lease_to_expire(delivery: Delivery) -> None:
     async def play() -> None:
-        threads = Watched(["settle_all", "release"], times=1000)
+        threads = FailingThreads(["settle_all", "release"], times=1000)
         async with scene() as (receiver, _), running(courier(threads, timeout_seconds=0.3)):
             await arrived(receiver)
 
@@ -430,14 +432,14 @@ def test_what_cannot_even_be_given_back_is_left_to_its_lease(delivery: Delivery)
     assert "deliveries_not_released" in [entry["event"] for entry in logs]
 
 
-# Pace
+# Concurrency and wake-ups
 
 
-def test_no_more_are_under_way_than_there_are_slots_and_a_free_slot_is_filled_at_once(
-    endpoint: Endpoint, happens: Happens
+def test_slots_bound_concurrency_and_a_free_slot_is_filled_immediately(
+    endpoint: Endpoint, new_event: NewEventFactory
 ) -> None:
     for _ in range(12):
-        happens()
+        new_event()
     at_once = most = 0
 
     async def count(writer: asyncio.StreamWriter) -> None:
@@ -449,7 +451,7 @@ def test_no_more_are_under_way_than_there_are_slots_and_a_free_slot_is_filled_at
         await answering(200)(writer)
 
     async def play() -> None:
-        # With such a poll only a slot that becomes free can bring the courier to claim again.
+        # With so long a poll interval, only a freed slot can make the courier claim again.
         async with scene(otherwise=count) as (_, database), running(courier(slots=3, poll_seconds=60)):
             await database.until(ended)
 
@@ -459,13 +461,13 @@ def test_no_more_are_under_way_than_there_are_slots_and_a_free_slot_is_filled_at
     assert DeliveryAttempt.objects.count() == 12
 
 
-def test_a_ring_is_heard_at_once_from_whatever_thread(endpoint: Endpoint, happens: Happens) -> None:
+def test_a_ring_from_any_thread_wakes_the_courier_immediately(endpoint: Endpoint, new_event: NewEventFactory) -> None:
     async def play() -> None:
-        threads = Watched()
+        threads = FailingThreads()
         async with scene() as (receiver, database), running(courier(threads, poll_seconds=60)):
-            await threads.looked.wait()  # it found nothing, so now only the ring can tell it
+            await threads.claimed.wait()  # the claim found nothing, so only the ring can cause another one
 
-            await database.run(lambda: happens() and None)
+            await database.run(lambda: new_event() and None)
 
             await arrived(receiver)
             await database.until(ended)
@@ -473,7 +475,7 @@ def test_a_ring_is_heard_at_once_from_whatever_thread(endpoint: Endpoint, happen
     uvloop.run(play())
 
 
-def test_without_a_ring_it_is_found_within_the_poll(delivery: Delivery) -> None:
+def test_without_a_ring_polling_finds_the_delivery(delivery: Delivery) -> None:
     Delivery.objects.update(due_at=Now() + timedelta(seconds=0.3))
 
     deliver(until=ended, poll_seconds=0.1)
@@ -482,7 +484,7 @@ def test_without_a_ring_it_is_found_within_the_poll(delivery: Delivery) -> None:
     assert delivery.state == DeliveryState.DELIVERED
 
 
-def test_the_message_of_the_bell_wakes_the_courier_of_this_process(delivery: Delivery, rings: list[str]) -> None:
+def test_the_doorbell_message_wakes_the_courier_of_this_process(delivery: Delivery, rings: list[str]) -> None:
     rings.clear()
 
     ring()
@@ -490,7 +492,7 @@ def test_the_message_of_the_bell_wakes_the_courier_of_this_process(delivery: Del
     assert rings == ["ring"]
 
 
-def test_it_can_be_woken_and_stopped_before_it_runs_and_after() -> None:
+def test_wake_and_stop_are_safe_before_and_after_run() -> None:
     courier_ = courier()
     courier_.wake()
     courier_.stop()
@@ -501,7 +503,7 @@ def test_it_can_be_woken_and_stopped_before_it_runs_and_after() -> None:
     courier_.stop()
 
 
-def test_the_settings_make_a_courier(delivery: Delivery) -> None:
+def test_a_courier_is_configured_by_the_settings(delivery: Delivery) -> None:
     async def play() -> Receiver:
         async with scene() as (receiver, database), running(Courier()):
             await database.until(ended)
@@ -510,11 +512,11 @@ def test_the_settings_make_a_courier(delivery: Delivery) -> None:
     assert len(uvloop.run(play()).received) == 1
 
 
-def test_the_log_names_what_was_delivered_and_shows_no_secret(delivery: Delivery, secret: str) -> None:
+def test_the_log_names_the_delivery_and_shows_no_secret(delivery: Delivery, secret: str) -> None:
     with capture_logs() as logs:
         deliver()
 
     (entry,) = (entry for entry in logs if entry["event"] == "delivery_attempted")
-    assert (entry["outcome"], entry["attempt"], entry["status"]) == ("Delivered", 1, 200)
+    assert (entry["outcome"], entry["attempt"], entry["status"]) == ("delivered", 1, 200)
     assert secret not in str(logs)
     assert "café" not in str(logs)

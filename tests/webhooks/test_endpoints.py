@@ -1,4 +1,4 @@
-"""What a site can do with its endpoints."""
+"""Creating, listing, rotating, disabling and enabling endpoints."""
 
 from datetime import timedelta
 
@@ -29,7 +29,7 @@ def live_secrets(endpoint: Endpoint) -> list[str]:
     return [bytes(row.secret).decode() for row in live]
 
 
-def test_an_endpoint_is_made_with_a_secret_that_is_shown_once(site: Site) -> None:
+def test_create_endpoint_returns_a_secret_once(site: Site) -> None:
     endpoint, secret = create_endpoint(site, "https://example.com/hook", "the shop", ["job.failed", "job.failed"])
 
     endpoint.refresh_from_db()
@@ -40,21 +40,21 @@ def test_an_endpoint_is_made_with_a_secret_that_is_shown_once(site: Site) -> Non
     assert live_secrets(endpoint) == [secret]
 
 
-def test_the_secret_is_sealed_in_the_database(made: tuple[Endpoint, str]) -> None:
+def test_the_secret_is_encrypted_in_the_database(created: tuple[Endpoint, str]) -> None:
     with connection.cursor() as cursor:
         cursor.execute("SELECT secret FROM webhooks_endpointsecret")
-        assert made[1].encode() not in bytes(cursor.fetchone()[0])
+        assert created[1].encode() not in bytes(cursor.fetchone()[0])
 
 
 @pytest.mark.parametrize("url", ["ftp://example.com", "https://user:pw@example.com/", "http://10.0.0.1/", "nonsense"])
-def test_an_unsafe_url_is_refused_and_nothing_is_stored(site: Site, url: str) -> None:
+def test_an_unsafe_url_is_rejected_and_nothing_is_stored(site: Site, url: str) -> None:
     with pytest.raises(UnsafeUrl):
         create_endpoint(site, url)
 
     assert not Endpoint.objects.exists()
 
 
-def test_ports_and_networks_are_those_of_the_settings(site: Site, settings: Settings) -> None:
+def test_the_settings_define_allowed_ports_and_networks(site: Site, settings: Settings) -> None:
     create_endpoint(site, "http://127.0.0.1:8080/hook")
 
     settings.WEBHOOK_ALLOWED_NETWORKS = []
@@ -64,7 +64,7 @@ def test_ports_and_networks_are_those_of_the_settings(site: Site, settings: Sett
             create_endpoint(site, url)
 
 
-def test_an_unknown_event_type_is_refused_with_the_known_ones(site: Site) -> None:
+def test_an_unknown_event_type_is_rejected_with_the_known_ones(site: Site) -> None:
     with pytest.raises(UnknownEventType) as caught:
         create_endpoint(site, "https://example.com/", event_types=["job.succeeded", "job.done"])
 
@@ -82,7 +82,7 @@ def test_a_site_has_a_limited_number_of_endpoints(site: Site) -> None:
     assert list_endpoints(site).count() == MAX_ENDPOINTS
 
 
-def test_a_site_lists_its_own_newest_first(site: Site) -> None:
+def test_list_endpoints_returns_those_of_the_site_newest_first(site: Site) -> None:
     first, _ = create_endpoint(site, "https://example.com/1")
     second, _ = create_endpoint(site, "https://example.com/2")
     create_endpoint(make_site("butcher"), "https://example.com/")
@@ -93,7 +93,7 @@ def test_a_site_lists_its_own_newest_first(site: Site) -> None:
 # Rotation
 
 
-def test_rotation_overlaps(endpoint: Endpoint, secret: str) -> None:
+def test_after_rotation_both_secrets_are_live_during_the_overlap(endpoint: Endpoint, secret: str) -> None:
     newer = rotate_secret(endpoint)
 
     assert live_secrets(endpoint) == [newer, secret]
@@ -101,7 +101,7 @@ def test_rotation_overlaps(endpoint: Endpoint, secret: str) -> None:
     assert not endpoint.secrets.filter(expires_at__gt=Now() + timedelta(hours=24)).exists()
 
 
-def test_rotation_without_overlap_ends_the_old_secret_at_once(endpoint: Endpoint) -> None:
+def test_rotation_without_overlap_expires_the_old_secret_immediately(endpoint: Endpoint) -> None:
     newer = rotate_secret(endpoint, timedelta(0))
 
     assert live_secrets(endpoint) == [newer]
@@ -121,7 +121,7 @@ def test_the_number_of_live_secrets_is_bounded_and_the_newest_stay(endpoint: End
     assert live_secrets(endpoint) == newest[:MAX_LIVE_SECRETS]
 
 
-def test_rotation_leaves_other_endpoints_alone(endpoint: Endpoint) -> None:
+def test_rotation_does_not_affect_other_endpoints(endpoint: Endpoint) -> None:
     _, other = create_endpoint(endpoint.site, "https://example.com/other")
 
     rotate_secret(endpoint, timedelta(0))
@@ -132,7 +132,7 @@ def test_rotation_leaves_other_endpoints_alone(endpoint: Endpoint) -> None:
 # Disabling
 
 
-def test_disabling_cancels_what_is_on_its_way_and_enabling_lets_new_events_through(delivery: Delivery) -> None:
+def test_disable_cancels_pending_deliveries_and_enable_resumes_new_events(delivery: Delivery) -> None:
     endpoint = delivery.endpoint
 
     disable_endpoint(endpoint)

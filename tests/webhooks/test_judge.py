@@ -1,4 +1,4 @@
-"""Judging: pure tables of what an answer means."""
+"""Judging: tables from responses to outcomes."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -46,12 +46,12 @@ def test_any_2xx_is_delivered(status: int) -> None:
 
 
 @pytest.mark.parametrize("attempt", [1, 10, 11])
-def test_410_is_gone_for_good_at_any_attempt(attempt: int) -> None:
+def test_410_means_endpoint_gone_at_any_attempt(attempt: int) -> None:
     assert isinstance(judged(answer(410), attempt), EndpointGone)
 
 
 @pytest.mark.parametrize("status", [101, 400, 401, 403, 404, 408, 409, 413, 422, 429, 500, 502, 503, 504])
-def test_every_other_status_is_tried_again(status: int) -> None:
+def test_every_other_status_is_retried(status: int) -> None:
     assert judged(answer(status)) == RetryDelivery(timedelta(seconds=5), f"The receiver answered {status}.")
 
 
@@ -64,28 +64,28 @@ def test_a_redirect_is_a_failure_with_advice(status: int) -> None:
 
 
 @pytest.mark.parametrize("kind", [BlockedAddress, ConnectionFailed, ConnectionInterrupted, DeadlineExceeded])
-def test_no_answer_is_tried_again_for_the_reason_given(kind: type[NoResponse]) -> None:
+def test_a_missing_response_is_retried_and_its_reason_kept(kind: type[NoResponse]) -> None:
     assert judged(kind("Because.")) == RetryDelivery(timedelta(seconds=5), "Because.")
 
 
 @pytest.mark.parametrize(("attempt", "wait"), list(enumerate(RETRY_SCHEDULE[1:], 1)))
-def test_the_wait_follows_the_schedule(attempt: int, wait: timedelta) -> None:
+def test_the_backoff_follows_the_schedule(attempt: int, wait: timedelta) -> None:
     assert judged(answer(500), attempt) == RetryDelivery(wait, "The receiver answered 500.")
 
 
-def test_the_schedule_is_the_standards_and_ends_after_75_hours() -> None:
+def test_the_schedule_is_that_of_standard_webhooks_and_ends_after_75_hours() -> None:
     assert len(RETRY_SCHEDULE) == 10
     assert sum(RETRY_SCHEDULE, timedelta(0)) == timedelta(hours=75, minutes=35, seconds=5)
 
 
 @pytest.mark.parametrize("attempt", [10, 11, 500])
-def test_after_the_last_attempt_it_is_given_up(attempt: int) -> None:
+def test_a_failure_of_the_last_attempt_is_exhausted(attempt: int) -> None:
     assert judged(answer(500), attempt) == DeliveryExhausted("The receiver answered 500.")
     assert judged(ConnectionFailed("Because."), attempt) == DeliveryExhausted("Because.")
 
 
 @pytest.mark.parametrize(("chance", "seconds"), [(0.0, 240), (0.5, 300), (1.0, 360)])
-def test_waits_are_spread_by_a_fifth(chance: float, seconds: int) -> None:
+def test_the_backoff_has_a_fifth_of_jitter(chance: float, seconds: int) -> None:
     assert judged(answer(500), 2, chance) == RetryDelivery(timedelta(seconds=seconds), "The receiver answered 500.")
 
 
@@ -117,7 +117,7 @@ def test_retry_after_is_a_floor_and_at_most_a_day(status: int, asked: str, waits
     assert outcome.delay == waits
 
 
-def test_the_longest_wait_holds_for_the_spread_too() -> None:
+def test_jitter_does_not_exceed_the_maximum_backoff() -> None:
     outcome = judged(answer(500), 9, chance=1.0)
 
     assert isinstance(outcome, RetryDelivery)
@@ -125,10 +125,10 @@ def test_the_longest_wait_holds_for_the_spread_too() -> None:
 
 
 @given(st.floats(0, 1), st.sampled_from(RETRY_SCHEDULE))
-def test_the_spread_stays_within_its_bounds(chance: float, delay: timedelta) -> None:
+def test_jitter_stays_within_its_bounds(chance: float, delay: timedelta) -> None:
     assert delay * 0.799 <= with_jitter(delay, chance) <= delay * 1.201
 
 
 @pytest.mark.parametrize("value", ["Mon, 01 Jan 99999999999 00:00:00 GMT", "Mon, 31 Dec 9999 23:59:59 -2359", "9" * 40])
-def test_a_moment_beyond_all_calendars_does_not_break_the_schedule(value: str) -> None:
+def test_an_overflowing_retry_after_still_yields_a_retry(value: str) -> None:
     assert isinstance(judged(answer(503, retry_after=value)), RetryDelivery)

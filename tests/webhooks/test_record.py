@@ -1,4 +1,4 @@
-"""Recording: the event and its deliveries belong to the transaction that makes it happen."""
+"""Recording: an event and its deliveries are part of the transaction that makes the event true."""
 
 import json
 from datetime import UTC, datetime
@@ -32,7 +32,7 @@ def record(site: Site, event_type: str = "job.succeeded", **changes: Any) -> Eve
         )
 
 
-def test_the_payload_is_made_once_with_id_type_time_and_data(endpoint: Endpoint) -> None:
+def test_the_payload_has_id_type_timestamp_and_data(endpoint: Endpoint) -> None:
     with clock.frozen(NOON):
         event = record(endpoint.site, data={"note": "café ✓"})
 
@@ -47,7 +47,7 @@ def test_the_payload_is_made_once_with_id_type_time_and_data(endpoint: Endpoint)
     )
 
 
-def test_the_payload_is_sealed_in_the_database(endpoint: Endpoint) -> None:
+def test_the_payload_is_encrypted_in_the_database(endpoint: Endpoint) -> None:
     record(endpoint.site, data={"note": "a secret word"})
 
     with connection.cursor() as cursor:
@@ -59,7 +59,9 @@ def test_the_payload_is_sealed_in_the_database(endpoint: Endpoint) -> None:
     ("wanted", "delivered"),
     [([], True), (["job.succeeded"], True), (["job.failed", "job.succeeded"], True), (["job.failed"], False)],
 )
-def test_an_endpoint_gets_the_types_it_wants(site: Site, wanted: list[str], delivered: bool) -> None:
+def test_an_endpoint_receives_the_event_types_of_its_subscription(
+    site: Site, wanted: list[str], delivered: bool
+) -> None:
     create_endpoint(site, "https://example.com/hook", event_types=wanted)
 
     record(site, "job.succeeded")
@@ -81,7 +83,7 @@ def test_every_enabled_endpoint_of_the_site_gets_a_delivery_that_is_due(endpoint
     assert all(d.due_at is not None and d.due_at <= clock.now() for d in event.deliveries.all())
 
 
-def test_the_bell_rings_after_commit(
+def test_the_doorbell_rings_after_commit(
     endpoint: Endpoint, rings: list[str], django_capture_on_commit_callbacks: DjangoCaptureOnCommitCallbacks
 ) -> None:
     with django_capture_on_commit_callbacks(execute=True):
@@ -91,7 +93,7 @@ def test_the_bell_rings_after_commit(
     assert rings == ["ring"]
 
 
-def test_nothing_rings_where_nobody_listens(
+def test_the_doorbell_does_not_ring_without_a_subscribed_endpoint(
     site: Site, rings: list[str], django_capture_on_commit_callbacks: DjangoCaptureOnCommitCallbacks
 ) -> None:
     with django_capture_on_commit_callbacks(execute=True):
@@ -101,7 +103,7 @@ def test_nothing_rings_where_nobody_listens(
     assert rings == []
 
 
-def test_what_did_not_happen_is_not_told(endpoint: Endpoint, rings: list[str]) -> None:
+def test_a_rolled_back_transaction_records_no_event(endpoint: Endpoint, rings: list[str]) -> None:
     with transaction.atomic():
         record(endpoint.site)
         transaction.set_rollback(True)
@@ -112,38 +114,38 @@ def test_what_did_not_happen_is_not_told(endpoint: Endpoint, rings: list[str]) -
 
 
 @pytest.mark.django_db(transaction=True)
-def test_an_event_outside_a_transaction_is_refused(site: Site) -> None:
+def test_recording_outside_a_transaction_raises(site: Site) -> None:
     with pytest.raises(TransactionManagementError):
         record_event(site.id, "job.succeeded", uuid4(), {}, terminal=True)
 
     assert not Event.objects.exists()
 
 
-def test_a_subject_ends_once(site: Site) -> None:
+def test_a_subject_has_one_final_event(site: Site) -> None:
     subject = uuid4()
-    record(site, "endpoint.test", subject_id=subject, terminal=False)
+    record(site, "batch.progress", subject_id=subject, terminal=False)
     record(site, "job.succeeded", subject_id=subject)
 
     with pytest.raises(IntegrityError, match="one_terminal_event_per_subject"):
         record(site, "job.failed", subject_id=subject)
 
-    record(site, "endpoint.test", subject_id=subject, terminal=False)
+    record(site, "batch.progress", subject_id=subject, terminal=False)
     assert Event.objects.filter(is_terminal=True).get().type == "job.succeeded"
 
 
-def test_a_type_that_nobody_knows_is_a_mistake_of_ours(site: Site) -> None:
+def test_recording_an_unknown_event_type_raises(site: Site) -> None:
     with pytest.raises(UnknownEventType, match=r"no event type 'job\.finished'"):
         record(site, "job.finished")
 
 
-def test_half_a_surrogate_pair_does_not_keep_a_job_from_ending(site: Site) -> None:
+def test_a_lone_surrogate_does_not_prevent_recording(site: Site) -> None:
     event = record(site, data={"text": "broken \ud83d here", "nul": "\0"})
 
     event.refresh_from_db()
     assert json.loads(event.payload)["data"] == {"text": "broken ? here", "nul": "\0"}
 
 
-def test_many_events_of_several_sites_are_recorded_together(
+def test_events_of_several_sites_are_recorded_together(
     endpoint: Endpoint, django_assert_num_queries: DjangoAssertNumQueries
 ) -> None:
     other, _ = create_endpoint(make_site("butcher"), "https://example.com/other")

@@ -1,4 +1,4 @@
-"""Signing and sending: what stands in the headers, judged by an independent library."""
+"""Signing and sending: the headers, verified by an independent library."""
 
 import asyncio
 import base64
@@ -46,7 +46,7 @@ def verify(secret: str, received: PreparedRequest | Received) -> Any:
     return Webhook(secret).verify(received.body, headers)
 
 
-def test_the_request_is_what_the_standard_asks_for(delivery: Delivery, settings: Settings) -> None:
+def test_the_request_conforms_to_standard_webhooks(delivery: Delivery, settings: Settings) -> None:
     prepared = prepare(claimed(), 1764000000)
 
     assert prepared.url == delivery.endpoint.url
@@ -59,7 +59,7 @@ def test_the_request_is_what_the_standard_asks_for(delivery: Delivery, settings:
     assert prepared.headers["X-Nightdesk-Attempt"] == "1"
 
 
-def test_what_arrives_is_verified_by_an_independent_library(delivery: Delivery, secret: str) -> None:
+def test_an_independent_library_verifies_the_signature(delivery: Delivery, secret: str) -> None:
     _, received = exchanged(prepare(claimed(), clock.unix_seconds()), answering(200))
 
     assert verify(secret, received) == json.loads(delivery.event.payload)
@@ -67,7 +67,7 @@ def test_what_arrives_is_verified_by_an_independent_library(delivery: Delivery, 
         verify("whsec_" + base64.b64encode(b"x" * 32).decode(), received)
 
 
-def test_the_older_header_is_the_hmac_of_the_body_under_the_secret_as_shown(delivery: Delivery, secret: str) -> None:
+def test_x_sig_is_the_hmac_of_the_body_keyed_with_the_secret_as_shown(delivery: Delivery, secret: str) -> None:
     _, received = exchanged(prepare(claimed(), clock.unix_seconds()), answering(200))
 
     digest = hmac.new(secret.encode(), received.body, hashlib.sha256).digest()
@@ -86,14 +86,14 @@ def test_during_rotation_both_secrets_sign_the_newest_first(delivery: Delivery, 
     assert prepared.headers["X-Sig"] == "sha256=" + base64.b64encode(digest).decode()
 
 
-def test_nothing_is_sent_unsigned(delivery: Delivery) -> None:
+def test_without_a_live_secret_nothing_is_prepared(delivery: Delivery) -> None:
     EndpointSecret.objects.all().delete()
 
     with pytest.raises(NoLiveSecret):
         prepare(claimed(), 0)
 
 
-def test_a_payload_whose_key_is_gone_cannot_be_prepared(delivery: Delivery, settings: Settings) -> None:
+def test_a_payload_without_its_encryption_key_cannot_be_prepared(delivery: Delivery, settings: Settings) -> None:
     claim = claimed()
     settings.ENCRYPTION_KEYS = f"other:{new_key()}"
 
@@ -101,7 +101,7 @@ def test_a_payload_whose_key_is_gone_cannot_be_prepared(delivery: Delivery, sett
         prepare(claim, 0)
 
 
-def test_what_is_prepared_shows_neither_url_nor_body(delivery: Delivery) -> None:
+def test_the_repr_of_a_prepared_request_hides_url_and_body(delivery: Delivery) -> None:
     Endpoint.objects.update(url="https://example.com/?token=hidden")
 
     assert repr(prepare(claimed(), 0)) == "PreparedRequest()"
@@ -111,7 +111,7 @@ def test_what_is_prepared_shows_neither_url_nor_body(delivery: Delivery) -> None
     ("behavior", "kind"),
     [(answering(204), CappedResponse), (answering(500, body=b"no"), CappedResponse), (cut, ConnectionInterrupted)],
 )
-def test_an_exchange_holds_the_answer_or_the_reason_there_is_none(
+def test_an_exchange_holds_the_response_or_the_reason_for_none(
     delivery: Delivery, behavior: Behavior, kind: type[CappedResponse | NoResponse]
 ) -> None:
     exchange, _ = exchanged(prepare(claimed(), clock.unix_seconds()), behavior)

@@ -25,7 +25,7 @@ LEASE = timedelta(seconds=30)
 OK = DeliveryExchange(CappedResponse(200, httpx.Headers(), b"thank you"), 12)
 BUSY = DeliveryExchange(CappedResponse(503, httpx.Headers(), b"busy"), 34)
 SILENT = DeliveryExchange(ConnectionFailed("No connection within 5 s."), 5000)
-Happens = Callable[..., Event]
+NewEventFactory = Callable[..., Event]
 
 
 def claim(limit: int = 10) -> list[ClaimedDelivery]:
@@ -49,7 +49,7 @@ def now_in_postgres() -> datetime:
         (DeliveryCanceled("Disabled."), None, DeliveryState.CANCELED, None, "Disabled."),
     ],
 )
-def test_an_end_is_final(
+def test_a_final_outcome_sets_state_and_error(
     delivery: Delivery,
     outcome: DeliveryOutcome,
     exchange: DeliveryExchange | None,
@@ -89,7 +89,7 @@ def test_a_later_success_clears_the_error(delivery: Delivery) -> None:
     assert (delivery.state, delivery.last_error, delivery.attempts) == (DeliveryState.DELIVERED, "", 2)
 
 
-def test_every_exchange_is_in_the_log(delivery: Delivery) -> None:
+def test_every_exchange_has_a_row_in_the_delivery_log(delivery: Delivery) -> None:
     first = claim()[0]
     settle(first, RetryDelivery(timedelta(0), "Busy."), BUSY)
     settle(claim()[0], RetryDelivery(timedelta(0), "Silent."), SILENT)
@@ -104,7 +104,7 @@ def test_every_exchange_is_in_the_log(delivery: Delivery) -> None:
     assert delivery.log.get(number=1).started_at == first.claimed_at
 
 
-def test_what_was_not_sent_is_not_in_the_log(delivery: Delivery) -> None:
+def test_an_attempt_that_was_not_sent_has_no_row_in_the_delivery_log(delivery: Delivery) -> None:
     settle(claim()[0], DeliveryCanceled("Disabled."), None)
 
     assert not DeliveryAttempt.objects.exists()
@@ -119,13 +119,13 @@ def test_what_was_not_sent_is_not_in_the_log(delivery: Delivery) -> None:
         ("é".encode() * 900, "é" * 900),
     ],
 )
-def test_whatever_bytes_came_back_can_be_kept(delivery: Delivery, head: bytes, kept: str) -> None:
+def test_any_response_bytes_can_be_stored(delivery: Delivery, head: bytes, kept: str) -> None:
     assert settle(claim()[0], Delivered(), DeliveryExchange(CappedResponse(200, httpx.Headers(), head), 1))
 
     assert delivery.log.get().response_head == kept
 
 
-def test_a_long_reason_is_cut(delivery: Delivery) -> None:
+def test_a_long_reason_is_truncated(delivery: Delivery) -> None:
     assert settle(claim()[0], DeliveryExhausted("x" * 500), BUSY)
 
     delivery.refresh_from_db()
@@ -142,9 +142,9 @@ def test_a_long_reason_is_cut(delivery: Delivery) -> None:
         DeliveryCanceled("late"),
     ],
 )
-def test_a_late_attempt_changes_nothing(delivery: Delivery, late: DeliveryOutcome) -> None:
+def test_a_superseded_attempt_changes_nothing(delivery: Delivery, late: DeliveryOutcome) -> None:
     (stale,) = claim()
-    Delivery.objects.update(due_at=Now())  # the lease is over
+    Delivery.objects.update(due_at=Now())  # the lease has expired
     (current,) = claim()
     before = Delivery.objects.values().get()
 
@@ -156,7 +156,7 @@ def test_a_late_attempt_changes_nothing(delivery: Delivery, late: DeliveryOutcom
     assert settle(current, Delivered(), OK)
 
 
-def test_an_attempt_ends_once(delivery: Delivery) -> None:
+def test_an_attempt_is_settled_once(delivery: Delivery) -> None:
     (claimed,) = claim()
 
     assert settle(claimed, Delivered(), OK)
@@ -166,13 +166,15 @@ def test_an_attempt_ends_once(delivery: Delivery) -> None:
     assert DeliveryAttempt.objects.count() == 1
 
 
-def test_many_attempts_are_written_down_in_one_go_each_fenced_by_itself(
-    delivery: Delivery, happens: Happens, django_assert_max_num_queries: Callable[[int], AbstractContextManager[Any]]
+def test_a_group_of_attempts_is_settled_together_each_with_its_own_fence(
+    delivery: Delivery,
+    new_event: NewEventFactory,
+    django_assert_max_num_queries: Callable[[int], AbstractContextManager[Any]],
 ) -> None:
     (stale,) = claim()
-    Delivery.objects.update(due_at=Now())  # the lease is over
+    Delivery.objects.update(due_at=Now())  # the lease has expired
     for _ in range(2):
-        happens()
+        new_event()
     current, second, third = sorted(claim(), key=lambda claimed: claimed.event_id)
 
     with django_assert_max_num_queries(4):  # the two statements, and the savepoint around them
@@ -191,17 +193,17 @@ def test_many_attempts_are_written_down_in_one_go_each_fenced_by_itself(
     assert sorted(DeliveryAttempt.objects.values_list("number", "status")) == [(1, 503), (2, 200)]
 
 
-# Endpoints that want nothing more
+# Endpoints that are gone
 
 
-def test_gone_disables_the_endpoint_and_cancels_what_else_is_on_its_way(
-    site: Site, endpoint: Endpoint, happens: Happens
+def test_gone_disables_the_endpoint_and_cancels_its_other_deliveries(
+    site: Site, endpoint: Endpoint, new_event: NewEventFactory
 ) -> None:
     other, _ = create_endpoint(site, "https://example.com/other")
-    done = happens()
+    done = new_event()
     for claimed in claim():
         settle(claimed, Delivered(), OK)
-    waiting, last = happens(), happens()
+    waiting, last = new_event(), new_event()
     (claimed,) = (c for c in claim() if (c.event_id, c.endpoint_id) == (last.id, endpoint.id))
 
     assert settle(claimed, EndpointGone("Gone."), DeliveryExchange(CappedResponse(410, httpx.Headers(), b""), 1))
@@ -217,7 +219,7 @@ def test_gone_disables_the_endpoint_and_cancels_what_else_is_on_its_way(
     assert set(other.deliveries.exclude(event=done).values_list("state", flat=True)) == {DeliveryState.PENDING}
 
 
-def test_what_is_under_way_when_its_endpoint_is_disabled_is_canceled(delivery: Delivery) -> None:
+def test_an_attempt_in_flight_when_its_endpoint_is_disabled_is_canceled(delivery: Delivery) -> None:
     (claimed,) = claim()
     disable_endpoint(delivery.endpoint)
 
@@ -227,7 +229,7 @@ def test_what_is_under_way_when_its_endpoint_is_disabled_is_canceled(delivery: D
     assert (delivery.state, delivery.last_error) == (DeliveryState.CANCELED, "The endpoint was disabled.")
 
 
-def test_an_endpoint_that_was_deleted_meanwhile_is_no_trouble(delivery: Delivery) -> None:
+def test_settling_for_a_deleted_endpoint_does_not_raise(delivery: Delivery) -> None:
     (claimed,) = claim()
     delivery.endpoint.delete()
 
@@ -235,11 +237,9 @@ def test_an_endpoint_that_was_deleted_meanwhile_is_no_trouble(delivery: Delivery
 
 
 @pytest.mark.django_db(transaction=True)
-def test_deliveries_that_find_their_endpoint_gone_together_do_not_wait_for_each_other_for_ever(
-    endpoint: Endpoint, happens: Happens
-) -> None:
+def test_concurrent_410s_of_one_endpoint_do_not_deadlock(endpoint: Endpoint, new_event: NewEventFactory) -> None:
     for _ in range(2):
-        happens()
+        new_event()
 
     with ThreadPoolExecutor(2) as threads:
         with transaction.atomic():
@@ -248,13 +248,13 @@ def test_deliveries_that_find_their_endpoint_gone_together_do_not_wait_for_each_
             wait_until_blocked(2)
         ended = [future.result(timeout=10) for future in settling]
 
-    # The first to settle canceled the other, whose settling then came too late.
+    # The first settlement canceled the other delivery, whose settlement was then too late.
     assert sorted(ended) == [False, True]
     assert set(Delivery.objects.values_list("state", flat=True)) == {DeliveryState.CANCELED}
 
 
 def settle_elsewhere(claimed: ClaimedDelivery) -> bool:
-    """Settle over a connection of this thread's own."""
+    """Settle over a separate connection, that of this thread."""
     try:
         return settle(claimed, EndpointGone("Gone."), BUSY)
     finally:
@@ -262,11 +262,11 @@ def settle_elsewhere(claimed: ClaimedDelivery) -> bool:
 
 
 def wait_until_blocked(count: int) -> None:
-    """Wait until so many others of this database wait for a lock."""
+    """Wait until this many other connections of the database wait for a lock."""
     give_up_at = time.monotonic() + 10
     with connection.cursor() as cursor:
         while time.monotonic() < give_up_at:
-            # The view is frozen within a transaction unless it is told to look again.
+            # Within a transaction the statistics are a snapshot until it is cleared.
             cursor.execute("SELECT pg_stat_clear_snapshot()")
             cursor.execute(
                 "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
@@ -276,16 +276,16 @@ def wait_until_blocked(count: int) -> None:
     raise AssertionError(f"{count} were never blocked.")
 
 
-# Given back
+# Release
 
 
-def test_what_is_given_back_is_due_at_once_and_its_attempt_counts(delivery: Delivery) -> None:
+def test_a_released_delivery_is_due_immediately_and_its_attempt_counts(delivery: Delivery) -> None:
     release(claim())
 
     assert [again.attempt for again in claim()] == [2]
 
 
-def test_what_another_attempt_has_taken_over_is_not_given_back(delivery: Delivery) -> None:
+def test_a_superseded_attempt_cannot_release_the_delivery(delivery: Delivery) -> None:
     stale = claim()
     Delivery.objects.update(due_at=Now())
     claim()
