@@ -67,8 +67,8 @@ def _reject_early(request: HttpRequest) -> HttpResponse | None:
 
 
 def _log_error(request: HttpRequest, response: HttpResponse, started: float) -> None:
-    write = log.error if response.status_code >= 500 else log.warning
-    write(
+    log_response = log.error if response.status_code >= 500 else log.warning
+    log_response(
         "request_rejected" if response.status_code < 500 else "request_failed",
         method=request.method,
         # Never the query: it may hold what a person wrote.

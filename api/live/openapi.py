@@ -56,12 +56,19 @@ class _SchemaRegistry:
         for prefix, structs in _structs().items():
             template = f"#/components/schemas/{prefix}{{name}}"
             found, components = msgspec.json.schema_components(structs, ref_template=template)
+            prefixed = {f"{prefix}{name}": schema for name, schema in components.items()}
+            found, prefixed = _without_doubled(prefix, (found, prefixed))
             self._known.update(zip(structs, found, strict=True))
-            self.components.update({f"{prefix}{name}": schema for name, schema in components.items()})
+            self.components.update(prefixed)
 
     def of(self, kinds: Any) -> Schema:
         found = [self._known[kind] for kind in _union_members(kinds)]
         return found[0] if len(found) == 1 else {"anyOf": found}
+
+
+def _without_doubled(prefix: str, schemas: Any) -> Any:
+    """Rename `OpenAIOpenAIUserMessage` to `OpenAIUserMessage`: some structs have the prefix in their own name."""
+    return msgspec.json.decode(msgspec.json.encode(schemas).replace(f"{prefix}{prefix}".encode(), prefix.encode()))
 
 
 def _structs() -> Mapping[str, Sequence[Any]]:
