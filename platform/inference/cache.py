@@ -1,7 +1,7 @@
-"""Under which key an answer is kept, and how vectors are. Pure; exact: only the same request gets the same answer.
+"""Keys and values of the answer cache. Pure. Exact: only an equal request is a cache hit.
 
-A chat's answer is kept as it was written for its caller, so its wire is a part of the key. Vectors are kept one by
-one: of a list of texts only those are asked for that nobody has asked for before.
+A chat answer is cached as it was encoded for its caller, so its wire format is part of the key. Embedding vectors are
+cached one by one: of a list of inputs only the misses are requested.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ import msgspec
 from providers.errors import BadResponse
 from providers.types import ChatRequest, EmbeddingRequest, Embeddings, InferenceRequest, OriginalRequest, Usage
 
-#: Another form of what is kept takes another number: what was kept before is then not found.
+#: Must change with the format of keys or values, so that entries of an older format are misses.
 KEY_VERSION = b"2"
 
 #: How an answer is delivered, not what it says.
@@ -26,9 +26,9 @@ _encoder = msgspec.json.Encoder(order="deterministic")
 
 
 def answer_key(site: str, request: InferenceRequest, wire: str = "") -> bytes | None:
-    """Return the key of a request's answer: 32 bytes. None where the request cannot be written down.
+    """Return the key of a request's answer: 32 bytes. None if the request cannot be encoded.
 
-    Two bodies that mean the same have one key: the order of names and white space in them do not matter.
+    Equivalent bodies have the same key: the order of names and white space do not matter.
     """
     try:
         canonical = _encoder.encode(_canonical_parts(request))
@@ -38,7 +38,7 @@ def answer_key(site: str, request: InferenceRequest, wire: str = "") -> bytes | 
 
 
 def _canonical_parts(request: InferenceRequest) -> Any:
-    """Return all that an answer may depend on: where it is known, what was sent, every field of it."""
+    """Return everything that an answer may depend on: if the caller sent a body, all of its fields."""
     if isinstance(request, ChatRequest) and request.original is not None:
         return (
             request.model,
@@ -50,84 +50,84 @@ def _canonical_parts(request: InferenceRequest) -> Any:
     return request
 
 
-def _fields(sent: OriginalRequest) -> dict[str, Any]:
-    return {name: msgspec.json.decode(value) for name, value in sent.fields.items() if name not in DELIVERY_FIELDS}
+def _fields(original: OriginalRequest) -> dict[str, Any]:
+    return {name: msgspec.json.decode(value) for name, value in original.fields.items() if name not in DELIVERY_FIELDS}
 
 
 @dataclass(frozen=True)
 class EmbeddingCacheResult:
-    """An embedding request, and what is known of its answer."""
+    """An embedding request, and the vectors of its answer that are cached."""
 
     request: EmbeddingRequest
-    #: Of each input. No two sites share one.
+    #: The key of each input. Sites never share a key.
     keys: tuple[bytes, ...]
-    #: What was found under them: the provider's name of the model, and the vector.
-    known: tuple[tuple[str, tuple[float, ...]] | None, ...]
+    #: The value of each key: the provider's name of the model, and the vector; None for a miss.
+    cached: tuple[tuple[str, tuple[float, ...]] | None, ...]
 
     @cached_property
     def misses(self) -> EmbeddingRequest | None:
-        """What has to be asked: each unknown input once. None if everything is known."""
-        unknown: dict[Any, None] = dict.fromkeys(text for text, known in self._pairs() if known is None)
-        return replace(self.request, inputs=tuple(unknown)) if unknown else None
+        """The request for the misses, each input once. None if there are no misses."""
+        missing: dict[Any, None] = dict.fromkeys(text for text, hit in self._pairs() if hit is None)
+        return replace(self.request, inputs=tuple(missing)) if missing else None
 
     def is_model_mismatch(self, misses: Embeddings) -> bool:
-        """Say whether what is known is of another model than the rest: such vectors have nothing in common."""
-        return any(known[0] != misses.model for known in self.known if known)
+        """Return whether the hits are of another model than the misses: such vectors cannot be mixed."""
+        return any(hit[0] != misses.model for hit in self.cached if hit)
 
     def without_hits(self) -> "EmbeddingCacheResult":
-        """Return the same request, with nothing known of its answer."""
+        """Return the result of the same request with misses only."""
         return EmbeddingCacheResult(self.request, self.keys, (None,) * len(self.keys))
 
     def answer(self, misses: Embeddings | None) -> Embeddings:
-        """Return the whole answer, with the usage of `misses`: what is known costs nothing."""
+        """Return the complete answer, with the usage of `misses`: hits cost nothing."""
         if self.misses is None:
-            return Embeddings(self._model(misses), tuple(known[1] for known in self.known if known), Usage())
+            return Embeddings(self._model(misses), tuple(hit[1] for hit in self.cached if hit), Usage())
         if misses is None or len(misses.vectors) != len(self.misses.inputs):
-            raise BadResponse("The provider's answer does not hold a vector for each input.")
+            raise BadResponse("The provider's answer does not contain a vector for each input.")
         if len(self.misses.inputs) == len(self.request.inputs):
-            return misses  # nothing was known, so this is the provider's answer, byte for byte
+            return misses  # no hits: the provider's answer, byte for byte
         new = dict(zip(self.misses.inputs, misses.vectors, strict=True))
-        vectors = (known[1] if known else new[text] for text, known in self._pairs())
+        vectors = (hit[1] if hit else new[text] for text, hit in self._pairs())
         return Embeddings(self._model(misses), tuple(vectors), misses.usage)
 
     def entries_to_store(self, misses: Embeddings) -> list[tuple[bytes, bytes]]:
-        """Return under which keys to keep what of an answer to `misses`."""
+        """Return the keys and values to store from the answer to `misses`."""
         new = dict(zip(self.misses.inputs if self.misses else (), misses.vectors, strict=True))
         keys = dict(zip(self.request.inputs, self.keys, strict=True))
         return [(keys[text], _pack(misses.model, vector)) for text, vector in new.items()]
 
     def _pairs(self) -> Sequence[tuple[str | tuple[int, ...], tuple[str, tuple[float, ...]] | None]]:
-        return list(zip(self.request.inputs, self.known, strict=True))
+        return list(zip(self.request.inputs, self.cached, strict=True))
 
     def _model(self, misses: Embeddings | None) -> str:
-        return misses.model if misses else next((known[0] for known in self.known if known), "")
+        return misses.model if misses else next((hit[0] for hit in self.cached if hit), "")
 
 
 def embedding_keys(site: str, request: EmbeddingRequest) -> tuple[bytes, ...] | None:
-    """Return the key of each input's vector; None where one cannot be written down."""
+    """Return the key of each input's vector; None if one cannot be encoded."""
     inputs: tuple[Any, ...] = request.inputs
     keys = [answer_key(site, replace(request, inputs=(text,))) for text in inputs]
     return tuple(key for key in keys if key) if None not in keys else None
 
 
 def to_embedding_cache_result(
-    request: EmbeddingRequest, keys: Sequence[bytes], found: Sequence[bytes | None]
+    request: EmbeddingRequest, keys: Sequence[bytes], values: Sequence[bytes | None]
 ) -> EmbeddingCacheResult:
-    """Take in what was found under the keys. Of two models' vectors it is nothing: a route was changed meanwhile."""
-    all_known = EmbeddingCacheResult(request, tuple(keys), tuple(map(_unpack, found)))
-    return all_known if len({known[0] for known in all_known.known if known}) < 2 else all_known.without_hits()
+    """Decode the values of the keys. Vectors of two models are misses: the route was changed between them."""
+    result = EmbeddingCacheResult(request, tuple(keys), tuple(map(_unpack, values)))
+    return result if len({hit[0] for hit in result.cached if hit}) < 2 else result.without_hits()
 
 
 def _pack(model: str, vector: tuple[float, ...]) -> bytes:
-    # Doubles: a number that came as JSON is to go out as it came.
+    # Doubles, so that every JSON number is sent on exactly as it was received.
     return msgspec.msgpack.encode((model, struct.pack(f"<{len(vector)}d", *vector)))
 
 
-def _unpack(kept: bytes | None) -> tuple[str, tuple[float, ...]] | None:
-    if kept is None:
+def _unpack(value: bytes | None) -> tuple[str, tuple[float, ...]] | None:
+    if value is None:
         return None
     try:
-        model, packed = msgspec.msgpack.decode(kept, type=tuple[str, bytes])
+        model, packed = msgspec.msgpack.decode(value, type=tuple[str, bytes])
         return model, struct.unpack(f"<{len(packed) // 8}d", packed)
     except (msgspec.DecodeError, UnicodeError, struct.error):
         return None

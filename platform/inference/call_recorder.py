@@ -1,4 +1,4 @@
-"""One call and its record: it is written down before it is made, and what became of it, however it ends."""
+"""Recording of one provider call: opened in the ledger before it is made, closed in the trace however it ends."""
 
 import asyncio
 import time
@@ -25,9 +25,9 @@ log = structlog.get_logger(__name__)
 async def record_call(
     request: InferenceRequest, target: Target, context: InferenceContext
 ) -> AsyncIterator["CallRecorder"]:
-    """Write that a call begins; when the block is left, add what became of it to the trace.
+    """Open a call in the ledger; when the block is left, add its result to the trace.
 
-    Raises what the ledger raises: then the call must not be made.
+    Raises what the ledger raises: the call must then not be made.
     """
     trace = context.trace
     number = len(trace.closed) + 1
@@ -53,23 +53,23 @@ async def record_call(
         trace.closed.append(recorder.canceled())
         raise
     except Exception:
-        # A fault of ours; the call was made all the same, and its account must not stay open.
+        # A bug of ours. The call was made nevertheless, so its usage record must be closed.
         trace.closed.append(recorder.failed(AmbiguousOutcome("Internal error during this call.")))
         raise
     trace.closed.append(recorder.answered())
 
 
 class CallRecorder:
-    """Times one call, and tells what it used. Give it the bursts of a stream, or the whole `answer`."""
+    """Measures one call and its usage. Add the bursts of a stream, or set the complete `answer`."""
 
     def __init__(self, opened: CallOpened, request: InferenceRequest) -> None:
         self.opened = opened
         self.request = request
         self.collector = StreamCollector()
         self.answer: InferenceResponse | None = None
-        #: More came than the word that it starts, which says nothing yet.
+        #: An event other than `AnswerStarted` has arrived.
         self.has_content = False
-        #: What the provider has told, perhaps before its last word, which may never come.
+        #: Usage reported before `AnswerFinished`, which may never arrive.
         self._usage: Usage | None = None
         self._started = time.monotonic()
         self._first_token_ms: int | None = None
@@ -103,7 +103,7 @@ class CallRecorder:
         return CallClosed(
             opened=self.opened,
             outcome=outcome,
-            # Missing usage is not zero: the provider may have worked, and billed.
+            # Missing usage is not zero: the provider may have processed and billed the request.
             usage=self._estimate() if usage is None else usage,
             estimated=usage is None,
             duration_ms=self._elapsed_ms(),

@@ -1,4 +1,4 @@
-"""The record of a request's calls: what was asked of whom, and what became of it."""
+"""Records of the provider calls of one request: opened, closed, and the ledger that stores them."""
 
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -27,14 +27,14 @@ class CallOpened(Struct, frozen=True):
     call_id: str
     target: Target
     started_at: datetime
-    #: What was asked for.
+    #: The requested tier.
     tier: Tier = Tier.STANDARD
 
 
 class CallClosed(Struct, frozen=True):
-    """A call that ended. `usage` is the provider's, or our estimate where `estimated` says so.
+    """A call that has ended. `usage` is the provider's, or our estimate if `estimated`.
 
-    `tier` is what the provider said, or what was asked for if it said nothing.
+    `tier` is the one that the provider reported, or else the requested one.
     """
 
     opened: CallOpened
@@ -49,16 +49,16 @@ class CallClosed(Struct, frozen=True):
 
 @dataclass(slots=True)
 class CallTrace:
-    """The calls of one request. It is the caller's, so that it can be read when the request was cut short."""
+    """The calls of one request. Owned by the caller, so that it can be read after a cancellation, too."""
 
-    #: `<prefix>:<call>` names a call here, upstream and in the accounts.
+    #: `<prefix>:<number>` is the id of a call: here, upstream and in its usage record.
     prefix: str
     closed: list[CallClosed] = field(default_factory=list)
 
 
 class CallLedger(Protocol):
-    """Where calls are written down, before they are made and after."""
+    """Stores the usage record of each call before it is made, so that a killed process leaves a trace."""
 
     async def open(self, call: CallOpened, previous_call: CallClosed | None) -> None:
-        """Write that a call begins, and how the one before it ended. The call is made only if this returns."""
+        """Record that a call begins, and how the previous one ended. The call is made only if this returns."""
         ...

@@ -1,4 +1,4 @@
-"""One long-lived client per provider, for the event loop that owns them."""
+"""Registry of provider clients: one long-lived client per provider, for the event loop that owns them."""
 
 from inference.routing import ProviderSpec
 from providers.adapters import create_provider
@@ -7,13 +7,13 @@ from providers.types import Provider
 
 
 class ProviderClients:
-    """Hands out the client of a provider, made at its first use. A changed key or address is another provider."""
+    """Returns the client of a provider, created at first use. A changed key or address gets a new client."""
 
     def __init__(self) -> None:
         self._clients: dict[ProviderSpec, Provider] = {}
 
     def __call__(self, spec: ProviderSpec) -> Provider:
-        """Return the provider's client. Raises `ProviderKeyRejected` where its address or key cannot be right."""
+        """Return the provider's client. Raises `ProviderKeyRejected` if its address or key is invalid."""
         client = self._clients.get(spec)
         if client is None:
             client = self._clients[spec] = _connect(spec)
@@ -37,5 +37,5 @@ def _connect(spec: ProviderSpec) -> Provider:
             api_version=spec.api_version or None,
         )
     except ValueError as error:
-        # Wrongly configured is as good as no key: the next target is asked, and the log says why.
+        # Treated like a rejected key: the next target is called, and the log says why.
         raise ProviderKeyRejected(str(error), code="misconfigured") from error

@@ -1,4 +1,4 @@
-"""One metered request for a complete answer."""
+"""Complete (non-streaming) answers: calls the targets of one request until one answers."""
 
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing

@@ -1,8 +1,9 @@
-"""
+"""Errors of a request that no provider can be called for. (Errors of a call are in `providers.errors`.)
+
 * InferenceError
   + UnknownModel     no route and no provider serves a model of that name
-  + NoProvider       there are targets, but none has a key
-  + RequestTooLong   the request is longer than the model, or this desk, takes; carries `param`
+  + NoProviderKey    there are targets, but none has a key
+  + RequestTooLong   the request is longer than the model, or this desk, accepts; carries `param`
 """
 
 

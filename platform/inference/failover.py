@@ -1,4 +1,4 @@
-"""Whom a request asks, one target after the other: retry, failover, one deadline and one budget of calls over all."""
+"""Failover plan of one request: retries and failover over its targets, under one deadline and one limit of calls."""
 
 import asyncio
 import time
@@ -36,7 +36,7 @@ class FailoverPlan:
         return self._deadline - time.monotonic()
 
     async def next_target(self) -> Target | None:
-        """Return whom to ask now. None if nobody may be asked: then `failure` says why."""
+        """Return the next target to call. None if no call is allowed: `failure` says why."""
         while self._target is not None:
             if self.remaining_seconds <= 0:
                 self._errors.append(
@@ -52,7 +52,7 @@ class FailoverPlan:
 
     @asynccontextmanager
     async def track_call(self, target: Target) -> AsyncIterator["ActiveCall"]:
-        """Take in how a call goes that is made in this block."""
+        """Report the result of the call that is made in this block to the circuit breaker."""
         call = ActiveCall(target, self.context.breaker)
         try:
             yield call
@@ -61,13 +61,13 @@ class FailoverPlan:
             await self.context.breaker.report(target, error)
             raise
         except BaseException:
-            # Canceled, or our own fault: it says nothing of the target.
+            # Canceled, or a bug of ours: it says nothing about the target.
             self.context.breaker.release(target)
             raise
         await call.report_answered()
 
     async def handle_failure(self, error: ProviderError) -> None:
-        """Decide what follows a failure. Waits, where the same target is to be asked again."""
+        """Apply the retry policy to a failed call. Waits for the backoff if the same target is to be retried."""
         step = decide_next_step(
             error,
             tries=self._tries,
@@ -84,7 +84,7 @@ class FailoverPlan:
             case StopTrying():
                 self._target = None
 
-    # What came of it
+    # Results
 
     @property
     def has_called(self) -> bool:
@@ -92,22 +92,22 @@ class FailoverPlan:
 
     @property
     def failure(self) -> ProviderError | None:
-        """The last error. None if nobody was asked, for the retry budget is spent."""
+        """The last error. None if no call was made because the retry budget is exhausted."""
         errors = self._errors or self._skipped_errors
         return errors[-1] if errors else None
 
     @property
     def is_retryable(self) -> bool:
-        # A wrong request is wrong everywhere and ends the matter; else, one target that may recover is enough.
+        # A rejected request is never retryable. Otherwise one target that may recover is enough.
         last = self.failure
         return last is None or last.failover and any(error.retryable for error in self._errors + self._skipped_errors)
 
     @property
     def retry_after_seconds(self) -> float | None:
-        """How long nobody should be asked, as far as anybody said so."""
+        """The longest `Retry-After` of all targets; None if there was none."""
         errors = self._errors + self._skipped_errors
-        floors = [error.retry_after_seconds for error in errors if error.retry_after_seconds is not None]
-        return max(floors, default=None)
+        waits = [error.retry_after_seconds for error in errors if error.retry_after_seconds is not None]
+        return max(waits, default=None)
 
     def _advance(self) -> None:
         self._target, self._tries = self._remaining_targets.pop(0) if self._remaining_targets else None, 0
@@ -128,14 +128,14 @@ class FailoverPlan:
 
 @dataclass(slots=True)
 class ActiveCall:
-    """A call under way."""
+    """A call under way, and whether the target has answered."""
 
     target: Target
     breaker: CircuitBreaker
     has_answered: bool = False
 
     async def report_answered(self) -> None:
-        """Take in that the target answers; more than once is as once."""
+        """Report a success to the circuit breaker, once. Idempotent."""
         if not self.has_answered:
             self.has_answered = True
             await self.breaker.report(self.target, None)

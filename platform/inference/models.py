@@ -1,4 +1,4 @@
-"""Which provider serves which model: providers with their keys, routes and their targets."""
+"""Database models of routing: providers with their keys, routes and their targets."""
 
 from django.db import models
 from django.db.models import Q
@@ -10,22 +10,22 @@ from providers.types import Dialect
 
 
 class ProviderAccount(models.Model):
-    """A provider: a vendor endpoint that speaks a dialect, with its own key."""
+    """A provider: a vendor endpoint that uses a dialect, with its own key."""
 
     id = models.UUIDField(primary_key=True, default=new_uuid, editable=False)
     name = models.SlugField(max_length=60, unique=True)
     dialect = models.CharField(max_length=20, choices=[(d.value, d.value) for d in Dialect])
     base_url = models.URLField("base URL", max_length=500)
-    #: Whose price list applies (`openai`, `anthropic`, …); empty: only this desk's own prices.
+    #: The vendor whose price list applies (`openai`, `anthropic`, …); empty: only this desk's own prices.
     price_list = models.CharField(max_length=40, blank=True)
     #: Serves every model of its price list by the model's own name, without a route. Off for the simulator, whose
     #: answers must never stand in for a real provider's.
     serves_all_models = models.BooleanField(default=False)
     api_key = EncryptedField(null=True, editable=False)
     key_hint = models.CharField(max_length=8, blank=True, editable=False)
-    #: For Azure's dated surface; empty for its v1 surface and for everybody else.
+    #: For Azure's dated API; empty for its v1 API and for all other providers.
     api_version = models.CharField("API version", max_length=40, blank=True)
-    #: How many jobs whose first choice it is may run at once; None: as many as there is room for.
+    #: Limit of concurrent jobs whose first target it is; None: no limit.
     max_running_jobs = models.PositiveIntegerField("max concurrent jobs", null=True, blank=True)
     is_active = models.BooleanField("active", default=True)
     created_at = models.DateTimeField(db_default=Now(), editable=False)
@@ -33,7 +33,7 @@ class ProviderAccount(models.Model):
     class Meta:
         ordering = ["name"]
         verbose_name = "provider"
-        # What operators may do in the admin, beside looking.
+        # Allows operators to close breakers in the admin.
         permissions = [("close_breaker", "Can close circuit breakers")]
 
     def __str__(self) -> str:
@@ -41,7 +41,7 @@ class ProviderAccount(models.Model):
 
 
 class Route(models.Model):
-    """The model name that sites ask for, and who serves it, in order."""
+    """A model name that sites request, and the targets that serve it, in order."""
 
     id = models.UUIDField(primary_key=True, default=new_uuid, editable=False)
     model = models.CharField(max_length=200, unique=True, help_text="Model name used by sites")
@@ -56,7 +56,7 @@ class Route(models.Model):
 
 
 class RouteTarget(models.Model):
-    """One place where a route's requests may go."""
+    """One provider and its model that a route may use."""
 
     route = models.ForeignKey(Route, models.CASCADE, related_name="targets")
     provider = models.ForeignKey(ProviderAccount, models.PROTECT, related_name="targets")

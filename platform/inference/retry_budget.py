@@ -1,10 +1,10 @@
-"""A bound on retries, so that a provider in trouble is not asked many times over by everybody who waits for it.
+"""Retry budget: limits retries to a share of first tries, so that they cannot multiply the load on a failing provider.
 
-A first try is the first time a request asks a provider; asking the same provider again for it, now or in a later
-attempt, is a retry. Going on to the next provider is none: that one has not failed yet.
+A first try is a request's first call to a provider; a later call to the same provider, in the same or a later attempt,
+is a retry. Failover to the next provider is not a retry: that provider has not failed yet.
 
-Each process keeps its own books. Where every one of them keeps within a share of its own first tries, all of them
-together do, and nothing has to be agreed on between them.
+Each process counts for itself. If every process stays within its share of its own first tries, so do all together,
+without coordination between them.
 """
 
 import time
@@ -19,7 +19,7 @@ WINDOW_SECONDS = 60
 
 @dataclass(frozen=True, slots=True)
 class RetryBudgetKey:
-    """Whose budget it is: a site's (its id) or a provider's (its name)."""
+    """Identifies a budget: a site's (by its id) or a provider's (by its name)."""
 
     scope: str
     name: str
@@ -27,12 +27,12 @@ class RetryBudgetKey:
 
 @dataclass(frozen=True, slots=True)
 class RetryBudgetUsage:
-    """A budget's last minute."""
+    """The counts of a budget over the last minute."""
 
     key: RetryBudgetKey
     first_tries: int
     retries: int
-    #: Retries that were put off.
+    #: Retries that the budget did not allow; jobs are deferred.
     refused: int
 
 
@@ -48,29 +48,29 @@ _Window: TypeAlias = "deque[_SecondCounts]"
 
 
 class RequestRetryBudget(Protocol):
-    """The books as one request sees them."""
+    """The retry budgets that apply to one request."""
 
     def record_first_try(self, provider: str) -> None:
-        """A provider is asked for the first time."""
+        """Count the first call to a provider."""
         ...
 
     def try_acquire(self, provider: str) -> bool:
-        """May the provider be asked again? If so, it counts."""
+        """Return whether the provider may be called again; if so, count the retry."""
         ...
 
 
 class RetryBudgets:
-    """The books of a process. For one thread: the event loop's."""
+    """All retry budgets of one process. Not thread-safe: for the event loop only."""
 
     def __init__(self, share: float, floor: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._share = share
-        #: So many retries in a minute are always allowed: a share of nothing would be nothing.
+        #: Retries per minute that are always allowed: with few first tries the share alone would allow none.
         self._floor = floor
         self._clock = clock
         self._windows: dict[RetryBudgetKey, _Window] = defaultdict(deque)
 
     def for_site(self, site_id: UUID) -> "SiteRetryBudget":
-        """Return the books as a site's request sees them: its own budget, and each provider's."""
+        """Return the budgets for a site's request: the site's own, and each provider's."""
         return SiteRetryBudget(self, RetryBudgetKey("site", str(site_id)))
 
     def count_first_try(self, *keys: RetryBudgetKey) -> None:
@@ -78,7 +78,7 @@ class RetryBudgets:
             self._current_second(key).first_tries += 1
 
     def try_acquire(self, *keys: RetryBudgetKey) -> bool:
-        """Count a retry in each of these budgets, if all have room; else count a refusal in those that have none."""
+        """Count a retry in each budget if none is exhausted; otherwise count a refusal in the exhausted ones."""
         exhausted = [key for key in keys if not self._has_budget(key)]
         for key in exhausted:
             self._current_second(key).refused += 1
@@ -89,10 +89,10 @@ class RetryBudgets:
         return True
 
     def usage(self) -> list[RetryBudgetUsage]:
-        """Return the last minute of every budget that was used in it, the most refused first."""
-        found = [self._sum(key) for key in list(self._windows)]
-        used = [each for each in found if each.first_tries or each.retries or each.refused]
-        return sorted(used, key=lambda each: (-each.refused, -each.retries, each.key.scope, each.key.name))
+        """Return the counts of every budget used in the last minute, most refusals first."""
+        usages = [self._sum(key) for key in list(self._windows)]
+        used = [usage for usage in usages if usage.first_tries or usage.retries or usage.refused]
+        return sorted(used, key=lambda usage: (-usage.refused, -usage.retries, usage.key.scope, usage.key.name))
 
     def _has_budget(self, key: RetryBudgetKey) -> bool:
         usage = self._sum(key)
@@ -102,15 +102,15 @@ class RetryBudgets:
         window = list(self._prune(key))
         return RetryBudgetUsage(
             key,
-            sum(each.first_tries for each in window),
-            sum(each.retries for each in window),
-            sum(each.refused for each in window),
+            sum(second.first_tries for second in window),
+            sum(second.retries for second in window),
+            sum(second.refused for second in window),
         )
 
     def _prune(self, key: RetryBudgetKey) -> Iterator[_SecondCounts]:
-        """Forget what is older than the window, and yield the rest."""
-        window, begin = self._windows[key], int(self._clock()) - WINDOW_SECONDS
-        while window and window[0].at <= begin:
+        """Drop seconds before the window, and yield the rest."""
+        window, start = self._windows[key], int(self._clock()) - WINDOW_SECONDS
+        while window and window[0].at <= start:
             window.popleft()
         if not window:
             del self._windows[key]
@@ -125,7 +125,7 @@ class RetryBudgets:
 
 @dataclass(frozen=True, slots=True)
 class SiteRetryBudget:
-    """The books as one site's request sees them."""
+    """The retry budgets that apply to a request of one site."""
 
     budgets: RetryBudgets
     site: RetryBudgetKey
@@ -138,8 +138,8 @@ class SiteRetryBudget:
 
 
 def to_report(budgets: RetryBudgets, most: int = 20) -> list[dict[str, Any]]:
-    """Write down the last minute of the budgets that were asked for a retry."""
-    asked = [usage for usage in budgets.usage() if usage.retries or usage.refused]
+    """Return the last minute of the budgets with retries or refusals, for a worker's report."""
+    retried = [usage for usage in budgets.usage() if usage.retries or usage.refused]
     return [
         {
             "scope": usage.key.scope,
@@ -148,5 +148,5 @@ def to_report(budgets: RetryBudgets, most: int = 20) -> list[dict[str, Any]]:
             "retries": usage.retries,
             "refused": usage.refused,
         }
-        for usage in asked[:most]
+        for usage in retried[:most]
     ]

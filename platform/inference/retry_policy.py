@@ -1,4 +1,4 @@
-"""What to do after a failed call: ask again, ask the next, or give up. Pure; nothing here waits."""
+"""Retry policy after a failed call: retry the same target, fail over to the next, or stop. Pure; never waits."""
 
 import random
 from dataclasses import dataclass
@@ -6,11 +6,11 @@ from typing import TypeAlias
 
 from providers.errors import ProviderError, ProviderRateLimited
 
-#: How often one target is asked within one request.
+#: Calls to one target within one request.
 MAX_TRIES_PER_TARGET = 2
-#: How many calls one request may make in all, over every target.
+#: Calls of one request over all targets.
 MAX_CALLS = 6
-#: A wait longer than this is not spent holding a slot: the request ends, and a job comes back later.
+#: A longer wait would hold a slot for too long: the request fails, and a job is retried later.
 MAX_WAIT_SECONDS = 10.0
 BACKOFF_BASE_SECONDS = 0.25
 BACKOFF_CAP_SECONDS = 8.0
@@ -18,14 +18,14 @@ BACKOFF_CAP_SECONDS = 8.0
 
 @dataclass(frozen=True, slots=True)
 class RetrySameTarget:
-    """Ask the same target once more, after a wait."""
+    """Call the same target once more, after a backoff."""
 
     wait_seconds: float
 
 
 @dataclass(frozen=True, slots=True)
 class TryNextTarget:
-    """Ask the next target, at once."""
+    """Call the next target immediately."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +47,9 @@ def decide_next_step(
     """Decide what follows the `calls`-th call of a request, which was the `tries`-th of its target."""
     if calls >= MAX_CALLS or remaining_seconds <= 0:
         return StopTrying()
-    # Another target needs no wait, so a limited key is left alone; and what may be billed twice is not asked twice.
-    leave = isinstance(error, ProviderRateLimited) or error.maybe_billed or not error.retryable
-    if has_next and error.failover and (leave or tries >= MAX_TRIES_PER_TARGET):
+    # The next target needs no wait, so a rate-limited key is not retried; nor is a call that may be billed twice.
+    skip_retry = isinstance(error, ProviderRateLimited) or error.maybe_billed or not error.retryable
+    if has_next and error.failover and (skip_retry or tries >= MAX_TRIES_PER_TARGET):
         return TryNextTarget()
     if error.retryable and tries < MAX_TRIES_PER_TARGET:
         wait_seconds = backoff(tries, error.retry_after_seconds, rng)
@@ -65,7 +65,7 @@ def backoff(
     base_seconds: float = BACKOFF_BASE_SECONDS,
     cap_seconds: float = BACKOFF_CAP_SECONDS,
 ) -> float:
-    """Return a wait with full jitter over an exponential bound, never below what the provider asked for.
+    """Return a backoff with full jitter over an exponential bound, never below `min_seconds` (`Retry-After`).
 
     Full jitter: U(0, min(cap, base * 2^tries)), as in AWS's "Exponential backoff and jitter" (2015).
     """

@@ -1,4 +1,4 @@
-"""Which targets serve a model: rows and settings, read together and kept in the process for less than a second."""
+"""Routing: the targets that serve a model, from rows and settings; cached in the process for less than a second."""
 
 import random
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,7 +24,7 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ProviderSpec:
-    """All that is needed to speak to a provider. Equal specs share one client."""
+    """Everything needed to call a provider. Equal specs share one client."""
 
     name: str
     dialect: Dialect
@@ -38,7 +38,7 @@ class ProviderSpec:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One place where a request may go."""
+    """One provider and its model that may serve a request."""
 
     provider: ProviderSpec
     upstream_model: str
@@ -46,7 +46,7 @@ class Target:
     weight: int = 1
 
     def tier_of(self, request: InferenceRequest) -> Tier:
-        """Return the tier that is asked for here: only a provider of the caller's dialect is told of another one."""
+        """Return the tier requested of this target: only a provider of the caller's dialect gets a non-standard one."""
         if not isinstance(request, ChatRequest) or request.tier is Tier.STANDARD or request.original is None:
             return Tier.STANDARD
         return request.tier if self.provider.dialect.body_dialect is request.original.dialect else Tier.STANDARD
@@ -54,16 +54,16 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Routing:
-    """Everything that was configured at one moment."""
+    """All providers and routes as configured at one moment."""
 
     providers: tuple[ProviderSpec, ...]
     routes: Mapping[str, tuple[Target, ...]]
 
     def targets_for(self, model: str) -> tuple[Target, ...]:
-        """Return the targets of a model's route; without one, the providers that sell a model of that name.
+        """Return the targets of a model's route; without a route, the providers whose price list has the model.
 
         Raises:
-            UnknownModel: no route has this name, and no provider is known to have such a model.
+            UnknownModel: no route has this name, and no such provider has the model.
         """
         if targets := self.routes.get(model):
             return targets
@@ -77,17 +77,17 @@ class Routing:
 
 
 def filter_capable(targets: tuple[Target, ...], request: InferenceRequest) -> tuple[Target, ...]:
-    """Return the targets that can do all that is asked for: what only one dialect can say, others cannot.
+    """Return the targets that can serve everything in the request: some settings exist in the caller's dialect only.
 
     Raises:
-        InvalidRequest: none can.
+        InvalidRequest: no target can.
     """
     if not isinstance(request, ChatRequest) or request.original is None or request.untranslatable is None:
         return targets
-    found = tuple(target for target in targets if target.provider.dialect.body_dialect is request.original.dialect)
-    if not found:
+    capable = tuple(target for target in targets if target.provider.dialect.body_dialect is request.original.dialect)
+    if not capable:
         raise replace(request.untranslatable)
-    return found
+    return capable
 
 
 def order_targets(targets: Sequence[Target], rng: random.Random) -> list[Target]:
@@ -96,13 +96,13 @@ def order_targets(targets: Sequence[Target], rng: random.Random) -> list[Target]
         return list(targets)
     ordered: list[Target] = []
     for _, group in groupby(sorted(targets, key=lambda t: t.position), key=lambda t: t.position):
-        # Each draws a time of arrival at a rate equal to its weight; sorting by it is a weighted shuffle.
+        # Each target draws an arrival time at a rate equal to its weight; sorting by it is a weighted shuffle.
         ordered += sorted(group, key=lambda t: rng.expovariate(t.weight))
     return ordered
 
 
 def with_key(model: str, targets: Sequence[Target]) -> list[Target]:
-    """Return the targets that have a key. Raises `NoProviderKey` where none has."""
+    """Return the targets that have a key. Raises `NoProviderKey` if none has."""
     usable = [target for target in targets if target.provider.api_key]
     if not usable:
         raise NoProviderKey(model, [target.provider.name for target in targets])
@@ -110,7 +110,7 @@ def with_key(model: str, targets: Sequence[Target]) -> list[Target]:
 
 
 def first_provider(targets: Iterable[Target]) -> str:
-    """Name the provider in the first place: whose cap on running jobs counts. Empty where none has a key."""
+    """Return the name of the first provider, whose limit of concurrent jobs applies. Empty if no target has a key."""
     usable = [target for target in targets if target.provider.api_key]
     first = min(usable, key=lambda target: (target.position, -target.weight), default=None)
     return first.provider.name if first else ""
@@ -132,19 +132,19 @@ def invalidate_cache() -> None:
 
 
 def load_routing() -> Routing:
-    """Read providers and routes from the database, and add the providers whose keys the settings give."""
-    # The key comes as it is stored: one that does not open must not take the other providers' routes with it.
+    """Read providers and routes from the database, and add the providers whose keys are in the settings."""
+    # Keys are read encrypted: one that cannot be decrypted must not break the routes of other providers.
     accounts = ProviderAccount.objects.defer("api_key").annotate(sealed_key=Cast("api_key", BinaryField()))
-    kept = {row.name: _to_spec(row, row.sealed_key) for row in accounts.filter(is_active=True)}
+    stored = {row.name: _to_spec(row, row.sealed_key) for row in accounts.filter(is_active=True)}
     rows = RouteTarget.objects.filter(route__is_active=True, provider__is_active=True)
     routes: dict[str, list[Target]] = {}
     for model, provider, upstream_model, position, weight in rows.order_by("position", "-weight", "id").values_list(
         "route__model", "provider__name", "upstream_model", "position", "weight"
     ):
-        if provider in kept:  # or else it was made between the two statements, and is seen next time
-            routes.setdefault(model, []).append(Target(kept[provider], upstream_model, position, weight))
-    given = [spec for spec in providers_from_settings() if spec.name not in kept]
-    return Routing((*kept.values(), *given), {model: tuple(targets) for model, targets in routes.items()})
+        if provider in stored:  # otherwise it was created between the two queries; the next read finds it
+            routes.setdefault(model, []).append(Target(stored[provider], upstream_model, position, weight))
+    from_settings = [spec for spec in providers_from_settings() if spec.name not in stored]
+    return Routing((*stored.values(), *from_settings), {model: tuple(targets) for model, targets in routes.items()})
 
 
 def _to_spec(row: ProviderAccount, sealed_key: bytes | None) -> ProviderSpec:
@@ -152,15 +152,15 @@ def _to_spec(row: ProviderAccount, sealed_key: bytes | None) -> ProviderSpec:
         name=row.name,
         dialect=Dialect(row.dialect),
         base_url=row.base_url,
-        api_key=_open_key(row.name, sealed_key),
+        api_key=_decrypt_key(row.name, sealed_key),
         price_list=row.price_list,
         api_version=row.api_version,
         serves_all_models=row.serves_all_models,
     )
 
 
-def _open_key(provider: str, sealed_key: bytes | None) -> str | None:
-    """Return the key; None where there is none or it cannot be opened, which is the same to a request."""
+def _decrypt_key(provider: str, sealed_key: bytes | None) -> str | None:
+    """Return the key; None if there is none or it cannot be decrypted: requests treat both alike."""
     if sealed_key is None:
         return None
     try:
@@ -171,15 +171,15 @@ def _open_key(provider: str, sealed_key: bytes | None) -> str | None:
 
 
 def providers_from_settings() -> list[ProviderSpec]:
-    """Return the providers whose keys the settings give."""
-    given = (
+    """Return the providers whose keys are in the settings."""
+    configured = (
         ("openai", Dialect.OPENAI, settings.OPENAI_BASE_URL, settings.OPENAI_API_KEY),
         ("anthropic", Dialect.ANTHROPIC, settings.ANTHROPIC_BASE_URL, settings.ANTHROPIC_API_KEY),
         ("azure", Dialect.AZURE, settings.AZURE_OPENAI_ENDPOINT, settings.AZURE_OPENAI_API_KEY),
     )
     return [
         ProviderSpec(name, dialect, base_url, key, price_list=name, serves_all_models=True)
-        for name, dialect, base_url, key in given
+        for name, dialect, base_url, key in configured
         if key and base_url
     ]
 

@@ -1,4 +1,4 @@
-"""Put a stream's events together into the whole answer."""
+"""Collects the events of a stream into a complete answer."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -21,14 +21,14 @@ from providers.types import (
 
 @dataclass(slots=True)
 class StreamCollector:
-    """Takes events one by one. What has come so far can be read at any time, also after a cut."""
+    """Accumulates events. The answer so far can be read at any time, also after an interruption."""
 
     id: str = ""
     model: str = ""
     text: list[str] = field(default_factory=list)
     reasoning: list[str] = field(default_factory=list)
     tools: dict[int, tuple[ToolCallStarted, list[str]]] = field(default_factory=dict)
-    unread: list[str] = field(default_factory=list)
+    opaque_text: list[str] = field(default_factory=list)
     finished: AnswerFinished | None = None
     tier: Tier | None = None
 
@@ -45,12 +45,12 @@ class StreamCollector:
             case ToolCallDelta(index, arguments):
                 self.tools[index][1].append(arguments)
             case OpaqueDelta(text):
-                self.unread.append(text)
+                self.opaque_text.append(text)
             case AnswerFinished():
                 self.finished = event
 
     def events(self) -> list[StreamEvent]:
-        """Return what has come so far as the fewest events that say the same."""
+        """Return the answer so far as the fewest equivalent events."""
         events: list[StreamEvent] = [AnswerStarted(self.id, self.model)]
         if self.reasoning:
             events.append(ReasoningDelta("".join(self.reasoning)))
@@ -62,12 +62,12 @@ class StreamCollector:
 
     @property
     def received(self) -> str:
-        """Everything the model wrote, for an estimate of what it cost."""
+        """All text that the model wrote, to estimate its output tokens."""
         calls = (call.arguments for call in self._tool_calls())
-        return "".join((*self.reasoning, *self.text, *calls, *self.unread))
+        return "".join((*self.reasoning, *self.text, *calls, *self.opaque_text))
 
     def completion(self) -> Completion:
-        """Return the whole answer. Raises `ResponseInterrupted` if its end was never said."""
+        """Return the complete answer. Raises `ResponseInterrupted` if there was no `AnswerFinished`."""
         if self.finished is None:
             raise ResponseInterrupted("The provider's stream ended without a final event.")
         return Completion(

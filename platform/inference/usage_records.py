@@ -1,4 +1,4 @@
-"""Translate calls into accounts: who asked, which call, what it used."""
+"""Converts calls to usage records: site, call, usage."""
 
 from dataclasses import dataclass
 from uuid import UUID
@@ -15,7 +15,7 @@ NO_USAGE = Usage()
 
 @dataclass(frozen=True, slots=True)
 class UsageAttribution:
-    """Whose request it is."""
+    """The site, and the job or request, that the usage of a call is attributed to."""
 
     site_id: UUID
     model: str
@@ -25,7 +25,7 @@ class UsageAttribution:
 
 
 def to_open_usage_record(attribution: UsageAttribution, call: CallOpened, usage: Usage = NO_USAGE) -> UsageRecord:
-    """The account of a call that is about to be made, with what it is known to use already."""
+    """Return the usage record of a call that is about to be made, with the usage known so far."""
     return UsageRecord(
         dedupe_key=call.call_id,
         site_id=attribution.site_id,
@@ -44,7 +44,7 @@ def to_open_usage_record(attribution: UsageAttribution, call: CallOpened, usage:
 
 
 def to_usage_record(attribution: UsageAttribution, call: CallClosed, *, billable: bool = False) -> UsageRecord:
-    """The account of a call that ended."""
+    """Return the usage record of a call that has ended."""
     return structs.replace(
         to_open_usage_record(attribution, call.opened, call.usage),
         outcome=UsageOutcome(call.outcome.value),

@@ -96,7 +96,7 @@ def test_what_no_provider_of_its_model_can_say_is_refused(site: Site, desk_route
 def test_the_cap_of_a_token_holds_for_all_of_several_answers(site: Site, desk_route: None) -> None:
     submit(site, wanted(body={**BODY, "n": 2, "max_tokens": 50}, grant=Grant(max_tokens=100)))
 
-    with pytest.raises(InvalidBody, match="at most 100 tokens"):
+    with pytest.raises(InvalidBody, match="at most 100 output tokens"):
         submit(site, wanted(body={**BODY, "n": 3, "max_tokens": 50}, grant=Grant(max_tokens=100)))
 
 

@@ -77,13 +77,13 @@ WAYS = [complete, stream, start_stream, wordpress, job, batch, batch_file, retry
 #: What a token is narrowed to, what is then asked for, and what the refusal says.
 RESTRICTIONS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "the token's model": ({"model": "openai-chat"}, {}, "may not be used for the model"),
-    "the token's most tokens": ({"max_tokens": 40}, {}, "at most 40 tokens"),
-    "all answers together": ({"max_tokens": 90}, {"n": 2}, "at most 90 tokens"),
+    "the token's most tokens": ({"max_tokens": 40}, {}, "at most 40 output tokens"),
+    "all answers together": ({"max_tokens": 90}, {"n": 2}, "at most 90 output tokens"),
     "premium tiers": ({}, {"service_tier": "priority"}, "does not allow this service_tier"),
     "the site's models": ({}, {"model": "unlisted"}, "may not use the model"),
     "a model nobody serves": ({}, {"model": "nowhere"}, "does not exist"),
     "capability": ({}, {"model": "claude", "logprobs": True}, "logprobs"),
-    "messages": ({}, {"messages": HELLO * 2001}, "At most 2000 messages"),
+    "messages": ({}, {"messages": HELLO * 2001}, "at most 2000 messages"),
     "context": (
         {},
         {"model": "short", "messages": [{"role": "user", "content": "word " * 6000}]},
