@@ -168,10 +168,10 @@ def _state_event(public_id: str, progress: JobProgress) -> JobStreamEvent:
     return JobStreamEvent("state", msgspec.json.encode(told))
 
 
-async def read_job(http_request: LiveHttpRequest, response: LiveHttpResponse, public_id: str) -> None:
+async def read_job(http_request: LiveHttpRequest, response: LiveHttpResponse, job_id: str) -> None:
     """`GET /v1/jobs/{id}/events`: the job's states, and its tokens as they come."""
     await with_error_response(
-        ResponseContext(http_request, "job_events"), response, lambda context, r: _read(context, r, public_id)
+        ResponseContext(http_request, "job_events"), response, lambda context, r: _read(context, r, job_id)
     )
 
 

@@ -1,4 +1,4 @@
-"""What the web server serves."""
+"""The ASGI entry point that web servers load: `nightdesk.asgi:application`."""
 
 import django
 from django.conf import settings
@@ -11,12 +11,12 @@ from nightdesk.gc_tuning import tune_gc
 env.use_settings("nightdesk.settings")
 django.setup(set_prefix=False)
 
-# Only now: the live path knows models, and these want their apps.
+# Only now: these import models, which need the app registry.
 from api.asgi import get_application  # noqa: E402
-from api.live.asgi import LiveDispatcher  # noqa: E402
+from api.live.asgi import asgi_application  # noqa: E402
 
 require_valid_settings()
 crash.arm(settings.CRASH_AT)
 
-application = LiveDispatcher(get_application())
+application = asgi_application(get_application())
 tune_gc()

@@ -48,7 +48,6 @@ from tenants.errors import ConflictingCredentials, MissingCredentials
 
 log = structlog.get_logger(__name__)
 
-PATH = "/v1/ws"
 #: A proof is short; nobody unproven makes us read more.
 MAX_AUTH_BYTES = 16_384
 MIN_WATCH_SECONDS = 0.02

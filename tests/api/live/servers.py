@@ -9,7 +9,7 @@ import httpx
 import uvicorn
 
 from api.asgi import get_application
-from api.live.asgi import LiveDispatcher
+from api.live.asgi import asgi_application
 from live.runtime import close_live_runtime
 from tests.polling import wait_for
 from tests.ports import own_port
@@ -22,7 +22,7 @@ def uvicorn_server() -> Iterator[str]:
     """Serve as in production, and yield the address."""
     port = own_port()
     config = uvicorn.Config(
-        LiveDispatcher(get_application()),
+        asgi_application(get_application()),
         host=HOST,
         port=port,
         loop="uvloop",
@@ -44,7 +44,7 @@ def daphne_server() -> Iterator[str]:
 
     port = own_port()
     server = Server(
-        LiveDispatcher(get_application()),
+        asgi_application(get_application()),
         endpoints=[f"tcp:port={port}:interface={HOST}"],
         signal_handlers=False,
         verbosity=0,

@@ -9,7 +9,7 @@ import pytest
 from pytest_django import Settings
 
 from api.asgi import get_application
-from api.live.asgi import LiveDispatcher
+from api.live.asgi import asgi_application
 from live.runtime import close_live_runtime, live_runtime
 from tenants.credentials import create_site
 
@@ -27,7 +27,7 @@ class Connection:
         self.incoming.put_nowait({"type": "websocket.connect"})
 
     def serve(self) -> "asyncio.Task[None]":
-        gate = LiveDispatcher(get_application())
+        gate = asgi_application(get_application())
         return asyncio.create_task(gate(self.scope, self.incoming.get, self.outgoing.put))
 
     async def closed(self) -> list[Message]:
