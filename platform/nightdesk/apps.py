@@ -1,4 +1,4 @@
-"""The project itself, as an app: it brings management commands and system checks."""
+"""The project as an app, for its management commands, system checks and templates."""
 
 from django.apps import AppConfig
 from django.core.checks import register

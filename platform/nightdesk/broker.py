@@ -1,4 +1,4 @@
-"""What Celery is told of its broker: Redis and Valkey, or RabbitMQ. What it carries is a doorbell in either case."""
+"""Celery's broker settings for Redis, Valkey and RabbitMQ. Messages are doorbells, so losing one is harmless."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,9 +6,9 @@ from ssl import CERT_REQUIRED
 from typing import Any
 from urllib.parse import urlsplit
 
-#: The one queue, and the name of what is declared for it.
+#: The only queue.
 QUEUE = "doorbell"
-#: How long a broker may take for one step, on a connection that is open.
+#: Timeout of one operation on an open connection.
 OPERATION_TIMEOUT_SECONDS = 2.0
 CONNECT_TIMEOUT_SECONDS = 3
 
@@ -19,23 +19,23 @@ SCHEMES = REDIS_SCHEMES + RABBITMQ_SCHEMES
 
 @dataclass(frozen=True, slots=True)
 class BrokerSettings:
-    """The settings of Celery that differ from one kind of broker to the other."""
+    """The settings of Celery that depend on the kind of broker."""
 
     transport_options: Mapping[str, Any]
-    #: Where messages are sent; None makes one of the queue's name.
+    #: Where messages are sent; None: an exchange named after the queue.
     exchange: str | None = None
-    #: None where the plain default does.
+    #: None: Celery's default.
     queues: Mapping[str, Mapping[str, Any]] | None = None
-    #: What TLS is told; None leaves it to the address.
+    #: TLS options; None: as the URL says.
     ssl: Mapping[str, Any] | None = None
-    #: Whether to try once more, on a new connection, what an old one did not carry.
+    #: Whether to publish again, on a new connection, if the old one was broken.
     retry_publish: bool = False
-    #: Whether a worker may leave in the broker what it has no thread for.
+    #: Whether a worker leaves messages in the broker while it has no free thread.
     disable_prefetch: bool = False
 
 
 def broker_settings_for(url: str) -> BrokerSettings:
-    """Return what suits the broker at the address. One of a kind we do not know is reported by the system checks."""
+    """Return the settings for the broker at this URL. System checks report an unknown scheme."""
     scheme = scheme_of(url)
     if scheme in RABBITMQ_SCHEMES:
         return _rabbitmq(encrypted=scheme == "amqps")
@@ -43,7 +43,7 @@ def broker_settings_for(url: str) -> BrokerSettings:
 
 
 def scheme_of(url: str) -> str:
-    """Return the kind of the address."""
+    """Return the scheme of the URL."""
     return urlsplit(url).scheme
 
 
@@ -60,7 +60,7 @@ def _redis(*, encrypted: bool) -> BrokerSettings:
             "health_check_interval": 10,
             "client_name": "nightdesk",
         },
-        # Celery would take any certificate, of whomever.
+        # By default Celery would accept any certificate.
         ssl={"ssl_cert_reqs": CERT_REQUIRED, "ssl_check_hostname": True} if encrypted else None,
         disable_prefetch=True,
     )
@@ -69,27 +69,27 @@ def _redis(*, encrypted: bool) -> BrokerSettings:
 def _rabbitmq(*, encrypted: bool) -> BrokerSettings:
     return BrokerSettings(
         {
-            # A ring that the broker did not take is known at once, and not when the connection is found broken.
+            # A message that the broker did not accept fails immediately, not when the connection turns out broken.
             "confirm_publish": True,
-            # Not even for a goodbye is it waited longer: one that has no memory or disk left falls silent.
+            # Also for closing the connection: a broker without free memory or disk stops responding.
             "read_timeout": OPERATION_TIMEOUT_SECONDS,
             "write_timeout": OPERATION_TIMEOUT_SECONDS,
             "client_properties": {"connection_name": "nightdesk"},
         },
-        # RabbitMQ's own, to which every queue is bound: so there is one thing to declare, and to allow.
+        # RabbitMQ's default exchange, to which every queue is bound: only the queue must be declared and permitted.
         exchange="",
         queues={
             QUEUE: {
                 "queue_arguments": {
                     "x-queue-type": "quorum",
-                    # While no worker listens, rings do not pile up: old ones are stale, and many say no more than one.
+                    # While no worker listens, doorbells do not pile up: old ones are stale, and one is as good as many.
                     "x-message-ttl": 30_000,
                     "x-max-length": 1000,
                 },
             }
         },
-        # With a host name, TLS checks that the certificate is that host's; None takes it from the address.
+        # TLS verifies the host name of the certificate; None: the host name of the URL.
         ssl={"server_hostname": None} if encrypted else None,
-        # Nobody notices that a connection broke while no ring was sent: by a restart, or by a firewall's patience.
+        # An idle connection may have been broken unnoticed, by a restart of the broker or by a firewall.
         retry_publish=True,
     )

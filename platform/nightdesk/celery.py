@@ -1,4 +1,4 @@
-"""The Celery application: processes, queues and drain. What is run is decided by claims in Postgres."""
+"""The Celery application: processes, queues and shutdown. Claims in Postgres decide which jobs run."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ env.use_settings("nightdesk.settings")
 
 
 class NightdeskCelery(Celery):  # type: ignore[misc] # Celery ships no types
-    """Celery that waits for no broker longer than is worth while for a doorbell."""
+    """Celery with timeouts for sending: a doorbell is not worth a long wait for the broker."""
 
     def send_task(self, *arguments: Any, **options: Any) -> Any:
         return super().send_task(
@@ -22,11 +22,11 @@ class NightdeskCelery(Celery):  # type: ignore[misc] # Celery ships no types
 
 @setup_logging.connect  # type: ignore[untyped-decorator]
 def keep_our_logging(**_: Any) -> None:
-    """Log as the settings say: without a listener to this, Celery sets the root logger to its own level."""
+    """Keep the logging of settings.py: without a receiver of this signal, Celery reconfigures the root logger."""
 
 
 app = NightdeskCelery("nightdesk")
 app.config_from_object("django.conf:settings", namespace="CELERY")
 app.autodiscover_tasks(["jobs", "webhooks"])
-# By name: it needs the models, which Celery loads before it looks the step up.
+# By name: the step imports models, which Celery loads before it resolves the name.
 app.steps["worker"].add("nightdesk.worker:WorkerRuntimeStep")

@@ -1,4 +1,4 @@
-"""The only module that reads the environment: readers refuse nonsense at start-up."""
+"""The only module that reads environment variables. Invalid values raise `ImproperlyConfigured` at start-up."""
 
 import json
 import os
@@ -9,18 +9,18 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from django.core.exceptions import ImproperlyConfigured
 
-#: Every variable that settings asked for, with its default as text; `compose/env.example` must list the same.
+#: Every variable that settings.py reads, with its default as text; `compose/env.example` must list the same.
 READ_VARIABLES: dict[str, str] = {}
 
 
 def text(name: str, default: str = "") -> str:
-    """Return the variable, or the default where it is unset or empty."""
+    """Return the variable, or the default if it is unset or empty."""
     READ_VARIABLES[name] = default
     return os.environ.get(name) or default
 
 
 def secret(name: str, default: str = "") -> str:
-    """Like `text`, but `NAME_FILE` may name a file that holds the value (a mounted secret)."""
+    """Like `text`, but `NAME_FILE` may name a file that contains the value (a mounted secret)."""
     path = os.environ.get(f"{name}_FILE")
     if not path:
         return text(name, default)
@@ -34,7 +34,7 @@ def secret(name: str, default: str = "") -> str:
 
 
 def flag(name: str, default: bool) -> bool:
-    """Return True for `true`, False for `false`, in any case; nothing else is accepted."""
+    """Return True for `true` and False for `false`, case-insensitively; other values are errors."""
     value = text(name, str(default).lower()).lower()
     if value not in ("true", "false"):
         raise ImproperlyConfigured(f"{name} must be 'true' or 'false', got {value!r}.")
@@ -42,7 +42,7 @@ def flag(name: str, default: bool) -> bool:
 
 
 def number(name: str, default: int, *, at_least: int = 0) -> int:
-    """Return a whole number not below `at_least`."""
+    """Return a whole number that is `at_least` or more."""
     value = text(name, str(default))
     if not re.fullmatch(r"-?[0-9]{1,12}", value) or int(value) < at_least:
         raise ImproperlyConfigured(f"{name} must be a whole number, {at_least} or more; got {value!r}.")
@@ -55,7 +55,7 @@ def words(name: str, default: str = "") -> list[str]:
 
 
 def choice(name: str, default: str, among: tuple[str, ...]) -> str:
-    """Return one of the words allowed."""
+    """Return one of the allowed words."""
     value = text(name, default)
     if value not in among:
         raise ImproperlyConfigured(f"{name} must be one of {', '.join(among)}; got {value!r}.")
@@ -63,28 +63,28 @@ def choice(name: str, default: str, among: tuple[str, ...]) -> str:
 
 
 def use_settings(module: str) -> None:
-    """Name the settings module, unless the environment names one."""
+    """Set the settings module, unless the environment sets one."""
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", module)
 
 
 def adopt_local_stack(path: Path) -> None:
-    """Take over the variables that a local stack left there while it runs, unless a database was named."""
+    """Adopt the variables that a running local stack wrote to the file, unless DATABASE_URL is set."""
     if path.exists() and not (os.environ.get("DATABASE_URL") or os.environ.get("DATABASE_URL_FILE")):
         os.environ.update(json.loads(path.read_text()))
 
 
 def optional(name: str) -> str | None:
-    """Return a variable that only the local stack and the tests look at; None where it is unset or empty."""
+    """Return a variable that only the local stack and the tests use; None if it is unset or empty."""
     return os.environ.get(name) or None
 
 
 def child_environment(changes: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment of a child process: this one's, with changes."""
+    """Return the environment for a child process: this one's, with changes."""
     return {**os.environ, **changes}
 
 
 def set_variables(changes: Mapping[str, str]) -> None:
-    """Change this process's own environment, before settings are read."""
+    """Change this process's environment, before settings are read."""
     os.environ.update(changes)
 
 

@@ -13,13 +13,13 @@ VERSION = "0.1.0"
 
 DEBUG = env.flag("DEBUG", True)
 SECRET_KEY = env.secret("SECRET_KEY", "insecure-development-key")
-#: `id:base64 of 32 bytes`, comma-separated; the first seals, all of them open.
+#: `id:base64 of 32 bytes`, comma-separated. The first encrypts; all of them decrypt.
 ENCRYPTION_KEYS = env.secret("ENCRYPTION_KEYS", "dev:aW5zZWN1cmUtZGV2ZWxvcG1lbnQta2V5LTMyLWJ5dGU=")
-#: Public URL of this gateway; used in links, never to decide anything.
+#: Public URL of this gateway; used in links only, never for a decision.
 BASE_URL = env.text("BASE_URL", "http://127.0.0.1:8000").rstrip("/")
 ALLOWED_HOSTS = env.words("ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]")
 CSRF_TRUSTED_ORIGINS = [BASE_URL] if BASE_URL.startswith("https://") else []
-#: How many proxies in front of us append to X-Forwarded-For; 0 ignores the header.
+#: Number of trusted proxies that append to X-Forwarded-For; 0 ignores the header.
 TRUSTED_PROXY_COUNT = env.number("TRUSTED_PROXY_COUNT", 0)
 
 # Applications
@@ -98,15 +98,15 @@ SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if TRUSTED_PROXY_C
 # Postgres and Redis
 
 DATABASE_POOL_SIZE = env.number("DATABASE_POOL_SIZE", 16, at_least=4)
-#: How long a request waits for a connection before it answers 503.
+#: How long a request waits for a database connection before it responds with 503.
 DATABASE_WAIT_SECONDS = env.number("DATABASE_WAIT_SECONDS", 3, at_least=1)
 _database = env.database("DATABASE_URL", "postgresql://nightdesk:nightdesk@127.0.0.1:5432/nightdesk")
-#: The longest that one statement may take; 0 for a migration that takes its time.
+#: statement_timeout of Postgres; 0 (no limit) for a long migration.
 DATABASE_STATEMENT_TIMEOUT_SECONDS = env.number("DATABASE_STATEMENT_TIMEOUT_SECONDS", 30)
 _database["OPTIONS"] = {
     "connect_timeout": str(DATABASE_WAIT_SECONDS),
-    # A process that froze or vanished in a transaction must not hold its locks for ever, nor a server that fell
-    # silent its clients.
+    # A process that hangs or disappears within a transaction must not hold its locks forever, nor may a server that
+    # stopped responding block its clients.
     "options": f"-c idle_in_transaction_session_timeout=10s -c statement_timeout={DATABASE_STATEMENT_TIMEOUT_SECONDS}s",
     "keepalives_idle": "5",
     "keepalives_interval": "2",
@@ -116,17 +116,17 @@ _database["OPTIONS"] = {
         "min_size": 1,
         "max_size": DATABASE_POOL_SIZE,
         "timeout": DATABASE_WAIT_SECONDS,
-        # Its pauses between attempts double; so that they stay short, it gives up early and begins again.
+        # The pool doubles its pauses between connection attempts. A short limit restarts them, so they stay short.
         "reconnect_timeout": DATABASE_WAIT_SECONDS,
     },
-    **_database["OPTIONS"],  # type: ignore[dict-item] # what the URL says wins
+    **_database["OPTIONS"],  # type: ignore[dict-item] # the URL overrides
 }
-# A connection that broke while it was idle is replaced before it is used, not after it failed somebody.
+# An idle connection that broke is replaced before it is used, instead of failing a request.
 _database["CONN_HEALTH_CHECKS"] = True
 DATABASES = {"default": _database}
 REDIS_URL = env.secret("REDIS_URL", "redis://127.0.0.1:6379/0")
 
-# Celery: the engine of execution. Its message is a doorbell (docs/decisions/0001).
+# Celery runs the worker processes. Its messages are doorbells (docs/decisions/0001).
 
 CELERY_BROKER_URL = env.secret("BROKER_URL") or REDIS_URL
 _broker = broker.broker_settings_for(CELERY_BROKER_URL)
@@ -148,7 +148,7 @@ CELERY_TASK_DEFAULT_EXCHANGE = _broker.exchange
 CELERY_TASK_QUEUES = _broker.queues
 CELERY_WORKER_CONSUMER = "nightdesk.worker:DoorbellConsumer"
 CELERY_WORKER_DISABLE_PREFETCH = _broker.disable_prefetch
-#: Tasks only ring the bell; the work is done on one event loop beside them.
+#: Tasks only ring the doorbell; an event loop in another thread of the process does the work.
 CELERY_WORKER_POOL = "threads"
 CELERY_WORKER_CONCURRENCY = 2
 CELERY_WORKER_ENABLE_REMOTE_CONTROL = False
@@ -158,7 +158,7 @@ CELERY_WORKER_CANCEL_LONG_RUNNING_TASKS_ON_CONNECTION_LOSS = False
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_WORKER_REDIRECT_STDOUTS = False
 
-# Providers; keys given here join the providers kept in the database
+# Providers. Keys set here add to the providers stored in the database.
 
 OPENAI_API_KEY = env.secret("OPENAI_API_KEY")
 OPENAI_BASE_URL = env.text("OPENAI_BASE_URL", "https://api.openai.com/v1")
@@ -166,108 +166,108 @@ ANTHROPIC_API_KEY = env.secret("ANTHROPIC_API_KEY")
 ANTHROPIC_BASE_URL = env.text("ANTHROPIC_BASE_URL", "https://api.anthropic.com")
 AZURE_OPENAI_API_KEY = env.secret("AZURE_OPENAI_API_KEY")
 AZURE_OPENAI_ENDPOINT = env.text("AZURE_OPENAI_ENDPOINT")
-#: The simulator's address; set by `make run`, empty in production.
+#: URL of the simulator; set by `make run`, empty in production.
 SIMULATOR_URL = env.text("SIMULATOR_URL").rstrip("/")
-#: Circuit breaker: a provider's key opens after this many failures, if they are half of its calls or more, …
+#: Circuit breaker of a provider key: opens after this many failures, if they are at least half of its calls, …
 BREAKER_FAILURES = env.number("BREAKER_FAILURES", 5, at_least=1)
-#: … within this time …
+#: … within this window …
 BREAKER_WINDOW_SECONDS = env.number("BREAKER_WINDOW_SECONDS", 30, at_least=1)
-#: … and stays open for this cooldown, unless the provider sends Retry-After; it doubles each time, up to five minutes.
+#: … and stays open for this cooldown, unless the provider sends Retry-After. Doubles each time, up to five minutes.
 BREAKER_COOLDOWN_SECONDS = env.number("BREAKER_COOLDOWN_SECONDS", 10, at_least=1)
 
 # Jobs
 
-#: How many jobs one worker process runs at once.
+#: Concurrent jobs of one worker process.
 JOB_SLOTS = env.number("JOB_SLOTS", 500, at_least=1)
-#: The queues that this worker serves (`default`, `batch`); empty: all there are.
+#: The queues that this worker serves (`default`, `batch`); empty: all.
 JOB_QUEUES = env.words("JOB_QUEUES")
 JOB_MAX_ATTEMPTS = env.number("JOB_MAX_ATTEMPTS", 8, at_least=1)
-#: One attempt's time, over all its calls.
+#: Timeout of one attempt, over all its calls.
 JOB_ATTEMPT_TIMEOUT_SECONDS = env.number("JOB_ATTEMPT_TIMEOUT_SECONDS", 600, at_least=1)
-#: The first wait between attempts; it doubles, with full jitter, up to the second figure.
+#: Backoff before the second attempt; doubles with each attempt, with full jitter, up to the cap.
 JOB_RETRY_BASE_SECONDS = env.number("JOB_RETRY_BASE_SECONDS", 5)
 JOB_RETRY_CAP_SECONDS = env.number("JOB_RETRY_CAP_SECONDS", 300)
-#: Retries of a site, and of a provider, may be so many in a hundred of their first tries in a minute …
+#: Retry budget: retries of a site, and of a provider, as a percentage of their first attempts within a minute; …
 RETRY_BUDGET_PERCENT = env.number("RETRY_BUDGET_PERCENT", 20)
-#: … but so many a minute and worker process are always allowed.
+#: … this many per minute and worker process are always allowed.
 RETRY_BUDGET_FLOOR = env.number("RETRY_BUDGET_FLOOR", 60)
 #: Graceful shutdown: how long a worker waits for its calls before it releases its jobs.
 JOB_DRAIN_SECONDS = env.number("JOB_DRAIN_SECONDS", 18)
 
-#: Days after which prompts and answers of ended jobs are erased, unless a site has its own figure; 0: never.
+#: Days after which prompts and answers of finished jobs are erased, unless the site has its own value; 0: never.
 JOB_RETENTION_DAYS = env.number("JOB_RETENTION_DAYS", 30)
 
 # Live requests
 
-#: When Redis is unavailable: `open` serves without rate limits and nonce checks (fail open), `closed` answers 503.
+#: When Redis is unavailable: `open` serves without rate limits and nonce checks, `closed` responds with 503.
 LIVE_FAIL_MODE = env.choice("LIVE_FAIL_MODE", "open", ("open", "closed"))
-#: How long the log of a stream can be read after its end.
+#: How long the event log of a stream can be read after the stream ended.
 STREAM_LOG_TTL_SECONDS = env.number("STREAM_LOG_TTL_SECONDS", 3600, at_least=60)
-#: Of one stream: so much is held, in memory while it runs and in Redis. What is older cannot be resumed.
+#: Size limit of the event log of one stream, in memory while it runs and in Redis. Older events cannot be resumed.
 STREAM_LOG_MAX_BYTES = env.number("STREAM_LOG_MAX_BYTES", 4_194_304, at_least=65_536)
-#: How long a stream that nobody reads any more goes on, for its reader to come back.
+#: How long a stream without readers continues, so that a reader can reconnect.
 STREAM_GRACE_SECONDS = env.number("STREAM_GRACE_SECONDS", 15)
-#: While a stream brings nothing, a comment goes out so often, so that no proxy on the way gives up.
+#: Interval of keep-alive comments on an idle stream, so that no proxy closes the connection.
 STREAM_KEEPALIVE_SECONDS = env.number("STREAM_KEEPALIVE_SECONDS", 12, at_least=1)
 #: How long a WebSocket may take to authenticate, if its handshake carried no credentials.
 WEBSOCKET_AUTH_SECONDS = env.number("WEBSOCKET_AUTH_SECONDS", 5, at_least=1)
-#: A WebSocket on which nothing is under way, and nothing asked for, is closed after so long.
+#: A WebSocket without running streams and without messages is closed after this time.
 WEBSOCKET_IDLE_SECONDS = env.number("WEBSOCKET_IDLE_SECONDS", 300, at_least=1)
-#: A WebSocket whose client does not answer a ping for so long is closed: it is gone, or too slow.
+#: A WebSocket whose client does not respond to a ping within this time is closed.
 WEBSOCKET_PONG_SECONDS = env.number("WEBSOCKET_PONG_SECONDS", 30, at_least=1)
-#: Streams and jobs that one WebSocket may follow at once.
+#: Streams and jobs that one WebSocket may follow at the same time.
 WEBSOCKET_MAX_STREAMS = env.number("WEBSOCKET_MAX_STREAMS", 32, at_least=1)
-#: So much goes out over a WebSocket before its client says that it has read it.
+#: Backpressure: bytes sent over a WebSocket before its client must acknowledge them.
 WEBSOCKET_MAX_UNREAD_BYTES = env.number("WEBSOCKET_MAX_UNREAD_BYTES", 262_144, at_least=16_384)
-#: One live request's time, over all its calls.
+#: Timeout of one live request, over all its calls.
 LIVE_TIMEOUT_SECONDS = env.number("LIVE_TIMEOUT_SECONDS", 600, at_least=1)
-#: What a live request holds of its site's limits is free again so soon after its process was killed.
+#: Lease of a live request's concurrency slot: it is free again this long after its process was killed.
 LIVE_LEASE_SECONDS = env.number("LIVE_LEASE_SECONDS", 60, at_least=3)
-#: How long a web process that is told to stop lets its streams go on, before it breaks them off.
+#: Graceful shutdown: how long a web process lets its streams continue before it ends them.
 LIVE_DRAIN_SECONDS = env.number("LIVE_DRAIN_SECONDS", 15)
-#: Of one live request, images among them. It is held in memory while it is read.
+#: Largest body of a live request, including images. It is held in memory.
 MAX_LIVE_BODY_BYTES = env.number("MAX_LIVE_BODY_BYTES", 4_194_304, at_least=1024)
 MAX_MESSAGES = env.number("MAX_MESSAGES", 2_000, at_least=1)
 #: TTL of the response cache: non-streaming answers, per site and body; 0: off.
 CACHE_TTL_SECONDS = env.number("CACHE_TTL_SECONDS", 60)
-#: A longer answer is not cached.
+#: Largest answer that is cached.
 CACHE_MAX_BODY_BYTES = env.number("CACHE_MAX_BODY_BYTES", 262_144)
 #: TTL of an idempotency key.
 IDEMPOTENCY_TTL_SECONDS = env.number("IDEMPOTENCY_TTL_SECONDS", 86_400, at_least=1)
-#: Of a site, where no row of limits says otherwise; 0 limits nothing.
+#: Limits of a site without a matching row in the admin; 0: no limit.
 DEFAULT_REQUESTS_PER_MINUTE = env.number("DEFAULT_REQUESTS_PER_MINUTE", 0)
 DEFAULT_TOKENS_PER_MINUTE = env.number("DEFAULT_TOKENS_PER_MINUTE", 0)
 DEFAULT_CONCURRENCY = env.number("DEFAULT_CONCURRENCY", 0)
 
 # Webhooks
 
-#: Networks that webhooks may reach although they are not public, e.g. 127.0.0.0/8 on a laptop.
+#: Non-public networks that webhooks may reach (an exception from SSRF protection), e.g. 127.0.0.0/8 on a laptop.
 WEBHOOK_ALLOWED_NETWORKS = env.words("WEBHOOK_ALLOWED_NETWORKS")
-#: Ports that webhooks may use; the variable `0` gives an empty list, which allows all (a laptop needs that).
+#: Ports that webhooks may use. The value `0` means an empty list, which allows all ports (for laptops).
 WEBHOOK_ALLOWED_PORTS = [int(port) for port in env.words("WEBHOOK_ALLOWED_PORTS", "80,443") if port != "0"]
-#: One total deadline over connect, headers and body.
+#: Total timeout of a delivery attempt: connect, headers and body.
 WEBHOOK_TIMEOUT_SECONDS = env.number("WEBHOOK_TIMEOUT_SECONDS", 15, at_least=1)
-#: How many deliveries one worker process has under way at once.
+#: Concurrent deliveries of one worker process.
 WEBHOOK_SLOTS = env.number("WEBHOOK_SLOTS", 32, at_least=1)
 
 # The API
 
 MAX_BODY_BYTES = env.number("MAX_BODY_BYTES", 262_144, at_least=1024)
-#: A batch whose members come in the request itself. The body is held in memory while it is read.
+#: Largest body of a batch with inline requests. It is held in memory.
 MAX_BATCH_BODY_BYTES = env.number("MAX_BATCH_BODY_BYTES", 33_554_432, at_least=1024)
-#: A file, as OpenAI's batches allow. It goes through the disk, and is never whole in memory.
+#: Largest file, as OpenAI's batches allow. It is buffered on disk and never held completely in memory.
 MAX_FILE_BYTES = env.number("MAX_FILE_BYTES", 209_715_200, at_least=1024)
-#: The file, and around it the form it comes in.
+#: The file and the multipart form around it.
 MAX_UPLOAD_BYTES = MAX_FILE_BYTES + 65_536
-#: How long a client may keep us waiting for the next piece of a body.
+#: Timeout for the next part of a request body.
 BODY_READ_TIMEOUT_SECONDS = env.number("BODY_READ_TIMEOUT_SECONDS", 30, at_least=1)
-#: So much may a web process hold of long bodies whose signature cannot be checked before they are whole.
+#: Bytes that a web process may buffer of long bodies whose signature cannot be verified before they are complete.
 MAX_UNVERIFIED_BYTES = 2 * max(MAX_UPLOAD_BYTES, MAX_BATCH_BODY_BYTES)
-#: Django's own bound, which knows no addresses. `api.request_body.size_limit` watches each.
+#: Django's own limit, the same for all URLs. `api.request_body.size_limit` watches each.
 DATA_UPLOAD_MAX_MEMORY_SIZE = max(MAX_BODY_BYTES, MAX_BATCH_BODY_BYTES)
-#: Who shows it as a bearer token may read /metrics. Empty: programs on the same machine alone.
+#: Bearer token required to read /metrics. Empty: only from loopback.
 METRICS_TOKEN = env.secret("METRICS_TOKEN")
-#: How long a ticket can be opened; what it opened may run to its end.
+#: How long a ticket can be used to open a stream; an opened stream may run to its end.
 TICKET_TTL_SECONDS = env.number("TICKET_TTL_SECONDS", 600, at_least=1)
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": ["api.authentication.SiteAuthentication"],
@@ -295,7 +295,7 @@ SPECTACULAR_SETTINGS = {
     "POSTPROCESSING_HOOKS": ["drf_spectacular.hooks.postprocess_schema_enums", "api.live.openapi.add_live_operations"],
 }
 
-# Proof: with both set, workers and web die at a named point (docs/how-to/prove-it-yourself.md)
+# Crash tests: with both set, workers and web processes exit at a named crash point (docs/how-to/prove-it-yourself.md)
 
 _crash_at = env.text("NIGHTDESK_CRASH_AT")
 CRASH_AT = read_crash_at(_crash_at) if env.choice("NIGHTDESK_CHAOS", "0", ("0", "1")) == "1" else None

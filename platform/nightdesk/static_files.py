@@ -1,7 +1,7 @@
-"""Style sheets and scripts of the admin and the docs page, straight from the installed packages.
+"""Serves style sheets and scripts of the admin and the docs page from the installed packages.
 
-There are few, and browsers keep them, so the desk serves them itself, on a laptop as in production. Where a proxy
-stands in front, it may serve `/static/` from what `collectstatic` gathered, and this view is never reached.
+There are few, and browsers cache them, so the web process serves them itself, in production too. A proxy in front may
+serve `/static/` from the output of `collectstatic` instead.
 """
 
 import mimetypes
@@ -18,12 +18,12 @@ MAX_AGE_SECONDS = 3600
 
 @require_safe
 def serve(request: HttpRequest, name: str) -> HttpResponse:
-    """Answer with the file of that name. Only files that an installed app lists as static are found."""
+    """Return the static file with this name. Only static files of installed apps are found."""
     found = finders.find(name)
     if not isinstance(found, str) or not Path(found).is_file():
         raise Http404
-    about = Path(found).stat()
-    etag = quote_etag(f"{about.st_mtime_ns:x}-{about.st_size:x}")
+    status = Path(found).stat()
+    etag = quote_etag(f"{status.st_mtime_ns:x}-{status.st_size:x}")
     response = get_conditional_response(request, etag=etag) or _read(Path(found))
     response["ETag"] = etag
     response["Cache-Control"] = f"public, max-age={MAX_AGE_SECONDS}"

@@ -1,4 +1,4 @@
-"""What a worker process runs beside Celery: one event loop in a thread, with job engine, courier and drainer."""
+"""The worker process: beside Celery, an event loop in a thread runs job engine, courier and usage drainer."""
 
 import asyncio
 import os
@@ -24,26 +24,26 @@ from webhooks.tasks import bell as webhooks_bell
 
 log = structlog.get_logger(__name__)
 
-#: How often Celery's loop looks whether it was told to stop. A loop that waits for a broker is not woken by a signal,
-#: and for RabbitMQ it waits up to 10 s.
+#: How often Celery's loop checks whether a signal requested a stop. A signal does not wake a loop that waits for a
+#: broker, and for RabbitMQ it waits up to 10 s.
 STOP_POLL_SECONDS = 0.5
 
-#: What a stop may take beyond the draining, to give back jobs and to say goodbye to Postgres and the broker. By then a
-#: worker is gone, whatever hangs: what it could not give back comes back with its lease.
+#: How long a graceful shutdown may take after draining, to release jobs and to close connections. Then the process
+#: exits, whatever hangs; jobs that it could not release are requeued when its lease expires.
 SHUTDOWN_MARGIN_SECONDS = 10.0
 
 #: EX_SOFTWARE of sysexits.h.
 EXIT_CODE = 70
 
-#: Pools whose tasks run in the process that has the engine: there the doorbell can be heard.
+#: Pools whose tasks run in the process of the engine, so that they can ring its doorbell.
 SUPPORTED_POOLS = ("celery.concurrency.thread", "celery.concurrency.solo")
 
 
 class DoorbellConsumer(Consumer):  # type: ignore[misc] # Celery ships no types
-    """Celery's consumer without what a doorbell has no use for.
+    """Celery's consumer without the features that a doorbell does not need.
 
-    Workers that tell each other of themselves, and queues for delayed messages (28 on RabbitMQ), would cost messages,
-    and rights to declare them.
+    Gossip between workers and queues for delayed messages (28 on RabbitMQ) would cost messages, and permissions to
+    declare them.
     """
 
     class Blueprint(Consumer.Blueprint):  # type: ignore[misc]
@@ -52,12 +52,12 @@ class DoorbellConsumer(Consumer):  # type: ignore[misc] # Celery ships no types
         )
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
-        alone = {"without_gossip": True, "without_mingle": True, "without_heartbeat": True}
-        super().__init__(*arguments, **options | alone)
+        disabled = {"without_gossip": True, "without_mingle": True, "without_heartbeat": True}
+        super().__init__(*arguments, **options | disabled)
 
 
 class WorkerRuntimeStep(bootsteps.StartStopStep):  # type: ignore[misc] # Celery ships no types
-    """Starts the desk with the Celery worker, and drains it with it."""
+    """Starts the worker runtime with the Celery worker, and drains it when Celery stops."""
 
     requires = {"celery.worker.components:Pool"}
 
@@ -81,7 +81,7 @@ class WorkerRuntimeStep(bootsteps.StartStopStep):  # type: ignore[misc] # Celery
 
 
 def kill_after(seconds: float, end: Callable[[int], Any] = os._exit) -> None:
-    """End this process after so long, if it still runs then."""
+    """Exit this process after this time if it still runs: the hard limit of a graceful shutdown."""
 
     def run() -> None:
         log.critical("shutdown_timeout")
@@ -93,11 +93,11 @@ def kill_after(seconds: float, end: Callable[[int], Any] = os._exit) -> None:
 
 
 def _poll_stop_flag() -> None:
-    """Let the loop turn."""
+    """Do nothing: the timer itself makes Celery's loop check the flag."""
 
 
 class WorkerRuntime:
-    """The loop's thread. The doorbells ring here while it runs."""
+    """The event loop's thread. Receives the doorbells while it runs."""
 
     def __init__(self) -> None:
         self._engine_ready = threading.Event()
@@ -110,7 +110,7 @@ class WorkerRuntime:
         self._engine_ready.wait()
 
     def stop(self) -> None:
-        """Drain, and wait for the end: the jobs first, for their ends make deliveries."""
+        """Drain and wait until done. Jobs first, because finishing them creates deliveries."""
         self._is_stopping = True
         if self._engine is not None:
             self._engine.stop()
@@ -125,7 +125,7 @@ class WorkerRuntime:
         finally:
             self._engine_ready.set()
             if not self._is_stopping:
-                # Celery would stay up as a shell that does nothing; who supervises us starts a whole worker.
+                # Celery would stay up without doing anything; the process supervisor restarts a complete worker.
                 log.critical("worker_exiting_after_crash")
                 os._exit(EXIT_CODE)
 
@@ -135,7 +135,7 @@ class WorkerRuntime:
         delivering = asyncio.create_task(courier.run())
         working = asyncio.create_task(self._engine.run())
         draining = asyncio.create_task(drainer.run())
-        # Both note their loop before anything can wake or stop them.
+        # All of them record their event loop before anything can wake or stop them.
         await asyncio.sleep(0)
         jobs_bell.set_listener(self._engine.wake)
         webhooks_bell.set_listener(courier.wake)

@@ -1,4 +1,4 @@
-"""What `pause` and `resume` share: which site, queue or batch is meant, and how it is called."""
+"""The target of the commands `pause` and `resume`: a site, a queue or a batch."""
 
 from typing import Any
 
@@ -22,7 +22,7 @@ def add_scope(parser: CommandParser) -> None:
 
 
 def read_scope(options: dict[str, Any]) -> PauseScope:
-    """Return what is meant. Raises `CommandError` where there is no such thing."""
+    """Return the target. Raises `CommandError` if it does not exist."""
     if options["site"] is not None:
         return _read_site(options["site"])
     if options["batch"] is not None:
@@ -30,22 +30,22 @@ def read_scope(options: dict[str, Any]) -> PauseScope:
     try:
         return QueueName(options["queue"])
     except ValueError:
-        raise CommandError(f"There is no queue {options['queue']!r}; give {QUEUES}.") from None
+        raise CommandError(f"There is no queue {options['queue']!r}. Pass {QUEUES}.") from None
 
 
 def scope_label(scope: PauseScope) -> str:
-    """Return what people call it: `site bakery`."""
+    """Return the target in words: `site bakery`."""
     return " ".join(_kind_and_name(scope))
 
 
 def scope_to_json(scope: PauseScope) -> dict[str, str]:
-    """Name it as scripts read it."""
+    """Return the target for scripts."""
     kind, name = _kind_and_name(scope)
     return {"scope": kind, "name": name}
 
 
 def scope_to_option(scope: PauseScope) -> str:
-    """Return the option that means it."""
+    """Return the command-line option for the target."""
     kind, name = _kind_and_name(scope)
     return f"--{kind} {name}"
 
@@ -63,12 +63,12 @@ def _kind_and_name(scope: PauseScope) -> tuple[str, str]:
 def _read_site(name: str) -> Site:
     site = find_site_row(name)
     if site is None:
-        raise CommandError(f"There is no site {name!r}; give its slug, or its id (site_…).")
+        raise CommandError(f"There is no site {name!r}. Pass its slug or its id (site_…).")
     return site
 
 
 def _read_batch(public_id: str) -> Batch:
     batch = find_batch_of_any_site(public_id)
     if batch is None:
-        raise CommandError(f"There is no batch {public_id!r}; give its id (batch_…).")
+        raise CommandError(f"There is no batch {public_id!r}. Pass its id (batch_…).")
     return batch

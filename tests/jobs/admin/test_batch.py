@@ -34,7 +34,7 @@ def count_queries(browser: Client, address: str) -> int:
 # The list
 
 
-def test_the_list_says_how_each_batch_fares(browser: Client, halfway: Batch) -> None:
+def test_the_list_shows_the_state_and_progress_of_each_batch(browser: Client, halfway: Batch) -> None:
     html = browser.get(LIST).content.decode()
 
     page = words(html)
@@ -50,7 +50,7 @@ def test_the_list_says_how_each_batch_fares(browser: Client, halfway: Batch) -> 
     assert f'href="{page_of(halfway)}"' in html
 
 
-def test_the_list_says_the_same_of_batches_that_ended(browser: Client, site: Site) -> None:
+def test_the_list_shows_the_results_of_ended_batches(browser: Client, site: Site) -> None:
     make_over(site)
     make_batch(site, state="validating")
     make_over(site, "failed", completed=0, failed=0, canceled=0, expired=0, total=0)
@@ -62,7 +62,7 @@ def test_the_list_says_the_same_of_batches_that_ended(browser: Client, site: Sit
 
 
 @pytest.mark.parametrize("what", ["batch", "site", "queue"])
-def test_what_is_held_back_is_called_paused_on_every_list(browser: Client, halfway: Batch, what: str) -> None:
+def test_paused_batches_are_labeled_paused_on_every_list(browser: Client, halfway: Batch, what: str) -> None:
     scopes: dict[str, PauseScope] = {"batch": halfway, "site": halfway.site, "queue": QueueName.BATCH}
     pauses.pause(scopes[what], ADA)
     make_over(halfway.site)
@@ -72,7 +72,7 @@ def test_what_is_held_back_is_called_paused_on_every_list(browser: Client, halfw
     assert re.search(r"Bakery Paused 50 % 10 of 20", text(browser, "/admin/"))
 
 
-def test_more_batches_take_no_more_queries(browser: Client, halfway: Batch) -> None:
+def test_queries_of_the_list_do_not_grow_with_batches(browser: Client, halfway: Batch) -> None:
     make_over(halfway.site)
     count_queries(browser, LIST)
     few = count_queries(browser, LIST)
@@ -84,7 +84,7 @@ def test_more_batches_take_no_more_queries(browser: Client, halfway: Batch) -> N
     assert count_queries(browser, LIST) == few
 
 
-def test_filters_and_words_find_batches(browser: Client, site: Site) -> None:
+def test_filters_and_search_find_batches(browser: Client, site: Site) -> None:
     file = make_file(site, b"x")
     mine = make_batch(site, input_file=file, idempotency_key="night-1", request_id="req_1")
     theirs = make_over(make_site("florist"), kind="embeddings")
@@ -108,7 +108,7 @@ def test_filters_and_words_find_batches(browser: Client, site: Site) -> None:
 # The page
 
 
-def test_the_page_says_how_far_the_batch_has_come(browser: Client, halfway: Batch) -> None:
+def test_the_page_shows_the_progress_of_the_batch(browser: Client, halfway: Batch) -> None:
     html = browser.get(page_of(halfway)).content.decode()
 
     page = words(html)
@@ -123,14 +123,14 @@ def test_the_page_says_how_far_the_batch_has_come(browser: Client, halfway: Batc
     assert 'aria-valuetext="10 of 20 requests ended (50 %): 6 succeeded, 3 failed, 1 canceled or expired; ' in html
 
 
-def test_the_bar_is_drawn_by_what_became_of_the_requests(browser: Client, halfway: Batch) -> None:
+def test_the_bar_has_one_segment_per_outcome(browser: Client, halfway: Batch) -> None:
     html = browser.get(progress_of(halfway)).content.decode()
 
     drawn = re.findall(r'<i class="nd-kind-(\w+)" style="width:([\d.]+)%">', html)
     assert drawn == [("ok", "30.0"), ("error", "15.0"), ("canceled", "5.0"), ("open", "20.0")]
 
 
-def test_each_count_leads_to_its_requests(browser: Client, halfway: Batch) -> None:
+def test_each_count_links_to_its_requests(browser: Client, halfway: Batch) -> None:
     html = browser.get(progress_of(halfway)).content.decode()
 
     addresses = [each.replace("&amp;", "&") for each in re.findall(r'href="(/admin/jobs/job/\?[^"]+)"', html)]
@@ -149,7 +149,7 @@ def test_each_count_leads_to_its_requests(browser: Client, halfway: Batch) -> No
     }
 
 
-def test_nobody_guesses_how_long_a_paused_batch_takes(browser: Client, halfway: Batch) -> None:
+def test_a_paused_batch_has_no_estimate(browser: Client, halfway: Batch) -> None:
     pauses.pause(halfway.site, ADA, "The invoice is open.")
 
     page = text(browser, progress_of(halfway))
@@ -158,14 +158,14 @@ def test_nobody_guesses_how_long_a_paused_batch_takes(browser: Client, halfway: 
     assert re.search(r"The site bakery was paused by ada \d+ s ago: The invoice is open\.", page)
 
 
-def test_a_batch_that_will_not_be_done_in_time_is_told_of(browser: Client, halfway: Batch) -> None:
+def test_a_batch_that_will_expire_first_has_a_note(browser: Client, halfway: Batch) -> None:
     assert "before it expires" not in text(browser, progress_of(halfway))
     Batch.objects.update(expires_at=Now() + timedelta(seconds=5))
 
     assert "At this rate it will not be done before it expires" in text(browser, progress_of(halfway))
 
 
-def test_a_batch_that_no_worker_could_begin_says_so(browser: Client, site: Site) -> None:
+def test_a_batch_without_live_workers_has_a_note(browser: Client, site: Site) -> None:
     batch = make_batch(site)
     add_members(batch, "queued", 2)
 
@@ -174,7 +174,7 @@ def test_a_batch_that_no_worker_could_begin_says_so(browser: Client, site: Site)
     assert "No worker is live" not in text(browser, progress_of(batch))
 
 
-def test_what_has_no_price_costs_nobody_knows_what(browser: Client, site: Site) -> None:
+def test_the_cost_without_a_price_is_unknown(browser: Client, site: Site) -> None:
     batch = make_batch(site)
     bill(add_members(batch, "succeeded", 2), 0, price_version="")
 
@@ -184,7 +184,7 @@ def test_what_has_no_price_costs_nobody_knows_what(browser: Client, site: Site) 
     assert "Cost in all –" in page
 
 
-def test_the_page_of_an_ended_batch_tells_what_it_took(browser: Client, site: Site) -> None:
+def test_the_page_of_an_ended_batch_shows_duration_cost_and_files(browser: Client, site: Site) -> None:
     output, errors = make_file(site, b"x" * 2048, filename="out.jsonl"), make_file(site, b"x", filename=f"{XSS}.jsonl")
     old = make_over(site)
     batch = make_over(
@@ -213,7 +213,7 @@ def test_the_page_of_an_ended_batch_tells_what_it_took(browser: Client, site: Si
     assert XSS not in html
 
 
-def test_a_refused_batch_says_why_line_by_line(browser: Client, site: Site) -> None:
+def test_a_failed_validation_lists_its_errors_by_line(browser: Client, site: Site) -> None:
     mistakes = [
         {"code": "invalid_json_line", "message": f"No JSON {XSS}.", "param": None, "line": 1204},
         {"code": "duplicate_custom_id", "message": "Used before.", "param": "custom_id", "line": 7},
@@ -229,7 +229,7 @@ def test_a_refused_batch_says_why_line_by_line(browser: Client, site: Site) -> N
     assert XSS not in html
 
 
-def test_markup_in_what_sites_and_providers_say_stays_text(browser: Client, halfway: Batch) -> None:
+def test_markup_from_sites_and_providers_is_escaped(browser: Client, halfway: Batch) -> None:
     Batch.objects.update(model=XSS, metadata={"a": XSS}, idempotency_key=XSS, request_id="<b>")
     file = make_file(halfway.site, b"x", filename=XSS)
     Batch.objects.update(input_file=file)
@@ -242,7 +242,7 @@ def test_markup_in_what_sites_and_providers_say_stays_text(browser: Client, half
     assert words(browser.get(page_of(halfway)).content.decode()).count("alert(1)") >= 6
 
 
-def test_the_page_tells_what_the_site_was_told(browser: Client, halfway: Batch, endpoint: Endpoint) -> None:
+def test_the_page_lists_webhooks(browser: Client, halfway: Batch, endpoint: Endpoint) -> None:
     event = Event.objects.create(site=halfway.site, type="batch.progress", subject_id=halfway.id, payload=b"{}")
     delivery = Delivery.objects.create(
         site=halfway.site, event=event, endpoint=endpoint, state="delivered", due_at=None, finished_at=NOW, attempts=1
@@ -255,7 +255,7 @@ def test_the_page_tells_what_the_site_was_told(browser: Client, halfway: Batch, 
         assert fact in page, fact
 
 
-def test_more_requests_failures_and_events_take_no_more_queries(browser: Client, halfway: Batch) -> None:
+def test_queries_of_the_page_do_not_grow_with_requests_failures_and_events(browser: Client, halfway: Batch) -> None:
     Event.objects.create(site=halfway.site, type="batch.progress", subject_id=halfway.id, payload=b"{}")
     count_queries(browser, page_of(halfway))
     few = count_queries(browser, page_of(halfway)), count_queries(browser, progress_of(halfway))
@@ -284,9 +284,7 @@ def test_a_batch_has_a_page_in_every_state(browser: Client, site: Site, state: s
     assert state.title() in text(browser, page_of(make_batch(site, state=state, **ended)))
 
 
-def test_a_batch_under_way_is_looked_at_again_and_says_when_the_rest_of_the_page_is_old(
-    browser: Client, halfway: Batch
-) -> None:
+def test_a_running_batch_refreshes_and_reloads_when_its_stage_changes(browser: Client, halfway: Batch) -> None:
     page, part = (browser.get(address).content.decode() for address in (page_of(halfway), progress_of(halfway)))
 
     assert '<script src="/static/desk/live.js" defer></script>' in page
@@ -301,5 +299,5 @@ def test_a_batch_under_way_is_looked_at_again_and_says_when_the_rest_of_the_page
 
 @pytest.mark.parametrize("name", ["batch_nothing", "1", "site_" + "0" * 26])
 @pytest.mark.parametrize("act", ["change", "progress", "pause", "resume", "cancel", "retry"])
-def test_an_unknown_batch_leads_back_to_the_list(browser: Client, name: str, act: str) -> None:
+def test_an_unknown_batch_redirects_to_the_list(browser: Client, name: str, act: str) -> None:
     assert browser.post(f"{LIST}{name}/{act}/").headers["Location"] == LIST

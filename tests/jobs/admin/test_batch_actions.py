@@ -31,7 +31,7 @@ def entry_of(batch: Batch) -> AuditEntry:
     return entry
 
 
-def test_a_batch_is_paused_and_goes_on(browser: Client, halfway: Batch) -> None:
+def test_a_batch_is_paused_and_resumed(browser: Client, halfway: Batch) -> None:
     assert buttons(browser, halfway) == {"pause", "cancel"}
     assert "Paused. Running requests finish; no more are started." in post(browser, halfway, "pause")
     assert (Pause.objects.get().batch, Pause.objects.get().actor) == (halfway, "ada")
@@ -45,7 +45,7 @@ def test_a_batch_is_paused_and_goes_on(browser: Client, halfway: Batch) -> None:
     assert AuditEntry.objects.count() == 2
 
 
-def test_a_cancel_is_asked_for_twice_and_says_what_it_does(browser: Client, halfway: Batch) -> None:
+def test_cancel_asks_for_confirmation_and_names_the_consequences(browser: Client, halfway: Batch) -> None:
     asked = text(browser, f"{LIST}{halfway.public_id}/cancel/")
 
     for fact in ("cannot be undone", "6 queued: canceled", "4 running: their workers", "10 ended: they stay"):
@@ -54,7 +54,7 @@ def test_a_cancel_is_asked_for_twice_and_says_what_it_does(browser: Client, half
     assert not AuditEntry.objects.exists()
 
 
-def test_a_canceled_batch_ends_what_waits_and_stops_what_runs(browser: Client, halfway: Batch) -> None:
+def test_canceling_a_batch_cancels_queued_requests_and_stops_running_ones(browser: Client, halfway: Batch) -> None:
     page = post(browser, halfway, "cancel")
 
     assert "Canceled; its workers were asked to stop." in page
@@ -69,7 +69,7 @@ def test_a_canceled_batch_ends_what_waits_and_stops_what_runs(browser: Client, h
     assert buttons(browser, halfway) == set()
 
 
-def test_a_batch_whose_file_is_not_read_yet_is_canceled_whole(browser: Client, site: Site) -> None:
+def test_a_validating_batch_is_canceled_completely(browser: Client, site: Site) -> None:
     batch = make_batch(site, state="validating")
 
     assert "not read any further" in text(browser, f"{LIST}{batch.public_id}/cancel/")
@@ -78,7 +78,7 @@ def test_a_batch_whose_file_is_not_read_yet_is_canceled_whole(browser: Client, s
 
 
 @pytest.mark.usefixtures("desk_route")
-def test_what_failed_is_tried_again_as_a_new_batch(browser: Client, site: Site) -> None:
+def test_failed_requests_are_retried_as_a_new_batch(browser: Client, site: Site) -> None:
     batch = make_over(site)
     add_members(batch, "succeeded", 1)
     add_members(batch, "failed", 3)
@@ -94,7 +94,7 @@ def test_what_failed_is_tried_again_as_a_new_batch(browser: Client, site: Site) 
     assert (entry.action, entry.details) == ("batch.retry", {"new_batch": new.public_id, "members": 3})
 
 
-def test_what_cannot_be_done_is_told(browser: Client, halfway: Batch) -> None:
+def test_actions_that_are_not_possible_say_why(browser: Client, halfway: Batch) -> None:
     over = make_over(halfway.site, failed=0, canceled=0, expired=0)
 
     assert "Not paused. The batch has already finished: it is completed." in post(browser, over, "pause")
@@ -106,7 +106,7 @@ def test_what_cannot_be_done_is_told(browser: Client, halfway: Batch) -> None:
 
 
 @pytest.mark.parametrize("act", ["pause", "resume", "cancel", "retry"])
-def test_an_act_needs_its_permission(halfway: Batch, act: str) -> None:
+def test_an_action_requires_its_permission(halfway: Batch, act: str) -> None:
     own = {"resume": "pause"}.get(act, act)
     others = [f"jobs.{each}_batch" for each in ("pause", "cancel", "retry") if each != own]
     Batch.objects.update(**({"state": "completed", "failed": 3, "completed": 1} if act == "retry" else {}))
@@ -122,13 +122,13 @@ def test_an_act_needs_its_permission(halfway: Batch, act: str) -> None:
 
 
 @pytest.mark.parametrize("act", ["pause", "resume", "retry"])
-def test_an_address_alone_does_nothing(browser: Client, halfway: Batch, act: str) -> None:
+def test_get_does_not_act(browser: Client, halfway: Batch, act: str) -> None:
     assert browser.get(f"{LIST}{halfway.public_id}/{act}/").headers["Location"] == page_of(halfway)
     assert not AuditEntry.objects.exists()
 
 
 @pytest.mark.parametrize("act", ["pause", "resume", "cancel", "retry"])
-def test_another_sites_page_and_who_has_not_signed_in_can_do_nothing(halfway: Batch, act: str) -> None:
+def test_actions_require_a_csrf_token_and_a_login(halfway: Batch, act: str) -> None:
     address = f"{LIST}{halfway.public_id}/{act}/"
 
     assert sign_in(csrf=True).post(address).status_code == 403
@@ -148,7 +148,7 @@ def test_nothing_can_be_edited_added_or_deleted(browser: Client, halfway: Batch)
 # Who sees what
 
 
-def test_who_may_see_batches_only_sees_neither_costs_nor_requests_nor_webhooks(halfway: Batch) -> None:
+def test_batch_permission_alone_shows_neither_costs_nor_requests_nor_webhooks(halfway: Batch) -> None:
     browser = sign_in("jobs.view_batch")
 
     html = browser.get(page_of(halfway)).content.decode()
@@ -162,7 +162,7 @@ def test_who_may_see_batches_only_sees_neither_costs_nor_requests_nor_webhooks(h
     assert "Cost" not in text(browser, LIST)
 
 
-def test_without_a_permission_there_is_nothing(halfway: Batch) -> None:
+def test_pages_require_the_view_permission(halfway: Batch) -> None:
     browser = sign_in("jobs.view_job")
 
     for address in (LIST, page_of(halfway), progress_of(halfway)):
@@ -173,7 +173,7 @@ def test_without_a_permission_there_is_nothing(halfway: Batch) -> None:
 # The requests of a batch among the jobs
 
 
-def test_a_request_names_its_batch_and_says_that_the_batch_tells_the_site(browser: Client, halfway: Batch) -> None:
+def test_the_page_of_a_batch_member_names_its_batch_and_who_sends_webhooks(browser: Client, halfway: Batch) -> None:
     member = Job.objects.filter(batch=halfway, state="succeeded").first()
     assert member is not None
 

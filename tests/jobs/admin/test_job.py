@@ -82,7 +82,7 @@ def count_queries(browser: Client, address: str) -> int:
 # The list
 
 
-def test_the_list_says_how_each_job_fares(browser: Client, site: Site) -> None:
+def test_the_list_shows_the_state_of_each_job(browser: Client, site: Site) -> None:
     job = make_ended(site, "failed", attempt=2, max_attempts=3, error_code="rate_limited", model="some-model")
     make_call(job, billable=True, cost_pico_usd=150_000_000)
 
@@ -92,7 +92,7 @@ def test_the_list_says_how_each_job_fares(browser: Client, site: Site) -> None:
         assert fact in page
 
 
-def test_every_state_is_called_by_its_name(browser: Client, site: Site) -> None:
+def test_every_state_has_its_label(browser: Client, site: Site) -> None:
     for state in ("canceled", "expired"):
         make_ended(site, state)
 
@@ -121,11 +121,11 @@ def test_neither_prompt_nor_answer_is_on_the_list(browser: Client, site: Site) -
     assert not any('"jobs_job"."payload"' in query["sql"] for query in queries)
 
 
-def test_an_empty_list_is_a_page_too(browser: Client) -> None:
+def test_an_empty_list_renders(browser: Client) -> None:
     assert listed(browser) == []
 
 
-def test_more_jobs_take_no_more_queries(browser: Client, site: Site) -> None:
+def test_queries_of_the_list_do_not_grow_with_jobs(browser: Client, site: Site) -> None:
     for job in (make_ended(site), make_ended(make_site("florist"))):
         make_call(job, billable=True)
     count_queries(browser, LIST)
@@ -136,7 +136,7 @@ def test_more_jobs_take_no_more_queries(browser: Client, site: Site) -> None:
     assert count_queries(browser, LIST) == few
 
 
-def test_a_cost_without_a_price_is_not_shown_as_nothing(browser: Client, site: Site) -> None:
+def test_a_cost_without_a_price_is_not_shown_as_zero(browser: Client, site: Site) -> None:
     make_call(make_ended(site), billable=True, price_version="", input_tokens=5)
 
     row = browser.get(LIST).content.decode().split('class="field-cost')[1]
@@ -157,7 +157,7 @@ def test_filters_narrow_the_list(browser: Client, site: Site) -> None:
     assert listed(browser, "model=othe") == []
 
 
-def test_a_period_holds_both_of_its_days(browser: Client, site: Site) -> None:
+def test_a_period_includes_both_of_its_days(browser: Client, site: Site) -> None:
     moments = [datetime(2026, 3, day, hour, tzinfo=UTC) for day, hour in ((1, 23), (2, 0), (3, 23), (4, 0))]
     jobs = [make_job(site, id=first_id_at(at), created_at=at).public_id for at in moments]
 
@@ -166,7 +166,7 @@ def test_a_period_holds_both_of_its_days(browser: Client, site: Site) -> None:
     assert listed(browser, "created_at_to=2026-03-01") == [jobs[0]]
 
 
-def test_a_job_is_found_by_whatever_name_it_has(browser: Client, site: Site, endpoint: Endpoint) -> None:
+def test_a_job_is_found_by_each_of_its_ids_and_names(browser: Client, site: Site, endpoint: Endpoint) -> None:
     job = make_ended(site, idempotency_key="post-1", request_id="req_1", metadata={"post": "17", "by": "ines"})
     event = make_delivery(job, endpoint).event
     make_job(make_site("florist"), idempotency_key="post-2", request_id="req_2", metadata={"post": "18"})
@@ -178,7 +178,7 @@ def test_a_job_is_found_by_whatever_name_it_has(browser: Client, site: Site, end
 @pytest.mark.parametrize(
     "word", ["post", "job_", "job_01", "evt_" + "0" * 26, "=", "post=", "%", "' OR 1=1 --", "é" * 900]
 )
-def test_a_word_that_means_no_job_finds_none(browser: Client, site: Site, word: str) -> None:
+def test_an_unknown_search_word_finds_no_job(browser: Client, site: Site, word: str) -> None:
     make_job(site, idempotency_key="post-1", metadata={"post": "17"})
 
     assert listed(browser, f"q={quote(word)}") == []
@@ -208,7 +208,7 @@ def test_a_word_that_means_no_job_finds_none(browser: Client, site: Site, word: 
         "nonsense=1",
     ],
 )
-def test_an_odd_address_breaks_nothing(browser: Client, site: Site, query: str) -> None:
+def test_invalid_query_parameters_do_not_fail(browser: Client, site: Site, query: str) -> None:
     make_job(site)
 
     assert browser.get(f"{LIST}?{query}", follow=True).status_code in (200, 400)
@@ -261,7 +261,7 @@ def story(site: Site, endpoint: Endpoint) -> Job:
     return job
 
 
-def test_the_page_tells_the_whole_story(browser: Client, story: Job) -> None:
+def test_the_page_shows_steps_attempts_calls_and_webhooks(browser: Client, story: Job) -> None:
     page = words(browser.get(page_of(story)).content.decode())
 
     facts = (story.public_id, "Succeeded", "Bakery", "post-4711", "req_abc", "2 of 3", '"post_id": "4711"')
@@ -282,7 +282,7 @@ def test_the_page_draws_attempts_and_calls_by_their_outcome(browser: Client, sto
     assert [kind for role, kind in drawn if role == "wait"] == ["wait", "wait"]
 
 
-def test_more_attempts_and_deliveries_take_no_more_queries(browser: Client, story: Job, site: Site) -> None:
+def test_queries_of_the_page_do_not_grow_with_attempts_and_deliveries(browser: Client, story: Job, site: Site) -> None:
     count_queries(browser, page_of(story))
     few = count_queries(browser, page_of(story))
     for number in range(3, 20):
@@ -294,7 +294,7 @@ def test_more_attempts_and_deliveries_take_no_more_queries(browser: Client, stor
 
 
 @pytest.mark.parametrize("state", JobState.values)
-def test_a_job_that_nobody_has_touched_has_a_page_in_every_state(browser: Client, site: Site, state: str) -> None:
+def test_a_job_without_attempts_has_a_page_in_every_state(browser: Client, site: Site, state: str) -> None:
     ended_at = None if state == "queued" else NOW
     job = make_running(site) if state == "running" else make_job(site, state=state, finished_at=ended_at)
 
@@ -304,7 +304,7 @@ def test_a_job_that_nobody_has_touched_has_a_page_in_every_state(browser: Client
     assert "No webhooks yet." in page
 
 
-def test_the_page_names_what_it_tries_again_and_what_tries_it(browser: Client, site: Site) -> None:
+def test_the_page_links_a_retry_and_its_original(browser: Client, site: Site) -> None:
     first = make_ended(site, "failed")
     second = make_ended(site, "failed", retry_of=first)
     third = make_job(site, retry_of=second)
@@ -321,7 +321,7 @@ def test_the_page_is_found_by_the_database_id_too(browser: Client, site: Site) -
 
 @pytest.mark.parametrize("text", ["job_nothing", str(UUID(int=0)), "job_%00", "1", "site_" + "0" * 26])
 @pytest.mark.parametrize("act", ["change", "cancel", "retry", "reveal"])
-def test_an_unknown_job_leads_back_to_the_list(browser: Client, text: str, act: str) -> None:
+def test_an_unknown_job_redirects_to_the_list(browser: Client, text: str, act: str) -> None:
     assert browser.post(f"{LIST}{text}/{act}/").headers["Location"] == LIST
 
 
@@ -345,7 +345,7 @@ def test_prompt_and_answer_are_not_on_the_page(browser: Client, story: Job) -> N
     assert not AuditEntry.objects.exists()
 
 
-def test_reading_them_is_a_deliberate_act_that_is_written_down(browser: Client, story: Job) -> None:
+def test_revealing_prompt_and_answer_is_audited(browser: Client, story: Job) -> None:
     response = browser.post(f"{LIST}{story.public_id}/reveal/")
 
     html = response.content.decode()
@@ -358,14 +358,14 @@ def test_reading_them_is_a_deliberate_act_that_is_written_down(browser: Client, 
     assert "whispered" not in str(entry.details)
 
 
-def test_looking_at_the_address_reads_nothing(browser: Client, story: Job) -> None:
+def test_get_reveals_nothing(browser: Client, story: Job) -> None:
     response = browser.get(f"{LIST}{story.public_id}/reveal/")
 
     assert response.headers["Location"] == page_of(story)
     assert not AuditEntry.objects.exists()
 
 
-def test_of_an_erased_job_the_page_says_when(browser: Client, story: Job) -> None:
+def test_the_page_of_an_erased_job_says_when_it_was_erased(browser: Client, story: Job) -> None:
     Job.objects.filter(id=story.id).update(payload=None, result=None, erased_at=datetime(2026, 11, 21, 9, tzinfo=UTC))
 
     shown = words(browser.get(page_of(story)).content.decode())
@@ -375,7 +375,7 @@ def test_of_an_erased_job_the_page_says_when(browser: Client, story: Job) -> Non
     assert "This cannot be opened. The request was erased at 2026-11-21 09:00 UTC" in revealed
 
 
-def test_reading_needs_a_permission_of_its_own(story: Job) -> None:
+def test_revealing_requires_its_own_permission(story: Job) -> None:
     browser = sign_in("jobs.view_job", "jobs.cancel_job", "jobs.retry_job")
 
     assert "Read prompt" not in browser.get(page_of(story)).content.decode()
@@ -383,7 +383,7 @@ def test_reading_needs_a_permission_of_its_own(story: Job) -> None:
     assert not AuditEntry.objects.exists()
 
 
-def test_the_page_opens_though_the_key_of_the_prompt_is_lost(browser: Client, story: Job, settings: Any) -> None:
+def test_the_page_renders_when_the_encryption_key_is_lost(browser: Client, story: Job, settings: Any) -> None:
     settings.ENCRYPTION_KEYS = "other:" + "A" * 43 + "="
 
     assert browser.get(LIST).status_code == 200
@@ -392,7 +392,7 @@ def test_the_page_opens_though_the_key_of_the_prompt_is_lost(browser: Client, st
     assert revealed.count("ENCRYPTION_KEYS does not hold") == 2
 
 
-def test_a_broken_prompt_does_not_hide_the_answer(browser: Client, site: Site) -> None:
+def test_an_unreadable_prompt_does_not_hide_the_answer(browser: Client, site: Site) -> None:
     job = make_ended(site, result=ANSWER)
     Job.objects.filter(id=job.id).update(payload=b"{broken")
 
@@ -402,7 +402,7 @@ def test_a_broken_prompt_does_not_hide_the_answer(browser: Client, site: Site) -
     assert "What the oven replied" in page
 
 
-def test_markup_in_a_prompt_stays_text(browser: Client, site: Site) -> None:
+def test_markup_in_a_prompt_is_escaped(browser: Client, site: Site) -> None:
     job = make_job(site, payload=b'{"model":"<script>alert(1)</script>"}', metadata={"a": "<script>alert(2)</script>"})
 
     for response in (browser.get(page_of(job)), browser.post(f"{LIST}{job.public_id}/reveal/")):
@@ -425,7 +425,7 @@ def test_a_queued_job_is_canceled_from_its_page(browser: Client, site: Site) -> 
     assert f"Canceled: {job.public_id}." in words(browser.get(page_of(job)).content.decode())
 
 
-def test_a_running_jobs_worker_is_asked(browser: Client, site: Site) -> None:
+def test_canceling_a_running_job_requests_its_worker_to_stop(browser: Client, site: Site) -> None:
     job = make_running(site)
 
     page = words(browser.post(f"{LIST}{job.public_id}/cancel/", follow=True).content.decode())
@@ -435,7 +435,7 @@ def test_a_running_jobs_worker_is_asked(browser: Client, site: Site) -> None:
     assert Job.objects.get().cancel_requested_at is not None
 
 
-def test_many_are_canceled_at_once_and_each_is_told_of(browser: Client, site: Site) -> None:
+def test_selected_jobs_are_canceled_and_each_is_reported(browser: Client, site: Site) -> None:
     queued = [make_job(site), make_job(site)]
     running, canceled, ended = make_running(site), make_ended(site, "canceled"), make_ended(site)
 
@@ -450,7 +450,7 @@ def test_many_are_canceled_at_once_and_each_is_told_of(browser: Client, site: Si
     assert set(AuditEntry.objects.values_list("subject", flat=True)) == {j.public_id for j in (*queued, running)}
 
 
-def test_a_failed_job_is_tried_again_from_its_page(browser: Client, site: Site, desk_route: None) -> None:
+def test_a_failed_job_is_retried_from_its_page(browser: Client, site: Site, desk_route: None) -> None:
     job = make_ended(site, "failed")
 
     page = browser.post(f"{LIST}{job.public_id}/retry/", follow=True).content.decode()
@@ -463,7 +463,7 @@ def test_a_failed_job_is_tried_again_from_its_page(browser: Client, site: Site, 
     assert (entry.action, entry.subject, entry.details["new_job"]) == ("job.retry", job.public_id, new.public_id)
 
 
-def test_many_are_tried_again_at_once_and_the_others_are_told_of(browser: Client, site: Site, desk_route: None) -> None:
+def test_selected_jobs_are_retried_and_the_others_are_reported(browser: Client, site: Site, desk_route: None) -> None:
     failed, queued = make_ended(site, "failed"), make_job(site)
 
     selected = [str(failed.id), str(queued.id)]
@@ -475,7 +475,7 @@ def test_many_are_tried_again_at_once_and_the_others_are_told_of(browser: Client
     assert AuditEntry.objects.count() == 1
 
 
-def test_a_job_that_its_site_may_not_ask_for_any_more_is_told_of(browser: Client, site: Site) -> None:
+def test_a_retry_that_the_site_may_not_make_is_reported(browser: Client, site: Site) -> None:
     job, lost = make_ended(site, "failed"), make_ended(site, "failed")
     Job.objects.filter(id=lost.id).update(payload=b"{broken")
     Site.objects.update(allowed_models=["another"])
@@ -489,7 +489,7 @@ def test_a_job_that_its_site_may_not_ask_for_any_more_is_told_of(browser: Client
     assert not AuditEntry.objects.exists()
 
 
-def test_what_was_done_stands_on_the_jobs_page(browser: Client, site: Site) -> None:
+def test_operator_actions_are_listed_on_the_page(browser: Client, site: Site) -> None:
     job = make_job(site)
     browser.post(f"{LIST}{job.public_id}/cancel/")
 
@@ -499,7 +499,7 @@ def test_what_was_done_stands_on_the_jobs_page(browser: Client, site: Site) -> N
 
 
 @pytest.mark.parametrize(("act", "state"), [("cancel", "queued"), ("retry", "failed")])
-def test_an_act_needs_its_permission(site: Site, act: str, state: str) -> None:
+def test_an_action_requires_its_permission(site: Site, act: str, state: str) -> None:
     job = make_job(site) if state == "queued" else make_ended(site, state)
     other = {"cancel": "jobs.retry_job", "retry": "jobs.cancel_job"}[act]
     browser = sign_in("jobs.view_job", other)
@@ -513,7 +513,7 @@ def test_an_act_needs_its_permission(site: Site, act: str, state: str) -> None:
 
 
 @pytest.mark.parametrize("act", ["cancel", "retry"])
-def test_an_address_alone_does_nothing(browser: Client, site: Site, act: str) -> None:
+def test_get_does_not_act(browser: Client, site: Site, act: str) -> None:
     job = make_job(site) if act == "cancel" else make_ended(site, "failed")
 
     assert browser.get(f"{LIST}{job.public_id}/{act}/").headers["Location"] == page_of(job)
@@ -521,7 +521,7 @@ def test_an_address_alone_does_nothing(browser: Client, site: Site, act: str) ->
 
 
 @pytest.mark.parametrize("act", ["cancel", "retry", "reveal"])
-def test_another_sites_page_cannot_post_here(site: Site, act: str) -> None:
+def test_actions_require_a_csrf_token(site: Site, act: str) -> None:
     job = make_job(site)
 
     assert sign_in(csrf=True).post(f"{LIST}{job.public_id}/{act}/").status_code == 403
@@ -529,14 +529,14 @@ def test_another_sites_page_cannot_post_here(site: Site, act: str) -> None:
 
 
 @pytest.mark.parametrize("act", ["cancel", "retry", "reveal", "change"])
-def test_who_has_not_signed_in_is_sent_to_do_so(site: Site, act: str) -> None:
+def test_actions_require_a_login(site: Site, act: str) -> None:
     job = make_job(site)
 
     assert "/admin/login/" in Client().post(f"{LIST}{job.public_id}/{act}/").headers["Location"]
     assert Job.objects.get().state == "queued"
 
 
-def test_too_many_at_once_are_refused_whole(browser: Client, site: Site) -> None:
+def test_too_many_selected_jobs_are_refused_together(browser: Client, site: Site) -> None:
     row = {"site": site, "kind": "chat", "model": "desk", "request_hash": b"h" * 32, "payload": b"{}"}
     jobs = Job.objects.bulk_create([Job(**row) for _ in range(101)])
 
@@ -549,7 +549,7 @@ def test_too_many_at_once_are_refused_whole(browser: Client, site: Site) -> None
     assert Job.objects.filter(state="queued").count() == 101
 
 
-def test_a_selection_that_is_none_breaks_nothing(browser: Client, site: Site) -> None:
+def test_an_invalid_selection_does_not_fail(browser: Client, site: Site) -> None:
     make_job(site)
 
     page = browser.post(LIST, {"action": "cancel_selected", "_selected_action": ["nonsense"]}, follow=True)
@@ -561,7 +561,7 @@ def test_a_selection_that_is_none_breaks_nothing(browser: Client, site: Site) ->
 # Who sees what
 
 
-def test_without_a_permission_there_is_nothing(story: Job) -> None:
+def test_pages_require_the_view_permission(story: Job) -> None:
     browser = sign_in("tenants.view_site")
 
     assert browser.get(LIST).status_code == 403
@@ -569,7 +569,7 @@ def test_without_a_permission_there_is_nothing(story: Job) -> None:
     assert browser.get("/admin/jobs/workerlease/").status_code == 403
 
 
-def test_who_may_see_jobs_only_sees_neither_costs_nor_webhooks(story: Job) -> None:
+def test_job_permission_alone_shows_neither_costs_nor_webhooks(story: Job) -> None:
     browser = sign_in("jobs.view_job")
 
     page, jobs = (words(browser.get(address).content.decode()) for address in (page_of(story), LIST))
@@ -594,7 +594,7 @@ def rows(html: str) -> Iterator[str]:
     return (words("<tr " + row) for row in html.split("<tr ")[1:])
 
 
-def test_workers_are_live_draining_or_expired(browser: Client, site: Site) -> None:
+def test_the_list_of_workers_shows_live_draining_and_expired(browser: Client, site: Site) -> None:
     live = make_lease("live-one", 3600)
     make_lease("leaving-one", 3600, draining=True)
     make_lease("dead-one", -60)

@@ -29,7 +29,7 @@ def add(browser: Client, **given: Any) -> str:
     return words(browser.post(f"{LIST}add/", form, follow=True).content.decode())
 
 
-def test_the_list_says_what_is_paused_by_whom_and_why(site: Site) -> None:
+def test_the_list_shows_target_actor_and_reason(site: Site) -> None:
     batch = make_batch(make_site("florist"))
     pauses.pause(site, ADA, "The invoice is open.")
     pauses.pause(QueueName.BATCH, Actor("ben"))
@@ -46,7 +46,7 @@ def test_the_list_says_what_is_paused_by_whom_and_why(site: Site) -> None:
     assert 'href="/admin/jobs/job/?queue=batch&amp;state__exact=queued"' in html
 
 
-def test_each_pause_leads_to_the_jobs_that_it_holds_back(site: Site) -> None:
+def test_each_pause_links_to_its_queued_jobs(site: Site) -> None:
     browser, batch = sign_in(), make_batch(site)
     single = make_job(site)
     member = make_job(site, batch=batch, queue="batch", custom_id="a")
@@ -66,7 +66,7 @@ def test_each_pause_leads_to_the_jobs_that_it_holds_back(site: Site) -> None:
 
 
 @pytest.mark.parametrize("what", ["site", "queue", "batch"])
-def test_something_is_paused_by_the_form_and_written_down(site: Site, what: str) -> None:
+def test_pausing_by_the_form_is_audited(site: Site, what: str) -> None:
     batch = make_batch(site)
     given = {"site": {"site": str(site.id)}, "queue": {"queue": "batch"}, "batch": {"batch_id": batch.public_id}}[what]
 
@@ -84,7 +84,7 @@ def test_something_is_paused_by_the_form_and_written_down(site: Site, what: str)
     )
 
 
-def test_what_a_site_paused_by_itself_an_operator_can_hold_back_firmly(site: Site) -> None:
+def test_an_operator_can_pause_what_its_site_has_paused(site: Site) -> None:
     browser, batch = sign_in(), make_batch(site)
     of_a_site.pause(site, batch.public_id)
     address = f"/admin/jobs/batch/{batch.public_id}"
@@ -97,7 +97,7 @@ def test_what_a_site_paused_by_itself_an_operator_can_hold_back_firmly(site: Sit
     assert f"{address}/pause/" not in browser.get(f"{address}/change/").content.decode()
 
 
-def test_the_form_refuses_what_makes_no_sense(site: Site) -> None:
+def test_the_form_reports_invalid_targets(site: Site) -> None:
     browser, over = sign_in(), make_batch(site, state="completed")
     pauses.pause(site, ADA)
 
@@ -110,13 +110,13 @@ def test_the_form_refuses_what_makes_no_sense(site: Site) -> None:
     assert Pause.objects.count() == 1
 
 
-def test_the_form_can_be_asked_for_with_a_site(site: Site) -> None:
+def test_the_form_accepts_a_preselected_site(site: Site) -> None:
     html = sign_in().get(f"{LIST}add/?site={site.id}").content.decode()
 
     assert f'<option value="{site.id}" selected>' in html
 
 
-def test_the_page_of_a_site_leads_to_its_pause(site: Site) -> None:
+def test_the_page_of_a_site_links_to_the_pause_form(site: Site) -> None:
     page = f"/admin/tenants/site/{site.id}/change/"
     browser, reader = sign_in(), sign_in("tenants.view_site", name="ben")
 
@@ -128,7 +128,7 @@ def test_the_page_of_a_site_leads_to_its_pause(site: Site) -> None:
     assert "Pause this site" not in reader.get(page).content.decode()
 
 
-def test_what_is_selected_goes_on_and_workers_are_woken(
+def test_resuming_selected_pauses_wakes_workers(
     site: Site, django_capture_on_commit_callbacks: DjangoCaptureOnCommitCallbacks
 ) -> None:
     browser, florist = sign_in(), make_site("florist")
@@ -150,7 +150,7 @@ def test_what_is_selected_goes_on_and_workers_are_woken(
     assert set(resumed.values_list("action", "actor")) == {("site.resume", "ada"), ("queue.resume", "ada")}
 
 
-def test_who_may_only_look_changes_nothing(site: Site) -> None:
+def test_view_permission_alone_allows_no_changes(site: Site) -> None:
     browser = sign_in("jobs.view_pause")
     row = pauses.pause(site, ADA).pause
 
@@ -161,7 +161,7 @@ def test_who_may_only_look_changes_nothing(site: Site) -> None:
     assert [scope_of(each) for each in Pause.objects.all()] == [site]
 
 
-def test_a_pause_is_neither_edited_nor_deleted_behind_the_log(site: Site) -> None:
+def test_a_pause_cannot_be_edited_or_deleted(site: Site) -> None:
     browser, row = sign_in(), pauses.pause(site, ADA, "why").pause
 
     assert browser.get(f"{LIST}{row.pk}/change/").status_code == 200
@@ -170,7 +170,7 @@ def test_a_pause_is_neither_edited_nor_deleted_behind_the_log(site: Site) -> Non
     assert Pause.objects.get().reason == "why"
 
 
-def test_without_a_permission_there_is_nothing(site: Site) -> None:
+def test_pages_require_the_view_permission(site: Site) -> None:
     pauses.pause(site, ADA)
     browser = sign_in("jobs.view_job")
 
@@ -178,7 +178,7 @@ def test_without_a_permission_there_is_nothing(site: Site) -> None:
     assert "was paused" not in words(browser.get("/admin/").content.decode())
 
 
-def test_the_home_page_names_what_is_paused(site: Site) -> None:
+def test_the_overview_lists_pauses(site: Site) -> None:
     pauses.pause(site, ADA, "The invoice is open.")
 
     page = words(sign_in("jobs.view_pause").get("/admin/").content.decode())

@@ -40,7 +40,7 @@ def texts(picture: Timeline) -> list[str]:
     return [mark.text for mark in picture.ticks]
 
 
-def test_bars_lie_where_their_time_was() -> None:
+def test_bars_are_placed_by_their_times() -> None:
     picture = draw_timeline(job(10), [attempt(1, 2, 4, outcome="error"), attempt(2, 5, 10, call(1, 6, 4000))], at(99))
 
     assert spans(tuple(lane.attempt for lane in picture.lanes)) == [(20, 20), (50, 50)]
@@ -50,7 +50,7 @@ def test_bars_lie_where_their_time_was() -> None:
     assert picture.lanes[1].calls[0].title == "Call 1 to sim, OK: 4 s"
 
 
-def test_what_still_runs_reaches_to_now() -> None:
+def test_a_running_attempt_extends_to_now() -> None:
     picture = draw_timeline(job(state="running"), [attempt(1, 5, None, call(1, 5, None, "open"))], at(10))
 
     lane = picture.lanes[0]
@@ -58,7 +58,7 @@ def test_what_still_runs_reaches_to_now() -> None:
     assert (lane.attempt.kind, lane.calls[0].kind) == ("open", "open")
 
 
-def test_a_call_that_nobody_ended_lasted_as_long_as_its_attempt() -> None:
+def test_an_open_call_lasts_as_long_as_its_attempt() -> None:
     picture = draw_timeline(
         job(10), [attempt(1, 0, 5, call(1, 1, None, "lost"), outcome="lost"), attempt(2, 5, 10)], at(99)
     )
@@ -66,14 +66,14 @@ def test_a_call_that_nobody_ended_lasted_as_long_as_its_attempt() -> None:
     assert spans(picture.lanes[0].calls) == [(10, 40)]
 
 
-def test_a_job_that_waits_again_is_drawn_waiting() -> None:
+def test_a_job_between_attempts_has_a_wait_bar() -> None:
     picture = draw_timeline(job(state="queued"), [attempt(1, 0, 5, outcome="error")], at(10))
 
     assert spans(picture.waits) == [(50, 50)]
 
 
 @pytest.mark.parametrize("finished", [None, 0.0])
-def test_a_job_without_attempts_only_waits(finished: float | None) -> None:
+def test_a_job_without_attempts_has_only_a_wait_bar(finished: float | None) -> None:
     picture = draw_timeline(job(finished), [], at(30))
 
     assert picture.lanes == ()
@@ -81,14 +81,14 @@ def test_a_job_without_attempts_only_waits(finished: float | None) -> None:
     assert picture.cut == ""
 
 
-def test_a_long_first_wait_does_not_press_the_work_into_nothing() -> None:
+def test_a_long_first_wait_is_cut_off() -> None:
     picture = draw_timeline(job(36_004), [attempt(1, 36_000, 36_004)], at(40_000))
 
     assert picture.lanes[0].attempt.width == 80
     assert picture.cut == "9 h 59 min"
 
 
-def test_clocks_that_differ_leave_the_picture_whole() -> None:
+def test_clock_differences_do_not_break_the_timeline() -> None:
     early, late = call(1, -3, 1000), call(2, 9, 60_000)
 
     picture = draw_timeline(job(10), [attempt(1, 0, 10, early, late)], at(5))
@@ -109,11 +109,11 @@ def test_clocks_that_differ_leave_the_picture_whole() -> None:
         (7 * 86_400, ["0", "2 d", "4 d", "6 d"]),
     ],
 )
-def test_marks_are_few_and_round(seconds: float, marks: list[str]) -> None:
+def test_ticks_have_round_distances(seconds: float, marks: list[str]) -> None:
     assert texts(draw_timeline(job(seconds), [], at(seconds)))[: len(marks)] == marks
 
 
 @pytest.mark.parametrize("exponent", range(-3, 8))
-def test_there_are_never_many_marks(exponent: int) -> None:
+def test_the_number_of_ticks_is_limited(exponent: int) -> None:
     for factor in (1, 2.4, 5.9, 9.99):
         assert len(texts(draw_timeline(job(factor * 10**exponent), [], T))) <= 7

@@ -40,7 +40,7 @@ def make_running(site: Site, **fields: Any) -> Job:
 @pytest.mark.parametrize(
     ("paused", "said"), [("site", "The site bakery"), ("queue", "The queue batch"), ("batch", "The batch batch_")]
 )
-def test_a_pause_is_named_with_who_and_why(site: Site, worker_id: UUID, paused: str, said: str) -> None:
+def test_a_pause_is_described_with_actor_and_reason(site: Site, worker_id: UUID, paused: str, said: str) -> None:
     batch = make_batch(site)
     scopes: dict[str, PauseScope] = {"site": site, "queue": QueueName.BATCH, "batch": batch}
     pauses.pause(scopes[paused], ADA, "too dear")
@@ -51,24 +51,24 @@ def test_a_pause_is_named_with_who_and_why(site: Site, worker_id: UUID, paused: 
     assert re.search(r"by ada \d s ago: too dear$", found)
 
 
-def test_without_a_worker_it_waits_for_one(site: Site) -> None:
+def test_without_live_workers_a_job_waits_for_one(site: Site) -> None:
     assert why(make_job(site)) == "No worker is live; it waits until one starts."
 
 
-def test_a_retry_that_was_put_off_waits_for_the_budget(site: Site, worker_id: UUID) -> None:
+def test_a_deferred_retry_waits_for_the_retry_budget(site: Site, worker_id: UUID) -> None:
     job = make_job(site, attempt=1, error_code="retry_budget_exhausted", available_at=in_seconds(3700))
 
     assert "retry was deferred: the retry budget" in why(job)
     assert "Next try in 1 h." in why(job)
 
 
-def test_while_its_providers_are_left_alone_it_waits_for_them(site: Site, worker_id: UUID) -> None:
+def test_a_job_waits_while_the_breakers_of_its_providers_are_open(site: Site, worker_id: UUID) -> None:
     job = make_job(site, attempt=1, error_code="providers_in_cooldown", available_at=in_seconds(90))
 
     assert why(job) == ("Every provider of its model is unavailable (circuit breakers open). Next try in 1 min.")
 
 
-def test_the_time_between_two_attempts_and_a_late_begin_are_told_apart(site: Site, worker_id: UUID) -> None:
+def test_backoff_and_a_scheduled_start_have_different_texts(site: Site, worker_id: UUID) -> None:
     retried = make_job(site, attempt=1, error_code="unavailable", available_at=in_seconds(90))
     later = make_job(site, available_at=in_seconds(7300))
 
@@ -76,7 +76,7 @@ def test_the_time_between_two_attempts_and_a_late_begin_are_told_apart(site: Sit
     assert why(later) == "It is scheduled to start in 2 h."
 
 
-def test_the_cap_of_the_site_is_named_when_it_is_reached(worker_id: UUID) -> None:
+def test_a_full_site_limit_is_the_reason(worker_id: UUID) -> None:
     site = make_site("capped", max_running_jobs=2)
     job = make_job(site)
     make_running(site)
@@ -87,7 +87,7 @@ def test_the_cap_of_the_site_is_named_when_it_is_reached(worker_id: UUID) -> Non
     assert why(job).startswith("The cap of its site is reached: 2 running, 2 allowed at once.")
 
 
-def test_the_cap_of_the_provider_counts_all_sites(site: Site, worker_id: UUID) -> None:
+def test_the_provider_limit_counts_the_jobs_of_all_sites(site: Site, worker_id: UUID) -> None:
     make_provider("sim-openai", max_running_jobs=1)
     job = make_job(site, provider="sim-openai")
     make_running(site, provider="another")
@@ -97,13 +97,13 @@ def test_the_cap_of_the_provider_counts_all_sites(site: Site, worker_id: UUID) -
     assert why(job).startswith("The cap of sim-openai is reached: 1 running, 1 allowed at once.")
 
 
-def test_without_caps_a_job_waits_for_its_turn(site: Site, worker_id: UUID) -> None:
+def test_without_limits_a_job_waits_for_its_turn(site: Site, worker_id: UUID) -> None:
     ProviderAccount.objects.all().delete()
 
     assert why(make_job(site, provider="gone")) == "It waits for its turn."
 
 
-def test_the_reason_takes_few_queries(site: Site, worker_id: UUID) -> None:
+def test_the_reason_is_found_with_few_queries(site: Site, worker_id: UUID) -> None:
     make_provider("sim-openai", max_running_jobs=9)
     Site.objects.update(max_running_jobs=9)
     job = make_job(site, provider="sim-openai")

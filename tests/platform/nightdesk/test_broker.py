@@ -9,7 +9,7 @@ from nightdesk.worker import DoorbellConsumer
 
 
 @pytest.mark.parametrize("url", ["redis://127.0.0.1:6379/0", "rediss://:secret@redis.example:6380/1"])
-def test_redis_gets_what_only_redis_knows(url: str) -> None:
+def test_redis_broker_has_redis_transport_options(url: str) -> None:
     broker = broker_settings_for(url)
 
     assert broker.transport_options["global_keyprefix"] == "nightdesk:"
@@ -19,7 +19,7 @@ def test_redis_gets_what_only_redis_knows(url: str) -> None:
 
 
 @pytest.mark.parametrize("url", ["amqp://desk:secret@127.0.0.1:5672/nightdesk", "amqps://desk:secret@mq.example/desk"])
-def test_rabbitmq_gets_one_quorum_queue_on_its_own_exchange(url: str) -> None:
+def test_rabbitmq_broker_has_one_quorum_queue_on_the_default_exchange(url: str) -> None:
     broker = broker_settings_for(url)
 
     assert broker.queues is not None
@@ -31,7 +31,7 @@ def test_rabbitmq_gets_one_quorum_queue_on_its_own_exchange(url: str) -> None:
     assert not broker.disable_prefetch
 
 
-def test_with_tls_the_certificate_must_be_that_of_the_host() -> None:
+def test_tls_verifies_the_host_of_the_certificate() -> None:
     assert broker_settings_for("rediss://cache.example/0").ssl == {
         "ssl_cert_reqs": CERT_REQUIRED,
         "ssl_check_hostname": True,

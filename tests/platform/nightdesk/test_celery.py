@@ -5,7 +5,7 @@ import logging
 from nightdesk.celery import app
 
 
-def test_logs_are_as_the_settings_say_whatever_level_celery_is_told() -> None:
+def test_celery_does_not_change_the_log_level_of_the_settings() -> None:
     before = logging.getLogger().level, list(logging.getLogger().handlers)
 
     app.log.setup_logging_subsystem(loglevel=logging.DEBUG)

@@ -27,7 +27,7 @@ def production(settings: Settings) -> Settings:
     return settings
 
 
-def test_good_settings_raise_nothing(production: Settings) -> None:
+def test_valid_settings_have_no_errors(production: Settings) -> None:
     assert check_settings() == []
 
 
@@ -52,7 +52,7 @@ def test_good_settings_raise_nothing(production: Settings) -> None:
         ("ALLOWED_HOSTS", ["other.example"], "nightdesk.E015"),
     ],
 )
-def test_a_bad_setting_is_named(production: Settings, name: str, value: Any, message_id: str) -> None:
+def test_an_invalid_setting_is_reported_by_name(production: Settings, name: str, value: Any, message_id: str) -> None:
     setattr(production, name, value)
 
     found = [message for message in check_settings() if message.id == message_id]
@@ -62,13 +62,13 @@ def test_a_bad_setting_is_named(production: Settings, name: str, value: Any, mes
 
 
 @pytest.mark.parametrize("url", ["sqs://", "sentinel://127.0.0.1", "127.0.0.1:5672", "rabbit"])
-def test_a_broker_of_an_unknown_kind_is_named(production: Settings, url: str) -> None:
+def test_an_unknown_broker_scheme_is_an_error(production: Settings, url: str) -> None:
     production.CELERY_BROKER_URL = url
 
     (found,) = check_settings()
 
     assert found.id == "nightdesk.E008"
-    assert found.msg == "BROKER_URL must be an address of redis://, rediss://, amqp://, amqps://."
+    assert found.msg == "BROKER_URL must begin with redis://, rediss://, amqp://, amqps://."
 
 
 def test_a_server_does_not_start_with_an_error(production: Settings) -> None:
@@ -79,13 +79,13 @@ def test_a_server_does_not_start_with_an_error(production: Settings) -> None:
         require_valid_settings()
 
 
-def test_debug_does_not_go_with_an_address_of_the_world(production: Settings) -> None:
+def test_debug_with_an_https_base_url_is_an_error(production: Settings) -> None:
     production.DEBUG = True
 
     assert [message.id for message in check_settings()] == ["nightdesk.E007"]
 
 
-def test_a_laptop_may_use_its_defaults(production: Settings) -> None:
+def test_debug_allows_the_development_defaults(production: Settings) -> None:
     production.DEBUG = True
     production.SECRET_KEY, production.ENCRYPTION_KEYS, production.BASE_URL = INSECURE_KEY, DEV_KEYS, "http://localhost"
 

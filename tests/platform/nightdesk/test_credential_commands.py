@@ -39,25 +39,25 @@ def test_create_site_shows_everything_that_is_needed_to_connect() -> None:
     )
 
 
-def test_create_site_takes_the_origins_of_pages() -> None:
+def test_create_site_stores_allowed_origins() -> None:
     run("create_site", "Bakery", "--origin", "https://Bakery.example:443/", "--origin", "http://127.0.0.1:8123")
 
     assert Site.objects.get().origins == ["https://bakery.example", "http://127.0.0.1:8123"]
 
 
-def test_create_site_refuses_what_is_no_origin() -> None:
+def test_create_site_rejects_an_invalid_origin() -> None:
     with pytest.raises(CommandError, match="Not an origin"):
         run("create_site", "Bakery", "--origin", "bakery.example")
 
 
-def test_create_site_writes_a_card_for_people() -> None:
+def test_create_site_prints_a_readable_card() -> None:
     card = run("create_site", "Corner Bakery", "--slug", "bakery")
 
     assert "slug       bakery\n" in card
-    assert "shown this once" in card
+    assert "are not shown again" in card
 
 
-def test_create_site_says_what_is_wrong() -> None:
+def test_create_site_reports_invalid_arguments() -> None:
     create_site("Bakery", "bakery")
 
     with pytest.raises(CommandError, match="site with the slug 'bakery' already"):
@@ -67,7 +67,7 @@ def test_create_site_says_what_is_wrong() -> None:
 
 
 @pytest.mark.parametrize(("word", "kind"), [("secret", CredentialKind.SIGNING_SECRET), ("key", CredentialKind.API_KEY)])
-def test_rotate_credential_makes_a_second_live_one(word: str, kind: CredentialKind) -> None:
+def test_rotate_credential_issues_a_second_live_credential(word: str, kind: CredentialKind) -> None:
     made = create_site("Bakery", "bakery")
 
     shown = run_json("rotate_credential", "bakery", word)
@@ -78,7 +78,7 @@ def test_rotate_credential_makes_a_second_live_one(word: str, kind: CredentialKi
     assert AuditEntry.objects.latest("id").action == f"{kind}.rotate"
 
 
-def test_rotate_credential_takes_an_id_and_no_overlap() -> None:
+def test_rotate_credential_accepts_a_site_id_and_zero_overlap() -> None:
     made = create_site("Bakery", "bakery")
 
     card = run("rotate_credential", made.site.public_id, "key", "--overlap-hours", "0")
@@ -97,14 +97,14 @@ def test_rotate_credential_takes_an_id_and_no_overlap() -> None:
         (["bakery", "key", "--overlap-hours", "long"], "invalid"),
     ],
 )
-def test_rotate_credential_says_what_is_wrong(arguments: list[str], words: str) -> None:
+def test_rotate_credential_reports_invalid_arguments(arguments: list[str], words: str) -> None:
     create_site("Bakery", "bakery")
 
     with pytest.raises(CommandError, match=words):
         run("rotate_credential", *arguments)
 
 
-def test_rotate_credential_says_when_there_are_too_many() -> None:
+def test_rotate_credential_reports_too_many_live_credentials() -> None:
     create_site("Bakery", "bakery")
     for _ in range(3):
         run("rotate_credential", "bakery", "key")
@@ -113,18 +113,18 @@ def test_rotate_credential_says_when_there_are_too_many() -> None:
         run("rotate_credential", "bakery", "key")
 
 
-def test_revoke_credential_ends_it_once() -> None:
+def test_revoke_credential_is_idempotent() -> None:
     made = create_site("Bakery", "bakery")
     key_id = made.api_key.credential.public_id
 
     assert run_json("revoke_credential", key_id) == {"credential_id": key_id, "revoked_now": True}
     assert run_json("revoke_credential", key_id) == {"credential_id": key_id, "revoked_now": False}
-    assert run("revoke_credential", key_id) == f"{key_id} is revoked since before.\n"
+    assert run("revoke_credential", key_id) == f"{key_id} was already revoked.\n"
 
     assert not live_credentials(made.site, CredentialKind.API_KEY).exists()
 
 
 @pytest.mark.parametrize("wanted", ["nonsense", "key_nonsense", to_public("key", UUID(int=1))])
-def test_revoke_credential_says_what_is_wrong(wanted: str) -> None:
+def test_revoke_credential_reports_an_unknown_credential(wanted: str) -> None:
     with pytest.raises(CommandError, match="no credential"):
         run("revoke_credential", wanted)

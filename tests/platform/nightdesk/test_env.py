@@ -22,7 +22,7 @@ def test_a_flag_is_true_or_false(monkeypatch: pytest.MonkeyPatch, value: str, re
 
 
 @pytest.mark.parametrize("value", ["1", "yes", "on", "tru"])
-def test_anything_else_is_no_flag(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+def test_another_value_of_a_flag_is_an_error(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     monkeypatch.setenv("A_FLAG", value)
 
     with pytest.raises(ImproperlyConfigured, match="A_FLAG must be 'true' or 'false'"):
@@ -30,14 +30,14 @@ def test_anything_else_is_no_flag(monkeypatch: pytest.MonkeyPatch, value: str) -
 
 
 @pytest.mark.parametrize("value", ["-1", "0", "many", "1.5", "1e3", "٣"])
-def test_a_number_that_is_none_or_too_small_is_refused(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+def test_an_invalid_or_too_small_number_is_an_error(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     monkeypatch.setenv("A_NUMBER", value)
 
     with pytest.raises(ImproperlyConfigured, match="A_NUMBER"):
         env.number("A_NUMBER", 5, at_least=1)
 
 
-def test_a_secret_may_stand_in_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_secret_is_read_from_the_file_that_name_file_names(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     file = tmp_path / "secret"
     file.write_text("rosebud\n")
     monkeypatch.setenv("A_SECRET_FILE", str(file))
@@ -45,7 +45,7 @@ def test_a_secret_may_stand_in_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path:
     assert env.secret("A_SECRET", "default") == "rosebud"
 
 
-def test_a_secret_in_two_places_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_secret_that_is_set_twice_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("A_SECRET_FILE", str(tmp_path / "secret"))
     monkeypatch.setenv("A_SECRET", "rosebud")
 
@@ -54,7 +54,7 @@ def test_a_secret_in_two_places_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_
     assert "rosebud" not in str(refused.value)
 
 
-def test_a_secret_file_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_missing_secret_file_is_reported_by_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("A_SECRET_FILE", str(tmp_path / "nothing"))
 
     with pytest.raises(ImproperlyConfigured, match=r"A_SECRET_FILE names .*nothing"):
@@ -74,7 +74,7 @@ def test_a_choice_is_one_of_its_words(monkeypatch: pytest.MonkeyPatch) -> None:
         env.choice("A_CHOICE", "json", ("json", "console"))
 
 
-def test_a_database_address_is_taken_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_database_url_is_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DB", "postgresql://nina:p%40ss@db.example:6432/desk?sslmode=require")
 
     assert env.database("DB", "") == {
@@ -89,7 +89,7 @@ def test_a_database_address_is_taken_apart(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.parametrize("address", ["mysql://a@b/c", "postgresql://host", "desk"])
-def test_an_address_of_something_else_is_refused_without_its_password(
+def test_an_invalid_database_url_is_an_error_without_its_password(
     monkeypatch: pytest.MonkeyPatch, address: str
 ) -> None:
     monkeypatch.setenv("DB", address)
@@ -98,7 +98,7 @@ def test_an_address_of_something_else_is_refused_without_its_password(
         env.database("DB", "")
 
 
-def test_what_was_asked_is_remembered_with_its_default(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_variables_that_were_read_are_recorded_with_their_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("A_NUMBER", "7")
     env.number("A_NUMBER", 5)
     env.words("SOME_WORDS", "a,b")
@@ -107,7 +107,7 @@ def test_what_was_asked_is_remembered_with_its_default(monkeypatch: pytest.Monke
     assert wanted == env.READ_VARIABLES
 
 
-def test_a_command_takes_over_the_variables_of_the_local_stack(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_command_adopts_the_variables_of_the_local_stack(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("os.environ", {})
     (tmp_path / "environment.json").write_text('{"DATABASE_URL": "postgresql://local/desk", "BASE_URL": "http://x"}')
 
@@ -116,9 +116,7 @@ def test_a_command_takes_over_the_variables_of_the_local_stack(monkeypatch: pyte
     assert (env.text("DATABASE_URL"), env.text("BASE_URL")) == ("postgresql://local/desk", "http://x")
 
 
-def test_a_database_that_was_named_goes_before_the_local_stack_s(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_database_url_overrides_the_local_stack(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("os.environ", {"DATABASE_URL": "postgresql://mine/desk"})
     (tmp_path / "environment.json").write_text('{"DATABASE_URL": "postgresql://local/desk"}')
 

@@ -32,7 +32,7 @@ def named(request: pytest.FixtureRequest, site: Site) -> tuple[str, str]:
     return request.param, names[request.param]
 
 
-def test_what_is_named_is_paused_and_goes_on(named: tuple[str, str]) -> None:
+def test_pause_and_resume_a_site_a_queue_and_a_batch(named: tuple[str, str]) -> None:
     kind, name = named
 
     said = run("pause", f"--{kind}", name, "--reason", "too dear")
@@ -46,7 +46,7 @@ def test_what_is_named_is_paused_and_goes_on(named: tuple[str, str]) -> None:
     assert list(actions) == [f"{kind}.pause", f"{kind}.resume"]
 
 
-def test_scripts_read_json(named: tuple[str, str]) -> None:
+def test_pause_and_resume_print_json(named: tuple[str, str]) -> None:
     kind, name = named
 
     first, second = (run_json("pause", f"--{kind}", name, "--reason", reason) for reason in ("one", "two"))
@@ -56,10 +56,10 @@ def test_scripts_read_json(named: tuple[str, str]) -> None:
     assert run_json("resume", f"--{kind}", name)["resumed_now"] is False
 
 
-def test_doing_it_twice_says_what_was_there_before(site: Site) -> None:
+def test_a_second_pause_reports_the_first(site: Site) -> None:
     run("pause", "--site", site.public_id, "--reason", "unpaid")
 
-    assert "The site bakery is paused since 20" in run("pause", "--site", "bakery")
+    assert "The site bakery has been paused since 20" in run("pause", "--site", "bakery")
     assert "by command line (unpaid)" in run("pause", "--site", "bakery")
     run("resume", "--site", "bakery")
     assert run("resume", "--site", "bakery") == "The site bakery was not paused.\n"
@@ -69,25 +69,25 @@ def test_doing_it_twice_says_what_was_there_before(site: Site) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--site", "nobody"], "no site 'nobody'; give its slug, or its id"),
-        (["--queue", "fast"], "no queue 'fast'; give default or batch"),
-        (["--batch", "batch_1"], "no batch 'batch_1'; give its id"),
+        (["--site", "nobody"], "no site 'nobody'. Pass its slug or its id"),
+        (["--queue", "fast"], "no queue 'fast'. Pass default or batch"),
+        (["--batch", "batch_1"], "no batch 'batch_1'. Pass its id"),
         ([], "one of the arguments --site --queue --batch is required"),
         (["--site", "bakery", "--queue", "batch"], "not allowed with argument --site"),
     ],
 )
-def test_what_does_not_exist_is_refused_with_a_way_out(
+def test_an_unknown_target_is_an_error_that_says_what_to_pass(
     site: Site, command: str, arguments: list[str], said: str
 ) -> None:
     with pytest.raises(CommandError, match=said):
         run(command, *arguments)
 
 
-def test_a_batch_that_is_over_and_a_reason_that_is_too_long_are_refused(site: Site) -> None:
+def test_an_ended_batch_and_a_too_long_reason_are_errors(site: Site) -> None:
     over = make_batch(site, state="completed")
 
     with pytest.raises(CommandError, match="it is completed"):
         run("pause", "--batch", over.public_id)
-    with pytest.raises(CommandError, match="at most 200 characters; this one has 201"):
+    with pytest.raises(CommandError, match="has 201 characters; at most 200 are allowed"):
         run("pause", "--site", "bakery", "--reason", "r" * 201)
     assert not Pause.objects.exists()

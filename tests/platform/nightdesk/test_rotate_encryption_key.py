@@ -11,7 +11,7 @@ from pytest_django import Settings
 
 from core.crypto import UnknownEncryptionKey, key_id_of, new_key, parse_keyring
 from jobs.models import Job
-from nightdesk.management.commands.rotate_encryption_key import sealed_fields
+from nightdesk.management.commands.rotate_encryption_key import encrypted_fields
 from tenants.credentials import create_site
 from tenants.models import Credential
 from tests.factories import make_file, make_job, make_provider
@@ -47,14 +47,14 @@ def key_ids() -> set[str]:
     """The keys that the rows need, read from the raw columns."""
     found: set[str] = set()
     with connection.cursor() as cursor:
-        for model, field in sealed_fields():
+        for model, field in encrypted_fields():
             cursor.execute(f"SELECT {field.column} FROM {model._meta.db_table} WHERE {field.column} IS NOT NULL")  # noqa: S608
             found |= {key_id_of(bytes(row[0])) for row in cursor.fetchall()}
     return found
 
 
-def test_every_sealed_column_is_known() -> None:
-    assert {f"{model._meta.label}.{field.name}" for model, field in sealed_fields()} == {
+def test_all_encrypted_columns_are_found() -> None:
+    assert {f"{model._meta.label}.{field.name}" for model, field in encrypted_fields()} == {
         "tenants.Credential.secret",
         "inference.ProviderAccount.api_key",
         "webhooks.EndpointSecret.secret",
@@ -84,7 +84,7 @@ def test_rotating_twice_changes_nothing(sealed_with_the_old_key: Settings) -> No
     assert rotate()["reencrypted"] == 0
 
 
-def test_a_check_counts_and_changes_nothing(sealed_with_the_old_key: Settings) -> None:
+def test_check_counts_values_and_changes_none(sealed_with_the_old_key: Settings) -> None:
     report = rotate(check=True)
 
     assert (sum(report["rows"].values()), report["reencrypted"]) == (8, 0)
@@ -98,7 +98,7 @@ def test_without_the_old_key_the_rotation_says_which_one_is_missing(sealed_with_
         rotate()
 
 
-def test_a_new_key_is_first_known_and_then_used(settings: Settings) -> None:
+def test_new_key_prints_the_value_for_decrypting_before_the_one_for_encrypting(settings: Settings) -> None:
     settings.ENCRYPTION_KEYS = OLD
     printed = io.StringIO()
 
@@ -111,7 +111,7 @@ def test_a_new_key_is_first_known_and_then_used(settings: Settings) -> None:
 
 
 @pytest.mark.parametrize("name", ["old", "a b", "k" * 33])
-def test_a_name_that_cannot_be_used_is_refused(settings: Settings, name: str) -> None:
+def test_an_invalid_key_id_is_an_error(settings: Settings, name: str) -> None:
     settings.ENCRYPTION_KEYS = OLD
 
     with pytest.raises(CommandError):

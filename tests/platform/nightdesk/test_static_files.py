@@ -7,7 +7,7 @@ SCRIPT = "/static/drf_spectacular_sidecar/swagger-ui-dist/swagger-ui-bundle.js"
 
 
 @pytest.mark.parametrize("debug", [True, False])
-def test_a_file_is_served_with_its_type_and_may_be_kept(debug: bool) -> None:
+def test_a_static_file_has_its_type_and_is_cacheable(debug: bool) -> None:
     with override_settings(DEBUG=debug):
         response = Client().get(SCRIPT)
 
@@ -17,7 +17,7 @@ def test_a_file_is_served_with_its_type_and_may_be_kept(debug: bool) -> None:
     assert len(response.content) > 1_000_000
 
 
-def test_a_file_that_did_not_change_is_not_sent_again() -> None:
+def test_an_unchanged_static_file_returns_304() -> None:
     etag = Client().get(SCRIPT)["ETag"]
 
     again = Client().get(SCRIPT, headers={"If-None-Match": etag})
@@ -45,11 +45,11 @@ def test_every_app_has_its_files_served(path: str) -> None:
         "x" * 5000,
     ],
 )
-def test_nothing_else_is_served(name: str) -> None:
+def test_a_file_outside_static_folders_is_not_found(name: str) -> None:
     response = Client(raise_request_exception=False).get(f"/static/{name}")
 
     assert response.status_code in (400, 404)
 
 
-def test_files_are_only_read() -> None:
+def test_static_files_accept_get_and_head_only() -> None:
     assert Client().post(SCRIPT).status_code == 405

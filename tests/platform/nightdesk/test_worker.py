@@ -5,7 +5,7 @@ import threading
 from nightdesk.worker import EXIT_CODE, kill_after
 
 
-def test_a_process_whose_stop_hangs_ends_all_the_same() -> None:
+def test_a_process_that_hangs_during_shutdown_is_killed() -> None:
     ended, codes = threading.Event(), list[int]()
 
     def end(code: int) -> None:

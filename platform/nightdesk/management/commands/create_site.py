@@ -1,4 +1,4 @@
-"""Make a site with its first signing secret and API key, and show them once."""
+"""`manage.py create_site`: create a site with its first signing secret and API key, and show them once."""
 
 import json
 from typing import Any
@@ -16,15 +16,15 @@ slug       {site_slug}
 secret     {site_secret}
 API key    {api_key}
 
-The secret and the key are shown this once. Replace them with `manage.py rotate_credential`."""
+The secret and the key are not shown again. Replace them with `manage.py rotate_credential`."""
 
 
 class Command(BaseCommand):
-    help = "Make a site with a signing secret and an API key, which are shown once."
+    help = "Create a site with a signing secret and an API key. Both are shown once."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("name", help="the site's name, e.g. 'Corner Bakery'")
-        parser.add_argument("--slug", help="the site's short name in tokens; made from the name if absent")
+        parser.add_argument("name", help="name of the site, e.g. 'Corner Bakery'")
+        parser.add_argument("--slug", help="short name of the site in tokens; derived from the name by default")
         parser.add_argument(
             "--origin",
             action="append",
@@ -36,27 +36,27 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         origins = [_to_origin(text) for text in options["origin"]]
         try:
-            made = create_site(options["name"], options["slug"], origins)
+            created = create_site(options["name"], options["slug"], origins)
         except ProvisioningError as error:
             raise CommandError(str(error)) from error
-        shown = to_json(made)
+        shown = to_json(created)
         self.stdout.write(json.dumps(shown) if options["json"] else CARD.format(**shown))
 
 
 def _to_origin(text: str) -> str:
     if not (origin := normalize_origin(text)):
-        raise CommandError(f"Not an origin like https://example.com: {text[:60]!r}")
+        raise CommandError(f"Not an origin such as https://example.com: {text[:60]!r}")
     return origin
 
 
-def to_json(made: NewSite) -> dict[str, str]:
-    """Name what is shown, as scripts read it."""
+def to_json(created: NewSite) -> dict[str, str]:
+    """Return the site and its credentials for scripts."""
     return {
-        "site_id": made.site.public_id,
-        "site_slug": made.site.slug,
-        "site_name": made.site.name,
-        "site_secret": made.signing_secret.secret,
-        "site_secret_id": made.signing_secret.credential.public_id,
-        "api_key": made.api_key.secret,
-        "api_key_id": made.api_key.credential.public_id,
+        "site_id": created.site.public_id,
+        "site_slug": created.site.slug,
+        "site_name": created.site.name,
+        "site_secret": created.signing_secret.secret,
+        "site_secret_id": created.signing_secret.credential.public_id,
+        "api_key": created.api_key.secret,
+        "api_key_id": created.api_key.credential.public_id,
     }

@@ -1,4 +1,4 @@
-"""Hold back a site, a queue or a batch."""
+"""`manage.py pause`: pause a site, a queue or a batch."""
 
 import json
 from typing import Any
@@ -13,7 +13,7 @@ from tenants.audit import COMMAND_LINE
 
 
 class Command(BaseCommand):
-    help = "Pause a site, a queue or a batch: no more of its jobs are started. Running jobs finish; new ones wait."
+    help = "Pause a site, a queue or a batch: its queued and new jobs wait, running jobs finish."
 
     def add_arguments(self, parser: CommandParser) -> None:
         add_scope(parser)
@@ -22,7 +22,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         scope, reason = read_scope(options), options["reason"]
         if len(reason) > MAX_REASON_LENGTH:
-            raise CommandError(f"A reason has at most {MAX_REASON_LENGTH} characters; this one has {len(reason)}.")
+            raise CommandError(f"The reason has {len(reason)} characters; at most {MAX_REASON_LENGTH} are allowed.")
         try:
             paused = pause(scope, COMMAND_LINE, reason)
         except BatchEnded as error:
@@ -39,8 +39,8 @@ def _json(scope: PauseScope, paused: PauseResult) -> str:
 def _sentence(scope: PauseScope, paused: PauseResult) -> str:
     row = paused.pause
     if paused.is_new:
-        said = f"Paused the {scope_label(scope)}: running jobs finish, no more are started."
+        text = f"Paused the {scope_label(scope)}: running jobs finish, no more are started."
     else:
         why = f" ({row.reason})" if row.reason else ""
-        said = f"The {scope_label(scope)} is paused since {format_moment(row.created_at)}, by {row.actor}{why}."
-    return f"{said}\nLet it go on: manage.py resume {scope_to_option(scope)}"
+        text = f"The {scope_label(scope)} has been paused since {format_moment(row.created_at)}, by {row.actor}{why}."
+    return f"{text}\nTo resume: manage.py resume {scope_to_option(scope)}"

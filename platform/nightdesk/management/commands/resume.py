@@ -1,4 +1,4 @@
-"""Let a paused site, queue or batch go on."""
+"""`manage.py resume`: resume a paused site, queue or batch."""
 
 import json
 from typing import Any

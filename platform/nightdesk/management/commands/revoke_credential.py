@@ -1,4 +1,4 @@
-"""End a signing secret or API key at once."""
+"""`manage.py revoke_credential`: revoke a signing secret or API key within a second."""
 
 import json
 from typing import Any
@@ -19,9 +19,11 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         credential = find_credential_row(options["credential"])
         if credential is None:
-            raise CommandError(f"There is no credential {options['credential']!r}; give its id (key_…).")
+            raise CommandError(f"There is no credential {options['credential']!r}. Pass its id (key_…).")
         changed = revoke(credential)
         if options["json"]:
             self.stdout.write(json.dumps({"credential_id": credential.public_id, "revoked_now": changed}))
         else:
-            self.stdout.write(f"{credential.public_id} is revoked{'' if changed else ' since before'}.")
+            self.stdout.write(
+                f"{credential.public_id} is revoked." if changed else f"{credential.public_id} was already revoked."
+            )

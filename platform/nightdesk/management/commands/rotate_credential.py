@@ -1,4 +1,4 @@
-"""Replace a site's signing secret or API key, with a time in which both work."""
+"""`manage.py rotate_credential`: replace a site's signing secret or API key, with an overlap while both work."""
 
 import argparse
 import json
@@ -16,18 +16,20 @@ KINDS = {"secret": CredentialKind.SIGNING_SECRET, "key": CredentialKind.API_KEY}
 
 
 class Command(BaseCommand):
-    help = "Make a new signing secret or API key; the ones in use end after the overlap."
+    help = "Issue a new signing secret or API key; the existing ones expire after the overlap."
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("site", help="the site's slug or id (site_…)")
-        parser.add_argument("kind", choices=sorted(KINDS), help="what to replace")
-        parser.add_argument("--overlap-hours", type=_hours, default=24.0, help="how long the old ones work on (24)")
+        parser.add_argument("kind", choices=sorted(KINDS), help="the kind of credential to replace")
+        parser.add_argument(
+            "--overlap-hours", type=_hours, default=24.0, help="how long the existing ones stay valid (24)"
+        )
         parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
 
     def handle(self, *args: Any, **options: Any) -> None:
         site = find_site_row(options["site"])
         if site is None:
-            raise CommandError(f"There is no site {options['site']!r}; give its slug, or its id (site_…).")
+            raise CommandError(f"There is no site {options['site']!r}. Pass its slug or its id (site_…).")
         try:
             issued = rotate(site, KINDS[options["kind"]], timedelta(hours=options["overlap_hours"]))
         except ProvisioningError as error:
@@ -36,7 +38,7 @@ class Command(BaseCommand):
 
 
 def to_json(issued: IssuedCredential) -> dict[str, str]:
-    """Name what is shown, as scripts read it."""
+    """Return the credential for scripts."""
     return {
         "site_id": issued.credential.site.public_id,
         "credential_id": issued.credential.public_id,
@@ -47,8 +49,8 @@ def to_json(issued: IssuedCredential) -> dict[str, str]:
 
 def _card(issued: IssuedCredential, hours: float) -> str:
     return (
-        f"{issued.credential.get_kind_display()} {issued.credential.public_id} (shown this once)\n{issued.secret}\n\n"
-        f"The ones in use before work for {hours:g} more hours."
+        f"{issued.credential.get_kind_display()} {issued.credential.public_id} (shown only once)\n{issued.secret}\n\n"
+        f"The previous ones stay valid for {hours:g} more hours."
     )
 
 

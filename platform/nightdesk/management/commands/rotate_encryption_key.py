@@ -1,4 +1,4 @@
-"""`manage.py rotate_encryption_key`: encrypt everything again with the first key of ENCRYPTION_KEYS."""
+"""`manage.py rotate_encryption_key`: re-encrypt all encrypted columns with the first key of ENCRYPTION_KEYS."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -15,33 +15,32 @@ from core.fields import EncryptedField, keyring
 from jobs.models import FileChunk
 
 BATCH_SIZE = 500
-#: The same of files' pieces, half a megabyte each.
+#: For file chunks, half a megabyte each.
 CHUNK_BATCH_SIZE = 10
 
 
 class Command(BaseCommand):
     help = (
         "Re-encrypt every secret, payload and result with the first key of ENCRYPTION_KEYS. "
-        "First put a new key at the end of it and restart all processes, then put it in front and restart them again "
-        "(--new-key ID prints both values); when this command has ended, the old key can be taken out. "
-        "It can be interrupted and repeated."
+        "Before it, append a new key and restart all processes, then move the key to the front and restart them again "
+        "(--new-key ID prints both values). After it, remove the old key. It can be interrupted and repeated."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument(
-            "--new-key", metavar="ID", help="print ENCRYPTION_KEYS with a fresh key at its end, then in front"
+            "--new-key", metavar="ID", help="print ENCRYPTION_KEYS with a new key at the end, then at the front"
         )
-        parser.add_argument("--check", action="store_true", help="only count what still needs an older key")
+        parser.add_argument("--check", action="store_true", help="only count the values that still need an older key")
         parser.add_argument("--json", action="store_true", help="print one JSON object at the end")
 
     def handle(self, *_: Any, new_key: str | None, check: bool, json: bool, **__: Any) -> None:
         if new_key:
-            for when, value in zip(("first", "then"), _with_new_key(new_key), strict=True):
-                self.stderr.write(f"{when} set ENCRYPTION_KEYS to this, and restart every process:")
+            for when, value in zip(("First", "Then"), _with_new_key(new_key), strict=True):
+                self.stderr.write(f"{when}, set ENCRYPTION_KEYS to this value and restart all processes:")
                 self.stdout.write(value)
             return
         counts = {}
-        for model, field in sealed_fields():
+        for model, field in encrypted_fields():
             name = f"{model._meta.label}.{field.name}"
             counts[name] = self._count_or_rotate(model, field, name, check)
         if json:
@@ -50,7 +49,7 @@ class Command(BaseCommand):
         elif check:
             self.stdout.write(f"{sum(counts.values())} values still need an older key than {keyring().active!r}.")
         else:
-            self.stdout.write(f"Everything is sealed with {keyring().active!r}; older keys can be taken out.")
+            self.stdout.write(f"Everything is encrypted with {keyring().active!r}. You can remove the older keys.")
 
     def _count_or_rotate(self, model: type[models.Model], field: EncryptedField, name: str, check: bool) -> int:
         total, done = len(_rows_with_older_key(model, field, limit=None)), 0
@@ -61,8 +60,8 @@ class Command(BaseCommand):
         return total if check else done
 
 
-def sealed_fields() -> Iterator[tuple[type[models.Model], EncryptedField]]:
-    """Yield every sealed column of the desk."""
+def encrypted_fields() -> Iterator[tuple[type[models.Model], EncryptedField]]:
+    """Yield every encrypted column."""
     for model in apps.get_models():
         for field in model._meta.concrete_fields:
             if isinstance(field, EncryptedField):
@@ -70,7 +69,7 @@ def sealed_fields() -> Iterator[tuple[type[models.Model], EncryptedField]]:
 
 
 def _with_new_key(key_id: str) -> tuple[str, str]:
-    """Return the two values to set, one after the other: first all must be able to open, then one may seal."""
+    """Return the two values to set, one after the other: all processes must be able to decrypt before one encrypts."""
     fresh = f"{key_id}:{new_key()}"
     try:
         parse_keyring(f"{fresh},{settings.ENCRYPTION_KEYS}")
@@ -80,7 +79,7 @@ def _with_new_key(key_id: str) -> tuple[str, str]:
 
 
 def _rows_with_older_key(model: type[models.Model], field: EncryptedField, limit: int | None) -> list[Any]:
-    """Return the primary keys of rows whose value was not sealed with the active key."""
+    """Return the primary keys of rows whose value is not encrypted with the active key."""
     head = bytes([VERSION, len(keyring().active)]) + keyring().active.encode()
     statement = sql.SQL(
         "SELECT {key} FROM {table} WHERE {column} IS NOT NULL AND substring({column} FROM 1 FOR %s) <> %s"
@@ -96,7 +95,7 @@ def _rows_with_older_key(model: type[models.Model], field: EncryptedField, limit
 
 
 def _reencrypt(model: type[models.Model], field: EncryptedField, keys: list[Any]) -> int:
-    """Read and write the values of these rows; what is read is opened, what is written is sealed."""
+    """Decrypt the values of these rows and encrypt them again with the active key."""
     with transaction.atomic():
         rows = list(model._default_manager.select_for_update().filter(pk__in=keys).only("pk", field.name))
         model._default_manager.bulk_update(rows, [field.name])

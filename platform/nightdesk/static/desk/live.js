@@ -1,30 +1,30 @@
-/* Keeps the part of a page that changes by itself up to date: `data-live` is the address of that part alone.
+/* Refreshes the part of a page that has `data-live`, the URL of that part alone.
 
-   It asks every two seconds, but spends no more than a tenth of the time waiting for answers, and nothing while nobody
-   looks. Without it the page is as it was when it was opened. */
+   Every two seconds, but with pauses of at least ten times the response time, and not while the page is hidden.
+   Without this script the page shows the state of when it was opened. */
 
 (() => {
     "use strict";
 
     const EVERY_MS = 2000;
-    const SHARE = 10;
-    const AFTER_TROUBLE_MS = 10000;
+    const PAUSE_FACTOR = 10;
+    const AFTER_ERROR_MS = 10000;
 
     const part = document.querySelector("[data-live]");
     if (!part || !("moving" in part.dataset)) return;
 
     const sleep = (ms) => new Promise((done) => setTimeout(done, ms));
 
-    const seen = () => new Promise((done) => {
+    const untilVisible = () => new Promise((done) => {
         if (!document.hidden) return done();
         document.addEventListener("visibilitychange", () => done(), { once: true });
     });
 
-    /* Who has to sign in again is redirected, which is no answer to this. */
-    const ask = async () => {
-        const answer = await fetch(part.dataset.live, { redirect: "error", cache: "no-store" });
-        if (!answer.ok) throw new Error(`status ${answer.status}`);
-        const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+    /* After the session has expired, the response is a redirect to the login page: an error here. */
+    const load = async () => {
+        const response = await fetch(part.dataset.live, { redirect: "error", cache: "no-store" });
+        if (!response.ok) throw new Error(`status ${response.status}`);
+        const page = new DOMParser().parseFromString(await response.text(), "text/html");
         return document.importNode(page.querySelector("[data-live]"), true);
     };
 
@@ -39,27 +39,27 @@
         if (focused) [...part.querySelectorAll("a")].find((link) => link.getAttribute("href") === focused)?.focus();
     };
 
-    const follow = async () => {
+    const refresh = async () => {
         for (;;) {
-            await seen();
-            const begun = performance.now();
+            await untilVisible();
+            const started = performance.now();
             let pause = EVERY_MS;
             try {
-                const fresh = await ask();
+                const fresh = await load();
                 if (fresh.dataset.stage !== part.dataset.stage) {
-                    /* The buttons, the files and the facts are others now. */
+                    /* The rest of the page has changed too: buttons, files, facts. */
                     location.replace(location.pathname + location.search);
                     return;
                 }
                 if (!isSelecting()) replace(fresh);
-                pause = Math.max(EVERY_MS, (performance.now() - begun) * SHARE);
+                pause = Math.max(EVERY_MS, (performance.now() - started) * PAUSE_FACTOR);
             } catch {
                 part.querySelector("[data-stale]")?.removeAttribute("hidden");
-                pause = AFTER_TROUBLE_MS;
+                pause = AFTER_ERROR_MS;
             }
             await sleep(pause);
         }
     };
 
-    sleep(EVERY_MS).then(follow);
+    sleep(EVERY_MS).then(refresh);
 })();

@@ -27,7 +27,7 @@ def make_sites(count: int) -> None:
 
 
 @pytest.mark.parametrize(("rows", "count", "is_truncated"), [(0, 0, False), (3, 3, False), (4, 3, True), (9, 3, True)])
-def test_counting_ends_at_the_bound(bound: int, rows: int, count: int, is_truncated: bool) -> None:
+def test_the_paginator_counts_up_to_its_limit(bound: int, rows: int, count: int, is_truncated: bool) -> None:
     make_sites(rows)
 
     paginator = BoundedPaginator(Site.objects.order_by("slug"), 2)
@@ -35,7 +35,7 @@ def test_counting_ends_at_the_bound(bound: int, rows: int, count: int, is_trunca
     assert (paginator.count, paginator.is_truncated) == (count, is_truncated)
 
 
-def test_the_database_looks_no_further_than_the_bound(bound: int) -> None:
+def test_the_count_query_has_a_limit_and_no_order(bound: int) -> None:
     with CaptureQueriesContext(connection) as queries:
         assert BoundedPaginator(Site.objects.select_related().order_by("slug"), 2).is_truncated is False
 
@@ -44,11 +44,11 @@ def test_the_database_looks_no_further_than_the_bound(bound: int) -> None:
     assert "ORDER BY" not in query
 
 
-def test_a_list_that_is_not_from_the_database_is_counted_too(bound: int) -> None:
+def test_the_paginator_counts_plain_lists(bound: int) -> None:
     assert BoundedPaginator([1, 2, 3, 4], 2).count == 3
 
 
-def test_a_list_says_when_there_is_more(bound: int, site: Site) -> None:
+def test_a_truncated_list_says_so(bound: int, site: Site) -> None:
     browser = sign_in()
     for jobs, words_of_it in ((3, "3 jobs"), (4, "first 3 jobs; use filters to narrow the list")):
         while Job.objects.count() < jobs:

@@ -72,7 +72,7 @@ def close(browser: Client, id_: str) -> str:
     return words(response.content.decode())
 
 
-def test_keys_that_are_well_are_closed(openai: ProviderSpec) -> None:
+def test_breakers_of_healthy_keys_are_closed(openai: ProviderSpec) -> None:
     shown = page(sign_in())
 
     assert "openai-eu key …a1b2 Closed Calls go through." in shown
@@ -80,7 +80,7 @@ def test_keys_that_are_well_are_closed(openai: ProviderSpec) -> None:
     assert "Open " not in shown
 
 
-def test_a_refused_key_is_open_and_says_since_when_until_when_and_why(openai: ProviderSpec) -> None:
+def test_the_breaker_of_a_rejected_key_is_open_with_times_and_reason(openai: ProviderSpec) -> None:
     note(openai, DEAD)
 
     shown = page(sign_in())
@@ -91,7 +91,7 @@ def test_a_refused_key_is_open_and_says_since_when_until_when_and_why(openai: Pr
     assert openai.api_key not in shown
 
 
-def test_a_model_over_its_rate_stands_below_its_key_which_is_well(openai: ProviderSpec) -> None:
+def test_a_rate_limited_model_is_listed_below_its_healthy_key(openai: ProviderSpec) -> None:
     note(openai, SLOW)
 
     shown = page(sign_in())
@@ -101,7 +101,7 @@ def test_a_model_over_its_rate_stands_below_its_key_which_is_well(openai: Provid
     assert "Rate limited rate_limited: rate_limit_exceeded" in shown
 
 
-def test_an_operator_closes_one_and_the_audit_log_says_so(openai: ProviderSpec) -> None:
+def test_closing_a_breaker_is_audited(openai: ProviderSpec) -> None:
     note(openai, DEAD)
     browser = sign_in(MAY_LOOK, MAY_CLOSE)
     assert "power Close" in page(browser)
@@ -121,7 +121,7 @@ def test_an_operator_closes_one_and_the_audit_log_says_so(openai: ProviderSpec) 
 
 
 @pytest.mark.parametrize("id_", ["", "openai-eu:000000000000", "nonsense"])
-def test_what_is_not_noted_is_not_closed(openai: ProviderSpec, id_: str) -> None:
+def test_closing_an_unknown_breaker_does_nothing(openai: ProviderSpec, id_: str) -> None:
     note(openai, DEAD)
     browser = sign_in()
 
@@ -130,7 +130,7 @@ def test_what_is_not_noted_is_not_closed(openai: ProviderSpec, id_: str) -> None
     assert not AuditEntry.objects.exists()
 
 
-def test_by_get_nothing_is_closed(openai: ProviderSpec) -> None:
+def test_get_does_not_close_a_breaker(openai: ProviderSpec) -> None:
     note(openai, DEAD)
     browser = sign_in()
 
@@ -138,14 +138,14 @@ def test_by_get_nothing_is_closed(openai: ProviderSpec) -> None:
     assert "Key rejected" in page(browser)
 
 
-def test_without_a_token_of_the_form_nothing_is_closed(openai: ProviderSpec) -> None:
+def test_closing_a_breaker_requires_a_csrf_token(openai: ProviderSpec) -> None:
     note(openai, DEAD)
 
     assert sign_in(csrf=True).post(f"{PAGE}close/", {"id": key_id(openai)}).status_code == 403
     assert "Key rejected" in page(sign_in(name="bob"))
 
 
-def test_who_may_look_only_has_no_button(openai: ProviderSpec) -> None:
+def test_view_permission_alone_shows_no_button(openai: ProviderSpec) -> None:
     note(openai, DEAD)
     browser = sign_in(MAY_LOOK)
 
@@ -154,7 +154,7 @@ def test_who_may_look_only_has_no_button(openai: ProviderSpec) -> None:
     assert "Key rejected" in page(browser)
 
 
-def test_who_may_not_look_sees_nothing(openai: ProviderSpec) -> None:
+def test_the_page_requires_the_view_permission(openai: ProviderSpec) -> None:
     browser = sign_in("jobs.view_job", MAY_CLOSE)
 
     for address in (PAGE, f"{PAGE}live/"):
@@ -162,7 +162,7 @@ def test_who_may_not_look_sees_nothing(openai: ProviderSpec) -> None:
     assert browser.post(f"{PAGE}close/", {"id": key_id(openai)}).status_code == 403
 
 
-def test_without_redis_the_page_says_what_is_not_known(openai: ProviderSpec) -> None:
+def test_without_redis_breaker_states_are_unknown(openai: ProviderSpec) -> None:
     browser = sign_in()
 
     with override_settings(REDIS_URL="redis://127.0.0.1:1/0"):
@@ -175,7 +175,7 @@ def test_without_redis_the_page_says_what_is_not_known(openai: ProviderSpec) -> 
     assert not AuditEntry.objects.exists()
 
 
-def test_the_part_that_changes_is_served_alone(openai: ProviderSpec) -> None:
+def test_the_refreshing_part_is_served_separately(openai: ProviderSpec) -> None:
     note(openai, DEAD)
 
     browser = sign_in(csrf=True)
@@ -220,7 +220,7 @@ def status(state: BreakerState, **changes: object) -> BreakerStatus:
         (status(BreakerState.CLOSED), "Closed", "Some calls failed; calls go through."),
     ],
 )
-def test_every_condition_is_told(given: BreakerStatus, badge: str, meaning: str) -> None:
+def test_each_breaker_state_has_a_badge_and_a_meaning(given: BreakerStatus, badge: str, meaning: str) -> None:
     (row,) = rows([SPEC], {}, [given], clock.now())
 
     assert (row.badge, row.meaning, row.key, row.failures) == (badge, meaning, "from settings", "5 of 6")
@@ -229,7 +229,7 @@ def test_every_condition_is_told(given: BreakerStatus, badge: str, meaning: str)
     assert bool(row.id) == (given.state is not BreakerState.CLOSED)
 
 
-def test_a_key_that_was_replaced_is_told_as_one_that_is_no_longer_used() -> None:
+def test_a_replaced_key_is_labeled_no_longer_in_use() -> None:
     old = status(BreakerState.OPEN, id="openai:000000000000")
 
     found = rows([SPEC], {"openai": "zz99"}, [old], clock.now())
@@ -237,13 +237,13 @@ def test_a_key_that_was_replaced_is_told_as_one_that_is_no_longer_used() -> None
     assert [(row.key, row.badge) for row in found] == [("…zz99", "Closed"), ("no longer in use", "Open")]
 
 
-def test_a_provider_without_a_key_is_not_asked() -> None:
+def test_a_provider_without_a_key_gets_no_calls() -> None:
     (row,) = rows([ProviderSpec("azure", Dialect.AZURE, "https://api.test", None)], {}, [], clock.now())
 
     assert (row.badge, row.meaning) == ("No key", "No calls are made.")
 
 
-def test_every_failure_that_opens_a_breaker_has_words() -> None:
+def test_every_failure_that_opens_a_breaker_has_a_reason_text() -> None:
     counting = {kind.kind for kind in _leaves(ProviderError) if kind.kind not in ("provider_error", "rejected")}
     # Who refuses a request is well.
     answering = {"model_not_found", "context_too_long", "unsupported", "content_refused"}

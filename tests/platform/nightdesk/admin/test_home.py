@@ -38,7 +38,7 @@ def make_delivery(site: Site, state: str) -> None:
     Delivery.objects.create(site=site, event=event, endpoint=endpoint, state=state, **ended)
 
 
-def test_an_empty_desk_has_a_home_page() -> None:
+def test_the_overview_of_an_empty_desk_renders() -> None:
     page = home(sign_in())
 
     for fact in (
@@ -50,7 +50,7 @@ def test_an_empty_desk_has_a_home_page() -> None:
         assert fact in page, fact
 
 
-def test_the_page_says_how_the_desk_fares(site: Site) -> None:
+def test_the_overview_shows_queue_workers_deliveries_sites_and_providers(site: Site) -> None:
     acquire_lease()
     # The moment at which this module was loaded may be minutes ago.
     make_job(site, available_at=timezone.now() - timedelta(minutes=9, seconds=20))
@@ -73,7 +73,7 @@ def test_the_page_says_how_the_desk_fares(site: Site) -> None:
     assert "old" not in page.split("Providers last hour")[1]
 
 
-def test_more_rows_take_no_more_queries(site: Site) -> None:
+def test_the_number_of_queries_does_not_grow_with_rows(site: Site) -> None:
     browser = sign_in()
 
     def count() -> int:
@@ -109,7 +109,7 @@ def test_more_rows_take_no_more_queries(site: Site) -> None:
         ("tenants.view_site", ("Choose a page from the menu",), ("Queued", "Live workers", "Providers", "Deliveries")),
     ],
 )
-def test_each_part_is_for_those_who_may_see_its_rows(
+def test_each_part_of_the_overview_requires_its_permission(
     site: Site, permission: str, shown: tuple[str, ...], hidden: tuple[str, ...]
 ) -> None:
     make_job(site, state="succeeded", finished_at=NOW)

@@ -64,7 +64,7 @@ def cancel(browser: Client, stream_id: str) -> str:
     return words(browser.post(f"{PAGE}cancel/", {"id": stream_id}, follow=True).content.decode())
 
 
-def test_what_runs_is_listed_without_a_word_of_it(live: Live, stream: str) -> None:
+def test_running_streams_are_listed_without_their_content(live: Live, stream: str) -> None:
     browser = sign_in()
 
     shown = page_with(browser, stream)
@@ -74,7 +74,7 @@ def test_what_runs_is_listed_without_a_word_of_it(live: Live, stream: str) -> No
     assert PROMPT not in browser.get(PAGE).content.decode()
 
 
-def test_an_operator_cancels_one_and_the_audit_log_says_so(live: Live, stream: str) -> None:
+def test_canceling_a_stream_is_audited(live: Live, stream: str) -> None:
     browser = sign_in(MAY_LOOK, MAY_CANCEL)
     page_with(browser, stream)
 
@@ -96,7 +96,7 @@ def test_an_operator_cancels_one_and_the_audit_log_says_so(live: Live, stream: s
 
 
 @pytest.mark.django_db
-def test_who_may_look_only_has_no_button(live: Live, stream: str) -> None:
+def test_view_permission_alone_shows_no_button(live: Live, stream: str) -> None:
     browser = sign_in(MAY_LOOK)
 
     shown = page_with(browser, stream)
@@ -107,7 +107,7 @@ def test_who_may_look_only_has_no_button(live: Live, stream: str) -> None:
 
 
 @pytest.mark.django_db
-def test_who_may_not_look_sees_nothing() -> None:
+def test_the_page_requires_the_view_permission() -> None:
     browser = sign_in("jobs.view_job", MAY_CANCEL)
 
     for address in (PAGE, f"{PAGE}live/"):
@@ -116,7 +116,7 @@ def test_who_may_not_look_sees_nothing() -> None:
 
 
 @pytest.mark.django_db
-def test_without_redis_the_page_says_that_nobody_knows() -> None:
+def test_without_redis_streams_can_be_neither_listed_nor_canceled() -> None:
     browser = sign_in()
 
     with override_settings(REDIS_URL="redis://127.0.0.1:1/0"):
@@ -126,7 +126,7 @@ def test_without_redis_the_page_says_that_nobody_knows() -> None:
 
 
 @pytest.mark.django_db
-def test_of_very_many_the_oldest_are_shown_and_the_rest_is_counted() -> None:
+def test_a_long_list_shows_the_oldest_streams_and_counts_the_rest() -> None:
     lines = [
         RunningStream(f"stm_{n}", "site_of_nobody", "", "openai", "answer", 1_800_000_000.0 + n, 0, 0, 2, False)
         for n in range(MAX_REPORTED_STREAMS)

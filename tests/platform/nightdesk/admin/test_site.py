@@ -51,7 +51,7 @@ def test_no_page_loads_anything_from_an_outside_host(site: Site) -> None:
     assert seen > 100
 
 
-def test_no_style_sheet_or_script_of_ours_or_the_theme_does_either() -> None:
+def test_no_style_sheet_or_script_loads_anything_from_an_outside_host() -> None:
     for name in (
         "desk/admin.css",
         "unfold/css/styles.css",
@@ -63,14 +63,14 @@ def test_no_style_sheet_or_script_of_ours_or_the_theme_does_either() -> None:
         assert [each for each in loaded_by(Path(found).read_text()) if is_outside(each)] == []
 
 
-def test_every_page_opens_on_an_empty_desk() -> None:
+def test_every_page_of_an_empty_desk_renders() -> None:
     browser = sign_in()
 
     for address in pages():
         assert browser.get(address).status_code in (200, 403), address
 
 
-def test_a_nul_is_turned_back_at_the_door() -> None:
+def test_nul_in_an_admin_query_is_rejected() -> None:
     browser = sign_in()
 
     for address in ("/admin/", "/admin/jobs/job/", "/admin/autocomplete/", "/admin/search/", "/admin/auth/user/"):
@@ -82,19 +82,19 @@ def test_a_nul_is_turned_back_at_the_door() -> None:
     ("address", "status", "title"),
     [("/admin/jobs/job/", 403, "Permission denied"), ("/admin/nowhere/", 404, "Page not found")],
 )
-def test_a_refusal_is_a_page_for_people(address: str, status: int, title: str) -> None:
+def test_403_and_404_are_html_pages(address: str, status: int, title: str) -> None:
     response = sign_in("tenants.view_site").get(address)
 
     assert (response.status_code, title in words(response.content.decode())) == (status, True)
     assert 'href="/admin/tenants/site/"' in response.content.decode()
 
 
-def test_who_has_not_signed_in_learns_nothing() -> None:
+def test_unauthenticated_requests_are_redirected_to_the_login() -> None:
     for address in pages():
         assert Client().get(address).headers["Location"].startswith("/admin/login/?next="), address
 
 
-def test_the_menu_holds_what_one_may_see() -> None:
+def test_the_menu_lists_only_pages_that_the_user_may_view() -> None:
     def menu(browser: Client) -> list[str]:
         html = browser.get("/admin/").content.decode()
         found = re.search(r'(?s)id="nav-sidebar-apps".*?</div>\s*<div class="border-t', html)
@@ -111,7 +111,7 @@ def test_the_menu_holds_what_one_may_see() -> None:
     assert {"/admin/breakers/", "/admin/streams/"} < set(everything)
 
 
-def test_operators_are_made_and_changed_in_the_same_dress() -> None:
+def test_the_forms_of_operators_use_the_theme() -> None:
     browser = sign_in()
 
     browser.post(
