@@ -1,4 +1,4 @@
-"""Who asks live, from where, and for what: every check that needs no body."""
+"""Authenticates live requests, and authorizes their network, origin and scope: the checks that need no body."""
 
 from api.live.respond import ResponseContext
 from live.errors import ShuttingDown
@@ -13,11 +13,11 @@ from tenants.origins import allowed_origin
 
 
 async def authenticate(context: ResponseContext, scope: TokenScope | None) -> tuple[LiveRuntime, Caller]:
-    """Return the desk and who asks, once it is clear that they may from here, and for this.
+    """Return the runtime and the authenticated caller, which has the scope. None: any credential will do.
 
     Raises:
-        Draining: this process is about to stop.
-        Unauthenticated: nobody is proven.
+        ShuttingDown: this process admits no more requests.
+        Unauthenticated: the credentials are missing or not valid.
         Forbidden: the address, the origin or the scope is not allowed.
     """
     runtime, http_request = await live_runtime(), context.http_request
@@ -33,13 +33,13 @@ async def authenticate(context: ResponseContext, scope: TokenScope | None) -> tu
     return runtime, Caller(authenticated.identity, authenticated.nonce)
 
 
-def check_stream_access(about: StreamInfo, identity: Identity | None) -> None:
-    """Let a narrow token read and cancel what was begun with it, or for its user, and no other stream of its site.
+def check_stream_access(info: StreamInfo, identity: Identity | None) -> None:
+    """Authorize reading and canceling a stream. A narrow token may only do so with its own streams and its user's.
 
     Raises:
-        StreamUnknown: for the token there is none of that id.
+        StreamUnknown: the token must not learn that the stream exists.
     """
-    if identity is None or identity.token_id is None or identity.token_id == about.token:
+    if identity is None or identity.token_id is None or identity.token_id == info.token:
         return
-    if identity.user is None or identity.user != about.user:
-        raise StreamUnknown(f"There is no stream {about.id}.")
+    if identity.user is None or identity.user != info.user:
+        raise StreamUnknown(f"There is no stream {info.id}.")

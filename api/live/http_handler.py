@@ -1,6 +1,6 @@
-"""One HTTP request on the live path: its body read, its answer written, its client's going noticed.
+"""Serves one HTTP request of the live path: reads the body, calls the handler, cancels it if the client disconnects.
 
-Bare ASGI: a Channels consumer makes two tasks for each request, and waits in a third (decision 20).
+Bare ASGI, because a Channels consumer creates two tasks for each request and waits in a third (decision 20).
 """
 
 import asyncio
@@ -20,16 +20,16 @@ Headers: TypeAlias = list[tuple[bytes, bytes]]
 
 log = structlog.get_logger(__name__)
 
-#: Most answers are there before it would be of use to know that nobody waits for them any more.
+#: Most responses are sent before it would be of use to notice a disconnect.
 WATCH_AFTER_SECONDS = 0.05
 
 
 class ClientDisconnected(Exception):
-    """The client has gone before the end of its request."""
+    """The client disconnected before the end of its request."""
 
 
 class LiveHttpResponse:
-    """The answer to one request."""
+    """The response to one request."""
 
     def __init__(self, send: Callable[[AsgiMessage], Awaitable[None]]) -> None:
         self._send = send
@@ -47,19 +47,19 @@ class LiveHttpResponse:
         await self._send({"type": "http.response.body", "body": body, "more_body": more})
 
     async def send(self, status: int, headers: Headers, body: bytes) -> None:
-        """Send a whole answer."""
+        """Send a complete response."""
         await self.start(status, [*headers, (b"content-length", b"%d" % len(body))])
         await self.write(body, more=False)
 
 
 Handler: TypeAlias = Callable[[LiveHttpRequest, LiveHttpResponse], Awaitable[None]]
-#: Told why the body is not read to its end; it answers instead.
+#: Sends the response instead of the handler when the body is not read to its end.
 RejectHandler: TypeAlias = Callable[[LiveHttpRequest, LiveHttpResponse, ApiError], Awaitable[None]]
 Receive: TypeAlias = Callable[[], Awaitable[AsgiMessage]]
 
 
 class LiveHttpHandler:
-    """Reads the body, then lets `handler` answer, and stops it when the client has gone."""
+    """Reads the body, then runs `handler`, and cancels it when the client disconnects."""
 
     def __init__(self, handler: Handler, reject: RejectHandler, limit: int) -> None:
         self._handler = handler
@@ -70,8 +70,8 @@ class LiveHttpHandler:
         started_at, response = time.perf_counter(), LiveHttpResponse(send)
         try:
             body = await self._read(scope, receive)
-        except (BodyTooLarge, BodyTimeout) as why:
-            await self._reject(request_from_scope(scope, started_at), response, why)
+        except (BodyTooLarge, BodyTimeout) as error:
+            await self._reject(request_from_scope(scope, started_at), response, error)
         except ClientDisconnected:
             pass
         else:
@@ -96,7 +96,7 @@ class LiveHttpHandler:
         return BodyTooLarge(f"The body is larger than {self._limit:,} bytes.")
 
     async def _handle(self, http_request: LiveHttpRequest, response: LiveHttpResponse, receive: Receive) -> None:
-        # The server has made this task for this request alone, so nothing need be unbound.
+        # The server made this task for this request alone, so nothing needs to be unbound.
         structlog.contextvars.bind_contextvars(request_id=http_request.request_id)
         watcher = DisconnectWatcher(receive, response)
         try:
@@ -106,19 +106,19 @@ class LiveHttpHandler:
                 raise
         except Exception as error:
             if watcher.caused_cancellation():
-                # Nobody is there any more to hear of it.
+                # The client has disconnected, so nobody would receive an error.
                 return
             if not response.has_started:
                 raise
-            # Left like this uvicorn closes the connection, without the answer's end. Nothing is raised: Daphne would
-            # begin a second answer, fail, and from then on look after no connection any more.
+            # If the response ends here, uvicorn closes the connection without the end of the body. Raising would make
+            # Daphne begin a second response, fail, and then stop serving every connection.
             log.error("live_response_interrupted", path=http_request.path[:200], exc_info=error)
         finally:
             watcher.close()
 
 
 class DisconnectWatcher:
-    """Cancels the task that made them when the client has gone before it has the whole answer."""
+    """Cancels the task that created it if the client disconnects before the response is complete."""
 
     def __init__(self, receive: Receive, response: LiveHttpResponse) -> None:
         self._receive = receive
@@ -129,7 +129,7 @@ class DisconnectWatcher:
         self._timer = asyncio.get_running_loop().call_later(WATCH_AFTER_SECONDS, self._start)
 
     def caused_cancellation(self) -> bool:
-        """Say whether a cancellation that has arrived was ours, and nobody else's; then it has done its work."""
+        """Whether a cancellation that arrived came only from this watcher. If so, it counts as handled."""
         return self._caused_cancellation and self._handler_task is not None and self._handler_task.uncancel() == 0
 
     def close(self) -> None:

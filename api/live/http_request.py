@@ -1,4 +1,4 @@
-"""A live request as it came in, before anybody knows whose it is."""
+"""A live HTTP request as it arrived, before authentication."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ from core.ids import new_uuid, to_public
 from tenants.access import client_address
 from tenants.authentication import PresentedRequest
 
-#: Pages that open a WebSocket are from where they are from.
+#: The scheme of the origin, by the scheme of the connection: a page's WebSocket has the origin of the page.
 ORIGIN_SCHEMES = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
 
 
@@ -24,11 +24,11 @@ class LiveHttpRequest:
     #: Path and query exactly as sent.
     target: str
     query: str
-    #: Found by lower-case name; the last of a name counts.
+    #: By lower-case name; of several with one name, the last.
     headers: Mapping[str, str] = field(repr=False)
-    #: The client's address, as far as our own proxies vouch for it.
+    #: The client's address, as reported by the trusted proxies.
     address: str
-    #: The scheme and host that it was asked at.
+    #: The scheme and host that the client addressed.
     server_origin: str
     request_id: str
     #: By the clock of `time.perf_counter`.
@@ -37,21 +37,21 @@ class LiveHttpRequest:
 
     @property
     def origin(self) -> str | None:
-        """The origin of the page that asks; None for servers, and for pages of this desk."""
+        """The origin of the page that sent it; None for servers, and for pages of this gateway itself."""
         origin = self.headers.get("origin")
         return None if origin == self.server_origin else origin
 
     def to_presented_request(self) -> PresentedRequest:
-        """Return what can be proved with."""
+        """Return what authentication reads."""
         return PresentedRequest(self.method, self.target, self.headers, self.body)
 
     def query_parameter(self, name: str) -> str | None:
-        """Return the first value of a query parameter, if it was given."""
+        """Return the first value of a query parameter."""
         return next(iter(parse_qs(self.query, keep_blank_values=True).get(name, ())), None)
 
 
 def request_from_scope(scope: Mapping[str, Any], started_at: float, body: bytes = b"") -> LiveHttpRequest:
-    """Read what an ASGI scope says of a request."""
+    """Return the request that an ASGI scope describes."""
     headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
     query: bytes = scope.get("query_string", b"")
     raw_path: bytes = scope.get("raw_path") or scope["path"].encode()

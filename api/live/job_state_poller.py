@@ -1,4 +1,4 @@
-"""What Postgres says of the jobs that are followed here: asked twice a second, once for all of them."""
+"""Polls Postgres for the states of the jobs that this process's readers follow: twice a second, in one query."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -25,7 +25,7 @@ POLL_SECONDS = 0.5
 
 @dataclass(slots=True, eq=False)
 class WatchedJob:
-    """One job that is followed here."""
+    """A job with readers in this process."""
 
     job_id: UUID
     progress: JobProgress
@@ -33,10 +33,10 @@ class WatchedJob:
 
 
 class JobStatePoller:
-    """Of one process."""
+    """The poller of one process; it runs only while there are readers."""
 
-    def __init__(self, server: Redis, threads: DatabaseThreadPool) -> None:
-        self._server = server
+    def __init__(self, client: Redis, threads: DatabaseThreadPool) -> None:
+        self._redis = client
         self._threads = threads
         self._watched: dict[UUID, WatchedJob] = {}
         self._task: asyncio.Task[None] | None = None
@@ -44,7 +44,7 @@ class JobStatePoller:
 
     @asynccontextmanager
     async def watch(self, site: Site, public_id: str) -> AsyncIterator[WatchedJob]:
-        """Follow a job of the site, and let its worker know. Raises `JobNotFound`."""
+        """Watch a job of the site; its worker then publishes its tokens. Raises `JobNotFound`."""
         job = await self._threads.run(find_job, site, public_id)
         watched = self._watched.setdefault(job.id, WatchedJob(job.id, progress_of(job)))
         watched.readers += 1
@@ -59,11 +59,11 @@ class JobStatePoller:
                 self._watched.pop(watched.job_id, None)
 
     async def wait_for_poll(self) -> None:
-        """Wait until Postgres has been asked again."""
+        """Wait until the next poll has finished."""
         await self._polled.wait()
 
     def stop(self) -> None:
-        """Ask no more."""
+        """Stop polling."""
         if self._task is not None:
             self._task.cancel()
 
@@ -90,9 +90,9 @@ class JobStatePoller:
 
     async def _announce_watch(self, watched: list[WatchedJob]) -> None:
         try:
-            await watch_jobs(self._server, [each.job_id for each in watched if not each.progress.is_terminal])
+            await watch_jobs(self._redis, [job.job_id for job in watched if not job.progress.is_terminal])
         except RedisUnavailable as error:
-            # Without it no tokens come, and the answer all the same.
+            # No tokens arrive then; the answer still comes from Postgres.
             log.warning("job_watch_failed", error=str(error))
 
 

@@ -1,4 +1,4 @@
-"""`GET /metrics`: what this process counts, for Prometheus."""
+"""`GET /metrics`: the metrics of this process, for Prometheus."""
 
 import hmac
 from collections import Counter
@@ -21,7 +21,7 @@ LOOPBACK_ADDRESSES = ("127.0.0.1", "::1")
 
 
 async def send_metrics(http_request: LiveHttpRequest, response: LiveHttpResponse) -> None:
-    """Answer whoever may know; to others there is nothing here."""
+    """Send the metrics; 404 for callers who may not read them."""
     await with_error_response(ResponseContext(http_request, "metrics"), response, _respond)
 
 
@@ -34,7 +34,7 @@ async def _respond(context: ResponseContext, response: LiveHttpResponse) -> None
 
 
 async def _update_gauges(runtime: LiveRuntime) -> None:
-    """Read what all processes share. Without Redis the last figures stand, and the counters tell of it."""
+    """Update the gauges of what all processes share. Without Redis they keep their last values."""
     backlog = await buffer.read_backlog_async(runtime.redis)
     metrics.usage_records_pending.set(backlog.pending)
     metrics.usage_records_dead_lettered.set(backlog.dead_letters)
@@ -45,8 +45,8 @@ async def _update_gauges(runtime: LiveRuntime) -> None:
 
 
 def _is_authorized(http_request: LiveHttpRequest) -> bool:
-    """Who shows the token may; without one, programs on the same machine that no proxy stands before."""
+    """Whether a request has METRICS_TOKEN; if that is not set, whether it comes from this machine without a proxy."""
     if settings.METRICS_TOKEN:
-        given = http_request.headers.get("authorization", "").removeprefix("Bearer ")
-        return hmac.compare_digest(given.encode(), settings.METRICS_TOKEN.encode())
+        presented = http_request.headers.get("authorization", "").removeprefix("Bearer ")
+        return hmac.compare_digest(presented.encode(), settings.METRICS_TOKEN.encode())
     return http_request.address in LOOPBACK_ADDRESSES and "x-forwarded-for" not in http_request.headers

@@ -1,4 +1,4 @@
-"""What costs nothing to ask: models, and how many tokens a prompt has."""
+"""The endpoints that call no provider: the list of models, and the token count of a prompt."""
 
 from collections.abc import Iterator
 from urllib.parse import parse_qsl
@@ -28,7 +28,7 @@ from tenants.authentication import Identity
 
 
 async def list_models(http_request: LiveHttpRequest, response: LiveHttpResponse) -> None:
-    """`GET /v1/models`, in the form of the client that asks."""
+    """`GET /v1/models`, in the dialect of the client."""
     await with_error_response(_context_for(http_request, "models"), response, _list)
 
 
@@ -38,7 +38,7 @@ async def get_model(http_request: LiveHttpRequest, response: LiveHttpResponse, n
 
 
 async def count_tokens(http_request: LiveHttpRequest, response: LiveHttpResponse) -> None:
-    """`POST /v1/messages/count_tokens`: an estimate, which asks no provider."""
+    """`POST /v1/messages/count_tokens`: an estimate, without a call to the provider."""
     await with_error_response(ResponseContext(http_request, "count_tokens", WireFormat.ANTHROPIC), response, _count)
 
 
@@ -71,7 +71,7 @@ async def _count(context: ResponseContext, response: LiveHttpResponse) -> None:
 
 
 async def _models(context: ResponseContext) -> list[ListedModel]:
-    """Return what the caller may ask for."""
+    """Return the models that the caller may use."""
     runtime, caller = await authenticate(context, None)
     await consume_nonce(runtime, caller)
     return list(_listed_models(caller.identity, await get_routing_async(runtime.threads)))

@@ -1,4 +1,7 @@
-"""Reading streams that run, or ran: `GET` and `DELETE /v1/streams/{id}`, on any process."""
+"""The endpoints that read and cancel streams, `/v1/streams/{id}`, wherever their writer runs.
+
+A reader attaches to a stream at a cursor; see `live.run_stream` for both ends.
+"""
 
 from api.live.authenticate import authenticate, check_stream_access
 from api.live.http_handler import LiveHttpResponse
@@ -27,14 +30,14 @@ from tenants.tickets import ReadableKind
 
 
 async def read_stream(http_request: LiveHttpRequest, response: LiveHttpResponse, stream_id: str) -> None:
-    """`GET /v1/streams/{id}/events`: all events after a cursor, then those that come, until the end."""
+    """`GET /v1/streams/{id}/events`: the events after a cursor, then new ones until the stream ends."""
     await with_error_response(
         ResponseContext(http_request, "stream_events"), response, lambda context, r: _read(context, r, stream_id)
     )
 
 
 async def cancel_stream(http_request: LiveHttpRequest, response: LiveHttpResponse, stream_id: str) -> None:
-    """`DELETE /v1/streams/{id}`: close the call upstream; what came until then is paid."""
+    """`DELETE /v1/streams/{id}`: close the call upstream. The tokens until then are billed."""
     await with_error_response(
         ResponseContext(http_request, "stream_cancel"), response, lambda context, r: _cancel(context, r, stream_id)
     )
@@ -79,10 +82,10 @@ async def _cancel(context: ResponseContext, response: LiveHttpResponse, stream_i
 
 
 def cursor_of(http_request: LiveHttpRequest, stream_id: str) -> int:
-    """Return the number of the last event that the reader has: `Last-Event-ID`, or `?after=`. 0: none.
+    """Return the sequence number of the last event that the reader has: `Last-Event-ID`, or `?after=`. 0: none.
 
     Raises:
-        CursorError: it says something else.
+        CursorError: it is not a cursor of this stream.
     """
     last, after = http_request.headers.get("last-event-id"), http_request.query_parameter("after")
     if last and after and last != after:

@@ -1,7 +1,7 @@
-"""What a WebSocket client offers in `Sec-WebSocket-Protocol`, where a browser can put a proof and nowhere else.
+"""The credential in `Sec-WebSocket-Protocol`, the only header of a handshake that a browser lets a page set.
 
-`nightdesk.v1, ticket.<token>` or `nightdesk.v1, bearer.<token>`. The answer names `nightdesk.v1` alone, so that the
-proof stands in no answer; nothing here is ever logged.
+`nightdesk.v1, ticket.<token>` or `nightdesk.v1, bearer.<token>`. The response names only `nightdesk.v1`, so that the
+credential is in no response; nothing here is ever logged.
 """
 
 from collections.abc import Iterable, Mapping
@@ -15,27 +15,27 @@ CREDENTIAL_KINDS = ("ticket", "bearer")
 
 @dataclass(frozen=True, slots=True)
 class SubprotocolOffer:
-    """A handshake's offer. Without `protocol` it speaks what we do not."""
+    """The subprotocols that a handshake offers."""
 
-    #: What to accept.
+    #: The one to accept. None: the client offers no subprotocol that we support.
     protocol: str | None
-    #: `ticket` or `bearer`, where a proof came along.
+    #: `ticket` or `bearer`, if a credential was offered.
     kind: str | None = None
     token: str = field(default="", repr=False)
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """The proof as the header that a browser cannot set here."""
+        """The credential as the header that a page cannot set."""
         return {"authorization": f"Bearer {self.token}"} if self.token else {}
 
 
 def parse_offer(subprotocols: Iterable[str]) -> SubprotocolOffer:
-    """Read the subprotocols that a client offers. Raises `ConflictingCredentials` if several hold credentials."""
+    """Parse the subprotocols that a client offers. Raises `ConflictingCredentials` if several hold credentials."""
     offered = list(subprotocols)
-    proofs = {
-        tuple(each.split(".", 1)) for each in offered if each.startswith(tuple(f"{kind}." for kind in CREDENTIAL_KINDS))
+    credentials = {
+        tuple(name.split(".", 1)) for name in offered if name.startswith(tuple(f"{kind}." for kind in CREDENTIAL_KINDS))
     }
-    if len(proofs) > 1:
+    if len(credentials) > 1:
         raise ConflictingCredentials
-    kind, token = proofs.pop() if proofs else (None, "")
+    kind, token = credentials.pop() if credentials else (None, "")
     return SubprotocolOffer(PROTOCOL if PROTOCOL in offered else None, kind if token else None, token)

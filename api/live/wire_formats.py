@@ -1,4 +1,7 @@
-"""The callers' wires: bodies in, answers, streams and errors out, each in the words of its dialect."""
+"""The wire formats of callers: parse their bodies, encode answers, streams and errors.
+
+A wire format is a dialect (OpenAI's or Anthropic's) with its variations; see docs/reference/wire-formats.md.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,7 +24,7 @@ from providers.types import Completion, Dialect, Embeddings, InferenceRequest, I
 
 
 class WireFormat(StrEnum):
-    """What a caller speaks."""
+    """The format of a caller's bodies, answers and streams."""
 
     OPENAI = "openai"
     ANTHROPIC = "anthropic"
@@ -31,7 +34,7 @@ class WireFormat(StrEnum):
     ENVELOPE = "envelope"
 
 
-#: In whose dialect a wire's answers are. The provider's bytes need no translation where it is the same.
+#: The dialect of a wire format's answers. If the provider's is the same, its bytes pass through unchanged.
 DIALECTS = {
     WireFormat.OPENAI: Dialect.OPENAI,
     WireFormat.ANTHROPIC: Dialect.ANTHROPIC,
@@ -42,21 +45,21 @@ DIALECTS = {
 
 @dataclass(frozen=True, slots=True)
 class ParsedRequest:
-    """What a body asks for, in neutral form, and how its caller wants the answer."""
+    """A parsed body: the request in neutral form, and how the caller wants the answer."""
 
     wire: WireFormat
     request: InferenceRequest
     streams: bool = False
     include_usage: bool = False
     encoding_format: EncodingFormat | None = None
-    #: The caller's own name of the request, and the provider it insists on, where the wire has a place for them.
+    #: The caller's own id of the request, and the provider that it insists on, in wire formats that have these fields.
     request_id: str | None = None
     provider: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class AnswerMetadata:
-    """How one answer is called."""
+    """The ids and other fields of an answer that its content does not determine."""
 
     answer_id: str
     #: In Unix seconds.
@@ -64,12 +67,12 @@ class AnswerMetadata:
     request_id: str
     provider: str = ""
     dialect: Dialect | None = None
-    #: An estimate of the prompt, for the dialect that says it before the provider does.
+    #: An estimate, for the dialect that sends it before the provider has counted.
     input_tokens: int = 0
 
 
 class BodyParser(Protocol):
-    """Reads a body, and the headers that are a part of the request in its dialect. Raises InvalidRequest."""
+    """Parses a body, and the headers that are a part of the request in its dialect. Raises `InvalidRequest`."""
 
     def __call__(self, body: bytes, headers: Mapping[str, str]) -> ParsedRequest: ...
 
@@ -90,7 +93,7 @@ def parse_embeddings(body: bytes, headers: Mapping[str, str]) -> ParsedRequest:
 
 def parse_messages(body: bytes, headers: Mapping[str, str]) -> ParsedRequest:
     version = headers.get("anthropic-version")
-    # Who names no version wants none of what the newer one changed.
+    # A client without a version predates the newer one.
     read = anthropic.parse_chat(
         body, anthropic.CLASSIC_VERSION if version is None else anthropic.check_version(version)
     )
@@ -114,7 +117,7 @@ def parse_envelope(body: bytes, headers: Mapping[str, str]) -> ParsedRequest:
     )
 
 
-#: The bodies that `POST /v1/streams` takes, by the name of their wire.
+#: The bodies that `POST /v1/streams` takes, by the name of their wire format.
 STREAM_PARSERS: Mapping[str, BodyParser] = {
     "openai": parse_chat,
     "anthropic": parse_messages,
@@ -124,7 +127,7 @@ STREAM_PARSERS: Mapping[str, BodyParser] = {
 
 
 def encoder_for(parsed: ParsedRequest, metadata: AnswerMetadata) -> StreamEncoder:
-    """Return what makes the caller's stream of the provider's; where both speak one dialect, bytes pass through."""
+    """Return the encoder of the caller's stream. If caller and provider have one dialect, bytes pass through unchanged."""
     model = parsed.request.model
     match parsed.wire:
         case WireFormat.OPENAI if _is_same_dialect(parsed, metadata):
@@ -146,7 +149,7 @@ def encoder_for(parsed: ParsedRequest, metadata: AnswerMetadata) -> StreamEncode
 
 
 def encode_answer(parsed: ParsedRequest, answer: InferenceResponse, metadata: AnswerMetadata) -> bytes:
-    """Return the body of a whole answer; where both speak one dialect, the provider's own bytes."""
+    """Return the body of a complete answer; if caller and provider have one dialect, the provider's own bytes."""
     body = answer.body if _is_same_dialect(parsed, metadata) and _wants_float_vectors(parsed) else b""
     match answer:
         case Completion() if parsed.wire is WireFormat.ENVELOPE:
@@ -173,8 +176,8 @@ def encode_error(wire: WireFormat, problem: ApiProblem, request_id: str) -> byte
 
 
 def status_for(wire: WireFormat, problem: ApiProblem) -> int:
-    """Return the status that says so in the dialect."""
-    # Anthropic has one of its own for overload, and its SDK an error for it.
+    """Return the HTTP status of an error in the dialect."""
+    # Anthropic has its own status for overload, which its SDK maps to an error class.
     return 529 if wire is WireFormat.ANTHROPIC and problem.code == "server_is_overloaded" else problem.status
 
 
@@ -183,5 +186,5 @@ def to_error_payload(problem: ApiProblem) -> ErrorPayload:
 
 
 def _wants_float_vectors(parsed: ParsedRequest) -> bool:
-    """Vectors come as numbers from upstream, for we never ask for base64 there."""
+    """Upstream vectors are numbers, because we never request base64 there."""
     return parsed.encoding_format in (None, "float")

@@ -25,8 +25,8 @@ RENEWALS_PER_LEASE = 3
 class RequestLeases:
     """The leases of one process."""
 
-    def __init__(self, server: Redis, process_id: str) -> None:
-        self._redis = server
+    def __init__(self, client: Redis, process_id: str) -> None:
+        self._redis = client
         self._process_id = process_id
         self._held: dict[str, RequestLease] = {}
         #: Open calls that no request held at the last look. The reply to the admission may have been on its way.

@@ -1,4 +1,4 @@
-"""A desk of scripted providers, and what was written of them."""
+"""Inference with scripted providers, and a record of their calls."""
 
 import random
 from collections.abc import AsyncGenerator
@@ -36,7 +36,7 @@ BUSY = errors.ProviderOverloaded("busy", 503)
 
 @dataclass
 class InMemoryLedger:
-    """A ledger that remembers."""
+    """A ledger that keeps its records in lists."""
 
     opened: list[CallOpened] = field(default_factory=list)
     closed: list[CallClosed] = field(default_factory=list)
@@ -48,7 +48,7 @@ class InMemoryLedger:
 
 
 class InferenceHarness:
-    """Scripted providers by name, asked in this order."""
+    """Calls scripted providers by name, in this order."""
 
     def __init__(self, *, dialect: Dialect = Dialect.OPENAI, **scripts: ScriptedProvider) -> None:
         self.scripts = scripts

@@ -1,4 +1,4 @@
-"""The same request finds the same answer, and no other does."""
+"""Only an equal request is a cache hit."""
 
 from dataclasses import replace
 from typing import Any
@@ -25,7 +25,7 @@ CHAT = ChatRequest("desk", HELLO, tools=(Tool("look", None, {"a": 1, "b": {"c": 
 TEXTS = EmbeddingRequest("vectors", ("one", "two", "three", "two"))
 
 
-def test_the_same_request_has_the_same_key_whatever_the_order_of_names() -> None:
+def test_equal_requests_have_the_same_key_whatever_the_order_of_names() -> None:
     turned = replace(CHAT, tools=(Tool("look", None, {"b": {"d": 3, "c": 2}, "a": 1}),))
 
     assert answer_key("site", CHAT) == answer_key("site", turned)
@@ -46,7 +46,7 @@ def test_the_same_request_has_the_same_key_whatever_the_order_of_names() -> None
         {"tools": ()},
     ],
 )
-def test_another_request_has_another_key(changes: dict[str, Any]) -> None:
+def test_any_changed_field_changes_the_key(changes: dict[str, Any]) -> None:
     assert answer_key("site", CHAT) != answer_key("site", replace(CHAT, **changes))
 
 
@@ -70,29 +70,29 @@ def sent(body: dict[str, Any] | bytes = SENT, **changes: Any) -> bytes | None:
         {**SENT, "messages": [{"role": "user", "content": "Hello", "x": {"a": 1, "b": 3}}]},
     ],
 )
-def test_whatever_else_is_sent_has_another_key(other: dict[str, Any]) -> None:
+def test_any_other_field_of_the_body_changes_the_key(other: dict[str, Any]) -> None:
     assert sent(other) != sent()
 
 
-def test_a_bound_of_the_desk_s_has_another_key() -> None:
+def test_an_output_limit_set_by_the_desk_changes_the_key() -> None:
     assert sent(max_tokens=5) != sent()
 
 
-def test_versions_and_betas_have_keys_of_their_own() -> None:
+def test_version_and_beta_headers_change_the_key() -> None:
     read = anthropic.parse_chat({**SENT, "max_tokens": 5})
     headers = [{}, {"anthropic-beta": "a"}, {"anthropic-beta": "b"}, {"anthropic-version": "2023-06-01"}]
 
     assert len({answer_key("site", anthropic.to_chat_request(read, each)) for each in headers}) == 4
 
 
-def test_what_is_sent_has_the_same_key_however_it_is_written_and_delivered() -> None:
+def test_formatting_and_delivery_fields_do_not_change_the_key() -> None:
     turned = b"""{"y" : 1, "stream": false,
         "messages": [{"x": {"b": 2, "a": 1}, "content": "Hell\\u006f", "role": "user"}], "model": "desk"}"""
 
     assert sent(turned) == sent()
 
 
-def test_no_site_and_no_wire_finds_the_answer_of_another() -> None:
+def test_keys_differ_by_site_and_wire_format() -> None:
     keys = {
         answer_key("site", CHAT),
         answer_key("site2", CHAT),
@@ -103,7 +103,7 @@ def test_no_site_and_no_wire_finds_the_answer_of_another() -> None:
     assert len(keys) == 4
 
 
-def test_what_cannot_be_written_down_has_no_key() -> None:
+def test_a_request_that_cannot_be_encoded_has_no_key() -> None:
     broken = EmbeddingRequest("m", ("\ud800",))
 
     assert answer_key("site", broken) is None
@@ -125,7 +125,7 @@ def vectors_of(request: EmbeddingRequest | None) -> Embeddings:
     return Embeddings("vectors-01", tuple(vectors[str(text)] for text in request.inputs), Usage(7))
 
 
-def test_only_what_nobody_knows_is_asked_and_the_answer_is_whole() -> None:
+def test_only_misses_are_requested_and_the_answer_is_complete() -> None:
     first = look_up({}, EmbeddingRequest("vectors", ("two",)))
     kept = dict(first.entries_to_store(vectors_of(first.misses)))
     second = look_up(kept)
@@ -139,14 +139,14 @@ def test_only_what_nobody_knows_is_asked_and_the_answer_is_whole() -> None:
     assert third.answer(None) == replace(answer, usage=Usage())
 
 
-def test_where_nothing_is_known_the_provider_s_answer_passes_as_it_is() -> None:
+def test_without_hits_the_provider_s_answer_is_returned_unchanged() -> None:
     wanted = EmbeddingRequest("vectors", ("one", "two"))
     answer = replace(vectors_of(wanted), body=b"{}")
 
     assert look_up({}, wanted).answer(answer) is answer
 
 
-def test_an_input_that_is_there_twice_is_asked_once() -> None:
+def test_a_repeated_input_is_requested_once() -> None:
     first = look_up({})
 
     assert first.misses is not None
@@ -155,7 +155,7 @@ def test_an_input_that_is_there_twice_is_asked_once() -> None:
 
 
 @pytest.mark.parametrize("changes", [{"model": "m"}, {"dimensions": 2}, {"user": "ann"}])
-def test_vectors_of_another_kind_are_not_found(changes: dict[str, Any]) -> None:
+def test_vectors_of_other_parameters_are_misses(changes: dict[str, Any]) -> None:
     first = look_up({})
     kept = dict(first.entries_to_store(vectors_of(first.misses)))
 
@@ -163,14 +163,14 @@ def test_vectors_of_another_kind_are_not_found(changes: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("garbage", [b"", b"\x92\xa1m\xc4\x01x", b"\xff", b'{"a": 1}'])
-def test_what_was_kept_and_is_no_vector_is_asked_for_again(garbage: bytes) -> None:
+def test_an_invalid_cached_value_is_a_miss(garbage: bytes) -> None:
     wanted = EmbeddingRequest("vectors", ("one",))
     [key] = embedding_keys("site", wanted) or ()
 
     assert look_up({key: garbage}, wanted).misses == wanted
 
 
-def test_token_lists_are_inputs_too() -> None:
+def test_token_lists_are_cached_too() -> None:
     wanted = EmbeddingRequest("vectors", ((1, 2), (3,)))
     first = look_up({}, wanted)
     kept = dict(first.entries_to_store(Embeddings("m", ((1.0,), (2.0,)), None)))
@@ -179,6 +179,6 @@ def test_token_lists_are_inputs_too() -> None:
     assert look_up(kept, EmbeddingRequest("vectors", ("[1, 2]",))).misses is not None
 
 
-def test_an_answer_with_too_few_vectors_is_a_bad_one() -> None:
+def test_an_answer_with_too_few_vectors_is_a_bad_response() -> None:
     with pytest.raises(BadResponse):
         look_up({}).answer(Embeddings("m", ((1.0,),), None))

@@ -424,49 +424,49 @@ def test_the_breaker_id_of_a_key_does_not_contain_the_key() -> None:
 
 
 async def test_a_target_with_an_open_breaker_is_skipped(process: Process) -> None:
-    desk = InferenceHarness(one=ScriptedProvider(), two=ScriptedProvider(HELLO))
-    desk.breaker = process()
-    await desk.breaker.report(desk.targets()[0], DEAD)
+    harness = InferenceHarness(one=ScriptedProvider(), two=ScriptedProvider(HELLO))
+    harness.breaker = process()
+    await harness.breaker.report(harness.targets()[0], DEAD)
 
-    assert isinstance(await desk.complete(), Answered)
-    assert desk.calls() == [("two", CallOutcome.OK)]
+    assert isinstance(await harness.complete(), Answered)
+    assert harness.calls() == [("two", CallOutcome.OK)]
 
 
 async def test_a_request_is_deferred_while_the_breakers_of_all_targets_are_open(process: Process) -> None:
-    desk = InferenceHarness(one=ScriptedProvider())
-    desk.breaker = process()
+    harness = InferenceHarness(one=ScriptedProvider())
+    harness.breaker = process()
     slow = errors.ProviderRateLimited("slow", 429, retry_after_seconds=30)
-    await desk.breaker.report(desk.targets()[0], slow)
+    await harness.breaker.report(harness.targets()[0], slow)
 
-    result = await desk.complete()
+    result = await harness.complete()
 
     assert isinstance(result, Deferred)
     assert isinstance(result.error, errors.ProviderRateLimited)
     assert result.retry_after_seconds == 30
     with pytest.raises(errors.ProviderRateLimited):
-        [part async for part in desk.stream()]
+        [part async for part in harness.stream()]
 
 
 async def test_a_request_whose_keys_are_all_rejected_is_not_retryable(process: Process) -> None:
-    desk = InferenceHarness(one=ScriptedProvider(DEAD))
-    desk.breaker = process()
-    await desk.complete()
+    harness = InferenceHarness(one=ScriptedProvider(DEAD))
+    harness.breaker = process()
+    await harness.complete()
 
-    result = await desk.complete()
+    result = await harness.complete()
 
     assert isinstance(result, Exhausted)
     assert result.retryable is False
-    assert len(desk.calls()) == 1
+    assert len(harness.calls()) == 1
 
 
 async def test_failures_of_requests_open_a_breaker(process: Process) -> None:
-    desk = InferenceHarness(one=ScriptedProvider(BUSY, BUSY, BUSY), two=ScriptedProvider(HELLO, HELLO, HELLO))
-    desk.breaker = process()
+    harness = InferenceHarness(one=ScriptedProvider(BUSY, BUSY, BUSY), two=ScriptedProvider(HELLO, HELLO, HELLO))
+    harness.breaker = process()
 
     for _ in range(3):
-        assert isinstance(await desk.complete(), Answered)
+        assert isinstance(await harness.complete(), Answered)
 
-    assert len(desk.scripts["one"].received) == 3
+    assert len(harness.scripts["one"].received) == 3
 
 
 async def test_a_canceled_stream_releases_its_probe(process: Process, settings: Settings) -> None:
@@ -477,12 +477,12 @@ async def test_a_canceled_stream_releases_its_probe(process: Process, settings: 
         hanging.set()
         await asyncio.Event().wait()
 
-    desk = InferenceHarness(one=ScriptedProvider(HELLO, before=hang))
-    breakers = desk.breaker = process()
-    [only] = desk.targets()
+    harness = InferenceHarness(one=ScriptedProvider(HELLO, before=hang))
+    breakers = harness.breaker = process()
+    [only] = harness.targets()
     await fail(breakers, at=only)
     await wait_until(lambda: any(status.state is BreakerState.HALF_OPEN for status in breakers._blocking(only)))
-    reading = asyncio.create_task(anext(desk.stream()))
+    reading = asyncio.create_task(anext(harness.stream()))
     await hanging.wait()
     assert not await breakers.allows(only)
 

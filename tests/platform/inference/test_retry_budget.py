@@ -1,4 +1,4 @@
-"""The bound on retries."""
+"""The retry budget."""
 
 from uuid import UUID
 
@@ -29,14 +29,14 @@ def test_retries_are_a_fifth_of_first_tries() -> None:
     assert budgets.usage() == [RetryBudgetUsage(ONE, first_tries=50, retries=10, refused=2)]
 
 
-def test_a_few_retries_are_allowed_where_there_is_little_to_take_a_share_of() -> None:
+def test_the_floor_allows_retries_with_few_first_tries() -> None:
     budgets = RetryBudgets(share=0.2, floor=3)
     budgets.count_first_try(ONE)
 
     assert [budgets.try_acquire(ONE) for _ in range(4)] == [True, True, True, False]
 
 
-def test_after_a_minute_it_is_as_if_nothing_had_been() -> None:
+def test_counts_expire_after_a_minute() -> None:
     clock = Clock()
     budgets = RetryBudgets(share=0.2, floor=1, clock=clock)
     assert budgets.try_acquire(ONE)
@@ -48,14 +48,14 @@ def test_after_a_minute_it_is_as_if_nothing_had_been() -> None:
     assert budgets.usage() == []
 
 
-def test_one_provider_s_trouble_is_not_the_other_s() -> None:
+def test_providers_have_separate_budgets() -> None:
     budgets = RetryBudgets(share=0.2, floor=1)
     assert budgets.try_acquire(ONE)
     assert not budgets.try_acquire(ONE)
     assert budgets.try_acquire(OTHER)
 
 
-def test_both_the_site_and_the_provider_must_have_room() -> None:
+def test_a_retry_needs_budget_of_both_site_and_provider() -> None:
     budgets = RetryBudgets(share=0.2, floor=1)
     greedy, modest = budgets.for_site(UUID(int=1)), budgets.for_site(UUID(int=2))
     assert greedy.try_acquire("one")
@@ -64,7 +64,7 @@ def test_both_the_site_and_the_provider_must_have_room() -> None:
     assert not modest.try_acquire("one")
 
 
-def test_a_refusal_spends_nothing() -> None:
+def test_a_refused_retry_spends_no_budget() -> None:
     budgets = RetryBudgets(share=0.2, floor=1)
     assert budgets.try_acquire(ONE)
     assert not budgets.try_acquire(ONE, OTHER)
@@ -72,7 +72,7 @@ def test_a_refusal_spends_nothing() -> None:
 
 
 @given(steps=st.lists(st.tuples(st.booleans(), st.floats(0, 20)), max_size=200), floor=st.integers(0, 5))
-def test_no_minute_ever_holds_more_retries_than_its_share(steps: list[tuple[bool, float]], floor: int) -> None:
+def test_retries_never_exceed_the_share_in_any_minute(steps: list[tuple[bool, float]], floor: int) -> None:
     clock = Clock()
     budgets = RetryBudgets(share=0.2, floor=floor, clock=clock)
     for is_first, pause_seconds in steps:
@@ -85,7 +85,7 @@ def test_no_minute_ever_holds_more_retries_than_its_share(steps: list[tuple[bool
             assert not allowed or usage.retries <= max(floor, 0.2 * usage.first_tries)
 
 
-def test_the_report_names_who_was_asked_for_retries() -> None:
+def test_the_report_lists_budgets_with_retries_or_refusals() -> None:
     budgets = RetryBudgets(share=0.2, floor=0)
     budgets.count_first_try(ONE, OTHER)
     budgets.try_acquire(ONE)

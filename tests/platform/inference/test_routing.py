@@ -1,4 +1,4 @@
-"""Which targets a request goes to, and in which order."""
+"""The targets of a request, and their order."""
 
 import random
 from collections import Counter
@@ -35,7 +35,7 @@ def test_lower_positions_come_first_whatever_their_weight() -> None:
 SENT = {"model": "m", "messages": [{"role": "user", "content": "x"}], "n": 2}
 
 
-def test_what_only_one_dialect_can_say_is_for_the_targets_that_speak_it() -> None:
+def test_an_untranslatable_request_is_routed_to_its_dialect_only() -> None:
     speaking = tuple(
         Target(ProviderSpec(dialect, dialect, "http://x", "sk"), "m")
         for dialect in (Dialect.ANTHROPIC, Dialect.AZURE, Dialect.OPENAI)
@@ -58,13 +58,13 @@ def test_targets_of_one_position_share_the_load_by_weight() -> None:
     assert 0.71 < firsts["big"] / 4_000 < 0.79
 
 
-def test_every_target_is_asked_once() -> None:
+def test_every_target_is_listed_once() -> None:
     given = [target(name, position) for name, position in (("a", 1), ("b", 1), ("c", 2))]
 
     assert sorted(names(order_targets(given, random.Random(5)))) == ["a", "b", "c"]
 
 
-def test_a_route_names_its_targets_in_order(db: None) -> None:
+def test_a_route_lists_its_targets_in_order(db: None) -> None:
     make_route("desk", (make_provider("one"), "gpt-4o-mini"), (make_provider("two"), "claude-haiku-4-5"))
 
     targets = routing.load_routing().targets_for("desk")
@@ -93,14 +93,14 @@ def test_the_simulator_never_stands_in_for_a_real_provider(db: None, settings: S
     assert names(routing.load_routing().targets_for("gpt-4o-mini")) == ["openai"]
 
 
-def test_a_route_goes_before_the_price_list(db: None, settings: Settings) -> None:
+def test_a_route_takes_precedence_over_the_price_list(db: None, settings: Settings) -> None:
     settings.OPENAI_API_KEY = "sk-real"
     make_route("gpt-4o-mini", (make_provider("mine"), "gpt-4o-mini"))
 
     assert names(routing.load_routing().targets_for("gpt-4o-mini")) == ["mine"]
 
 
-def test_what_is_switched_off_serves_nothing(db: None) -> None:
+def test_disabled_providers_and_routes_serve_nothing(db: None) -> None:
     off = make_provider("off", is_active=False)
     make_route("desk", (off, "m"))
     hidden = make_route("hidden", (make_provider("on"), "m"))
@@ -132,7 +132,7 @@ async def test_an_event_loop_reads_the_routing_in_a_thread() -> None:
         threads.close()
 
 
-def test_a_key_that_does_not_open_stops_its_own_provider_only(db: None) -> None:
+def test_an_undecryptable_key_disables_its_own_provider_only(db: None) -> None:
     broken, good = make_provider("broken"), make_provider("good")
     make_route("desk", (broken, "m"), (good, "m"))
     with connection.cursor() as cursor:

@@ -1,4 +1,4 @@
-"""A stream over all its targets: failover before the first token, an error or a marked continuation after it."""
+"""Streams: failover before the first token; after it an error, or a marked continuation."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -42,7 +42,7 @@ CUT = errors.ResponseInterrupted("cut")
 
 
 async def read(parts: AsyncGenerator[StreamPart, None]) -> list[str]:
-    """Write down what a stream brings, shortly, and the error that ends it."""
+    """Return the parts of a stream in short form, and the error that ends it."""
     seen: list[str] = []
     try:
         async for part in parts:
@@ -56,15 +56,15 @@ async def read(parts: AsyncGenerator[StreamPart, None]) -> list[str]:
     return seen
 
 
-async def test_the_target_that_answers_is_named_before_what_it_says() -> None:
-    desk = InferenceHarness(one=ScriptedProvider((START, *HELLO)))
+async def test_the_selected_target_comes_before_its_bursts() -> None:
+    harness = InferenceHarness(one=ScriptedProvider((START, *HELLO)))
 
-    assert await read(desk.stream()) == ["TargetSelected one", "AnswerStarted", "Hello", "AnswerFinished"]
-    assert desk.calls() == [("one", CallOutcome.OK)]
-    assert (desk.trace.closed[0].usage, desk.trace.closed[0].estimated) == (Usage(9, 1), False)
+    assert await read(harness.stream()) == ["TargetSelected one", "AnswerStarted", "Hello", "AnswerFinished"]
+    assert harness.calls() == [("one", CallOutcome.OK)]
+    assert (harness.trace.closed[0].usage, harness.trace.closed[0].estimated) == (Usage(9, 1), False)
 
 
-async def test_the_provider_s_own_frames_come_through() -> None:
+async def test_the_provider_s_frames_are_passed_on() -> None:
     burst = Burst((TextDelta("Hello"), END), (Frame("", b'{"a":  1}'),))
 
     class Framed(ScriptedProvider):
@@ -78,47 +78,47 @@ async def test_the_provider_s_own_frames_come_through() -> None:
 
 @pytest.mark.parametrize("first", [BUSY, (START, BUSY), (START, CUT), (CUT,), errors.ProviderKeyRejected("no", 401)])
 async def test_failover_before_the_first_token_is_invisible(first: object) -> None:
-    desk = InferenceHarness(one=ScriptedProvider(first, first), two=ScriptedProvider((START, *HELLO)))  # type: ignore[arg-type]
+    harness = InferenceHarness(one=ScriptedProvider(first, first), two=ScriptedProvider((START, *HELLO)))  # type: ignore[arg-type]
 
-    assert await read(desk.stream()) == ["TargetSelected two", "AnswerStarted", "Hello", "AnswerFinished"]
-    assert [name for name, _ in desk.calls()][-1] == "two"
-    assert desk.ledger.closed == desk.trace.closed[:-1]
-
-
-async def test_a_cut_after_the_first_token_is_an_error_and_nobody_else_is_asked() -> None:
-    desk = InferenceHarness(one=ScriptedProvider((TextDelta("Hel"), CUT)), two=ScriptedProvider())
-
-    assert await read(desk.stream()) == ["TargetSelected one", "Hel", "! interrupted"]
-    assert desk.calls() == [("one", CallOutcome.ERROR)]
-    assert desk.trace.closed[0].estimated
-    assert desk.trace.closed[0].usage.output_tokens == 1
+    assert await read(harness.stream()) == ["TargetSelected two", "AnswerStarted", "Hello", "AnswerFinished"]
+    assert [name for name, _ in harness.calls()][-1] == "two"
+    assert harness.ledger.closed == harness.trace.closed[:-1]
 
 
-async def test_when_nobody_answers_the_last_error_is_raised() -> None:
-    desk = InferenceHarness(
+async def test_an_interruption_after_the_first_token_is_raised_without_failover() -> None:
+    harness = InferenceHarness(one=ScriptedProvider((TextDelta("Hel"), CUT)), two=ScriptedProvider())
+
+    assert await read(harness.stream()) == ["TargetSelected one", "Hel", "! interrupted"]
+    assert harness.calls() == [("one", CallOutcome.ERROR)]
+    assert harness.trace.closed[0].estimated
+    assert harness.trace.closed[0].usage.output_tokens == 1
+
+
+async def test_the_last_error_is_raised_if_no_target_answers() -> None:
+    harness = InferenceHarness(
         one=ScriptedProvider(BUSY, BUSY), two=ScriptedProvider(errors.ProviderKeyRejected("bad key", 401))
     )
 
-    assert await read(desk.stream()) == ["! provider_key_rejected"]
-    assert len(desk.trace.closed) == 3
+    assert await read(harness.stream()) == ["! provider_key_rejected"]
+    assert len(harness.trace.closed) == 3
 
 
-async def test_a_wrong_request_is_not_asked_of_the_next_target() -> None:
+async def test_a_rejected_request_does_not_fail_over() -> None:
     assert await read(
         InferenceHarness(one=ScriptedProvider(errors.RequestRejected("no", 400)), two=ScriptedProvider()).stream()
     ) == ["! rejected"]
 
 
-async def test_without_any_key_there_is_no_stream() -> None:
+async def test_a_stream_without_any_key_raises_no_provider_key() -> None:
     with pytest.raises(NoProviderKey):
         await read(InferenceHarness().stream())
 
 
-# Who stops before the end
+# Readers that stop early
 
 
 class Endless(ScriptedProvider):
-    """Says a word, then nothing more, until its stream is closed."""
+    """Sends one burst, then nothing until its stream is closed."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -134,26 +134,26 @@ class Endless(ScriptedProvider):
             self.is_stream_closed = True
 
 
-async def test_closing_the_stream_closes_the_call_and_leaves_its_account() -> None:
+async def test_closing_the_stream_closes_the_call_and_keeps_its_usage_record() -> None:
     endless = Endless()
-    desk = InferenceHarness(one=endless)
+    harness = InferenceHarness(one=endless)
 
-    async with aclosing(desk.stream()) as parts:
+    async with aclosing(harness.stream()) as parts:
         async for part in parts:
             if isinstance(part, Burst):
                 break
 
     assert endless.is_stream_closed
-    assert desk.calls() == [("one", CallOutcome.CANCELED)]
-    assert desk.trace.closed[0].estimated
-    assert desk.trace.closed[0].usage.input_tokens > 50
-    assert desk.trace.closed[0].usage.output_tokens > 3
+    assert harness.calls() == [("one", CallOutcome.CANCELED)]
+    assert harness.trace.closed[0].estimated
+    assert harness.trace.closed[0].usage.input_tokens > 50
+    assert harness.trace.closed[0].usage.output_tokens > 3
 
 
-async def test_canceling_the_reader_closes_the_call_and_leaves_its_account() -> None:
+async def test_canceling_the_reader_closes_the_call_and_keeps_its_usage_record() -> None:
     endless = Endless()
-    desk = InferenceHarness(one=endless)
-    reading = asyncio.create_task(read(desk.stream()))
+    harness = InferenceHarness(one=endless)
+    reading = asyncio.create_task(read(harness.stream()))
     await endless.is_silent.wait()
     reading.cancel()
 
@@ -161,44 +161,44 @@ async def test_canceling_the_reader_closes_the_call_and_leaves_its_account() -> 
         await reading
 
     assert endless.is_stream_closed
-    assert desk.calls() == [("one", CallOutcome.CANCELED)]
+    assert harness.calls() == [("one", CallOutcome.CANCELED)]
 
 
-async def test_canceled_before_the_first_token_the_call_is_in_the_trace() -> None:
+async def test_a_call_canceled_before_the_first_token_is_in_the_trace() -> None:
     async def hang(_: InferenceRequest) -> None:
         await asyncio.Event().wait()
 
     one = ScriptedProvider(HELLO, before=hang)
-    desk = InferenceHarness(one=one)
-    reading = asyncio.create_task(read(desk.stream()))
+    harness = InferenceHarness(one=one)
+    reading = asyncio.create_task(read(harness.stream()))
     await wait_until(lambda: one.received)
     reading.cancel()
 
     with pytest.raises(asyncio.CancelledError):
         await reading
-    assert desk.calls() == [("one", CallOutcome.CANCELED)]
+    assert harness.calls() == [("one", CallOutcome.CANCELED)]
 
 
-async def test_who_leaves_with_the_last_event_leaves_a_call_that_ended_well() -> None:
-    desk = InferenceHarness(one=ScriptedProvider(HELLO))
+async def test_a_reader_that_stops_at_the_last_event_leaves_a_successful_call() -> None:
+    harness = InferenceHarness(one=ScriptedProvider(HELLO))
 
-    async with aclosing(desk.stream()) as parts:
+    async with aclosing(harness.stream()) as parts:
         async for part in parts:
             if isinstance(part, Burst) and isinstance(part.events[-1], AnswerFinished):
                 break
 
-    assert desk.calls() == [("one", CallOutcome.OK)]
-    assert (desk.trace.closed[0].usage, desk.trace.closed[0].estimated) == (Usage(9, 1), False)
+    assert harness.calls() == [("one", CallOutcome.OK)]
+    assert (harness.trace.closed[0].usage, harness.trace.closed[0].estimated) == (Usage(9, 1), False)
 
 
 # Continuation
 
 
-async def test_a_cut_answer_is_continued_by_the_next_provider_and_marked() -> None:
+async def test_an_interrupted_answer_is_continued_by_the_next_provider_and_marked() -> None:
     two = ScriptedProvider((AnswerStarted("other", "n"), TextDelta("lo."), END))
-    desk = InferenceHarness(one=ScriptedProvider((START, TextDelta("Hel"), CUT)), two=two)
+    harness = InferenceHarness(one=ScriptedProvider((START, TextDelta("Hel"), CUT)), two=two)
 
-    assert await read(desk.stream_with_continuation()) == [
+    assert await read(harness.stream_with_continuation()) == [
         *("TargetSelected one", "AnswerStarted", "Hel"),
         *("TargetSwitched two", "lo.", "AnswerFinished"),
     ]
@@ -206,19 +206,19 @@ async def test_a_cut_answer_is_continued_by_the_next_provider_and_marked() -> No
     assert isinstance(asked, ChatRequest)
     assert asked.messages[:-1] == REQUEST.messages
     assert (asked.messages[-1].role, asked.messages[-1].parts) == (Role.ASSISTANT, (TextPart("Hel"),))
-    assert desk.calls() == [("one", CallOutcome.ERROR), ("two", CallOutcome.OK)]
+    assert harness.calls() == [("one", CallOutcome.ERROR), ("two", CallOutcome.OK)]
 
 
-async def test_the_usage_of_a_continued_answer_is_that_of_all_its_calls() -> None:
-    desk = InferenceHarness(
+async def test_the_usage_of_a_continued_answer_is_the_sum_of_its_calls() -> None:
+    harness = InferenceHarness(
         one=ScriptedProvider((TextDelta("Hel"), CUT)),
         two=ScriptedProvider((TextDelta("lo"), CUT)),
         three=ScriptedProvider((TextDelta("."), END)),
     )
 
-    parts = [part async for part in desk.stream_with_continuation()]
+    parts = [part async for part in harness.stream_with_continuation()]
 
-    closed = desk.trace.closed
+    closed = harness.trace.closed
     assert [call.estimated for call in closed] == [True, True, False]
     last = parts[-1]
     assert isinstance(last, Burst)
@@ -231,7 +231,7 @@ async def test_the_usage_of_a_continued_answer_is_that_of_all_its_calls() -> Non
     assert closed[2].usage == Usage(20, 5)
 
 
-async def test_a_continuation_passes_no_frames_on() -> None:
+async def test_a_continued_stream_has_no_frames() -> None:
     class Framed(ScriptedProvider):
         async def stream(self, request: ChatRequest, call: CallContext) -> AsyncGenerator[Burst, None]:
             yield Burst((TextDelta("Hello"), END), (Frame("", b"{}"),))
@@ -241,11 +241,11 @@ async def test_a_continuation_passes_no_frames_on() -> None:
     assert all(part.frames == () for part in parts if isinstance(part, Burst))
 
 
-async def test_white_space_at_the_cut_is_neither_sent_nor_doubled() -> None:
+async def test_white_space_at_the_interruption_is_neither_sent_nor_repeated() -> None:
     two = ScriptedProvider((TextDelta(" world"), END))
-    desk = InferenceHarness(one=ScriptedProvider((TextDelta("Hello, "), CUT)), two=two)
+    harness = InferenceHarness(one=ScriptedProvider((TextDelta("Hello, "), CUT)), two=two)
 
-    assert (await read(desk.stream_with_continuation()))[1:] == [
+    assert (await read(harness.stream_with_continuation()))[1:] == [
         "Hello, ",
         "TargetSwitched two",
         "world",
@@ -256,11 +256,11 @@ async def test_white_space_at_the_cut_is_neither_sent_nor_doubled() -> None:
     assert asked.messages[-1].parts == (TextPart("Hello,"),)
 
 
-async def test_what_was_said_counts_against_the_tokens_that_were_allowed() -> None:
+async def test_the_text_so_far_counts_against_max_tokens() -> None:
     two = ScriptedProvider(HELLO)
-    desk = InferenceHarness(one=ScriptedProvider((TextDelta("a" * 30), CUT)), two=two)
+    harness = InferenceHarness(one=ScriptedProvider((TextDelta("a" * 30), CUT)), two=two)
 
-    await read(desk.stream_with_continuation(replace(REQUEST, max_tokens=100)))
+    await read(harness.stream_with_continuation(replace(REQUEST, max_tokens=100)))
 
     asked = two.received[0].request
     assert isinstance(asked, ChatRequest)
@@ -279,23 +279,23 @@ TOOL: tuple[StreamEvent, ...] = (TextDelta("Let me see."), ToolCallStarted(0, "c
     ],
     ids=["a tool call", "a document", "a refusal"],
 )
-async def test_what_nobody_else_can_go_on_with_is_not_continued(
+async def test_an_answer_that_no_other_model_can_complete_is_not_continued(
     request_: ChatRequest, events: tuple[StreamEvent | errors.ProviderError, ...]
 ) -> None:
-    desk = InferenceHarness(one=ScriptedProvider(events), two=ScriptedProvider())
+    harness = InferenceHarness(one=ScriptedProvider(events), two=ScriptedProvider())
 
-    assert (await read(desk.stream_with_continuation(request_)))[-1].startswith("! ")
-    assert len(desk.calls()) == 1
-
-
-async def test_a_continuation_that_nobody_takes_up_ends_with_the_cut() -> None:
-    desk = InferenceHarness(one=ScriptedProvider((TextDelta("Hel"), CUT)), two=ScriptedProvider(BUSY, BUSY))
-
-    assert await read(desk.stream_with_continuation()) == ["TargetSelected one", "Hel", "! interrupted"]
-    assert len(desk.calls()) == 3
+    assert (await read(harness.stream_with_continuation(request_)))[-1].startswith("! ")
+    assert len(harness.calls()) == 1
 
 
-async def test_an_only_provider_continues_its_own_answer() -> None:
+async def test_a_failed_continuation_raises_the_interruption() -> None:
+    harness = InferenceHarness(one=ScriptedProvider((TextDelta("Hel"), CUT)), two=ScriptedProvider(BUSY, BUSY))
+
+    assert await read(harness.stream_with_continuation()) == ["TargetSelected one", "Hel", "! interrupted"]
+    assert len(harness.calls()) == 3
+
+
+async def test_the_only_provider_continues_its_own_answer() -> None:
     one = ScriptedProvider((TextDelta("Hel"), CUT), (TextDelta("lo"), END))
 
     assert await read(InferenceHarness(one=one).stream_with_continuation()) == [
@@ -319,13 +319,13 @@ def asked_for(tier: Tier, dialect: Dialect = Dialect.OPENAI) -> ChatRequest:
     ids=["nobody-says", "unasked", "asked-only", "asked-and-not-given", "asked-of-another-dialect"],
 )
 @pytest.mark.parametrize("cut", [False, True])
-async def test_the_tier_is_what_the_provider_says_or_what_was_asked_of_it(
+async def test_the_tier_is_the_reported_one_or_else_the_requested_one(
     request_: ChatRequest, told: Tier | None, rated: Tier, cut: bool
 ) -> None:
     script = (START, TextDelta("Hello"), CUT) if cut else (START, *HELLO)
-    desk = InferenceHarness(one=ScriptedProvider(script, tier=told))
+    harness = InferenceHarness(one=ScriptedProvider(script, tier=told))
 
-    await read(desk.stream(request_))
+    await read(harness.stream(request_))
 
-    (call,) = desk.trace.closed
+    (call,) = harness.trace.closed
     assert (call.tier, call.estimated) == (rated, cut)

@@ -1,4 +1,4 @@
-"""A stream's events become the whole answer, or it is said that it was cut."""
+"""A stream's events become a complete answer, or a ResponseInterrupted error."""
 
 import pytest
 
@@ -25,7 +25,7 @@ def collected(*events: StreamEvent) -> StreamCollector:
     return collector
 
 
-def test_text_tools_and_usage_are_put_together_in_order() -> None:
+def test_text_tool_calls_and_usage_are_collected_in_order() -> None:
     answer = collected(
         AnswerStarted("chatcmpl-1", "gpt-4o-mini-2024-07-18"),
         ReasoningDelta("hm "),
@@ -44,7 +44,7 @@ def test_text_tools_and_usage_are_put_together_in_order() -> None:
     assert (answer.reasoning, answer.finish_reason, answer.usage) == ("hm ", FinishReason.TOOL_CALLS, Usage(9, 2))
 
 
-def test_a_stream_without_an_end_is_cut_and_what_came_can_be_read() -> None:
+def test_a_stream_without_an_end_is_interrupted_but_readable() -> None:
     cut = collected(ReasoningDelta("so "), TextDelta("far"), ToolCallStarted(0, "a", "one"), ToolCallDelta(0, "{"))
 
     with pytest.raises(ResponseInterrupted):

@@ -1,4 +1,4 @@
-"""An adapter, and the server it talks to."""
+"""Fixtures: an adapter, and the server that it calls."""
 
 from collections.abc import AsyncIterator
 

@@ -1,4 +1,4 @@
-"""What is special to one adapter, and what is refused before anything is sent."""
+"""Behaviour of single adapters, and requests that are rejected before anything is sent."""
 
 from dataclasses import replace
 from typing import Any
@@ -21,7 +21,7 @@ from providers.types import (
     TextPart,
     Tool,
 )
-from tests.platform.providers.reading import error_of
+from tests.platform.providers.stream_helpers import error_of
 from tests.platform.providers.upstream import Upstream, answers, streams
 from tests.platform.providers.vendors import KEY, recorded
 
@@ -46,7 +46,7 @@ REQUEST = ChatRequest("gpt-4o-mini", (ChatMessage(Role.USER, (TextPart("Hello"),
         ),
     ],
 )
-async def test_a_provider_is_made_from_what_a_row_says(
+async def test_create_provider_uses_dialect_vendor_and_api_version(
     upstream: Upstream, call: CallContext, options: dict[str, Any], path: str, limit: str
 ) -> None:
     upstream.plays(answers(recorded("openai/chat_text.json")))
@@ -61,7 +61,7 @@ async def test_a_provider_is_made_from_what_a_row_says(
     assert upstream.seen[0].body[limit] == 9
 
 
-async def test_anthropic_is_found_with_and_without_its_version(upstream: Upstream, call: CallContext) -> None:
+async def test_anthropic_base_url_may_end_in_v1(upstream: Upstream, call: CallContext) -> None:
     upstream.plays(answers(recorded("anthropic/messages_text.json")))
     for base_url in (upstream.url, f"{upstream.url}/v1/"):
         provider = create_provider(Dialect.ANTHROPIC, "a", api_key=KEY, base_url=base_url)
@@ -73,7 +73,7 @@ async def test_anthropic_is_found_with_and_without_its_version(upstream: Upstrea
 
 
 @pytest.mark.parametrize("suffix", ["", "/", "/openai", "/openai/v1", "/openai/v1/"])
-async def test_azure_s_address_may_be_pasted_in_any_form(upstream: Upstream, call: CallContext, suffix: str) -> None:
+async def test_azure_base_url_accepts_every_common_form(upstream: Upstream, call: CallContext, suffix: str) -> None:
     upstream.plays(answers(recorded("openai/chat_text.json")))
     provider = AzureOpenAIProvider(api_key=KEY, base_url=upstream.url + suffix)
 
@@ -83,7 +83,7 @@ async def test_azure_s_address_may_be_pasted_in_any_form(upstream: Upstream, cal
     assert upstream.seen[0].path == "/openai/v1/chat/completions"
 
 
-async def test_a_deployment_s_name_cannot_change_the_path(upstream: Upstream, call: CallContext) -> None:
+async def test_a_deployment_name_cannot_change_the_path(upstream: Upstream, call: CallContext) -> None:
     upstream.plays(answers(recorded("openai/chat_text.json")))
     provider = AzureOpenAIProvider(api_key=KEY, base_url=upstream.url, api_version="2024-10-21")
 
@@ -93,7 +93,7 @@ async def test_a_deployment_s_name_cannot_change_the_path(upstream: Upstream, ca
     assert upstream.seen[0].path == "/openai/deployments/..%2Fx%3Fy%23z/chat/completions?api-version=2024-10-21"
 
 
-async def test_a_server_of_one_s_own_needs_no_key(upstream: Upstream, call: CallContext) -> None:
+async def test_a_self_hosted_server_needs_no_key(upstream: Upstream, call: CallContext) -> None:
     upstream.plays(answers(recorded("openai/chat_text.json")), answers(b"{}", 401))
     provider = OpenAIProvider("own", api_key="", base_url=upstream.url)
 
@@ -107,27 +107,29 @@ async def test_a_server_of_one_s_own_needs_no_key(upstream: Upstream, call: Call
     "base_url",
     ["", "api.openai.com", "ftp://x.test", "https://", "https://u:p@x.test", "https://x.test?a=1", "https://x.test#a"],
 )
-def test_an_address_that_cannot_be_right_is_refused(base_url: str) -> None:
+def test_an_invalid_base_url_is_rejected(base_url: str) -> None:
     for dialect in Dialect:
         if base_url or dialect is Dialect.AZURE:
             with pytest.raises(ValueError, match="address"):
                 create_provider(dialect, "a", api_key=KEY, base_url=base_url)
 
 
-def test_azure_has_no_address_of_its_own() -> None:
+def test_azure_requires_a_base_url() -> None:
     with pytest.raises(ValueError, match="resource"):
         create_provider(Dialect.AZURE, "a", api_key=KEY)
 
 
 @pytest.mark.parametrize("key", ["sk-abc\n", "sk abc", "sk-äöü", "sk-\x00"])
-def test_a_key_that_cannot_be_right_is_refused_and_not_quoted(key: str) -> None:
+def test_an_invalid_key_is_rejected_and_not_quoted(key: str) -> None:
     with pytest.raises(ValueError, match="printable") as caught:
         AnthropicProvider(api_key=key)
 
     assert key not in str(caught.value)
 
 
-async def test_what_a_dialect_cannot_say_is_refused_before_it_is_sent(upstream: Upstream, call: CallContext) -> None:
+async def test_a_request_that_the_dialect_cannot_express_is_rejected_before_it_is_sent(
+    upstream: Upstream, call: CallContext
+) -> None:
     provider = OpenAIProvider(api_key=KEY, base_url=upstream.url, vendor="openai")
     wanted = replace(REQUEST, model="gpt-6.1-sol", tools=(Tool("f", None, {}),))
 
@@ -138,7 +140,7 @@ async def test_what_a_dialect_cannot_say_is_refused_before_it_is_sent(upstream: 
     assert upstream.seen == []
 
 
-async def test_what_cannot_be_written_is_refused(upstream: Upstream, call: CallContext) -> None:
+async def test_a_request_that_cannot_be_encoded_is_rejected(upstream: Upstream, call: CallContext) -> None:
     provider = OpenAIProvider(api_key=KEY, base_url=upstream.url)
 
     with pytest.raises(RequestRejected):
@@ -146,7 +148,7 @@ async def test_what_cannot_be_written_is_refused(upstream: Upstream, call: CallC
     await provider.close()
 
 
-async def test_a_key_of_any_shape_is_kept_out_of_errors(upstream: Upstream, call: CallContext) -> None:
+async def test_errors_never_contain_a_key_of_any_shape(upstream: Upstream, call: CallContext) -> None:
     upstream.plays(answers(b'{"error": {"message": "Who is hunter2?"}}', 401))
     provider = OpenAIProvider(api_key="hunter2", base_url=upstream.url)
 
@@ -157,7 +159,9 @@ async def test_a_key_of_any_shape_is_kept_out_of_errors(upstream: Upstream, call
 
 
 @pytest.mark.parametrize("text", ["short one", "a text of some more characters than a window has"])
-async def test_a_quote_of_the_prompt_is_recognized(upstream: Upstream, call: CallContext, text: str) -> None:
+async def test_an_error_message_that_quotes_the_prompt_is_replaced(
+    upstream: Upstream, call: CallContext, text: str
+) -> None:
     upstream.plays(answers(b'{"error": {"message": "Cannot embed: %b!"}}' % text.encode(), 400))
     provider = OpenAIProvider(api_key=KEY, base_url=upstream.url)
 
@@ -182,7 +186,7 @@ async def test_a_quote_of_the_prompt_is_recognized(upstream: Upstream, call: Cal
         },
     ],
 )
-async def test_a_quote_of_what_only_the_provider_can_read_is_recognized(
+async def test_an_error_message_that_quotes_a_passed_through_field_is_replaced(
     upstream: Upstream, call: CallContext, fields: JSONObject
 ) -> None:
     upstream.plays(

@@ -1,4 +1,4 @@
-"""The same adapters against the product's own provider, which was built from the wire formats independently of them."""
+"""The adapters against the simulator, which implements the wire formats independently of them."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -39,7 +39,7 @@ from providers.types import (
     ToolCallStarted,
     Usage,
 )
-from tests.platform.providers.reading import error_of, events_of
+from tests.platform.providers.stream_helpers import error_of, events_of
 from tests.platform.providers.vendors import KEY, Vendor
 from tests.polling import wait_for
 from tests.simulator_process import SimulatorProcess, start_simulator
@@ -70,7 +70,7 @@ def call() -> CallContext:
 
 
 def asked(vendor: Vendor, controls: str = "") -> ChatRequest:
-    """Return a request which no test has sent before: the simulator counts attempts by the body."""
+    """Return a request that no other test has sent: the simulator counts attempts by body."""
     request = vendor.request(f"Tell me of the weather of day {uuid4().hex}.")
     return replace(request, model=f"{request.model}@{controls}" if controls else request.model)
 
@@ -94,7 +94,7 @@ def told(usage: Usage | None) -> tuple[object, ...]:
     return usage.input_tokens, usage.output_tokens, usage.cached_input_tokens, usage.cache_write_tokens
 
 
-async def test_a_stream_and_a_whole_answer_are_counted_as_in_the_journal(
+async def test_usage_of_streams_and_complete_answers_equals_the_journal(
     provider: Provider, vendor: Vendor, simulator: SimulatorProcess, call: CallContext
 ) -> None:
     request = asked(vendor, "cached_tokens=5,cache_write_tokens=3,reasoning_tokens=4")
@@ -124,7 +124,7 @@ async def test_a_stream_and_a_whole_answer_are_counted_as_in_the_journal(
         "wrong_content_type",
     ],
 )
-async def test_strange_but_whole_streams_are_read_whole(
+async def test_unusual_but_complete_streams_are_decoded_completely(
     provider: Provider, vendor: Vendor, call: CallContext, controls: str
 ) -> None:
     request = asked(vendor, f"{controls},tokens=12")
@@ -137,7 +137,7 @@ async def test_strange_but_whole_streams_are_read_whole(
 
 
 @pytest.mark.parametrize("controls", ["tool_calls=2", "tool_calls=2,duplicate_tool_index"])
-async def test_parallel_tool_calls_are_told_apart(
+async def test_parallel_tool_calls_are_distinguished(
     provider: Provider, vendor: Vendor, call: CallContext, controls: str
 ) -> None:
     request = replace(asked(vendor, controls), tools=(TOOL, replace(TOOL, name="get_time")))
@@ -156,7 +156,7 @@ async def test_parallel_tool_calls_are_told_apart(
     assert events[-1].reason is FinishReason.TOOL_CALLS
 
 
-async def test_structured_output_is_taken(provider: Provider, vendor: Vendor, call: CallContext) -> None:
+async def test_structured_output_is_accepted(provider: Provider, vendor: Vendor, call: CallContext) -> None:
     output = OutputFormat("json_schema", "place", schema=TOOL.parameters, strict=True)
 
     completion = await provider.complete(replace(asked(vendor), output_format=output), call)
@@ -164,7 +164,7 @@ async def test_structured_output_is_taken(provider: Provider, vendor: Vendor, ca
     assert completion.text.startswith("{")
 
 
-async def test_usage_that_is_not_told_is_not_zero(provider: Provider, vendor: Vendor, call: CallContext) -> None:
+async def test_unreported_usage_is_not_zero(provider: Provider, vendor: Vendor, call: CallContext) -> None:
     events = await events_of(provider, asked(vendor, "drop_usage"), call)
 
     assert isinstance(events[-1], AnswerFinished)
@@ -191,7 +191,7 @@ async def test_usage_that_is_not_told_is_not_zero(provider: Provider, vendor: Ve
         ("error_after_n=0", ProviderError),
     ],
 )
-async def test_a_fault_means(
+async def test_each_simulated_fault_maps_to_its_error(
     provider: Provider, vendor: Vendor, call: CallContext, controls: str, kind: type[ProviderError]
 ) -> None:
     _, error = await error_of(provider, asked(vendor, controls), call)
@@ -204,13 +204,13 @@ async def test_a_fault_means(
 
 @pytest.mark.parametrize("how", ["fin", "rst"])
 @pytest.mark.parametrize("count", [1, 2, 5])
-async def test_a_cut_is_an_interruption(
+async def test_a_closed_connection_is_an_interruption(
     provider: Provider, vendor: Vendor, call: CallContext, count: int, how: str
 ) -> None:
     events, error = await error_of(provider, asked(vendor, f"deltas=8,tokens=16,cut_after_n={count},cut={how}"), call)
 
     assert isinstance(error, ResponseInterrupted)
-    # A reset may overtake what was sent before it.
+    # A reset may overtake data that was sent before it.
     assert sum(isinstance(event, TextDelta) for event in events) <= count
 
 
@@ -225,7 +225,7 @@ async def test_an_error_in_the_stream_is_an_interruption(provider: Provider, ven
 async def test_silence_is_a_timeout(
     provider: Provider, vendor: Vendor, call: CallContext, after: int, kind: type[ProviderError]
 ) -> None:
-    # A first call makes the connection: on a busy machine that alone may take so long.
+    # A first call opens the connection: on a busy machine that alone may take this long.
     await provider.complete(asked(vendor), call)
     short = replace(call, first_byte_seconds=0.3, idle_seconds=0.3)
 
@@ -234,17 +234,21 @@ async def test_silence_is_a_timeout(
     assert type(error) is kind
 
 
-async def test_a_page_in_place_of_a_whole_answer(provider: Provider, vendor: Vendor, call: CallContext) -> None:
+async def test_an_html_page_instead_of_a_complete_answer_is_a_bad_response(
+    provider: Provider, vendor: Vendor, call: CallContext
+) -> None:
     with pytest.raises(TransientFailure):
         await provider.complete(asked(vendor, "html_502"), call)
 
 
-async def test_half_a_whole_answer_is_an_interruption(provider: Provider, vendor: Vendor, call: CallContext) -> None:
+async def test_a_truncated_complete_answer_is_an_interruption(
+    provider: Provider, vendor: Vendor, call: CallContext
+) -> None:
     with pytest.raises((ResponseInterrupted, BadResponse)):
         await provider.complete(asked(vendor, "cut_after_n=3"), call)
 
 
-async def test_a_reader_that_stops_is_seen_upstream(
+async def test_the_provider_notices_a_reader_that_stops(
     provider: Provider, vendor: Vendor, simulator: SimulatorProcess, call: CallContext
 ) -> None:
     request = asked(vendor, "inter_token_ms=20,tokens=400")
@@ -254,7 +258,7 @@ async def test_a_reader_that_stops_is_seen_upstream(
             if any(isinstance(event, TextDelta) for event in burst.events):
                 break
 
-    # In a thread, for the connection is closed by this event loop.
+    # In a thread, because this event loop must close the connection.
     await asyncio.to_thread(wait_for, lambda: entry_of(simulator, call)["finished_at"])
     assert entry_of(simulator, call)["client_disconnected"] is True
 
@@ -263,7 +267,7 @@ async def test_a_reader_that_stops_is_seen_upstream(
     ("key", "kind"),
     [("sk-bad-1", ProviderKeyRejected), ("sk-quota-1", ProviderKeyRejected), ("sk-forbidden", ProviderKeyRejected)],
 )
-async def test_a_key_that_will_not_work_again_is_dead(
+async def test_a_key_that_will_not_work_again_is_rejected(
     vendor: Vendor, simulator: SimulatorProcess, call: CallContext, key: str, kind: type[ProviderError]
 ) -> None:
     provider = vendor.connect(simulator.url, key)
@@ -275,7 +279,7 @@ async def test_a_key_that_will_not_work_again_is_dead(
     assert key not in error.message
 
 
-async def test_embeddings_are_counted_as_in_the_journal(
+async def test_usage_of_embeddings_equals_the_journal(
     provider: Provider, vendor: Vendor, simulator: SimulatorProcess, call: CallContext
 ) -> None:
     wanted = EmbeddingRequest("text-embedding-3-small", ("one", "two"), dimensions=8)
@@ -291,5 +295,5 @@ async def test_embeddings_are_counted_as_in_the_journal(
     assert embeddings.usage.input_tokens == entry_of(simulator, call)["input_tokens"]
 
 
-def test_the_key_of_the_tests_is_a_good_one() -> None:
+def test_the_key_of_these_tests_is_valid() -> None:
     assert not KEY.startswith(("sk-bad", "sk-quota", "sk-forbidden"))

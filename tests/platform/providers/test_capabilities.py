@@ -1,4 +1,4 @@
-"""What models can do, by family."""
+"""Capabilities of models by family."""
 
 import pytest
 
@@ -49,21 +49,21 @@ def test_forced_tools_and_thinking_differ(name: str, forced: bool, optional: boo
         ("claude-sonnet-4-20250514", "always"),
     ],
 )
-def test_temperature_is_taken_until_the_fifth_generation(name: str, sampling: str) -> None:
+def test_models_accept_temperature_until_the_fifth_generation(name: str, sampling: str) -> None:
     assert of("anthropic", name).sampling == sampling
 
 
-def test_azure_s_models_are_openai_s() -> None:
+def test_azure_models_have_the_capabilities_of_openai_models() -> None:
     assert of("azure", "gpt-5") == of("openai", "gpt-5") != of("nobody", "gpt-5")
 
 
-def test_a_model_that_embeds_does_nothing_else() -> None:
+def test_an_embedding_model_has_no_chat_capabilities() -> None:
     embedding = capabilities_of("openai", "text-embedding-3-small", "embedding")
 
     assert (embedding.tools, embedding.images, embedding.structured_output) == (False, False, False)
 
 
-def test_every_effort_of_every_model_is_a_word_we_know_weakest_first() -> None:
+def test_efforts_of_every_model_are_known_and_ordered() -> None:
     for model in list_models():
         order = [REASONING_EFFORTS.index(effort) for effort in model.capabilities.efforts]
         assert order == sorted(order)
@@ -80,5 +80,7 @@ def test_every_effort_of_every_model_is_a_word_we_know_weakest_first() -> None:
         (None, ("low",), None),
     ],
 )
-def test_the_strongest_effort_within(wanted: str | None, efforts: tuple[str, ...], sent: str | None) -> None:
+def test_the_effort_is_clamped_to_the_strongest_accepted_one(
+    wanted: str | None, efforts: tuple[str, ...], sent: str | None
+) -> None:
     assert clamp_reasoning_effort(wanted, efforts) == sent

@@ -1,4 +1,4 @@
-"""The catalogue says what models can do and cost, exactly and at any time."""
+"""The catalogue returns capabilities and exact prices of models, at any moment."""
 
 import json
 from dataclasses import astuple
@@ -20,13 +20,13 @@ def rates(vendor: str, name: str, at: datetime = NOW) -> ModelRates:
     return entry.rates
 
 
-def test_every_row_of_the_data_is_a_model_with_a_price() -> None:
+def test_every_data_row_is_a_model_with_a_price() -> None:
     assert len(list_models()) == len(ROWS)
     assert all(find_price(model.vendor, model.name, NOW) for model in list_models())
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row['provider']}-{row['model']}")
-def test_prices_are_the_data_s_to_the_micro_dollar(row: dict[str, Decimal]) -> None:
+def test_prices_equal_the_data_to_the_micro_dollar(row: dict[str, Decimal]) -> None:
     standard = rates(str(row["provider"]), str(row["model"])).standard
 
     assert Decimal(standard.input) / 1_000_000 == row["input_per_1m"]
@@ -47,7 +47,7 @@ def test_a_price_finer_than_a_cent_is_exact() -> None:
         (NOW, 100_000, "2026-11-21"),
     ],
 )
-def test_a_price_is_the_one_of_its_moment(at: datetime, cached: int, version: str) -> None:
+def test_find_price_returns_the_price_at_that_moment(at: datetime, cached: int, version: str) -> None:
     entry = find_price("anthropic", "claude-sonnet-5-5", at)
 
     assert entry is not None
@@ -55,18 +55,18 @@ def test_a_price_is_the_one_of_its_moment(at: datetime, cached: int, version: st
     assert entry.effective_at <= at
 
 
-def test_before_all_prices_there_is_none() -> None:
+def test_find_price_returns_none_before_the_first_price() -> None:
     assert find_price("openai", "gpt-4o", datetime(2019, 12, 31, tzinfo=UTC)) is None
 
 
-def test_what_is_not_priced_apart_costs_as_input() -> None:
+def test_cached_tokens_without_a_price_cost_as_much_as_input() -> None:
     embedding = rates("openai", "text-embedding-ada-002")
 
     assert embedding.standard.cached_input == embedding.standard.cache_write == embedding.standard.input == 100_000
     assert embedding.batch is None
 
 
-def test_anthropic_prices_the_cache_by_the_time_it_is_kept() -> None:
+def test_anthropic_cache_writes_are_priced_by_lifetime() -> None:
     standard = rates("anthropic", "claude-opus-5-5").standard
 
     assert (standard.cache_write, standard.cache_write_1h) == (5_000_000, 8_000_000)
@@ -82,13 +82,13 @@ def test_anthropic_prices_the_cache_by_the_time_it_is_kept() -> None:
         ("openai", "gpt-4o", 10**6, (2_500_000, 1_250_000, 10_000_000)),
     ],
 )
-def test_a_long_prompt_has_its_own_rates(vendor: str, name: str, tokens: int, expected: tuple[int, ...]) -> None:
+def test_a_long_context_has_its_own_rates(vendor: str, name: str, tokens: int, expected: tuple[int, ...]) -> None:
     found = rates(vendor, name).for_input(tokens)
 
     assert (found.input, found.cached_input, found.output) == expected
 
 
-def test_an_hour_in_the_cache_costs_twice_the_input_in_a_long_prompt_too() -> None:
+def test_one_hour_cache_writes_cost_twice_the_input_in_a_long_context_too() -> None:
     assert rates("anthropic", "claude-haiku-5-5").for_input(200_000).cache_write_1h == 1_000_000
 
 
@@ -102,7 +102,7 @@ def test_other_tiers_and_multipliers_are_exact() -> None:
     assert (luna.batch.input, luna.batch.output, luna.priority.input) == (50_000, 250_000, 200_000)
 
 
-def test_the_cache_follows_a_tier_s_input_and_a_tier_without_prices_costs_as_the_standard_one() -> None:
+def test_cache_rates_scale_with_the_input_rate_of_a_tier_and_a_tier_without_rates_costs_the_standard_ones() -> None:
     astra, mini = rates("openai", "gpt-6-astra"), rates("openai", "gpt-4o-mini")
 
     flex = astra.for_input(1000, Tier.FLEX)
@@ -112,7 +112,7 @@ def test_the_cache_follows_a_tier_s_input_and_a_tier_without_prices_costs_as_the
     assert mini.for_input(1000, Tier.FLEX) == mini.standard
 
 
-def test_a_factor_leaves_no_part_of_a_pico_dollar() -> None:
+def test_cost_multipliers_never_leave_a_fraction_of_a_pico_dollar() -> None:
     for entry in (find_price(model.vendor, model.name, NOW) for model in list_models()):
         assert entry is not None
         for tier in Tier:
@@ -130,13 +130,13 @@ def test_a_factor_leaves_no_part_of_a_pico_dollar() -> None:
         ("openai", "gpt-5-mini-2025-08-07", "gpt-5-mini"),
         ("anthropic", "claude-sonnet-5-5-20260101", "claude-sonnet-5-5"),
         ("anthropic", "claude-haiku-4-5-latest", "claude-haiku-4-5"),
-        # Its own row, not a snapshot of another.
+        # A row of its own, not a snapshot of another model.
         ("anthropic", "claude-sonnet-4-20250514", "claude-sonnet-4-20250514"),
         ("mistral", "mistral-large-latest", "mistral-large-latest"),
         ("azure", "gpt-4o", "gpt-4o"),
     ],
 )
-def test_a_snapshot_is_its_model(vendor: str, name: str, alias: str) -> None:
+def test_a_dated_snapshot_is_found_as_its_model(vendor: str, name: str, alias: str) -> None:
     found = find_model(vendor, name)
 
     assert found is not None
@@ -155,7 +155,7 @@ def test_a_snapshot_is_its_model(vendor: str, name: str, alias: str) -> None:
         ("openai", "ft:gpt-4o-mini-2024-07-18:acme::abc"),
     ],
 )
-def test_what_nobody_knows_is_not_found(vendor: str, name: str) -> None:
+def test_an_unknown_model_is_not_found(vendor: str, name: str) -> None:
     assert find_model(vendor, name) is None
     assert find_price(vendor, name, NOW) is None
 
@@ -170,11 +170,11 @@ def test_what_nobody_knows_is_not_found(vendor: str, name: str) -> None:
         ("gpt-7", ()),
     ],
 )
-def test_a_name_leads_to_those_who_serve_it_its_maker_first(name: str, vendors: tuple[str, ...]) -> None:
+def test_vendors_of_lists_the_maker_of_a_model_first(name: str, vendors: tuple[str, ...]) -> None:
     assert vendors_of(name) == vendors
 
 
-def test_limits_and_the_end_are_known() -> None:
+def test_a_model_has_limits_and_a_shutdown_date() -> None:
     nano = find_model("openai", "gpt-5-nano")
     small = find_model("openai", "text-embedding-3-small")
 
@@ -185,7 +185,7 @@ def test_limits_and_the_end_are_known() -> None:
     assert (small.kind, small.max_input, small.max_output, small.shutdown) == ("embedding", 8191, None, None)
 
 
-def test_entries_of_a_model_follow_each_other_without_gap() -> None:
+def test_price_entries_of_a_model_leave_no_gap() -> None:
     change = datetime(2026, 10, 7, tzinfo=UTC)
     before = find_price("anthropic", "claude-sonnet-5-5", change - timedelta(microseconds=1))
     after = find_price("anthropic", "claude-sonnet-5-5", change)

@@ -1,4 +1,4 @@
-"""What every adapter does, whoever its vendor is."""
+"""Conformance suite: what every adapter must do, whichever its vendor."""
 
 import asyncio
 import gc
@@ -34,7 +34,7 @@ from providers.types import (
     ToolCallDelta,
     ToolCallStarted,
 )
-from tests.platform.providers.reading import error_of, events_of
+from tests.platform.providers.stream_helpers import error_of, events_of
 from tests.platform.providers.upstream import (
     Act,
     Upstream,
@@ -52,10 +52,10 @@ TOOLS = (Tool("get_weather", "The weather", {"type": "object", "properties": {"c
 SCHEMA = {"type": "object", "properties": {"mood": {"type": "string"}}, "required": ["mood"]}
 
 
-# What is asked
+# Requests
 
 
-async def test_it_asks_at_the_right_address_with_its_key_and_our_id(
+async def test_it_calls_the_right_url_with_its_key_and_our_call_id(
     provider: Provider, vendor: Vendor, upstream: Upstream, call: CallContext
 ) -> None:
     upstream.plays(answers(recorded(vendor.text_body)))
@@ -73,7 +73,7 @@ async def test_it_asks_at_the_right_address_with_its_key_and_our_id(
 
 async def test_it_keeps_no_cookies(vendor: Vendor, upstream: Upstream, call: CallContext) -> None:
     upstream.plays(answers(recorded(vendor.text_body), set_cookie="tracked=1; Path=/"))
-    # A name: of bare addresses most jars take nothing anyway.
+    # A host name: most cookie jars ignore cookies of bare IP addresses anyway.
     provider = vendor.connect(upstream.url.replace("127.0.0.1", "localhost"))
 
     await provider.complete(vendor.request(), call)
@@ -103,7 +103,7 @@ async def test_structured_output_reaches_the_wire(
     assert SCHEMA in _values(upstream.seen[0].body)
 
 
-# What is answered
+# Answers
 
 
 async def test_it_streams_text_then_usage(
@@ -118,7 +118,7 @@ async def test_it_streams_text_then_usage(
     assert events[-1] == AnswerFinished(FinishReason.STOP, vendor.usage)
 
 
-async def test_it_streams_however_the_bytes_are_cut(
+async def test_it_streams_however_the_bytes_are_split(
     provider: Provider, vendor: Vendor, upstream: Upstream, call: CallContext
 ) -> None:
     stream = recorded(vendor.text_stream)
@@ -149,7 +149,7 @@ async def test_it_streams_tool_calls_counted_from_zero(
     assert events[-1].reason is FinishReason.TOOL_CALLS
 
 
-async def test_it_completes_a_whole_answer(
+async def test_it_completes_a_non_streaming_answer(
     provider: Provider, vendor: Vendor, upstream: Upstream, call: CallContext
 ) -> None:
     upstream.plays(answers(recorded(vendor.text_body)))
@@ -172,7 +172,7 @@ async def test_it_completes_with_tool_calls(
 
 
 @pytest.mark.parametrize("name", ["openai/embeddings.json", "openai/embeddings_base64.json"])
-async def test_it_embeds_or_says_that_it_cannot(
+async def test_it_embeds_or_raises_unsupported_feature(
     provider: Provider, vendor: Vendor, upstream: Upstream, call: CallContext, name: str
 ) -> None:
     upstream.plays(answers(recorded(name)))
@@ -191,7 +191,7 @@ async def test_it_embeds_or_says_that_it_cannot(
     assert upstream.seen[0].path.rpartition("/")[2].startswith("embeddings")
 
 
-async def test_what_comes_after_the_end_is_not_read(
+async def test_bytes_after_the_end_are_not_read(
     provider: Provider, vendor: Vendor, upstream: Upstream, call: CallContext
 ) -> None:
     upstream.plays(streams(recorded(vendor.text_stream) + b"data: {nonsense}\n\n"))
@@ -213,7 +213,7 @@ async def test_missing_usage_is_not_zero(
     assert events[-1] == AnswerFinished(FinishReason.STOP, None)
 
 
-async def test_streams_in_turn_share_one_connection(
+async def test_consecutive_streams_share_one_connection(
     provider: Provider, vendor: Vendor, upstream: Upstream, call: CallContext
 ) -> None:
     upstream.plays(streams(*frames(vendor.text_stream)))
@@ -249,7 +249,7 @@ async def test_streams_in_turn_share_one_connection(
         (204, BadResponse),
     ],
 )
-async def test_a_status_without_words_means_what_the_table_says(
+async def test_a_status_without_a_message_maps_to_its_error_class(
     provider: Provider, vendor: Vendor, upstream: Upstream, call: CallContext, status: int, kind: type[ProviderError]
 ) -> None:
     upstream.plays(answers(b"", status))
@@ -260,7 +260,9 @@ async def test_a_status_without_words_means_what_the_table_says(
     assert error.status == status
 
 
-async def test_429_says_when(provider: Provider, vendor: Vendor, upstream: Upstream, call: CallContext) -> None:
+async def test_a_429_response_carries_retry_after(
+    provider: Provider, vendor: Vendor, upstream: Upstream, call: CallContext
+) -> None:
     upstream.plays(answers(vendor.rate_error, 429, retry_after="7"))
 
     _, error = await error_of(provider, vendor.request(), call)
@@ -281,7 +283,7 @@ async def test_an_html_page_is_not_shown(
     assert "html" not in error.message
 
 
-async def test_neither_key_nor_prompt_gets_into_an_error(
+async def test_errors_contain_neither_key_nor_prompt(
     provider: Provider, vendor: Vendor, upstream: Upstream, call: CallContext
 ) -> None:
     secret = "the diagnosis of Mrs. Hansen is worse than we thought"
@@ -298,7 +300,7 @@ async def test_neither_key_nor_prompt_gets_into_an_error(
     assert "Hansen" not in repr(prompt_error.value) + repr(prompt_error.value.args)
 
 
-async def test_an_endless_error_body_ends(
+async def test_an_endless_error_body_is_truncated(
     provider: Provider, vendor: Vendor, upstream: Upstream, call: CallContext
 ) -> None:
     poured = 0
@@ -315,11 +317,11 @@ async def test_an_endless_error_body_ends(
     _, error = await error_of(provider, vendor.request(), call)
 
     assert isinstance(error, TransientFailure)
-    # What the sockets hold, and not much more.
+    # The socket buffers, and not much more.
     assert poured < 16 * 1024 * 1024
 
 
-# Silence. A first call makes the connection, so that on a busy machine it is not connecting that takes too long.
+# Silence. A first call opens the connection, so that on a busy machine connecting does not exceed the timeout.
 
 
 async def warm_up(provider: Provider, vendor: Vendor, upstream: Upstream, call: CallContext, *then: Act) -> None:
@@ -361,7 +363,7 @@ async def test_silence_after_the_first_token_is_an_interruption(
     await asyncio.wait_for(upstream.closed_by_client.wait(), 5)
 
 
-async def test_comments_without_an_answer_end_with_the_total(
+async def test_comments_without_an_answer_end_at_the_total_timeout(
     provider: Provider, vendor: Vendor, upstream: Upstream, call: CallContext
 ) -> None:
     async def keeps_alive(wire: Wire) -> None:
@@ -378,7 +380,7 @@ async def test_comments_without_an_answer_end_with_the_total(
     assert isinstance(error, ProviderTimeout)
 
 
-async def test_the_total_counts_for_whole_answers_too(
+async def test_the_total_timeout_applies_to_complete_answers_too(
     provider: Provider, vendor: Vendor, upstream: Upstream, call: CallContext
 ) -> None:
     await warm_up(provider, vendor, upstream, call, falls_silent)
@@ -399,7 +401,7 @@ async def test_a_refused_connection_is_transient(vendor: Vendor, call: CallConte
 async def test_a_connection_that_is_never_made_is_transient(
     vendor: Vendor, upstream: Upstream, call: CallContext
 ) -> None:
-    # A TLS handshake that nobody answers: the server waits for an HTTP request.
+    # A TLS handshake without an answer: the server waits for an HTTP request.
     provider = vendor.connect(upstream.url.replace("http:", "https:"))
 
     async with asyncio.timeout(3):
@@ -409,7 +411,7 @@ async def test_a_connection_that_is_never_made_is_transient(
     assert type(error) is TransientFailure
 
 
-# Cuts
+# Interruptions
 
 
 @pytest.mark.parametrize("how", ["chunk missing", "end of connection", "reset"])
@@ -421,7 +423,7 @@ async def test_a_connection_that_is_never_made_is_transient(
         for count in range(len(frames(vendor.text_stream)))
     ],
 )
-async def test_a_cut_after_any_event_is_never_a_clean_end(
+async def test_an_interruption_after_any_event_is_never_a_clean_end(
     vendor: Vendor, upstream: Upstream, call: CallContext, count: int, how: str
 ) -> None:
     pieces = frames(vendor.text_stream)[:count]
@@ -441,7 +443,7 @@ async def test_a_cut_after_any_event_is_never_a_clean_end(
     assert not any(isinstance(event, AnswerFinished) for event in events)
 
 
-async def test_a_cut_before_any_byte_is_ambiguous(
+async def test_a_connection_lost_before_any_byte_is_ambiguous(
     provider: Provider, vendor: Vendor, upstream: Upstream, call: CallContext
 ) -> None:
     upstream.plays(Wire.hang_up, Wire.reset)
@@ -452,7 +454,7 @@ async def test_a_cut_before_any_byte_is_ambiguous(
     assert (type(orderly), type(reset)) == (AmbiguousOutcome, AmbiguousOutcome)
 
 
-async def test_half_a_body_is_an_interruption(
+async def test_a_truncated_body_is_an_interruption(
     provider: Provider, vendor: Vendor, upstream: Upstream, call: CallContext
 ) -> None:
     body = recorded(vendor.text_body)
@@ -491,7 +493,7 @@ async def test_garbage_is_a_bad_response(
 
 
 @pytest.mark.parametrize("body", [b"", b"nonsense", b"{}", b"[]", b"null", b'{"choices": [], "content": 5}'])
-async def test_garbage_as_a_whole_answer_is_a_bad_response(
+async def test_garbage_as_a_complete_answer_is_a_bad_response(
     provider: Provider, vendor: Vendor, upstream: Upstream, call: CallContext, body: bytes
 ) -> None:
     upstream.plays(answers(body))
@@ -500,7 +502,7 @@ async def test_garbage_as_a_whole_answer_is_a_bad_response(
         await provider.complete(vendor.request(), call)
 
 
-async def test_an_answer_beyond_all_measure_is_a_bad_response(
+async def test_an_answer_above_the_size_limit_is_a_bad_response(
     provider: Provider, vendor: Vendor, upstream: Upstream, call: CallContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("providers.exchange.MAX_RESPONSE_BYTES", 100_000)
@@ -510,7 +512,7 @@ async def test_an_answer_beyond_all_measure_is_a_bad_response(
         await provider.complete(vendor.request(), call)
 
 
-async def test_a_line_of_a_megabyte_is_no_trouble(
+async def test_a_line_of_a_megabyte_is_decoded(
     provider: Provider, vendor: Vendor, upstream: Upstream, call: CallContext
 ) -> None:
     stream = recorded(vendor.text_stream).replace("Grüße".encode(), b"x" * 1_000_000)
@@ -521,7 +523,7 @@ async def test_a_line_of_a_megabyte_is_no_trouble(
     assert sum(len(event.text) for event in events if isinstance(event, TextDelta)) > 1_000_000
 
 
-# Ends from our side
+# Closing by the caller
 
 
 async def test_a_canceled_task_closes_the_connection(
@@ -580,7 +582,9 @@ async def test_a_reader_that_stops_closes_the_connection(
     await asyncio.wait_for(upstream.closed_by_client.wait(), 5)
 
 
-async def test_a_closed_provider_says_so(provider: Provider, vendor: Vendor, call: CallContext) -> None:
+async def test_a_call_to_a_closed_provider_is_a_transient_failure(
+    provider: Provider, vendor: Vendor, call: CallContext
+) -> None:
     await provider.close()
 
     _, error = await error_of(provider, vendor.request(), call)

@@ -1,4 +1,4 @@
-"""No foreign exception escapes, and each means what is known of the request at that time."""
+"""No transport exception escapes, and each maps to the error for the state of the request."""
 
 import asyncio
 from collections.abc import Iterator, Mapping
@@ -36,7 +36,7 @@ AIOHTTP_ERRORS = sorted(
 
 
 def made(kind: type[BaseException]) -> Exception:
-    """Return an exception of a kind, whatever its signature."""
+    """Return an exception of a class, whatever its signature."""
     error = kind.__new__(kind, "boom")
     error.args = ("boom",)
     assert isinstance(error, Exception)
@@ -44,7 +44,7 @@ def made(kind: type[BaseException]) -> Exception:
 
 
 class Failing(ProviderClient):
-    """A client whose every exchange ends in an error, nobody knows how far it came."""
+    """A client whose every exchange fails at an unknown stage."""
 
     def __init__(self, error: Exception) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ class Failing(ProviderClient):
         raise self._error
 
 
-def test_all_of_aiohttp_s_exceptions_are_found() -> None:
+def test_the_test_lists_all_exceptions_of_aiohttp() -> None:
     assert {aiohttp.ServerTimeoutError, aiohttp.ClientPayloadError, aiohttp.InvalidURL} <= set(AIOHTTP_ERRORS)
     assert len(AIOHTTP_ERRORS) >= 20
 
@@ -69,7 +69,7 @@ async def test_no_foreign_exception_escapes(kind: type[Exception], call: CallCon
         await provider.complete(REQUEST, call)
     await provider.close()
 
-    # Nothing is known of how far it came, so it may have been sent.
+    # The stage is unknown, so the request may have been sent.
     assert caught.value.maybe_billed
 
 
@@ -84,18 +84,18 @@ async def test_no_foreign_exception_escapes(kind: type[Exception], call: CallCon
         http_exceptions.TransferEncodingError,
     ],
 )
-def test_what_comes_from_below_them_is_foreign_too(kind: type[Exception]) -> None:
+def test_exceptions_of_the_socket_and_parser_are_transport_errors(kind: type[Exception]) -> None:
     assert issubclass(kind, TRANSPORT_ERRORS)
 
 
-def test_what_was_not_sent_can_be_sent_again() -> None:
+def test_a_request_that_was_not_sent_is_a_transient_failure() -> None:
     assert (
         type(map_transport_error(made(aiohttp.ServerTimeoutError), request_sent=False, response_started=False))
         is TransientFailure
     )
 
 
-def test_what_was_answered_in_part_was_interrupted() -> None:
+def test_a_partial_response_is_an_interruption() -> None:
     assert (
         type(map_transport_error(made(aiohttp.ServerTimeoutError), request_sent=True, response_started=True))
         is ResponseInterrupted
@@ -115,5 +115,5 @@ def test_what_was_answered_in_part_was_interrupted() -> None:
         (made(aiohttp.ClientResponseError), BadResponse),
     ],
 )
-def test_what_was_sent_and_not_answered_means(error: Exception, kind: type[ProviderError]) -> None:
+def test_a_request_without_a_response_maps_by_exception(error: Exception, kind: type[ProviderError]) -> None:
     assert type(map_transport_error(error, request_sent=True, response_started=False)) is kind

@@ -1,4 +1,4 @@
-"""The scripted provider does what its script says."""
+"""The scripted provider follows its script."""
 
 import asyncio
 
@@ -49,7 +49,7 @@ async def streamed(provider: Provider, call: CallContext) -> list[StreamEvent]:
     return [event async for burst in provider.stream(REQUEST, call) for event in burst.events]
 
 
-async def test_each_call_takes_the_next_step(call: CallContext) -> None:
+async def test_each_call_takes_the_next_step_of_the_script(call: CallContext) -> None:
     provider = ScriptedProvider(EVENTS, COMPLETION, ProviderOverloaded("busy"))
 
     assert await streamed(provider, call) == list(EVENTS)
@@ -58,7 +58,7 @@ async def test_each_call_takes_the_next_step(call: CallContext) -> None:
         await provider.complete(REQUEST, call)
 
 
-async def test_one_script_serves_streams_and_whole_answers(call: CallContext) -> None:
+async def test_one_script_serves_streams_and_complete_answers(call: CallContext) -> None:
     provider = ScriptedProvider(EVENTS, COMPLETION)
 
     assert await provider.complete(REQUEST, call) == COMPLETION
@@ -91,12 +91,12 @@ async def test_it_embeds(call: CallContext) -> None:
     assert await ScriptedProvider(embeddings).embed(EmbeddingRequest("m", ("a",)), call) == embeddings
 
 
-async def test_the_wrong_kind_of_answer_is_told(call: CallContext) -> None:
+async def test_the_wrong_kind_of_answer_is_a_bad_response(call: CallContext) -> None:
     with pytest.raises(BadResponse, match="Completion for a call that expects Embeddings"):
         await ScriptedProvider(COMPLETION).embed(EmbeddingRequest("m", ("a",)), call)
 
 
-async def test_it_remembers_what_it_was_asked(call: CallContext) -> None:
+async def test_received_calls_are_recorded(call: CallContext) -> None:
     provider = ScriptedProvider(COMPLETION)
 
     await provider.complete(REQUEST, call)
@@ -104,7 +104,7 @@ async def test_it_remembers_what_it_was_asked(call: CallContext) -> None:
     assert [(got.request, got.call) for got in provider.received] == [(REQUEST, call)]
 
 
-async def test_a_call_beyond_the_script_is_the_test_s_mistake(call: CallContext) -> None:
+async def test_a_call_beyond_the_script_raises_an_assertion_error(call: CallContext) -> None:
     with pytest.raises(AssertionError, match="more than its script"):
         await ScriptedProvider(name="one").complete(REQUEST, call)
 
@@ -125,7 +125,7 @@ async def test_a_call_can_be_held_in_flight(call: CallContext) -> None:
     assert await calling == COMPLETION
 
 
-async def test_it_knows_when_it_was_closed() -> None:
+async def test_close_is_recorded() -> None:
     provider = ScriptedProvider()
 
     await provider.close()

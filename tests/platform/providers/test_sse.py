@@ -1,4 +1,4 @@
-"""Frames come out whole, however the bytes come in."""
+"""Frames are decoded the same, however the bytes are split."""
 
 from collections import deque
 
@@ -36,11 +36,11 @@ def decoded(*chunks: bytes) -> list[Frame]:
         (b"\xef\xbb\xbfdata: a\n\n", [Frame("", b"a")]),
         (b"data: a\n", []),
         (b"data: \xe2\x98\x82\n\n", [Frame("", b"\xe2\x98\x82")]),
-        # No other character ends a line, whatever Unicode says of it.
+        # No other character ends a line, not even one that ends lines in Unicode.
         ("data: a\u2028b\x0bc\x85d\n\n".encode(), [Frame("", "a\u2028b\x0bc\x85d".encode())]),
     ],
 )
-def test_frames_are_what_the_standard_says(stream: bytes, frames: list[Frame]) -> None:
+def test_frames_follow_the_standard(stream: bytes, frames: list[Frame]) -> None:
     assert decoded(stream) == frames
 
 
@@ -58,16 +58,16 @@ def cut(stream: bytes, places: list[int]) -> list[bytes]:
 
 @settings(deadline=None)
 @given(STREAMS, st.lists(st.integers(min_value=0), max_size=8))
-def test_the_frames_are_the_same_however_the_bytes_are_cut(stream: bytes, places: list[int]) -> None:
+def test_frames_do_not_depend_on_how_the_bytes_are_split(stream: bytes, places: list[int]) -> None:
     assert decoded(*cut(stream, places)) == decoded(stream)
 
 
-def test_an_empty_chunk_between_cr_and_lf_is_nothing() -> None:
+def test_an_empty_chunk_between_cr_and_lf_changes_nothing() -> None:
     assert decoded(b"data: a\r", b"", b"\ndata: b\n\n") == [Frame("", b"a\nb")]
 
 
 @pytest.mark.parametrize("name", ["openai/chat_text.sse", "anthropic/messages_text.sse", "azure/chat_text.sse"])
-def test_recorded_streams_are_the_same_byte_by_byte(name: str) -> None:
+def test_recorded_streams_decode_the_same_byte_by_byte(name: str) -> None:
     stream = recorded(name)
 
     assert decoded(*(stream[i : i + 1] for i in range(len(stream)))) == decoded(stream)
@@ -82,7 +82,7 @@ def test_the_end_completes_a_frame_without_its_blank_line(end: bytes) -> None:
     assert decoder.close() == Frame("", b"[DONE]")
 
 
-def test_the_end_of_a_whole_stream_completes_nothing() -> None:
+def test_the_end_of_a_complete_stream_yields_no_frame() -> None:
     decoder = SSEDecoder()
     list(decoder.feed(b"data: a\n\n"))
 
@@ -92,7 +92,7 @@ def test_the_end_of_a_whole_stream_completes_nothing() -> None:
 @pytest.mark.parametrize(
     "chunks", [[b"data: " + b"x" * 200], [b"data: x\n"] * 200, [b"x"] * 200], ids=["line", "lines", "bytes"]
 )
-def test_a_frame_too_long_is_refused_before_it_fills_the_memory(chunks: list[bytes]) -> None:
+def test_a_frame_that_is_too_long_is_rejected_before_it_is_buffered(chunks: list[bytes]) -> None:
     decoder = SSEDecoder(max_frame_bytes=100)
 
     with pytest.raises(FrameTooLong):

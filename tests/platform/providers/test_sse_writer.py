@@ -1,4 +1,4 @@
-"""Frames go out so that every reader gets the same frames back."""
+"""Encoded frames are decoded as the same frames by every reader."""
 
 import json
 from typing import Any
@@ -15,7 +15,7 @@ from providers.sse_writer import KEEP_ALIVE, encode_frames
 FRAMES = [Frame("", b'{"n":1}'), Frame("ping", b'{"n":2}'), Frame("", b'{"n":3}')]
 
 
-def test_every_event_has_its_number_and_the_first_says_when_to_come_back() -> None:
+def test_events_are_numbered_and_the_first_has_the_retry_delay() -> None:
     assert encode_frames("stm_1", 7, FRAMES, retry_milliseconds=1000) == (
         b'retry: 1000\nid: stm_1-7\ndata: {"n":1}\n\n'
         b'id: stm_1-8\nevent: ping\ndata: {"n":2}\n\n'
@@ -23,13 +23,13 @@ def test_every_event_has_its_number_and_the_first_says_when_to_come_back() -> No
     )
 
 
-def test_without_frames_there_is_nothing_to_send() -> None:
-    # A `retry` by itself would be an event to OpenAI's client.
+def test_no_frames_encode_to_no_bytes() -> None:
+    # OpenAI's client would read a lone `retry` as an event.
     assert encode_frames("stm_1", 1, [], retry_milliseconds=1000) == b""
 
 
 @pytest.mark.parametrize("cut", range(1, 12))
-def test_the_official_decoders_see_our_events_and_nothing_else(cut: int) -> None:
+def test_the_official_decoders_read_exactly_our_events(cut: int) -> None:
     first, rest = encode_frames("s", 1, FRAMES[:1], retry_milliseconds=5), encode_frames("s", 2, FRAMES[1:])
     wire = KEEP_ALIVE + first + KEEP_ALIVE + KEEP_ALIVE + rest + KEEP_ALIVE
     pieces = [wire[i : i + cut] for i in range(0, len(wire), cut)]
@@ -50,10 +50,10 @@ LINES = st.lists(st.binary(max_size=5).map(lambda line: line.replace(b"\r", b"")
 
 @settings(deadline=None, max_examples=50)
 @given(st.lists(st.tuples(st.sampled_from(["", "done"]), LINES.map(b"\n".join).filter(bool)), max_size=3))
-def test_data_of_any_number_of_lines_comes_back_whole(frames: list[tuple[str, bytes]]) -> None:
+def test_data_of_several_lines_is_decoded_unchanged(frames: list[tuple[str, bytes]]) -> None:
     assert list(SSEDecoder().feed(encode_frames("s", 1, frames))) == frames
 
 
 @pytest.mark.parametrize("data", [b"a\rb", b"a\r\nb"])
-def test_no_end_of_line_breaks_a_frame(data: bytes) -> None:
+def test_no_line_end_in_data_breaks_a_frame(data: bytes) -> None:
     assert list(SSEDecoder().feed(encode_frames("s", 1, [("", data)]))) == [Frame("", b"a\nb")]

@@ -1,4 +1,4 @@
-"""The estimate is rough, and rather too high than too low."""
+"""The estimate is rough, rather too high than too low."""
 
 from dataclasses import replace
 
@@ -25,7 +25,7 @@ PROSE = "The quick brown fox jumps over the lazy dog and is never seen again in 
 @pytest.mark.parametrize(
     ("text", "about"),
     [
-        # About what current tokenizers make of it; the bounds are wide.
+        # About the count of current tokenizers; the bounds are wide.
         (PROSE, 19),
         ("def add(a: int, b: int) -> int:\n    return a + b\n", 20),
         ("Быстрая коричневая лиса прыгает", 8),
@@ -33,15 +33,15 @@ PROSE = "The quick brown fox jumps over the lazy dog and is never seen again in 
         ("🌧🌧🌧", 6),
     ],
 )
-def test_a_text_is_not_underestimated_nor_wildly_over(text: str, about: int) -> None:
+def test_a_text_is_not_underestimated_nor_far_overestimated(text: str, about: int) -> None:
     assert about * 0.8 <= estimate_text_tokens(text) <= about * 5
 
 
-def test_nothing_is_nothing() -> None:
+def test_empty_text_estimates_zero_tokens() -> None:
     assert estimate_text_tokens("") == 0
 
 
-def test_a_text_with_broken_characters_is_still_counted() -> None:
+def test_a_text_with_lone_surrogates_is_estimated() -> None:
     assert estimate_text_tokens("\ud800") > 0
 
 
@@ -49,7 +49,7 @@ def request(*messages: ChatMessage) -> ChatRequest:
     return ChatRequest("m", messages)
 
 
-def test_every_part_of_a_request_counts() -> None:
+def test_every_part_of_a_request_is_estimated() -> None:
     user = ChatMessage(Role.USER, (TextPart(PROSE),))
     plain = estimate_input_tokens(request(user))
 
@@ -64,7 +64,7 @@ def test_every_part_of_a_request_counts() -> None:
         assert estimate_input_tokens(more) > plain
 
 
-def test_a_small_picture_costs_less() -> None:
+def test_a_low_detail_image_estimates_fewer_tokens() -> None:
     def with_detail(detail: str) -> int:
         part = ImagePart(url="https://x.test/a.png", detail="low" if detail == "low" else "high")
         return estimate_input_tokens(request(ChatMessage(Role.USER, (part,))))
@@ -72,12 +72,12 @@ def test_a_small_picture_costs_less() -> None:
     assert with_detail("low") < with_detail("high")
 
 
-def test_inputs_to_embed_are_counted() -> None:
+def test_embedding_inputs_are_estimated() -> None:
     assert estimate_input_tokens(EmbeddingRequest("m", ("abc", "abc"))) == 2
     assert estimate_input_tokens(EmbeddingRequest("m", ((1, 2, 3), (4,)))) == 4
 
 
-def test_an_answer_is_counted_with_all_it_says() -> None:
+def test_all_texts_of_an_answer_are_estimated() -> None:
     answer = Completion("i", "m", PROSE, FinishReason.STOP, None)
     more = replace(answer, reasoning=PROSE, tool_calls=(ToolCall("a", "f", "{}"),))
 

@@ -1,4 +1,4 @@
-"""A provider's server that does to each request what its script says, byte by byte."""
+"""A scripted HTTP server in place of a provider, exact to the byte."""
 
 import asyncio
 import socket
@@ -14,7 +14,7 @@ import msgspec
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """One request as it came in."""
+    """One request as it was received."""
 
     path: str
     headers: dict[str, str]
@@ -23,7 +23,7 @@ class Seen:
 
 @dataclass(slots=True)
 class Wire:
-    """The connection that a request came by."""
+    """The connection of a request."""
 
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
@@ -33,18 +33,18 @@ class Wire:
         await self.writer.drain()
 
     async def hang_up(self) -> None:
-        """End the connection in an orderly way."""
+        """Close the connection in an orderly way."""
         self.writer.close()
 
     async def reset(self) -> None:
         """End the connection with a reset."""
-        # What was sent must have been read first, or the reset takes it along.
+        # The peer must have read the sent data first, or the reset discards it.
         await asyncio.sleep(0.02)
         self.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.writer.transport.abort()
 
     async def until_closed(self) -> None:
-        """Wait until the other side ends the connection."""
+        """Wait until the peer closes the connection."""
         with suppress(ConnectionError):
             while await self.reader.read(1024):
                 pass
@@ -55,7 +55,7 @@ Act: TypeAlias = Callable[[Wire], Awaitable[None]]
 
 @dataclass(slots=True)
 class Upstream:
-    """Give it one act for each request; the last is repeated."""
+    """Plays one act for each request; the last one is repeated."""
 
     url: str = ""
     seen: list[Seen] = field(default_factory=list)
@@ -104,7 +104,7 @@ async def running_upstream() -> AsyncIterator[Upstream]:
 
 
 def answers(body: bytes, status: int = 200, content_type: str = "application/json", **headers: str) -> Act:
-    """Answer with a body, and keep the connection."""
+    """Answer with a body and keep the connection."""
 
     async def act(wire: Wire) -> None:
         await wire.send(head(status, content_type, content_length=str(len(body)), **headers) + body)
@@ -113,7 +113,7 @@ def answers(body: bytes, status: int = 200, content_type: str = "application/jso
 
 
 def streams(*pieces: bytes, content_type: str = "text/event-stream; charset=utf-8") -> Act:
-    """Stream pieces, each in a write of its own, and end as HTTP wants it."""
+    """Stream pieces, each in a write of its own, and end the chunked body."""
 
     async def act(wire: Wire) -> None:
         await begin_stream(wire, *pieces, content_type=content_type)
@@ -123,7 +123,7 @@ def streams(*pieces: bytes, content_type: str = "text/event-stream; charset=utf-
 
 
 def streams_then(then: Act, *pieces: bytes) -> Act:
-    """Stream pieces, and then do something else than end."""
+    """Stream pieces, then run another act instead of the end."""
 
     async def act(wire: Wire) -> None:
         await begin_stream(wire, *pieces)
@@ -133,7 +133,7 @@ def streams_then(then: Act, *pieces: bytes) -> Act:
 
 
 def sends(data: bytes) -> Act:
-    """Send just these bytes and hang up."""
+    """Send exactly these bytes and close the connection."""
 
     async def act(wire: Wire) -> None:
         await wire.send(data)
@@ -151,7 +151,7 @@ async def begin_stream(wire: Wire, *pieces: bytes, content_type: str = "text/eve
     await wire.send(head(200, content_type, transfer_encoding="chunked"))
     for piece in pieces:
         await wire.send(b"%x\r\n%b\r\n" % (len(piece), piece))
-        # Another turn of the loop, so that the client reads the pieces apart.
+        # Yield to the event loop, so that the client reads the pieces separately.
         await asyncio.sleep(0)
 
 

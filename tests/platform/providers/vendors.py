@@ -1,4 +1,4 @@
-"""What the conformance suite has to know of each adapter: how to make it, and what its vendor's answers look like."""
+"""The vendors of the conformance suite: how to create each adapter, and its vendor's recorded answers."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,14 +22,14 @@ CONTRACT = Path(__file__).parents[2] / "contract"
 KEY = "sk-test-0123456789abcdef"
 
 TEXT = "Grüße aus Oslo 🌧"
-#: The usage of every recorded text, in our way of counting.
+#: The usage of every recorded text, in neutral counts.
 USAGE = Usage(input_tokens=19, output_tokens=10, cached_input_tokens=8, reasoning_tokens=2)
 CALLS = (ToolCall("call_a", "get_weather", '{"city":"Oslo"}'), ToolCall("call_b", "get_time", "{}"))
 
 
 @dataclass(frozen=True, slots=True)
 class Vendor:
-    """One adapter against a server at a given address."""
+    """One adapter, to be connected to a server at a given URL."""
 
     name: str
     make: Callable[[str, str], Provider]
@@ -62,7 +62,7 @@ def recorded(name: str) -> bytes:
 
 
 def frames(name: str) -> list[bytes]:
-    """Return a recorded stream cut between its events."""
+    """Return a recorded stream split between its events."""
     return [frame + b"\n\n" for frame in recorded(name).split(b"\n\n") if frame]
 
 

@@ -1,4 +1,4 @@
-"""The vendors' own clients, reading bytes of ours without a server in between."""
+"""The vendors' official clients, reading our bytes without a server in between."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -11,12 +11,12 @@ SAYS: Any = [{"role": "user", "content": "Hello"}]
 
 
 def openai_client(body: bytes | Iterable[bytes], status: int = 200) -> OpenAI:
-    """Return OpenAI's client; every answer it gets is this one."""
+    """Return OpenAI's client; every response is this one."""
     return OpenAI(api_key="k", max_retries=0, http_client=httpx2.Client(transport=_answering(body, status)))
 
 
 def anthropic_client(body: bytes | Iterable[bytes], status: int = 200) -> Anthropic:
-    """Return Anthropic's client; every answer it gets is this one."""
+    """Return Anthropic's client; every response is this one."""
     return Anthropic(api_key="k", max_retries=0, http_client=httpx2.Client(transport=_answering(body, status)))
 
 

@@ -1,4 +1,4 @@
-"""Anthropic's dialect with us as the server."""
+"""Anthropic's dialect, server side."""
 
 import base64
 import json
@@ -46,13 +46,13 @@ def refusal_of(data: Any) -> InvalidRequest:
     return caught.value
 
 
-def test_the_least_request_says_nothing_more() -> None:
+def test_a_minimal_request_sets_no_other_field() -> None:
     assert anthropic.decode_chat(body()) == ChatRequest(
         "claude-sonnet-5-5", (ChatMessage(Role.USER, (TextPart("Hello"),)),), max_tokens=100
     )
 
 
-def test_everything_that_can_be_said_arrives() -> None:
+def test_every_supported_field_is_decoded() -> None:
     request = anthropic.decode_chat(
         {
             "model": "claude-sonnet-4-5",
@@ -140,7 +140,7 @@ def test_everything_that_can_be_said_arrives() -> None:
         ({"thinking": {"type": "enabled", "budget_tokens": 50000}}, "reasoning_effort", "high"),
     ],
 )
-def test_one_field_arrives_as(fields: JSONObject, name: str, value: object) -> None:
+def test_each_field_is_decoded(fields: JSONObject, name: str, value: object) -> None:
     assert getattr(anthropic.decode_chat(body(**fields)), name) == value
 
 
@@ -193,7 +193,7 @@ def test_one_field_arrives_as(fields: JSONObject, name: str, value: object) -> N
         ({"tools": [{"input_schema": {}}]}, "tools.0.name"),
     ],
 )
-def test_what_is_wrong_is_refused_and_named(fields: JSONObject, param: str) -> None:
+def test_an_invalid_field_is_rejected_by_name(fields: JSONObject, param: str) -> None:
     assert refusal_of(body(**fields)).param == param
 
 
@@ -231,14 +231,16 @@ def test_what_is_wrong_is_refused_and_named(fields: JSONObject, param: str) -> N
         ({"n": 1}, "n"),
     ],
 )
-def test_what_only_this_dialect_can_say_is_taken_and_named(fields: JSONObject, param: str) -> None:
+def test_a_field_that_only_this_dialect_has_is_accepted_and_marked_untranslatable(
+    fields: JSONObject, param: str
+) -> None:
     request = anthropic.decode_chat(body(**fields))
 
     assert request.untranslatable is not None
     assert request.untranslatable.param == param
 
 
-def test_a_field_that_we_do_not_know_is_refused_in_anthropic_s_words_where_it_must_be() -> None:
+def test_an_unknown_field_is_untranslatable_with_anthropic_s_message() -> None:
     refusal = anthropic.decode_chat(body(foo=1)).untranslatable
 
     assert refusal is not None
@@ -248,13 +250,13 @@ def test_a_field_that_we_do_not_know_is_refused_in_anthropic_s_words_where_it_mu
 @pytest.mark.parametrize(
     "content", [[{"type": "thinking", "thinking": "Hm.", "signature": "abc"}, {"type": "text", "text": "Hi"}], "Hi"]
 )
-def test_thoughts_that_are_sent_back_are_for_this_dialect_and_no_hindrance(content: Any) -> None:
+def test_thinking_blocks_sent_back_are_translatable(content: Any) -> None:
     request = anthropic.decode_chat(body(messages=[HELLO, {"role": "assistant", "content": content}, HELLO]))
 
     assert request.untranslatable is None
 
 
-def test_versions_and_betas_are_a_part_of_the_request() -> None:
+def test_version_and_beta_headers_are_part_of_the_request() -> None:
     headers = {"anthropic-version": "2026-10-21", "anthropic-beta": "a,b", "authorization": "Bearer nd_secret"}
 
     assert anthropic.select_forwarded_headers(headers) == {"anthropic-version": "2026-10-21", "anthropic-beta": "a,b"}
@@ -268,21 +270,21 @@ def test_versions_and_betas_are_a_part_of_the_request() -> None:
         (b"{", "The request body is not valid JSON: Input data was truncated"),
     ],
 )
-def test_refusals_are_in_anthropic_s_words(data: Any, message: str) -> None:
+def test_validation_errors_have_anthropic_s_messages(data: Any, message: str) -> None:
     assert refusal_of(data).message == message
 
 
-def test_threads_are_refused_with_the_code_that_makes_the_sdk_go_on_without() -> None:
+def test_threads_are_rejected_with_the_code_that_the_sdk_falls_back_on() -> None:
     assert refusal_of(body(thread={"type": "create"})).code == "thread_unsupported_request"
 
 
 @pytest.mark.parametrize("version", ["2023-06-01", "2026-10-21"])
-def test_both_versions_are_spoken(version: str) -> None:
+def test_both_api_versions_are_accepted(version: str) -> None:
     assert anthropic.check_version(version) == version
 
 
 @pytest.mark.parametrize("header", [None, "", "2024-01-01", "2026-10-21, 2023-06-01"])
-def test_another_version_is_refused(header: str | None) -> None:
+def test_any_other_api_version_is_rejected(header: str | None) -> None:
     with pytest.raises(InvalidRequest, match="anthropic-version") as caught:
         anthropic.check_version(header)
 
@@ -290,14 +292,14 @@ def test_another_version_is_refused(header: str | None) -> None:
 
 
 @pytest.mark.parametrize("field", ["temperature", "top_p", "top_k"])
-def test_the_newer_version_takes_no_sampling_settings(field: str) -> None:
+def test_the_newer_version_rejects_sampling_settings(field: str) -> None:
     with pytest.raises(InvalidRequest, match="2026-10-21") as caught:
         anthropic.decode_chat(body(**{field: 1}), anthropic.STRICT_VERSION)
 
     assert caught.value.param == field
 
 
-def test_both_versions_take_the_rest() -> None:
+def test_both_versions_accept_all_other_fields() -> None:
     assert anthropic.decode_chat(body(), anthropic.STRICT_VERSION) == anthropic.decode_chat(
         body(), anthropic.CLASSIC_VERSION
     )
@@ -315,7 +317,7 @@ COUNTED = {
 }
 
 
-def test_what_is_counted_is_what_would_be_asked() -> None:
+def test_count_tokens_counts_the_request_that_would_be_sent() -> None:
     request = anthropic.decode_count_tokens(COUNTED)
 
     assert replace(request, max_tokens=100) == anthropic.decode_chat({**COUNTED, "max_tokens": 100})
@@ -329,12 +331,12 @@ def test_what_is_counted_is_what_would_be_asked() -> None:
         ({"messages": [CALLING]}, "messages: `tool_use` ids were found"),
     ],
 )
-def test_what_cannot_be_asked_is_not_counted(fields: JSONObject, message: str) -> None:
+def test_count_tokens_rejects_an_invalid_request(fields: JSONObject, message: str) -> None:
     with pytest.raises(InvalidRequest, match=message):
         anthropic.decode_count_tokens({**COUNTED, **fields})
 
 
-def test_an_input_nested_too_deeply_is_refused() -> None:
+def test_a_tool_input_nested_too_deeply_is_rejected() -> None:
     value: JSONObject = {}
     for _ in range(100):
         value = {"a": [value]}
@@ -346,7 +348,7 @@ def test_an_input_nested_too_deeply_is_refused() -> None:
 USAGE = Usage(19, 10, cached_input_tokens=8, cache_write_tokens=3, cache_write_1h_tokens=3, reasoning_tokens=2)
 
 
-def test_an_answer_is_encoded_as_anthropic_writes_it() -> None:
+def test_an_answer_is_encoded_like_anthropic_s() -> None:
     completion = Completion("msg_01A", "claude-sonnet-5-5", "Grüße aus Oslo 🌧", FinishReason.STOP, USAGE)
 
     encoded = anthropic.encode_completion(completion)
@@ -372,11 +374,11 @@ def test_tool_calls_become_blocks_after_the_text() -> None:
         (Completion("i", "m", "", FinishReason.STOP, None, tool_calls=(ToolCall("a", "f", "{}"),)), "tool_use"),
     ],
 )
-def test_the_reason_to_stop_is_said_in_anthropic_s_words(completion: Completion, stop_reason: str) -> None:
+def test_finish_reasons_map_to_anthropic_stop_reasons(completion: Completion, stop_reason: str) -> None:
     assert anthropic.encode_completion(completion)["stop_reason"] == stop_reason
 
 
-def test_usage_never_counts_a_token_twice() -> None:
+def test_encoded_usage_never_counts_a_token_twice() -> None:
     usage = anthropic.encode_usage(Usage(100, 5, cached_input_tokens=60, cache_write_tokens=30))
 
     assert usage["input_tokens"] == 10
@@ -384,5 +386,5 @@ def test_usage_never_counts_a_token_twice() -> None:
 
 
 @pytest.mark.parametrize("arguments", ['{"city": "Os', "[1]", "7", '"x"', "{" * 5000])
-def test_arguments_that_are_no_object_are_wrapped_and_not_lost(arguments: str) -> None:
+def test_tool_arguments_that_are_not_an_object_are_wrapped(arguments: str) -> None:
     assert anthropic.to_tool_input(arguments) == {"INVALID_JSON": arguments}

@@ -1,4 +1,4 @@
-"""Anthropic's dialect of a stream: events as Anthropic writes them, and what passes through."""
+"""Streams in Anthropic's dialect: encoded events, and passthrough."""
 
 import json
 from typing import Any
@@ -37,13 +37,13 @@ def written(*events: StreamEvent, encoder: AnthropicStreamEncoder | None = None)
 
 
 def outline(*events: StreamEvent) -> list[str]:
-    """Return the order of blocks: what begins, is said and ends, with its index."""
+    """Return the order of blocks: starts, deltas and stops with their indexes."""
     return [
         f"{body['type'].removeprefix('content_block_')} {body['index']}" for body in written(*events) if "index" in body
     ]
 
 
-def test_a_message_is_as_anthropic_writes_it() -> None:
+def test_a_message_is_encoded_like_anthropic_s() -> None:
     start, *blocks, delta, stop = written(STARTED, TextDelta('a"\n'), FINISHED)
 
     assert {key: start["message"][key] for key in ("id", "type", "role", "model", "content", "stop_reason")} == {
@@ -75,7 +75,7 @@ def test_a_message_is_as_anthropic_writes_it() -> None:
     assert stop == {"type": "message_stop"}
 
 
-def test_blocks_come_one_after_the_other() -> None:
+def test_blocks_do_not_overlap() -> None:
     assert outline(
         STARTED, ReasoningDelta("a"), ReasoningDelta("b"), TextDelta("c"), ReasoningDelta("d"), FINISHED
     ) == [
@@ -85,7 +85,7 @@ def test_blocks_come_one_after_the_other() -> None:
     ]
 
 
-def test_a_tool_call_is_told_as_it_comes_while_no_other_is_open() -> None:
+def test_a_tool_call_is_streamed_while_no_other_is_open() -> None:
     first = (ToolCallStarted(0, "call_a", "f"), ToolCallDelta(0, '{"a":'), ToolCallDelta(0, "1}"))
     second = (ToolCallStarted(1, "call_b", "g"), ToolCallDelta(1, "{"))
 
@@ -96,7 +96,7 @@ def test_a_tool_call_is_told_as_it_comes_while_no_other_is_open() -> None:
     assert [body["index"] for body in bodies[4:]] == [1, 1, 1, 1, 2, 2]
 
 
-def test_what_comes_while_a_call_may_go_on_waits_for_the_end() -> None:
+def test_content_that_arrives_while_a_call_may_continue_waits_for_the_end() -> None:
     encoder = AnthropicStreamEncoder("m", "m")
     calls = (ToolCallStarted(0, "call_a", "f"), ToolCallStarted(1, "call_b", "g"))
     began = written(STARTED, *calls, ToolCallDelta(1, "{}"), TextDelta("so"), encoder=encoder)
@@ -107,7 +107,7 @@ def test_what_comes_while_a_call_may_go_on_waits_for_the_end() -> None:
     assert rest[-2]["delta"]["stop_reason"] == "tool_use"
 
 
-def test_arguments_after_the_end_of_a_call_hold_nothing_up() -> None:
+def test_late_arguments_of_a_complete_call_do_not_delay_other_blocks() -> None:
     first = (ToolCallStarted(0, "call_a", "f"), ToolCallDelta(0, "{}"))
     second = (ToolCallStarted(1, "call_b", "g"), ToolCallDelta(0, "\n"), ToolCallDelta(1, "{}"))
 
@@ -129,19 +129,19 @@ def test_arguments_after_the_end_of_a_call_hold_nothing_up() -> None:
         (FinishReason.CONTENT_FILTER, (), "refusal"),
     ],
 )
-def test_the_reason_to_stop_is_said_in_anthropic_s_words(
+def test_finish_reasons_map_to_anthropic_stop_reasons(
     reason: FinishReason, calls: tuple[StreamEvent, ...], word: str
 ) -> None:
     assert written(STARTED, *calls, AnswerFinished(reason, None))[-2]["delta"]["stop_reason"] == word
 
 
-def test_a_refusal_is_a_reason_of_its_own() -> None:
+def test_a_refusal_has_its_own_stop_reason() -> None:
     refused = AnswerFinished(FinishReason.STOP, None, refused=True)
 
     assert written(STARTED, TextDelta("No."), refused)[-2]["delta"]["stop_reason"] == "refusal"
 
 
-def test_an_answer_without_words_has_no_blocks() -> None:
+def test_an_empty_answer_has_no_blocks() -> None:
     assert [body["type"] for body in written(STARTED, TextDelta(""), AnswerFinished(FinishReason.STOP, None))] == [
         "message_start",
         "message_delta",
@@ -149,14 +149,14 @@ def test_an_answer_without_words_has_no_blocks() -> None:
     ]
 
 
-def test_the_message_starts_even_if_the_provider_never_said_that_it_began() -> None:
+def test_the_message_starts_even_without_a_start_event() -> None:
     assert [body["type"] for body in written(TextDelta("a"))][:2] == ["message_start", "content_block_start"]
 
 
 @pytest.mark.parametrize(
     "encoder", [AnthropicStreamEncoder("m", "m", request_id="req_1"), AnthropicPassthroughEncoder(request_id="req_1")]
 )
-def test_an_interruption_is_an_error_without_an_end(
+def test_an_interruption_is_an_error_event_without_an_end(
     encoder: AnthropicStreamEncoder | AnthropicPassthroughEncoder,
 ) -> None:
     (frame,) = encoder.encode_interruption(FAULT)
@@ -173,10 +173,10 @@ def test_an_interruption_is_an_error_without_an_end(
     }
 
 
-# Passed through
+# Passthrough
 
 
-def test_bytes_pass_as_they_are_with_the_names_they_lack() -> None:
+def test_bytes_pass_through_unchanged_and_missing_event_names_are_added() -> None:
     odd = Frame("", b'{ "type": "content_block_stop", "index": 0, "new": 1 }')
     frames = [Frame("ping", b'{"type": "ping"}'), Frame("new_event", b"[1]"), odd, Frame("", b"nonsense")]
 
@@ -186,7 +186,7 @@ def test_bytes_pass_as_they_are_with_the_names_they_lack() -> None:
     assert [frame.event for frame in passed] == ["ping", "new_event", "content_block_stop", ""]
 
 
-def test_the_last_event_passes_only_with_the_end() -> None:
+def test_message_stop_passes_only_with_the_end() -> None:
     stop = Frame("message_stop", b'{"type":"message_stop"}')
     encoder = AnthropicPassthroughEncoder()
 
@@ -204,7 +204,7 @@ def test_the_last_event_passes_only_with_the_end() -> None:
         ("text", True, "content_block_start", 4),
     ],
 )
-def test_who_goes_on_goes_on_in_the_block_that_is_open(
+def test_a_continuation_continues_the_open_block(
     last_block: str, is_closed: bool, first_event: str, index: int
 ) -> None:
     encoder = AnthropicPassthroughEncoder()
@@ -220,7 +220,7 @@ def test_who_goes_on_goes_on_in_the_block_that_is_open(
     assert (first.event, json.loads(first.data)["index"]) == (first_event, index)
 
 
-def test_who_goes_on_after_a_call_that_was_cut_does_not_wait_for_its_end() -> None:
+def test_a_continuation_does_not_wait_for_an_interrupted_tool_call() -> None:
     encoder = AnthropicStreamEncoder("m", "m")
     encoder.encode(Burst((STARTED, ToolCallStarted(0, "call_a", "f"), ToolCallDelta(0, '{"a'))))
 
@@ -229,7 +229,7 @@ def test_who_goes_on_after_a_call_that_was_cut_does_not_wait_for_its_end() -> No
     assert [json.loads(frame.data)["index"] for frame in frames] == [0, 1, 1, 1, 2]
 
 
-def test_a_call_that_passed_through_still_counts_when_another_goes_on() -> None:
+def test_a_passed_through_tool_call_counts_in_a_continuation() -> None:
     encoder = AnthropicPassthroughEncoder()
     upstream = AnthropicStreamEncoder("m", "m").encode(Burst((STARTED, ToolCallStarted(0, "call_a", "f"))))
     encoder.encode(Burst((STARTED, ToolCallStarted(0, "call_a", "f")), upstream))
@@ -240,14 +240,14 @@ def test_a_call_that_passed_through_still_counts_when_another_goes_on() -> None:
 
 
 @pytest.mark.parametrize("encoder", [AnthropicStreamEncoder("m", "m"), AnthropicPassthroughEncoder()])
-def test_a_ping_says_who_goes_on(encoder: StreamEncoder) -> None:
+def test_a_ping_names_the_provider_that_continues(encoder: StreamEncoder) -> None:
     (frame,) = encoder.continue_with("next")[1]
 
     assert frame.event == "ping"
     assert json.loads(frame.data) == {"type": "ping", "nightdesk": {"continued_by": "next"}}
 
 
-def test_who_goes_on_where_nothing_was_said_begins_the_message() -> None:
+def test_a_continuation_of_nothing_starts_the_message() -> None:
     frames = AnthropicPassthroughEncoder().continue_with("next")[0].encode(Burst((STARTED, TextDelta("b"))))
 
     assert json.loads(frames[0].data)["message"]["id"] == STARTED.id

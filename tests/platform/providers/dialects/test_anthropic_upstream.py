@@ -1,4 +1,4 @@
-"""Anthropic's dialect with us as the client."""
+"""Anthropic's dialect, client side."""
 
 import json
 from dataclasses import replace
@@ -58,7 +58,7 @@ def payload_for(name: str, **changes: Any) -> JSONObject:
     return to_payload(replace(REQUEST, model=name, **changes), model=model(name))
 
 
-def test_the_least_request_sends_nothing_more() -> None:
+def test_a_minimal_request_sends_no_other_field() -> None:
     assert to_payload(REQUEST) == {
         "model": "claude-sonnet-4-6",
         "max_tokens": 100,
@@ -66,7 +66,7 @@ def test_the_least_request_sends_nothing_more() -> None:
     }
 
 
-def test_the_golden_payload() -> None:
+def test_a_request_with_every_field_is_encoded_as_expected() -> None:
     request = ChatRequest(
         model="claude-sonnet-4-6",
         messages=(
@@ -158,13 +158,13 @@ def test_the_golden_payload() -> None:
         ((HELLO, ChatMessage(Role.ASSISTANT, (TextPart(""), TextPart("")))), ["user"]),
     ],
 )
-def test_results_of_tools_are_one_turn(messages: tuple[ChatMessage, ...], roles: list[str]) -> None:
+def test_tool_results_become_one_turn(messages: tuple[ChatMessage, ...], roles: list[str]) -> None:
     payload = to_payload(replace(REQUEST, messages=messages))
 
     assert [message["role"] for message in payload["messages"]] == roles
 
 
-def test_broken_arguments_of_an_earlier_turn_are_wrapped() -> None:
+def test_invalid_tool_arguments_of_an_earlier_turn_are_wrapped() -> None:
     calling = ChatMessage(Role.ASSISTANT, tool_calls=(ToolCall("toolu_a", "f", '{"city": "Os'),))
 
     payload = to_payload(replace(REQUEST, messages=(HELLO, calling, RESULTS[0])))
@@ -184,7 +184,7 @@ def test_broken_arguments_of_an_earlier_turn_are_wrapped() -> None:
         ("claude-of-tomorrow", 500_000, 500_000),
     ],
 )
-def test_a_limit_is_always_sent_and_never_beyond_the_model_s(name: str, wanted: int | None, sent: int) -> None:
+def test_max_tokens_is_always_sent_and_never_above_the_model_s(name: str, wanted: int | None, sent: int) -> None:
     payload = to_payload(replace(REQUEST, model=name, max_tokens=wanted), model=find_model("anthropic", name))
 
     assert payload["max_tokens"] == sent
@@ -198,11 +198,13 @@ def test_a_limit_is_always_sent_and_never_beyond_the_model_s(name: str, wanted: 
         ("claude-haiku-4-5", {"top_p": 0.5}, {"top_p": 0.5}),
         ("claude-sonnet-5", {"temperature": 0.3, "top_p": 0.5}, {}),
         ("claude-opus-5-5", {"temperature": 1.0}, {}),
-        # Thinking takes the default only.
+        # Thinking accepts only the default temperature.
         ("claude-haiku-4-5", {"temperature": 0.3, "reasoning_effort": "low", "max_tokens": 9000}, {}),
     ],
 )
-def test_sampling_goes_only_where_it_is_taken(name: str, changes: dict[str, Any], sent: JSONObject) -> None:
+def test_sampling_settings_are_sent_only_to_models_that_accept_them(
+    name: str, changes: dict[str, Any], sent: JSONObject
+) -> None:
     payload = payload_for(name, **changes)
 
     assert {key: payload[key] for key in ("temperature", "top_p") if key in payload} == sent
@@ -220,7 +222,7 @@ def test_sampling_goes_only_where_it_is_taken(name: str, changes: dict[str, Any]
         (ToolChoice("named", "get_weather"), None, {"type": "tool", "name": "get_weather"}),
     ],
 )
-def test_the_choice_of_tools_is_sent_as(choice: ToolChoice | None, parallel: bool | None, sent: Any) -> None:
+def test_tool_choice_is_translated(choice: ToolChoice | None, parallel: bool | None, sent: Any) -> None:
     payload = to_payload(replace(REQUEST, tools=(TOOL,), tool_choice=choice, parallel_tool_calls=parallel))
 
     assert payload.get("tool_choice") == sent
@@ -228,7 +230,7 @@ def test_the_choice_of_tools_is_sent_as(choice: ToolChoice | None, parallel: boo
 
 @pytest.mark.parametrize("choice", [ToolChoice("required"), ToolChoice("named", "get_weather")])
 @pytest.mark.parametrize("name", ["claude-sonnet-5-5", "claude-opus-5-5"])
-def test_a_model_that_cannot_be_forced_leaves_it_to_another_target(name: str, choice: ToolChoice) -> None:
+def test_forced_tools_are_unsupported_by_models_that_reject_them(name: str, choice: ToolChoice) -> None:
     with pytest.raises(UnsupportedFeature, match="cannot be forced"):
         payload_for(name, tools=(TOOL,), tool_choice=choice)
 
@@ -241,7 +243,7 @@ def test_a_model_that_cannot_be_forced_leaves_it_to_another_target(name: str, ch
         {"stop": ("\n\n",)},
     ],
 )
-def test_what_has_no_word_here_is_left_to_another_target(changes: dict[str, Any]) -> None:
+def test_settings_without_a_counterpart_are_unsupported(changes: dict[str, Any]) -> None:
     with pytest.raises(UnsupportedFeature):
         to_payload(replace(REQUEST, **changes))
 
@@ -252,7 +254,7 @@ def test_what_has_no_word_here_is_left_to_another_target(changes: dict[str, Any]
         ("claude-sonnet-5-5", "max", {"output_config": {"effort": "max"}}),
         ("claude-sonnet-5-5", "minimal", {"output_config": {"effort": "low"}}),
         ("claude-sonnet-5-5", "none", {"thinking": {"type": "disabled"}}),
-        # These cannot stop thinking; they can be brief about it.
+        # These models cannot disable thinking, only shorten it.
         ("claude-opus-5-5", "none", {"output_config": {"effort": "low"}}),
         ("claude-fable-5-1", "none", {"output_config": {"effort": "low"}}),
         ("claude-sonnet-4-6", "none", {}),
@@ -261,7 +263,7 @@ def test_what_has_no_word_here_is_left_to_another_target(changes: dict[str, Any]
         ("claude-sonnet-5-5", None, {}),
     ],
 )
-def test_effort_is_sent_in_the_model_s_own_way(name: str, effort: str | None, sent: JSONObject) -> None:
+def test_reasoning_effort_is_sent_as_the_model_accepts_it(name: str, effort: str | None, sent: JSONObject) -> None:
     payload = payload_for(name, reasoning_effort=effort, max_tokens=20_000)
 
     assert {key: payload[key] for key in ("thinking", "output_config") if key in payload} == sent
@@ -276,7 +278,7 @@ def test_effort_is_sent_in_the_model_s_own_way(name: str, effort: str | None, se
     ],
     ids=["no room", "forced tool", "earlier calls"],
 )
-def test_a_budget_to_think_is_left_out_where_it_would_be_refused(changes: dict[str, Any]) -> None:
+def test_a_thinking_budget_is_omitted_if_it_would_be_rejected(changes: dict[str, Any]) -> None:
     assert "thinking" not in payload_for("claude-haiku-4-5", reasoning_effort="high", **changes)
 
 
@@ -301,11 +303,11 @@ def completion_of(**fields: Any) -> Any:
         ("refusal", FinishReason.CONTENT_FILTER),
     ],
 )
-def test_the_reason_to_stop_means(word: str, reason: FinishReason) -> None:
+def test_stop_reasons_map_to_finish_reasons(word: str, reason: FinishReason) -> None:
     assert completion_of(stop_reason=word).finish_reason is reason
 
 
-def test_the_whole_prompt_is_counted_and_each_part_of_it() -> None:
+def test_usage_includes_cached_and_cache_written_tokens() -> None:
     usage = {
         "input_tokens": 12,
         "cache_read_input_tokens": 100,
@@ -325,7 +327,7 @@ def test_the_whole_prompt_is_counted_and_each_part_of_it() -> None:
     )
 
 
-def test_blocks_of_other_kinds_are_left_out() -> None:
+def test_blocks_of_other_types_are_ignored() -> None:
     content = [
         {"type": "thinking", "thinking": "Hm.", "signature": "x"},
         {"type": "redacted_thinking", "data": "x"},
@@ -340,7 +342,7 @@ def test_blocks_of_other_kinds_are_left_out() -> None:
 
 
 @pytest.mark.parametrize("fields", [{"stop_reason": None}, {"stop_reason": "tired"}, {"content": "x"}, {"usage": 3}])
-def test_what_is_no_answer_is_a_bad_response(fields: JSONObject) -> None:
+def test_a_body_without_an_answer_is_a_bad_response(fields: JSONObject) -> None:
     with pytest.raises(BadResponse):
         completion_of(**fields)
 
@@ -362,7 +364,7 @@ START = frame(type="message_start", message={"id": "i", "model": "m", "usage": {
 STOP = frame(type="message_stop")
 
 
-def test_a_recorded_text_reads_as() -> None:
+def test_a_recorded_text_stream_is_decoded() -> None:
     assert read(recorded("anthropic/messages_text.sse")) == [
         AnswerStarted("msg_01A", "claude-sonnet-5-5"),
         TextDelta("Grüße"),
@@ -374,7 +376,7 @@ def test_a_recorded_text_reads_as() -> None:
     ]
 
 
-def test_tool_calls_are_numbered_without_the_text_before_them() -> None:
+def test_tool_calls_are_numbered_without_text_blocks() -> None:
     assert read(recorded("anthropic/messages_tools.sse")) == [
         AnswerStarted("msg_01A", "claude-sonnet-5-5"),
         TextDelta("Let me look."),
@@ -387,7 +389,7 @@ def test_tool_calls_are_numbered_without_the_text_before_them() -> None:
     ]
 
 
-def test_thinking_and_unknown_events_read_as() -> None:
+def test_thinking_is_decoded_and_unknown_events_are_ignored() -> None:
     assert read(recorded("anthropic/messages_thinking.sse")) == [
         AnswerStarted("msg_01A", "claude-sonnet-5-5"),
         ReasoningDelta("Rain is likely."),
@@ -401,12 +403,12 @@ def test_an_error_event_is_raised() -> None:
         read(recorded("anthropic/messages_error.sse"))
 
 
-def test_an_error_event_without_words_is_transient() -> None:
+def test_an_error_event_without_a_message_is_transient() -> None:
     with pytest.raises(TransientFailure):
         read(frame(type="error"))
 
 
-def test_counts_are_cumulative_and_the_last_given_one_counts() -> None:
+def test_usage_is_cumulative_and_the_last_report_counts() -> None:
     def delta(**usage: int | None) -> bytes:
         return frame(type="message_delta", delta={"stop_reason": "end_turn"}, usage=usage)
 
@@ -415,7 +417,7 @@ def test_counts_are_cumulative_and_the_last_given_one_counts() -> None:
     assert events[-1] == AnswerFinished(FinishReason.STOP, Usage(7, 3))
 
 
-def test_the_input_of_a_server_tool_is_counted_and_not_read() -> None:
+def test_the_input_of_a_server_tool_is_an_opaque_delta() -> None:
     stream = (
         START
         + frame(type="content_block_start", index=0, content_block={"type": "server_tool_use", "id": "s", "name": "w"})
@@ -426,7 +428,7 @@ def test_the_input_of_a_server_tool_is_counted_and_not_read() -> None:
     assert read(stream) == [AnswerStarted("i", "m"), OpaqueDelta(""), OpaqueDelta("{}")]
 
 
-def test_an_input_that_comes_whole_is_taken_whole() -> None:
+def test_a_tool_input_sent_with_the_block_start_is_decoded() -> None:
     block = {"type": "tool_use", "id": "t", "name": "f", "input": {"x": 1}}
     stream = (
         START
@@ -442,11 +444,11 @@ def test_an_input_that_comes_whole_is_taken_whole() -> None:
     [START + STOP, START + frame(type="message_delta", delta={"stop_reason": "end_turn"}, usage=None)],
     ids=["stop without reason", "reason without stop"],
 )
-def test_only_a_reason_and_the_stop_are_an_end(stream: bytes) -> None:
+def test_only_message_stop_after_a_stop_reason_is_an_end(stream: bytes) -> None:
     assert not any(isinstance(event, AnswerFinished) for event in read(stream))
 
 
-def test_the_last_frame_may_lack_its_blank_line_if_it_is_the_stop() -> None:
+def test_a_trailing_message_stop_may_lack_its_blank_line() -> None:
     decoder = AnthropicStreamDecoder()
     for each in SSEDecoder().feed(START + frame(type="message_delta", delta={"stop_reason": "end_turn"})):
         list(decoder.decode(each))

@@ -1,4 +1,4 @@
-"""What Anthropic means by its errors (wire formats, 10 and 18)."""
+"""Mapping of Anthropic's errors (docs/reference/wire-formats.md, 10 and 18)."""
 
 import json
 from typing import Any
@@ -49,14 +49,14 @@ def error_of(status: int, kind: str, message: str = "", headers: dict[str, str] 
         (418, "something_new", "", RequestRejected),
     ],
 )
-def test_type_and_sentence_say_more_than_the_status(
+def test_type_and_message_take_precedence_over_the_status(
     status: int, word: str, message: str, kind: type[ProviderError]
 ) -> None:
     assert type(error_of(status, word, message)) is kind
 
 
 @pytest.mark.parametrize("code", ["enforced_spend_limit_reached", "contract_spend_limit_reached"])
-def test_a_limit_on_money_kills_the_key_unless_it_says_when(code: str) -> None:
+def test_a_spend_limit_rejects_the_key_unless_it_has_retry_after(code: str) -> None:
     details = {"error_code": code}
 
     without = error_of(429, "rate_limit_error", details=details)
@@ -66,7 +66,7 @@ def test_a_limit_on_money_kills_the_key_unless_it_says_when(code: str) -> None:
     assert (type(having), having.retry_after_seconds) == (ProviderRateLimited, 30)
 
 
-def test_a_ramp_limit_only_waits() -> None:
+def test_an_acceleration_limit_is_a_rate_limit() -> None:
     error = error_of(429, "rate_limit_error", details={"error_code": "ramp_limit_exceeded"})
 
     assert type(error) is ProviderRateLimited
@@ -74,7 +74,7 @@ def test_a_ramp_limit_only_waits() -> None:
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b'{"error": "x"}', b'{"error": {"type": 3, "details": "x"}}'])
-def test_a_body_that_cannot_be_read_leaves_the_status(body: bytes) -> None:
+def test_an_invalid_error_body_is_classified_by_status(body: bytes) -> None:
     error = to_error(502, {}, body)
 
     assert type(error) is TransientFailure

@@ -1,4 +1,4 @@
-"""`POST /api/v1/chat`: what stands on the envelope, and what is in it."""
+"""`POST /api/v1/chat`: the envelope and the request in it."""
 
 import json
 from typing import Any
@@ -22,11 +22,11 @@ REQUEST = ChatRequest("gpt-4o", (ChatMessage(Role.USER, (TextPart("Hello"),)),))
         ({"provider": None, "request_id": None, "stream": None}, Envelope(REQUEST, None, None, False)),
     ],
 )
-def test_an_envelope_is_read(fields: dict[str, Any], envelope: Envelope) -> None:
+def test_an_envelope_is_decoded(fields: dict[str, Any], envelope: Envelope) -> None:
     assert decode_envelope({"model": "gpt-4o", "messages": SAYS, **fields}) == envelope
 
 
-def test_whatever_openai_s_body_may_say_can_be_said() -> None:
+def test_every_openai_field_is_accepted_in_an_envelope() -> None:
     envelope = decode_envelope({"model": "m", "messages": SAYS, "max_tokens": 5, "stop": "x"})
 
     assert (envelope.request.max_tokens, envelope.request.stop) == (5, ("x",))
@@ -41,14 +41,14 @@ def test_whatever_openai_s_body_may_say_can_be_said() -> None:
         ({"model": "m", "messages": SAYS, "request_id": "x" * 256}, "request_id", "invalid_value"),
     ],
 )
-def test_what_is_wrong_is_refused_and_named(body: dict[str, Any], param: str, code: str) -> None:
+def test_an_invalid_field_is_rejected_by_name(body: dict[str, Any], param: str, code: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
         decode_envelope(body)
 
     assert (caught.value.param, caught.value.code) == (param, code)
 
 
-def test_what_stands_on_the_envelope_is_not_for_the_provider() -> None:
+def test_envelope_fields_are_not_sent_to_the_provider() -> None:
     sent = decode_envelope({"model": "m", "messages": SAYS, "provider": "openai", "request_id": "r-1"}).request.original
 
     assert sent is not None
@@ -57,7 +57,7 @@ def test_what_stands_on_the_envelope_is_not_for_the_provider() -> None:
 
 
 @pytest.mark.parametrize("data", [{"object": "chat.completion"}, Raw(b'{"object": "chat.completion"}')])
-def test_an_answer_comes_in_an_envelope(data: Any) -> None:
+def test_a_response_is_wrapped_in_an_envelope(data: Any) -> None:
     assert json.loads(encode_envelope("req_1", "openai", "m", data)) == {
         "id": "req_1",
         "provider": "openai",

@@ -21,7 +21,7 @@ FIVE = [ListedModel(name, "nightdesk") for name in "abcde"]
 GPT_5 = ListedModel("gpt-5", "openai", find_model("openai", "gpt-5"))
 
 
-def test_openai_s_list_holds_what_is_known_of_a_model() -> None:
+def test_openai_s_list_has_the_known_facts_of_a_model() -> None:
     assert encode_openai_models([FIVE[0], GPT_5]) == {
         "object": "list",
         "data": [
@@ -67,7 +67,7 @@ def test_anthropic_s_list_has_pages(query: dict[str, str], names: str, has_more:
     [({"limit": limit}, "limit") for limit in ("0", "1001", "x", "-1", "²", "")]
     + [({"after_id": "x"}, "after_id"), ({"before_id": "x"}, "before_id")],
 )
-def test_a_page_that_is_none_is_refused(query: dict[str, str], param: str) -> None:
+def test_invalid_paging_parameters_are_rejected(query: dict[str, str], param: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
         encode_anthropic_models(FIVE, query, today=TODAY)
 
@@ -75,14 +75,14 @@ def test_a_page_that_is_none_is_refused(query: dict[str, str], param: str) -> No
 
 
 @pytest.mark.parametrize(("today", "lifecycle"), [(date(2026, 12, 10), "deprecated"), (date(2026, 12, 11), "retired")])
-def test_anthropic_s_model_says_how_long_it_lives(today: date, lifecycle: str) -> None:
+def test_anthropic_s_model_has_its_lifecycle(today: date, lifecycle: str) -> None:
     model: Any = encode_anthropic_model(GPT_5, today=today)
 
     assert (model["lifecycle"], model["retires_at"]) == (lifecycle, "2026-12-11T00:00:00Z")
     assert (model["max_input_tokens"], model["max_tokens"]) == (272_000, 128_000)
 
 
-def test_a_model_that_is_not_there_is_named() -> None:
+def test_model_not_found_error_names_the_model() -> None:
     fault = model_not_found_error("gpt-9")
 
     assert (fault.status, fault.code) == (404, "model_not_found")

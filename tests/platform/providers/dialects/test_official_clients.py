@@ -1,4 +1,4 @@
-"""The vendors' own clients, unmodified, read what we write: streams, errors, lists and counts."""
+"""The vendors' official clients, unmodified, read our streams, errors, lists and counts."""
 
 import json
 from collections.abc import Sequence
@@ -58,7 +58,7 @@ def events(*said: StreamEvent, reason: FinishReason = FinishReason.STOP) -> list
 
 
 def sent(encoder: StreamEncoder, said: Sequence[StreamEvent], error: ErrorPayload | None = None) -> list[bytes]:
-    """Return what goes over the wire, one write for each event: ids, comments between frames, `retry` in the first."""
+    """Return the bytes on the wire, one chunk per event: ids, comments between frames, `retry` in the first."""
     writes: list[bytes] = []
     seq = 1
     frames = [encoder.encode(Burst((event,))) for event in said]
@@ -79,7 +79,7 @@ def message(said: Sequence[StreamEvent], error: ErrorPayload | None = None, **wa
         return stream.get_final_message()
 
 
-# OpenAI's
+# OpenAI
 
 
 def test_openai_s_client_reads_text_reasoning_and_usage() -> None:
@@ -99,7 +99,7 @@ def test_openai_s_client_reads_text_reasoning_and_usage() -> None:
     assert usage.completion_tokens_details.reasoning_tokens == 3
 
 
-def test_openai_s_client_puts_parallel_tool_calls_together() -> None:
+def test_openai_s_client_assembles_parallel_tool_calls() -> None:
     client = openai_client(sent(OpenAIStreamEncoder("c", 5, "m"), events(TextDelta("Look"), *CALLS)))
 
     with client.chat.completions.stream(model="m", messages=SAYS) as stream:
@@ -126,7 +126,7 @@ def test_openai_s_client_parses_structured_output() -> None:
 
 
 @pytest.mark.parametrize("length", range(1, 5))
-def test_openai_s_client_raises_where_a_stream_is_cut(length: int) -> None:
+def test_openai_s_client_raises_for_an_interrupted_stream(length: int) -> None:
     said = events(TextDelta("a"), TextDelta("b"), *CALLS)[:length]
 
     with pytest.raises(openai.APIError, match="ended in the middle") as caught:
@@ -136,7 +136,7 @@ def test_openai_s_client_raises_where_a_stream_is_cut(length: int) -> None:
     assert caught.value.type == "server_error"
 
 
-# Anthropic's
+# Anthropic
 
 
 def test_anthropic_s_client_reads_text_thinking_and_usage() -> None:
@@ -156,7 +156,7 @@ def test_anthropic_s_client_reads_text_thinking_and_usage() -> None:
 
 
 @pytest.mark.parametrize("reason", [FinishReason.TOOL_CALLS, FinishReason.STOP])
-def test_anthropic_s_client_puts_parallel_tool_calls_together(reason: FinishReason) -> None:
+def test_anthropic_s_client_assembles_parallel_tool_calls(reason: FinishReason) -> None:
     got = message(events(TextDelta("Look"), *CALLS, reason=reason))
 
     assert got.stop_reason == "tool_use"
@@ -166,7 +166,7 @@ def test_anthropic_s_client_puts_parallel_tool_calls_together(reason: FinishReas
     ]
 
 
-def test_anthropic_s_client_reads_calls_that_overlap_one_after_the_other() -> None:
+def test_anthropic_s_client_reads_overlapping_tool_calls() -> None:
     starts = [ToolCallStarted(0, "call_a", "f"), ToolCallStarted(1, "call_b", "g")]
     deltas = [ToolCallDelta(1, '{"b":'), ToolCallDelta(0, '{"a":'), ToolCallDelta(1, "2}"), ToolCallDelta(0, "1}")]
 
@@ -186,7 +186,7 @@ def test_anthropic_s_client_parses_structured_output() -> None:
 
 
 @pytest.mark.parametrize("length", range(1, 5))
-def test_anthropic_s_client_raises_where_a_stream_is_cut(length: int) -> None:
+def test_anthropic_s_client_raises_for_an_interrupted_stream(length: int) -> None:
     said = events(TextDelta("a"), TextDelta("b"), *CALLS)[:length]
 
     with pytest.raises(anthropic.APIStatusError, match="ended in the middle") as caught:
@@ -196,11 +196,11 @@ def test_anthropic_s_client_raises_where_a_stream_is_cut(length: int) -> None:
     assert caught.value.error_code == "upstream_stream_interrupted"
 
 
-# Passed through
+# Passthrough
 
 
 def passed(encoder: StreamEncoder, name: str) -> list[bytes]:
-    """Return a recorded stream as it goes through us."""
+    """Return a recorded stream, passed through."""
     from_upstream = [frame for frame in recorded(name).split(b"\n\n") if frame]
     frames = [_frame(text) for text in from_upstream]
     bursts = [
@@ -217,7 +217,7 @@ def _frame(text: bytes) -> Frame:
 
 @pytest.mark.parametrize("name", ["openai/chat_text.sse", "azure/chat_text.sse"])
 @pytest.mark.parametrize("include_usage", [True, False])
-def test_openai_s_client_reads_what_passes_through(name: str, include_usage: bool) -> None:
+def test_openai_s_client_reads_a_passed_through_stream(name: str, include_usage: bool) -> None:
     client = openai_client(passed(OpenAIPassthroughEncoder(include_usage), name))
 
     got = list(client.chat.completions.create(model="m", messages=SAYS, stream=True))
@@ -226,7 +226,7 @@ def test_openai_s_client_reads_what_passes_through(name: str, include_usage: boo
     assert [chunk.usage.total_tokens for chunk in got if chunk.usage] == ([29] if include_usage else [])
 
 
-def test_anthropic_s_client_reads_what_passes_through() -> None:
+def test_anthropic_s_client_reads_a_passed_through_stream() -> None:
     client = anthropic_client(passed(AnthropicPassthroughEncoder(), "anthropic/messages_tools.sse"))
 
     with client.messages.stream(model="m", max_tokens=9, messages=SAYS) as stream:
@@ -258,7 +258,7 @@ def test_anthropic_s_client_reads_what_passes_through() -> None:
         (529, openai.InternalServerError, anthropic.InternalServerError, "overloaded_error"),
     ],
 )
-def test_the_clients_raise_what_a_status_means(
+def test_the_clients_raise_the_exception_of_each_status(
     status: int, openai_class: type[Exception], anthropic_class: type[Exception], anthropic_type: str
 ) -> None:
     fault = ErrorPayload(status, "a_type", "a_code", "In words.", "model")
@@ -277,7 +277,7 @@ def test_the_clients_raise_what_a_status_means(
     assert error.body["request_id"] == "req_1"
 
 
-# The rest
+# Lists, counts and vectors
 
 LISTED = [ListedModel("fast", "nightdesk"), ListedModel("gpt-5", "openai", find_model("openai", "gpt-5"))]
 
@@ -310,7 +310,7 @@ def test_anthropic_s_client_counts_tokens() -> None:
 @pytest.mark.parametrize("wanted", ["float", "base64", None])
 def test_openai_s_client_reads_vectors_in_both_encodings(wanted: Any) -> None:
     vectors = Embeddings("m", ((0.5, -0.25), (1.0, 0.0)), Usage(8))
-    # Who says nothing gets base64 from this client, which asks for it.
+    # By default this client requests base64.
     body = json.dumps(openai_dialect.encode_embeddings(vectors, wanted or "base64")).encode()
     asked = {"encoding_format": wanted} if wanted else {}
 

@@ -1,4 +1,4 @@
-"""OpenAI's dialect with us as the server."""
+"""OpenAI's dialect, server side."""
 
 import base64
 import json
@@ -50,15 +50,15 @@ def refusal_of(data: Any) -> InvalidRequest:
     return caught.value
 
 
-def test_the_least_request_says_nothing_more() -> None:
+def test_a_minimal_request_sets_no_other_field() -> None:
     assert openai.decode_chat(body()) == ChatRequest("gpt-4o-mini", (ChatMessage(Role.USER, (TextPart("Hello"),)),))
 
 
-def test_bytes_and_dictionaries_are_read_alike() -> None:
+def test_bytes_and_dictionaries_decode_alike() -> None:
     assert openai.decode_chat(json.dumps(body(seed=3)).encode()) == openai.decode_chat(body(seed=3))
 
 
-def test_everything_that_can_be_said_arrives() -> None:
+def test_every_supported_field_is_decoded() -> None:
     request = openai.decode_chat(
         {
             "model": "gpt-4o-mini",
@@ -153,7 +153,7 @@ def test_everything_that_can_be_said_arrives() -> None:
         ),
     ],
 )
-def test_one_field_arrives_as(fields: JSONObject, name: str, value: object) -> None:
+def test_each_field_is_decoded(fields: JSONObject, name: str, value: object) -> None:
     assert getattr(openai.decode_chat(body(**fields)), name) == value
 
 
@@ -174,7 +174,7 @@ def test_one_field_arrives_as(fields: JSONObject, name: str, value: object) -> N
         {"stream": True, "stream_options": {"include_usage": True}},
     ],
 )
-def test_what_changes_no_answer_is_taken_and_has_no_effect(fields: JSONObject) -> None:
+def test_fields_that_do_not_change_the_answer_are_accepted_without_effect(fields: JSONObject) -> None:
     assert openai.decode_chat(body(**fields)) == openai.decode_chat(body())
 
 
@@ -235,7 +235,7 @@ def test_what_changes_no_answer_is_taken_and_has_no_effect(fields: JSONObject) -
         ({"user": "a\0"}, "user"),
     ],
 )
-def test_what_is_wrong_is_refused_and_named(fields: JSONObject, param: str) -> None:
+def test_an_invalid_field_is_rejected_by_name(fields: JSONObject, param: str) -> None:
     assert refusal_of(body(**fields)).param == param
 
 
@@ -263,21 +263,23 @@ def test_what_is_wrong_is_refused_and_named(fields: JSONObject, param: str) -> N
         ({"temprature": 1}, "temprature"),
     ],
 )
-def test_what_only_this_dialect_can_say_is_taken_and_named(fields: JSONObject, param: str) -> None:
+def test_a_field_that_only_this_dialect_has_is_accepted_and_marked_untranslatable(
+    fields: JSONObject, param: str
+) -> None:
     request = openai.decode_chat(body(**fields))
 
     assert request.untranslatable is not None
     assert request.untranslatable.param == param
 
 
-def test_a_field_that_we_do_not_know_is_refused_in_openai_s_words_where_it_must_be() -> None:
+def test_an_unknown_field_is_untranslatable_with_openai_s_message() -> None:
     refusal = openai.decode_chat(body(foo=1)).untranslatable
 
     assert refusal is not None
     assert (refusal.message, refusal.code) == ("Unrecognized request argument supplied: foo", "unknown_parameter")
 
 
-def test_all_that_was_sent_is_kept_as_it_was_written() -> None:
+def test_the_original_fields_are_kept_verbatim() -> None:
     sent = openai.decode_chat(
         b'{"model": "m", "messages": [{"role": "user", "content": "x", "y": 1.0}], "z" : [ ]}'
     ).original
@@ -290,11 +292,11 @@ def test_all_that_was_sent_is_kept_as_it_was_written() -> None:
     }
 
 
-def test_several_answers_are_counted() -> None:
+def test_several_choices_multiply_the_choice_count() -> None:
     assert openai.decode_chat(body(n=3)).choice_count == 3
 
 
-def test_what_is_not_read_counts_for_an_estimate() -> None:
+def test_uninterpreted_content_is_estimated() -> None:
     file = {"type": "file", "file": {"file_data": "data:application/pdf;base64," + "A" * 100_000}}
     with_file = body(messages=[{"role": "user", "content": [{"type": "text", "text": "Hello"}, file]}])
 
@@ -312,7 +314,7 @@ def test_what_is_not_read_counts_for_an_estimate() -> None:
         (b"[]", "Invalid value for the body: Expected `object`, got `array`.", "invalid_value"),
     ],
 )
-def test_refusals_are_in_openai_s_words(data: Any, message: str, code: str | None) -> None:
+def test_validation_errors_have_openai_s_messages(data: Any, message: str, code: str | None) -> None:
     refusal = refusal_of(data)
 
     assert (refusal.message, refusal.code) == (message, code)
@@ -331,11 +333,11 @@ def test_refusals_are_in_openai_s_words(data: Any, message: str, code: str | Non
         {**body(), "temperature": math.inf, "messages": 5},
     ],
 )
-def test_hostile_bodies_are_refused_and_nothing_else_happens(data: Any) -> None:
+def test_hostile_bodies_only_raise_invalid_request(data: Any) -> None:
     refusal_of(data)
 
 
-def test_a_schema_nested_too_deeply_is_refused() -> None:
+def test_a_schema_nested_too_deeply_is_rejected() -> None:
     schema: JSONObject = {}
     for _ in range(100):
         schema = {"items": schema}
@@ -344,7 +346,7 @@ def test_a_schema_nested_too_deeply_is_refused() -> None:
     assert refusal_of(body(tools=[tool])).param == "tools.0.function.parameters"
 
 
-def test_a_backslash_that_only_looks_like_nul_is_fine() -> None:
+def test_an_escaped_backslash_before_u0000_is_not_nul() -> None:
     request = openai.decode_chat(body(messages=[{"role": "user", "content": r"write \u0000 here"}]))
 
     assert request.messages[0].parts == (TextPart(r"write \u0000 here"),)
@@ -359,13 +361,13 @@ def test_a_backslash_that_only_looks_like_nul_is_fine() -> None:
         ([[1, 2], [3]], ((1, 2), (3,))),
     ],
 )
-def test_inputs_to_embed_come_in_four_shapes(value: Any, inputs: Any) -> None:
+def test_embedding_inputs_have_four_shapes(value: Any, inputs: Any) -> None:
     request = openai.decode_embedding({"model": "text-embedding-3-small", "input": value, "dimensions": 256})
 
     assert request == EmbeddingRequest("text-embedding-3-small", inputs, 256)
 
 
-def test_what_else_is_said_of_inputs_is_kept() -> None:
+def test_other_fields_of_an_embedding_request_are_kept() -> None:
     said = {"model": "m", "input": "a", "input_type": "query", "encoding_format": "base64"}
 
     assert openai.decode_embedding(said).extra_fields == {"input_type": "query"}
@@ -374,7 +376,7 @@ def test_what_else_is_said_of_inputs_is_kept() -> None:
 @pytest.mark.parametrize(
     "value", ["", [], [""], ["a", ""], ["a", 1], [1, [2]], [[]], [-1], [[-1]], None, {}, 7, ["x"] * 2049]
 )
-def test_other_inputs_to_embed_are_refused(value: Any) -> None:
+def test_other_embedding_inputs_are_rejected(value: Any) -> None:
     with pytest.raises(InvalidRequest) as caught:
         openai.decode_embedding({"model": "text-embedding-3-small", "input": value})
 
@@ -384,12 +386,12 @@ def test_other_inputs_to_embed_are_refused(value: Any) -> None:
 USAGE = Usage(19, 10, cached_input_tokens=8, reasoning_tokens=2)
 
 
-def test_an_answer_is_encoded_as_openai_writes_it() -> None:
+def test_an_answer_is_encoded_like_openai_s() -> None:
     completion = Completion("chatcmpl-D1", "gpt-4o-mini-2024-07-18", "Grüße aus Oslo 🌧", FinishReason.STOP, USAGE)
 
     encoded = openai.encode_completion(completion, created=1795200000)
 
-    # Key by key in the same order: some clients compare bytes.
+    # Keys in the same order, because some clients compare bytes.
     assert json.dumps(encoded) == json.dumps(json.loads(recorded("openai/chat_text.json")))
 
 
@@ -402,13 +404,13 @@ def test_tool_calls_are_encoded_without_content() -> None:
     assert openai.encode_completion(completion, created=1795200000) == json.loads(recorded("openai/chat_tools.json"))
 
 
-def test_usage_that_nobody_knows_is_left_out() -> None:
+def test_unknown_usage_is_omitted() -> None:
     encoded = openai.encode_completion(Completion("i", "m", "x", FinishReason.STOP, None), created=1)
 
     assert "usage" not in encoded
 
 
-def test_cache_writes_and_reasoning_are_told() -> None:
+def test_cache_writes_and_reasoning_are_encoded() -> None:
     completion = Completion(
         "i", "m", "x", FinishReason.LENGTH, Usage(5, 1, cache_write_tokens=2), reasoning="Hm.", refusal=None
     )
@@ -434,7 +436,7 @@ EMBEDDINGS = Embeddings("text-embedding-3-small", ((0.5, -0.25, 1.0), (0.0, 2.0,
     ("encoding", "name"),
     [(None, "embeddings"), ("float", "embeddings"), ("base64", "embeddings_base64")],
 )
-def test_vectors_are_encoded_as_openai_writes_them(encoding: Any, name: str) -> None:
+def test_vectors_are_encoded_like_openai_s(encoding: Any, name: str) -> None:
     assert openai.encode_embeddings(EMBEDDINGS, encoding) == json.loads(recorded(f"openai/{name}.json"))
 
 

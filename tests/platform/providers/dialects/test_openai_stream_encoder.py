@@ -1,4 +1,4 @@
-"""OpenAI's dialect of a stream: chunks as OpenAI writes them, and what passes through."""
+"""Streams in OpenAI's dialect: encoded chunks, and passthrough."""
 
 import json
 from typing import Any
@@ -37,7 +37,7 @@ def deltas(*events: StreamEvent) -> list[Any]:
     return [choice["delta"] for chunk in chunks(*events) for choice in chunk["choices"]]
 
 
-def test_chunks_are_as_openai_writes_them() -> None:
+def test_chunks_are_encoded_like_openai_s() -> None:
     head = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 5, "model": "model-2026"}
     role = {"role": "assistant", "content": "", "refusal": None}
 
@@ -49,14 +49,14 @@ def test_chunks_are_as_openai_writes_them() -> None:
     ]
 
 
-def test_usage_comes_last_for_whom_it_was_asked_and_is_null_before() -> None:
+def test_requested_usage_is_in_the_last_chunk_and_null_before() -> None:
     *before, last = chunks(STARTED, TextDelta("a"), FINISHED, include_usage=True)
 
     assert [chunk["usage"] for chunk in before] == [None] * 3
     assert (last["choices"], last["usage"]["total_tokens"]) == ([], 5)
 
 
-def test_usage_that_nobody_knows_is_not_told_as_zero() -> None:
+def test_unknown_usage_is_not_encoded_as_zero() -> None:
     got = chunks(STARTED, AnswerFinished(FinishReason.STOP, None), include_usage=True)
 
     assert [len(chunk["choices"]) for chunk in got] == [1, 1]
@@ -73,11 +73,11 @@ def test_tool_calls_and_reasoning_have_their_own_deltas() -> None:
 
 
 @pytest.mark.parametrize("reason", FinishReason)
-def test_every_reason_is_openai_s_own_word(reason: FinishReason) -> None:
+def test_every_finish_reason_is_openai_s(reason: FinishReason) -> None:
     assert chunks(STARTED, AnswerFinished(reason, None))[-1]["choices"][0]["finish_reason"] == reason.value
 
 
-def test_the_role_comes_first_even_if_the_provider_never_said_that_it_began() -> None:
+def test_the_role_comes_first_even_without_a_start_event() -> None:
     assert [delta.get("role") for delta in deltas(TextDelta("a"), TextDelta("b"))] == ["assistant", None, None]
 
 
@@ -85,7 +85,7 @@ def test_empty_deltas_make_no_chunks() -> None:
     assert len(deltas(STARTED, TextDelta(""), ReasoningDelta(""), ToolCallDelta(0, ""))) == 1
 
 
-def test_an_interruption_is_an_error_without_an_end_mark() -> None:
+def test_an_interruption_is_an_error_chunk_without_an_end_marker() -> None:
     encoder = OpenAIStreamEncoder("c", 5, "m")
     encoder.encode(Burst((STARTED, TextDelta("a"))))
 
@@ -95,7 +95,7 @@ def test_an_interruption_is_an_error_without_an_end_mark() -> None:
     assert json.loads(frame.data) == {"error": error}
 
 
-# Passed through
+# Passthrough
 
 CHUNK = b'{"id":"c",  "choices":[{"index":0,"delta":{"content":"a"}}],"usage":null}'
 USAGE = b'{"id":"c","choices":[],"usage":{"prompt_tokens":3,"completion_tokens":2,"total_tokens":5}}'
@@ -108,29 +108,29 @@ def through(*data: bytes, include_usage: bool = False, ends: bool = True) -> lis
     return [frame.data for frame in OpenAIPassthroughEncoder(include_usage).encode(burst)]
 
 
-def test_bytes_pass_as_they_are() -> None:
+def test_bytes_pass_through_unchanged() -> None:
     assert through(FILTERS, CHUNK, TIMINGS, b"nonsense", DONE.data) == [FILTERS, CHUNK, TIMINGS, b"nonsense", DONE.data]
 
 
 @pytest.mark.parametrize(("include_usage", "passed"), [(True, [CHUNK, USAGE]), (False, [CHUNK])])
-def test_usage_passes_only_to_whom_asked_for_it(include_usage: bool, passed: list[bytes]) -> None:
+def test_usage_passes_through_only_on_request(include_usage: bool, passed: list[bytes]) -> None:
     assert through(CHUNK, USAGE, include_usage=include_usage, ends=False) == passed
 
 
-def test_text_that_speaks_of_usage_passes() -> None:
+def test_text_that_mentions_usage_passes_through() -> None:
     chunk = json.dumps({"choices": [{"delta": {"content": '"choices":[],"usage":{}'}}]}).encode()
 
     assert through(chunk, ends=False) == [chunk]
 
 
-def test_an_end_mark_without_an_end_does_not_pass() -> None:
+def test_an_end_marker_without_an_end_does_not_pass_through() -> None:
     encoder = OpenAIPassthroughEncoder()
 
     assert encoder.encode(Burst((), [Frame("", CHUNK), DONE])) == [Frame("", CHUNK)]
     assert [json.loads(frame.data)["error"]["code"] for frame in encoder.encode_interruption(FAULT)] == [FAULT.code]
 
 
-def test_who_goes_on_keeps_the_name_of_the_answer() -> None:
+def test_a_continuation_keeps_the_id_of_the_answer() -> None:
     encoder = OpenAIPassthroughEncoder()
     chunk = b'{"id":"c-9","created":8,"model":"m-9","choices":[{"index":0,"delta":{"role":"assistant"}}]}'
     encoder.encode(Burst((AnswerStarted("c-9", "m-9"),), [Frame("", FILTERS), Frame("", chunk)]))
@@ -141,7 +141,7 @@ def test_who_goes_on_keeps_the_name_of_the_answer() -> None:
 
 
 @pytest.mark.parametrize("encoder", [OpenAIStreamEncoder("c-9", 8, "m"), OpenAIPassthroughEncoder()])
-def test_the_chunk_that_says_who_goes_on_is_a_chunk_that_says_nothing(encoder: StreamEncoder) -> None:
+def test_the_continuation_marker_is_a_chunk_with_an_empty_delta(encoder: StreamEncoder) -> None:
     (frame,) = encoder.continue_with("next")[1]
 
     chunk = _json(frame)
@@ -149,7 +149,7 @@ def test_the_chunk_that_says_who_goes_on_is_a_chunk_that_says_nothing(encoder: S
     assert chunk["nightdesk"] == {"continued_by": "next"}
 
 
-def test_who_goes_on_where_nothing_was_said_begins_the_answer() -> None:
+def test_a_continuation_of_nothing_starts_the_answer() -> None:
     first = _json(OpenAIPassthroughEncoder().continue_with("next")[0].encode(Burst((STARTED, TextDelta("b"))))[0])
 
     assert (first["id"], first["model"], first["choices"][0]["delta"]["role"]) == (

@@ -1,4 +1,4 @@
-"""OpenAI's dialect with us as the client."""
+"""OpenAI's dialect, client side."""
 
 import json
 from dataclasses import replace
@@ -62,11 +62,11 @@ def model(name: str) -> ModelInfo:
     return found
 
 
-def test_the_least_request_sends_nothing_more() -> None:
+def test_a_minimal_request_sends_no_other_field() -> None:
     assert to_payload(REQUEST) == {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "Hello"}]}
 
 
-def test_the_golden_payload() -> None:
+def test_a_request_with_every_field_is_encoded_as_expected() -> None:
     request = ChatRequest(
         model="gpt-4o-mini",
         messages=(
@@ -152,23 +152,23 @@ def test_the_golden_payload() -> None:
     [
         (OPENAI_FLAVOR, "gpt-4o-mini", "max_completion_tokens"),
         (COMPATIBLE_FLAVOR, "gpt-4o-mini", "max_tokens"),
-        # A reasoning model refuses the older word, wherever it is served.
+        # A reasoning model rejects the older field, wherever it is served.
         (COMPATIBLE_FLAVOR, "gpt-5", "max_completion_tokens"),
     ],
 )
-def test_the_limit_has_the_name_that_the_server_knows(flavor: OpenAIFlavor, name: str, field: str) -> None:
+def test_max_tokens_has_the_field_name_that_the_server_accepts(flavor: OpenAIFlavor, name: str, field: str) -> None:
     payload = to_payload(replace(REQUEST, max_tokens=9), flavor=flavor, model=model(name))
 
     assert payload[field] == 9
 
 
-def test_a_limit_beyond_the_model_becomes_the_model_s() -> None:
+def test_max_tokens_above_the_model_s_maximum_is_reduced() -> None:
     payload = to_payload(replace(REQUEST, max_tokens=10**6), model=model("gpt-4o-mini"))
 
     assert payload["max_completion_tokens"] == 16384
 
 
-def test_a_server_that_knows_no_stream_options_gets_none() -> None:
+def test_a_server_without_stream_options_gets_none() -> None:
     assert "stream_options" not in to_payload(REQUEST, stream=True, flavor=OpenAIFlavor(stream_usage=False))
 
 
@@ -186,7 +186,7 @@ def test_a_server_that_knows_no_stream_options_gets_none() -> None:
         ("gpt-6-sol", None, None),
     ],
 )
-def test_the_effort_is_the_nearest_that_the_model_knows(name: str, wanted: str | None, sent: str | None) -> None:
+def test_the_effort_is_the_nearest_that_the_model_accepts(name: str, wanted: str | None, sent: str | None) -> None:
     payload = to_payload(replace(REQUEST, reasoning_effort=wanted), model=model(name))
 
     assert payload.get("reasoning_effort") == sent
@@ -203,13 +203,13 @@ def test_the_effort_is_the_nearest_that_the_model_knows(name: str, wanted: str |
         ("gpt-6.1-sol", "none", False),
     ],
 )
-def test_temperature_goes_only_where_it_is_taken(name: str, effort: str | None, taken: bool) -> None:
+def test_temperature_is_sent_only_to_models_that_accept_it(name: str, effort: str | None, taken: bool) -> None:
     payload = to_payload(replace(REQUEST, temperature=0.3, reasoning_effort=effort), model=model(name))
 
     assert ("temperature" in payload) is taken
 
 
-def test_a_model_that_nobody_knows_gets_what_was_asked_for() -> None:
+def test_an_unknown_model_gets_the_request_unadapted() -> None:
     request = replace(REQUEST, temperature=1.5, reasoning_effort="max", verbosity="low", max_tokens=10**6)
 
     payload = to_payload(request)
@@ -217,7 +217,7 @@ def test_a_model_that_nobody_knows_gets_what_was_asked_for() -> None:
     assert (payload["temperature"], payload["reasoning_effort"], payload["verbosity"]) == (1.5, "max", "low")
 
 
-def test_tools_switch_reasoning_off_where_both_do_not_go() -> None:
+def test_tools_disable_reasoning_for_models_that_accept_only_one() -> None:
     payload = to_payload(replace(REQUEST, tools=(TOOL,), temperature=0.3), model=model("gpt-6-sol"))
 
     assert payload["reasoning_effort"] == "none"
@@ -225,25 +225,27 @@ def test_tools_switch_reasoning_off_where_both_do_not_go() -> None:
 
 
 @pytest.mark.parametrize(("name", "effort"), [("gpt-6-sol", "high"), ("gpt-6.1-sol", None), ("gpt-6-astra", "none")])
-def test_tools_that_need_another_endpoint_are_left_to_another_target(name: str, effort: str | None) -> None:
+def test_tools_with_reasoning_are_unsupported_where_they_require_another_endpoint(
+    name: str, effort: str | None
+) -> None:
     with pytest.raises(UnsupportedFeature, match="accepts tools here only"):
         to_payload(replace(REQUEST, tools=(TOOL,), reasoning_effort=effort), model=model(name))
 
 
-def test_an_image_from_a_tool_is_left_to_another_target() -> None:
+def test_an_image_in_a_tool_result_is_unsupported() -> None:
     answer = ChatMessage(Role.TOOL, (TextPart("see"), ImagePart(url="https://x.test/a.png")), tool_call_id="call_a")
 
     with pytest.raises(UnsupportedFeature):
         to_payload(replace(REQUEST, messages=(HELLO, answer)))
 
 
-def test_settings_of_tools_go_only_with_tools() -> None:
+def test_tool_settings_are_sent_only_with_tools() -> None:
     payload = to_payload(replace(REQUEST, tool_choice=ToolChoice("auto"), parallel_tool_calls=True))
 
     assert payload.keys() == {"model", "messages"}
 
 
-def test_inputs_to_embed_are_sent_without_an_encoding() -> None:
+def test_embedding_inputs_are_sent_without_encoding_format() -> None:
     assert to_embedding_payload(EmbeddingRequest("m", ("a", "b"), 256, "u")) == {
         "model": "m",
         "input": ["a", "b"],
@@ -261,7 +263,7 @@ def answer(**fields: Any) -> bytes:
     return json.dumps({"id": "i", "model": "m", "choices": [{"message": message, "finish_reason": "stop"}]}).encode()
 
 
-def test_an_answer_without_usage_says_so() -> None:
+def test_an_answer_without_usage_has_usage_none() -> None:
     assert to_completion(answer()).usage is None
 
 
@@ -275,7 +277,7 @@ def test_an_answer_without_usage_says_so() -> None:
         ({"tool_calls": [{"function": {"name": "f"}}]}, "tool_calls", (ToolCall("call_0", "f", "{}"),)),
     ],
 )
-def test_an_answer_s_field_arrives_as(fields: JSONObject, name: str, value: object) -> None:
+def test_each_field_of_an_answer_is_decoded(fields: JSONObject, name: str, value: object) -> None:
     assert getattr(to_completion(answer(**fields)), name) == value
 
 
@@ -295,14 +297,14 @@ def test_an_answer_s_field_arrives_as(fields: JSONObject, name: str, value: obje
             },
             Usage(100, 20, cached_input_tokens=60, cache_write_tokens=30, reasoning_tokens=15),
         ),
-        # Nonsense never makes a negative count.
+        # Inconsistent counts never become negative.
         (
             {"prompt_tokens": 10, "prompt_tokens_details": {"cached_tokens": 50, "cache_write_tokens": 9}},
             Usage(10, 0, cached_input_tokens=10),
         ),
     ],
 )
-def test_usage_is_counted_in_our_way(usage: Any, expected: Usage | None) -> None:
+def test_usage_is_decoded_to_neutral_counts(usage: Any, expected: Usage | None) -> None:
     body = json.loads(answer()) | {"usage": usage}
 
     assert to_completion(json.dumps(body).encode()).usage == expected
@@ -319,7 +321,7 @@ def test_usage_is_counted_in_our_way(usage: Any, expected: Usage | None) -> None
         {"choices": [{"message": {"content": "x"}, "finish_reason": "stop"}], "usage": {"prompt_tokens": -1}},
     ],
 )
-def test_what_is_no_answer_is_a_bad_response(body: JSONObject) -> None:
+def test_a_body_without_an_answer_is_a_bad_response(body: JSONObject) -> None:
     with pytest.raises(BadResponse):
         to_completion(json.dumps(body).encode())
 
@@ -329,7 +331,7 @@ def test_an_error_with_status_200_is_an_error() -> None:
         to_completion(b'{"error": {"message": "no money", "code": "insufficient_quota"}}')
 
 
-def test_vectors_are_put_in_the_order_of_the_inputs() -> None:
+def test_vectors_are_sorted_by_input_index() -> None:
     body = b'{"data": [{"index": 1, "embedding": [2]}, {"index": 0, "embedding": [1]}], "model": "m"}'
 
     assert to_embeddings(body, 2).vectors == ((1.0,), (2.0,))
@@ -344,7 +346,7 @@ def test_vectors_are_put_in_the_order_of_the_inputs() -> None:
         b'{"data": [{"embedding": null}]}',
     ],
 )
-def test_vectors_that_are_none_are_a_bad_response(body: bytes) -> None:
+def test_invalid_vectors_are_a_bad_response(body: bytes) -> None:
     with pytest.raises(BadResponse):
         to_embeddings(body, 1)
 
@@ -368,7 +370,7 @@ USAGE = Usage(19, 10, cached_input_tokens=8, reasoning_tokens=2)
 
 
 @pytest.mark.parametrize("name", ["openai/chat_text.sse", "azure/chat_text.sse"])
-def test_a_recorded_text_reads_as(name: str) -> None:
+def test_a_recorded_text_stream_is_decoded(name: str) -> None:
     assert read(recorded(name)) == [
         AnswerStarted("chatcmpl-D1", "gpt-4o-mini-2024-07-18"),
         TextDelta("Grüße"),
@@ -377,7 +379,7 @@ def test_a_recorded_text_reads_as(name: str) -> None:
     ]
 
 
-def test_recorded_tool_calls_read_as() -> None:
+def test_a_recorded_tool_call_stream_is_decoded() -> None:
     assert read(recorded("openai/chat_tools.sse")) == [
         AnswerStarted("chatcmpl-D1", "gpt-4o-mini-2024-07-18"),
         ToolCallStarted(0, "call_a", "get_weather"),
@@ -389,7 +391,7 @@ def test_recorded_tool_calls_read_as() -> None:
     ]
 
 
-def test_reasoning_reads_as() -> None:
+def test_reasoning_deltas_are_decoded() -> None:
     assert read(recorded("openai/chat_reasoning.sse"))[1:4] == [
         ReasoningDelta("Rain is"),
         ReasoningDelta(" likely."),
@@ -412,7 +414,7 @@ def test_an_error_frame_is_raised() -> None:
         ("it broke", TransientFailure),
     ],
 )
-def test_error_frames_mean(error: Any, kind: type[Exception]) -> None:
+def test_error_frames_map_to_error_classes(error: Any, kind: type[Exception]) -> None:
     with pytest.raises(kind):
         read(b"data: " + json.dumps({"error": error}).encode() + b"\n\n")
 
@@ -434,7 +436,7 @@ def fragment(index: int | None, call_id: str | None, name: str | None, arguments
         pytest.param([(0, "a", "f", '{"x":'), (1, "b", "g", "{}"), (0, "", "", "1}")], id="interleaved, empty ids"),
     ],
 )
-def test_parallel_calls_are_told_apart_whatever_their_index(fragments: list[tuple[Any, ...]]) -> None:
+def test_parallel_tool_calls_are_distinguished_whatever_their_index(fragments: list[tuple[Any, ...]]) -> None:
     stream = b"".join(chunk(fragment(*each)) for each in fragments) + END
 
     events = read(stream)
@@ -450,22 +452,22 @@ def test_parallel_calls_are_told_apart_whatever_their_index(fragments: list[tupl
     assert arguments == ['{"x":1}', "{}"]
 
 
-def test_a_call_without_a_name_is_a_bad_response() -> None:
+def test_a_tool_call_without_a_name_is_a_bad_response() -> None:
     with pytest.raises(BadResponse):
         read(chunk(fragment(0, "a", None, "{}")))
 
 
-def test_a_call_without_an_id_gets_one() -> None:
+def test_a_tool_call_without_an_id_gets_one() -> None:
     assert ToolCallStarted(0, "call_0", "f") in read(chunk(fragment(0, None, "f", "{}")) + END)
 
 
-def test_other_choices_than_the_first_are_left_out() -> None:
+def test_choices_after_the_first_are_ignored() -> None:
     events = read(chunk({"content": "a"}) + chunk({"content": "b"}, index=1) + END)
 
     assert [event for event in events if isinstance(event, TextDelta)] == [TextDelta("a")]
 
 
-def test_a_refusal_is_what_the_model_says_instead_of_an_answer() -> None:
+def test_a_refusal_is_decoded_as_text() -> None:
     assert read(chunk({"refusal": "No"}) + chunk({"refusal": "."}) + END)[1:] == [
         TextDelta("No"),
         TextDelta("."),
@@ -492,11 +494,11 @@ def test_choices_may_be_empty_or_absent_anywhere() -> None:
     ],
     ids=["mark without reason", "reason without mark", "mark alone"],
 )
-def test_only_a_reason_and_the_mark_are_an_end(stream: bytes) -> None:
+def test_only_the_end_marker_after_a_finish_reason_is_an_end(stream: bytes) -> None:
     assert not any(isinstance(event, AnswerFinished) for event in read(stream))
 
 
-def test_the_last_frame_may_lack_its_blank_line_if_it_is_the_mark() -> None:
+def test_a_trailing_end_marker_may_lack_its_blank_line() -> None:
     decoder = OpenAIStreamDecoder()
     list(decoder.decode(Frame("", chunk({}, "length")[6:].strip())))
 
@@ -506,7 +508,7 @@ def test_the_last_frame_may_lack_its_blank_line_if_it_is_the_mark() -> None:
     assert decoder.finished == AnswerFinished(FinishReason.LENGTH, None)
 
 
-# Several answers
+# Several choices
 
 
 def of_answer(index: int, reason: str | None = None, **delta: Any) -> bytes:
@@ -523,7 +525,7 @@ def read_several(data: bytes, answers: int) -> tuple[list[StreamEvent], OpenAISt
     return [event for frame in SSEDecoder().feed(data) for event in decoder.decode(frame)], decoder
 
 
-def test_of_several_answers_the_first_is_read_and_all_are_counted() -> None:
+def test_of_several_choices_the_first_is_decoded_and_all_are_counted() -> None:
     call = {"index": 0, "id": "c", "function": {"name": "f", "arguments": "{}"}}
     events, decoder = read_several(
         of_answer(0, content="A")
@@ -540,20 +542,20 @@ def test_of_several_answers_the_first_is_read_and_all_are_counted() -> None:
     assert decoder.finished == AnswerFinished(FinishReason.STOP, Usage(9, 4))
 
 
-def test_an_end_before_each_of_several_answers_has_one_is_a_cut() -> None:
+def test_an_end_marker_before_every_choice_has_finished_is_an_interruption() -> None:
     _, decoder = read_several(of_answer(0, "stop") + TOLD + MARK, 2)
 
     assert (decoder.finished, decoder.usage) == (None, None)
 
 
-def test_usage_counts_once_the_answers_are_whole() -> None:
+def test_usage_is_known_once_all_choices_are_complete() -> None:
     _, early = read_several(TOLD + of_answer(0, content="A"), 1)
     _, told = read_several(of_answer(0, "stop") + TOLD, 1)
 
     assert (early.usage, told.usage, told.finished) == (None, Usage(9, 4), None)
 
 
-def test_what_has_no_place_in_the_neutral_form_is_counted() -> None:
+def test_content_without_a_neutral_form_is_an_opaque_delta() -> None:
     events, _ = read_several(
         of_answer(0, audio={"id": "a", "transcript": "Hi"})
         + of_answer(0, function_call={"name": "f", "arguments": "{"}),
@@ -563,7 +565,7 @@ def test_what_has_no_place_in_the_neutral_form_is_counted() -> None:
     assert events == [AnswerStarted("i", "m"), OpaqueDelta("Hi"), OpaqueDelta("f{")]
 
 
-def test_a_custom_tool_is_called_with_its_input() -> None:
+def test_a_custom_tool_call_has_its_input_as_arguments() -> None:
     events, _ = read_several(
         of_answer(
             0, tool_calls=[{"index": 0, "id": "c", "type": "custom", "custom": {"name": "sql", "input": "SELECT"}}]
@@ -575,7 +577,7 @@ def test_a_custom_tool_is_called_with_its_input() -> None:
     assert events[1:] == [ToolCallStarted(0, "c", "sql"), ToolCallDelta(0, "SELECT"), ToolCallDelta(0, " 1")]
 
 
-def test_a_whole_answer_counts_all_of_several() -> None:
+def test_a_complete_answer_keeps_the_text_of_all_choices() -> None:
     choices = [
         {"index": 1, "message": {"content": "B"}, "finish_reason": "length"},
         {"index": 0, "message": {"content": "A"}, "finish_reason": "stop"},

@@ -1,4 +1,4 @@
-"""What OpenAI's dialect means by its errors (wire formats, 1.2, 9 and 18)."""
+"""Mapping of the errors of OpenAI's dialect (docs/reference/wire-formats.md, 1.2, 9 and 18)."""
 
 import json
 from typing import Any
@@ -27,7 +27,7 @@ def error_of(status: int, error: Any, **headers: str) -> ProviderError:
 @pytest.mark.parametrize(
     ("status", "error", "kind"),
     [
-        # One status, four meanings.
+        # One status with four meanings.
         (429, {"type": "requests", "code": "rate_limit_exceeded"}, ProviderRateLimited),
         (429, {"type": "tokens", "code": None}, ProviderRateLimited),
         (429, {"type": "rate_limit_error", "code": "slow_down"}, ProviderOverloaded),
@@ -45,7 +45,7 @@ def error_of(status: int, error: Any, **headers: str) -> ProviderError:
         (400, {"code": "content_policy_violation"}, ContentRefused),
         (401, {"code": "invalid_api_key"}, ProviderKeyRejected),
         (403, {"code": "unsupported_country_region_territory"}, ProviderKeyRejected),
-        # No right to a model is not a dead key.
+        # No access to a model is not a rejected key.
         (403, {"code": "model_not_found"}, ModelNotFound),
         (404, {"code": "model_not_found"}, ModelNotFound),
         # Azure
@@ -68,7 +68,7 @@ def error_of(status: int, error: Any, **headers: str) -> ProviderError:
         (413, {"message": "Request too large", "code": "rate_limit_exceeded"}, ProviderRateLimited),
     ],
 )
-def test_the_code_says_more_than_the_status(status: int, error: Any, kind: type[ProviderError]) -> None:
+def test_the_error_code_takes_precedence_over_the_status(status: int, error: Any, kind: type[ProviderError]) -> None:
     assert type(error_of(status, error)) is kind
 
 
@@ -95,17 +95,17 @@ WITHOUT_MESSAGE = "The provider responded with status 418."
         (b"[" * 9999, WITHOUT_MESSAGE, None),
     ],
 )
-def test_words_and_code_are_found_where_servers_put_them(body: bytes, message: str, code: str | None) -> None:
+def test_message_and_code_are_found_wherever_servers_put_them(body: bytes, message: str, code: str | None) -> None:
     error = to_error(418, {}, body)
 
     assert (error.message, error.code, error.status) == (message, code, 418)
 
 
-def test_azure_s_inner_code_is_the_one_kept() -> None:
+def test_azure_s_inner_error_code_is_kept() -> None:
     error = error_of(400, {"code": "content_filter", "innererror": {"code": "ResponsibleAIPolicyViolation"}})
 
     assert error.code == "ResponsibleAIPolicyViolation"
 
 
-def test_the_time_to_wait_is_carried() -> None:
+def test_the_error_carries_retry_after() -> None:
     assert error_of(429, {"code": "rate_limit_exceeded"}, retry_after_ms="250").retry_after_seconds == 0.25

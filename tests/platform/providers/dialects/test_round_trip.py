@@ -1,4 +1,4 @@
-"""There and back again: what we send upstream, read as if a caller had sent it, is the same request."""
+"""Round trips: a payload that we send upstream, decoded as a caller's body, is the same request."""
 
 import json
 from dataclasses import replace
@@ -29,7 +29,7 @@ from providers.types import (
 #: The machine may be busy: no deadline for one example, and not too many of them.
 QUICK = settings(deadline=None, max_examples=40)
 
-# What both wires can say. A line feed at most, for a NUL is refused at the edge.
+# What both dialects can express. No NUL, because the edge rejects it.
 TEXTS = st.text(st.characters(exclude_characters="\0", codec="utf-8"), min_size=1, max_size=20)
 NAMES = st.from_regex(r"[a-zA-Z0-9_-]{1,12}", fullmatch=True)
 SCHEMAS = st.dictionaries(NAMES, st.one_of(st.integers(), st.booleans(), TEXTS, st.none()), max_size=3)
@@ -47,7 +47,7 @@ SAYS = st.builds(ChatMessage, st.just(Role.ASSISTANT), st.tuples(TEXT_PARTS))
 
 @st.composite
 def tool_turns(draw: st.DrawFn) -> tuple[ChatMessage, ...]:
-    """Calls, their results in any order, and the user again."""
+    """Tool calls, their results in any order, and the next user message."""
     names = draw(st.lists(NAMES, min_size=1, max_size=3, unique=True))
     calls = tuple(ToolCall(f"call_{name}", name, draw(INPUTS)) for name in names)
     results = tuple(
@@ -99,7 +99,7 @@ FORMATS = st.one_of(
 
 @QUICK
 @given(requests(), FORMATS, MAYBE_UNIT, st.none() | st.floats(-2, 2), st.none() | st.integers(-(2**63), 2**63 - 1))
-def test_openai_s_wire_brings_a_request_back_whole(
+def test_a_request_survives_a_round_trip_in_openai_s_dialect(
     request: ChatRequest, output: OutputFormat | None, top_p: float | None, penalty: float | None, seed: int | None
 ) -> None:
     request = replace(
@@ -117,7 +117,9 @@ def test_openai_s_wire_brings_a_request_back_whole(
 
 @QUICK
 @given(requests(), st.none() | SCHEMAS)
-def test_anthropic_s_wire_brings_back_what_it_can_say(request: ChatRequest, schema: dict[str, object] | None) -> None:
+def test_a_request_survives_a_round_trip_in_anthropic_s_dialect(
+    request: ChatRequest, schema: dict[str, object] | None
+) -> None:
     output = OutputFormat("json_schema", schema=schema, strict=True) if schema is not None else None
     request = replace(request, output_format=output)
 
@@ -126,7 +128,7 @@ def test_anthropic_s_wire_brings_back_what_it_can_say(request: ChatRequest, sche
 
 @QUICK
 @given(st.lists(TEXTS, min_size=1, max_size=3), st.none() | st.integers(1, 9), st.none() | TEXTS)
-def test_a_request_to_embed_comes_back_whole(texts: list[str], dimensions: int | None, user: str | None) -> None:
+def test_an_embedding_request_survives_a_round_trip(texts: list[str], dimensions: int | None, user: str | None) -> None:
     request = EmbeddingRequest("a-model", tuple(texts), dimensions, user)
 
     assert openai.decode_embedding(openai_upstream.to_embedding_payload(request)) == request
@@ -161,7 +163,7 @@ def completions(draw: st.DrawFn) -> Completion:
 
 @QUICK
 @given(completions())
-def test_openai_s_wire_brings_an_answer_back_whole(completion: Completion) -> None:
+def test_an_answer_survives_a_round_trip_in_openai_s_dialect(completion: Completion) -> None:
     body = json.dumps(openai.encode_completion(completion, created=1)).encode()
 
     assert openai_upstream.to_completion(body) == completion
@@ -169,7 +171,7 @@ def test_openai_s_wire_brings_an_answer_back_whole(completion: Completion) -> No
 
 @QUICK
 @given(completions(), st.integers(0, 1000))
-def test_anthropic_s_wire_brings_an_answer_back_whole(completion: Completion, for_an_hour: int) -> None:
+def test_an_answer_survives_a_round_trip_in_anthropic_s_dialect(completion: Completion, for_an_hour: int) -> None:
     assert completion.usage is not None
     usage = replace(completion.usage, cache_write_1h_tokens=min(for_an_hour, completion.usage.cache_write_tokens))
     completion = replace(completion, usage=usage)
@@ -179,7 +181,7 @@ def test_anthropic_s_wire_brings_an_answer_back_whole(completion: Completion, fo
 
 @QUICK
 @given(st.lists(st.lists(st.floats(width=32, allow_nan=False), min_size=3, max_size=3), max_size=3))
-def test_vectors_come_back_in_both_encodings(vectors: list[list[float]]) -> None:
+def test_vectors_survive_a_round_trip_in_both_encodings(vectors: list[list[float]]) -> None:
     embeddings = Embeddings("a-model", tuple(map(tuple, vectors)), Usage(5))
     finite = all(abs(number) != float("inf") for vector in vectors for number in vector)
 

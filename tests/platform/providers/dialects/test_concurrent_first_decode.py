@@ -1,4 +1,4 @@
-"""Who reads a body first: threads that do so at the same time, as at the start of a busy desk."""
+"""Threads that decode the first bodies concurrently, as when a busy desk starts."""
 
 import os
 import subprocess
@@ -12,7 +12,7 @@ CHAT = '{"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content":
 COUNTED = '{"model": "m", "messages": [{"role": "user", "content": "Hello."}]}'
 EMBEDDING = '{"model": "m", "input": "Hello."}'
 
-#: Threads that take turns as often as they can, and all begin at once.
+#: Threads that switch as often as possible and all start at the same moment.
 RACE = """
 import sys, threading
 import {module} as module
@@ -38,8 +38,8 @@ print(len(answers))
         ("providers.dialects.envelope", "decode_envelope", CHAT),
     ],
 )
-def test_threads_that_read_the_first_bodies_at_once_all_read_them(module: str, read: str, body: str) -> None:
-    """It ended the process in most runs, by a segmentation fault in the library that decodes."""
+def test_threads_may_decode_the_first_bodies_concurrently(module: str, read: str, body: str) -> None:
+    """Without `precompile_decoders` msgspec crashes the process in most runs, with a segmentation fault."""
     code = RACE.format(module=module, read=read, body=body.encode())
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "platform")))}
 

@@ -1,4 +1,4 @@
-"""Streams for the tests of encoders: any that a provider may send, and what is heard at the other end."""
+"""Hypothesis strategies for provider streams, and helpers that decode what a caller receives."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -57,7 +57,7 @@ def encode_all(encoder: StreamEncoder, bursts: Iterable[Burst]) -> list[Frame]:
 
 
 def read_all(dialect: Dialect, frames: Sequence[Frame]) -> list[Burst]:
-    """Return what our own adapters make of frames that went over the wire, the end with its `AnswerFinished`."""
+    """Encode frames as bytes and decode them with our adapters; the last burst has the `AnswerFinished`."""
     decoder = decoder_of(dialect)
     arrived = list(SSEDecoder().feed(encode_frames("stm_1", 1, frames, retry_milliseconds=1000)))
     assert arrived == list(frames)
@@ -68,8 +68,8 @@ def read_all(dialect: Dialect, frames: Sequence[Frame]) -> list[Burst]:
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
-    """A stream, put together."""
+class ReceivedAnswer:
+    """An answer assembled from a stream."""
 
     text: str
     reasoning: str
@@ -77,10 +77,10 @@ class Heard:
     finished: AnswerFinished | None
 
 
-def heard(bursts: Iterable[Burst]) -> Heard:
+def assemble(bursts: Iterable[Burst]) -> ReceivedAnswer:
     events = [event for burst in bursts for event in burst.events]
     starts = sorted((event for event in events if isinstance(event, ToolCallStarted)), key=lambda start: start.index)
-    return Heard(
+    return ReceivedAnswer(
         text="".join(event.text for event in events if isinstance(event, TextDelta)),
         reasoning="".join(event.text for event in events if isinstance(event, ReasoningDelta)),
         calls=tuple((start.id, start.name, _arguments(start.index, events)) for start in starts),
@@ -90,13 +90,13 @@ def heard(bursts: Iterable[Burst]) -> Heard:
 
 def _arguments(index: int, events: Sequence[StreamEvent]) -> str:
     deltas = (event for event in events if isinstance(event, ToolCallDelta) and event.index == index)
-    # White space after the arguments may be lost on the way.
+    # White space after the arguments may be lost in translation.
     return "".join(delta.arguments for delta in deltas).rstrip()
 
 
-# Any stream
+# Strategies
 
-# Ends of lines of all kinds among them.
+# Including line ends of all kinds.
 TEXTS = st.text(st.characters(codec="utf-8"), max_size=6) | st.sampled_from(["\u2028", "\u0085a", "\r\n", '"}\n\n'])
 NAMES = st.from_regex(r"[a-zA-Z0-9_-]{1,12}", fullmatch=True)
 OBJECTS = st.dictionaries(NAMES, st.integers() | TEXTS, max_size=2)
@@ -116,7 +116,7 @@ def usages(draw: st.DrawFn) -> Usage:
 
 @st.composite
 def streams(draw: st.DrawFn) -> list[Burst]:
-    """Text, reasoning and tool calls in any order, calls also overlapping, cut into bursts anywhere."""
+    """Text, reasoning and tool calls in any order, calls also overlapping, split into bursts anywhere."""
     calls = [_call(draw, index) for index in range(draw(st.integers(0, 3)))]
     said = draw(st.lists(st.builds(TextDelta, TEXTS) | st.builds(ReasoningDelta, TEXTS), max_size=6))
     events = [AnswerStarted("id-upstream", draw(NAMES)), *_mixed(draw, calls, said)]
@@ -132,7 +132,7 @@ def _call(draw: st.DrawFn, index: int) -> list[StreamEvent]:
 
 
 def _mixed(draw: st.DrawFn, calls: list[list[StreamEvent]], said: Sequence[StreamEvent]) -> list[StreamEvent]:
-    """Interleave, each call in its own order, and the calls beginning in the order of their numbers."""
+    """Interleave: events of a call keep their order, and calls start in the order of their numbers."""
     waiting = [list(said), *calls]
     mixed: list[StreamEvent] = []
     begun = 1

@@ -1,4 +1,4 @@
-"""A caller's body on its way to a provider of the same dialect: all of it arrives, but for what must be changed."""
+"""Passthrough of a caller's body to a provider of its dialect: complete, except for what must be adapted."""
 
 import json
 from dataclasses import replace
@@ -98,17 +98,17 @@ def model(vendor: str, name: str) -> ModelInfo:
     return found
 
 
-def test_openai_gets_all_that_was_sent() -> None:
+def test_openai_gets_the_complete_body() -> None:
     assert sent_to_openai(OPENAI_BODY) == {**OPENAI_BODY, "model": "upstream"}
 
 
-def test_anthropic_gets_all_that_was_sent() -> None:
+def test_anthropic_gets_the_complete_body() -> None:
     body = {**ANTHROPIC_BODY, "max_tokens": 2000}
 
     assert sent_to_anthropic(body) == {**body, "model": "upstream"}
 
 
-def test_numbers_arrive_as_they_were_written() -> None:
+def test_numbers_are_passed_through_verbatim() -> None:
     messages = b'[{"role": "user", "content": "x"}]'
     body = b'{"model": "m", "messages": ' + messages + b', "big": 123456789012345678901234567890, "f": 1.00}'
 
@@ -119,7 +119,7 @@ def test_numbers_arrive_as_they_were_written() -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_how_an_answer_is_delivered_is_the_desk_s_business(stream: bool) -> None:
+def test_stream_is_set_by_the_desk_not_by_the_body(stream: bool) -> None:
     wanted = {"stream": True, "stream_options": {"include_usage": False, "include_obfuscation": False}}
     body = {"model": "m", "messages": [HELLO], **wanted}
 
@@ -130,7 +130,7 @@ def test_how_an_answer_is_delivered_is_the_desk_s_business(stream: bool) -> None
     assert ("stream" in sent_to_anthropic({**body, "max_tokens": 5, "stream_options": None}, stream=stream)) is stream
 
 
-def test_a_server_that_tells_no_usage_in_streams_is_not_asked_for_it() -> None:
+def test_include_usage_is_not_sent_to_a_server_without_stream_usage() -> None:
     payload = sent_to_openai({"model": "m", "messages": [HELLO]}, stream=True, flavor=OpenAIFlavor(stream_usage=False))
 
     assert payload == {"model": "upstream", "messages": [HELLO], "stream": True}
@@ -144,7 +144,7 @@ def test_a_server_that_tells_no_usage_in_streams_is_not_asked_for_it() -> None:
         ("max_tokens", COMPATIBLE_FLAVOR, "o3", "max_completion_tokens"),
     ],
 )
-def test_the_most_tokens_are_named_as_the_server_knows_them(
+def test_max_tokens_has_the_field_name_of_the_server(
     sent: str, flavor: OpenAIFlavor, name: str | None, arrives: str
 ) -> None:
     known = model("openai", name) if name else None
@@ -154,7 +154,7 @@ def test_the_most_tokens_are_named_as_the_server_knows_them(
     assert payload == {"model": "upstream", "messages": [HELLO], arrives: 9}
 
 
-def test_a_narrow_token_s_bound_is_what_arrives() -> None:
+def test_the_output_limit_of_a_grant_is_sent() -> None:
     request = openai.decode_chat({"model": "m", "messages": [HELLO]})
     message = anthropic.decode_chat({"model": "m", "messages": [HELLO], "max_tokens": 500})
 
@@ -162,7 +162,7 @@ def test_a_narrow_token_s_bound_is_what_arrives() -> None:
     assert anthropic_upstream.to_payload(replace(message, max_tokens=20))["max_tokens"] == 20
 
 
-def test_what_a_model_of_openai_refuses_is_changed_for_it() -> None:
+def test_settings_that_an_openai_model_rejects_are_adapted() -> None:
     body = {
         "model": "m",
         "messages": [HELLO],
@@ -187,7 +187,7 @@ def test_what_a_model_of_openai_refuses_is_changed_for_it() -> None:
     assert "reasoning_effort" not in sent_to_openai(body, model=model("openai", "gpt-4o"))
 
 
-def test_a_server_that_knows_no_developers_is_told_of_the_system() -> None:
+def test_the_developer_role_becomes_system_for_servers_without_it() -> None:
     payload = sent_to_openai(
         {"model": "m", "messages": [{"role": "developer", "content": "x", "y": 1}, HELLO]}, flavor=COMPATIBLE_FLAVOR
     )
@@ -198,7 +198,7 @@ def test_a_server_that_knows_no_developers_is_told_of_the_system() -> None:
 @pytest.mark.parametrize(
     ("name", "fields", "arrives"),
     [
-        # A budget for a model that takes no budgets is an effort, and the other way round.
+        # A thinking budget becomes an effort for a model without budgets, and vice versa.
         (
             "claude-sonnet-5-5",
             {"thinking": {"type": "enabled", "budget_tokens": 8000}, "temperature": 1, "top_k": 3},
@@ -212,7 +212,7 @@ def test_a_server_that_knows_no_developers_is_told_of_the_system() -> None:
                 "output_config": {"format": {"type": "json_schema", "schema": {}}},
             },
         ),
-        # A budget must be less than the tokens of the whole answer, which a narrow token may have bounded.
+        # A budget must be below max_tokens, which the grant may have lowered.
         (
             "claude-sonnet-4-5",
             {"thinking": {"type": "enabled", "budget_tokens": 20_000}},
@@ -220,7 +220,7 @@ def test_a_server_that_knows_no_developers_is_told_of_the_system() -> None:
         ),
         ("claude-opus-5-5", {"thinking": {"type": "disabled"}}, {"output_config": {"effort": "low"}}),
         ("claude-sonnet-4-5", {"thinking": {"type": "adaptive"}}, {}),
-        # What it takes it gets as it is.
+        # Accepted settings are sent unchanged.
         (
             "claude-sonnet-4-5",
             {"thinking": {"type": "enabled", "budget_tokens": 2000, "display": "omitted"}, "top_k": 3},
@@ -233,7 +233,7 @@ def test_a_server_that_knows_no_developers_is_told_of_the_system() -> None:
         ),
     ],
 )
-def test_what_a_model_of_anthropic_refuses_is_changed_for_it(
+def test_settings_that_an_anthropic_model_rejects_are_adapted(
     name: str, fields: JSONObject, arrives: JSONObject
 ) -> None:
     body = {"model": "m", "messages": [HELLO], "max_tokens": 10_000}
@@ -243,7 +243,7 @@ def test_what_a_model_of_anthropic_refuses_is_changed_for_it(
     assert payload == {**body, "model": "upstream", **arrives}
 
 
-def test_what_one_dialect_cannot_say_is_not_said_in_it() -> None:
+def test_a_request_untranslatable_to_a_dialect_is_unsupported() -> None:
     with pytest.raises(UnsupportedFeature, match="'n' is not supported"):
         anthropic_upstream.to_payload(openai.decode_chat({"model": "m", "messages": [HELLO], "n": 2}))
     with pytest.raises(UnsupportedFeature, match="top_k"):
@@ -252,7 +252,7 @@ def test_what_one_dialect_cannot_say_is_not_said_in_it() -> None:
         )
 
 
-def test_hints_are_left_out_in_another_dialect() -> None:
+def test_hints_are_omitted_in_another_dialect() -> None:
     hints = {"metadata": {"k": "v"}, "store": True, "service_tier": "flex", "prompt_cache_key": "k"}
 
     payload = anthropic_upstream.to_payload(openai.decode_chat({"model": "m", "messages": [HELLO], **hints}))
@@ -260,7 +260,7 @@ def test_hints_are_left_out_in_another_dialect() -> None:
     assert payload == {"model": "m", "max_tokens": anthropic_upstream.DEFAULT_MAX_TOKENS, "messages": [HELLO]}
 
 
-def test_a_turn_of_the_model_s_is_added_to_what_was_sent() -> None:
+def test_with_turn_adds_an_assistant_turn_to_the_original_body() -> None:
     request = openai.decode_chat(b'{"model": "m", "messages": [ {"role": "user", "content": "x", "y": 1} ] }')
     assert request.original is not None
 

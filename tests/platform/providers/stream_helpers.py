@@ -1,4 +1,4 @@
-"""Reading a stream to its end, good or bad."""
+"""Helpers that read a stream to its end or its error."""
 
 from providers.errors import ProviderError
 from providers.types import CallContext, ChatRequest, Provider, StreamEvent
