@@ -270,7 +270,7 @@ def _rate_limit_error(limited: OverRateLimit) -> RateLimitExceeded:
     metrics.rate_limited.labels(window.unit).inc()
     if limited.never_fits:
         raise InvalidRequest(
-            f"The request needs about {limited.needs} {window.unit}, and the limit is {window.limit} in "
+            f"The request needs about {limited.needed} {window.unit}, and the limit is {window.limit} in "
             f"{window.seconds} s ({window.name}); ask for fewer.",
             "max_tokens",
         )

@@ -62,7 +62,7 @@ async def _settle_request(
         admitted.reservation,
         used_tokens=sum(call.usage.total_tokens for call in trace.closed),
         usage_rows=[encode_usage_record(usage_record) for usage_record in closed],
-        outcome=outcome,
+        idempotency_key_action=outcome,
         cache=cached,
     )
     is_recorded = False

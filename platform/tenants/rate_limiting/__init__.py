@@ -1,1 +1,1 @@
-"""Who may begin now: limits, concurrency, nonce, idempotency and cache, decided in Redis in one round trip."""
+"""Rate limits, concurrency limits, nonces, idempotency keys and the response cache: one round trip to Redis decides."""

@@ -1,14 +1,14 @@
-"""Begin, prolong and end requests in Redis, each in one round trip, exact over any number of processes.
+"""Admission of live requests: admit, renew and settle, each in one round trip to Redis, exact over all processes.
 
-Keys of a site, with what bounds them; all have a time to live:
+Keys of a site, with what bounds them; all have a TTL:
 
     nd:{site}:window:<unit>:<seconds>:<name>   at most 2,072 bytes each, whatever the limit (`sliding.lua`)
-    nd:{site}:running                          an entry for each request that runs and reserved something
-    nd:{site}:nonce:<digest>                   5 minutes, one for each signed request that was answered
-    nd:{site}:key:<digest>                     while its request runs and IDEMPOTENCY_TTL_SECONDS beyond
-    nd:{site}:cache:<key>                      an answer, as long as its caller said
+    nd:{site}:running                          an entry for each running request that holds a slot or reserved tokens
+    nd:{site}:nonce:<digest>                   5 minutes, one for each signed request that was admitted or answered
+    nd:{site}:key:<digest>                     while its request is running, and IDEMPOTENCY_TTL_SECONDS longer
+    nd:{site}:cache:<key>                      a response, as long as its caller said
 
-And of no site: `nd:open:<process>`, a hash of the accounts of running requests, and `nd:usage`, a list of rows.
+And of no site, shared with metering: the open calls of a process, and the list of usage records (`core.redis_keys`).
 """
 
 import asyncio
@@ -20,13 +20,31 @@ from typing import Any, cast
 
 from django.conf import settings
 from msgspec import structs
+from msgspec.structs import astuple
 from redis.asyncio import Redis
 
+from core.lua import pack_doubles, unpack_doubles
 from core.redis import RedisUnavailable, translate_redis_errors
 from core.redis_keys import USAGE_RECORDS_KEY, open_calls_key
-from core.tasks import BackgroundTasks
-from tenants.rate_limiting.packing import pack_doubles, to_quotas, unpack_doubles
-from tenants.rate_limiting.scripts import SCRIPTS, Scripts
+from tenants.rate_limiting.scripts import (
+    SCRIPTS,
+    AdmitArguments,
+    AdmitCode,
+    AdmitKeys,
+    AdmitNumbers,
+    AdmitReply,
+    AdmittedReply,
+    AdmitWindow,
+    RejectedReply,
+    RenewArguments,
+    RenewKeys,
+    Scripts,
+    SettleArguments,
+    SettleCacheEntry,
+    SettleKeys,
+    SettleNumbers,
+    SettleWindow,
+)
 from tenants.rate_limiting.types import (
     AdmissionOutcome,
     AdmissionRequest,
@@ -41,192 +59,227 @@ from tenants.rate_limiting.types import (
     Settlement,
     to_settlement,
 )
-from tenants.rate_limiting.windows import MAX_LIMIT, MAX_TOKEN_COUNT, SlidingWindow, encode_text, site_key_prefix
+from tenants.rate_limiting.windows import (
+    MAX_LIMIT,
+    MAX_TOKEN_COUNT,
+    SlidingWindow,
+    encode_text,
+    site_key_prefix,
+    to_quotas,
+)
 
-#: Redis keeps what runs for a day after the last one began.
+#: The `running` set of a site has a TTL of a day, renewed with each admission and renewal.
 MAX_LEASE_SECONDS = 86_400
 MAX_WINDOWS = 64
 MAX_USAGE_ROWS = 1_000
 
 
-async def admit(server: Redis, ask: AdmissionRequest, scripts: Scripts = SCRIPTS) -> AdmissionOutcome:
-    """Let a request begin, or say why not. Nothing is counted unless it may begin.
+async def admit(redis: Redis, request: AdmissionRequest, scripts: Scripts = SCRIPTS) -> AdmissionOutcome:
+    """Admit a request, or return why not. Nothing is counted unless it is admitted.
 
     Raises:
-        RedisAway: whether it was counted is not known.
+        RedisUnavailable: whether it was counted is unknown.
     """
-    tokens = min(max(ask.tokens, 0), MAX_TOKEN_COUNT)
+    tokens = _clamp_tokens(request.tokens)
     try:
-        answer = await scripts.admit.run(server, _admit_keys(ask), _admit_arguments(ask, tokens))
+        reply = await scripts.admit.run(redis, _admit_keys(request), _admit_arguments(request, tokens))
     except asyncio.CancelledError:
-        # Whoever asked has gone, perhaps after it was let in: nobody else would end what then nobody began.
-        _release_tasks.spawn(_release_unclaimed(server, ask, scripts), name="admission-release")
+        # The request may have been admitted before its task was canceled, and then nothing else would settle it.
+        task = asyncio.create_task(_settle_canceled(redis, request, scripts))
+        _release_tasks.add(task)
+        task.add_done_callback(_release_tasks.discard)
         raise
-    return _to_outcome(ask, tokens, answer)
+    return _to_outcome(request, tokens, AdmitReply(*reply))
 
 
-async def settle(server: Redis, ended: Settlement, scripts: Scripts = SCRIPTS) -> bool:
-    """End a request; return whether it was held until now. Doing it twice does no harm.
+async def settle(redis: Redis, settlement: Settlement, scripts: Scripts = SCRIPTS) -> bool:
+    """Settle a request; return whether it held its slot until now. Settling twice does no harm.
 
     Raises:
-        RedisAway: it may be done again.
+        RedisUnavailable: it may be settled again.
     """
-    prefix, windows = site_key_prefix(ended.site), _token_windows(ended.windows)
+    prefix, windows = site_key_prefix(settlement.site), _token_windows(settlement.windows)
     running = prefix + b"running"
-    keys = [
-        running,
-        open_calls_key(ended.process),
-        USAGE_RECORDS_KEY,
-        _idempotency_redis_key(prefix, ended.idempotency_key) or running,
-        *(prefix + window.key for window in windows),
-        *(prefix + b"cache:" + each.key for each in ended.cache),
-    ]
-    if len(ended.usage_rows) > MAX_USAGE_ROWS:
-        raise ValueError(f"{len(ended.usage_rows)} rows of usage are too many for one request.")
-    beyond = _clamp_tokens(ended.used_tokens) - _clamp_tokens(ended.reserved_tokens) if ended.at else 0
-    figures = [
-        ended.at,
-        beyond,
-        len(windows),
-        len(ended.cache),
-        settings.IDEMPOTENCY_TTL_SECONDS * 1000,
-        *(window.seconds * 1_000_000 for window in windows),
-        *(max(each.ttl_seconds, 1) * 1000 for each in ended.cache),
-    ]
-    arguments = [
-        ended.request_id,
-        ended.body_hash,
-        ended.stream_id,
-        ended.outcome,
-        pack_doubles(figures),
-        *(each.body for each in ended.cache),
-        *ended.usage_rows,
-    ]
-    return bool(await scripts.settle.run(server, keys, arguments))
+    keys = SettleKeys(
+        running=running,
+        open_calls=open_calls_key(settlement.process),
+        usage_records=USAGE_RECORDS_KEY,
+        idempotency=_idempotency_redis_key(prefix, settlement.idempotency_key) or running,
+    )
+    window_keys = [prefix + window.key for window in windows]
+    cache_keys = [prefix + b"cache:" + entry.key for entry in settlement.cache]
+    arguments = SettleArguments(
+        request_id=settlement.request_id,
+        body_hash=settlement.body_hash,
+        stream_id=settlement.stream_id,
+        idempotency_key_action=settlement.idempotency_key_action,
+        numbers=_settle_numbers(settlement, windows),
+    )
+    bodies = [entry.body for entry in settlement.cache]
+    if len(settlement.usage_rows) > MAX_USAGE_ROWS:
+        raise ValueError(f"{len(settlement.usage_rows)} usage records are too many for one request.")
+    held_slot = await scripts.settle.run(
+        redis,
+        [*astuple(keys), *window_keys, *cache_keys],
+        [*astuple(arguments), *bodies, *settlement.usage_rows],
+    )
+    return bool(held_slot)
 
 
 async def release_idempotency_key(
-    server: Redis, ask: AdmissionRequest, gone: AttachToStream, scripts: Scripts = SCRIPTS
+    redis: Redis, request: AdmissionRequest, attached: AttachToStream, scripts: Scripts = SCRIPTS
 ) -> None:
-    """Free an ask's idempotency key of a stream that cannot be read any more, unless it stands for another by now.
+    """Delete the idempotency key of a request if it still names a stream that can no longer be read.
 
     Raises: as `settle`.
     """
-    ended = to_settlement(ask, None, used_tokens=0, outcome="drop")
-    await settle(server, structs.replace(ended, stream_id=gone.stream_id), scripts)
+    settlement = to_settlement(request, None, used_tokens=0, idempotency_key_action="drop")
+    await settle(redis, structs.replace(settlement, stream_id=attached.stream_id), scripts)
 
 
-async def renew(server: Redis, leases: Iterable[RequestLease], lease_seconds: int, scripts: Scripts = SCRIPTS) -> int:
-    """Prolong leases from now; return how many of the requests are still held. One round trip for each site.
+async def renew(redis: Redis, leases: Iterable[RequestLease], lease_seconds: int, scripts: Scripts = SCRIPTS) -> int:
+    """Renew leases from now on; return how many had not expired. One round trip per site.
 
     Raises:
-        RedisAway: some may not be prolonged.
+        RedisUnavailable: some may not be renewed.
     """
-    held = 0
+    renewed = 0
     for site, group in groupby(sorted(leases, key=lambda lease: lease.site), key=lambda lease: lease.site):
-        held += await _renew_site(server, site, list(group), lease_seconds, scripts)
-    return held
+        renewed += await _renew_site(redis, site, list(group), lease_seconds, scripts)
+    return renewed
 
 
-async def open_request_ids(server: Redis, process: str) -> set[str]:
-    """Return the requests of a process whose accounts are open. Raises `RedisUnavailable`."""
+async def open_request_ids(redis: Redis, process: str) -> set[str]:
+    """Return the requests of a process that have an open usage record. Raises `RedisUnavailable`."""
     with translate_redis_errors():
-        found = await server.hkeys(open_calls_key(process))
-    return {each.decode() for each in cast(list[bytes], found)}
+        ids = await redis.hkeys(open_calls_key(process))
+    return {request_id.decode() for request_id in cast(list[bytes], ids)}
 
 
-async def delete_open_calls(server: Redis, process: str, request_ids: Collection[str]) -> None:
-    """Take away open accounts of calls that were never made. Raises `RedisUnavailable`."""
+async def delete_open_calls(redis: Redis, process: str, request_ids: Collection[str]) -> None:
+    """Delete open usage records of calls that were never made. Raises `RedisUnavailable`."""
     if request_ids:
         with translate_redis_errors():
-            await server.hdel(open_calls_key(process), *request_ids)
+            await redis.hdel(open_calls_key(process), *request_ids)
 
 
-async def get_cached_answers(server: Redis, site: str, keys: Sequence[bytes]) -> list[bytes | None]:
-    """Return the cached answers of a site, None for those that are not known. Raises `RedisUnavailable`."""
+async def get_cached_answers(redis: Redis, site: str, keys: Sequence[bytes]) -> list[bytes | None]:
+    """Return the cached answers of a site, None for each cache miss. Raises `RedisUnavailable`."""
     prefix = site_key_prefix(site)
     if not keys:
         return []
     with translate_redis_errors():
-        found = await server.mget([prefix + b"cache:" + key for key in keys])
-    return cast(list[bytes | None], found)
+        answers = await redis.mget([prefix + b"cache:" + key for key in keys])
+    return cast(list[bytes | None], answers)
 
 
-async def _release_unclaimed(server: Redis, ask: AdmissionRequest, scripts: Scripts) -> None:
-    """End what may have begun. When that was nobody was told, but its lease says it."""
-    ended = structs.replace(
-        to_settlement(ask, None, used_tokens=0, outcome="drop"), at=-1000 * _lease_ms(ask.lease_seconds)
+async def _settle_canceled(redis: Redis, request: AdmissionRequest, scripts: Scripts) -> None:
+    """Settle a request that may have been admitted. The reply is lost, but the lease tells when that was."""
+    settlement = structs.replace(
+        to_settlement(request, None, used_tokens=0, idempotency_key_action="drop"),
+        admitted_at_us=-1000 * _lease_ms(request.lease_seconds),
     )
     with suppress(RedisUnavailable):
-        await settle(server, ended, scripts)
+        await settle(redis, settlement, scripts)
 
 
-_release_tasks = BackgroundTasks()
+#: Asyncio itself holds only weak references to tasks.
+_release_tasks: set[asyncio.Task[None]] = set()
 
 
-async def _renew_site(
-    server: Redis, site: str, leases: list[RequestLease], lease_seconds: int, scripts: Scripts
-) -> int:
+async def _renew_site(redis: Redis, site: str, leases: list[RequestLease], lease_seconds: int, scripts: Scripts) -> int:
     prefix = site_key_prefix(site)
     keyed = [
         (key, lease.stream_id) for lease in leases if (key := _idempotency_redis_key(prefix, lease.idempotency_key))
     ]
-    keys = [prefix + b"running", *(key for key, _ in keyed)]
-    ids = [lease.request_id for lease in leases]
-    arguments = [_lease_ms(lease_seconds), len(ids), *ids, *(stream_id for _, stream_id in keyed)]
-    return int(await scripts.renew.run(server, keys, arguments))
+    keys = RenewKeys(running=prefix + b"running")
+    arguments = RenewArguments(lease_ms=_lease_ms(lease_seconds), request_count=len(leases))
+    request_ids = [lease.request_id for lease in leases]
+    renewed = await scripts.renew.run(
+        redis,
+        [*astuple(keys), *(key for key, _ in keyed)],
+        [*astuple(arguments), *request_ids, *(stream_id for _, stream_id in keyed)],
+    )
+    return int(renewed)
 
 
-def _admit_keys(ask: AdmissionRequest) -> list[bytes]:
-    prefix = site_key_prefix(ask.site)
-    # What is not asked for is named like this one, which the script reads as absent.
+def _admit_keys(request: AdmissionRequest) -> list[Any]:
+    prefix = site_key_prefix(request.site)
+    # A key that the request does not use is given as this one, which the script reads as absent.
     running = prefix + b"running"
-    return [
-        running,
-        running if ask.open_usage_record is None else open_calls_key(ask.process),
-        running if ask.nonce is None else prefix + b"nonce:" + _digest(ask.nonce),
-        _idempotency_redis_key(prefix, ask.idempotency_key) or running,
-        running if ask.cache_key is None else prefix + b"cache:" + ask.cache_key,
-        *(prefix + window.key for window in ask.windows),
+    keys = AdmitKeys(
+        running=running,
+        open_calls=running if request.open_usage_record is None else open_calls_key(request.process),
+        nonce=running if request.nonce is None else prefix + b"nonce:" + _digest(request.nonce),
+        idempotency=_idempotency_redis_key(prefix, request.idempotency_key) or running,
+        cache=running if request.cache_key is None else prefix + b"cache:" + request.cache_key,
+    )
+    return [*astuple(keys), *(prefix + window.key for window in request.windows)]
+
+
+def _admit_arguments(request: AdmissionRequest, tokens: int) -> tuple[Any, ...]:
+    if len(request.windows) > MAX_WINDOWS:
+        raise ValueError(f"{len(request.windows)} windows are too many.")
+    if request.idempotency_key is not None and len(request.body_hash) != 32:
+        raise ValueError("The hash of the body must have 32 bytes.")
+    takes_slot = request.concurrency is not None or any(window.unit == "tokens" for window in request.windows)
+    numbers = AdmitNumbers(
+        lease_ms=_lease_ms(request.lease_seconds),
+        takes_slot=int(takes_slot),
+        max_concurrency=-1 if request.concurrency is None else min(max(request.concurrency, 0), MAX_LIMIT),
+        idempotency_ttl_ms=settings.IDEMPOTENCY_TTL_SECONDS * 1000,
+    )
+    windows = [
+        AdmitWindow(needed=window.units_for(tokens), limit=window.exact_limit, span_us=window.span_us)
+        for window in request.windows
     ]
+    arguments = AdmitArguments(
+        request_id=request.request_id,
+        body_hash=request.body_hash,
+        stream_id=request.stream_id,
+        open_usage_record=request.open_usage_record or b"",
+        numbers=pack_doubles(numbers, windows),
+    )
+    return astuple(arguments)
 
 
-def _admit_arguments(ask: AdmissionRequest, tokens: int) -> list[Any]:
-    if len(ask.windows) > MAX_WINDOWS:
-        raise ValueError(f"{len(ask.windows)} windows are too many.")
-    if ask.idempotency_key is not None and len(ask.body_hash) != 32:
-        raise ValueError("The hash of the body must be of 32 bytes.")
-    is_held = ask.concurrency is not None or any(window.unit == "tokens" for window in ask.windows)
-    at_once = -1 if ask.concurrency is None else min(max(ask.concurrency, 0), MAX_LIMIT)
-    figures = [_lease_ms(ask.lease_seconds), int(is_held), at_once]
-    for window in ask.windows:
-        figures += (window.needs(tokens), min(window.limit, MAX_LIMIT), window.seconds * 1_000_000)
-    kept = settings.IDEMPOTENCY_TTL_SECONDS * 1000
-    return [ask.request_id, ask.body_hash, ask.stream_id, ask.open_usage_record or b"", pack_doubles(figures), kept]
-
-
-def _to_outcome(ask: AdmissionRequest, tokens: int, answer: list[Any]) -> AdmissionOutcome:
-    match answer:
-        case [0, packed]:
-            at, *left = unpack_doubles(packed)
-            return Admitted(to_quotas(ask.windows, left), int(at))
-        case [1, packed]:
-            index, wait, *left = unpack_doubles(packed)
-            window = ask.windows[int(index)]
+def _to_outcome(request: AdmissionRequest, tokens: int, reply: AdmitReply) -> AdmissionOutcome:
+    match reply.code:
+        case AdmitCode.ADMITTED:
+            admitted, quotas = unpack_doubles(reply.payload, AdmittedReply)
+            return Admitted(to_quotas(request.windows, quotas), int(admitted.admitted_at_us))
+        case AdmitCode.OVER_RATE_LIMIT:
+            rejected, quotas = unpack_doubles(reply.payload, RejectedReply)
+            window = request.windows[int(rejected.fullest_window)]
+            retry_after_seconds = min(rejected.wait_us / 1e6, window.seconds)
             return OverRateLimit(
-                window, min(wait / 1e6, window.seconds), to_quotas(ask.windows, left), window.needs(tokens)
+                window, retry_after_seconds, to_quotas(request.windows, quotas), window.units_for(tokens)
             )
-        case [2]:
-            return OverConcurrencyLimit(ask.concurrency or 0)
-        case [3]:
+        case AdmitCode.OVER_CONCURRENCY_LIMIT:
+            return OverConcurrencyLimit(request.concurrency or 0)
+        case AdmitCode.NONCE_ALREADY_USED:
             return NonceAlreadyUsed()
-        case [4]:
+        case AdmitCode.IDEMPOTENCY_KEY_REUSED:
             return IdempotencyKeyReused()
-        case [5, stream_id]:
-            return AttachToStream(stream_id.decode())
-        case [6, body]:
-            return CacheHit(body)
-    raise AssertionError(f"The script answered {answer!r}.")
+        case AdmitCode.ATTACH_TO_STREAM:
+            return AttachToStream(reply.payload.decode())
+        case AdmitCode.CACHE_HIT:
+            return CacheHit(reply.payload)
+    raise AssertionError(f"admit.lua returned {reply!r}.")
+
+
+def _settle_numbers(settlement: Settlement, windows: Sequence[SlidingWindow]) -> bytes:
+    unreserved = _clamp_tokens(settlement.used_tokens) - _clamp_tokens(settlement.reserved_tokens)
+    numbers = SettleNumbers(
+        admitted_at_us=settlement.admitted_at_us,
+        unreserved_tokens=unreserved if settlement.admitted_at_us else 0,
+        window_count=len(windows),
+        cache_count=len(settlement.cache),
+        idempotency_ttl_ms=settings.IDEMPOTENCY_TTL_SECONDS * 1000,
+    )
+    spans = [SettleWindow(span_us=window.span_us) for window in windows]
+    ttls = [SettleCacheEntry(ttl_ms=max(entry.ttl_seconds, 1) * 1000) for entry in settlement.cache]
+    return pack_doubles(numbers, [*spans, *ttls])
 
 
 def _token_windows(windows: Iterable[SlidingWindow]) -> list[SlidingWindow]:
@@ -238,7 +291,7 @@ def _idempotency_redis_key(prefix: bytes, idempotency_key: str | None) -> bytes 
 
 
 def _digest(text: bytes) -> bytes:
-    """Return what stands for it in a key: of one length, whatever was sent."""
+    """Return the digest that represents a text in a key: of one length, whatever was sent."""
     return hashlib.sha256(text).digest()
 
 

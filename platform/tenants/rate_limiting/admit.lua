@@ -1,92 +1,90 @@
--- Let a request in, or say why not. Nothing is written unless it is let in, except the nonce of one that is answered
--- from what is known.
+-- Admit a request, or return why not. Nothing is written unless it is admitted, except the nonce of a request that is
+-- answered with a stream or a response which exists already.
 --
--- KEYS: running, open accounts, nonce, idempotency, cache, then the windows. One that is not asked for stands there
---       as the running key: that holds a sorted set, so it reads as absent.
--- ARGV: request id, body hash, stream id, open account, and doubles: lease in ms, 1 to hold it in running, most at once
---       (-1: any number), then for each window what is needed of it, its limit, its span in us; and the time to keep
---       the idempotency key of a request that is answered from the cache, in ms.
--- Returns {ADMITTED, doubles} with the moment in them, {LIMITED, doubles} with which window and how long to wait, and in
--- both for each window what remains and when it is empty; or another code with what belongs to it. Times are in us.
-local ADMITTED, LIMITED, TOO_MANY, NONCE_USED, KEY_REUSED, ATTACH, HIT = 0, 1, 2, 3, 4, 5, 6
-local RUNNING, OPEN, NONCE, IDEMPOTENCY, CACHE, WINDOWS = 1, 2, 3, 4, 5, 6
-local NONCE_KEPT, DAY, WEEK = 300000, 86400000, 604800000
--- Longer than any window, in us.
-local NEVER = 1e15
+-- scripts.py defines what comes in and goes out: AdmitKeys, then one key per window; AdmitArguments; in `numbers`
+-- AdmitNumbers, then one AdmitWindow per window. A key that the request does not use is given as the running key: that
+-- holds a sorted set, so MGET reads it as absent.
+-- Returns {ADMITTED, AdmittedReply and one QuotaReply per window}, {OVER_RATE_LIMIT, RejectedReply and the same},
+-- {ATTACH_TO_STREAM, stream id}, {CACHE_HIT, body}, or another code alone.
+local NONCE_TTL_MS, DAY_MS, WEEK_MS = 300000, 86400000, 604800000
+-- Longer than any window.
+local NEVER_US = 1e15
 
-local KEYS, ARGV = KEYS, ARGV
-local running, id, body, stream, numbers = KEYS[RUNNING], ARGV[1], ARGV[2], ARGV[3], ARGV[5]
-local lease, is_held, at_once = unpack_at('<ddd', numbers)
-local now = clock()
-local found = redis.call('MGET', unpack(KEYS))
+local running, request_id, body_hash = KEYS[RUNNING], ARGV[REQUEST_ID], ARGV[BODY_HASH]
+local window_count = #KEYS - KEY_COUNT
+local now = now_us()
+local values = redis.call('MGET', unpack(KEYS))
 
-local function use_up_nonce()
-    if KEYS[NONCE] ~= running then redis.call('SET', KEYS[NONCE], '', 'PX', NONCE_KEPT) end
+local function consume_nonce()
+    if KEYS[NONCE] ~= running then redis.call('SET', KEYS[NONCE], '', 'PX', NONCE_TTL_MS) end
 end
 
-if found[NONCE] then return {NONCE_USED} end
-local known = found[IDEMPOTENCY]
-if known and string.sub(known, 1, 32) ~= body then return {KEY_REUSED} end
--- One that was answered from the cache stands for no stream.
-if known and #known > 32 then
-    use_up_nonce()
-    return {ATTACH, string.sub(known, 33)}
+if values[NONCE] then return {NONCE_ALREADY_USED} end
+-- The hash of the body, in 32 bytes, then the stream id.
+local known_request = values[IDEMPOTENCY]
+if known_request and string.sub(known_request, 1, 32) ~= body_hash then return {IDEMPOTENCY_KEY_REUSED} end
+-- A request that was answered from the cache has no stream.
+if known_request and #known_request > 32 then
+    consume_nonce()
+    return {ATTACH_TO_STREAM, string.sub(known_request, 33)}
 end
-if found[CACHE] then
-    use_up_nonce()
-    if KEYS[IDEMPOTENCY] ~= running then redis.call('SET', KEYS[IDEMPOTENCY], body, 'PX', ARGV[6]) end
-    return {HIT, found[CACHE]}
+if values[CACHE] then
+    consume_nonce()
+    if KEYS[IDEMPOTENCY] ~= running then redis.call('SET', KEYS[IDEMPOTENCY], body_hash, 'PX', idempotency_ttl_ms) end
+    return {CACHE_HIT, values[CACHE]}
 end
 
-local states, begins, totals, worst, wait = {}, {}, {}, 0, -1
-for i = WINDOWS, #KEYS do
-    local needed, limit, span = unpack_at('<ddd', numbers, 24 * (i - WINDOWS) + 25)
-    local state, at, total = count(found[i], now, span)
-    local over = total + needed - limit
-    if over > 0 then
-        -- What no waiting helps against is told before all else.
-        local until_room = needed > limit and NEVER or moment_of_room(state, at, over, now) + span - now
-        if until_room > wait then worst, wait = i - WINDOWS, until_room end
+local windows, firsts, totals, fullest_window, wait_us = {}, {}, {}, 0, -1
+for i = 1, window_count do
+    local needed, limit, span_us = read_window(i)
+    local window, first, total = prune_expired(values[KEY_COUNT + i], now, span_us)
+    local excess = total + needed - limit
+    if excess > 0 then
+        -- A window that the request can never fit into is reported before all others.
+        local room_in_us = needed > limit and NEVER_US or moment_with_room(window, first, excess, now) + span_us - now
+        if room_in_us > wait_us then fullest_window, wait_us = i - 1, room_in_us end
     end
-    states[i], begins[i], totals[i] = state, at, total
+    windows[i], firsts[i], totals[i] = window, first, total
 end
 
-if wait >= 0 then
-    local answer = {pack('<dd', worst, wait)}
-    for i = WINDOWS, #KEYS do
-        local _, limit, span = unpack_at('<ddd', numbers, 24 * (i - WINDOWS) + 25)
-        local reset = newest(states[i], begins[i], now - span) + span - now
-        answer[#answer + 1] = pack('<dd', math.max(limit - totals[i], 0), reset)
+if wait_us >= 0 then
+    local reply = {pack_rejected(fullest_window, wait_us)}
+    for i = 1, window_count do
+        local _, limit, span_us = read_window(i)
+        local reset_us = newest_moment(windows[i], firsts[i], now - span_us) + span_us - now
+        reply[#reply + 1] = pack_quota(math.max(limit - totals[i], 0), reset_us)
     end
-    return {LIMITED, table.concat(answer)}
+    return {OVER_RATE_LIMIT, table.concat(reply)}
 end
 
-if at_once >= 0 and redis.call('ZCARD', running) >= at_once then
-    -- Those whose processes died are let go only where somebody wants their place.
+if max_concurrency >= 0 and redis.call('ZCARD', running) >= max_concurrency then
+    -- Expired leases, of processes that died, are removed only when a request needs their place.
     redis.call('ZREMRANGEBYSCORE', running, '-inf', now)
-    if redis.call('ZCARD', running) >= at_once then return {TOO_MANY} end
+    if redis.call('ZCARD', running) >= max_concurrency then return {OVER_CONCURRENCY_LIMIT} end
 end
 
-local answer = {pack('<d', now)}
-for i = WINDOWS, #KEYS do
-    local needed, limit, span = unpack_at('<ddd', numbers, 24 * (i - WINDOWS) + 25)
-    local reset = span
+local reply = {pack_admitted(now)}
+for i = 1, window_count do
+    local needed, limit, span_us = read_window(i)
+    local reset_us = span_us
     if needed > 0 then
-        note(KEYS[i], states[i], begins[i], totals[i], now, span, needed)
+        record(KEYS[KEY_COUNT + i], windows[i], firsts[i], totals[i], now, span_us, needed)
     else
-        reset = newest(states[i], begins[i], now - span) + span - now
+        reset_us = newest_moment(windows[i], firsts[i], now - span_us) + span_us - now
     end
-    answer[#answer + 1] = pack('<dd', limit - totals[i] - needed, reset)
+    reply[#reply + 1] = pack_quota(limit - totals[i] - needed, reset_us)
 end
-if is_held == 1 then
-    redis.call('ZADD', running, now + lease * 1000, id)
-    redis.call('PEXPIRE', running, DAY)
+if takes_slot == 1 then
+    redis.call('ZADD', running, now + lease_ms * 1000, request_id)
+    redis.call('PEXPIRE', running, DAY_MS)
 end
-use_up_nonce()
--- Until it ends this lives by its lease, so that a killed process does not hold the key.
-if KEYS[IDEMPOTENCY] ~= running then redis.call('SET', KEYS[IDEMPOTENCY], body .. stream, 'PX', lease) end
-if KEYS[OPEN] ~= running then
-    redis.call('HSET', KEYS[OPEN], id, ARGV[4])
-    redis.call('PEXPIRE', KEYS[OPEN], WEEK)
+consume_nonce()
+-- Until the request is settled this has the TTL of its lease, so that a killed process does not hold the key.
+if KEYS[IDEMPOTENCY] ~= running then
+    redis.call('SET', KEYS[IDEMPOTENCY], body_hash .. ARGV[STREAM_ID], 'PX', lease_ms)
 end
-return {ADMITTED, table.concat(answer)}
+if KEYS[OPEN_CALLS] ~= running then
+    redis.call('HSET', KEYS[OPEN_CALLS], request_id, ARGV[OPEN_USAGE_RECORD])
+    redis.call('PEXPIRE', KEYS[OPEN_CALLS], WEEK_MS)
+end
+return {ADMITTED, table.concat(reply)}

@@ -1,18 +1,17 @@
--- Tell how a site's windows stand, and how many of its requests run. Nothing is written.
+-- Return the state of a site's windows, and how many of its requests are running. Nothing is written.
 --
--- KEYS: running, then the windows.
--- ARGV: doubles: for each window its limit, its span in us.
--- Returns doubles: how many run, then for each window what remains and when it is empty, in us from now.
-local running, numbers = KEYS[1], ARGV[1]
-local now = clock()
--- The running key holds a sorted set, so it reads as absent here.
-local found = redis.call('MGET', unpack(KEYS))
+-- scripts.py defines what comes in and goes out: PeekKeys, then one key per window; PeekArguments; in `numbers` one
+-- PeekWindow per window. Returns a PeekReply, then one QuotaReply per window.
+local now = now_us()
+-- The running key holds a sorted set, so MGET reads it as absent.
+local values = redis.call('MGET', unpack(KEYS))
 
--- Those whose processes died are still in there until somebody wants their place.
-local answer = {pack('<d', redis.call('ZCOUNT', running, string.format('(%.0f', now), '+inf'))}
-for i = 2, #KEYS do
-    local limit, span = unpack_at('<dd', numbers, 16 * (i - 2) + 1)
-    local state, at, total = count(found[i], now, span)
-    answer[i] = pack('<dd', math.max(limit - total, 0), newest(state, at, now - span) + span - now)
+-- Expired leases, of processes that died, are still in there until a request needs their place.
+local reply = {pack_peek(redis.call('ZCOUNT', KEYS[RUNNING], string.format('(%.0f', now), '+inf'))}
+for i = 1, #KEYS - KEY_COUNT do
+    local limit, span_us = read_window(i)
+    local window, first, total = prune_expired(values[KEY_COUNT + i], now, span_us)
+    local reset_us = newest_moment(window, first, now - span_us) + span_us - now
+    reply[i + 1] = pack_quota(math.max(limit - total, 0), reset_us)
 end
-return table.concat(answer)
+return table.concat(reply)

@@ -1,23 +1,26 @@
--- Prolong the leases of a site's requests that still run, and of their idempotency keys. What lapsed stays so.
+-- Renew the leases of a site's running requests, and of their idempotency keys. A lease that has expired stays expired.
 --
--- KEYS: running, then idempotency keys.
--- ARGV: lease in ms, number of requests, their ids, then the stream id of each idempotency key.
--- Returns how many are held.
-local DAY = 86400000
-local running, lease, requests = KEYS[1], ARGV[1], tonumber(ARGV[2])
-local now, held = clock(), 0
+-- scripts.py defines what comes in: RenewKeys, then the idempotency keys; RenewArguments, then the request ids, then the
+-- stream id of each idempotency key.
+-- Returns how many leases were renewed.
+local DAY_MS = 86400000
+local running, lease_ms, request_count = KEYS[RUNNING], ARGV[LEASE_MS], tonumber(ARGV[REQUEST_COUNT])
+local now, renewed = now_us(), 0
 
 redis.call('ZREMRANGEBYSCORE', running, '-inf', now)
-for i = 3, 2 + requests do
+for i = ARGUMENT_COUNT + 1, ARGUMENT_COUNT + request_count do
     if redis.call('ZSCORE', running, ARGV[i]) then
-        redis.call('ZADD', running, now + lease * 1000, ARGV[i])
-        held = held + 1
+        redis.call('ZADD', running, now + lease_ms * 1000, ARGV[i])
+        renewed = renewed + 1
     end
 end
-if held > 0 then redis.call('PEXPIRE', running, DAY) end
-for i = 2, #KEYS do
-    local known = redis.call('GET', KEYS[i])
-    -- Only ever later: a request that has ended since keeps its key for longer than a lease.
-    if known and string.sub(known, 33) == ARGV[requests + 1 + i] then redis.call('PEXPIRE', KEYS[i], lease, 'GT') end
+if renewed > 0 then redis.call('PEXPIRE', running, DAY_MS) end
+for i = KEY_COUNT + 1, #KEYS do
+    local known_request = redis.call('GET', KEYS[i])
+    local stream_id = ARGV[ARGUMENT_COUNT + request_count + i - KEY_COUNT]
+    -- Only ever later: a request that was settled since keeps its key for longer than a lease.
+    if known_request and string.sub(known_request, 33) == stream_id then
+        redis.call('PEXPIRE', KEYS[i], lease_ms, 'GT')
+    end
 end
-return held
+return renewed

@@ -1,72 +1,69 @@
--- End a request that was let in: give back what it did not use, take its open account away and put the rows of usage
--- where they are fetched from. A second time changes nothing, but that the rows come twice: they have keys of their own.
+-- Settle an admitted request: release what it did not use, delete its open usage record and append its usage records to
+-- the list that metering drains. Settling twice changes nothing, except that the records are appended twice: each has a
+-- key of its own in Postgres.
 --
--- KEYS: running, open accounts, usage, idempotency (running again: none), then windows of tokens, then cache entries.
--- ARGV: request id, body hash, stream id, 'keep' or 'drop', then doubles: the moment it was let in (below 0: not known, but
---       this is its lease in us), tokens used beyond what was reserved (below 0: to give back), number of windows, number of cache entries, time to keep the
---       idempotency key in ms, the spans of the windows in us, the times to keep the cache entries in ms; then the
---       bodies of the cache entries, then the rows.
--- Returns 1 if the request was held until now.
-local RUNNING, OPEN, USAGE, IDEMPOTENCY, WINDOWS = 1, 2, 3, 4, 5
-local WEEK = 604800000
+-- scripts.py defines what comes in: SettleKeys, then the windows of tokens, then the cache entries (`idempotency` is the
+-- running key if the request has none); SettleArguments, then the bodies of the cache entries, then the usage records;
+-- in `numbers` SettleNumbers, then one SettleWindow per window, then one SettleCacheEntry per cache entry.
+-- Returns 1 if the request held its slot until now.
+local WEEK_MS = 604800000
 
-local running, id, body, stream, numbers = KEYS[RUNNING], ARGV[1], ARGV[2], ARGV[3], ARGV[5]
-local admitted, beyond, windows, cached, kept = unpack_at('<ddddd', numbers)
+local running, request_id, stream_id = KEYS[RUNNING], ARGV[REQUEST_ID], ARGV[STREAM_ID]
 
-if admitted < 0 then
-    -- Nobody has prolonged it yet.
-    local ends = redis.call('ZSCORE', running, id)
-    admitted = ends and ends + admitted or 0
+if admitted_at_us < 0 then
+    -- The moment of admission is unknown, and this is the lease in microseconds below 0. It was never renewed.
+    local lease_ends = redis.call('ZSCORE', running, request_id)
+    admitted_at_us = lease_ends and lease_ends + admitted_at_us or 0
 end
 
--- Give back of what was noted when it was let in. It stands in the first entry that is not older.
-local function give_back(key, state, at, total, span, number)
-    local low, high = 0, (#state - at + 1) / ENTRY
+-- Release an amount of what was recorded on admission. That is in the first entry that is not older.
+local function release(key, window, first, total, span, amount)
+    local low, high = 0, (#window - first + 1) / ENTRY
     while low < high do
         local middle = math.floor((low + high) / 2)
-        if unpack_at('<d', state, middle * ENTRY + at) < admitted then low = middle + 1 else high = middle end
+        if unpack_at('<d', window, middle * ENTRY + first) < admitted_at_us then low = middle + 1 else high = middle end
     end
-    local place = low * ENTRY + at
-    if place > #state then return end
-    local moment, noted = unpack_at('<dd', state, place)
-    number = math.min(number, noted)
-    local before, changed = string.sub(state, at, place - 1), pack('<dd', moment, noted - number)
-    store(key, pack('<d', total - number) .. before .. changed .. string.sub(state, place + ENTRY), span)
+    local position = low * ENTRY + first
+    if position > #window then return end
+    local moment, recorded = unpack_at('<dd', window, position)
+    amount = math.min(amount, recorded)
+    local before, changed = string.sub(window, first, position - 1), pack('<dd', moment, recorded - amount)
+    store(key, pack('<d', total - amount) .. before .. changed .. string.sub(window, position + ENTRY), span)
 end
 
-local was_held = redis.call('ZREM', running, id)
-if was_held == 1 and beyond ~= 0 then
-    local now = clock()
-    for i = 1, windows do
-        local key, span = KEYS[WINDOWS + i - 1], unpack_at('<d', numbers, 33 + 8 * i)
-        local state, at, total = count(redis.call('GET', key), now, span)
-        if beyond > 0 then
-            note(key, state, at, total, now, span, beyond)
-        elseif admitted > now - span then
-            give_back(key, state, at, total, span, -beyond)
+local held_slot = redis.call('ZREM', running, request_id)
+if held_slot == 1 and unreserved_tokens ~= 0 then
+    local now = now_us()
+    for i = 1, window_count do
+        local key, span_us = KEYS[KEY_COUNT + i], read_window(i)
+        local window, first, total = prune_expired(redis.call('GET', key), now, span_us)
+        if unreserved_tokens > 0 then
+            record(key, window, first, total, now, span_us, unreserved_tokens)
+        elseif admitted_at_us > now - span_us then
+            release(key, window, first, total, span_us, -unreserved_tokens)
         end
     end
 end
 
 if KEYS[IDEMPOTENCY] ~= running then
-    local known = redis.call('GET', KEYS[IDEMPOTENCY])
-    -- Another stream's key is not ours to touch: this one was taken for dead meanwhile.
-    local is_ours = not known or string.sub(known, 33) == stream
-    if is_ours and ARGV[4] == 'keep' then
-        redis.call('SET', KEYS[IDEMPOTENCY], body .. stream, 'PX', kept)
-    elseif known and is_ours then
+    local known_request = redis.call('GET', KEYS[IDEMPOTENCY])
+    -- The key of another stream must not be touched: this request's lease expired, and another took the key.
+    local is_ours = not known_request or string.sub(known_request, 33) == stream_id
+    if is_ours and ARGV[IDEMPOTENCY_KEY_ACTION] == 'keep' then
+        redis.call('SET', KEYS[IDEMPOTENCY], ARGV[BODY_HASH] .. stream_id, 'PX', idempotency_ttl_ms)
+    elseif known_request and is_ours then
         redis.call('DEL', KEYS[IDEMPOTENCY])
     end
 end
 
-for i = 1, cached do
-    local ttl = unpack_at('<d', numbers, 33 + 8 * (windows + i))
-    redis.call('SET', KEYS[WINDOWS + windows + i - 1], ARGV[5 + i], 'PX', ttl)
+for i = 1, cache_count do
+    local ttl_ms = read_cache_entry(window_count + i)
+    redis.call('SET', KEYS[KEY_COUNT + window_count + i], ARGV[ARGUMENT_COUNT + i], 'PX', ttl_ms)
 end
 
-redis.call('HDEL', KEYS[OPEN], id)
-if 5 + cached < #ARGV then
-    redis.call('RPUSH', KEYS[USAGE], unpack(ARGV, 6 + cached))
-    redis.call('PEXPIRE', KEYS[USAGE], WEEK)
+redis.call('HDEL', KEYS[OPEN_CALLS], request_id)
+if ARGUMENT_COUNT + cache_count < #ARGV then
+    redis.call('RPUSH', KEYS[USAGE_RECORDS], unpack(ARGV, ARGUMENT_COUNT + cache_count + 1))
+    redis.call('PEXPIRE', KEYS[USAGE_RECORDS], WEEK_MS)
 end
-return was_held
+return held_slot

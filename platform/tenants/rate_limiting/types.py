@@ -1,4 +1,4 @@
-"""What is asked of the admission, what it answers, and what is said at the end."""
+"""What admission takes and returns: a request, its outcome, its lease and its settlement."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,56 +8,59 @@ from msgspec import Struct
 
 from tenants.rate_limiting.windows import RemainingQuota, SlidingWindow
 
+#: What becomes of the idempotency key: a failed request drops it, so that the caller may retry with the same key.
+IdempotencyKeyAction: TypeAlias = Literal["keep", "drop"]
+
 
 class AdmissionRequest(Struct, frozen=True):
-    """A request that would begin now."""
+    """A request to be admitted."""
 
     site: str
     request_id: str
-    #: An estimate of what it may use, reserved until `settle` says what it did.
+    #: An estimate of the tokens that it will use, reserved until `settle` states what it used.
     tokens: int
     windows: tuple[SlidingWindow, ...]
-    #: How many of the site may run at once; None: any number.
+    #: How many requests the site may have running; None: no limit.
     concurrency: int | None
-    #: What it holds frees itself after this time, unless it is renewed.
+    #: Its slot and reservation are freed after this time, unless the lease is renewed.
     lease_seconds: int
     nonce: bytes | None
     idempotency_key: str | None
-    #: SHA-256: of 32 bytes.
+    #: SHA-256: 32 bytes.
     body_hash: bytes
-    #: What a second request with the same idempotency key is attached to.
+    #: The stream that a second request with the same idempotency key is attached to.
     stream_id: str
     cache_key: bytes | None
     process: str
-    #: A usage row as JSON, kept in `nd:open:<process>` until `settle`.
+    #: A usage record as JSON, kept with the open calls of the process until `settle`.
     open_usage_record: bytes | None
 
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """It may begin; everything is counted."""
+    """The request may run; it is counted in every window."""
 
     quotas: tuple[RemainingQuota, ...]
-    #: By Redis's clock, in microseconds; `settle` finds by it what was reserved. 0: nothing was.
-    at: int
+    #: The moment of admission by Redis's clock: `settle` finds the reservation by it.
+    admitted_at_us: int
 
 
 @dataclass(frozen=True, slots=True)
 class OverRateLimit:
     """A window is full."""
 
-    #: The one that has no room for the longest, and before all others one whose whole limit is too small.
+    #: The window that has room last. One that the request can never fit into comes before all others.
     window: SlidingWindow
-    #: When the request would fit, if nobody else asks; for one that never fits, how long the window is.
+    #: When the request would fit, if nothing else is admitted; the length of the window if it never fits.
     retry_after_seconds: float
     quotas: tuple[RemainingQuota, ...]
-    #: What the request needs of the window.
-    needs: int
+    #: How many units of the window the request needs.
+    needed: int
 
     @property
     def never_fits(self) -> bool:
-        """Waiting does not help: it needs more than the whole limit."""
-        return self.needs > self.window.limit
+        """Waiting does not help: the request needs more than the whole limit."""
+        return self.needed > self.window.limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,24 +70,24 @@ class OverConcurrencyLimit:
 
 @dataclass(frozen=True, slots=True)
 class NonceAlreadyUsed:
-    """The signed request was let in before."""
+    """A request with this nonce was admitted before."""
 
 
 @dataclass(frozen=True, slots=True)
 class IdempotencyKeyReused:
-    """The idempotency key stands for another body."""
+    """The idempotency key belongs to a request with another body."""
 
 
 @dataclass(frozen=True, slots=True)
 class AttachToStream:
-    """The same was asked before: its stream runs, or is replayed."""
+    """The request was sent before: its stream is running, or is replayed."""
 
     stream_id: str
 
 
 @dataclass(frozen=True, slots=True)
 class CacheHit:
-    """The answer is known."""
+    """The response is cached."""
 
     body: bytes
 
@@ -102,7 +105,7 @@ AdmissionOutcome: TypeAlias = (
 
 @dataclass(frozen=True, slots=True)
 class CacheEntry:
-    """An answer to keep."""
+    """A response to cache."""
 
     key: bytes
     body: bytes
@@ -110,29 +113,29 @@ class CacheEntry:
 
 
 class Settlement(Struct, frozen=True):
-    """How an admitted request ended."""
+    """How an admitted request finished."""
 
     site: str
     request_id: str
     windows: tuple[SlidingWindow, ...]
-    #: `Admitted.at`, and the tokens that were reserved then. Below 0: nobody was told, but this is its lease.
-    at: int
+    #: As in `Admitted`. 0: the request was not admitted, so nothing is released. Below 0: the moment is unknown, and
+    #: this is its lease.
+    admitted_at_us: int
     reserved_tokens: int
     used_tokens: int
-    #: Usage rows as JSON. They go to `nd:usage`.
+    #: Usage records as JSON, appended to the list that metering drains.
     usage_rows: Sequence[bytes]
     idempotency_key: str | None
     body_hash: bytes
     stream_id: str
-    #: What becomes of the idempotency key; a failed request drops it, so that it may be tried again.
-    outcome: Literal["keep", "drop"]
+    idempotency_key_action: IdempotencyKeyAction
     cache: tuple[CacheEntry, ...]
     process: str
 
 
 @dataclass(frozen=True, slots=True)
 class RequestLease:
-    """What a running request holds."""
+    """What a running request holds and has to renew."""
 
     site: str
     request_id: str
@@ -141,31 +144,31 @@ class RequestLease:
 
 
 def to_settlement(
-    ask: AdmissionRequest,
+    request: AdmissionRequest,
     admitted: Admitted | None,
     *,
     used_tokens: int,
     usage_rows: Sequence[bytes] = (),
-    outcome: Literal["keep", "drop"] = "keep",
+    idempotency_key_action: IdempotencyKeyAction = "keep",
     cache: tuple[CacheEntry, ...] = (),
 ) -> Settlement:
-    """Return how an ask ended. Without an admission, for Redis was away, nothing is given back."""
+    """Return the settlement of a request. `admitted` is None if Redis was unavailable then: nothing is released."""
     return Settlement(
-        site=ask.site,
-        request_id=ask.request_id,
-        windows=ask.windows,
-        at=admitted.at if admitted else 0,
-        reserved_tokens=ask.tokens,
+        site=request.site,
+        request_id=request.request_id,
+        windows=request.windows,
+        admitted_at_us=admitted.admitted_at_us if admitted else 0,
+        reserved_tokens=request.tokens,
         used_tokens=used_tokens,
         usage_rows=usage_rows,
-        idempotency_key=ask.idempotency_key,
-        body_hash=ask.body_hash,
-        stream_id=ask.stream_id,
-        outcome=outcome,
+        idempotency_key=request.idempotency_key,
+        body_hash=request.body_hash,
+        stream_id=request.stream_id,
+        idempotency_key_action=idempotency_key_action,
         cache=cache,
-        process=ask.process,
+        process=request.process,
     )
 
 
-def to_lease(ask: AdmissionRequest) -> RequestLease:
-    return RequestLease(ask.site, ask.request_id, ask.idempotency_key, ask.stream_id)
+def to_lease(request: AdmissionRequest) -> RequestLease:
+    return RequestLease(request.site, request.request_id, request.idempotency_key, request.stream_id)

@@ -11,7 +11,7 @@ from core import redis
 from core.ids import new_uuid
 from live.leases import RequestLeases
 from tenants.rate_limiting.admission import admit, open_request_ids
-from tests.platform.tenants.rate_limiting.asking import ask
+from tests.platform.tenants.rate_limiting.requests import make_request
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ async def test_an_account_of_a_request_that_nobody_runs_is_not_left_open(server:
     process, site = f"process_{new_uuid().hex}", f"site_{new_uuid().hex}"
     leases = RequestLeases(server, process)
     running, unheard, unaccounted = (
-        ask(site, process=process, open_usage_record=b"{}", concurrency=9) for _ in range(3)
+        make_request(site, process=process, open_usage_record=b"{}", concurrency=9) for _ in range(3)
     )
     leases.start()
     await admit(server, running)

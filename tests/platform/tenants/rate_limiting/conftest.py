@@ -1,4 +1,4 @@
-"""A server of Redis of one's own loop, and a clock that tests set."""
+"""A Redis client of the test's event loop, and scripts with a clock that the test sets."""
 
 from collections.abc import AsyncIterator
 
@@ -10,8 +10,8 @@ from core import redis
 from core.ids import new_uuid
 from tenants.rate_limiting.scripts import Scripts, load_scripts
 
-#: In the script itself: the ones that are served have no such door.
-TEST_CLOCK = "local function clock() return tonumber(redis.call('GET', 'nd:test:clock')) end\n"
+#: Part of the test scripts only: the production scripts read no such key.
+TEST_CLOCK = "local function now_us() return tonumber(redis.call('GET', 'nd:test:clock')) end\n"
 TIMED = load_scripts(TEST_CLOCK)
 
 #: Some day in 2027, and a second, in microseconds.
@@ -19,7 +19,7 @@ BEGINNING, SECOND = 1_800_000_000_000_000, 1_000_000
 
 
 class Clock:
-    """The time of the timed scripts, from the beginning."""
+    """Sets the time of the timed scripts, counted from `BEGINNING`."""
 
     def __init__(self, server: Redis) -> None:
         self._server = server
@@ -48,5 +48,5 @@ def timed() -> Scripts:
 
 @pytest.fixture
 def shop() -> str:
-    """The name of a site that nobody else has."""
+    """The id of a site that no other test uses."""
     return f"site_{new_uuid().hex}"

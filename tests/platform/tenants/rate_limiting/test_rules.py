@@ -1,4 +1,4 @@
-"""Which rows are for a request: a site's own before everybody's, and Postgres is not asked each time."""
+"""Which limits apply to a request: a site's own row replaces the row for every site, and the rules are cached."""
 
 import pytest
 from django.db import IntegrityError
@@ -19,12 +19,12 @@ def windows(site: Site, kind: LimitKind = CHAT, model: str = "gpt-4o") -> list[t
     return [(window.name, window.unit, window.limit, window.seconds) for window in found]
 
 
-def test_nothing_is_limited_unless_somebody_says_so(site: Site) -> None:
+def test_without_rows_and_settings_nothing_is_limited(site: Site) -> None:
     assert windows(site) == []
     assert rules.get_limits(site.id).concurrency is None
 
 
-def test_each_figure_is_a_window(site: Site) -> None:
+def test_each_column_is_a_window(site: Site) -> None:
     Limit.objects.create(
         site=site,
         requests_per_minute=1,
@@ -43,7 +43,7 @@ def test_each_figure_is_a_window(site: Site) -> None:
     assert rules.get_limits(site.id).concurrency == 5
 
 
-def test_a_request_keeps_to_every_row_that_is_for_it(site: Site) -> None:
+def test_every_matching_row_applies_to_a_request(site: Site) -> None:
     for number, (kind, model) in enumerate([("", ""), ("chat", ""), ("", "gpt-4o"), ("chat", "gpt-4o")], 1):
         Limit.objects.create(site=site, kind=kind, model=model, requests_per_minute=number)
 
@@ -53,7 +53,7 @@ def test_a_request_keeps_to_every_row_that_is_for_it(site: Site) -> None:
     assert [name for name, *_ in windows(site, EMBEDDINGS)] == ["site", "model:gpt-4o"]
 
 
-def test_a_sites_own_row_stands_in_the_place_of_everybodys(site: Site, settings: Settings) -> None:
+def test_a_sites_own_row_replaces_the_row_for_every_site(site: Site, settings: Settings) -> None:
     settings.DEFAULT_REQUESTS_PER_MINUTE = 9
     other, lax = make_site("florist"), make_site("lax")
     Limit.objects.create(requests_per_minute=100, concurrency=10)
@@ -65,11 +65,11 @@ def test_a_sites_own_row_stands_in_the_place_of_everybodys(site: Site, settings:
     assert rules.get_limits(site.id).concurrency is None
     assert windows(other) == [("site", "requests", 100, 60), ("model:gpt-4o", "requests", 50, 60)]
     assert rules.get_limits(other.id).concurrency == 10
-    # A row that limits nothing is a way to say so.
+    # A row without limits exempts the site.
     assert windows(lax) == [("model:gpt-4o", "requests", 50, 60)]
 
 
-def test_the_settings_speak_where_no_row_does(site: Site, settings: Settings) -> None:
+def test_the_settings_apply_where_no_row_does(site: Site, settings: Settings) -> None:
     settings.DEFAULT_REQUESTS_PER_MINUTE = 1
     settings.DEFAULT_TOKENS_PER_MINUTE = 2
     settings.DEFAULT_CONCURRENCY = 3
@@ -83,7 +83,7 @@ def test_the_settings_speak_where_no_row_does(site: Site, settings: Settings) ->
     assert rules.get_limits(site.id).concurrency == 3
 
 
-def test_what_is_known_is_not_asked_for_again(site: Site, django_assert_num_queries: DjangoAssertNumQueries) -> None:
+def test_cached_rules_cost_no_query(site: Site, django_assert_num_queries: DjangoAssertNumQueries) -> None:
     with django_assert_num_queries(1):
         known = rules.get_limits(site.id)
 
@@ -95,7 +95,7 @@ def test_what_is_known_is_not_asked_for_again(site: Site, django_assert_num_quer
 
 
 @pytest.mark.django_db(transaction=True)
-async def test_an_event_loop_asks_in_a_thread(site: Site) -> None:
+async def test_an_event_loop_loads_the_rules_in_a_thread(site: Site) -> None:
     threads = DatabaseThreadPool("test", 1)
     try:
         await threads.run(Limit.objects.create, site=site, requests_per_minute=8)
@@ -108,12 +108,12 @@ async def test_an_event_loop_asks_in_a_thread(site: Site) -> None:
 
 
 @pytest.mark.parametrize("fields", [{"requests_per_day": 0}, {"concurrency": 0}, {"kind": "chat", "concurrency": 1}])
-def test_postgres_refuses_what_the_form_does(site: Site, fields: dict[str, object]) -> None:
+def test_postgres_enforces_the_constraints_of_the_form(site: Site, fields: dict[str, object]) -> None:
     with pytest.raises(IntegrityError):
         Limit.objects.create(site=site, **fields)
 
 
-def test_postgres_keeps_one_row_for_the_same_also_of_every_site(db: None) -> None:
+def test_postgres_allows_one_row_per_scope_also_for_every_site(db: None) -> None:
     Limit.objects.create(model="gpt-4o", requests_per_day=1)
 
     with pytest.raises(IntegrityError):

@@ -1,4 +1,4 @@
-"""Asks and windows, with what a test is not about filled in."""
+"""Admission requests and windows with defaults for every field that a test is not about."""
 
 import itertools
 from typing import Any
@@ -10,9 +10,9 @@ _numbers = itertools.count()
 BODY = b"h" * 32
 
 
-def ask(site: str, *windows: SlidingWindow, **fields: Any) -> AdmissionRequest:
+def make_request(site: str, *windows: SlidingWindow, **fields: Any) -> AdmissionRequest:
     number = next(_numbers)
-    wanted: dict[str, Any] = {
+    defaults: dict[str, Any] = {
         "request_id": f"req_{number}",
         "tokens": 0,
         "concurrency": None,
@@ -25,12 +25,12 @@ def ask(site: str, *windows: SlidingWindow, **fields: Any) -> AdmissionRequest:
         "process": "prc_1",
         "open_usage_record": None,
     }
-    return AdmissionRequest(site=site, windows=windows, **{**wanted, **fields})
+    return AdmissionRequest(site=site, windows=windows, **{**defaults, **fields})
 
 
-def requests(limit: int, seconds: int = 60, name: str = "site") -> SlidingWindow:
+def request_limit(limit: int, seconds: int = 60, name: str = "site") -> SlidingWindow:
     return SlidingWindow(name, "requests", limit, seconds)
 
 
-def tokens(limit: int, seconds: int = 60, name: str = "site") -> SlidingWindow:
+def token_limit(limit: int, seconds: int = 60, name: str = "site") -> SlidingWindow:
     return SlidingWindow(name, "tokens", limit, seconds)

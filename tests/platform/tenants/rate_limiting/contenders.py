@@ -1,4 +1,4 @@
-"""Processes that ask for the same at once. Started anew each, as servers are."""
+"""Processes that compete for the same limit, each freshly spawned, as servers are."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -14,19 +14,19 @@ from tenants.rate_limiting.types import AdmissionRequest, Admitted
 PROCESSES, CLIENTS = 4, 50
 
 
-def race(url: str, asks_for: Callable[[int, int], list[AdmissionRequest]], rounds: Sequence[int]) -> list[int]:
-    """Return of each round how many were let in, over all processes; each asks what `asks_for` gives it."""
+def race(url: str, requests_of: Callable[[int, int], list[AdmissionRequest]], rounds: Sequence[int]) -> list[int]:
+    """Return how many requests each round admitted, over all processes; each sends its `requests_of`."""
     context = get_context("spawn")
     barrier = context.Barrier(PROCESSES)
     ends = [context.Pipe(duplex=False) for _ in range(PROCESSES)]
     processes = [
-        context.Process(target=_run, args=(url, asks_for, number, rounds, barrier, sender))
+        context.Process(target=_run, args=(url, requests_of, number, rounds, barrier, sender))
         for number, (_, sender) in enumerate(ends)
     ]
     for process in processes:
         process.start()
     for _, sender in ends:
-        # So that nobody waits for a process that failed.
+        # So that `recv` fails, instead of waiting, if a process failed.
         sender.close()
     counts: list[list[int]] = [receiver.recv() for receiver, _ in ends]
     for process in processes:
@@ -36,7 +36,7 @@ def race(url: str, asks_for: Callable[[int, int], list[AdmissionRequest]], round
 
 def _run(
     url: str,
-    asks_for: Callable[[int, int], list[AdmissionRequest]],
+    requests_of: Callable[[int, int], list[AdmissionRequest]],
     number: int,
     rounds: Sequence[int],
     barrier: Barrier,
@@ -44,21 +44,21 @@ def _run(
 ) -> None:
     counts = []
     with asyncio.Runner() as runner:
-        # A client of its own: on a busy machine it may take longer than a visitor would wait.
+        # A client with long timeouts: on a busy machine a reply may take longer than a visitor would wait.
         server = Redis.from_url(url, socket_timeout=20, socket_connect_timeout=20)
         for each in rounds:
-            asks = asks_for(each, number)
+            pending = requests_of(each, number)
             barrier.wait(60)
-            counts.append(runner.run(_ask_all(server, asks)))
+            counts.append(runner.run(_admit_all(server, pending)))
         runner.run(server.aclose())
     sender.send(counts)
 
 
-async def _ask_all(server: Redis, asks: list[AdmissionRequest]) -> int:
-    """Let so many clients ask until nothing is left to ask; return how often one was let in."""
-    waiting = iter(asks)
+async def _admit_all(server: Redis, pending: list[AdmissionRequest]) -> int:
+    """Let concurrent clients send all pending requests; return how many were admitted."""
+    queue = iter(pending)
 
     async def client() -> int:
-        return sum([isinstance(await admit(server, each), Admitted) for each in waiting])
+        return sum([isinstance(await admit(server, each), Admitted) for each in queue])
 
     return sum(await asyncio.gather(*(client() for _ in range(CLIENTS))))
