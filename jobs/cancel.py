@@ -1,4 +1,4 @@
-"""Cancel a job: at once while it is queued, through its worker while it runs."""
+"""Cancels a job: immediately while it is queued, through its worker while it runs."""
 
 from django.db import transaction
 from django.db.models.functions import Coalesce, Now
@@ -11,7 +11,7 @@ from tenants.models import Site
 
 
 def cancel(site: Site, public_id: str) -> Job:
-    """Cancel the job, or ask its worker to; return it. Canceling twice is once.
+    """Cancel the job, or request its worker to, and return it. Idempotent.
 
     Raises:
         JobNotFound: no job of this site has that id.

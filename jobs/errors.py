@@ -1,25 +1,26 @@
-"""
+"""Errors of jobs, files and batches.
+
 * JobError
   + InvalidBody           the body is not a valid request of its kind; carries `param`
-  + InvalidTime           a moment that cannot be; carries `param`
-  + UnreadablePayload     the stored body cannot be opened or understood (a lost key, a broken row)
+  + InvalidTime           a time is not allowed; carries `param`
+  + UnreadablePayload     the stored body cannot be decrypted or decoded (a lost key, a broken row)
   + ErasedPayload         the stored body was erased at the end of the site's retention
   + JobNotFound           no job of this site has that id
-  + JobEnded              it is too late: the job has ended
-  + NotReplayable         only a job that ended without success can be tried again
+  + JobEnded              the job has already ended
+  + JobNotRetryable       the job has not ended, or it succeeded
   + FileError
-    - FileMissing         no file of this site has that id, or it expired
+    - FileNotFound        no file of this site has that id, or it expired
     - FileInUse           a batch is about to read it
-    - UnreadableFile      a piece of it is gone or cannot be opened
-    - LineTooLong         no line of a batch is that long; carries `line`
-    - UnfitFile           it cannot be taken; carries `param`
+    - UnreadableFile      a chunk of it is missing or cannot be decrypted
+    - LineTooLong         a line is longer than a request may be; carries `line`
+    - InvalidFile         it cannot be used; carries `param`
     - FileTooLarge        it is larger than MAX_FILE_BYTES
   + BatchError
-    - InvalidBatch        its requests cannot be taken; carries `mistakes`
-    - BatchMissing        no batch of this site has that id
-    - BatchEnded          it is too late: the batch has ended
-    - BatchNotRetryable   nothing in it can be tried again
-    - PausedByOperator    whoever runs the desk holds it back
+    - InvalidBatch        some of its requests are invalid; carries `issues`
+    - BatchNotFound       no batch of this site has that id
+    - BatchEnded          the batch has already ended
+    - BatchNotRetryable   none of its requests can be retried
+    - PausedByOperator    the operator paused it; the site cannot resume it
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Tell the sites that jobs ended: the webhook events, in the transaction that ends the jobs."""
+"""Webhook events of jobs, recorded in the transaction that ends the jobs (transactional outbox)."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -10,14 +10,14 @@ from webhooks.record import NewEvent, record_events
 
 
 def record_job_end(job: Job) -> None:
-    """Record `job.<state>` for a job whose end is being written; see `record_job_ends`."""
+    """Record `job.<state>` for a job that ends in this transaction; see `record_job_ends`."""
     record_job_ends([job])
 
 
 def record_job_ends(jobs: Iterable[Job]) -> None:
-    """Record `job.<state>` for each job whose end is being written. Deliveries leave after commit.
+    """Record `job.<state>` for each job that ends in this transaction. Deliveries are sent after commit.
 
-    Members of a batch are told of by the batch's own events: ten thousand of them would be an attack on the site.
+    Members of a batch have no events of their own, only the batch has: ten thousand webhooks would overload a site.
     """
     record_events(
         [
@@ -29,7 +29,7 @@ def record_job_ends(jobs: Iterable[Job]) -> None:
 
 
 def job_event_data(job: Job) -> dict[str, Any]:
-    """What the site learns. It is thin: the answer is fetched, so that it is never larger than a webhook may be."""
+    """Return the payload of a job event. It is thin: the answer is fetched, and may be larger than a webhook."""
     return {
         "job_id": job.public_id,
         "kind": job.kind,

@@ -1,4 +1,4 @@
-"""The content of any file: uploaded, or made from the members of a batch."""
+"""The content of any file: uploaded, or generated from the members of a batch."""
 
 from collections.abc import Iterator
 
@@ -9,7 +9,7 @@ from jobs.models import Batch, File, FilePurpose
 
 
 def content_of(file: File) -> Iterator[bytes]:
-    """Yield the content in pieces, or line by line. Raises `UnreadableFile`."""
+    """Yield the content in chunks or line by line. Raises `UnreadableFile`."""
     if file.purpose == FilePurpose.BATCH:
         return iter_chunks(file)
     if batch := Batch.objects.filter(output_file=file).first():

@@ -1,4 +1,4 @@
-"""How the jobs of the whole desk fare: what operators see first. Cheap however many jobs there are."""
+"""Figures about the jobs of all sites, for the operators' overview. Cheap however many jobs there are."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,13 +17,13 @@ HOURS = 24
 MAX_SITES = 10
 MAX_BATCHES = 8
 
-#: Ends that the site did not want.
+#: Terminal states that are a failure for the site; it asked for cancellations itself.
 UNSUCCESSFUL_STATES = (JobState.FAILED, JobState.EXPIRED)
 
 
 @dataclass(frozen=True, slots=True)
 class QueueStatus:
-    """What there is to do now. `due_since` is when the oldest queued job could have begun."""
+    """Queued and running jobs. `due_since` is when the longest waiting queued job could have started."""
 
     queued: int
     running: int
@@ -32,10 +32,11 @@ class QueueStatus:
 
 @dataclass(frozen=True, slots=True)
 class HourlyJobs:
-    """The jobs that were created within one hour, by what has become of them."""
+    """The jobs created within one hour, by their state now."""
 
     begins_at: datetime
     succeeded: int = 0
+    #: Failed or expired.
     bad: int = 0
     #: Canceled, or not ended yet.
     other: int = 0
@@ -63,7 +64,7 @@ class ActiveBatch:
 
 
 def queue_status() -> QueueStatus:
-    """Count what is queued and running. Both have an index of their own, so that ended jobs are not looked at."""
+    """Count queued and running jobs. Each state has a partial index, so that ended jobs are not read."""
     waiting = Job.objects.filter(state=JobState.QUEUED).aggregate(count=Count("id"), due=Min("available_at"))
     return QueueStatus(waiting["count"], Job.objects.filter(state=JobState.RUNNING).count(), waiting["due"])
 
@@ -74,7 +75,7 @@ def first_hour(now: datetime) -> datetime:
 
 
 def jobs_by_hour(now: datetime) -> list[HourlyJobs]:
-    """Return the last 24 hours, oldest first, those without jobs included."""
+    """Return the last 24 hours, oldest first, including hours without jobs."""
     begin = first_hour(now)
     grouped = created_since(Job.objects.all(), begin).annotate(hour=TruncHour("created_at")).values("hour")
     counted = grouped.order_by("hour").annotate(
@@ -82,16 +83,16 @@ def jobs_by_hour(now: datetime) -> list[HourlyJobs]:
         bad=Count("id", filter=Q(state__in=UNSUCCESSFUL_STATES)),
         total=Count("id"),
     )
-    found = {
+    hours = {
         row["hour"]: HourlyJobs(row["hour"], row["succeeded"], row["bad"], row["total"] - row["succeeded"] - row["bad"])
         for row in counted
     }
     moments = (begin + timedelta(hours=number) for number in range(HOURS))
-    return [found.get(moment, HourlyJobs(moment)) for moment in moments]
+    return [hours.get(moment, HourlyJobs(moment)) for moment in moments]
 
 
 def active_batches() -> list[ActiveBatch]:
-    """Return the newest batches that have not ended, with what has become of their members."""
+    """Return the newest batches that have not ended, with the states of their members."""
     newest = Batch.objects.exclude(state__in=TERMINAL_BATCH_STATES).select_related("site").order_by("-id")
     batches = list(newest[:MAX_BATCHES])
     counts, waiting = counts_of(batches), paused_batch_ids(batches)
@@ -99,7 +100,7 @@ def active_batches() -> list[ActiveBatch]:
 
 
 def busiest_sites(since: datetime) -> Sequence[BusySite]:
-    """Return the sites with most jobs created since then."""
+    """Return the sites with the most jobs created since then."""
     grouped = created_since(Job.objects.all(), since).order_by().values("site_id", "site__slug", "site__name")
     counted = grouped.annotate(
         jobs=Count("id"),

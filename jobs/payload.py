@@ -1,4 +1,4 @@
-"""A job's stored body and result: their versions, and the way to and from the neutral request and answer."""
+"""Encodes and decodes a job's stored body and result, in all payload versions, from and to neutral types."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -16,18 +16,18 @@ from providers.invalid_request import InvalidRequest
 from providers.token_estimation import estimate_input_tokens as estimate_tokens
 from providers.types import Completion, InferenceRequest, InferenceResponse
 
-#: What `encode_body` writes. A change of shape raises it, and adds the step from the version before to UPCASTERS.
+#: The version that `encode_body` writes. A change of the format increments it, and adds a step to UPCASTERS.
 PAYLOAD_VERSION = 1
 
-#: Step n turns a payload of version n + 1 into one of version n + 2.
+#: The step at index n turns a payload of version n + 1 into one of version n + 2.
 UPCASTERS: Sequence[Callable[[dict[str, Any]], dict[str, Any]]] = ()
 
 PAYLOAD_FIELD = Job._meta.get_field("payload")
 
-#: So many bodies are in memory at most while those of many jobs are read; each may be a quarter of a megabyte.
+#: How many bodies are in memory while those of many jobs are read; each may have a quarter of a megabyte.
 MAX_LOADED_BODIES = 10
 
-#: How the body of each kind is read.
+#: The decoder of each kind of body.
 DECODERS: Mapping[str, Callable[[Mapping[str, Any]], InferenceRequest]] = {
     JobKind.CHAT: openai.decode_chat,
     JobKind.MESSAGES: anthropic.decode_chat,
@@ -36,15 +36,15 @@ DECODERS: Mapping[str, Callable[[Mapping[str, Any]], InferenceRequest]] = {
 
 
 def encode_body(body: Mapping[str, Any]) -> bytes:
-    """Return the clear text of the sealed column."""
+    """Return the plaintext of the encrypted column."""
     return msgspec.json.encode(body)
 
 
 def load_body(job: Job) -> dict[str, Any]:
-    """Return the job's body in today's shape, reading it from the database.
+    """Read the job's body from the database and return it in the current format.
 
     Raises:
-        UnreadablePayload: it is broken.
+        UnreadablePayload: it cannot be decrypted or decoded.
         ErasedPayload: it was erased.
     """
     try:
@@ -59,11 +59,11 @@ def load_body(job: Job) -> dict[str, Any]:
 
 
 def unseal_body(sealed: bytes | None, version: int) -> dict[str, Any]:
-    """Return a body from the sealed column's bytes.
+    """Return a body from the bytes of the encrypted column.
 
     Raises:
-        UnreadablePayload: it is broken.
-        UnknownKey: it was sealed with a key that this process does not have, and another may.
+        UnreadablePayload: it cannot be decrypted or decoded.
+        UnknownEncryptionKey: it was encrypted with a key that this process does not have; another process may.
     """
     if sealed is None:
         raise UnreadablePayload
@@ -74,7 +74,7 @@ def unseal_body(sealed: bytes | None, version: int) -> dict[str, Any]:
 
 
 def decode_body(clear: bytes, version: int) -> dict[str, Any]:
-    """Return a body in today's shape, whichever version it was stored in. Raises `UnreadablePayload`."""
+    """Return a body in the current format, in whichever version it was stored. Raises `UnreadablePayload`."""
     try:
         body = msgspec.json.decode(clear, type=dict[str, Any])
     except msgspec.DecodeError as error:
@@ -88,7 +88,7 @@ def to_request(kind: str, body: Mapping[str, Any]) -> InferenceRequest:
     """Translate a body into a neutral request.
 
     Raises:
-        InvalidBody: it is not a valid request of its kind, or asks to be streamed.
+        InvalidBody: it is not a valid request of its kind, or requests a stream.
     """
     if body.get("stream"):
         raise InvalidBody("A job's response is not streamed: remove `stream`.", "stream")
@@ -99,9 +99,9 @@ def to_request(kind: str, body: Mapping[str, Any]) -> InferenceRequest:
 
 
 def encode_answer(kind: str, body: Mapping[str, Any], answer: InferenceResponse, created: int) -> bytes:
-    """Return the answer as JSON in the wire of the job's kind, in the form its body asked for."""
+    """Return the answer as JSON in the wire format of the job's kind, with the encoding that its body requested."""
     if isinstance(answer, Completion) and answer.body:
-        # It was asked for as a whole, for only its own dialect can say it.
+        # Only the provider's own dialect can express it, so it is passed on unchanged.
         return answer.body
     return msgspec.json.encode(_to_wire(kind, body, answer, created))
 
@@ -115,7 +115,7 @@ def _to_wire(kind: str, body: Mapping[str, Any], answer: InferenceResponse, crea
 
 
 def estimate_input_tokens(job_ids: Sequence[UUID]) -> dict[UUID, int]:
-    """Return about how many tokens these jobs' prompts have, for calls whose usage was never said."""
+    """Return the estimated number of input tokens of these jobs, for calls whose usage was never reported."""
     jobs = Job.objects.filter(id__in=job_ids).annotate(sealed=Cast("payload", BinaryField()))
     rows = jobs.values_list("id", "kind", "payload_version", "sealed").iterator(chunk_size=MAX_LOADED_BODIES)
     return {job_id: _estimate(kind, sealed, version) for job_id, kind, version, sealed in rows}
@@ -125,5 +125,5 @@ def _estimate(kind: str, sealed: memoryview | None, version: int) -> int:
     try:
         return estimate_tokens(to_request(kind, unseal_body(None if sealed is None else bytes(sealed), version)))
     except (InvalidBody, UnreadablePayload, UnknownEncryptionKey):
-        # It was taken once, so it had some; that its number is not known must not keep the job from being swept.
+        # It was accepted, so it has at least one. An unknown number must not prevent the sweep of the job.
         return 1

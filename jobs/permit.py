@@ -1,4 +1,4 @@
-"""Asks `inference.permit` for the body of a job: one submitted, one of a batch, or one that is retried."""
+"""Permission for the body of a job, from `inference.permit`: submitted, member of a batch, or retried."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,9 +17,9 @@ from tenants.models import Site
 
 @dataclass(frozen=True, slots=True)
 class PermittedBody:
-    """A body that may become a job."""
+    """A body that its caller may submit as a job."""
 
-    #: To be stored: as it came, or with the bound that the grant sets on its answers.
+    #: What to store: the body as it came, or with the grant's limit on output tokens added.
     body: Mapping[str, Any]
     permitted: Permitted
 
@@ -29,32 +29,34 @@ class PermittedBody:
 
     @property
     def provider(self) -> str:
-        """Of the first target with a key: see `Job.provider`."""
+        """The provider of the first target with a key: see `Job.provider`."""
         return first_provider(self.permitted.targets)
 
 
 def permit_body(site: Site, grant: Grant, kind: str, body: Mapping[str, Any]) -> PermittedBody:
-    """Return a body as its caller may submit it.
+    """Return the body as its caller may submit it.
 
     Raises:
-        InvalidBody: it is not a valid request of its kind, no target can do it, or it exceeds what the grant allows.
+        InvalidBody: it is not a valid request of its kind, no target is capable of it, or it exceeds the grant.
         ModelNotAllowed: the site, or the grant, may not use the model.
         UnknownModel: no target serves the model.
-        RequestTooLong: it is longer than the model takes.
+        RequestTooLong: it exceeds the context window of the model.
     """
     request = to_request(kind, body)
     try:
         permitted = permit(request, site, grant, routing.get_routing())
     except InvalidRequest as error:
         raise InvalidBody(error.message, error.param) from error
-    return PermittedBody(_with_bound_of(permitted.request, request, body), permitted)
+    return PermittedBody(_with_token_limit(body, request, permitted.request), permitted)
 
 
-def _with_bound_of(permitted: InferenceRequest, asked: InferenceRequest, body: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Write a bound that the permit added into the body, so that every attempt keeps to it."""
-    if permitted is asked or not isinstance(permitted, ChatRequest):
+def _with_token_limit(
+    body: Mapping[str, Any], request: InferenceRequest, permitted: InferenceRequest
+) -> Mapping[str, Any]:
+    """Add the limit on output tokens that the permit added, if any, so that it applies to every attempt."""
+    if permitted is request or not isinstance(permitted, ChatRequest):
         return body
-    # The dialects that leave `max_tokens` out are OpenAI's, and there this is its name today.
+    # Only bodies of OpenAI's dialects may omit the limit, and `max_completion_tokens` is its current name there.
     return {
         **{name: value for name, value in body.items() if name != "max_tokens"},
         "max_completion_tokens": permitted.max_tokens,

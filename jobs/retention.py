@@ -1,4 +1,7 @@
-"""Erase what was kept long enough: prompts and answers go, accounts stay. And remove files that expired."""
+"""Retention: erases prompts and answers at the end of a site's retention period, and deletes expired files.
+
+Usage events are kept. Safe to run in any number of workers: an advisory lock lets only one erase at a time.
+"""
 
 from dataclasses import dataclass
 from uuid import UUID
@@ -13,24 +16,24 @@ from tenants.models import Site
 
 log = structlog.get_logger(__name__)
 
-#: So many jobs in one transaction: their locks are short, and so is each statement.
+#: Jobs erased in one transaction, so that locks and statements are short.
 ROWS_PER_TRANSACTION = 500
-#: So many transactions in one round, whose worker has other things to do. What is left is for the next.
+#: Transactions in one round; the next round, a minute later, continues.
 MAX_TRANSACTIONS = 40
-#: A century; Postgres cannot reckon back without end.
+#: A century: Postgres cannot subtract intervals of any length from a date.
 MAX_DAYS = 36_500
 #: Any number that no other advisory lock of this database uses.
 RETENTION_LOCK = 0x4E49_4752
 
-#: How long a site's are kept; sites that keep them for ever are left out.
+#: The retention period of each site; sites that keep prompts and answers for ever are left out.
 SITES = """
 SELECT id, LEAST(COALESCE(retention_days, %(days)s), %(most_days)s)::int AS days FROM tenants_site
  WHERE COALESCE(retention_days, %(days)s) > 0
 """
 
-# Sites come in any order, so that none with a great deal to erase is always the first. What is asked of a batch is kept
-# until the whole batch has been over for so long: it is read as a whole. The provider's words about a failure can quote
-# the prompt, so they go too; its code stays.
+# Sites come in random order, so that one with very many rows to erase does not always come first. Members of a batch
+# are erased when their whole batch ended that long ago, because its results are read as a whole. A provider's error
+# message may quote the prompt, so it is erased too; the error code is kept.
 ERASE = """
 WITH site AS MATERIALIZED ({sites} ORDER BY random()), due AS (
     SELECT job.id FROM site, LATERAL (
@@ -49,7 +52,7 @@ UPDATE jobs_job job SET payload = NULL, result = NULL, error_message = '', erase
   FROM due WHERE job.id = due.id
 """.replace("{sites}", SITES)
 
-# Files that expired, and those without an expiry (outputs of batches) that the site's time is over.
+# Files that expired, and files without an expiry (outputs of batches) that are older than the site's retention period.
 EXPIRED_FILES = """
 WITH site AS MATERIALIZED ({sites})
 SELECT file.id FROM jobs_file file LEFT JOIN site ON site.id = file.site_id
@@ -62,14 +65,14 @@ SELECT file.id FROM jobs_file file LEFT JOIN site ON site.id = file.site_id
 
 @dataclass(frozen=True, slots=True)
 class RetentionReport:
-    """What a round did."""
+    """What one round erased."""
 
     jobs: int = 0
     files: int = 0
 
 
 def run_retention() -> RetentionReport:
-    """Do one round, and note what it did. To be called about once a minute, by any worker."""
+    """Run one round and log its result. Every worker calls it once a minute."""
     erased = purge_expired()
     if erased != RetentionReport():
         log.info("retention_erased", jobs=erased.jobs, files=erased.files)
@@ -77,12 +80,12 @@ def run_retention() -> RetentionReport:
 
 
 def purge_expired() -> RetentionReport:
-    """Erase prompts, answers and files whose time is over: some thousands at most, and none if another is at it."""
+    """Erase due prompts, answers and files: at most some thousands, and none while another worker does so."""
     return RetentionReport(jobs=_erase_jobs(), files=_remove_files())
 
 
 def retention_days_of(site: Site) -> int:
-    """Return after how many days the site's prompts and answers are erased; 0: never."""
+    """Return after how many days the site's prompts and answers are erased; 0 is never."""
     days: int = settings.JOB_RETENTION_DAYS if site.retention_days is None else site.retention_days
     return days
 
@@ -90,9 +93,9 @@ def retention_days_of(site: Site) -> int:
 def _erase_jobs() -> int:
     erased = 0
     for _ in range(MAX_TRANSACTIONS):
-        found = _erase_chunk()
-        erased += found
-        if found < ROWS_PER_TRANSACTION:
+        count = _erase_chunk()
+        erased += count
+        if count < ROWS_PER_TRANSACTION:
             break
     return erased
 
@@ -117,8 +120,8 @@ def _try_lock(cursor: CursorWrapper) -> bool:
 def _remove_files() -> int:
     with connection.cursor() as cursor:
         cursor.execute(EXPIRED_FILES, _values(MAX_TRANSACTIONS))
-        over = [file_id for (file_id,) in cursor.fetchall()]
-    return sum(map(_remove, over))
+        expired = [file_id for (file_id,) in cursor.fetchall()]
+    return sum(map(_remove, expired))
 
 
 def _remove(file_id: UUID) -> bool:

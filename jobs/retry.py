@@ -1,4 +1,4 @@
-"""Try a job again that ended without success: a new job, for terminal rows never change."""
+"""Retries a job that ended without success, as a new job: terminal rows never change."""
 
 from django.db import transaction
 
@@ -19,9 +19,9 @@ def retry(site: Site, public_id: str, grant: Grant = UNRESTRICTED, request_id: s
 
     Raises:
         JobNotFound: no job of this site has that id.
-        NotReplayable: it is still under way, or succeeded.
-        UnreadablePayload: what was stored of it is broken.
-        ErasedPayload: it was erased.
+        JobNotRetryable: it has not ended yet, or succeeded.
+        UnreadablePayload: the stored request cannot be decrypted or decoded.
+        ErasedPayload: the stored request was erased.
         InvalidBody, ModelNotAllowed, UnknownModel, RequestTooLong: as for a new job (`jobs.submit`).
     """
     old = find_job(site, public_id)
@@ -34,7 +34,7 @@ def retry(site: Site, public_id: str, grant: Grant = UNRESTRICTED, request_id: s
             kind=old.kind,
             model=old.model,
             provider=permitted.provider,
-            # A member that is tried again by itself is a job like any other.
+            # A member of a batch that is retried individually becomes an ordinary job.
             queue=DEFAULT_QUEUE if old.batch_id else old.queue,
             priority=old.priority,
             request_hash=old.request_hash,

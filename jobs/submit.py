@@ -1,4 +1,4 @@
-"""Accept a job: the row first, the doorbell after commit."""
+"""Submits a job: the row first, the doorbell after commit."""
 
 import hashlib
 from dataclasses import dataclass, field
@@ -27,7 +27,7 @@ IDEMPOTENCY_CONSTRAINT = "one_job_per_site_and_idempotency_key"
 
 @dataclass(frozen=True, slots=True)
 class JobSubmission:
-    """What a site wants done. `body` is a request in the wire of its kind."""
+    """A job as a site submits it. `body` is a request in the wire format of its kind."""
 
     kind: JobKind
     body: dict[str, Any]
@@ -43,73 +43,74 @@ class JobSubmission:
 
 @dataclass(frozen=True, slots=True)
 class SubmittedJob:
-    """The job, and whether this submit made it (or found it by its idempotency key)."""
+    """The job. `created` is False if it was found by its idempotency key."""
 
     job: Job
     created: bool
 
 
-def submit(site: Site, wanted: JobSubmission) -> SubmittedJob:
-    """Store the job and ring; return it. After this returns the job will end, whatever happens.
+def submit(site: Site, submission: JobSubmission) -> SubmittedJob:
+    """Store the job, ring the doorbell, and return it. From then on the job reaches a terminal state in any case.
 
     Raises:
-        InvalidBody: the body is not a valid request of its kind, or exceeds what the grant allows.
-        InvalidTime: it would expire before it can begin.
+        InvalidBody: the body is not a valid request of its kind, or exceeds the grant.
+        InvalidTime: it would expire before it can start.
         ModelNotAllowed: the site, or the grant, may not use the model.
         UnknownModel: no target serves the model.
-        RequestTooLong: it is longer than the model takes.
-        IdempotencyConflict: the key was used for another request.
+        RequestTooLong: it exceeds the context window of the model.
+        IdempotencyConflict: the key was used for a different request.
     """
-    # First of all: what was accepted once is not refused when it is repeated, whatever has changed since.
-    if found := _find_duplicate(site, wanted):
-        return SubmittedJob(found, created=False)
-    _check_times(wanted)
-    return _store(site, wanted, _to_row(site, wanted, permit_body(site, wanted.grant, wanted.kind, wanted.body)))
+    # First, so that a repeated submission is accepted even if limits or routes have changed since.
+    if duplicate := _find_duplicate(site, submission):
+        return SubmittedJob(duplicate, created=False)
+    _check_times(submission)
+    permitted = permit_body(site, submission.grant, submission.kind, submission.body)
+    return _store(site, submission, _to_row(site, submission, permitted))
 
 
-def _check_times(wanted: JobSubmission) -> None:
-    earliest = max(filter(None, (clock.now(), wanted.available_at)))
-    if wanted.expires_at is not None and wanted.expires_at <= earliest:
+def _check_times(submission: JobSubmission) -> None:
+    earliest = max(filter(None, (clock.now(), submission.available_at)))
+    if submission.expires_at is not None and submission.expires_at <= earliest:
         raise InvalidTime("Must be in the future, and after available_at.", "expires_at")
 
 
-def _to_row(site: Site, wanted: JobSubmission, permitted: PermittedBody) -> Job:
-    given = {"available_at": wanted.available_at} if wanted.available_at else {}
+def _to_row(site: Site, submission: JobSubmission, permitted: PermittedBody) -> Job:
+    available_at = {"available_at": submission.available_at} if submission.available_at else {}
     return Job(
         site=site,
-        kind=wanted.kind,
+        kind=submission.kind,
         model=permitted.request.model,
         provider=permitted.provider,
-        priority=wanted.priority,
-        idempotency_key=wanted.idempotency_key,
-        request_hash=request_hash(wanted),
+        priority=submission.priority,
+        idempotency_key=submission.idempotency_key,
+        request_hash=request_hash(submission),
         payload=encode_body(permitted.body),
         payload_version=PAYLOAD_VERSION,
-        metadata=wanted.metadata,
-        request_id=wanted.request_id,
-        max_attempts=wanted.max_attempts or settings.JOB_MAX_ATTEMPTS,
-        expires_at=wanted.expires_at,
-        **given,
+        metadata=submission.metadata,
+        request_id=submission.request_id,
+        max_attempts=submission.max_attempts or settings.JOB_MAX_ATTEMPTS,
+        expires_at=submission.expires_at,
+        **available_at,
     )
 
 
-def request_hash(wanted: JobSubmission) -> bytes:
-    """Return SHA-256 of what was asked for, whatever the order of its keys."""
-    what = (
-        wanted.kind,
-        wanted.body,
-        wanted.metadata,
-        wanted.priority,
-        wanted.max_attempts,
-        wanted.available_at,
-        wanted.expires_at,
+def request_hash(submission: JobSubmission) -> bytes:
+    """Return the SHA-256 of the request, independent of the order of its keys."""
+    fields = (
+        submission.kind,
+        submission.body,
+        submission.metadata,
+        submission.priority,
+        submission.max_attempts,
+        submission.available_at,
+        submission.expires_at,
     )
-    return hashlib.sha256(msgspec.json.encode(what, order="sorted")).digest()
+    return hashlib.sha256(msgspec.json.encode(fields, order="sorted")).digest()
 
 
-def _store(site: Site, wanted: JobSubmission, row: Job) -> SubmittedJob:
-    if wanted.idempotency_key is None:
-        # Nothing can clash, and one statement is a transaction of its own: two round trips to Postgres fewer.
+def _store(site: Site, submission: JobSubmission, row: Job) -> SubmittedJob:
+    if submission.idempotency_key is None:
+        # Nothing can conflict, and one statement is its own transaction: this saves two round trips to Postgres.
         crash_point(CrashPoint.BEFORE_COMMIT)
         _insert(row)
         return SubmittedJob(row, created=True)
@@ -118,11 +119,11 @@ def _store(site: Site, wanted: JobSubmission, row: Job) -> SubmittedJob:
             _insert(row)
             crash_point(CrashPoint.BEFORE_COMMIT)
     except IntegrityError as error:
-        # The unique (site, key) decides between two submits at once; whoever came second finds the first.
-        found = _find_duplicate(site, wanted) if IDEMPOTENCY_CONSTRAINT in str(error) else None
-        if found is None:
+        # The unique constraint (site, key) decides between concurrent submissions; the later one finds the first job.
+        duplicate = _find_duplicate(site, submission) if IDEMPOTENCY_CONSTRAINT in str(error) else None
+        if duplicate is None:
             raise
-        return SubmittedJob(found, created=False)
+        return SubmittedJob(duplicate, created=False)
     return SubmittedJob(row, created=True)
 
 
@@ -132,11 +133,11 @@ def _insert(row: Job) -> None:
     transaction.on_commit(bell.ring)
 
 
-def _find_duplicate(site: Site, wanted: JobSubmission) -> Job | None:
-    """Return the job that was made under the key. Raises `IdempotencyConflict` if another one was asked for then."""
-    if wanted.idempotency_key is None:
+def _find_duplicate(site: Site, submission: JobSubmission) -> Job | None:
+    """Return the job with the same key. Raises `IdempotencyConflict` if that was a different request."""
+    if submission.idempotency_key is None:
         return None
-    found = Job.objects.defer("payload").filter(site=site, idempotency_key=wanted.idempotency_key).first()
-    if found is not None and bytes(found.request_hash) != request_hash(wanted):
+    job = Job.objects.defer("payload").filter(site=site, idempotency_key=submission.idempotency_key).first()
+    if job is not None and bytes(job.request_hash) != request_hash(submission):
         raise IdempotencyConflict
-    return found
+    return job

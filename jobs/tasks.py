@@ -1,10 +1,10 @@
-"""The doorbell of jobs. Its message carries nothing: what is run is decided by a claim in Postgres."""
+"""The doorbell of jobs: a Celery message without content. A claim in Postgres decides what is run."""
 
 from celery import shared_task
 
 from core.doorbell import Doorbell
 
-#: A ring that nobody heard for so long is stale: by then a sweep has found the work.
+#: A ring that no worker received for this long is stale: workers poll every second and have found the job.
 STALE_SECONDS = 30
 
 

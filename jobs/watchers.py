@@ -1,6 +1,6 @@
-"""Who looks on while a job is done: asked for in Redis, so that a job that nobody looks at costs nothing there.
+"""Watchers of running jobs, registered in Redis. A job without a watcher costs nothing there.
 
-a reader asks, again and again ──▶ the worker sees it, twice a second ──▶ it writes the attempt's stream from then on
+a reader registers, and renews that ──▶ the worker polls, twice a second ──▶ it writes the attempt as a stream
 """
 
 import hashlib
@@ -14,9 +14,9 @@ from core.redis import LuaScript
 from jobs.models import Job
 from streams.entries import STREAM_ID_PREFIX
 
-#: A sorted set: jobs, by when nobody looks on any more. The clock is Redis's, for there are many others.
+#: A sorted set of jobs; the score is when their watchers expire, by the clock of Redis, which all processes share.
 KEY = "nd:jobs:watched"
-#: A reader asks again well before this has passed.
+#: How long a registration lasts; readers renew it well before that.
 WATCH_TTL_SECONDS = 10
 HASH_BITS = 62
 
@@ -32,19 +32,19 @@ return redis.call('ZRANGE', KEYS[1], 0, -1)
 
 
 async def watch_jobs(server: Redis, jobs: Iterable[UUID]) -> None:
-    """Say that somebody looks at these jobs, for the next seconds. Raises `RedisAway`."""
+    """Register a watcher of these jobs for `WATCH_TTL_SECONDS`. Raises `RedisUnavailable`."""
     if names := [to_public(Job.ID_PREFIX, job_id) for job_id in jobs]:
         await WATCH_SCRIPT.run(server, [KEY], [WATCH_TTL_SECONDS, *names])
 
 
 async def find_watched(server: Redis) -> set[UUID]:
-    """Return the jobs that somebody looks at. Raises `RedisAway`."""
+    """Return the jobs that have a watcher. Raises `RedisUnavailable`."""
     names: list[bytes] = await FIND_WATCHED_SCRIPT.run(server, [KEY], [])
     return {job_id for name in names if (job_id := _parse_name(name)) is not None}
 
 
 def attempt_stream_id(job_id: UUID, attempt: int) -> str:
-    """Return the id of an attempt's stream. It sorts with the job, and nobody has to remember it."""
+    """Return the id of an attempt's stream: computed, so that it need not be stored, and sorted like the job's."""
     digest = hashlib.sha256(b"%b:%d" % (job_id.bytes, attempt)).digest()
     tail = int.from_bytes(digest[:8]) & ((1 << HASH_BITS) - 1)
     return to_public(STREAM_ID_PREFIX, UUID(int=job_id.int >> HASH_BITS << HASH_BITS | tail))

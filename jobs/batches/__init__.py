@@ -1,1 +1,1 @@
-"""Batches: many requests handed in together, done as jobs, and told of as one."""
+"""Batches: many requests submitted together, run as jobs, and reported as one."""

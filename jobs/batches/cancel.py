@@ -1,4 +1,4 @@
-"""Stop a batch: because the site cancels it, or because its time is over."""
+"""Stops a batch: because its site cancels it, or because its completion window is over."""
 
 from typing import Literal
 from uuid import UUID
@@ -14,10 +14,10 @@ from jobs.models import Batch, BatchState, JobState
 from jobs.tasks import bell
 from tenants.models import Site
 
-#: So many members are ended by one statement.
+#: How many members one statement changes.
 CHUNK_ROWS = 2000
 
-# The rows are chosen in a WITH, which is run once: a subquery may be run again for each row, past its LIMIT.
+# The rows are chosen in a CTE, which runs once: a subquery may run again for each row, and exceed its LIMIT.
 FINISH_QUEUED = """
 WITH chosen AS (
     SELECT id FROM jobs_job WHERE batch_id = %(batch_id)s AND state = 'queued'
@@ -36,21 +36,21 @@ WITH chosen AS (
 UPDATE jobs_job job SET cancel_requested_at = clock_timestamp()
   FROM chosen WHERE job.id = chosen.id
 """
-EXPIRED_ERROR = ("expired", "The request was not done within the completion window of its batch.")
+EXPIRED_ERROR = ("expired", "The request was not completed within the completion window of its batch.")
 
 
 def cancel(site: Site, public_id: str) -> Batch:
-    """Cancel the batch; return it. What was done stays. Canceling twice is once.
+    """Cancel the batch and return it. Completed requests keep their answers. Idempotent.
 
     Raises:
-        BatchMissing: no batch of this site has that id.
+        BatchNotFound: no batch of this site has that id.
         BatchEnded: all its requests have ended.
     """
     with transaction.atomic():
         batch = find_batch(site, public_id, lock=True)
         match batch.state:
             case BatchState.VALIDATING:
-                # Whoever reads its file finds that it was overtaken, and keeps nothing.
+                # A worker that reads its file meanwhile notices this and rolls back (`jobs.batches.expand`).
                 _cancel_unread(batch)
             case BatchState.IN_PROGRESS:
                 batch.state, batch.cancelling_at = BatchState.CANCELLING, Now()
@@ -61,7 +61,7 @@ def cancel(site: Site, public_id: str) -> Batch:
             case _:
                 raise BatchEnded(batch.state)
     if batch.state == BatchState.CANCELLING:
-        # The upkeep does the rest; a first step is done here, so that nothing more is begun of a small batch.
+        # The maintenance does the rest. The first chunk is done here, so that a small batch stops immediately.
         _finish_queued(batch.id, JobState.CANCELED)
         _request_cancel(batch.id)
     return find_batch(site, public_id)
@@ -75,15 +75,15 @@ def _cancel_unread(batch: Batch) -> None:
 
 
 def stop_members() -> int:
-    """End what is queued of batches that are canceled or overdue, and ask workers to stop what runs of them.
+    """End the queued members of batches that are canceled or expired, and request the cancel of running ones.
 
-    Return how many were ended or asked. Done again and again, for what fails meanwhile goes back to the queue.
+    Returns how many members were changed. Repeated until none is left: failed attempts go back to the queue meanwhile.
     """
     stopped = 0
     for batch_id in Batch.objects.filter(state=BatchState.CANCELLING).values_list("id", flat=True):
         stopped += _stop_members_of(batch_id, JobState.CANCELED)
-    overdue = Batch.objects.filter(state=BatchState.IN_PROGRESS, expires_at__lte=Now())
-    for batch_id in overdue.values_list("id", flat=True):
+    expired = Batch.objects.filter(state=BatchState.IN_PROGRESS, expires_at__lte=Now())
+    for batch_id in expired.values_list("id", flat=True):
         stopped += _stop_members_of(batch_id, JobState.EXPIRED)
     return stopped
 
@@ -92,8 +92,8 @@ def _stop_members_of(batch_id: UUID, state: Literal[JobState.CANCELED, JobState.
     stopped = 0
     while ended := _finish_queued(batch_id, state):
         stopped += ended
-    while asked := _request_cancel(batch_id):
-        stopped += asked
+    while requested := _request_cancel(batch_id):
+        stopped += requested
     return stopped
 
 

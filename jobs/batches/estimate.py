@@ -1,4 +1,4 @@
-"""What a batch would take and cost, before anything is stored or called."""
+"""Estimates the tokens and the cost of a batch, without storing it or calling a provider."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -19,66 +19,66 @@ from tenants.models import Site
 
 @dataclass(slots=True)
 class ModelEstimate:
-    """What the requests for one model would take. Money is in pico-USD."""
+    """The estimate for the requests of one model. Money is in pico-USD."""
 
     model: str
-    #: The first of the model's route.
+    #: The first target of the model's route.
     target: Target = field(repr=False)
-    #: The target's; None where nobody knows it.
+    #: The price of that target; None if it is unknown.
     price: PriceEntry | None = field(repr=False)
     requests: int = 0
     input_tokens: int = 0
-    #: As far as the requests bound their answers.
+    #: The sum of the requests' limits on output tokens.
     max_output_tokens: int = 0
-    #: Requests that do not.
+    #: Requests without such a limit.
     unbounded: int = 0
-    #: For the input alone, and with answers as long as they may be.
+    #: The cost of the input alone, and with answers of the maximum length.
     low_pico_usd: int = 0
     high_pico_usd: int = 0
 
     def add(self, request: InferenceRequest) -> None:
         input_tokens = estimate_input_tokens(request)
-        longest = _max_output_tokens(request)
+        max_output_tokens = _max_output_tokens(request)
         self.requests += 1
         self.input_tokens += input_tokens
-        self.max_output_tokens += longest or 0
-        self.unbounded += longest is None
+        self.max_output_tokens += max_output_tokens or 0
+        self.unbounded += max_output_tokens is None
         if self.price is not None:
             tier = self.target.tier_of(request)
             self.low_pico_usd += compute_cost(Usage(input_tokens), self.price.rates, tier)
-            self.high_pico_usd += compute_cost(Usage(input_tokens, longest or 0), self.price.rates, tier)
+            self.high_pico_usd += compute_cost(Usage(input_tokens, max_output_tokens or 0), self.price.rates, tier)
 
 
 def _max_output_tokens(request: InferenceRequest) -> int | None:
-    """Return how many tokens the answers of a request may have; None where it does not say."""
+    """Return how many output tokens a request allows; None if it has no limit."""
     if not isinstance(request, ChatRequest):
         return 0
     return None if request.max_tokens is None else request.max_tokens * request.choice_count
 
 
-def estimate(site: Site, wanted: BatchSubmission) -> list[ModelEstimate]:
-    """Read all requests as if the batch were made, and return what they would take, model by model.
+def estimate(site: Site, submission: BatchSubmission) -> list[ModelEstimate]:
+    """Read all requests as if the batch were created, and return an estimate for each model.
 
     Raises:
-        InvalidBatch: they cannot be taken, whether they are here or in the file.
-        FileMissing, UnfitFile, UnreadableFile: the file is not there, or not for batches.
+        InvalidBatch: some requests are invalid, posted or in the file.
+        FileNotFound, InvalidFile, UnreadableFile: the file does not exist, or is not an input file of batches.
     """
-    reader = BatchRequestReader(rules_of(site, wanted))
-    found: dict[str, ModelEstimate] = {}
-    for read in _read(reader, site, wanted):
-        model = read.member.model
-        if model not in found:
+    reader = BatchRequestReader(rules_of(site, submission))
+    estimates: dict[str, ModelEstimate] = {}
+    for parsed in _read(reader, site, submission):
+        model = parsed.member.model
+        if model not in estimates:
             target = min(routing.get_routing().targets_for(model), key=_target_rank)
-            found[model] = ModelEstimate(model, target, _price_of(target))
-        found[model].add(read.request)
+            estimates[model] = ModelEstimate(model, target, _price_of(target))
+        estimates[model].add(parsed.request)
     reader.check()
-    return list(found.values())
+    return list(estimates.values())
 
 
-def _read(reader: BatchRequestReader, site: Site, wanted: BatchSubmission) -> Iterable[ParsedMember]:
-    if wanted.input_file_id is None:
-        return reader.read_list(wanted.requests)
-    return reader.read_lines(iter_lines(find_input_file(site, wanted.input_file_id)))
+def _read(reader: BatchRequestReader, site: Site, submission: BatchSubmission) -> Iterable[ParsedMember]:
+    if submission.input_file_id is None:
+        return reader.read_list(submission.requests)
+    return reader.read_lines(iter_lines(find_input_file(site, submission.input_file_id)))
 
 
 def _price_of(target: Target) -> PriceEntry | None:

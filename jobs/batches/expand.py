@@ -1,4 +1,4 @@
-"""Read the file of a batch, and make its members: all of them in one transaction, or none."""
+"""Expands the file of a batch into its members: all of them in one transaction, or none."""
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -25,9 +25,9 @@ from jobs.tasks import bell
 
 log = structlog.get_logger(__name__)
 
-#: So many workers may begin to read a file. One that kills its readers is not given to a fourth.
+#: How many workers may start to read a file. If all are lost with it, the batch fails.
 MAX_READ_ATTEMPTS = 3
-#: How many waiting batches are looked at for one that nobody else reads.
+#: How many waiting batches are tried, to find one that no other worker reads.
 MAX_CANDIDATES = 20
 
 TOO_MANY_READ_ATTEMPTS = BatchIssue(
@@ -38,15 +38,15 @@ FILE_DELETED = BatchIssue("file_not_found", "The file was deleted before it was 
 
 
 class CanceledWhileReading(Exception):
-    """The batch was canceled while its file was read; nothing of it is kept."""
+    """The batch was canceled while its file was read; the transaction is rolled back."""
 
 
 class WorkerStopping(Exception):
-    """This worker is told to stop, and reading on would take too long; another one begins anew."""
+    """This worker is shutting down and must not wait for a large file; another worker starts over."""
 
 
 def expand_one(is_stopping: Callable[[], bool] = lambda: False) -> bool:
-    """Read the file of the batch that waits longest and that nobody reads; False if there is none that we can read."""
+    """Expand the longest waiting batch that no other worker reads; False if there is none that we can read."""
     waiting = Batch.objects.filter(state=BatchState.VALIDATING).order_by("id").values_list("id", flat=True)
     for batch_id in waiting[:MAX_CANDIDATES]:
         if is_stopping():
@@ -58,7 +58,7 @@ def expand_one(is_stopping: Callable[[], bool] = lambda: False) -> bool:
 
 
 def _start_reading(batch: Batch) -> Batch | None:
-    """Count the reading, so that it shows if the reader dies of it; None if there is nothing to read any more."""
+    """Count the attempt before reading, so that a crash of the reader counts; None if the batch no longer waits."""
     waiting = Batch.objects.filter(id=batch.id, state=BatchState.VALIDATING)
     if not waiting.update(read_count=F("read_count") + 1):
         return None
@@ -66,7 +66,7 @@ def _start_reading(batch: Batch) -> Batch | None:
 
 
 def _expand(batch: Batch, is_stopping: Callable[[], bool]) -> bool:
-    """Make of the batch what can be made of it; False if it is left to another."""
+    """Expand the batch, or fail it; False if it is left to another worker."""
     if batch.read_count > MAX_READ_ATTEMPTS:
         fail_batch(batch, [TOO_MANY_READ_ATTEMPTS])
         return True
@@ -83,7 +83,7 @@ def _expand(batch: Batch, is_stopping: Callable[[], bool]) -> bool:
         _release_reading(batch.id)
         return False
     except UnknownEncryptionKey:
-        # Another process seals with a newer key than this one was started with, and can read it.
+        # Another process encrypts with a newer key than this one was started with, and can read it.
         _release_reading(batch.id)
         log.error("encryption_key_unknown", hint="restart this worker with the ENCRYPTION_KEYS of the others")
         return False
@@ -97,7 +97,7 @@ def _expand(batch: Batch, is_stopping: Callable[[], bool]) -> bool:
 
 
 def _release_reading(batch_id: UUID) -> None:
-    """Take the count of this reading back: it did not end for a fault of the file."""
+    """Undo the count of this attempt: the file was not the reason why it ended."""
     Batch.objects.filter(id=batch_id).update(read_count=F("read_count") - 1)
 
 
@@ -109,34 +109,34 @@ def _read_and_insert(batch: Batch, is_stopping: Callable[[], bool]) -> int:
         members = (read.member for read in reader.read_lines(_until(is_stopping, iter_lines(batch.input_file))))
         total = insert_members(batch, members)
         reader.check()
-        begun = Batch.objects.filter(id=batch.id, state=BatchState.VALIDATING).update(
+        is_waiting = Batch.objects.filter(id=batch.id, state=BatchState.VALIDATING).update(
             state=BatchState.IN_PROGRESS, in_progress_at=Now(), total=total, model=common_model(reader.models)
         )
-        if not begun:
+        if not is_waiting:
             raise CanceledWhileReading
         transaction.on_commit(bell.ring)
         crash_point(CrashPoint.IN_EXPAND)
     return total
 
 
-def _until(is_stopping: Callable[[], bool], read: Iterator[bytes]) -> Iterator[bytes]:
-    for line in read:
+def _until(is_stopping: Callable[[], bool], lines: Iterator[bytes]) -> Iterator[bytes]:
+    for line in lines:
         if is_stopping():
             raise WorkerStopping
         yield line
 
 
 def fail_batch(batch: Batch, issues: "tuple[BatchIssue, ...] | list[BatchIssue]") -> None:
-    """Refuse the batch, and tell the site why."""
+    """Fail the batch with these issues, and record its event."""
     with transaction.atomic():
         waiting = Batch.objects.select_for_update(no_key=True).filter(id=batch.id, state=BatchState.VALIDATING)
-        found = waiting.first()
-        if found is None:
+        row = waiting.first()
+        if row is None:
             return
-        found.state, found.failed_at = BatchState.FAILED, Now()
-        found.errors = [issue.to_wire() for issue in issues]
-        found.completed = found.failed = found.canceled = found.expired = 0
-        found.cost_pico_usd = 0
-        found.save()
-        record_batch_end(found, MemberCounts(), BatchUsage())
+        row.state, row.failed_at = BatchState.FAILED, Now()
+        row.errors = [issue.to_wire() for issue in issues]
+        row.completed = row.failed = row.canceled = row.expired = 0
+        row.cost_pico_usd = 0
+        row.save()
+        record_batch_end(row, MemberCounts(), BatchUsage())
     log.info("batch_rejected", batch=batch.public_id, issues=len(issues), first=issues[0].code)

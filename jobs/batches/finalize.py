@@ -1,4 +1,4 @@
-"""End batches whose members have all ended: once, with everything that is then said of them."""
+"""Finalizes batches whose members have all ended: exactly once, with counts, usage, files and event."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from jobs.models import Batch, BatchState, File, FilePurpose, Job, JobState, Pau
 
 log = structlog.get_logger(__name__)
 
-# What ended stays so, and no member is added to a batch under way: once this holds, it holds for ever.
+# Terminal members never change and none is added to a batch in progress, so once this condition holds, it stays true.
 FINALIZE = """
 UPDATE jobs_batch batch SET state = 'finalizing', finalizing_at = clock_timestamp()
  WHERE batch.state = 'in_progress'
@@ -38,7 +38,7 @@ SELECT batch.id FROM jobs_batch batch
 
 @dataclass(frozen=True, slots=True)
 class BatchSummary:
-    """All that is frozen when a batch ends. Lengths are in bytes."""
+    """What is frozen when a batch ends. Lengths are in bytes."""
 
     counts: MemberCounts
     usage: BatchUsage
@@ -48,7 +48,7 @@ class BatchSummary:
 
 
 def finalize_ended() -> int:
-    """End every batch whose members have all ended; return how many were."""
+    """Finalize every batch whose members have all ended; return how many were finalized."""
     with connection.cursor() as cursor:
         cursor.execute(FINALIZE)
     return sum(map(_try_to_finalize, _finalizable()))
@@ -65,19 +65,19 @@ def _try_to_finalize(batch_id: UUID) -> bool:
         return _finalize(batch_id)
     except DATABASE_UNAVAILABLE:
         raise
-    except Exception:  # a fault of ours with one batch: those behind it have their end all the same
+    except Exception:  # a bug that concerns one batch must not keep the others from being finalized
         log.exception("batch_finalize_failed", batch=to_public(Batch.ID_PREFIX, batch_id))
         return False
 
 
 def _finalize(batch_id: UUID) -> bool:
     with try_batch_lock(batch_id) as is_mine:
-        # What takes long is done before the transaction; members that have ended do not change.
+        # The slow part comes before the transaction. That is safe, because terminal members do not change.
         return is_mine and write_end(batch_id, summarize(Batch.objects.get(id=batch_id)))
 
 
 def summarize(batch: Batch) -> BatchSummary:
-    """Count, add up and measure what the members did."""
+    """Count the members, sum up their usage and measure the lengths of the files."""
     counts = count_members([batch.id])[batch.id]
     return BatchSummary(
         counts=counts,
@@ -88,21 +88,21 @@ def summarize(batch: Batch) -> BatchSummary:
     )
 
 
-def write_end(batch_id: UUID, found: BatchSummary) -> bool:
-    """Write the end, if nobody has yet; with its files and its event, in one transaction."""
+def write_end(batch_id: UUID, summary: BatchSummary) -> bool:
+    """Write the end of the batch with its files and its event, in one transaction; False if it had already ended."""
     with transaction.atomic():
-        ending = Batch.objects.select_for_update(no_key=True).filter(
+        unfinished = Batch.objects.select_for_update(no_key=True).filter(
             id=batch_id, state__in=[BatchState.FINALIZING, BatchState.CANCELLING]
         )
-        batch = ending.first()
+        batch = unfinished.first()
         if batch is None:
             return False
-        _freeze(batch, found)
-        batch.output_file = _make_file(batch, "output", found.output_length)
-        batch.error_file = _make_file(batch, "errors", found.errors_length)
+        _freeze(batch, summary)
+        batch.output_file = _create_file(batch, "output", summary.output_length)
+        batch.error_file = _create_file(batch, "errors", summary.errors_length)
         batch.save()
         Pause.objects.filter(batch=batch).delete()
-        record_batch_end(batch, found.counts, found.usage)
+        record_batch_end(batch, summary.counts, summary.usage)
         crash_point(CrashPoint.IN_FINALIZE)
     log.info("batch_finished", batch=batch.public_id, state=str(batch.state), members=batch.total)
     return True
@@ -117,14 +117,14 @@ def _length(lines: Iterator[bytes]) -> int:
     return sum(map(len, lines))
 
 
-def _freeze(batch: Batch, found: BatchSummary) -> None:
+def _freeze(batch: Batch, summary: BatchSummary) -> None:
     if batch.state == BatchState.CANCELLING:
         batch.state, batch.cancelled_at = BatchState.CANCELLED, Now()
-    elif found.is_expired:
+    elif summary.is_expired:
         batch.state, batch.expired_at = BatchState.EXPIRED, Now()
     else:
         batch.state, batch.completed_at = BatchState.COMPLETED, Now()
-    counts, usage = found.counts, found.usage
+    counts, usage = summary.counts, summary.usage
     batch.completed, batch.failed = counts.succeeded, counts.unsuccessful
     batch.canceled, batch.expired = counts.canceled, counts.expired
     batch.cost_pico_usd = usage.cost_pico_usd
@@ -132,15 +132,15 @@ def _freeze(batch: Batch, found: BatchSummary) -> None:
     batch.output_tokens, batch.reasoning_tokens = usage.output_tokens, usage.reasoning_tokens
 
 
-def _make_file(batch: Batch, what: str, length: int) -> File | None:
-    """Make the row of a file that is generated when it is read; None if it would be empty."""
+def _create_file(batch: Batch, suffix: str, length: int) -> File | None:
+    """Create the row of a file whose content is generated when it is read; None if it would be empty."""
     if not length:
         return None
-    kept = batch.output_expires_seconds
+    ttl_seconds = batch.output_expires_seconds
     return File.objects.create(
         site_id=batch.site_id,
         purpose=FilePurpose.BATCH_OUTPUT,
-        filename=f"{batch.public_id}_{what}.jsonl",
+        filename=f"{batch.public_id}_{suffix}.jsonl",
         bytes=length,
-        expires_at=clock.now() + timedelta(seconds=kept) if kept else None,
+        expires_at=clock.now() + timedelta(seconds=ttl_seconds) if ttl_seconds else None,
     )

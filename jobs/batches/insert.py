@@ -1,4 +1,4 @@
-"""Store the members of a batch, many at a time."""
+"""Inserts the members of a batch by COPY, many at a time."""
 
 import hashlib
 from collections.abc import Iterable, Iterator
@@ -12,10 +12,10 @@ from jobs.batches.requests import BatchMember
 from jobs.models import BATCH_QUEUE, Batch, JobState
 from jobs.payload import PAYLOAD_FIELD, PAYLOAD_VERSION
 
-#: So much goes out in one statement, which then stays far below the statement timeout.
+#: The size of one COPY, which keeps it far below the statement timeout.
 CHUNK_ROWS, CHUNK_BYTES = 1000, 4_000_000
 
-#: The columns of a member with their types; the others have a default, or are empty.
+#: The columns of a new member with their types; the others have defaults or are NULL. `jobs.batches.retry` copies them.
 COLUMNS = {
     "id": "uuid",
     "custom_id": "varchar",
@@ -45,17 +45,17 @@ TYPES = list(COLUMNS.values())
 
 
 def insert_members(batch: Batch, members: Iterable[BatchMember]) -> int:
-    """Insert the members as queued jobs, in the caller's transaction; return how many there are."""
+    """Insert the members as queued jobs, in the caller's transaction; return their number."""
     total = 0
-    same = _same_for_all(batch)
+    shared = _shared_values(batch)
     for rows in _chunks(members):
-        _copy([(*row, *same) for row in rows])
+        _copy([(*row, *shared) for row in rows])
         total += len(rows)
     return total
 
 
 def _chunks(members: Iterable[BatchMember]) -> Iterator[list[tuple[Any, ...]]]:
-    """Yield rows in chunks. Nothing is on its way to the database while the next one is read and sealed."""
+    """Yield rows in chunks. No COPY is in progress while the next chunk is read and encrypted."""
     rows: list[tuple[Any, ...]] = []
     size = 0
     for member in members:
@@ -70,11 +70,11 @@ def _chunks(members: Iterable[BatchMember]) -> Iterator[list[tuple[Any, ...]]]:
 
 def _own_values(member: BatchMember) -> tuple[Any, ...]:
     digest = hashlib.sha256(member.payload).digest()
-    # Ids are made in the order of the input, and the results come in the order of ids.
+    # Ids are created in the order of the input, and results are listed in the order of ids.
     return new_uuid(), member.custom_id, member.model, member.provider, digest, PAYLOAD_FIELD.encrypt(member.payload)
 
 
-def _same_for_all(batch: Batch) -> tuple[Any, ...]:
+def _shared_values(batch: Batch) -> tuple[Any, ...]:
     return (
         batch.site_id,
         batch.id,

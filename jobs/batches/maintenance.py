@@ -1,6 +1,6 @@
-"""What has to be done about batches again and again, by every worker: each part is safe to be done by many at once.
+"""Periodic maintenance of batches, run by every worker; each part is safe to run concurrently.
 
-Reading files is no part of it: it takes seconds, and nothing else should wait for that (`jobs.batches.expand`).
+Expanding files is not part of it: that takes seconds, and nothing else should wait for it (`jobs.batches.expand`).
 """
 
 from dataclasses import dataclass
@@ -12,16 +12,16 @@ from jobs.batches.finalize import finalize_ended
 
 @dataclass(frozen=True, slots=True)
 class MaintenanceReport:
-    """What was done."""
+    """What one run did."""
 
-    #: Members ended, or their workers asked to stop, because their batch is canceled or overdue.
+    #: Members that were ended or whose workers were asked to stop, because their batch was canceled or expired.
     stopped: int
     #: Batches that ended.
     finalized: int
-    #: Batches whose progress was told.
+    #: Recorded `batch.progress` events.
     progress_events: int
 
 
 def run_maintenance() -> MaintenanceReport:
-    """Do everything that is due. Cheap where nothing is."""
+    """Do all that is due. Cheap if nothing is."""
     return MaintenanceReport(stopped=stop_members(), finalized=finalize_ended(), progress_events=record_due_progress())

@@ -1,4 +1,4 @@
-"""Hold a batch back, and let it go on, as its site asks for it. What runs already goes on."""
+"""Pauses and resumes a batch for its site. Running requests finish."""
 
 from django.db import transaction
 
@@ -11,11 +11,11 @@ from tenants.models import Site
 
 
 def pause(site: Site, public_id: str, reason: str = "") -> Batch:
-    """Claim nothing more of the batch. Its completion window runs on. Pausing twice is once.
+    """Pause the batch: no more of its jobs are claimed. Its completion window continues. Idempotent.
 
     Raises:
-        BatchMissing: no batch of this site has that id.
-        BatchEnded: nothing of it is left to do.
+        BatchNotFound: no batch of this site has that id.
+        BatchEnded: it has no jobs left to claim.
     """
     batch = find_batch(site, public_id)
     pauses.create_pause(batch, f"{SITE_ACTOR_PREFIX}{site.slug}", reason)
@@ -23,14 +23,14 @@ def pause(site: Site, public_id: str, reason: str = "") -> Batch:
 
 
 def resume(site: Site, public_id: str) -> Batch:
-    """Let the batch go on; one that is not paused stays as it is.
+    """Resume the batch; one that is not paused stays as it is.
 
     Raises:
-        BatchMissing: no batch of this site has that id.
-        PausedByOperator: the site did not pause it.
+        BatchNotFound: no batch of this site has that id.
+        PausedByOperator: the operator paused it, not the site.
     """
     with transaction.atomic():
-        # Locked, as it is by who pauses it: an operator's pause of this moment stays.
+        # Pausing locks the batch, too, so that an operator's concurrent pause is not removed.
         batch = find_batch(site, public_id, lock=True)
         if pauses.is_paused_by_operator(batch):
             raise PausedByOperator

@@ -1,4 +1,4 @@
-"""How far batches have come, and what they have cost so far."""
+"""Counts and usage of the members of batches: frozen values of ended batches, sums over the members of others."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from django.db.models import Count
 
 from jobs.models import Batch, Job
 
-#: What a column of a batch takes.
+#: The largest value of a column that stores a sum.
 MAX_BIGINT = 2**63 - 1
 
 
@@ -27,7 +27,7 @@ class MemberCounts:
 
     @property
     def unsuccessful(self) -> int:
-        """All that ended without an answer: what stands in the error file."""
+        """All members that ended without an answer: the lines of the error file."""
         return self.failed + self.canceled + self.expired
 
     @property
@@ -41,7 +41,7 @@ class MemberCounts:
 
 @dataclass(frozen=True, slots=True)
 class BatchUsage:
-    """What the members' billed calls used. `cost_pico_usd` is None where no price is known for any of them."""
+    """The usage of the members' billed calls. `cost_pico_usd` is None if no price is known for any of them."""
 
     cost_pico_usd: int | None = 0
     input_tokens: int = 0
@@ -61,42 +61,42 @@ SELECT job.batch_id,
 
 
 def counts_of(batches: Sequence[Batch]) -> dict[UUID, MemberCounts]:
-    """Return the counts of each batch: as they were frozen when it ended, counted before that."""
+    """Return the member counts of each batch."""
     frozen = {batch.id: _frozen_counts(batch) for batch in batches if batch.completed is not None}
-    under_way = [batch.id for batch in batches if batch.completed is None]
-    return {**frozen, **count_members(under_way)}
+    unfinished = [batch.id for batch in batches if batch.completed is None]
+    return {**frozen, **count_members(unfinished)}
 
 
 def count_members(batch_ids: Iterable[UUID]) -> dict[UUID, MemberCounts]:
     """Count the members of these batches."""
-    found: dict[UUID, dict[str, int]] = {batch_id: {} for batch_id in batch_ids}
-    if found:
-        rows = Job.objects.filter(batch__in=list(found)).values_list("batch_id", "state").order_by()
-        # One index, which holds nothing but batch and state, answers this: so no column is counted but all rows.
+    counts: dict[UUID, dict[str, int]] = {batch_id: {} for batch_id in batch_ids}
+    if counts:
+        rows = Job.objects.filter(batch__in=list(counts)).values_list("batch_id", "state").order_by()
+        # `count(*)` and no column, so that the index on (batch, state) answers this alone (index-only scan).
         for batch_id, state, count in rows.annotate(count=Count("*")):
-            found[batch_id][state] = count
-    return {batch_id: MemberCounts(**states) for batch_id, states in found.items()}
+            counts[batch_id][state] = count
+    return {batch_id: MemberCounts(**states) for batch_id, states in counts.items()}
 
 
 def usage_of(batches: Sequence[Batch]) -> dict[UUID, BatchUsage]:
-    """Return the account of each batch: as it was frozen when it ended, added up before that."""
+    """Return the usage of each batch."""
     frozen = {batch.id: _frozen_usage(batch) for batch in batches if batch.completed is not None}
-    under_way = [batch.id for batch in batches if batch.completed is None]
-    return {**frozen, **sum_usage(under_way)}
+    unfinished = [batch.id for batch in batches if batch.completed is None]
+    return {**frozen, **sum_usage(unfinished)}
 
 
 def sum_usage(batch_ids: Sequence[UUID]) -> dict[UUID, BatchUsage]:
-    """Add up the billed calls of these batches' members."""
-    found: dict[UUID, BatchUsage] = {batch_id: BatchUsage() for batch_id in batch_ids}
-    if found:
+    """Sum up the billed calls of the members of these batches."""
+    usage: dict[UUID, BatchUsage] = {batch_id: BatchUsage() for batch_id in batch_ids}
+    if usage:
         with connection.cursor() as cursor:
             cursor.execute(USAGE_SQL, [list(batch_ids)])
-            found.update({batch_id: _to_usage(sums) for batch_id, *sums in cursor.fetchall()})
-    return found
+            usage.update({batch_id: _to_usage(sums) for batch_id, *sums in cursor.fetchall()})
+    return usage
 
 
 def _to_usage(sums: list[Any]) -> BatchUsage:
-    # Postgres adds large whole numbers up to a decimal, which may be larger than the column that keeps the sum.
+    # Postgres returns the sum of bigints as a numeric, which may exceed the bigint column that stores it.
     return BatchUsage(*(None if each is None else min(int(each), MAX_BIGINT) for each in sums))  # type: ignore[arg-type]
 
 

@@ -1,6 +1,6 @@
-"""Read the requests of a batch: one line of a file, or one item of a posted list, becomes one member.
+"""Parses the requests of a batch: each line of a file, or item of a posted list, becomes one member.
 
-Read fast, for there may be fifty thousand.
+This is a hot path: a batch may have fifty thousand requests.
 """
 
 from collections.abc import Iterable, Iterator
@@ -23,11 +23,11 @@ from tenants.grant import UNRESTRICTED, Grant
 from tenants.models import Site
 
 MAX_MEMBERS = 50_000
-#: Of a file, blank ones included: two hundred megabytes of them would keep a reader for minutes.
+#: Of a file, including blank lines: two hundred megabytes of them would keep a reader busy for minutes.
 MAX_LINES = 1_000_000
 MAX_CUSTOM_ID_LENGTH = 200
 
-#: The addresses that a batch may be for, and what its members are.
+#: The endpoints of batches, and the kind of their members.
 ENDPOINTS = {
     "/v1/chat/completions": JobKind.CHAT,
     "/v1/embeddings": JobKind.EMBEDDINGS,
@@ -39,7 +39,7 @@ REQUIRED = ("custom_id", "method", "url", "body")
 
 
 class RequestLine(msgspec.Struct, forbid_unknown_fields=True):
-    """One request as it is handed in. A posted one may leave out what the batch says already."""
+    """One request as submitted. Posted requests may omit method and url, which the batch's endpoint implies."""
 
     custom_id: str
     body: msgspec.Raw
@@ -49,7 +49,7 @@ class RequestLine(msgspec.Struct, forbid_unknown_fields=True):
 
 @dataclass(frozen=True, slots=True)
 class BatchRules:
-    """What the requests of one batch are held to."""
+    """What the requests of one batch are checked against."""
 
     site: Site
     kind: JobKind
@@ -58,25 +58,25 @@ class BatchRules:
 
 @dataclass(frozen=True, slots=True)
 class BatchMember:
-    """One request that can be done. `payload` is the clear text of the sealed column."""
+    """One valid request. `payload` is the plaintext of the encrypted column."""
 
     custom_id: str
     model: str
-    #: Of the first target, see `Job.provider`.
+    #: The provider of the first target: see `Job.provider`.
     provider: str
     payload: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class ParsedMember:
-    """A member, and its request in neutral form, which is not kept: there may be fifty thousand of them."""
+    """A member, and its request in neutral form, which is not kept: there may be fifty thousand."""
 
     member: BatchMember
     request: InferenceRequest
 
 
 class BatchRequestRejected(Exception):
-    """This request cannot be done; the reading goes on behind it."""
+    """This request is invalid; the reader continues with the next one."""
 
     def __init__(self, code: str, message: str, param: str | None = None) -> None:
         super().__init__(message)
@@ -84,20 +84,20 @@ class BatchRequestRejected(Exception):
 
 
 class BatchRequestReader:
-    """Reads the requests of one batch, one after the other, and keeps what is wrong with them."""
+    """Reads the requests of one batch, one after the other, and collects issues with them."""
 
     def __init__(self, rules: BatchRules) -> None:
         self.issues: list[BatchIssue] = []
-        #: The models asked for.
+        #: The requested models.
         self.models: set[str] = set()
         self._rules = rules
         self._url = ENDPOINT_OF[rules.kind]
         self._seen: set[str] = set()
 
     def read_lines(self, lines: Iterable[bytes]) -> Iterator[ParsedMember]:
-        """Yield the members that the lines of a file ask for, up to the first mistake.
+        """Yield a member for each line of a file, up to the first issue. After that it only looks for more issues.
 
-        Then it reads on only to find more of them. Blank lines are counted, and not read.
+        Blank lines are skipped, but count in line numbers.
         """
         try:
             for number, line in enumerate(lines, 1):
@@ -106,23 +106,23 @@ class BatchRequestReader:
                 if self._has_enough():
                     return
                 if number > MAX_LINES:
-                    words = f"A file has at most {MAX_LINES:,} lines, blank ones included."
-                    self.issues.append(BatchIssue("too_many_lines", words, line=number))
+                    message = f"A file has at most {MAX_LINES:,} lines, including blank ones."
+                    self.issues.append(BatchIssue("too_many_lines", message, line=number))
                     return
         except LineTooLong as error:
             self.issues.append(BatchIssue("line_too_long", str(error), line=error.line))
 
     def read_list(self, items: Iterable[msgspec.Raw]) -> Iterator[ParsedMember]:
-        """Yield the members that a posted list asks for, up to the first mistake; see `read_lines`."""
+        """Yield a member for each item of a posted list, up to the first issue; see `read_lines`."""
         for index, item in enumerate(items):
             yield from self._take(item, is_line=False, prefix=f"requests.{index}", line=None)
             if self._has_enough():
                 return
 
     def check(self) -> None:
-        """Raise `InvalidBatch` if anything was wrong, or there was nothing to read."""
+        """Raise `InvalidBatch` if there were issues, or no requests."""
         if not self.issues and not self._seen:
-            self.issues.append(BatchIssue("empty_batch", "There is no request in it; a batch has at least one."))
+            self.issues.append(BatchIssue("empty_batch", "The batch contains no requests; it needs at least one."))
         if self.issues:
             raise InvalidBatch(self.issues)
 
@@ -130,23 +130,23 @@ class BatchRequestReader:
         self, data: bytes | msgspec.Raw, *, is_line: bool, prefix: str, line: int | None
     ) -> Iterator[ParsedMember]:
         try:
-            found = self._read(data, is_line)
-        except BatchRequestRejected as refused:
-            issue = refused.issue
+            parsed = self._read(data, is_line)
+        except BatchRequestRejected as error:
+            issue = error.issue
             param = ".".join(filter(None, (prefix, issue.param))) or None
             self.issues.append(BatchIssue(issue.code, issue.message, param, line))
             return
         if not self.issues:
-            yield found
+            yield parsed
 
     def _has_enough(self) -> bool:
         return len(self.issues) >= MAX_ISSUES or len(self._seen) > MAX_MEMBERS
 
     def _read(self, data: bytes | msgspec.Raw, is_line: bool) -> ParsedMember:
-        found = _parse(data)
-        self._check_custom_id(found.custom_id)
-        self._check_address(found, is_line)
-        body = _parse_body(found.body)
+        line = _parse(data)
+        self._check_custom_id(line.custom_id)
+        self._check_address(line, is_line)
+        body = _parse_body(line.body)
         _check_strictly(data)
         try:
             permitted = permit_body(self._rules.site, self._rules.grant, self._rules.kind, body)
@@ -163,7 +163,7 @@ class BatchRequestReader:
         request = permitted.request
         self.models.add(request.model)
         return ParsedMember(
-            BatchMember(found.custom_id, request.model, permitted.provider, encode_body(permitted.body)), request
+            BatchMember(line.custom_id, request.model, permitted.provider, encode_body(permitted.body)), request
         )
 
     def _check_custom_id(self, custom_id: str) -> None:
@@ -179,20 +179,20 @@ class BatchRequestReader:
         if len(self._seen) > MAX_MEMBERS:
             raise BatchRequestRejected("too_many_requests", f"A batch has at most {MAX_MEMBERS:,} requests.")
 
-    def _check_address(self, found: RequestLine, is_line: bool) -> None:
-        for name, given, wanted, code in (
-            ("method", found.method, "POST", "invalid_method"),
-            ("url", found.url, self._url, "invalid_url"),
+    def _check_address(self, line: RequestLine, is_line: bool) -> None:
+        for name, value, expected, code in (
+            ("method", line.method, "POST", "invalid_method"),
+            ("url", line.url, self._url, "invalid_url"),
         ):
-            if given is None and is_line:
+            if value is None and is_line:
                 raise _missing(name)
-            if given is not None and given != wanted:
+            if value is not None and value != expected:
                 raise BatchRequestRejected(
-                    code, f"Must be {wanted!r}, as the batch's endpoint says; got {given[:60]!r}.", name
+                    code, f"Must be {expected!r}, the endpoint of the batch; got {value[:60]!r}.", name
                 )
 
 
-#: Made here, for threads that were the first to make it at the same time would end the process.
+#: Created at import: two threads that create the first decoder of a type at the same time crash the process.
 _decoder = msgspec.json.Decoder(RequestLine)
 
 
@@ -214,26 +214,28 @@ def _check_strictly(data: bytes | msgspec.Raw) -> None:
 
 
 def _explain_malformed(data: bytes | msgspec.Raw, error: Exception) -> BatchRequestRejected:
-    """Say what is wrong with a request that is no `RequestLine`."""
+    """Return the error for a request that is not a valid `RequestLine`."""
     try:
-        found = msgspec.json.decode(data)
+        decoded = msgspec.json.decode(data)
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         return BatchRequestRejected("invalid_json_line", "This is not JSON in UTF-8.")
-    if not isinstance(found, dict):
+    if not isinstance(decoded, dict):
         return BatchRequestRejected("invalid_json_line", "Must be a JSON object with custom_id, method, url and body.")
     for name in ("custom_id", "body"):
-        if name not in found:
+        if name not in decoded:
             return _missing(name)
-    if unknown := sorted(set(found) - set(REQUIRED)):
+    if unknown := sorted(set(decoded) - set(REQUIRED)):
         known = ", ".join(REQUIRED)
         return BatchRequestRejected(
             "unknown_parameter", f"Unknown field. Known fields: {known}.", repr(unknown[0][:60])[1:-1]
         )
-    return BatchRequestRejected("invalid_value", "custom_id, method and url must be strings.", _first_not_text(found))
+    return BatchRequestRejected(
+        "invalid_value", "custom_id, method and url must be strings.", _first_not_string(decoded)
+    )
 
 
-def _first_not_text(found: dict[str, Any]) -> str | None:
-    return next((name for name in ("custom_id", "method", "url") if not isinstance(found.get(name, ""), str)), None)
+def _first_not_string(decoded: dict[str, Any]) -> str | None:
+    return next((name for name in ("custom_id", "method", "url") if not isinstance(decoded.get(name, ""), str)), None)
 
 
 def _missing(name: str) -> BatchRequestRejected:
@@ -245,9 +247,11 @@ def _parse_body(raw: msgspec.Raw) -> dict[str, Any]:
         return msgspec.json.decode(raw, type=dict[str, Any])
     except msgspec.ValidationError as error:
         if bytes(raw).lstrip().startswith(b"{"):
-            raise BatchRequestRejected("invalid_value", "It holds a number that is too large.", "body") from error
+            raise BatchRequestRejected(
+                "invalid_value", "The body contains a number that is too large.", "body"
+            ) from error
         raise BatchRequestRejected(
-            "invalid_value", "Must be an object: the request as the endpoint takes it.", "body"
+            "invalid_value", "Must be an object: the body of a request to the endpoint.", "body"
         ) from error
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise BatchRequestRejected("invalid_json_line", "This is not JSON in UTF-8.", "body") from error

@@ -1,7 +1,7 @@
-"""The answers of a batch's members as lines of JSON, in OpenAI's form and in the order of the input.
+"""The results of a batch as JSON Lines, in OpenAI's format and in the order of the input.
 
-They are made from the members whenever they are read, a page at a time: nothing is held in the database between two
-pages, and no more than a page in memory.
+They are generated from the members whenever they are read, page by page: no transaction or cursor is open between two
+pages, and at most one page is in memory.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,9 +17,9 @@ from core.crypto import CryptoError
 from core.ids import to_public
 from jobs.models import TERMINAL_STATES, Batch, Job, JobState
 
-#: A page of embeddings may be some megabytes.
+#: Small, because a page of embeddings may have some megabytes.
 PAGE_ROWS = 50
-#: Ids are small, and finding them is what costs.
+#: Large, because ids are small and the query for them is expensive.
 PAGE_IDS = 5000
 RESULT_FIELD = Job._meta.get_field("result")
 UNSUCCESSFUL = (JobState.FAILED, JobState.CANCELED, JobState.EXPIRED)
@@ -53,7 +53,7 @@ class ResultLine(msgspec.Struct):
 
 @dataclass(frozen=True, slots=True)
 class EndedMember:
-    """What a line says of a member. The result is as it is stored."""
+    """The columns of a member that its line needs; the result is still encrypted."""
 
     job_id: UUID
     custom_id: str
@@ -65,22 +65,22 @@ class EndedMember:
 
 
 def output_lines(batch: Batch) -> Iterator[bytes]:
-    """Yield the lines of the output file: what succeeded."""
+    """Yield the lines of the output file: members that succeeded."""
     return _lines(batch, [JobState.SUCCEEDED])
 
 
 def error_lines(batch: Batch) -> Iterator[bytes]:
-    """Yield the lines of the error file: what ended otherwise."""
+    """Yield the lines of the error file: members that ended without success."""
     return _lines(batch, UNSUCCESSFUL)
 
 
 def result_lines(batch: Batch) -> Iterator[bytes]:
-    """Yield a line for each member that ended; for all of them, once the batch has ended."""
+    """Yield a line for each member that has ended: for all members once the batch has ended."""
     return _lines(batch, TERMINAL_STATES)
 
 
 def is_expired_by_batch(state: str, cancel_requested_at: datetime | None, batch: Batch) -> bool:
-    """Did the member end because the time of its batch was over, while it waited or while it ran?"""
+    """Return whether the member ended because the completion window of its batch was over."""
     if state == JobState.CANCELED and batch.cancelling_at is None:
         return cancel_requested_at is not None and cancel_requested_at >= batch.expires_at
     return state == JobState.EXPIRED
@@ -93,29 +93,29 @@ def _lines(batch: Batch, states: Sequence[str]) -> Iterator[bytes]:
 
 
 def _pages(batch: Batch, states: Sequence[str]) -> Iterator[list[EndedMember]]:
-    # As it is stored: one that does not open must not keep the site from all the others.
+    # Read encrypted: one result that cannot be decrypted must not make all the others unreadable.
     rows = Job.objects.order_by("id").annotate(sealed=Cast("result", BinaryField()))
     for ids in member_ids(batch, states, PAGE_ROWS):
-        found = rows.filter(id__in=ids).values_list(
+        page = rows.filter(id__in=ids).values_list(
             "id", "custom_id", "state", "sealed", "error_code", "error_message", "cancel_requested_at"
         )
-        yield [EndedMember(*row) for row in found]
+        yield [EndedMember(*row) for row in page]
 
 
-def member_ids(batch: Batch, states: Sequence[str], at_once: int) -> Iterator[list[UUID]]:
-    """Yield the ids of the members in these states, in the order of the input, so many at once.
+def member_ids(batch: Batch, states: Sequence[str], size: int) -> Iterator[list[UUID]]:
+    """Yield the ids of the members in these states, in the order of the input, in lists of at most `size`.
 
-    Ids first, and rows by them: of a batch that has just come Postgres knows no statistics, and sorts it for each page.
+    Ids first, then rows by id: without statistics about a new batch, Postgres would sort all its rows for each page.
     """
     ids = Job.objects.filter(batch=batch, state__in=states).order_by("id").values_list("id", flat=True)
     after = UUID(int=0)
     while page := list(ids.filter(id__gt=after)[:PAGE_IDS]):
-        yield from (page[n : n + at_once] for n in range(0, len(page), at_once))
+        yield from (page[n : n + size] for n in range(0, len(page), size))
         after = page[-1]
 
 
 def _to_line(ended: EndedMember, batch: Batch) -> ResultLine:
-    # The request's id is the job's: GET /v1/jobs/{id} has all that was done for it.
+    # The request id is the job's id: GET /v1/jobs/{id} shows its attempts and calls.
     request_id = to_public(Job.ID_PREFIX, ended.job_id)
     line_id = "batch_req" + request_id.removeprefix(Job.ID_PREFIX)
     if ended.state != JobState.SUCCEEDED:

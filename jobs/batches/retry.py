@@ -1,4 +1,4 @@
-"""Try again what failed in a batch: a new batch of these requests, for terminal rows never change."""
+"""Retries the failed requests of a batch as a new batch: terminal rows never change."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from core import clock
 from core.ids import new_uuid
 from inference.errors import RequestTooLong, UnknownModel
 from jobs.batches.create import MAX_WINDOW, common_model, parse_window
-from jobs.batches.insert import CHUNK_ROWS
+from jobs.batches.insert import CHUNK_ROWS, COLUMNS
 from jobs.batches.read import find_batch
 from jobs.batches.results import UNSUCCESSFUL, member_ids
 from jobs.errors import BatchNotRetryable, InvalidBody, UnreadablePayload
@@ -23,11 +23,10 @@ from jobs.tasks import bell
 from tenants.grant import UNRESTRICTED, Grant
 from tenants.models import Site
 
-# A payload that stays as it is goes over sealed: it is bound to its table and column, which stay the same.
+# An unchanged payload is copied encrypted: encryption is bound to the table and column, which stay the same.
+# The values are in the order of `jobs.batches.insert.COLUMNS`.
 COPY_MEMBERS = """
-INSERT INTO jobs_job (id, custom_id, model, provider, request_hash, payload, site_id, batch_id, kind, queue, priority,
-                      state, payload_version, metadata, request_id, expires_at, attempt, max_attempts, crash_count,
-                      error_count, error_code, error_message, retry_of_id)
+INSERT INTO jobs_job ({columns}, retry_of_id)
 SELECT fresh.id, old.custom_id, old.model, fresh.provider, old.request_hash, coalesce(fresh.payload, old.payload),
        old.site_id, %(batch_id)s, old.kind, old.queue, %(priority)s, 'queued',
        CASE WHEN fresh.payload IS NULL THEN old.payload_version ELSE %(payload_version)s END, old.metadata,
@@ -35,33 +34,33 @@ SELECT fresh.id, old.custom_id, old.model, fresh.provider, old.request_hash, coa
   FROM unnest(%(old_ids)s::uuid[], %(new_ids)s::uuid[], %(providers)s::text[], %(payloads)s::bytea[])
     AS fresh (old_id, id, provider, payload)
   JOIN jobs_job old ON old.id = fresh.old_id AND old.payload IS NOT NULL
-"""
+""".replace("{columns}", ", ".join(COLUMNS))
 
-#: Each may be a quarter of a megabyte.
+#: Each may have a quarter of a megabyte.
 PAYLOADS_IN_MEMORY = 50
 
 
 @dataclass(frozen=True, slots=True)
 class RetriedMember:
-    """A member that may be tried again."""
+    """A member that may be retried."""
 
     old_id: UUID
     provider: str
-    #: Sealed. None: the old one, as it is.
+    #: Encrypted. None for the unchanged payload of the old member.
     payload: bytes | None
 
 
 def retry_failed(site: Site, public_id: str, grant: Grant = UNRESTRICTED, request_id: str = "") -> Batch:
-    """Make a batch of the requests that failed, expired or were canceled; it names the old one as `retry_of`.
+    """Create a batch of the requests that failed, expired or were canceled; it names the old one as `retry_of`.
 
     Raises:
-        BatchMissing: no batch of this site has that id.
-        BatchNotRetryable: it is under way, or being tried again already, nothing in it failed, what was asked is
-            erased, or this caller could not submit one of its requests.
-        ModelNotAllowed: what was allowed then is not allowed now, or not to this caller.
+        BatchNotFound: no batch of this site has that id.
+        BatchNotRetryable: it has not ended, is already being retried, has no failed requests, its requests were erased,
+            or this caller may not submit one of them.
+        ModelNotAllowed: the site, or the caller's grant, may no longer use a model.
     """
     with transaction.atomic():
-        # Locked, so that of two who try it again at once one finds the other's batch.
+        # Locked, so that of two concurrent retries the second finds the batch of the first.
         old = find_batch(site, public_id, lock=True)
         _check(old)
         failed = Job.objects.filter(batch=old, state__in=UNSUCCESSFUL)
@@ -86,7 +85,7 @@ def retry_failed(site: Site, public_id: str, grant: Grant = UNRESTRICTED, reques
         )
         copied = sum(_copy(_permitted(site, grant, ids), new) for ids in member_ids(old, UNSUCCESSFUL, CHUNK_ROWS))
         if copied < new.total:
-            # Counted when they are there: they may have been erased a moment ago.
+            # Counted after the copy: the retention may erase requests concurrently.
             raise BatchNotRetryable("Its requests were erased after the retention period of this site.")
         transaction.on_commit(bell.ring)
     return Batch.objects.get(id=new.id)
@@ -97,12 +96,12 @@ def _check(old: Batch) -> None:
         raise BatchNotRetryable(f"The batch is still in progress: it is {old.state}. Wait until it ends, or cancel it.")
     if not old.failed:
         raise BatchNotRetryable("Every request of the batch succeeded, or it never had one that could be read.")
-    if under_way := old.retries.exclude(state__in=TERMINAL_BATCH_STATES).first():
-        raise BatchNotRetryable(f"It is already being retried, as {under_way.public_id}; wait for its end.")
+    if active := old.retries.exclude(state__in=TERMINAL_BATCH_STATES).first():
+        raise BatchNotRetryable(f"The batch is already being retried as {active.public_id}. Wait until that ends.")
 
 
 def _permitted(site: Site, grant: Grant, ids: Sequence[UUID]) -> Iterator[RetriedMember]:
-    """Hold each member to what this caller may submit now, in the order of their ids. Erased ones are left out."""
+    """Check that this caller may submit each member now, in the order of ids. Erased members are left out."""
     jobs = Job.objects.exclude(payload=None).only("kind", "custom_id", "payload", "payload_version").order_by("id")
     for start in range(0, len(ids), PAYLOADS_IN_MEMORY):
         for job in jobs.filter(id__in=ids[start : start + PAYLOADS_IN_MEMORY]):
@@ -122,7 +121,7 @@ def _permit(site: Site, grant: Grant, job: Job) -> RetriedMember:
 
 
 def _copy(members: Iterable[RetriedMember], new: Batch) -> int:
-    """Copy the members as far as their requests are still there; return how many."""
+    """Copy the members whose requests are not erased; return how many."""
     rows = list(members)
     values: dict[str, Any] = {
         "old_ids": [member.old_id for member in rows],

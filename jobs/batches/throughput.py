@@ -1,4 +1,4 @@
-"""How fast a batch comes along, and what that means for the rest of it."""
+"""The throughput of a batch over the last minutes, and estimates of its remaining time and total cost."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -10,12 +10,12 @@ from jobs.batches.progress import BatchUsage, MemberCounts
 from jobs.models import Batch
 
 WINDOW = timedelta(minutes=3)
-#: No more rows than this are read; they are the latest, and say as much.
+#: The maximum number of rows read. The latest thousand give the same result as all.
 MAX_ROWS = 1000
-#: Fewer say nothing about the rest.
+#: With fewer rows there is no estimate.
 MIN_ROWS = 3
 
-# The index of the site's ended jobs in the order of their ends answers this, however many members there are.
+# Answered by the index on (site, finished_at), in the same time however many members there are.
 RECENT = """
 SELECT count(*), min(finished_at), statement_timestamp() FROM (
     SELECT finished_at FROM jobs_job
@@ -28,7 +28,7 @@ SELECT count(*), min(finished_at), statement_timestamp() FROM (
 
 @dataclass(frozen=True, slots=True)
 class BatchThroughput:
-    """How many members were worked off within how long, until now."""
+    """How many members ended within `span`, until now."""
 
     ended: int
     span: timedelta
@@ -39,7 +39,7 @@ class BatchThroughput:
 
 
 def measure_throughput(batch: Batch) -> BatchThroughput:
-    """Return the pace of the last minutes."""
+    """Return the throughput within `WINDOW`, or since the batch started."""
     values: dict[str, Any] = {"site_id": batch.site_id, "batch_id": batch.id, "window": WINDOW, "most": MAX_ROWS}
     with connection.cursor() as cursor:
         cursor.execute(RECENT, values)
@@ -49,20 +49,20 @@ def measure_throughput(batch: Batch) -> BatchThroughput:
 
 
 def estimate_time_left(counts: MemberCounts, throughput: BatchThroughput) -> timedelta | None:
-    """Return how long the rest takes at this pace; None where nobody can say."""
+    """Return how long the rest takes at this throughput; None if too few members ended to tell."""
     rest = counts.queued + counts.running
     if throughput.ended < MIN_ROWS or not rest:
         return None
-    # What cannot end within a century never ends, and is no span of time any more.
+    # At most a century: larger values overflow timedelta.
     return timedelta(minutes=min(rest / throughput.per_minute, 60 * 24 * 36500))
 
 
 def estimate_total_cost(counts: MemberCounts, usage: BatchUsage) -> int | None:
-    """Return what the batch will have cost if the rest costs as much, in pico-USD; None where nobody can say."""
+    """Return the final cost in pico-USD if the rest costs as much per member; None without prices or answers."""
     if usage.cost_pico_usd is None or not counts.succeeded:
         return None
-    hoped_for = counts.succeeded + counts.queued + counts.running
-    return usage.cost_pico_usd * hoped_for // counts.succeeded
+    expected = counts.succeeded + counts.queued + counts.running
+    return usage.cost_pico_usd * expected // counts.succeeded
 
 
 def _begin(batch: Batch, now: datetime) -> datetime:

@@ -1,4 +1,4 @@
-"""Keep files and remove them: sealed pieces in one transaction, so that half a file is never seen."""
+"""Stores and deletes files: encrypted chunks in one transaction, so that no reader sees half a file."""
 
 from datetime import timedelta
 from uuid import UUID
@@ -13,7 +13,7 @@ from jobs.files.read import find_file
 from jobs.models import Batch, BatchState, File, FileChunk, FilePurpose
 from tenants.models import Site
 
-#: A piece is sealed and opened at once, so this is what a file takes in memory.
+#: A chunk is encrypted and decrypted as a whole, so this is the memory that a file needs.
 CHUNK_BYTES = 512 * 1024
 DEFAULT_TTL_SECONDS = 30 * 24 * 3600
 MAX_FILENAME_LENGTH = 255
@@ -23,27 +23,27 @@ CONTENT_FIELD = FileChunk._meta.get_field("content")
 
 
 class FileUpload:
-    """A file whose content is still coming in. It lives in the caller's transaction, and ends with it."""
+    """A file whose content is still being uploaded. It belongs to the caller's transaction."""
 
     def __init__(self, site: Site) -> None:
         self._site = site
         self._id: UUID = new_uuid()
-        self._pieces = 0
+        self._chunks = 0
         self.bytes = 0
 
-    def write(self, piece: bytes) -> None:
-        """Store the next piece. Raises `FileTooLarge`."""
-        self.bytes += len(piece)
+    def write(self, chunk: bytes) -> None:
+        """Store the next chunk. Raises `FileTooLarge`."""
+        self.bytes += len(chunk)
         if self.bytes > settings.MAX_FILE_BYTES:
             raise FileTooLarge(settings.MAX_FILE_BYTES)
-        # One statement each: together they may take longer than one statement may. In binary, as the ORM does not.
+        # One statement per chunk: all together could exceed the statement timeout. Binary COPY, which the ORM lacks.
         with connection.wrap_database_errors, connection.cursor() as cursor, cursor.copy(COPY) as copy:
             copy.set_types(["uuid", "int4", "bytea"])
-            copy.write_row((self._id, self._pieces, CONTENT_FIELD.encrypt(piece)))
-        self._pieces += 1
+            copy.write_row((self._id, self._chunks, CONTENT_FIELD.encrypt(chunk)))
+        self._chunks += 1
 
     def finish(self, filename: str, *, ttl_seconds: int | None = None) -> File:
-        """Make the input file of a batch out of what was written. Raises `InvalidFile` if that was nothing."""
+        """Create the input file of a batch from the written chunks. Raises `InvalidFile` if it is empty."""
         if not self.bytes:
             raise InvalidFile("The file is empty.")
         file = File.objects.create(
@@ -59,14 +59,14 @@ class FileUpload:
 
 
 def delete_file(site: Site, public_id: str) -> None:
-    """Remove a file with its content.
+    """Delete a file with its content.
 
     Raises:
-        FileMissing: no file of this site has that id.
+        FileNotFound: no file of this site has that id.
         FileInUse: a batch has not read it yet.
     """
     with transaction.atomic():
-        # Whoever makes a batch of it meanwhile waits for this lock, and then finds no file.
+        # A concurrent creation of a batch from it waits for this lock, and then finds no file.
         file = find_file(site, public_id, lock=True)
         waiting = Batch.objects.filter(input_file=file, state=BatchState.VALIDATING).first()
         if waiting is not None:

@@ -1,4 +1,4 @@
-"""What the job engine keeps in Postgres."""
+"""The tables of jobs, batches, files and workers."""
 
 from jobs.models.batch import TERMINAL_BATCH_STATES, Batch, BatchState
 from jobs.models.file import File, FileChunk, FilePurpose

@@ -4,7 +4,7 @@
         │               │  └──────▶ expired        (unfinished members expired with it)
         └──▶ failed     └──▶ cancelling ──▶ cancelled
 
-The states, and their spelling, are those of OpenAI's batches (wire formats, 7).
+The states, and their spelling, are those of OpenAI's batches (docs/reference/wire-formats.md, 7).
 """
 
 from django.db import models
@@ -42,38 +42,38 @@ class Batch(models.Model):
     #: The model of all members; empty where they differ.
     model = models.CharField(max_length=200, blank=True)
     state = models.CharField(max_length=12, choices=BatchState.choices, default=BatchState.VALIDATING)
-    #: None for members that came in the request itself.
+    #: None for members that were posted in the request itself.
     input_file = models.ForeignKey("jobs.File", models.SET_NULL, null=True, related_name="batches")
     idempotency_key = models.CharField(max_length=255, null=True)  # noqa: DJ001 (unique where given)
-    #: SHA-256 of the canonical request, as of a job's.
+    #: SHA-256 of the canonical request, like that of a job.
     request_hash = models.BinaryField(max_length=32)
-    #: The site's own words about the batch; given back, never read.
+    #: The site's own data about the batch: returned to it, never interpreted.
     metadata = models.JSONField(default=dict)
     request_id = models.CharField(max_length=64, blank=True)
     priority = models.SmallIntegerField(default=100)
     max_attempts = models.PositiveSmallIntegerField()
-    #: What the credential that submitted it may ask for: members that are read later are held to it.
+    #: The restrictions of the credential that submitted it; they apply to members that are read from a file later.
     grant = GrantField()
-    #: `batch.progress` is sent at most this often; None: never.
+    #: The minimum interval of `batch.progress` events; None for no such events.
     progress_seconds = models.PositiveIntegerField(null=True)
     progress_sent_at = models.DateTimeField(null=True)
-    #: How many members had ended when progress was last told.
+    #: How many members had ended at the last `batch.progress`.
     progress_sent_count = models.PositiveIntegerField(default=0)
-    #: As given (`24h`).
+    #: As submitted (`24h`).
     completion_window = models.CharField(max_length=10, default="24h")
-    #: How long its output files are kept; None: as the site's retention says.
+    #: How long its output files are kept; None for the site's retention period.
     output_expires_seconds = models.PositiveIntegerField(null=True)
     retry_of = models.ForeignKey("self", models.SET_NULL, null=True, related_name="retries")
 
-    #: Workers that began to read its file. One that kills its readers is failed.
+    #: Workers that started to read its file. After `jobs.batches.expand.MAX_READ_ATTEMPTS` lost ones the batch fails.
     read_count = models.PositiveSmallIntegerField(default=0)
-    #: Why it failed to validate: `{code, message, param, line}`, the first hundred.
+    #: Why validation failed: `{code, message, param, line}`, the first hundred issues.
     errors = models.JSONField(default=list)
-    #: Members; known once they are inserted.
+    #: The number of members; known once they are inserted.
     total = models.PositiveIntegerField(default=0)
-    #: Frozen when the batch ends; until then they are counted (`jobs.batches.progress`).
+    #: The counts are frozen when the batch ends; until then members are counted (`jobs.batches.progress`).
     completed = models.PositiveIntegerField(null=True)
-    #: All that ended without an answer; canceled and expired ones are part of them.
+    #: All members without an answer, including canceled and expired ones.
     failed = models.PositiveIntegerField(null=True)
     canceled = models.PositiveIntegerField(null=True)
     expired = models.PositiveIntegerField(null=True)
@@ -83,12 +83,12 @@ class Batch(models.Model):
     cached_input_tokens = models.PositiveBigIntegerField(null=True)
     output_tokens = models.PositiveBigIntegerField(null=True)
     reasoning_tokens = models.PositiveBigIntegerField(null=True)
-    #: Generated from the members when they are read; there once the batch has ended.
+    #: Generated from the members whenever they are read; set when the batch ends.
     output_file = models.OneToOneField("jobs.File", models.SET_NULL, null=True, related_name="output_of")
     error_file = models.OneToOneField("jobs.File", models.SET_NULL, null=True, related_name="errors_of")
 
     created_at = models.DateTimeField(db_default=Now())
-    #: When what is unfinished expires.
+    #: When unfinished members expire.
     expires_at = models.DateTimeField()
     in_progress_at = models.DateTimeField(null=True)
     finalizing_at = models.DateTimeField(null=True)
@@ -108,7 +108,7 @@ class Batch(models.Model):
         ]
         indexes = [
             models.Index(fields=["site", "-id"], name="batches_of_a_site"),
-            # What the upkeep looks through: jobs.batches.maintenance
+            # Read by jobs.batches.maintenance
             models.Index(
                 fields=["state"],
                 condition=~Q(state__in=["completed", "failed", "expired", "cancelled"]),

@@ -1,4 +1,4 @@
-"""Files that a site uploaded, or that a batch put out."""
+"""Files: uploaded by a site, or the output of a batch."""
 
 from django.db import models
 from django.db.models.functions import Now
@@ -10,12 +10,12 @@ from tenants.models import Site
 
 class FilePurpose(models.TextChoices):
     BATCH = "batch", "Batch input"
-    #: Generated from the members of the batch whenever it is read; it has no chunks.
+    #: Generated from the members of the batch whenever it is read; without chunks.
     BATCH_OUTPUT = "batch_output", "Batch output"
 
 
 class File(models.Model):
-    """A file on the wire of OpenAI's `/v1/files`. Its content is kept sealed, in chunks."""
+    """A file as in OpenAI's `/v1/files`. Its content is stored encrypted, in chunks."""
 
     ID_PREFIX = "file"
 
@@ -44,7 +44,7 @@ class File(models.Model):
 
 
 class FileChunk(models.Model):
-    """A piece of a file's content, so that a file is never whole in memory."""
+    """A part of a file's content, so that a whole file is never in memory."""
 
     file = models.ForeignKey(File, models.CASCADE, related_name="chunks")
     #: Counted from 0.

@@ -5,7 +5,7 @@
       │ └──retry, lost───┘
       └──cancel──▶ canceled        └──▶ expired   (queued past its expiry)
 
-Terminal rows never change. (job, attempt) is the fencing token: who does not hold it cannot write the end.
+Terminal rows never change. (job, attempt) is the fencing token: only the worker that holds it can write the outcome.
 """
 
 from uuid import UUID
@@ -18,13 +18,14 @@ from core.fields import EncryptedField
 from core.ids import new_uuid, to_public
 from tenants.models import Site
 
-#: Stands for "no batch" where an index or a comparison needs a value.
+#: Represents "no batch" where an index or a comparison needs a value.
 NO_BATCH = UUID(int=0)
 
-#: A job that was lost so often, with others that were lost before, is claimed only alone (`jobs.worker.sweep`).
+#: After this many losses, together with other jobs that were lost before, a job is in quarantine: a worker has one such
+#: job at a time (`jobs.worker.sweep`).
 QUARANTINE_CRASHES = 2
 
-#: The queue of jobs that come one by one, and the one of batch members.
+#: The queue of individual jobs, and the one of batch members.
 DEFAULT_QUEUE, BATCH_QUEUE = "default", "batch"
 
 
@@ -41,7 +42,7 @@ TERMINAL_STATES = (JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELED, JobSt
 
 
 class JobKind(models.TextChoices):
-    """What is asked for, which is also the wire of the body and of the result."""
+    """The kind of request, which is also the wire format of the body and of the result."""
 
     CHAT = "chat", "Chat completion"
     MESSAGES = "messages", "Anthropic message"
@@ -54,12 +55,12 @@ class Job(models.Model):
     ID_PREFIX = "job"
 
     id = models.UUIDField(primary_key=True, default=new_uuid, editable=False)
-    # Its own index, and the batch's, would be one more beside those that begin with it, and plans would choose it.
+    # No index on this column or `batch` alone: the planner would prefer it to the indexes that begin with them.
     site = models.ForeignKey(Site, models.CASCADE, related_name="jobs", db_index=False)
     kind = models.CharField(max_length=20, choices=JobKind.choices)
-    #: The name the site asked for; it selects the route.
+    #: The model name that the site requested; it selects the route.
     model = models.CharField(max_length=200)
-    #: The provider in the first place of the model's route at the submit: whose cap it counts against.
+    #: The first provider of the model's route when the job was submitted. The job counts against its cap.
     provider = models.CharField(max_length=60, blank=True)
     queue = models.CharField(max_length=40, default=DEFAULT_QUEUE)
     #: Lower is sooner.
@@ -67,24 +68,23 @@ class Job(models.Model):
     state = models.CharField(max_length=10, choices=JobState.choices, default=JobState.QUEUED)
 
     idempotency_key = models.CharField(max_length=255, null=True)  # noqa: DJ001 (unique where given)
-    #: SHA-256 of the canonical request; tells a repeated submit from a different one under the same key.
+    #: SHA-256 of the canonical request: distinguishes a repeated submission from a different one with the same key.
     request_hash = models.BinaryField(max_length=32)
-    #: JSON, sealed. `payload_version` says which shape it has (`jobs.payload`).
-    #: Empty once it was erased.
+    #: Encrypted JSON in the format `payload_version` (`jobs.payload`). None after it was erased.
     payload = EncryptedField(null=True, editable=False)
     payload_version = models.PositiveSmallIntegerField(default=1)
-    #: The site's own words about the job; given back, never read.
+    #: The site's own data about the job: returned to it, never interpreted.
     metadata = models.JSONField(default=dict)
     request_id = models.CharField(max_length=64, blank=True)
 
     available_at = models.DateTimeField(db_default=Now())
     expires_at = models.DateTimeField(null=True)
-    #: Counts also what was given back or put off, which has no bound.
+    #: Includes released and deferred attempts, whose number is not limited.
     attempt = models.PositiveIntegerField(default=0)
     max_attempts = models.PositiveSmallIntegerField(default=3)
-    #: How many workers died with it.
+    #: How many workers were lost while they ran it.
     crash_count = models.PositiveSmallIntegerField(default=0)
-    #: Attempts that ended in an error. `max_attempts` bounds these, not the attempts that were lost or given back.
+    #: Attempts that ended in an error. `max_attempts` limits these, not lost or released attempts.
     error_count = models.PositiveSmallIntegerField(default=0)
     worker_id = models.UUIDField(null=True)
     deadline_at = models.DateTimeField(null=True)
@@ -99,7 +99,7 @@ class Job(models.Model):
     #: When payload and result were erased, at the end of the site's retention.
     erased_at = models.DateTimeField(null=True)
 
-    #: The batch it is a member of, and its name there. Members are told of by their batch's events alone.
+    #: The batch it is a member of, and its name there. Members have no webhook events of their own, only the batch has.
     batch = models.ForeignKey("jobs.Batch", models.CASCADE, null=True, related_name="members", db_index=False)
     custom_id = models.CharField(max_length=200, blank=True)
 
@@ -112,7 +112,7 @@ class Job(models.Model):
             ("view_payload", "Can read prompts and answers"),
         ]
         indexes = [
-            # What claims look through, lane by lane: jobs.worker.claim.claim
+            # Read by claims, lane by lane: jobs.worker.claim.claim
             models.Index(
                 F("queue"),
                 F("priority"),
@@ -124,21 +124,21 @@ class Job(models.Model):
                 condition=Q(state="queued"),
                 name="job_ready_in_lanes",
             ),
-            # Those that get a last try, alone
+            # Read by claims: jobs in quarantine
             models.Index(
                 fields=["priority", "available_at"],
                 condition=Q(state="queued", crash_count__gte=2),
                 name="job_in_quarantine",
             ),
-            # What the sweep and the heartbeat look through
+            # Read by the sweep and the heartbeat
             models.Index(fields=["worker_id"], condition=Q(state="running"), name="job_running"),
             models.Index(fields=["site", "-id"], name="jobs_of_a_site"),
-            # The few that came one by one, among the many thousands of batches
+            # The individual jobs, among many thousands of batch members
             models.Index(fields=["site", "-id"], condition=Q(batch__isnull=True), name="single_jobs_of_a_site"),
             # Progress, and results in the order of the input
             models.Index(fields=["batch", "state"], condition=Q(batch__isnull=False), name="progress_of_a_batch"),
             models.Index(fields=["batch", "id"], condition=Q(batch__isnull=False), name="members_of_a_batch"),
-            # What the sweep and the retention look through
+            # Read by the sweep and the retention
             models.Index(fields=["expires_at"], condition=Q(state="queued"), name="job_expiring"),
             models.Index(fields=["site", "finished_at"], condition=Q(erased_at__isnull=True), name="job_not_erased"),
         ]
@@ -184,7 +184,7 @@ class AttemptOutcome(models.TextChoices):
 
 
 class Attempt(models.Model):
-    """One worker's try at a job. Append-only; open until `ended_at`."""
+    """One attempt of a worker at a job. Append-only; open until `ended_at`."""
 
     job = models.ForeignKey(Job, models.CASCADE, related_name="attempts", db_index=False)
     #: Counted from 1.

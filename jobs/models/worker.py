@@ -1,4 +1,4 @@
-"""The workers that hold jobs, and what is held back from them."""
+"""The leases of worker processes, and pauses."""
 
 from django.db import models
 from django.db.models import Q
@@ -9,7 +9,7 @@ from tenants.models import Site
 
 
 class WorkerLease(models.Model):
-    """One row per worker process: its sign of life. An expired lease is never revived."""
+    """One row per worker process, renewed by its heartbeat. An expired lease is never revived."""
 
     worker_id = models.UUIDField("worker ID", primary_key=True)
     host = models.CharField(max_length=255)
@@ -17,9 +17,9 @@ class WorkerLease(models.Model):
     version = models.CharField(max_length=40)
     started_at = models.DateTimeField(db_default=Now())
     expires_at = models.DateTimeField()
-    #: True once the worker was told to stop; it claims nothing more.
+    #: True while the worker shuts down: it claims no more jobs.
     draining = models.BooleanField(default=False)
-    #: What it said of itself at the last heartbeat: jobs under way, retry budgets.
+    #: What it reported at the last heartbeat: slots, running jobs, retry budgets.
     report = models.JSONField(default=dict)
 
     class Meta:
@@ -31,7 +31,7 @@ class WorkerLease(models.Model):
 
 
 class Pause(models.Model):
-    """Nothing is claimed of what it covers: one site, one queue, or one batch. Jobs under way go on."""
+    """A pause of one site, one queue or one batch: none of its jobs is claimed. Running jobs finish."""
 
     site = models.OneToOneField(Site, models.CASCADE, null=True, blank=True, related_name="pause")
     queue = models.CharField(max_length=40, null=True, blank=True, unique=True)  # noqa: DJ001 (unique where given)

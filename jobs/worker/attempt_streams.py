@@ -1,4 +1,7 @@
-"""What attempts say while they are under way: nothing, until somebody looks on; then all of it, as a stream."""
+"""Streams of attempts in progress: an attempt is written as a stream from when its job is watched.
+
+The stream then begins with all that the attempt has received so far.
+"""
 
 from collections.abc import Iterable
 
@@ -26,12 +29,12 @@ from tenants.models import Site
 log = structlog.get_logger(__name__)
 
 SSE_CONTENT_TYPE = "text/event-stream; charset=utf-8"
-#: The text so far was another call's, and counts no more.
+#: The event that tells readers to discard the text so far: it was of an earlier call.
 RESTART = ("restart", b"{}")
 
 
 class AttemptStream:
-    """Of one attempt."""
+    """The stream of one attempt; it writes nothing before `start_streaming`."""
 
     def __init__(self, job: ClaimedJob) -> None:
         self.job = job
@@ -44,7 +47,7 @@ class AttemptStream:
         return self._writer is not None
 
     def on_burst(self, recorder: CallRecorder, burst: Burst) -> None:
-        """Take in what has come from the provider."""
+        """Write a burst from the provider, if the attempt is streaming. `recorder` is the one of the current call."""
         is_new, self._recorder = recorder is not self._recorder, recorder
         if self._writer is None:
             return
@@ -53,7 +56,7 @@ class AttemptStream:
         self._write(self._writer, burst)
 
     def start_streaming(self, writer: EventLogWriter) -> None:
-        """Say from now on what comes, and first what has come so far."""
+        """Write all that was received so far, and each burst from now on."""
         self._writer = writer
         writer.describe(status=200, content_type=SSE_CONTENT_TYPE)
         if self._recorder is not None:
@@ -61,7 +64,7 @@ class AttemptStream:
             self._write(writer, Burst(self._recorder.collector.events()))
 
     def finish(self, outcome: ExecutionOutcome) -> None:
-        """The attempt has come to this; how the job goes on, Postgres says."""
+        """End the stream. It does not say how the job continues: Postgres does."""
         if self._writer is not None:
             self._writer.end(_stream_end_of(outcome))
 
@@ -83,7 +86,7 @@ class AttemptStream:
 
 
 class AttemptStreams:
-    """Of all attempts of one worker. Redis is asked only while there are any, and once for all of them."""
+    """The streams of all attempts of one worker. Redis is polled once for all, and only while there are attempts."""
 
     def __init__(self) -> None:
         self._process_streams: ProcessStreams | None = None
@@ -91,8 +94,8 @@ class AttemptStreams:
         self._is_unavailable = False
 
     async def stream_watched(self, streams: Iterable[AttemptStream]) -> None:
-        """Let those speak that somebody wants to hear."""
-        not_streaming = {voice.job.job_id: voice for voice in streams if not voice.is_streaming}
+        """Start streaming the attempts whose jobs are watched."""
+        not_streaming = {stream.job.job_id: stream for stream in streams if not stream.is_streaming}
         if not not_streaming:
             return
         try:
@@ -106,7 +109,7 @@ class AttemptStreams:
             self._is_unavailable = False
 
     async def stop(self) -> None:
-        """Say goodbye to Redis."""
+        """Close the connections to Redis."""
         if self._heartbeat is not None:
             await self._heartbeat.stop()
         await redis.close_clients()

@@ -1,9 +1,9 @@
-"""Claim queued jobs for a worker: one statement decides who runs what.
+"""Claims queued jobs for a worker: one statement decides which worker runs which job.
 
-Priority goes first. Within a priority sites take turns, whoever has the fewest running jobs going first, so that a
-site with ten thousand jobs does not delay another's ten. Within a site age decides. Nothing is claimed of what is
-paused, nor beyond the caps on running jobs of sites and providers; and of jobs in quarantine (`jobs.worker.sweep`)
-a worker has one at a time.
+Order: by priority; within a priority fair between sites (the site with the fewest running jobs first, so that ten
+thousand jobs of one site do not delay ten of another); within a site by age. Paused jobs are not claimed, nor jobs
+beyond the caps on running jobs of sites and providers. Of jobs in quarantine (`jobs.worker.sweep`) a worker has one at
+a time.
 """
 
 from collections.abc import Sequence
@@ -18,23 +18,24 @@ from django.db import connection
 from core.ids import to_public
 from jobs.models import NO_BATCH, QUARANTINE_CRASHES, Job
 
-#: After its own deadline a worker needs this long to write the end; only then is the attempt taken from it.
+#: The time after its deadline that an attempt has to write its outcome, before the sweep takes it from its worker.
 GRACE_SECONDS = 30
-#: Claims stand in line for this lock, so that each one counts what the one before it took: caps are exact.
+#: An advisory lock that serializes claims: each counts what the one before it claimed, so caps are exact.
 CLAIM_LOCK = 0x4E49_4749
 
-#: How many jobs of a lane are looked at for each place there is, shared out over the lanes.
+#: How many candidates are read for each free slot, divided among the lanes.
 CANDIDATES_PER_SLOT = 4
 
-#: Not read where they are not needed: one value that does not open must not keep anybody from all the others.
+#: Not read where they are not needed: one value that cannot be decrypted must not make all the others unreadable.
 SEALED_FIELDS = ("payload", "result")
 UNSEALED_COLUMNS = [field.column for field in Job._meta.concrete_fields if field.name not in SEALED_FIELDS]
 
-# Both statements go out as one message and one transaction: a process that freezes in between cannot hold the lock.
-# The second has a snapshot of its own, taken when the lock was there, and sees what the claim before it wrote.
+# Both statements are sent as one message and one transaction: a process that freezes in between cannot hold the lock.
+# The second has its own snapshot, taken after the lock was acquired, and sees what the previous claim wrote.
 #
-# A lane is what can be claimed of or left out as a whole. There are few, and the index of ready jobs is in their
-# order, so finding them takes one step in the index for each, however many jobs they hold.
+# A lane is a set of jobs that can only be claimed from or skipped as a whole: same queue, priority, site, provider and
+# batch. Lanes are few, and the index of queued jobs is in their order, so that finding them takes one step in the index
+# for each (a loose index scan), however many jobs they have.
 CLAIM = """
 SELECT pg_advisory_xact_lock(%(lock)s);
 WITH RECURSIVE live AS (
@@ -133,14 +134,14 @@ SELECT id, attempt, site_id, kind, model, provider, batch_id, request_id, error_
   FROM claimed ORDER BY place
 """
 
-# Payloads come after the claim is committed: they may be megabytes, and Postgres would wait with the lock in its hand
-# until a worker has taken them in, which one that froze never does.
+# Payloads are read after the claim is committed: they may have megabytes, and Postgres would hold the lock until the
+# worker has received them, which a frozen worker never does.
 PAYLOADS = "SELECT id, payload FROM jobs_job WHERE id = ANY(%s)"
 
 
 @dataclass(frozen=True, slots=True)
 class ClaimedJob:
-    """A job in the claimer's name: what its attempt needs to know. The payload is as it is stored."""
+    """A job claimed by this worker: all that its attempt needs. The payload is still encrypted."""
 
     job_id: UUID
     #: The number of this attempt.
@@ -163,10 +164,10 @@ class ClaimedJob:
 
 
 def claim(worker_id: UUID, limit: int, queues: Sequence[str] = ()) -> list[ClaimedJob]:
-    """Move up to `limit` ready jobs of these queues (none: of all) to running, in this worker's name.
+    """Claim up to `limit` ready jobs of these queues (all queues if there are none given) for this worker.
 
-    Return them in the order in which they should begin. Empty if none is ready, or if the worker's lease has
-    expired or is draining. Payloads are opened later, one by one.
+    Returns them in the order in which they should start. Empty if none is ready, or if the worker's lease has expired
+    or is draining. Payloads are decrypted later, one by one.
     """
     with connection.cursor() as cursor:
         cursor.execute(CLAIM, claim_parameters(worker_id, limit, queues))
@@ -180,7 +181,7 @@ def claim(worker_id: UUID, limit: int, queues: Sequence[str] = ()) -> list[Claim
 
 
 def claim_parameters(worker_id: UUID, limit: int, queues: Sequence[str]) -> dict[str, Any]:
-    """Return what CLAIM is filled in with."""
+    """Return the parameters of CLAIM."""
     return {
         "lock": CLAIM_LOCK,
         "no_batch": NO_BATCH,

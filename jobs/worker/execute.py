@@ -1,4 +1,4 @@
-"""Run one claimed job on the worker's event loop: body to request, inference, answer to result."""
+"""Executes one attempt on the worker's event loop: body to request, inference, answer to result."""
 
 import random
 from collections.abc import Awaitable, Callable, Sequence
@@ -43,7 +43,7 @@ from providers.types import Provider
 
 log = structlog.get_logger(__name__)
 
-#: How long a job waits whose payload only a newer worker can read.
+#: How long a job waits whose payload only a newer version of the worker can read.
 NEWER_PAYLOAD_DELAY_SECONDS = 10.0
 
 
@@ -57,7 +57,7 @@ class AttemptStopped(Exception):
 
 @dataclass(frozen=True, slots=True)
 class AttemptRun:
-    """One attempt under way, and the trace of its calls, which outlives a cancellation."""
+    """One attempt in progress, and the trace of its calls, which survives the cancellation of its task."""
 
     job: ClaimedJob
     fence: Fence
@@ -70,19 +70,19 @@ class AttemptRun:
 
 @dataclass(frozen=True, slots=True)
 class CallOpening:
-    """A call about to be made: its account, and that of the call before it."""
+    """A call about to be made: its usage record, and the closed one of the previous call."""
 
     fence: Fence
     rows: Sequence[UsageRecord]
 
 
-#: Writes an opening; returns what stops the attempt instead, if something does.
+#: Writes an opening. Returns the outcome of the attempt if the call may not be made.
 CallOpener: TypeAlias = Callable[[CallOpening], Awaitable[AttemptCanceled | AttemptReleased | None]]
 
 
 @dataclass(frozen=True, slots=True)
 class JobLedger:
-    """Writes a job's calls into Postgres before they are made, so that a killed worker leaves their trace."""
+    """Writes a job's calls to Postgres before they are made, so that the calls of a killed worker are known."""
 
     run: AttemptRun
     opener: CallOpener
@@ -97,7 +97,7 @@ class JobLedger:
 
 @transaction.atomic
 def open_calls(openings: Sequence[CallOpening]) -> list[AttemptCanceled | AttemptReleased | None]:
-    """Write that calls begin; for each, return how its attempt ends instead if it was taken away, or canceled."""
+    """Open calls; for each, return None, or the outcome of its attempt if that was fenced or canceled meanwhile."""
     jobs = lock_owned_jobs(opening.fence for opening in openings)
     stopped = [_stop_outcome(jobs.get(opening.fence)) for opening in openings]
     usage_records.write(
@@ -113,7 +113,7 @@ def _stop_outcome(job: Job | None) -> AttemptCanceled | AttemptReleased | None:
 
 
 def prepare_attempt(claimed: ClaimedJob, worker_id: UUID) -> AttemptRun:
-    """Prepare the run of a job that this worker just claimed."""
+    """Prepare the attempt at a job that this worker has just claimed."""
     attribution = UsageAttribution(claimed.site_id, claimed.model, claimed.request_id, claimed.job_id, claimed.attempt)
     fence = Fence(claimed.job_id, claimed.attempt, worker_id)
     return AttemptRun(claimed, fence, attribution, CallTrace(f"{claimed.public_id}:{claimed.attempt}"))
@@ -130,10 +130,10 @@ async def execute(
     breaker: CircuitBreaker = NO_CIRCUIT_BREAKER,
     on_burst: OnBurst | None = None,
 ) -> ExecutionOutcome:
-    """Make the calls and say how the attempt ends. Nothing is written but the accounts of calls begun."""
+    """Make the calls and return the outcome of the attempt. Only usage records of open calls are written."""
     job = run.job
     if job.payload_version > PAYLOAD_VERSION:
-        # A newer desk wrote it, in a shape that this one does not know; a newer worker will read it.
+        # A newer version wrote it, in a format that this one does not know; a newer worker will read it.
         log.error("payload_newer", version=job.payload_version, hint="update this worker")
         return AttemptReleased(NEWER_PAYLOAD_DELAY_SECONDS, "newer_payload")
     try:
@@ -167,7 +167,7 @@ async def execute(
         case Exhausted():
             return decide_retry(result, _retry_rule(job), rng)
         case Deferred(refusal, seconds):
-            # Attempts that did not end in an error were put off, or lost, which is rare.
+            # Attempts without an error were deferred; a few may have been lost or released.
             times = job.attempt - 1 - job.error_count
             return defer(times, rng, PROVIDERS_IN_COOLDOWN if refusal else RETRY_BUDGET_EXHAUSTED, seconds or 0.0)
 

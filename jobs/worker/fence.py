@@ -1,4 +1,4 @@
-"""The fence: whether an attempt is still its worker's own."""
+"""The fence: checks that an attempt still belongs to its worker, before anything of it is written."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from jobs.models import Job, JobState
 
 @dataclass(frozen=True, slots=True)
 class Fence:
-    """What proves that an attempt is its worker's: nobody else ever has all three."""
+    """The fencing token of an attempt: no other worker ever has the same three values."""
 
     job_id: UUID
     attempt: int
@@ -17,17 +17,17 @@ class Fence:
 
 
 def lock_owned_jobs(fences: Iterable[Fence]) -> dict[Fence, Job]:
-    """Lock the jobs' rows, and return those whose attempt is still the worker's. In a transaction only.
+    """Lock the rows of the jobs, and return those whose attempt still belongs to the worker. In a transaction only.
 
-    The rows are locked in the order of their ids, so that two groups never wait for each other.
+    The rows are locked in the order of their ids, so that two groups cannot deadlock.
     """
-    wanted = set(fences)
-    # The sealed columns are not needed for an end, and one that does not open must not prevent it.
+    requested = set(fences)
+    # The encrypted columns are not needed, and one that cannot be decrypted must not keep the job from finishing.
     jobs = Job.objects.defer("payload", "result").filter(
-        id__in=[fence.job_id for fence in wanted], state=JobState.RUNNING
+        id__in=[fence.job_id for fence in requested], state=JobState.RUNNING
     )
-    found = ((_fence_of(job), job) for job in jobs.order_by("id").select_for_update(no_key=True))
-    return {fence: job for fence, job in found if fence in wanted}
+    locked = ((_fence_of(job), job) for job in jobs.order_by("id").select_for_update(no_key=True))
+    return {fence: job for fence, job in locked if fence in requested}
 
 
 def _fence_of(job: Job) -> Fence | None:

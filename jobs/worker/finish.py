@@ -1,4 +1,4 @@
-"""End attempts: one transaction writes states, attempts, accounts and events, or nothing."""
+"""Finishes attempts: one fenced transaction writes states, attempts, usage records and events, or nothing."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ from metering.usage_records import UsageRecord
 
 @dataclass(frozen=True, slots=True)
 class FinishRequest:
-    """A worker's wish to end an attempt, with the calls that were made in it."""
+    """The outcome of an attempt that a worker wants to write, with the calls that were made in it."""
 
     fence: Fence
     outcome: ExecutionOutcome
@@ -36,45 +36,48 @@ class FinishRequest:
 
 
 class FinishResult(StrEnum):
-    """What became of the wish."""
+    """Whether the outcome was written."""
 
     WRITTEN = "written"
-    #: The attempt is no longer the worker's; its result is discarded, its calls are accounted for, unbilled.
+    #: The attempt no longer belongs to the worker: its result is discarded, its calls are recorded but not billed.
     FENCED = "fenced"
 
 
 def finish(fence: Fence, outcome: ExecutionOutcome, calls: Sequence[UsageRecord]) -> FinishResult:
-    """End one attempt; see `finish_all`."""
+    """Finish one attempt; see `finish_all`."""
     return finish_all([FinishRequest(fence, outcome, calls)])[0]
 
 
 @transaction.atomic
-def finish_all(ends: Sequence[FinishRequest]) -> list[FinishResult]:
-    """Write the ends of the attempts that are still the worker's, each fenced by itself; return what became of each.
+def finish_all(requests: Sequence[FinishRequest]) -> list[FinishResult]:
+    """Write the outcomes of the attempts that still belong to the worker; each is fenced individually.
 
-    Killed before the commit, nothing has happened and the sweep finds the attempts; killed after, all has.
+    If the process is killed before the commit, nothing is written and the sweep finds the attempts; after it, all is.
     """
-    # Before the doorbell, which is rung after commit too.
+    # Registered first, so that it runs before the doorbell is rung after the commit.
     transaction.on_commit(partial(crash_point, CrashPoint.AFTER_COMMIT))
-    jobs = lock_owned_jobs(end.fence for end in ends)
-    # Of two wishes for one attempt, in one group, the first counts, as it would if they came one after the other.
-    first = {end.fence: end for end in reversed(ends) if end.fence in jobs}
-    held = list(first.values())
-    usage_records.write([call for end in held for call in _calls_to_write(end)])
-    usage_records.write_fenced_out([call for end in ends if first.get(end.fence) is not end for call in end.calls])
-    # Opened and then not made: the attempt was stopped, or broke, in between.
-    close_open_calls([(end.fence.job_id, end.fence.attempt) for end in held])
-    apply_transitions([transition(jobs[end.fence], end.outcome) for end in held])
+    jobs = lock_owned_jobs(request.fence for request in requests)
+    # Of two requests for one attempt in a group the first counts, as if they had come one after the other.
+    first = {request.fence: request for request in reversed(requests) if request.fence in jobs}
+    owned = list(first.values())
+    fenced = [request for request in requests if first.get(request.fence) is not request]
+    usage_records.write([call for request in owned for call in _calls_to_write(request)])
+    usage_records.write_fenced_out([call for request in fenced for call in request.calls])
+    # Calls that were opened but not made: the attempt was stopped, or crashed, in between.
+    close_open_calls([(request.fence.job_id, request.fence.attempt) for request in owned])
+    apply_transitions([transition(jobs[request.fence], request.outcome) for request in owned])
     crash_point(CrashPoint.BEFORE_COMMIT)
-    return [FinishResult.WRITTEN if first.get(end.fence) is end else FinishResult.FENCED for end in ends]
+    return [
+        FinishResult.WRITTEN if first.get(request.fence) is request else FinishResult.FENCED for request in requests
+    ]
 
 
 def transition(job: Job, outcome: ExecutionOutcome) -> Transition:
-    """Say what an ending makes of a running job."""
+    """Return the transition of a running job that follows from the outcome of its attempt."""
     canceled = job.cancel_requested_at is not None
     match outcome:
         case AttemptSucceeded(result):
-            # It was answered before the cancel could reach it: the site has paid, and gets what it paid for.
+            # The answer came before the cancel reached the worker: the site pays for it, and gets it.
             return Transition(job, JobState.SUCCEEDED, AttemptOutcome.OK, problem=NO_PROBLEM, result=result)
         case AttemptFailed(code, message):
             problem = JobProblem(code, message)
@@ -86,20 +89,22 @@ def transition(job: Job, outcome: ExecutionOutcome) -> Transition:
             )
         case RetryAfterBackoff(_, code, message):
             return Transition(job, JobState.CANCELED, AttemptOutcome.ERROR, JobProblem(code, message), NO_PROBLEM)
-        case AttemptReleased(seconds, why) if not canceled:
-            problem = JobProblem(why)
-            kept = problem if why else None
-            return Transition(job, JobState.QUEUED, AttemptOutcome.RELEASED, problem, kept, delay_seconds=seconds)
+        case AttemptReleased(seconds, reason) if not canceled:
+            problem = JobProblem(reason)
+            job_problem = problem if reason else None
+            return Transition(
+                job, JobState.QUEUED, AttemptOutcome.RELEASED, problem, job_problem, delay_seconds=seconds
+            )
         case AttemptReleased():
             return Transition(job, JobState.CANCELED, AttemptOutcome.RELEASED, problem=NO_PROBLEM)
         case AttemptCanceled():
             return Transition(job, JobState.CANCELED, AttemptOutcome.CANCELED, problem=NO_PROBLEM)
 
 
-def _calls_to_write(end: FinishRequest) -> Sequence[UsageRecord]:
-    return _mark_billable(end.calls) if isinstance(end.outcome, AttemptSucceeded) else end.calls
+def _calls_to_write(request: FinishRequest) -> Sequence[UsageRecord]:
+    return _mark_billable(request.calls) if isinstance(request.outcome, AttemptSucceeded) else request.calls
 
 
 def _mark_billable(calls: Sequence[UsageRecord]) -> list[UsageRecord]:
-    """Mark the call that answered; the others were made too, and are the desk's own cost."""
+    """Mark the call that answered as billable; the other calls are the operator's own cost."""
     return [structs.replace(call, billable=call.outcome is UsageOutcome.OK and call is calls[-1]) for call in calls]

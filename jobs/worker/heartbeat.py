@@ -1,7 +1,7 @@
-"""A worker's heartbeat, in a thread of its own: it goes on however busy the event loop is.
+"""The heartbeat of a worker, in its own thread, so that a busy event loop does not delay it.
 
-It does not go on without the loop, though. A loop that has not taken in a beat for a while is stuck, and what it
-holds must become somebody else's.
+It stops if the event loop stalls: a loop that has not processed a heartbeat for `LOOP_STALL_SECONDS` lets its lease
+expire, so that other workers get its jobs.
 """
 
 import asyncio
@@ -21,20 +21,20 @@ from jobs.worker.leases import LeaseRenewal
 
 log = structlog.get_logger(__name__)
 
-#: A loop that takes in nothing for so long is given up.
+#: A loop that processes no heartbeat for this long counts as stalled.
 LOOP_STALL_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True)
 class LeaseAcquired:
-    """This process has a new lease."""
+    """The process acquired a new lease."""
 
     worker_id: UUID
 
 
 @dataclass(frozen=True, slots=True)
 class LeaseRenewed:
-    """The lease goes on."""
+    """The lease was extended."""
 
     worker_id: UUID
     renewal: LeaseRenewal
@@ -42,14 +42,14 @@ class LeaseRenewed:
 
 @dataclass(frozen=True, slots=True)
 class LeaseLost:
-    """The lease had run out (we were frozen, or Postgres was away), and is never revived."""
+    """The lease had expired (the process was frozen, or Postgres unavailable), and is never revived."""
 
     worker_id: UUID
 
 
 @dataclass(frozen=True, slots=True)
 class HeartbeatMissed:
-    """Postgres did not answer this beat."""
+    """Postgres did not answer this heartbeat."""
 
     error: Exception
 
@@ -58,7 +58,7 @@ HeartbeatEvent: TypeAlias = LeaseAcquired | LeaseRenewed | LeaseLost | Heartbeat
 
 
 class Heartbeat:
-    """Beats every two seconds from `start` to `stop`, and tells the loop of each beat by `on_event`."""
+    """Renews the lease every two seconds from `start` to `stop`, and calls `on_event` in the loop each time."""
 
     def __init__(
         self,
@@ -72,7 +72,7 @@ class Heartbeat:
         self._make_report = report
         self._loop_stall_seconds = loop_stall_seconds
         self._worker_id: UUID | None = None
-        #: What the loop said last, and when it did.
+        #: The last report of the loop, and when it made it.
         self._report = report()
         self._loop_alive_at = time.monotonic()
         self._stopping = threading.Event()
@@ -82,7 +82,7 @@ class Heartbeat:
         self._thread.start()
 
     def stop(self) -> None:
-        """Beat no more; returns when the last beat has ended."""
+        """Stop, and return when the last heartbeat has ended."""
         self._stopping.set()
         self._thread.join()
 
@@ -99,7 +99,7 @@ class Heartbeat:
     def _beat(self) -> HeartbeatEvent:
         try:
             return run_with_connection(self._acquire_or_renew)
-        except Exception as error:  # the outermost of this thread: without a pulse a worker is a shell
+        except Exception as error:  # the outermost handler of this thread, which must survive
             return HeartbeatMissed(error)
 
     def _acquire_or_renew(self) -> HeartbeatEvent:
@@ -117,7 +117,7 @@ class Heartbeat:
             self._loop.call_soon_threadsafe(self._handle_in_loop, beat)
 
     def _handle_in_loop(self, beat: HeartbeatEvent) -> None:
-        """In the loop."""
+        """Process the event. Runs in the event loop."""
         self._loop_alive_at = time.monotonic()
         self._on_event(beat)
         self._report = self._make_report()

@@ -1,7 +1,7 @@
-"""A worker process's sign of life: one row, renewed every two seconds. All times are Postgres's.
+"""Leases of worker processes: one row each, renewed by the heartbeat every two seconds. All times are Postgres's.
 
-An expired lease is never revived: whoever let it expire takes a new one under a new id, and what it held
-is then somebody else's.
+An expired lease is never revived: a worker whose lease expired acquires a new one under a new id, and the sweep gives
+its old jobs to other workers.
 """
 
 import os
@@ -28,7 +28,7 @@ EMPTY_REPORT: Mapping[str, Any] = {}
 
 @dataclass(frozen=True, slots=True)
 class HeldJob:
-    """A job that runs in the worker's name, as the database says."""
+    """A job that the worker holds according to the database."""
 
     job_id: UUID
     attempt: int
@@ -37,13 +37,13 @@ class HeldJob:
 
 @dataclass(frozen=True, slots=True)
 class LeaseRenewal:
-    """What a heartbeat brings back."""
+    """The result of a heartbeat: the jobs that the worker holds."""
 
     held: tuple[HeldJob, ...]
 
 
 def acquire_lease() -> UUID:
-    """Register this process under a new worker id, and return it."""
+    """Register this process under a new worker id, and return the id."""
     worker_id = new_uuid()
     _execute(
         """
@@ -56,9 +56,9 @@ def acquire_lease() -> UUID:
 
 
 def renew_lease(worker_id: UUID, report: Mapping[str, Any] = EMPTY_REPORT) -> LeaseRenewal | None:
-    """Extend the lease, and note what the worker says of itself.
+    """Extend the lease, and store the worker's report.
 
-    None if it has expired: the worker must stop what it does and take a new one.
+    None if it has expired: the worker must stop all its attempts and acquire a new lease.
     """
     renewed = _execute(
         """
@@ -72,16 +72,16 @@ def renew_lease(worker_id: UUID, report: Mapping[str, Any] = EMPTY_REPORT) -> Le
         return None
     running = Job.objects.filter(state=JobState.RUNNING, worker_id=worker_id)
     rows = running.values_list("id", "attempt", "cancel_requested_at")
-    return LeaseRenewal(tuple(HeldJob(job_id, attempt, asked_at is not None) for job_id, attempt, asked_at in rows))
+    return LeaseRenewal(tuple(HeldJob(job_id, attempt, cancel_at is not None) for job_id, attempt, cancel_at in rows))
 
 
 def mark_draining(worker_id: UUID) -> None:
-    """Say that this worker claims nothing more."""
+    """Mark the worker as draining: it claims no more jobs."""
     WorkerLease.objects.filter(worker_id=worker_id).update(draining=True)
 
 
 def release_lease(worker_id: UUID) -> None:
-    """Take the row away; jobs that still name this worker are lost at the next sweep."""
+    """Delete the lease; jobs that the worker still holds are requeued as lost by the next sweep."""
     WorkerLease.objects.filter(worker_id=worker_id).delete()
 
 
@@ -91,7 +91,7 @@ def live_workers() -> set[UUID]:
 
 
 def delete_expired_leases() -> int:
-    """Delete leases that expired a minute ago; the jobs they held have been swept by then."""
+    """Delete leases that expired a minute ago; the jobs of their workers have been swept by then."""
     return _execute("DELETE FROM jobs_workerlease WHERE expires_at < clock_timestamp() - interval '1 minute'", [])
 
 

@@ -1,4 +1,4 @@
-"""How an attempt can end, and what follows from an inference's result. Pure."""
+"""The outcomes of an attempt, and the decision that follows from the result of an inference. Pure."""
 
 import random
 from dataclasses import dataclass
@@ -11,14 +11,14 @@ from providers.errors import ProviderError
 
 @dataclass(frozen=True, slots=True)
 class AttemptSucceeded:
-    """`result` is the sealed column's clear text: the answer as JSON in the wire of the job's kind."""
+    """`result` is the plaintext of the encrypted column: the answer as JSON in the wire format of the job's kind."""
 
     result: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class RetryAfterBackoff:
-    """The attempt failed; the job goes back to the queue and may be claimed after this time."""
+    """The attempt failed; the job goes back to the queue and may be claimed after this backoff."""
 
     seconds: float
     error_code: str
@@ -27,7 +27,7 @@ class RetryAfterBackoff:
 
 @dataclass(frozen=True, slots=True)
 class AttemptFailed:
-    """The job ends without success, and will not be tried again by itself."""
+    """The job fails, and is not retried automatically."""
 
     error_code: str
     error_message: str
@@ -35,28 +35,30 @@ class AttemptFailed:
 
 @dataclass(frozen=True, slots=True)
 class AttemptCanceled:
-    """The site asked for it while the attempt was under way."""
+    """The site canceled the job during the attempt."""
 
 
 @dataclass(frozen=True, slots=True)
 class AttemptReleased:
-    """The job goes back to the queue through no fault of its own: the worker stops, or lost its lease, or cannot
-    read it yet, or the retry budget is spent, or its providers are left alone. After this time it may be claimed again.
+    """The job goes back to the queue without an error, and may be claimed again after `seconds`.
+
+    The worker shuts down, lost its lease or cannot decrypt the job yet; or the attempt was deferred, because the retry
+    budget is exhausted or all circuit breakers are open.
     """
 
     seconds: float = 0.0
-    #: A code that the attempt and the waiting job bear; empty where there is nothing to say.
+    #: An error code for the attempt and the waiting job; empty if there is none.
     reason: str = ""
 
 
-#: What is left on a job of which nobody was asked: a retry for which there was no budget, …
+#: Error codes of a deferred job, for which no provider was called: a retry without a retry budget, …
 RETRY_BUDGET_EXHAUSTED = "retry_budget_exhausted"
-#: … or one whose providers are all left alone (`inference.circuit_breaker`).
+#: … or a job whose providers are all in cooldown (`inference.circuit_breaker`).
 PROVIDERS_IN_COOLDOWN = "providers_in_cooldown"
 
-#: A retry for which there is no budget waits between so and so many seconds for its next chance: at first, …
+#: The range of the delay of a deferred job, which is random and doubles each time, …
 DEFER_SECONDS = (5.0, 30.0)
-#: … and twice as long each time, so often. Thousands that wait for a budget must not keep the workers from the others.
+#: … this many times. Thousands of jobs that wait for a retry budget must not keep workers from running others.
 MAX_DOUBLINGS = 4
 
 ExecutionOutcome: TypeAlias = AttemptSucceeded | RetryAfterBackoff | AttemptFailed | AttemptCanceled | AttemptReleased
@@ -64,7 +66,7 @@ ExecutionOutcome: TypeAlias = AttemptSucceeded | RetryAfterBackoff | AttemptFail
 
 @dataclass(frozen=True, slots=True)
 class JobRetryPolicy:
-    """How attempts follow each other. `errors` counts the attempts that failed before this one."""
+    """The limits and delays of a job's attempts. `errors` counts the attempts that failed before this one."""
 
     errors: int
     max_attempts: int
@@ -73,7 +75,7 @@ class JobRetryPolicy:
 
 
 def decide_retry(exhausted: Exhausted, rule: JobRetryPolicy, rng: random.Random) -> RetryAfterBackoff | AttemptFailed:
-    """Decide what follows when no target answered."""
+    """Decide the outcome of an attempt in which no target answered."""
     code, message = error_details(exhausted.error)
     if not exhausted.retryable:
         return AttemptFailed(code, message)
@@ -86,11 +88,11 @@ def decide_retry(exhausted: Exhausted, rule: JobRetryPolicy, rng: random.Random)
 def defer(
     times: int, rng: random.Random, reason: str = RETRY_BUDGET_EXHAUSTED, min_seconds: float = 0.0
 ) -> AttemptReleased:
-    """Give back a job of which nobody was asked, after it was put off so many times already."""
+    """Return the outcome of an attempt that called no provider, of a job that was deferred `times` times before."""
     seconds = rng.uniform(*DEFER_SECONDS) * 2 ** min(times, MAX_DOUBLINGS)
     return AttemptReleased(max(seconds, min_seconds), reason)
 
 
 def error_details(error: ProviderError) -> tuple[str, str]:
-    """Return our code for a provider's error, and the provider's own words."""
+    """Return our code for a provider's error, and the provider's own message."""
     return error.kind, error.message[:500]

@@ -1,32 +1,32 @@
-"""How many slots of a worker are open: a few at first, and more while all that are open are taken."""
+"""The ramp of a worker's slots: a few are open at first, and more are opened while all open ones are taken."""
 
-#: So long it takes until all slots are open.
+#: How long it takes to open all slots.
 OPENING_SECONDS = 2.0
-#: So long it takes until as few as at first are, when they are not needed.
+#: How long it takes to close all but the initial slots, while they are not needed.
 CLOSING_SECONDS = 30.0
 
 
 class SlotRamp:
-    """Spreads out a crowd.
+    """Spreads the starts of many jobs over time (against a thundering herd).
 
-    Calls of one length that begin at once also end at once, and then wait for each other to be ended and begun: with
-    500 calls of 3 s for a tenth of the time, for ever. Begun over two seconds they never meet again.
+    Calls of equal length that start together also end together, and then wait for each other to be finished and
+    started: 500 calls of 3 s lose a tenth of the time that way, for ever. Started over two seconds, they stay apart.
     """
 
-    def __init__(self, first: int, slots: int, now: float) -> None:
-        self._initial = float(min(first, slots))
+    def __init__(self, initial: int, slots: int, now: float) -> None:
+        self._initial = float(min(initial, slots))
         self._slots = slots
         self._open = self._initial
         self._updated_at = now
 
     def open_slots(self, taken: int, now: float) -> int:
-        """Return how many are open, when so many are taken. Times are in seconds, by any clock that runs on."""
+        """Return how many slots are open while `taken` are taken. Times are in seconds, by any monotonic clock."""
         seconds, self._updated_at = now - self._updated_at, now
-        pace = self._slots / OPENING_SECONDS if taken >= int(self._open) else -self._slots / CLOSING_SECONDS
-        self._open = min(max(self._open + pace * seconds, self._initial), float(self._slots))
+        per_second = self._slots / OPENING_SECONDS if taken >= int(self._open) else -self._slots / CLOSING_SECONDS
+        self._open = min(max(self._open + per_second * seconds, self._initial), float(self._slots))
         return int(self._open)
 
     @property
     def is_opening(self) -> bool:
-        """There will be more soon, though nobody says so."""
+        """Whether more slots may open soon, without any event that says so."""
         return self._open < self._slots

@@ -1,4 +1,4 @@
-"""What the worker processes report of themselves at each heartbeat."""
+"""Reads the reports that workers store at each heartbeat: slots and retry budgets."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from tenants.models import Site
 
 @dataclass(frozen=True, slots=True)
 class RetryBudgetReport:
-    """A retry budget's last minute in one worker process."""
+    """The last minute of a retry budget in one worker process."""
 
     worker: str
     #: `site` or `provider`.
@@ -22,27 +22,27 @@ class RetryBudgetReport:
     name: str
     first_tries: int
     retries: int
-    #: Retries that were put off.
+    #: Retries that were deferred.
     refused: int
 
 
 def live_retry_budgets() -> list[RetryBudgetReport]:
-    """Return the retry budgets of all live workers that were asked for a retry, the most refused first."""
+    """Return the retry budgets of all live workers in which retries were requested, most deferred first."""
     return retry_budgets_of(WorkerLease.objects.filter(expires_at__gt=Now()))
 
 
 def retry_budgets_of(leases: Iterable[WorkerLease]) -> list[RetryBudgetReport]:
-    """Return the retry budgets that these workers reported, the most refused first."""
-    reported = [(str(lease), each) for lease in leases for each in _reported_budgets(lease)]
-    slugs = _slugs(each["name"] for _, each in reported if each.get("scope") == "site")
-    found = [_to_report(worker, each, slugs) for worker, each in reported]
-    return sorted(found, key=lambda each: (-each.refused, -each.retries, each.worker, each.scope, each.name))
+    """Return the retry budgets that these workers reported, most deferred first."""
+    reported = [(str(lease), budget) for lease in leases for budget in _reported_budgets(lease)]
+    slugs = _slugs(budget["name"] for _, budget in reported if budget.get("scope") == "site")
+    reports = [_to_report(worker, budget, slugs) for worker, budget in reported]
+    return sorted(reports, key=lambda each: (-each.refused, -each.retries, each.worker, each.scope, each.name))
 
 
 def count_deferred_retries(budgets: Sequence[RetryBudgetReport]) -> int:
-    """Return how many retries were put off for a site's or a provider's sake, none counted twice.
+    """Return how many retries were deferred by the budgets of sites and providers; at least, and none counted twice.
 
-    A retry that neither budget has room for is refused by both, so the larger of the two sums is what is certain.
+    A retry that exceeds both budgets counts in both, so only the larger of the two sums is certain.
     """
     return max(
         sum(each.refused for each in budgets if each.scope == "site"),
@@ -51,7 +51,7 @@ def count_deferred_retries(budgets: Sequence[RetryBudgetReport]) -> int:
 
 
 def slots_of(lease: WorkerLease) -> int | None:
-    """Return how many jobs the worker takes at once; None before its first heartbeat."""
+    """Return how many jobs the worker runs concurrently; None before its first heartbeat."""
     slots = lease.report.get("slots")
     return slots if isinstance(slots, int) else None
 
@@ -61,10 +61,10 @@ def _reported_budgets(lease: WorkerLease) -> list[Mapping[str, Any]]:
 
 
 def _slugs(ids: Iterable[str]) -> dict[str, str]:
-    wanted = {UUID(each) for each in ids}
-    if not wanted:
+    site_ids = {UUID(text) for text in ids}
+    if not site_ids:
         return {}
-    return {str(site_id): slug for site_id, slug in Site.objects.filter(id__in=wanted).values_list("id", "slug")}
+    return {str(site_id): slug for site_id, slug in Site.objects.filter(id__in=site_ids).values_list("id", "slug")}
 
 
 def _to_report(worker: str, reported: Mapping[str, Any], slugs: Mapping[str, str]) -> RetryBudgetReport:

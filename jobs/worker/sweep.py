@@ -1,4 +1,7 @@
-"""Find what nobody holds any more: lost workers' jobs, hung attempts, expired jobs. Safe to run anywhere, any time."""
+"""Sweeps up lost jobs (of workers whose lease expired), hung attempts and expired jobs.
+
+Every worker runs it each second; an advisory lock lets only one sweep at a time.
+"""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -20,17 +23,17 @@ from tenants.authentication import purge_nonces
 
 log = structlog.get_logger(__name__)
 
-#: A job that killed this many workers is not given to another, however many it was lost with.
+#: A job that was lost with this many workers fails, however many other jobs were lost with it.
 MAX_CRASHES = QUARANTINE_CRASHES + 1
 #: Any number that no other advisory lock of this database uses.
 SWEEP_LOCK = 0x4E49_4748
-#: So many at once: what a whole worker held is back in one sweep.
+#: The maximum per sweep: more than a worker holds, so that all jobs of a lost worker are requeued in one sweep.
 MAX_ROWS = 1000
-EXPIRED_PROBLEM = JobProblem("expired", "The job was not begun before its expiry.")
+EXPIRED_PROBLEM = JobProblem("expired", "The job was not started before it expired.")
 
 
 class LossReason(StrEnum):
-    """Why an attempt is taken from its worker."""
+    """The reason why an attempt is taken from its worker."""
 
     WORKER_LOST = "worker_lost"
     DEADLINE = "deadline"
@@ -38,14 +41,14 @@ class LossReason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class SweepReport:
-    """How many rows a sweep moved."""
+    """How many jobs a sweep moved."""
 
     lost: int = 0
     expired: int = 0
 
 
-# The job row is locked, so that a finish which came just before wins, and one which comes after is fenced. While
-# this waited for the lock the job may have got a new worker, whose lease its snapshot cannot see: see `_loss_reason`.
+# The job row is locked, so that a finish just before wins, and one after it is fenced. While this statement waited for
+# the lock, the job may have got a new worker, whose lease its snapshot does not contain: see `_loss_reason`.
 ORPHANS = """
 SELECT {columns}, (job.deadline_at <= clock_timestamp()) AS is_overdue
   FROM jobs_job job LEFT JOIN jobs_workerlease lease USING (worker_id)
@@ -57,10 +60,11 @@ SELECT {columns}, (job.deadline_at <= clock_timestamp()) AS is_overdue
 
 
 def sweep(*, heartbeats_possible: bool = True, recovery_seconds: float = 0.0) -> SweepReport | None:
-    """Sweep once. None if another worker is sweeping at this moment.
+    """Sweep once. None if another worker is sweeping.
 
-    Nobody is taken for lost, or for late, unless workers could renew their leases, and Postgres has been up for
-    `settle_seconds`: after an outage every lease has run out, and answers wait to be written. That is nobody's fault.
+    No attempt counts as lost or late unless workers could send heartbeats, and Postgres has been up for
+    `recovery_seconds`: after an outage all leases have expired, and answers wait to be written, through no fault of the
+    workers.
     """
     with transaction.atomic():
         is_mine, up_seconds = _try_lock()
@@ -80,7 +84,7 @@ def sweep(*, heartbeats_possible: bool = True, recovery_seconds: float = 0.0) ->
 
 
 def _try_lock() -> tuple[bool, float]:
-    """Try to be the one who sweeps; also return for how long Postgres has been up, in seconds."""
+    """Try to acquire the lock; also return for how long Postgres has been up, in seconds."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT pg_try_advisory_xact_lock(%s),"
@@ -95,21 +99,21 @@ def _find_lost(may_be_lost: bool) -> list[Transition]:
     orphans, live = _complete_workers(list(Job.objects.raw(ORPHANS, [MAX_ROWS]))), live_workers()
     suspects = Counter(job.worker_id for job in orphans if job.crash_count)
     return [
-        _transition_of_lost(job, loss, is_suspect_alone=suspects[job.worker_id] == 1)
+        _transition_of_lost(job, reason, is_suspect_alone=suspects[job.worker_id] == 1)
         for job in orphans
-        if (loss := _loss_reason(job, live, may_be_lost))
+        if (reason := _loss_reason(job, live, may_be_lost))
     ]
 
 
 def _complete_workers(orphans: list[Job]) -> list[Job]:
-    """Leave to the next sweep a worker of whose jobs there may be more: its suspects are judged together."""
+    """Leave the last worker to the next sweep if it may have more jobs: its suspects are judged together."""
     if len(orphans) < MAX_ROWS:
         return orphans
     return [job for job in orphans if job.worker_id != orphans[-1].worker_id] or orphans
 
 
 def _loss_reason(job: Job, live: set[UUID], may_be_lost: bool) -> LossReason | None:
-    """Say why the job is taken from its worker; None if it is not."""
+    """Return why the job is taken from its worker; None if it is not."""
     if not may_be_lost:
         return None
     if job.is_overdue:  # type: ignore[attr-defined] # of ORPHANS
@@ -117,14 +121,15 @@ def _loss_reason(job: Job, live: set[UUID], may_be_lost: bool) -> LossReason | N
     return LossReason.WORKER_LOST if job.worker_id not in live else None
 
 
-def _transition_of_lost(job: Job, loss: LossReason, *, is_suspect_alone: bool) -> Transition:
-    """Say what the loss makes of a running job: back to the queue, or its end.
+def _transition_of_lost(job: Job, reason: LossReason, *, is_suspect_alone: bool) -> Transition:
+    """Return the transition of a lost job: back to the queue, or to a terminal state.
 
-    A worker holds hundreds of jobs, and takes them all along. Who was lost before is a suspect. A suspect that is lost
-    again is poison, if there was no other. If there were several, nobody can tell which of them it was: they go into
-    quarantine, where each has a worker without another suspect of that kind, and a third loss tells.
+    When a worker is lost, all its jobs are lost, often hundreds. A job that was lost before is a suspect. A suspect
+    that is lost again is poison if it was the only suspect. If there were several, it is unknown which of them killed
+    the worker: they go into quarantine, in which each runs without another of them, and a third loss identifies the
+    poison.
     """
-    is_crash = loss is LossReason.WORKER_LOST
+    is_crash = reason is LossReason.WORKER_LOST
     crashes, errors = job.crash_count + is_crash, job.error_count + (not is_crash)
     state, problem = JobState.QUEUED, None
     if job.cancel_requested_at is not None:
@@ -133,12 +138,12 @@ def _transition_of_lost(job: Job, loss: LossReason, *, is_suspect_alone: bool) -
         state = JobState.FAILED
         problem = JobProblem("poison", f"{crashes} workers were lost while they ran this job.")
     elif errors >= job.max_attempts:
-        state, problem = JobState.FAILED, JobProblem("deadline", "The attempts took longer than they may.")
+        state, problem = JobState.FAILED, JobProblem("deadline", "The attempts exceeded their deadline.")
     return Transition(
         job,
         state,
         AttemptOutcome.LOST,
-        JobProblem(loss.value),
+        JobProblem(reason.value),
         problem,
         is_error=not is_crash,
         is_crash=is_crash,
@@ -146,7 +151,7 @@ def _transition_of_lost(job: Job, loss: LossReason, *, is_suspect_alone: bool) -
 
 
 def _lock_expired() -> list[Job]:
-    """Lock the jobs that were not begun in time. Members of a batch expire with it (`jobs.batches`)."""
+    """Lock the queued jobs that have expired. Members of a batch expire with it (`jobs.batches.cancel`)."""
     waiting = Job.objects.defer(*SEALED_FIELDS).filter(state=JobState.QUEUED, expires_at__lte=Now(), batch=None)
     return list(waiting.order_by("id").select_for_update(skip_locked=True, no_key=True)[:MAX_ROWS])
 
@@ -157,6 +162,6 @@ def _log_lost_attempt(move: Transition) -> None:
         "attempt_lost",
         job=job.public_id,
         attempt=job.attempt,
-        why=move.attempt_problem.code,
+        reason=move.attempt_problem.code,
         state=str(move.state),
     )

@@ -1,4 +1,4 @@
-"""Move many jobs from one state to the next: the rows, their attempts and their events, in one transaction."""
+"""Moves many jobs from one state to the next: the rows, their attempts and their events, in one transaction."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from django.db import connection
 from jobs.events import record_job_ends
 from jobs.models import AttemptOutcome, Job, JobState
 
-#: What the columns take. A message that is too long must not keep a job from ending.
+#: The lengths of the columns. A message that is too long must not keep a job from ending.
 CODE_LENGTH, MESSAGE_LENGTH = 60, 600
 
 RESULT_FIELD = Job._meta.get_field("result")
@@ -16,34 +16,34 @@ RESULT_FIELD = Job._meta.get_field("result")
 
 @dataclass(frozen=True, slots=True)
 class JobProblem:
-    """What went wrong: our code, and words for people."""
+    """An error: our code, and a message for people."""
 
     code: str = ""
     message: str = ""
 
 
-#: Nothing went wrong.
+#: No error.
 NO_PROBLEM = JobProblem()
 
 
 @dataclass(frozen=True, slots=True)
 class Transition:
-    """What becomes of one job, and of its attempt if it was running. The caller has locked the row."""
+    """The new state of one job, and the outcome of its attempt if it was running. The caller has locked the row."""
 
     job: Job
     state: JobState
-    #: How the attempt ends; None if there is none.
+    #: None if no attempt is running.
     outcome: AttemptOutcome | None = None
-    #: What the attempt says went wrong.
+    #: The error of the attempt.
     attempt_problem: JobProblem = NO_PROBLEM
-    #: What the job says went wrong; None leaves what it said.
+    #: The error of the job; None leaves the error it has.
     problem: JobProblem | None = None
-    #: The answer in clear, sealed here.
+    #: The answer as plaintext; it is encrypted here.
     result: bytes | None = None
-    #: One more attempt that ended in an error; one more worker that died with it.
+    #: Increments `error_count`, or `crash_count`.
     is_error: bool = False
     is_crash: bool = False
-    #: A job that goes back to the queue is not claimed before.
+    #: How long a requeued job is not claimed.
     delay_seconds: float = 0.0
 
 
@@ -73,14 +73,14 @@ UPDATE jobs_attempt attempt
 
 
 def apply_transitions(transitions: Sequence[Transition]) -> None:
-    """Write them, and record an event for each job that ended. In a transaction only."""
+    """Write the transitions, and record an event for each job that ended. In a transaction only."""
     if not transitions:
         return
-    ending = [move for move in transitions if move.outcome is not None]
+    ended = [move for move in transitions if move.outcome is not None]
     with connection.cursor() as cursor:
         cursor.execute(MOVE_JOBS, _columns(_job_values(move) for move in transitions))
-        if ending:
-            cursor.execute(END_ATTEMPTS, _columns(_attempt_values(move) for move in ending))
+        if ended:
+            cursor.execute(END_ATTEMPTS, _columns(_attempt_values(move) for move in ended))
     for move in transitions:
         _update_instance(move)
     record_job_ends(move.job for move in transitions if move.job.is_terminal)
@@ -102,12 +102,12 @@ def _truncate(problem: JobProblem) -> tuple[str, str]:
 
 
 def _columns(rows: Iterable[tuple[object, ...]]) -> list[list[object]]:
-    """Turn rows into the arrays that `unnest` takes."""
+    """Convert rows to the arrays that `unnest` takes."""
     return [list(column) for column in zip(*rows, strict=True)]
 
 
 def _update_instance(move: Transition) -> None:
-    """Bring the object up to what the row says now, as far as an event tells of it."""
+    """Update the fields of the object that its event contains."""
     move.job.state = move.state
     if move.problem is not None:
         move.job.error_code, move.job.error_message = _truncate(move.problem)

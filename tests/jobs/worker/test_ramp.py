@@ -4,7 +4,7 @@ from jobs.worker.ramp import CLOSING_SECONDS, OPENING_SECONDS, SlotRamp
 
 
 def test_while_all_are_taken_more_are_opened_until_all_are() -> None:
-    ramp, now, seen = SlotRamp(first=64, slots=500, now=0.0), 0.0, [64]
+    ramp, now, seen = SlotRamp(initial=64, slots=500, now=0.0), 0.0, [64]
     while seen[-1] < 500:
         now += 0.05
         seen.append(ramp.open_slots(taken=seen[-1], now=now))
@@ -15,14 +15,14 @@ def test_while_all_are_taken_more_are_opened_until_all_are() -> None:
 
 
 def test_while_some_are_free_none_is_opened() -> None:
-    ramp = SlotRamp(first=64, slots=500, now=0.0)
+    ramp = SlotRamp(initial=64, slots=500, now=0.0)
 
     assert [ramp.open_slots(taken=63, now=float(second)) for second in range(5)] == [64] * 5
     assert ramp.is_opening
 
 
 def test_what_is_not_needed_is_closed_slowly_and_never_below_the_first() -> None:
-    ramp = SlotRamp(first=64, slots=500, now=0.0)
+    ramp = SlotRamp(initial=64, slots=500, now=0.0)
     assert ramp.open_slots(taken=64, now=60.0) == 500
 
     assert 495 <= ramp.open_slots(taken=400, now=60.2) < 500
@@ -31,7 +31,7 @@ def test_what_is_not_needed_is_closed_slowly_and_never_below_the_first() -> None
 
 
 def test_few_slots_are_open_from_the_first() -> None:
-    ramp = SlotRamp(first=64, slots=10, now=0.0)
+    ramp = SlotRamp(initial=64, slots=10, now=0.0)
 
     assert ramp.open_slots(taken=10, now=1.0) == 10
     assert not ramp.is_opening
