@@ -1,6 +1,6 @@
 """The endpoints that answer requests with inference: complete, streamed, or started now and read elsewhere.
 
-The steps of a live stream are drawn in `live.run_stream`.
+`live.run_stream` lists the steps of a live stream, across its two tasks.
 """
 
 import asyncio

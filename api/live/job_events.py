@@ -1,4 +1,4 @@
-"""A job as it goes: its states from Postgres, and while somebody looks on, its tokens from the worker's stream."""
+"""Follows a job: its states from Postgres, and its tokens from the worker's stream while the job has a reader."""
 
 import asyncio
 import time
@@ -41,16 +41,16 @@ from tenants.tickets import ReadableKind
 
 log = structlog.get_logger(__name__)
 
-#: Events are numbered through all attempts: the attempt, and the number in its stream.
+#: The sequence number of an event is the attempt times this, plus the number in the attempt's stream.
 ATTEMPT_STRIDE = 1_000_000_000
-#: The number of a whole answer.
+#: The number, within its attempt, of a complete answer.
 COMPLETE_ANSWER_SEQ = ATTEMPT_STRIDE - 1
 END_KINDS: Mapping[str, StreamEndKind] = {JobState.SUCCEEDED: "done", JobState.CANCELED: "canceled"}
 
 
 @dataclass(frozen=True, slots=True)
 class JobStreamEvent:
-    """One event of a job. A state has no number: it is told anew to everybody who comes."""
+    """One event of a job. A state has no sequence number: every new reader gets the current one."""
 
     name: str
     data: bytes
@@ -58,28 +58,28 @@ class JobStreamEvent:
 
 
 class JobEventReader:
-    """One reader's place in a job."""
+    """One reader's position in a job's events."""
 
     def __init__(self, runtime: LiveRuntime, site: Site, public_id: str, after: int) -> None:
         self._runtime = runtime
         self._poller = job_state_poller(runtime)
         self._site = site
         self._public_id = public_id
-        #: The last event that the reader has.
+        #: The last event that the reader has: its attempt, and its number in the attempt's stream.
         self._attempt, self._seq = divmod(after, ATTEMPT_STRIDE)
-        #: The attempt whose stream was read to its end, however that was.
+        #: The attempt whose stream was read to its end, with or without success.
         self._finished_attempt = 0
         self._is_complete = False
         self._last_sent_at = time.monotonic()
-        #: How it ended, once all was told; None where this process stopped before.
+        #: How the job ended, once everything was sent; None if this process shut down before.
         self.end: StreamEndKind | None = None
 
     async def events(self) -> AsyncGenerator[Sequence[JobStreamEvent], None]:
-        """Yield what happens until the job is over; nothing, now and then, while nothing does.
+        """Yield events until the job ends; an empty list is a keep-alive.
 
-        Ends early when this process is about to stop: the reader goes on at another. Raises `JobNotFound`.
+        Ends early when this process shuts down: the reader resumes at another one. Raises `JobNotFound`.
         """
-        told: JobProgress | None = None
+        sent: JobProgress | None = None
         async with self._poller.watch(self._site, self._public_id) as watched:
             while not self._runtime.is_draining:
                 progress = watched.progress
@@ -90,8 +90,8 @@ class JobEventReader:
                     yield [_state_event(self._public_id, progress)]
                     self.end = END_KINDS.get(progress.state, "error")
                     return
-                if progress != told:
-                    told = progress
+                if progress != sent:
+                    sent = progress
                     yield [_state_event(self._public_id, progress)]
                 if progress.state == JobState.RUNNING:
                     async with aclosing(self._attempt_events(watched, progress.attempt)) as attempt:
@@ -101,7 +101,7 @@ class JobEventReader:
                     yield []
 
     async def _attempt_events(self, watched: WatchedJob, number: int) -> AsyncGenerator[Sequence[JobStreamEvent], None]:
-        """Yield what an attempt says, as far as its worker writes it down yet."""
+        """Yield the events of an attempt's stream, if its worker writes one."""
         if self._finished_attempt == number:
             return
         after = self._seq if self._attempt == number else 0
@@ -120,11 +120,11 @@ class JobEventReader:
                     yield self._record_position(number, events)
                     if self._runtime.is_draining:
                         return
-            # An answer that was asked for as a whole leaves a stream without an event, which tells nothing of it.
+            # A non-streaming answer leaves a stream without events, which says nothing about the answer.
             has_sent = self._attempt == number and self._seq > 0
             self._finished_attempt, self._is_complete = number, has_sent and following.end == StreamEnd("done")
         except StreamError:
-            # It is not there yet, or no more. Where the process that wrote it is gone, Postgres says how it goes on.
+            # The stream does not exist yet, or no more. If its worker died, Postgres has the next state of the job.
             return
         except RedisUnavailable as error:
             log.warning("job_stream_redis_unavailable", error=str(error))
@@ -136,7 +136,7 @@ class JobEventReader:
         return [JobStreamEvent(event.name, event.data, number * ATTEMPT_STRIDE + event.seq) for event in events]
 
     async def _final_events(self, watched: WatchedJob) -> AsyncGenerator[Sequence[JobStreamEvent], None]:
-        """Yield what the reader lacks of the answer: the rest of the stream that it has read, or the whole answer."""
+        """Yield what the reader lacks of the answer: the rest of a stream, or the complete answer."""
         number = watched.progress.attempt
         if watched.progress.state != JobState.SUCCEEDED or (self._attempt, self._seq) == (number, COMPLETE_ANSWER_SEQ):
             return
@@ -150,7 +150,7 @@ class JobEventReader:
                 yield [JobStreamEvent("answer", result, number * ATTEMPT_STRIDE + COMPLETE_ANSWER_SEQ)]
 
     async def _needs_keep_alive(self) -> bool:
-        """Wait for news. True when there has been nothing to tell for long."""
+        """Wait for the next poll. True if nothing was sent for the keep-alive time."""
         next_poll = asyncio.ensure_future(self._poller.wait_for_poll())
         try:
             await asyncio.wait({next_poll}, timeout=keep_alive_seconds())
@@ -164,12 +164,12 @@ class JobEventReader:
 
 def _state_event(public_id: str, progress: JobProgress) -> JobStreamEvent:
     error = {"code": progress.error_code, "message": progress.error_message} if progress.error_code else None
-    told = {"id": public_id, "state": progress.state, "attempt": progress.attempt, "error": error}
-    return JobStreamEvent("state", msgspec.json.encode(told))
+    body = {"id": public_id, "state": progress.state, "attempt": progress.attempt, "error": error}
+    return JobStreamEvent("state", msgspec.json.encode(body))
 
 
 async def read_job(http_request: LiveHttpRequest, response: LiveHttpResponse, job_id: str) -> None:
-    """`GET /v1/jobs/{id}/events`: the job's states, and its tokens as they come."""
+    """`GET /v1/jobs/{id}/events`: the job's states, and its tokens as they arrive."""
     await with_error_response(
         ResponseContext(http_request, "job_events"), response, lambda context, r: _read(context, r, job_id)
     )
@@ -190,7 +190,7 @@ async def _read(context: ResponseContext, response: LiveHttpResponse, public_id:
         await consume_nonce(runtime, Caller(reader.authenticated.identity, reader.authenticated.nonce))
     reading = JobEventReader(runtime, reader.site, public_id, cursor_of(http_request, public_id))
     async with aclosing(reading.events()) as events:
-        # What is wrong is known with the first event, which is there at once.
+        # Errors come with the first event, which is immediate.
         first: Sequence[JobStreamEvent] = await anext(events, [])
         await response.start(200, [*context.headers(), *STREAM_HEADERS])
         metrics.route_metrics(context.route).first_byte_seconds.observe(time.perf_counter() - http_request.started_at)
@@ -199,16 +199,16 @@ async def _read(context: ResponseContext, response: LiveHttpResponse, public_id:
         try:
             async for more in events:
                 await response.write(_to_sse(public_id, more) if more else KEEP_ALIVE)
-        except Exception as error:  # as of a stream: nobody is to wait for ever
+        except Exception as error:  # as with a stream, the client must not wait forever
             final_frame = encode_interruption(context, context.wire, error, name="error")
     await response.write(final_frame, more=False)
     context.record_response(200)
 
 
-def _to_sse(public_id: str, told: Sequence[JobStreamEvent]) -> bytes:
+def _to_sse(public_id: str, events: Sequence[JobStreamEvent]) -> bytes:
     return b"".join(
-        encode_frames(public_id, each.seq, [(each.name, each.data)])
-        if each.seq
-        else b"event: %b\ndata: %b\n\n" % (each.name.encode(), each.data)
-        for each in told
+        encode_frames(public_id, event.seq, [(event.name, event.data)])
+        if event.seq
+        else b"event: %b\ndata: %b\n\n" % (event.name.encode(), event.data)
+        for event in events
     )

@@ -1,4 +1,4 @@
-"""The live addresses in the OpenAPI document: no view of Django's answers them, so this writes it for them."""
+"""Adds the live operations to the OpenAPI document, because drf-spectacular sees only Django's views."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,23 +18,23 @@ Schema: TypeAlias = dict[str, Any]
 
 JSON, EVENTS, TEXT = "application/json", "text/event-stream", "text/plain"
 
-#: Our code for what a provider refuses, whatever its status.
+#: Our code for a request that the provider rejects, whatever its status.
 REJECTED = "rejected"
 LIVE_TITLES = {
     429: "Rate limit exceeded; retry after `Retry-After` seconds",
     502: "The provider failed, or the process that served the stream was lost",
-    504: "The provider took too long",
+    504: "The provider did not answer in time",
     529: "The provider is overloaded",
 }
 
 TAGS = [
-    {"name": "Live", "description": "Answers as they are typed, in the dialects of OpenAI and Anthropic."},
-    {"name": "Streams", "description": "What is typed can be read by somebody else, and again. Also over `/v1/ws`."},
+    {"name": "Live", "description": "Complete and streamed answers, in the dialects of OpenAI and Anthropic."},
+    {"name": "Streams", "description": "Streams that other clients can read, and resume. Also over `/v1/ws`."},
 ]
 
 
 def add_live_operations(result: Schema, generator: Any, request: Any, public: bool) -> Schema:
-    """Put the live addresses into the document (a postprocessing hook of drf-spectacular)."""
+    """Add the live operations to the document (a postprocessing hook of drf-spectacular)."""
     for section, found in COMPONENTS.items():
         result["components"].setdefault(section, {}).update(found)
     schemas = _SchemaRegistry()
@@ -48,7 +48,7 @@ def add_live_operations(result: Schema, generator: Any, request: Any, public: bo
 
 
 class _SchemaRegistry:
-    """Looks up how a struct is referred to."""
+    """Maps structs to references to their schemas."""
 
     def __init__(self) -> None:
         self._known: dict[Any, Schema] = {}
@@ -72,7 +72,7 @@ def _without_doubled(prefix: str, schemas: Any) -> Any:
 
 
 def _structs() -> Mapping[str, Sequence[Any]]:
-    """Return all structs by the prefix of their names: two dialects have words in common."""
+    """Return all structs by the prefix of their schema names, because two dialects share words."""
     wires = {
         "OpenAI": (openai_wire.ChatBody, openai_wire.EmbeddingBody, EnvelopeBody),
         "Anthropic": (anthropic_wire.MessagesBody, anthropic_wire.CountTokensBody),
@@ -119,7 +119,7 @@ def _success_responses(live_operation: LiveOperation, schemas: _SchemaRegistry) 
         "headers": _headers(live_operation),
         "content": content or {TEXT: {"schema": {"type": "string"}}},
     }
-    # What is canceled may have ended before.
+    # 200: the stream had already ended.
     statuses = (200, 202) if live_operation.name == "cancel_stream" else (live_operation.status,)
     return {str(status): answer for status in statuses}
 
@@ -150,7 +150,7 @@ def _error_responses(live_operation: LiveOperation, schemas: _SchemaRegistry) ->
 
 
 def _statuses_and_codes(wire: WireFormat, error: type[BaseException]) -> Iterator[tuple[int, str]]:
-    """Yield as which status and code an error is told, and all that are of its kind."""
+    """Yield the statuses and codes of an error class and of its subclasses."""
     row, code = mapping_for(error), code_of(error)
     if row is not ERROR_TABLE[Exception]:
         for status in (row.status, *PASSTHROUGH_STATUSES.get(error, ())):
@@ -162,8 +162,8 @@ def _statuses_and_codes(wire: WireFormat, error: type[BaseException]) -> Iterato
 def _describe(status: int, codes: set[str]) -> str:
     title = LIVE_TITLES.get(status) or STATUS_DESCRIPTIONS[status]
     if REJECTED in codes:
-        title += ", or the provider refuses it"
-    # Without a code of its own: a base class, or one that says more each time.
+        title += ", or the provider rejects it"
+    # "None" and "error" are base classes, and classes whose instances carry a code.
     named = sorted(codes - {"None", "error"})
     return f"{title} ({', '.join(named)})" if named else title
 
@@ -187,38 +187,41 @@ def _response_header(description: str, **schema: Any) -> Schema:
 COMPONENTS: Mapping[str, Schema] = {
     "parameters": {
         "IdempotencyKey": _request_header(
-            "Idempotency-Key", "Your name for this request. With another body: 422.", minLength=1, maxLength=255
+            "Idempotency-Key",
+            "Identifies this request: a retry with the same body gets the same answer; with another body, 422.",
+            minLength=1,
+            maxLength=255,
         ),
         "XClientRequestID": _request_header(
-            "X-Client-Request-ID", "The same; comes back in the answer.", maxLength=255
+            "X-Client-Request-ID", "The same as Idempotency-Key; returned in the response.", maxLength=255
         ),
-        "CacheControl": _request_header(
-            "Cache-Control", "`no-store` or `no-cache`: ask the provider, and keep nothing."
-        ),
+        "CacheControl": _request_header("Cache-Control", "`no-store` or `no-cache`: do not use the response cache."),
         "XNightdeskContinue": _request_header(
             "X-Nightdesk-Continue",
-            "`true`: should the stream be cut, let the next provider go on. One event then bears "
+            "`true`: if the stream is cut, the next provider continues it. One event then has "
             '`"nightdesk": {"continued_by": "<provider>"}`.',
             enum=["true"],
         ),
         "XTicketOrigin": _request_header("X-Ticket-Origin", "The origin whose pages may use the ticket."),
-        "AnthropicVersion": _request_header("anthropic-version", "Anthropic's, such as `2023-06-01`."),
-        "AnthropicBeta": _request_header("anthropic-beta", "Anthropic's; a provider of its dialect sees it."),
-        "LastEventID": _request_header("Last-Event-ID", "The `id` of the last event that you have."),
-        "After": _query_parameter("after", "The same, where no header can be sent; or its number alone."),
+        "AnthropicVersion": _request_header("anthropic-version", "Anthropic's API version, such as `2023-06-01`."),
+        "AnthropicBeta": _request_header("anthropic-beta", "Forwarded to providers of Anthropic's dialect."),
+        "LastEventID": _request_header("Last-Event-ID", "Resume after the event with this `id`."),
+        "After": _query_parameter(
+            "after", "The same as Last-Event-ID, for clients that cannot send headers; the number alone also works."
+        ),
         "Dialect": _query_parameter(
             "dialect",
-            "Whose body this is, and whose events will be. Without it: `anthropic` if `anthropic-version` is sent.",
+            "The dialect of the body and the events. Default: `anthropic` with `anthropic-version`, else `openai`.",
             enum=["openai", "anthropic", "wordpress", "envelope"],
         ),
         "Limit": _query_parameter(
-            "limit", "Anthropic's form: models in a page.", type="integer", minimum=1, maximum=1000
+            "limit", "Anthropic's dialect: models per page.", type="integer", minimum=1, maximum=1000
         ),
-        "AfterID": _query_parameter("after_id", "Anthropic's form: the page after this model."),
-        "BeforeID": _query_parameter("before_id", "Anthropic's form: the page before this model."),
+        "AfterID": _query_parameter("after_id", "Anthropic's dialect: the page after this model."),
+        "BeforeID": _query_parameter("before_id", "Anthropic's dialect: the page before this model."),
         "StreamID": _path_parameter("stream_id", "`stm_…`"),
         "JobID": _path_parameter("job_id", "`job_…`"),
-        "Model": _path_parameter("model", "A name of the list; it may hold slashes."),
+        "Model": _path_parameter("model", "A name from the list of models; it may contain slashes."),
     },
     "headers": {
         "X-Request-ID": _response_header("`req_…`: also in the gateway's logs and usage records."),

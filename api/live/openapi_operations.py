@@ -1,4 +1,4 @@
-"""Every live address as people and programs are told of it: bodies, answers, and what may go wrong."""
+"""Every live operation for the OpenAPI document: parameters, bodies, responses and errors."""
 
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -21,11 +21,11 @@ from tenants.errors import Forbidden, IdempotencyConflict, Unauthenticated
 
 ErrorTypes: TypeAlias = tuple[type[BaseException], ...]
 
-#: What may happen to whoever asks for anything,
+#: Errors of every operation that needs a credential.
 AUTH_ERRORS: ErrorTypes = (Unauthenticated, Forbidden, ShuttingDown, OperationalError)
-#: has a body,
+#: Errors of operations with a body.
 BODY_ERRORS: ErrorTypes = (InvalidRequest, BodyTimeout, BodyTooLarge, UnknownModel)
-#: wants an answer of a provider,
+#: Errors of operations that are admitted (`live.admit`).
 ADMISSION_ERRORS: ErrorTypes = (
     *BODY_ERRORS,
     RequestTooLong,
@@ -35,14 +35,15 @@ ADMISSION_ERRORS: ErrorTypes = (
     ConcurrencyLimitExceeded,
     RateLimiterUnavailable,
 )
+#: Errors of operations whose response is a provider's answer.
 INFERENCE_ERRORS: ErrorTypes = (*ADMISSION_ERRORS, ProviderError)
-#: or reads what was begun.
+#: Errors of operations that read events.
 READ_ERRORS: ErrorTypes = (Unauthenticated, Forbidden, CursorError, RedisUnavailable, OperationalError)
 
 
 @dataclass(frozen=True, slots=True)
 class LiveOperation:
-    """One address of the live path."""
+    """One operation of the live path."""
 
     method: str
     path: str
@@ -64,7 +65,7 @@ IDEMPOTENCY_PARAMETERS = ("IdempotencyKey", "XClientRequestID")
 ANSWER_PARAMETERS = (*IDEMPOTENCY_PARAMETERS, "CacheControl")
 STREAM_PARAMETERS = (*ANSWER_PARAMETERS, "XNightdeskContinue")
 CURSOR_PARAMETERS = ("LastEventID", "After")
-IDEMPOTENCY_NOTE = "The same again, by `Idempotency-Key`, is answered from the same call: attached to it, or replayed."
+IDEMPOTENCY_NOTE = "A retry with the same `Idempotency-Key` gets the answer of the first request, which runs once."
 
 
 def _chat_operation(
@@ -74,11 +75,11 @@ def _chat_operation(
     body: Any,
     answer: Any,
     *,
-    description: str = "Whole, or with `stream` as events.",
+    description: str = "A complete answer, or with `stream` server-sent events.",
     wire: WireFormat = WireFormat.OPENAI,
     extra_parameters: tuple[str, ...] = (),
 ) -> LiveOperation:
-    """Describe one that asks for a chat, whole or as events. They differ in their dialects alone."""
+    """Return a chat operation, complete or streamed. They differ only in their dialects."""
     return LiveOperation(
         "POST",
         path,
@@ -117,7 +118,7 @@ LIVE_OPERATIONS: tuple[LiveOperation, ...] = (
         "Chat for pages: events that end with `done` or `error`",
         openai_wire.ChatBody,
         response_schemas.ChatCompletion,
-        description="OpenAI's body and chunks. A whole stream ends with `event: done`, and a failed one with "
+        description="OpenAI's body and chunks. A complete stream ends with `event: done`, a failed one with "
         "`event: error`.",
     ),
     _chat_operation(
@@ -126,7 +127,7 @@ LIVE_OPERATIONS: tuple[LiveOperation, ...] = (
         "Chat, with the provider's name and an id of your own",
         EnvelopeBody,
         response_schemas.EnvelopeResponse,
-        description="OpenAI's body, `provider` if only that one may answer, and `request_id`, which is an "
+        description="OpenAI's body, with `provider` to insist on one provider, and `request_id`, which is an "
         "idempotency key. Streams are those of `/v1/chat`.",
     ),
     LiveOperation(
@@ -134,7 +135,7 @@ LIVE_OPERATIONS: tuple[LiveOperation, ...] = (
         "/v1/embeddings",
         "embeddings",
         "Embeddings, in OpenAI's dialect",
-        description="Vectors that were asked for before are not asked for again, one by one.",
+        description="The response cache holds each input's vector; only the others are requested from the provider.",
         body=openai_wire.EmbeddingBody,
         response=response_schemas.EmbeddingList,
         parameters=ANSWER_PARAMETERS,
@@ -144,7 +145,7 @@ LIVE_OPERATIONS: tuple[LiveOperation, ...] = (
         "POST",
         "/v1/messages/count_tokens",
         "count_tokens",
-        "About how many tokens a prompt has",
+        "Estimate the tokens of a prompt",
         wire=WireFormat.ANTHROPIC,
         body=anthropic_wire.CountTokensBody,
         response=response_schemas.InputTokens,
@@ -155,8 +156,8 @@ LIVE_OPERATIONS: tuple[LiveOperation, ...] = (
         "GET",
         "/v1/models",
         "list_models",
-        "The models that you may ask for",
-        description="With the header `anthropic-version` in Anthropic's form, and in pages.",
+        "List the models that you may use",
+        description="With the header `anthropic-version` in Anthropic's dialect, in pages.",
         response=response_schemas.OpenAIModels | response_schemas.AnthropicModels,
         parameters=("AnthropicVersion", "Limit", "AfterID", "BeforeID"),
         errors=(*AUTH_ERRORS, InvalidRequest),
@@ -165,7 +166,7 @@ LIVE_OPERATIONS: tuple[LiveOperation, ...] = (
         "GET",
         "/v1/models/{model}",
         "get_model",
-        "One model",
+        "Retrieve one model",
         response=response_schemas.OpenAIModel | response_schemas.AnthropicModel,
         parameters=("Model", "AnthropicVersion"),
         errors=(*AUTH_ERRORS, ResourceNotFound),
@@ -174,10 +175,10 @@ LIVE_OPERATIONS: tuple[LiveOperation, ...] = (
         "POST",
         "/v1/streams",
         "start_stream",
-        "Start a stream for somebody else to read",
+        "Start a stream for another client to read",
         "Streams",
-        description="The body is that of `dialect`. The stream runs to its end whether it is read or not; the "
-        f"ticket reads it. {IDEMPOTENCY_NOTE}",
+        description="The body is in the dialect that `dialect` names. The stream runs to its end with or without a "
+        f"reader; the ticket authorizes reading it. {IDEMPOTENCY_NOTE}",
         body=openai_wire.ChatBody | anthropic_wire.MessagesBody | EnvelopeBody,
         response=response_schemas.StreamStarted,
         status=202,
@@ -197,8 +198,8 @@ LIVE_OPERATIONS: tuple[LiveOperation, ...] = (
         "read_stream",
         "Read a stream, from the beginning or after an event",
         "Streams",
-        description="By its ticket (`Authorization: Bearer`), or by a proof with `streams:read`. The events are those "
-        "of the dialect it was started in; what failed before its first event has that status and body.",
+        description="Authorized by its ticket (`Authorization: Bearer`), or by a credential with `streams:read`. The "
+        "events are in the dialect of the request that started it; a failure before the first event has a status.",
         response=response_schemas.ChatCompletion
         | response_schemas.AnthropicMessage
         | response_schemas.EnvelopeResponse
@@ -213,7 +214,7 @@ LIVE_OPERATIONS: tuple[LiveOperation, ...] = (
         "cancel_stream",
         "Cancel a stream",
         "Streams",
-        description="202: its call upstream is being closed. 200: it had ended. What came until then is paid.",
+        description="202: the provider call is being closed. 200: the stream had ended. Earlier tokens are billed.",
         response=response_schemas.StreamCanceled,
         status=202,
         parameters=("StreamID",),
@@ -223,7 +224,7 @@ LIVE_OPERATIONS: tuple[LiveOperation, ...] = (
         "GET",
         "/v1/jobs/{job_id}/events",
         "read_job",
-        "Follow a job: its states, and its tokens as they come",
+        "Follow a job: its states, and its tokens as they arrive",
         "Jobs",
         streams=True,
         parameters=("JobID", *CURSOR_PARAMETERS),
@@ -233,9 +234,9 @@ LIVE_OPERATIONS: tuple[LiveOperation, ...] = (
         "GET",
         "/metrics",
         "metrics",
-        "What this process counts, for Prometheus",
+        "Metrics of this process, for Prometheus",
         "Operations",
-        description="For whoever shows `METRICS_TOKEN`, or where none is set, for programs on the same machine.",
+        description="Requires `METRICS_TOKEN` as bearer token; if that is not set, a client on the same machine.",
         errors=(ResourceNotFound,),
         is_public=True,
     ),

@@ -1,4 +1,4 @@
-"""How an answer is written: its headers, a whole body, a stream of events, an error in the caller's dialect."""
+"""Sends responses: headers, complete bodies, streams of server-sent events, and errors in the caller's dialect."""
 
 import math
 import time
@@ -27,34 +27,35 @@ log = structlog.get_logger(__name__)
 
 JSON = "application/json"
 EVENT_STREAM = "text/event-stream; charset=utf-8"
-#: No proxy on the way keeps, packs or holds back a stream.
+#: Proxies must not cache, compress or buffer a stream.
 STREAM_HEADERS: Headers = [
     (b"content-type", EVENT_STREAM.encode()),
     (b"cache-control", b"no-cache, no-transform, no-store"),
     (b"x-accel-buffering", b"no"),
 ]
+#: How long an `EventSource` waits before it reconnects.
 RETRY_MILLISECONDS = 1000
 
 
 @dataclass(slots=True)
 class ResponseContext:
-    """What is known of a request on its way, as far as its answer's headers tell it."""
+    """What the response's headers and metrics need to know of a request; filled in as the request proceeds."""
 
     http_request: LiveHttpRequest
     route: str
     wire: WireFormat = WireFormat.OPENAI
-    #: The origin whose pages may read the answer.
+    #: The origin whose pages may read the response.
     origin: str | None = None
     quotas: tuple[RemainingQuota, ...] = ()
     #: Time spent waiting for providers.
     upstream_seconds: float = 0.0
     #: None: the response cache was not looked up.
     cache_status: Literal["hit", "miss"] | None = None
-    #: Headers of this answer alone.
+    #: Headers of this response only.
     extra_headers: Headers = field(default_factory=list)
 
     def headers(self) -> Headers:
-        """Return what every answer carries. Call it when the answer begins."""
+        """Return the headers of every response. Call it when the response begins, because it measures the overhead."""
         overhead = max(time.perf_counter() - self.http_request.started_at - self.upstream_seconds, 0.0)
         metrics.route_metrics(self.route).overhead_seconds.observe(overhead)
         milliseconds, upstream = overhead * 1000, self.upstream_seconds * 1000
@@ -77,7 +78,7 @@ class ResponseContext:
         return headers
 
     def record_response(self, status: int) -> None:
-        """Count the answer."""
+        """Count the response, and observe its duration."""
         metrics.response_counter(self.route, status).inc()
         metrics.route_metrics(self.route).seconds.observe(time.perf_counter() - self.http_request.started_at)
 
@@ -85,14 +86,14 @@ class ResponseContext:
 async def send_body(
     context: ResponseContext, response: LiveHttpResponse, body: bytes, status: int = 200, content_type: str = JSON
 ) -> None:
-    """Send a whole answer."""
+    """Send a complete response."""
     headers = [*context.headers(), (b"content-type", content_type.encode()), (b"cache-control", b"no-store")]
     await response.send(status, headers, body)
     context.record_response(status)
 
 
 async def send_error(context: ResponseContext, response: LiveHttpResponse, error: BaseException) -> None:
-    """Say what went wrong, in the caller's dialect."""
+    """Send an error in the caller's dialect, and log it."""
     problem = to_problem(error)
     _log_problem(context, problem, error)
     context.extra_headers += _error_headers(problem)
@@ -101,45 +102,45 @@ async def send_error(context: ResponseContext, response: LiveHttpResponse, error
 
 
 async def send_complete(
-    context: ResponseContext, response: LiveHttpResponse, about: StreamInfo, events: Sequence[LoggedEvent]
+    context: ResponseContext, response: LiveHttpResponse, info: StreamInfo, events: Sequence[LoggedEvent]
 ) -> None:
-    """Send what never became a stream: a whole answer, or an error before the first token."""
-    if about.retry_after_seconds is not None:
-        context.extra_headers.append((b"retry-after", b"%d" % about.retry_after_seconds))
-    await send_body(context, response, b"".join(event.data for event in events), about.status)
+    """Send the only event of a stream as a response: a complete answer, or an error before the first token."""
+    if info.retry_after_seconds is not None:
+        context.extra_headers.append((b"retry-after", b"%d" % info.retry_after_seconds))
+    await send_body(context, response, b"".join(event.data for event in events), info.status)
 
 
 async def send_events(
-    context: ResponseContext, response: LiveHttpResponse, following: EventLogReader, events: Sequence[LoggedEvent]
+    context: ResponseContext, response: LiveHttpResponse, reader: EventLogReader, events: Sequence[LoggedEvent]
 ) -> None:
-    """Send a stream from these events on, until it ends or its reader is gone."""
+    """Send a stream from these events on, until it ends or the client disconnects."""
     await response.start(200, [*context.headers(), *STREAM_HEADERS])
     metrics.route_metrics(context.route).first_byte_seconds.observe(
         time.perf_counter() - context.http_request.started_at
     )
-    stream_id = following.info.id
+    stream_id = reader.info.id
     await response.write(_to_sse_frames(stream_id, events, retry_milliseconds=RETRY_MILLISECONDS))
     final_frame = b""
     try:
-        async for more in following:
+        async for more in reader:
             await response.write(_to_sse_frames(stream_id, more) if more else KEEP_ALIVE)
-    except Exception as error:  # whatever it is, the reader must neither wait for ever nor take this for an end
-        final_frame = encode_interruption(context, WireFormat(following.info.dialect), error)
+    except Exception as error:  # the client must neither wait forever nor take this for the end of the answer
+        final_frame = encode_interruption(context, WireFormat(reader.info.dialect), error)
     await response.write(final_frame, more=False)
     context.record_response(200)
 
 
-async def wait_for_first_events(following: EventLogReader) -> Sequence[LoggedEvent]:
-    """Wait for the beginning of a stream: what its answer's status is, is known with it. None: the reader has all.
+async def wait_for_first_events(reader: EventLogReader) -> Sequence[LoggedEvent]:
+    """Wait for the first events, with which the response's status is known. Empty: the client already has them all.
 
     Raises:
-        NeverBegan: it ended without any. To answer with nothing would look like a whole answer.
-        StreamError, RedisAway: as `EventLogReader` does.
+        StreamEndedEmpty: the stream has no event. An empty response would look like a complete answer.
+        StreamError, RedisUnavailable: as `EventLogReader` does.
     """
-    async for events in following:
+    async for events in reader:
         if events:
             return events
-    if not following.position:
+    if not reader.position:
         raise StreamEndedEmpty("The stream ended before its first event; send the request again.")
     return ()
 
@@ -155,7 +156,10 @@ def keep_alive_seconds() -> float:
 def encode_interruption(
     context: ResponseContext, wire: WireFormat, error: Exception, *, name: str | None = None
 ) -> bytes:
-    """Say in a dialect that a stream breaks off here. No event of the stream: whoever comes back lacks nothing."""
+    """Return a frame that says, in a dialect, that sending stops here.
+
+    It is not an event of the stream and has no number, so a client that reconnects misses nothing.
+    """
     problem = to_problem(error)
     _log_problem(context, problem, error)
     if name is None:
@@ -184,13 +188,13 @@ def _log_problem(context: ResponseContext, problem: ApiProblem, error: BaseExcep
         log.warning("live_request_rejected", **facts)
 
 
-def _rate_limit_headers(wire: WireFormat, left: Sequence[RemainingQuota]) -> Headers:
-    """Tell of the window of each unit that is nearest to its limit."""
+def _rate_limit_headers(wire: WireFormat, quotas: Sequence[RemainingQuota]) -> Headers:
+    """Report, for requests and for tokens, the window that is nearest to its limit."""
     headers: Headers = []
     for unit in ("requests", "tokens"):
-        of_unit = [each for each in left if each.window.unit == unit]
+        of_unit = [quota for quota in quotas if quota.window.unit == unit]
         if of_unit:
-            nearest = min(of_unit, key=lambda each: each.remaining / max(each.window.limit, 1))
+            nearest = min(of_unit, key=lambda quota: quota.remaining / max(quota.window.limit, 1))
             headers += (
                 _anthropic_rate_headers(unit, nearest)
                 if wire is WireFormat.ANTHROPIC
@@ -199,21 +203,21 @@ def _rate_limit_headers(wire: WireFormat, left: Sequence[RemainingQuota]) -> Hea
     return headers
 
 
-def _openai_rate_headers(unit: str, left: RemainingQuota) -> Headers:
+def _openai_rate_headers(unit: str, quota: RemainingQuota) -> Headers:
     name = unit.encode()
     return [
-        (b"x-ratelimit-limit-" + name, b"%d" % left.window.limit),
-        (b"x-ratelimit-remaining-" + name, b"%d" % left.remaining),
-        (b"x-ratelimit-reset-" + name, format_go_duration(left.reset_seconds).encode()),
+        (b"x-ratelimit-limit-" + name, b"%d" % quota.window.limit),
+        (b"x-ratelimit-remaining-" + name, b"%d" % quota.remaining),
+        (b"x-ratelimit-reset-" + name, format_go_duration(quota.reset_seconds).encode()),
     ]
 
 
-def _anthropic_rate_headers(unit: str, left: RemainingQuota) -> Headers:
+def _anthropic_rate_headers(unit: str, quota: RemainingQuota) -> Headers:
     name = unit.encode()
-    reset = (clock.now() + timedelta(seconds=math.ceil(left.reset_seconds))).astimezone(UTC)
+    reset = (clock.now() + timedelta(seconds=math.ceil(quota.reset_seconds))).astimezone(UTC)
     return [
-        (b"anthropic-ratelimit-%b-limit" % name, b"%d" % left.window.limit),
-        (b"anthropic-ratelimit-%b-remaining" % name, b"%d" % left.remaining),
+        (b"anthropic-ratelimit-%b-limit" % name, b"%d" % quota.window.limit),
+        (b"anthropic-ratelimit-%b-remaining" % name, b"%d" % quota.remaining),
         (b"anthropic-ratelimit-%b-reset" % name, _rfc3339(reset).encode()),
     ]
 
@@ -223,7 +227,7 @@ def _rfc3339(moment: datetime) -> str:
 
 
 def format_go_duration(seconds: float) -> str:
-    """Write a duration as OpenAI does (wire formats, 1.1): `12ms`, `8.64s`, `6m0s`, `1h0m2s`."""
+    """Write a duration as OpenAI does (docs/reference/wire-formats.md, 1.1): `12ms`, `8.64s`, `6m0s`, `1h0m2s`."""
     if seconds < 1:
         return f"{math.ceil(seconds * 1000)}ms"
     if seconds < 60:

@@ -1,4 +1,4 @@
-"""The bodies of live answers as the OpenAPI document tells of them. They are written elsewhere; a test compares."""
+"""Schemas of live responses for the OpenAPI document. Other modules encode them; a test compares both."""
 
 from typing import Any, Literal
 
@@ -9,7 +9,7 @@ from msgspec import UNSET, Struct, UnsetType
 
 class FunctionCallSchema(Struct):
     name: str
-    #: JSON as text, as the model wrote it.
+    #: JSON as text, verbatim from the model.
     arguments: str
 
 
@@ -84,14 +84,14 @@ class OpenAIModels(Struct):
 class OpenAIErrorDetail(Struct):
     message: str
     type: str
-    #: Which part of the request it is about.
+    #: The part of the request that is wrong.
     param: str | None
-    #: Stable, for programs.
+    #: Stable; programs may depend on it.
     code: str | None
 
 
 class OpenAIError(Struct):
-    """The request's id is in the header `X-Request-ID`."""
+    """The request id is in the header `X-Request-ID`."""
 
     error: OpenAIErrorDetail
 
@@ -119,7 +119,7 @@ class AnthropicMessage(Struct):
 
 
 class InputTokens(Struct):
-    """An estimate: no vendor's tokenizer is here."""
+    """An estimate, without the vendor's tokenizer."""
 
     input_tokens: int
 
@@ -141,7 +141,7 @@ class AnthropicModels(Struct):
 
 
 class AnthropicErrorCode(Struct):
-    #: Our code, stable, for programs.
+    #: Our code. Stable; programs may depend on it.
     error_code: str
 
 
@@ -162,7 +162,7 @@ class AnthropicError(Struct):
 
 class EnvelopeResponse(Struct):
     id: str
-    #: Who answered.
+    #: The provider that answered.
     provider: str
     model: str
     data: ChatCompletion
@@ -171,12 +171,12 @@ class EnvelopeResponse(Struct):
 class StreamStarted(Struct):
     id: str
     events_url: str
-    #: Reads this stream, for `TICKET_TTL_SECONDS`, from one origin.
+    #: Authorizes reading this stream, for `TICKET_TTL_SECONDS`, from one origin.
     ticket: str
     expires_at: str
 
 
 class StreamCanceled(Struct):
     id: str
-    #: False: it had ended before.
+    #: False: the stream had already ended.
     canceled: bool

@@ -127,7 +127,7 @@ STREAM_PARSERS: Mapping[str, BodyParser] = {
 
 
 def encoder_for(parsed: ParsedRequest, metadata: AnswerMetadata) -> StreamEncoder:
-    """Return the encoder of the caller's stream. If both have one dialect, bytes pass through unchanged."""
+    """Return the encoder of the caller's stream. Frames of a provider with the same dialect pass through unchanged."""
     model = parsed.request.model
     match parsed.wire:
         case WireFormat.OPENAI if _is_same_dialect(parsed, metadata):

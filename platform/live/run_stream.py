@@ -1,22 +1,28 @@
 """Runs one admitted request for a stream: calls the provider, writes its answer to the event log, and settles.
 
-The way of one live stream. Two tasks share the stream id: the reader's task is the HTTP request (or a WebSocket
-subscription), the writer task is started in step 4 and outlives it.
+The way of one live stream, in two tasks. The request task reads the request, then the events; the writer task calls the
+provider. Step 4 starts the writer task; the stream id is all that they share. Both find the stream in the process's
+`ProcessStreams` (streams.registry); a reader in another process finds its event log in Redis.
 
-    reader's task                                         writer task
-     1. api/live/http_handler.py  LiveHttpHandler: read the body
-     2. api/live/infer.py         LiveEndpoint._respond: authenticate, parse to a LiveRequest
-     3. live/admit.py             admit_request: permit, rate limits, idempotency, cache
-     4. live/run_stream.py        start_stream ──────────▶ 5. _write_stream: read parts from inference.stream.stream
-     6. api/live/infer.py         _send_stream:           7. ResponseWriter (api/live/wire_writer.py): encode each
-        streams.reader.follow(stream id)                     burst into frames, EventLogWriter.append
-     8. api/live/respond.py       wait_for_first_events,  9. inference/failover.py: before the first token, a failed
-        send_events: write SSE  ◀── event log ───────────    call goes to the next target
-    10. respond.py                last frame, end        11. EventLogWriter.finish
-                                                         12. live/settlement.py  spawn_settlement: release, record usage
+  request task                                            writer task
+   1 api/live/http_handler.py: LiveHttpHandler.__call__
+     reads the body
+   2 api/live/infer.py: InferenceEndpoint._respond
+     authenticates, parses the body to a LiveRequest
+   3 live/admit.py: admit_request
+     permit, rate limits, idempotency key, cache
+   4 live/run_stream.py: start_stream ──────────────────▶ 5 live/run_stream.py: _write_stream
+     (live/writer_task.py: start_writer_task)               iterates over the parts of the answer
+   6 api/live/infer.py: _send_stream                      7 inference/stream.py: stream
+     opens an EventLogReader (streams/reader.py: follow)    calls targets until one answers, yields its bursts
+   8 api/live/respond.py: wait_for_first_events           9 api/live/wire_writer.py: WireResponseWriter.events
+     waits, for the status of the response                  encodes a burst into frames
+  10 api/live/respond.py: send_events ◀── event log ───── 11 streams/writer.py: EventLogWriter.append, then finish
+     writes server-sent events until the stream ends      12 live/settlement.py: spawn_settlement
+                                                            releases the reservation, records usage
 
-A reader that disconnects ends only its own task. A stream that no process reads is canceled after the grace time
-(`streams.registry`), unless it is detached; any reader may come back with a cursor.
+A client that disconnects ends only its request task, and may resume with a cursor. The writer task of a stream without
+readers in any process is canceled after the grace time (streams/registry.py), unless the stream is detached.
 """
 
 import asyncio

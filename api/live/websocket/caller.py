@@ -1,4 +1,4 @@
-"""Who is at the other end of a WebSocket, and what it may do, asked for each message: proofs end, and are revoked."""
+"""Authenticates WebSocket clients and authorizes each message separately: credentials expire and are revoked."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -20,22 +20,22 @@ from tenants.models import Site
 from tenants.tickets import READ_SCOPES, ReadableKind
 
 SIGNED_METHODS = (AuthMethod.SIGNED_REQUEST, AuthMethod.OLDER_SIGNATURE)
-#: Of these, one is enough to start a stream.
+#: One of these is enough to start a stream.
 START_SCOPES = (TokenScope.STREAMS_WRITE, TokenScope.CHAT_WRITE)
 
 
 @dataclass(frozen=True, slots=True)
 class WebSocketCaller:
-    """A proof that held when the connection began."""
+    """The client of one connection, authenticated when it opened."""
 
-    #: The handshake, with the proof in its headers wherever it came from.
+    #: The handshake, with the credential in its headers wherever it came from.
     http_request: LiveHttpRequest
     site: Site
-    #: None for a ticket, which starts nothing.
+    #: None for a ticket, which can start nothing.
     identity: Identity | None
 
     async def authorize_start(self, runtime: LiveRuntime) -> Caller:
-        """Return who starts a stream. Raises `ShuttingDown`, and what `_current_identity` raises."""
+        """Return the caller that may start a stream. Raises `ShuttingDown`, and what `_current_identity` raises."""
         if runtime.is_draining:
             raise ShuttingDown
         identity = await self._current_identity(runtime)
@@ -44,14 +44,14 @@ class WebSocketCaller:
         return Caller(identity, None)
 
     async def authorize_cancel(self, runtime: LiveRuntime, *, is_own: bool) -> Identity:
-        """Return who cancels a stream. Who started it over this connection needs no further scope."""
+        """Return the identity that may cancel a stream. One that this connection started needs no further scope."""
         identity = await self._current_identity(runtime)
         if not is_own:
             check_scope(identity, TokenScope.STREAMS_WRITE)
         return identity
 
     async def authorize_read(self, runtime: LiveRuntime, what: ReadableKind, public_id: str) -> "WebSocketCaller":
-        """Return who reads a stream or job, as of now. Raises `Unauthenticated` and `Forbidden`."""
+        """Return the client that may read a stream or job, as of now. Raises `Unauthenticated` and `Forbidden`."""
         if self.identity is None:
             return await _caller_from_ticket(runtime, self.http_request, what, public_id)
         identity = await self._current_identity(runtime)
@@ -59,7 +59,7 @@ class WebSocketCaller:
         return replace(self, site=identity.site, identity=identity)
 
     def to_http_request(self, start: StartMessage) -> LiveHttpRequest:
-        """Return a start as the request that would ask for the same by HTTP."""
+        """Return a start message as the equivalent HTTP request."""
         headers = {"x-nightdesk-continue": "true"} if start.continue_ else {}
         if start.idempotency_key is not None:
             headers["idempotency-key"] = start.idempotency_key
@@ -73,12 +73,12 @@ class WebSocketCaller:
         )
 
     async def _current_identity(self, runtime: LiveRuntime) -> Identity:
-        """Return who this is, if the proof still holds. Raises `Unauthenticated` and `Forbidden`."""
+        """Return the identity, if its credential is still valid. Raises `Unauthenticated` and `Forbidden`."""
         if self.identity is None:
-            raise InsufficientScope("A ticket reads its stream or job, and does nothing else.")
+            raise InsufficientScope("A ticket only authorizes reading its stream or job.")
         identity = self.identity
         if identity.auth_method in SIGNED_METHODS:
-            # Its time is over soon; the secret that it was signed with may last.
+            # The signature expires within minutes; what counts is whether its secret is still active.
             await _check_credential_active(runtime, identity)
         else:
             identity = (await authenticate_async(self.http_request.to_presented_request(), runtime.threads)).identity
@@ -87,16 +87,16 @@ class WebSocketCaller:
 
 
 async def authenticate_websocket(
-    runtime: LiveRuntime, http_request: LiveHttpRequest, proof: Mapping[str, str]
+    runtime: LiveRuntime, http_request: LiveHttpRequest, credential: Mapping[str, str]
 ) -> WebSocketCaller:
-    """Return who is at the other end, by the handshake's headers or by a proof that came otherwise.
+    """Return the authenticated client, by the handshake's headers or by a credential that came otherwise.
 
     Raises `Unauthenticated` and `Forbidden`.
     """
-    http_request = replace(http_request, headers={**http_request.headers, **proof})
-    given = find_credentials(http_request.headers)
-    if isinstance(given, BearerToken) and tickets.is_ticket(given.text):
-        ticket = tickets.verify(given.text)
+    http_request = replace(http_request, headers={**http_request.headers, **credential})
+    credentials = find_credentials(http_request.headers)
+    if isinstance(credentials, BearerToken) and tickets.is_ticket(credentials.text):
+        ticket = tickets.verify(credentials.text)
         return await _caller_from_ticket(runtime, http_request, ticket.what, ticket.public_id)
     authenticated = await authenticate_async(http_request.to_presented_request(), runtime.threads)
     check_network_and_origin(authenticated.identity, http_request.address, http_request.origin)
@@ -107,10 +107,10 @@ async def authenticate_websocket(
 async def _caller_from_ticket(
     runtime: LiveRuntime, http_request: LiveHttpRequest, what: ReadableKind, public_id: str
 ) -> WebSocketCaller:
-    authorize_read = await authenticate_reader(
+    reader = await authenticate_reader(
         http_request.to_presented_request(), what, public_id, origin=http_request.origin, threads=runtime.threads
     )
-    return WebSocketCaller(http_request, authorize_read.site, None)
+    return WebSocketCaller(http_request, reader.site, None)
 
 
 async def _check_credential_active(runtime: LiveRuntime, identity: Identity) -> None:

@@ -1,8 +1,8 @@
-"""`/v1/ws`: several streams and jobs over one connection, one JSON message a frame (docs/reference/websocket.md).
+"""`/v1/ws`: several streams and jobs over one connection, one JSON message per frame (docs/reference/websocket.md).
 
-connect ──▶ Origin and protocol checked ──▶ accepted ──▶ proven by the handshake, or by the first message
-receive ──▶ one word of the client's: what is wrong with it is told, and ends nothing
-watch   ──▶ silence is asked about; who does not answer, proves nothing or wants nothing is sent away
+connect ──▶ check Origin and subprotocol ──▶ accept ──▶ authenticate by the handshake, or by the first message
+receive ──▶ handle one message of the client; an error in it is reported and ends nothing else
+watch   ──▶ ping a silent client; close the connection if it does not reply, does not authenticate, or is idle
 """
 
 import asyncio
@@ -48,21 +48,21 @@ from tenants.errors import ConflictingCredentials, MissingCredentials
 
 log = structlog.get_logger(__name__)
 
-#: A proof is short; nobody unproven makes us read more.
+#: Enough for a credential; an unauthenticated client may not make us parse more.
 MAX_AUTH_BYTES = 16_384
 MIN_WATCH_SECONDS = 0.02
-#: What a close frame has room for.
+#: The longest reason that fits into a close frame.
 MAX_REASON_BYTES = 123
-#: For the last word to a client that may not be reading.
+#: For sending the close frame to a client that may not be reading.
 CLOSE_TIMEOUT_SECONDS = 1.0
-#: Autobahn, and so Daphne, lets applications close with 1000 and 4000 to 4999 alone.
+#: Autobahn, and so Daphne, lets applications close only with 1000 and 4000 to 4999.
 DAPHNE_CLOSE_CODES = {1001: 4001, 1008: 4008, 1011: 4011, 1013: 4013}
 CLOSE_CODES = {401: 4401, 403: 4403, 429: 4429, 503: 1013}
 
 
 @dataclass(frozen=True, slots=True)
 class CloseReason:
-    """Why a connection is closed (wire formats, 17)."""
+    """Why a connection is closed (docs/reference/wire-formats.md, 17)."""
 
     code: int
     reason: str
@@ -89,7 +89,7 @@ class WebSocketConsumer(AsyncConsumer):  # type: ignore[misc] # Channels ships n
         metrics.websockets_open.inc()
         try:
             with structlog.contextvars.bound_contextvars(request_id=self._http_request.request_id):
-                # A task of its own, to be cut off when the client takes nothing any more, not even a close.
+                # A task of its own, which can be canceled if the client reads nothing more, not even a close frame.
                 self._serving = asyncio.create_task(super().__call__(scope, receive, send), name="socket")
             await asyncio.wait({self._serving})
             if not self._serving.cancelled():
@@ -100,7 +100,7 @@ class WebSocketConsumer(AsyncConsumer):  # type: ignore[misc] # Channels ships n
             await self._clean_up()
 
     async def dispatch(self, message: Mapping[str, Any]) -> None:
-        # Not Channels' own, for nothing here uses the ORM, whose connections it would look after in a thread each time.
+        # Not Channels' own, which closes old database connections in a thread for each message: there are none here.
         match message["type"]:
             case "websocket.connect":
                 await self._connect()
@@ -133,17 +133,17 @@ class WebSocketConsumer(AsyncConsumer):  # type: ignore[misc] # Channels ships n
         await self._send({"type": "websocket.accept", "subprotocol": protocol})
 
     async def _is_accepted(self, offer: subprotocols.SubprotocolOffer) -> bool:
-        """Say whether a handshake is answered at all: not to pages of nobody we know, nor in another protocol."""
+        """Whether to accept the handshake: some site allows the origin, and a supported subprotocol is offered."""
         origin = self._http_request.origin
         if self._offered_protocols and offer.protocol is None:
             return False
         try:
             return origin is None or await is_site_origin(origin, self._runtime.threads)
         except (OperationalError, InterfaceError):
-            # The proof is held against the origins of its own site, in any case.
+            # Authentication compares the origin with those of the credential's own site in any case.
             return True
 
-    # What the client says
+    # Messages
 
     async def _receive(self, text: str | None) -> None:
         if self._sender.is_closed:
@@ -177,7 +177,7 @@ class WebSocketConsumer(AsyncConsumer):  # type: ignore[misc] # Channels ships n
             await self._dispatch_message(self._subscriptions, message)
         except WebSocketClosed:
             raise
-        except Exception as error:  # the outermost of a message: a mistake in one is none in the others
+        except Exception as error:  # the outermost of a message: an error in one must not affect the others
             await self._reject_message(error, text)
 
     async def _dispatch_message(self, subscriptions: WebSocketSubscriptions, message: AnyClientMessage) -> None:
@@ -202,17 +202,17 @@ class WebSocketConsumer(AsyncConsumer):  # type: ignore[misc] # Channels ships n
             ErrorMessage(ref=find_ref(text or ""), error=error_body(problem, self._http_request.request_id))
         )
 
-    async def _authenticate(self, proof: Mapping[str, str], *, is_first: bool) -> None:
-        """Learn who this is. Without any proof yet, one may follow; a later one takes the place of the first."""
+    async def _authenticate(self, credential: Mapping[str, str], *, is_first: bool) -> None:
+        """Authenticate the client. A handshake may lack a credential, to be sent later; a new one replaces the old."""
         try:
-            caller = await authenticate_websocket(self._runtime, self._http_request, proof)
+            caller = await authenticate_websocket(self._runtime, self._http_request, credential)
             if self._caller is not None and caller.site != self._caller.site:
                 raise ConflictingCredentials
         except MissingCredentials:
-            if proof:
+            if credential:
                 raise
             return
-        except Exception as error:  # what is wrong with a later proof is told like any other mistake
+        except Exception as error:  # an invalid later credential is reported like any other error
             if is_first:
                 raise
             await self._reject_message(error, None)
@@ -226,7 +226,7 @@ class WebSocketConsumer(AsyncConsumer):  # type: ignore[misc] # Channels ships n
     # The end
 
     async def _run_step(self, step: Awaitable[None]) -> None:
-        """Take a step; what is wrong before there is a proof, or with us, ends the connection."""
+        """Run a step; an error before authentication, or an unexpected one, closes the connection."""
         try:
             await step
         except WebSocketClosed:
@@ -240,8 +240,8 @@ class WebSocketConsumer(AsyncConsumer):  # type: ignore[misc] # Channels ships n
         self._log("websocket_rejected", problem, error)
         with suppress(WebSocketClosed):
             await self._sender.send(ErrorMessage(error=error_body(problem, self._http_request.request_id)))
-        otherwise = 1008 if problem.status < 500 else 1011
-        await self._close(CloseReason(CLOSE_CODES.get(problem.status, otherwise), problem.message))
+        default_code = 1008 if problem.status < 500 else 1011
+        await self._close(CloseReason(CLOSE_CODES.get(problem.status, default_code), problem.message))
 
     async def _watch(self) -> None:
         while (closing := self._close_reason(time.monotonic())) is None:
@@ -254,7 +254,7 @@ class WebSocketConsumer(AsyncConsumer):  # type: ignore[misc] # Channels ships n
         await self._close(closing)
 
     def _close_reason(self, now: float) -> CloseReason | None:
-        """Say why the connection is to be closed now; None while it is not."""
+        """Return why the connection must be closed now, or None."""
         unanswered = self._sender.unanswered_since
         if self._runtime.is_draining:
             return SHUTTING_DOWN
@@ -268,11 +268,11 @@ class WebSocketConsumer(AsyncConsumer):  # type: ignore[misc] # Channels ships n
 
     @property
     def _last_active_at(self) -> float:
-        """When the client last wanted something, or had it under way."""
+        """When the client last sent a message, or its last subscription ended."""
         return max(self._last_message_at, self._subscriptions.ended_at if self._subscriptions is not None else 0.0)
 
     def _seconds_until_due(self, now: float) -> float:
-        """Return how long nothing can become due."""
+        """Return how long no ping and no timeout can become due."""
         unanswered = self._sender.unanswered_since
         moments = [self._sender.last_sent_at + settings.STREAM_KEEPALIVE_SECONDS]
         if unanswered is not None:

@@ -1,4 +1,4 @@
-"""What is said over a WebSocket: one JSON message a frame, told apart by `type`."""
+"""The messages of a WebSocket: one JSON object per frame, with its kind in `type` (docs/reference/websocket.md)."""
 
 import re
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 from api.errors import ApiProblem
 from providers.invalid_request import InvalidRequest
 
-#: How a client calls what it has under way.
+#: The client's name for one of its subscriptions.
 RefName: TypeAlias = Annotated[str, Meta(min_length=1, max_length=64)]
 PublicId: TypeAlias = Annotated[str, Meta(max_length=64)]
 ERROR_PATH = re.compile(r" - at `\$\.?(?P<where>[^`]*)`$")
@@ -20,13 +20,13 @@ class ClientMessage(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class AuthMessage(ClientMessage, frozen=True, kw_only=True, tag="auth"):
-    """The proof, where the handshake carried none: what would stand behind `Authorization: Bearer`."""
+    """The credential, if the handshake had none: the value of `Authorization: Bearer`."""
 
     token: str
 
 
 class StartMessage(ClientMessage, frozen=True, kw_only=True, tag="start"):
-    """Begin a stream, and follow it. `body` is that of its dialect."""
+    """Start a stream and follow it. `body` is in the dialect."""
 
     ref: RefName
     body: Raw
@@ -45,7 +45,7 @@ class FollowMessage(ClientMessage, frozen=True, kw_only=True, tag="follow"):
 
 
 class LeaveMessage(ClientMessage, frozen=True, kw_only=True, tag="leave"):
-    """Follow it no longer. It goes on for a while, and can be followed again."""
+    """Stop following a stream or job. An unread stream runs on for the grace time and can be followed again."""
 
     ref: RefName
 
@@ -74,7 +74,7 @@ class ServerMessage(Struct, frozen=True, kw_only=True): ...
 
 
 class ReadyMessage(ServerMessage, frozen=True, kw_only=True, tag="ready"):
-    """The proof holds."""
+    """The client is authenticated."""
 
     site: str
 
@@ -83,7 +83,7 @@ class StartedMessage(ServerMessage, frozen=True, kw_only=True, tag="started"):
     ref: str
     stream: str
     request_id: str
-    #: An earlier request with the same key had begun it.
+    #: An earlier request with the same idempotency key had started it.
     replayed: bool = False
 
 
@@ -95,10 +95,10 @@ class FollowingMessage(ServerMessage, frozen=True, kw_only=True, tag="following"
 
 class EventMessage(ServerMessage, frozen=True, kw_only=True, tag="event", omit_defaults=True):
     ref: str
-    #: Absent from what is no event of a log, such as the state of a job.
+    #: 0, and so absent, for events without a number, such as the state of a job.
     seq: int = 0
     event: str = ""
-    #: The JSON itself; text where it is none, such as `[DONE]`.
+    #: The event's JSON; a JSON string if the data is not JSON, such as `[DONE]`.
     data: Raw
 
 
@@ -113,13 +113,13 @@ class EndMessage(ServerMessage, frozen=True, kw_only=True, tag="end"):
 
 class CanceledMessage(ServerMessage, frozen=True, kw_only=True, tag="canceled"):
     stream: str
-    #: False: it had ended already.
+    #: False: the stream had already ended.
     was_running: bool
     ref: str | UnsetType = UNSET
 
 
 class ErrorMessage(ServerMessage, frozen=True, kw_only=True, tag="error"):
-    """What is wrong with one message of the client's, or why the connection is about to be closed."""
+    """Why a message or a subscription failed, or why the connection is about to be closed."""
 
     error: Any
     ref: str | UnsetType = UNSET
@@ -144,7 +144,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 def decode_message(text: str) -> AnyClientMessage:
-    """Return what a client says. Raises `InvalidRequest`."""
+    """Return a client's message. Raises `InvalidRequest`."""
     try:
         return _decode(text)
     except msgspec.ValidationError as error:
@@ -152,11 +152,11 @@ def decode_message(text: str) -> AnyClientMessage:
         where = found["where"] if (found := ERROR_PATH.search(message)) else None
         raise InvalidRequest(ERROR_PATH.sub("", message) + ".", where or None, "invalid_value") from error
     except (msgspec.DecodeError, RecursionError) as error:
-        raise InvalidRequest("The message is no JSON.", None, "malformed_body") from error
+        raise InvalidRequest("The message is not JSON.", None, "malformed_body") from error
 
 
 def find_ref(text: str) -> str | UnsetType:
-    """Return the `ref` of a message that cannot be read, if it has one."""
+    """Return the `ref` of a message that is otherwise invalid, if it has one."""
     try:
         ref = _decode_ref(text).ref
     except (msgspec.MsgspecError, RecursionError):
@@ -165,12 +165,12 @@ def find_ref(text: str) -> str | UnsetType:
 
 
 def encode_message(message: ServerMessage) -> str:
-    # What a provider wrote passes through as it is, and may be no Unicode.
+    # Providers' bytes pass through unchanged, and may not be valid UTF-8.
     return _encode(message).decode(errors="replace")
 
 
 def event_data(data: bytes) -> Raw:
-    """Return an event's data as it stands in a message."""
+    """Return an event's data as JSON."""
     try:
         return _decode_raw(data)
     except msgspec.MsgspecError:
@@ -178,7 +178,7 @@ def event_data(data: bytes) -> Raw:
 
 
 def error_body(problem: ApiProblem, request_id: str) -> dict[str, Any]:
-    """Return an error as it stands in a message: in the words of all our errors."""
+    """Return an error as JSON, with the same fields as an error of the REST API."""
     error: dict[str, Any] = {
         "type": problem.type,
         "code": problem.code,

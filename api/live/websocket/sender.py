@@ -1,7 +1,8 @@
-"""The way to a WebSocket's client: one message after the other, and never far ahead of what was read.
+"""Sends messages to one WebSocket client, with backpressure: never far ahead of what the client has read.
 
-Servers differ in what they buffer for a client that does not read: Daphne everything. So the client says itself how far
-it has read: every so many bytes there is a `ping`, and nothing goes out beyond a bound until its `pong` has come.
+Servers differ in what they buffer for a client that does not read; Daphne buffers everything. So the client
+acknowledges what it has read: after every quarter of the bound the sender sends a `ping`, and beyond the bound it waits
+for the `pong`.
 """
 
 import asyncio
@@ -12,18 +13,18 @@ from typing import Any
 
 from api.live.websocket.messages import ServerMessage, ServerPing, encode_message
 
-#: There are so many pings on the way to the bound.
+#: Pings per bound of unread bytes.
 PINGS_PER_WINDOW = 4
-#: Words that answer the client's own do not wait, but who reads none of them is sent away at so many times the bound.
+#: Replies to the client's own messages do not wait for the bound; at this multiple of it, the connection is closed.
 HARD_LIMIT_FACTOR = 2
 
 
 class WebSocketClosed(Exception):
-    """The client is gone, or was sent away."""
+    """The client disconnected, or the connection was closed."""
 
 
 class WebSocketSender:
-    """Knows what is on its way to one client."""
+    """Sends to one client, and counts what the client has not acknowledged."""
 
     def __init__(self, send: Callable[[Mapping[str, Any]], Awaitable[None]], unread_bytes: int) -> None:
         self._send = send
@@ -31,24 +32,24 @@ class WebSocketSender:
         self._sent = self._read = 0
         self._pinged_at_bytes = 0
         self._last_id = 0
-        #: Pings without an answer: id, when, and what had been sent by then.
+        #: Pings without a pong: id, time, and the bytes that had been sent by then.
         self._unanswered_pings: deque[tuple[int, float, int]] = deque()
         self._writing_since: float | None = None
         self._lock = asyncio.Lock()
         self._read_progress = asyncio.Event()
         self.is_closed = False
-        #: It was told too much that it has not read.
+        #: The client did not read its replies, up to the hard limit.
         self.is_overrun = False
         #: When something was last sent.
         self.last_sent_at = time.monotonic()
 
     @property
     def unanswered_since(self) -> float | None:
-        """Since when a ping has been without its answer, or a message stuck on its way out."""
+        """Since when a ping has had no pong, or the server has not taken a message."""
         return self._unanswered_pings[0][1] if self._unanswered_pings else self._writing_since
 
     async def send(self, message: ServerMessage) -> None:
-        """Send one word now, unless the client is too far behind to be told anything more. Raises `WebSocketClosed`."""
+        """Send one message without waiting for the bound. Raises `WebSocketClosed`, also at the hard limit."""
         if self._sent - self._read >= HARD_LIMIT_FACTOR * self._max_unread_bytes:
             self.is_overrun = True
             raise WebSocketClosed
@@ -58,7 +59,7 @@ class WebSocketSender:
     async def send_all(self, texts: Iterable[str]) -> None:
         """Send these messages, each once the client has read enough of what came before. Raises `WebSocketClosed`."""
         for text in texts:
-            # Nobody has the turn while it waits: the answer that it waits for may need to be answered.
+            # Not under the lock: the client's next message, which it may send before the pong, may need a reply.
             while self._sent - self._read >= self._max_unread_bytes and not self.is_closed:
                 self._read_progress.clear()
                 await self._read_progress.wait()
@@ -66,13 +67,13 @@ class WebSocketSender:
                 await self._write_and_ping(text)
 
     async def ping(self) -> None:
-        """Send a ping. One that waits for an answer is enough."""
+        """Send a ping, unless one is unanswered."""
         if not self._unanswered_pings and not self._lock.locked():
             async with self._lock:
                 await self._ping()
 
     def acknowledge(self, ping_id: int) -> None:
-        """Note the answer to a ping, and so to those before it."""
+        """Note the pong to a ping, and thereby to all earlier ones."""
         while self._unanswered_pings and self._unanswered_pings[0][0] <= ping_id <= self._last_id:
             self._read = self._unanswered_pings.popleft()[2]
         self._read_progress.set()

@@ -1,4 +1,7 @@
-"""What one WebSocket has under way: streams that it started or follows, each under a name of the client's."""
+"""The subscriptions of one WebSocket: streams that it started, and streams and jobs that it follows.
+
+Each has a `ref`, the client's name for it, and a task that reads the events and sends them.
+"""
 
 import asyncio
 import time
@@ -48,15 +51,15 @@ log = structlog.get_logger(__name__)
 
 @dataclass(slots=True, eq=False)
 class WebSocketSubscription:
-    """One stream or job that is followed, or about to be."""
+    """One stream or job that the client follows, or is about to."""
 
     name: str
     task: "asyncio.Task[None] | None" = None
-    #: Known once it is open: the client has been told so.
+    #: Set once it is open, when `started` or `following` has been sent.
     stream: str | None = None
     job: str | None = None
     is_open: bool = False
-    #: It was started here, so who is here may cancel it.
+    #: It was started over this connection, which may therefore cancel it.
     is_own: bool = False
     cancel_requested: bool = False
     #: The last event that was sent.
@@ -64,21 +67,21 @@ class WebSocketSubscription:
 
 
 class WebSocketSubscriptions:
-    """Of one connection, whose party is known."""
+    """The subscriptions of one authenticated connection."""
 
     def __init__(self, runtime: LiveRuntime, sender: WebSocketSender, caller: WebSocketCaller) -> None:
         self.caller = caller
         self._runtime = runtime
         self._sender = sender
         self._refs: dict[str, WebSocketSubscription] = {}
-        #: When something was last under way here.
+        #: When the last subscription ended.
         self.ended_at = time.monotonic()
 
     def __len__(self) -> int:
         return len(self._refs)
 
     def start(self, message: StartMessage) -> None:
-        """Begin a stream and follow it. Raises `InvalidRequest` and `ConcurrencyLimitExceeded`."""
+        """Start a stream and follow it. Raises `InvalidRequest` and `ConcurrencyLimitExceeded`."""
         self._open(message.ref, lambda ref: self._start(ref, message))
 
     def follow(self, message: FollowMessage) -> None:
@@ -92,7 +95,7 @@ class WebSocketSubscriptions:
                 raise InvalidRequest("Name one stream or one job to follow.", "stream", "invalid_value")
 
     async def leave(self, message: LeaveMessage) -> None:
-        """Follow it no longer. Raises `InvalidRequest`."""
+        """End a subscription. Raises `InvalidRequest`."""
         ref = self._get(message.ref)
         if ref.task is not None:
             ref.task.cancel()
@@ -101,7 +104,7 @@ class WebSocketSubscriptions:
             await self._end(ref, "left")
 
     async def cancel(self, message: CancelMessage) -> None:
-        """Close a stream's call upstream. Raises `InvalidRequest`, `StreamUnknown`, `RedisAway` and `Forbidden`."""
+        """Close a stream's call upstream. Raises `InvalidRequest`, `StreamUnknown`, `RedisUnavailable`, `Forbidden`."""
         match message:
             case CancelMessage(ref=str(name), stream=None):
                 ref = self._get(name)
@@ -113,10 +116,10 @@ class WebSocketSubscriptions:
             case CancelMessage(ref=None, stream=str(stream_id)):
                 await self._cancel(stream_id, None)
             case _:
-                raise InvalidRequest("Name what is to be canceled: a ref or a stream.", "ref", "invalid_value")
+                raise InvalidRequest("Name one ref or one stream to cancel.", "ref", "invalid_value")
 
     async def close(self) -> None:
-        """Leave everything. What nobody else reads is canceled after a while."""
+        """End all subscriptions. A stream without another reader is canceled after the grace time."""
         tasks = [ref.task for ref in self._refs.values() if ref.task is not None]
         for task in tasks:
             task.cancel()
@@ -129,7 +132,7 @@ class WebSocketSubscriptions:
             raise InvalidRequest(f"The ref {name!r} is already in use.", "ref", "ref_in_use")
         if len(self._refs) >= settings.WEBSOCKET_MAX_STREAMS:
             raise ConcurrencyLimitExceeded(
-                f"This connection follows {len(self._refs)} streams and jobs, as many as it may at once.", 1.0
+                f"This connection already follows {len(self._refs)} streams and jobs, its limit; leave one first.", 1.0
             )
         ref = self._refs[name] = WebSocketSubscription(name)
         ref.task = asyncio.create_task(self._run(ref, work), name=f"socket ref {name}")
@@ -140,12 +143,12 @@ class WebSocketSubscriptions:
         return ref
 
     async def _run(self, ref: WebSocketSubscription, work: Callable[[WebSocketSubscription], Awaitable[None]]) -> None:
-        """Do the work; whatever goes wrong with it is told, and ends nothing else."""
+        """Run a subscription; an error in it is reported and ends no other."""
         try:
             await work(ref)
         except WebSocketClosed:
             self._drop(ref)
-        except Exception as error:  # the outermost of a ref: the client is told, and the log the reason
+        except Exception as error:  # the outermost of a subscription: the client gets the error, the log the traceback
             await self._fail(ref, error)
 
     async def _fail(self, ref: WebSocketSubscription, error: Exception) -> None:
@@ -157,18 +160,18 @@ class WebSocketSubscriptions:
             code=problem.code,
             exc_info=error if problem.is_unexpected else None,
         )
-        told = error_body(problem, self.caller.http_request.request_id)
+        body = error_body(problem, self.caller.http_request.request_id)
         try:
             if ref.is_open:
-                await self._end(ref, "error", status=problem.status, error=told)
+                await self._end(ref, "error", status=problem.status, error=body)
             else:
                 self._drop(ref)
-                await self._sender.send(ErrorMessage(ref=ref.name, error=told))
+                await self._sender.send(ErrorMessage(ref=ref.name, error=body))
         except WebSocketClosed:
             return
 
     async def _end(self, ref: WebSocketSubscription, kind: str, **more: Any) -> None:
-        # Out of the way first: who reads this may take the name again.
+        # First, because a client that gets this message may reuse the ref.
         self._drop(ref)
         await self._sender.send(EndMessage(ref=ref.name, kind=kind, seq=ref.seq, **more))
 
@@ -206,14 +209,14 @@ class WebSocketSubscriptions:
             await self._read(ref, reading, stream_id, site)
 
     async def _read(self, ref: WebSocketSubscription, reading: Reading, stream_id: str, site: str) -> None:
-        """Pass a stream on, once its client has been told that it is open."""
+        """Send a stream's events. Its `started` or `following` has been sent."""
         ref.stream, ref.is_open = stream_id, True
         if ref.cancel_requested:
             await self._cancel(stream_id, ref)
         events = await wait_for_first_events(reading)
         about = reading.info if reading.info.status else (await self._stream_info(stream_id, site))
         if events and about.content_type == JSON and about.status >= 400:
-            # It never became a stream: an error before the first token, with a status of its own.
+            # An error before the first token, which has its own status.
             ref.seq = events[-1].seq
             await self._end(ref, "error", status=about.status, error=_error_in(events))
             return
@@ -229,11 +232,11 @@ class WebSocketSubscriptions:
         ref.job, ref.seq = job_id, after
         reading = JobEventReader(self._runtime, site, job_id, after)
         async with aclosing(reading.events()) as events:
-            async for told in events:
+            async for burst in events:
                 if not ref.is_open:
                     ref.is_open = True
                     await self._sender.send(FollowingMessage(ref=ref.name, job=job_id))
-                await self._sender.send_all(_job_messages(ref, told))
+                await self._sender.send_all(_job_messages(ref, burst))
         if reading.end:
             await self._end(ref, reading.end)
 
@@ -252,20 +255,20 @@ class WebSocketSubscriptions:
 
 
 def _stream_messages(ref: WebSocketSubscription, events: Sequence[LoggedEvent]) -> Iterator[str]:
-    """Write events down one by one, each once the one before has been sent."""
+    """Encode events lazily: each one when the one before has been sent."""
     for event in events:
         yield encode_message(EventMessage(ref=ref.name, seq=event.seq, event=event.name, data=event_data(event.data)))
         ref.seq = event.seq
 
 
-def _job_messages(ref: WebSocketSubscription, told: Sequence[JobStreamEvent]) -> Iterator[str]:
-    """Write a job's events down; those without a number are states."""
-    for each in told:
-        yield encode_message(EventMessage(ref=ref.name, seq=each.seq, event=each.name, data=event_data(each.data)))
-        ref.seq = each.seq or ref.seq
+def _job_messages(ref: WebSocketSubscription, events: Sequence[JobStreamEvent]) -> Iterator[str]:
+    """Encode a job's events lazily; those without a number are states."""
+    for event in events:
+        yield encode_message(EventMessage(ref=ref.name, seq=event.seq, event=event.name, data=event_data(event.data)))
+        ref.seq = event.seq or ref.seq
 
 
 def _error_in(events: Sequence[LoggedEvent]) -> Any:
-    """Take the error out of its dialect's body."""
+    """Return the error in a body of either dialect."""
     body = msgspec.json.decode(b"".join(event.data for event in events), type=dict[str, Any])
     return body.get("error", body)
