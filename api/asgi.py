@@ -1,4 +1,12 @@
-"""Django as the web server sees it: each request's synchronous way runs in one thread out of a few."""
+"""The ASGI application of REST and the admin: Django, with each request in one thread of a bounded pool.
+
+A small request runs through Django once. A request with a large body runs **twice** (`request_body.preauthentication`):
+
+    headers ──▶ first pass: middleware and view, without the body ──▶ error? send it, the body is never read
+                     │ the view answers 204 (`is_preauthentication_pass`)
+                     ▼
+    body ──▶ read into a spooled file ──▶ second pass: middleware and view, with the body ──▶ response
+"""
 
 import os
 import string
@@ -25,15 +33,15 @@ from api.streaming_response import iterate_in_threads
 from api.sync_handler import SyncHandler
 from core.database_threads import DatabaseThreadPool
 
-#: Answered on the event loop itself: it touches nothing, and is alive as long as the loop is.
+#: Served on the event loop itself: liveness must not depend on a free thread or on Postgres.
 EVENT_LOOP_PATHS = ("/healthz",)
 
 
 class DjangoApp(SyncHandler):
-    """Gives each request a thread with a database connection, and an opinion before a long body is read."""
+    """Runs requests in threads that have a database connection, and preauthenticates requests with a large body."""
 
     def __init__(self, threads: DatabaseThreadPool, slow: DatabaseThreadPool) -> None:
-        """`slow` are for what takes its time, so that it leaves the others to everybody else."""
+        """`slow` serves large bodies and streamed responses, so that they cannot occupy all of `threads`."""
         super().__init__()
         self._threads = threads
         self._slow = slow
@@ -43,15 +51,18 @@ class DjangoApp(SyncHandler):
         if not needs_preauthentication(scope):
             await super().handle(scope, receive, send)
         elif await self._preauthenticate(scope, send):
-            share = BodyReservation(self._unverified_bodies)
-            scope[RESERVATION] = None if scope[PREAUTHENTICATED] else share
+            reservation = BodyReservation(self._unverified_bodies)
+            scope[RESERVATION] = None if scope[PREAUTHENTICATED] else reservation
             try:
                 await super().handle(scope, receive, send)
             finally:
-                share.release()
+                reservation.release()
 
     async def _preauthenticate(self, scope: ASGIScope, send: ASGISend) -> bool:
-        """Ask the view for its opinion on the headers alone, and send it if it is a refusal."""
+        """Run the first pass: the request through Django without its body. Return whether to read the body.
+
+        If the response is an error, it is sent, and the body is never read.
+        """
         request, _ = self.create_request({**scope, PREAUTHENTICATION_PASS: True}, BytesIO())
         if request is None:
             return True
@@ -68,17 +79,17 @@ class DjangoApp(SyncHandler):
     def create_request(
         self, scope: Mapping[str, Any], body_file: IO[bytes]
     ) -> tuple[ASGIRequest, None] | tuple[None, HttpResponseBase]:
-        # Bytes that a query should not hold are written as %XX, for Django would answer them in its own words.
+        # Invalid bytes in a query are percent-encoded; Django would reject them with its own error page.
         query = quote_from_bytes(scope["query_string"], safe=string.printable)
         readable = {**scope, "query_string": query.encode()}
         try:
-            found = super().create_request(readable, body_file)
+            created = super().create_request(readable, body_file)
         except ValueError:
-            # The type is nonsense that Django will not even read. Without one the view says what it wants.
-            found = super().create_request({**readable, "headers": _without_content_type(scope)}, body_file)
-        if found[0] is not None:
-            _load_body(found[0], body_file)
-        return found
+            # Django cannot parse the Content-Type. Without one the view responds with the types it accepts.
+            created = super().create_request({**readable, "headers": _without_content_type(scope)}, body_file)
+        if created[0] is not None:
+            _load_body(created[0], body_file)
+        return created
 
     async def get_response_async(self, request: HttpRequest) -> HttpResponseBase:
         if request.path in EVENT_LOOP_PATHS:
@@ -97,15 +108,15 @@ def _without_content_type(scope: Mapping[str, Any]) -> list[tuple[bytes, bytes]]
 
 
 def _load_body(request: ASGIRequest, body_file: IO[bytes]) -> None:
-    """Hold the body in memory: the file may be closed under the thread. It is small (`BodyLimitMiddleware`).
+    """Load a small body into memory, because the file may be closed while a thread uses the request.
 
-    A long one stays where it is until a thread takes it: of these there are few, so it is not held many times at once.
+    A large body stays in its file until a thread of the small `slow` pool reads it, so few are in memory concurrently.
     """
-    # The length that came is the truth: a chunked body announces none, which DRF takes for no body at all.
+    # Use the received length: a chunked body has no Content-Length, which DRF takes for no body at all.
     request.META["CONTENT_LENGTH"] = str(body_file.seek(0, os.SEEK_END))
     body_file.seek(0)
     if request.encoding is not None:
-        # What a body's type names would also be how the query is read; and not all of them are encodings of text.
+        # Django would decode the query with the charset of the Content-Type, which may not even be a text encoding.
         request.encoding = "utf-8"
     if not exceeds_body_limit(request) and not unread_reason(request) and not _is_large(request):
         len(request.body)
@@ -116,7 +127,7 @@ def _is_large(request: HttpRequest) -> bool:
 
 
 def get_application() -> ASGIApp:
-    # Together as many as there are connections, so that no thread waits for one.
+    # Together as many threads as database connections, so that no thread waits for a connection.
     slow = settings.DATABASE_POOL_SIZE // 4
     return BodyLimitMiddleware(
         DjangoApp(DatabaseThreadPool("web", settings.DATABASE_POOL_SIZE - slow), slow=DatabaseThreadPool("slow", slow))

@@ -1,4 +1,4 @@
-"""Who asks, for DRF: the proofs and limits of `tenants`, put to a request."""
+"""Authentication of REST requests for DRF, with the credentials and restrictions of `tenants`."""
 
 from dataclasses import dataclass
 from typing import cast
@@ -16,23 +16,22 @@ from api.request_body.preauthentication import (
     signed_body,
 )
 from tenants.access import check_network_and_origin, client_address
-from tenants.authentication import Identity, PresentedRequest, preauthenticate
-from tenants.authentication import authenticate as prove
+from tenants.authentication import Identity, PresentedRequest, authenticate, preauthenticate
 
-#: Where a request keeps who asks, for what is written around its answer.
+#: Key of `request.META` for the caller, for middleware that completes the response.
 IDENTITY = "nightdesk.identity"
 
 
 @dataclass(frozen=True, slots=True)
 class SiteUser:
-    """What DRF takes for a user. Who it is says `request.auth`."""
+    """The `request.user` that DRF requires. The caller is `request.auth`, an `Identity`."""
 
     name: str
     is_authenticated: bool = True
 
 
 class SiteAuthentication(BaseAuthentication):
-    """Make `request.auth` the proven `Identity`; every request must have one."""
+    """Authenticates every request and sets `request.auth` to its `Identity`."""
 
     def authenticate(self, request: Request) -> tuple[SiteUser, Identity]:
         identity = preauthenticated_identity(request._request) or _authenticate(request._request)
@@ -47,33 +46,33 @@ class SiteAuthentication(BaseAuthentication):
 
 def _authenticate(request: HttpRequest) -> Identity:
     """Authenticate the request; in the preauthentication pass of a signed one, return whom its headers claim."""
-    asked = to_presented_request(request)
-    if is_preauthentication_pass(request) and "x-signature" in asked.headers:
-        return preauthenticate(asked)
-    identity = prove(asked)
+    presented = to_presented_request(request)
+    if is_preauthentication_pass(request) and "x-signature" in presented.headers:
+        return preauthenticate(presented)
+    identity = authenticate(presented)
     record_authenticated(request, identity)
     return identity
 
 
 def identity_of(request: Request) -> Identity:
-    """Return who asks."""
+    """Return the caller."""
     return cast(Identity, request.auth)
 
 
 def authenticated_identity(request: HttpRequest) -> Identity | None:
-    """Return who asks, if that was found out, whether or not they may."""
+    """Return the caller if it was authenticated, even if it was not authorized; None otherwise."""
     identity: Identity | None = request.META.get(IDENTITY)
     return identity
 
 
 def to_presented_request(request: HttpRequest) -> PresentedRequest:
-    """Take from a request what can be proved with."""
+    """Return the parts of a request that authentication uses."""
     headers = {name.lower(): value for name, value in request.headers.items()}
     return PresentedRequest(request.method or "", request_target(request), headers, signed_body(request))
 
 
 def request_target(request: HttpRequest) -> str:
-    """Return path and query as they were sent, before anything was decoded."""
+    """Return path and query as they were sent, before decoding: this is what a signature covers."""
     scope = getattr(request, "scope", None)
     if scope is None or "raw_path" not in scope:
         return request.get_full_path()
@@ -83,7 +82,7 @@ def request_target(request: HttpRequest) -> str:
 
 
 def client_address_of(request: HttpRequest) -> str:
-    """Return the client's address, as far as our own proxies vouch for it."""
+    """Return the client's address: of the connection, or as reported by TRUSTED_PROXY_COUNT proxies."""
     return client_address(
         request.META.get("REMOTE_ADDR", ""),
         request.headers.get("X-Forwarded-For", ""),
@@ -92,11 +91,11 @@ def client_address_of(request: HttpRequest) -> str:
 
 
 def cross_origin_of(request: HttpRequest) -> str | None:
-    """Return the origin of the page that asks; None for servers, and for pages of this desk (the docs)."""
+    """Return the origin of the requesting page; None for servers and for Nightdesk's own pages (the docs)."""
     origin = request.headers.get("Origin")
     return None if origin == server_origin(request) else origin
 
 
 def server_origin(request: HttpRequest) -> str:
-    """Return the scheme and host that the desk was asked at."""
+    """Return the scheme and host of the request."""
     return f"{request.scheme}://{request.get_host()}"

@@ -1,4 +1,4 @@
-"""Answers to browsers on pages of other origins, on the resources (the live path writes its own)."""
+"""CORS of the REST API and its error responses. (The live path sets its own headers.)"""
 
 from collections.abc import Callable
 
@@ -15,16 +15,16 @@ from tenants.origins import Headers, Preflight, allowed_origin, answer_headers, 
 
 
 class CorsMiddleware:
-    """Answer preflights, and say on every other answer whose pages may read it.
+    """Responds to preflight requests and adds CORS headers to every other response.
 
-    It stands around all that could answer, so that a page can also read why it was refused.
+    It is the outermost middleware that can see a response, so that a page can read error responses too.
     """
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
         self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
-        # Elsewhere there is nothing for other pages; and /healthz is answered where nobody may ask Postgres.
+        # Other paths are not for cross-origin pages, and /healthz runs on the event loop, where Postgres is off limits.
         if not request.path.startswith(API_PREFIXES):
             return self.get_response(request)
         if request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers:
@@ -52,7 +52,10 @@ def _answer_preflight(request: HttpRequest) -> HttpResponse:
 
 
 def _allowed_reader(request: HttpRequest) -> str | None:
-    """Return the origin whose pages may read the answer: one of the site's; of any site's where nobody is proven."""
+    """Return the origin whose pages may read the response; None if there is none.
+
+    It must be an origin of the authenticated site, or of any site if the request is not authenticated.
+    """
     origin = request.headers.get("Origin")
     if origin is None:
         return None

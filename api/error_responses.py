@@ -1,7 +1,7 @@
-"""Errors as Django answers them.
+"""Error responses of Django and DRF.
 
-All have one body: `{"error": {"type", "code", "message", "param", "request_id"}}`; where there may be many mistakes,
-`errors` lists them beside these.
+All have one body: `{"error": {"type", "code", "message", "param", "request_id"}}`. A rejected batch also has `errors`,
+a list of everything that is wrong.
 """
 
 import sys
@@ -23,7 +23,7 @@ API_PATHS = ("/v1", "/api", "/healthz", "/readyz")
 
 
 def to_response(problem: ApiProblem, request: HttpRequest) -> HttpResponse:
-    """Write the problem down: as JSON, or as plain words on the pages that people look at."""
+    """Return the response: JSON for API paths, plain text for pages that people open."""
     response = _json(problem, request) if is_api(request.path) else _text(problem)
     response.status_code = problem.status
     for name, value in problem.headers.items():
@@ -32,7 +32,7 @@ def to_response(problem: ApiProblem, request: HttpRequest) -> HttpResponse:
 
 
 def is_api(path: str) -> bool:
-    """Are errors at this path told as JSON?"""
+    """Say whether errors at this path are JSON."""
     return path in API_PATHS or path.startswith(API_PREFIXES)
 
 
@@ -48,18 +48,18 @@ def _body(problem: ApiProblem, request: HttpRequest) -> dict[str, Any]:
         "param": problem.param,
         "request_id": request_id_of(request),
     }
-    return {"error": {**error, "errors": [each.to_wire() for each in problem.errors]} if problem.errors else error}
+    return {"error": {**error, "errors": [issue.to_wire() for issue in problem.errors]} if problem.errors else error}
 
 
 def _text(problem: ApiProblem) -> HttpResponse:
     return HttpResponse(f"{problem.message}\n", content_type="text/plain; charset=utf-8")
 
 
-# Where Django and DRF hand errors over
+# Hooks of Django and DRF
 
 
 def handle_exception(error: Exception, context: Mapping[str, Any]) -> HttpResponse:
-    """Answer for an error in a view (DRF's EXCEPTION_HANDLER). Nothing passes."""
+    """Return the response for an exception in a view (DRF's EXCEPTION_HANDLER). It handles every exception."""
     problem = to_problem(error)
     if problem.is_server_error:
         log.error("unhandled_exception", error=type(error).__name__, exc_info=error)
@@ -94,7 +94,7 @@ def not_found(request: HttpRequest, exception: Exception) -> HttpResponseBase:
 
 
 def server_error(request: HttpRequest) -> HttpResponseBase:
-    """Django's handler500, which is called while the error is being handled."""
+    """Django's handler500, which runs in the `except` block of the error."""
     problem = to_problem(sys.exc_info()[1] or Exception())
     if is_api(request.path) or not problem.is_unexpected:
         return to_response(problem, request)

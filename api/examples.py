@@ -1,4 +1,4 @@
-"""Examples of the OpenAPI document."""
+"""Example requests and responses for the OpenAPI document."""
 
 from typing import Any
 

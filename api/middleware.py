@@ -1,4 +1,4 @@
-"""What surrounds every request: its id, its log lines, and the answers that no view gives."""
+"""Middleware for every request: request id, log context, and rejections that happen before any view."""
 
 import re
 import time
@@ -21,7 +21,7 @@ CLIENT_ID_PATTERN = re.compile(r"[\x20-\x7e]{1,128}")
 
 
 class RequestContextMiddleware:
-    """Give the request an id, bind it to every log line, and put it on every answer."""
+    """Assigns a request id, binds it to all log lines of the request, and adds it to the response."""
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
         self.get_response = get_response
@@ -34,35 +34,37 @@ class RequestContextMiddleware:
         response = _reject_early(request) or self.get_response(request)
         response["X-Request-ID"] = request_id
         if is_api(request.path):
-            # What a site asked for is its own: no proxy keeps it for the next who asks.
+            # Responses belong to one site: a shared cache must not serve them to another.
             response.headers.setdefault("Cache-Control", "no-store")
         client_id = request.headers.get("X-Client-Request-ID", "")
         if CLIENT_ID_PATTERN.fullmatch(client_id):
             response["X-Client-Request-ID"] = client_id
         if response.status_code >= 400:
             _log_error(request, response, started)
-            # Or else Django's handler writes a line of its own about every such answer.
+            # Prevents a second log line by Django's handler.
             response._has_been_logged = True  # type: ignore[attr-defined]
         return response
 
     def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponse | None:
-        """Answer 503 where a view outside DRF (the admin) finds no database; leave everything else to Django."""
+        """Return 503 if a view outside DRF (the admin) cannot reach Postgres; leave other errors to Django."""
         if isinstance(error, OperationalError | InterfaceError):
             return to_response(to_problem(error), request)
         return None
 
 
 def _reject_early(request: HttpRequest) -> HttpResponse | None:
-    """Refuse what no view should see; None for all others."""
+    """Return an error for requests that must not reach a view; None for all others."""
     try:
         request.get_host()
     except DisallowedHost as error:
         return to_response(to_problem(error), request)
     if exceeds_body_limit(request):
         limit = body_limit_for(request.method or "", request.path)
-        return to_response(to_problem(BodyTooLarge(f"The body is larger than {limit:,} bytes.")), request)
-    if why := unread_reason(request):
-        return to_response(to_problem(why), request)
+        return to_response(
+            to_problem(BodyTooLarge(f"The body is larger than {limit:,} bytes, the limit of this path.")), request
+        )
+    if reason := unread_reason(request):
+        return to_response(to_problem(reason), request)
     return None
 
 
@@ -71,7 +73,7 @@ def _log_error(request: HttpRequest, response: HttpResponse, started: float) -> 
     log_response(
         "request_rejected" if response.status_code < 500 else "request_failed",
         method=request.method,
-        # Never the query: it may hold what a person wrote.
+        # Without the query, which may contain personal data.
         path=request.path[:200],
         status=response.status_code,
         ms=round((time.perf_counter() - started) * 1000, 1),

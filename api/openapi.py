@@ -1,4 +1,4 @@
-"""The OpenAPI document: who may ask, and what may go wrong. (The live addresses are in `api.live.openapi`.)"""
+"""OpenAPI document of the REST API: authentication and errors. (`api.live.openapi` adds the live endpoints.)"""
 
 from collections import defaultdict
 from functools import cache
@@ -15,7 +15,7 @@ from api.errors import BodyTimeout, BodyTooLarge, MalformedBody, StorageFull, co
 from api.serializers.errors import ErrorOut
 from tenants.errors import Forbidden, Unauthenticated
 
-#: Every resource may answer with these.
+#: Errors of every authenticated resource.
 COMMON_ERRORS = (Unauthenticated, Forbidden, OperationalError)
 BODY_ERRORS = (ValidationError, MalformedBody, BodyTooLarge, BodyTimeout, UnsupportedMediaType, StorageFull)
 QUERY_ERRORS = (ValidationError,)
@@ -34,7 +34,7 @@ STATUS_DESCRIPTIONS = {
     507: "Storage is full; nothing was stored",
 }
 
-#: One of these is needed.
+#: Alternatives: one of these is required.
 SECURITY: list[dict[str, list[Any]]] = [
     {"bearer": []},
     {"apiKey": []},
@@ -45,15 +45,15 @@ SECURITY: list[dict[str, list[Any]]] = [
 def error_responses(
     *errors: type[BaseException], body: bool = False, query: bool = False, public: bool = False
 ) -> dict[int, OpenApiResponse]:
-    """Describe the answers for these errors, and for those that come with a body, a query or a proof of identity."""
-    found = [
+    """Describe the responses for these errors, and for those of a request body, a query and authentication."""
+    possible = [
         *errors,
         *(() if public else COMMON_ERRORS),
         *(BODY_ERRORS if body else ()),
         *(QUERY_ERRORS if query else ()),
     ]
     codes: dict[int, set[str]] = defaultdict(set)
-    for error in found:
+    for error in possible:
         codes[mapping_for(error).status].update({code_of(leaf) for leaf in (error.__subclasses__() or [error])})
     return {status: OpenApiResponse(ErrorOut, _describe(status, codes[status])) for status in sorted(codes)}
 
@@ -64,7 +64,7 @@ def _describe(status: int, codes: set[str]) -> str:
 
 @cache
 def openapi_json() -> bytes:
-    """Return the document as JSON; it is the same for everybody, and made once."""
+    """Return the document as JSON. It is the same for every caller, and generated once."""
     return msgspec.json.encode(_generate())
 
 
@@ -75,7 +75,7 @@ def _generate() -> dict[str, Any]:
 
 
 class SiteAuthenticationScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
-    """The three proofs of identity."""
+    """The three ways to authenticate."""
 
     target_class = "api.authentication.SiteAuthentication"
     name = ["bearer", "apiKey", "siteId", "timestamp", "nonce", "signature"]  # noqa: RUF012 (drf-spectacular's way)

@@ -1,4 +1,4 @@
-"""Pages of a list: newest first, and the id of the last one asked for is the cursor."""
+"""Cursor pagination: newest first; the cursor is the public id of the last row of the previous page."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,13 +24,13 @@ R = TypeVar("R", bound=HasPublicId)
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Some rows, and whether there are more behind them."""
+    """The rows of one page, and whether another page follows."""
 
     rows: Sequence[Any]
     has_more: bool
 
     def to_wire(self, serializer: type[BaseSerializer[Any]], views: Sequence[Any] | None = None) -> dict[str, Any]:
-        """Write the page; `views` stand for the rows where the serializer wants more than a row."""
+        """Return the JSON object of the page. `views` replace the rows if the serializer needs more than a row."""
         return {
             "object": "list",
             "data": serializer(self.rows if views is None else views, many=True).data,
@@ -41,13 +41,13 @@ class Page:
 
 
 def paginate(fetch: Callable[[int], Sequence[HasPublicId]], limit: int) -> Page:
-    """Fetch one row more than asked for: if it is there, there is another page."""
+    """Return a page of up to `limit` rows. One row more is fetched, to know whether another page follows."""
     rows = fetch(limit + 1)
     return Page(rows[:limit], has_more=len(rows) > limit)
 
 
 def page_schema(name: str, row: type[Serializer[Any]]) -> Serializer[Any]:
-    """Describe a page of such rows, for the OpenAPI document."""
+    """Describe a page of these rows for the OpenAPI document."""
     return inline_serializer(
         name,
         {
@@ -61,13 +61,13 @@ def page_schema(name: str, row: type[Serializer[Any]]) -> Serializer[Any]:
 
 
 def rows_after(rows: QuerySet[Any], prefix: str, after: str | None) -> QuerySet[Any]:
-    """Return the rows older than the one that `after` names."""
+    """Return the rows that are older than the one with the public id `after`, newest first."""
     return rows.order_by("-id") if after is None else rows.filter(id__lt=read_public_id(prefix, after)).order_by("-id")
 
 
 def read_public_id(prefix: str, public_id: str) -> UUID:
-    """Return the id behind a public one. Raises `ResourceNotFound`, as for one that names nothing."""
+    """Return the UUID of a public id. Raises `ResourceNotFound` for a malformed one, as for an unknown one."""
     try:
         return from_public(prefix, public_id)
     except InvalidId:
-        raise ResourceNotFound("There is no such resource.") from None
+        raise ResourceNotFound("There is no such resource of this site.") from None

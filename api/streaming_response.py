@@ -1,4 +1,4 @@
-"""Answers that are too long to be held: made piece by piece, and sent as fast as the client takes them."""
+"""Responses that are too large for memory: generated block by block, at the speed at which the client reads."""
 
 from collections.abc import AsyncIterator, Iterator
 from itertools import chain
@@ -7,17 +7,19 @@ from django.http import HttpRequest, StreamingHttpResponse
 
 from core.database_threads import DatabaseThreadPool
 
-#: Small pieces (lines) are gathered up to this; larger ones are sent as they come.
+#: Small pieces (lines) are joined into blocks of this size; larger ones are sent unchanged.
 BLOCK_BYTES = 65_536
 
 
 def streaming_response(
     request: HttpRequest, pieces: Iterator[bytes], content_type: str, *, length: int | None = None
 ) -> StreamingHttpResponse:
-    """Answer with these pieces. `api.asgi` takes each in a thread, and waits for the client in between.
+    """Return a response that consists of these pieces.
 
-    So no piece may leave anything open in the database for the next: no cursor, no transaction. What goes wrong with
-    the first is raised here, and has an answer of its own; later it cuts the answer off, which never ends as if whole.
+    `api.asgi` generates each block in any thread of a pool, and waits for the client in between (backpressure). So the
+    iterator must not keep a cursor or a transaction open from one piece to the next. The first block is generated here,
+    so that its exceptions become an error response. A later exception interrupts the response, which then never looks
+    complete.
     """
     blocks = _group_into_blocks(iter(()) if request.method == "HEAD" else pieces)
     response = StreamingHttpResponse(chain([next(blocks, b"")], blocks), content_type=content_type)
@@ -27,18 +29,18 @@ def streaming_response(
 
 
 async def iterate_in_threads(threads: DatabaseThreadPool, blocks: Iterator[bytes]) -> AsyncIterator[bytes]:
-    """Yield the blocks; each is made in one of the threads."""
+    """Yield the blocks; each one is generated in a thread of the pool."""
     while (block := await threads.run(next, blocks, None)) is not None:
         yield block
 
 
 def _group_into_blocks(pieces: Iterator[bytes]) -> Iterator[bytes]:
-    gathered, size = [], 0
+    buffered, size = [], 0
     for piece in pieces:
-        gathered.append(piece)
+        buffered.append(piece)
         size += len(piece)
         if size >= BLOCK_BYTES:
-            yield b"".join(gathered)
-            gathered, size = [], 0
-    if gathered:
-        yield b"".join(gathered)
+            yield b"".join(buffered)
+            buffered, size = [], 0
+    if buffered:
+        yield b"".join(buffered)

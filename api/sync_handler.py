@@ -1,4 +1,4 @@
-"""Django's ASGI handler, with one way to a thread and back for a whole request."""
+"""Django's ASGI handler with one hop to a thread and back per request."""
 
 import asyncio
 from typing import IO
@@ -13,11 +13,11 @@ from api.asgi_types import ASGIReceive, ASGIScope, ASGISend
 
 
 class SyncHandler(ASGIHandler):
-    """Middleware, view and Django's signals of a request all run in `get_response`, which is synchronous.
+    """Runs the middleware, the view and Django's signals of a request in `get_response`, which is synchronous.
 
-    Django's own handler changes between loop and thread for every middleware, for every signal and for the closing,
-    and starts a thread for every request that is under way, each of which then wants a database connection. That
-    took more time than our views.
+    Django's own handler switches between event loop and thread for every middleware, for every signal and for closing,
+    and starts a thread for every concurrent request, each with a database connection. That took more time than our
+    views.
     """
 
     def load_middleware(self, is_async: bool = False) -> None:
@@ -34,13 +34,13 @@ class SyncHandler(ASGIHandler):
                 response = await self.get_response_async(request)
             assert response is not None
             if response.streaming:
-                await self._send_while_read(response, receive, send)
+                await self._stream_response(response, receive, send)
             else:
-                # The server drops what is sent to a client that is gone; what it asked for has been done.
+                # If the client has disconnected, the server discards the response; the request was processed.
                 await self.send_response(response, send)
 
     async def read_body_of(self, scope: ASGIScope, receive: ASGIReceive) -> IO[bytes]:
-        """Return the body; the caller closes it. Raises `RequestAborted` if the client goes away."""
+        """Return the body; the caller closes it. Raises `RequestAborted` if the client disconnects."""
         return await self.read_body(receive)
 
     def get_response(self, request: HttpRequest) -> HttpResponseBase:
@@ -49,20 +49,20 @@ class SyncHandler(ASGIHandler):
         signals.request_started.send(sender=self.__class__, scope=request.scope)
         response = super().get_response(request)
         if not response.streaming:
-            # Its content is made; all that closing does is to tell that the request is finished.
+            # The content is complete; closing only sends the signal request_finished.
             response.close()
         return response
 
-    async def _send_while_read(self, response: HttpResponseBase, receive: ASGIReceive, send: ASGISend) -> None:
-        """Send a long answer to its end, or until nobody is there any more to read it."""
+    async def _stream_response(self, response: HttpResponseBase, receive: ASGIReceive, send: ASGISend) -> None:
+        """Send a streamed response until it is complete or the client disconnects."""
         sending = asyncio.create_task(self.send_response(response, send))
-        leaving = asyncio.create_task(self.listen_for_disconnect(receive))
+        disconnect = asyncio.create_task(self.listen_for_disconnect(receive))
         try:
-            await asyncio.wait((sending, leaving), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((sending, disconnect), return_when=asyncio.FIRST_COMPLETED)
             if sending.done():
                 sending.result()
         finally:
             sending.cancel()
-            leaving.cancel()
-            await asyncio.gather(sending, leaving, return_exceptions=True)
+            disconnect.cancel()
+            await asyncio.gather(sending, disconnect, return_exceptions=True)
             response.close()

@@ -1,4 +1,4 @@
-"""The API's addresses."""
+"""URLs of the REST API, the docs and the probes. (`api.live.routes` has those of the live path.)"""
 
 from django.urls import path, re_path
 
@@ -29,6 +29,6 @@ urlpatterns = [
     path("docs", operations.docs),
     path("healthz", operations.Health.as_view()),
     path("readyz", operations.Readiness.as_view()),
-    # Last: so that what is not there is told in the API's words, whatever DEBUG says.
+    # Last: unknown paths get an API error, even with DEBUG.
     re_path(r"^(?:v1|api)(?:/.*)?$", operations.UnknownPath.as_view()),
 ]

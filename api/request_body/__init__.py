@@ -6,5 +6,5 @@
     json_parser         one strict JSON object
     multipart           a form with one file
 
-`api.asgi` calls them in this order. The live path (`api.live`) reads its own bodies, which are small.
+They run in this order; `api.asgi` calls the middle two. The live path (`api.live`) reads its own, small bodies.
 """

@@ -1,4 +1,8 @@
-"""Bodies: one JSON object in UTF-8, and nothing that later steps would stumble over."""
+"""Strict parser of JSON bodies: one object in UTF-8.
+
+It guarantees that later steps can store and re-encode the object: no duplicate keys, no NaN or Infinity, no integers of
+more than 64 bits, no NUL characters or lone surrogates, and a bounded depth.
+"""
 
 import json
 import math
@@ -13,17 +17,17 @@ from rest_framework.parsers import BaseParser
 from api.errors import MalformedBody
 from core.strict_json import AmbiguousJson, to_64_bit_int, to_unique_dict
 
-#: Deeper than any request we know, and far from where Python's own recursion ends.
+#: More than any known request needs, and far below Python's recursion limit.
 MAX_DEPTH = 100
-#: Half of a character in UTF-16: no text in UTF-8 can hold it.
+#: Surrogates, which encode half of a character in UTF-16. UTF-8 cannot represent them.
 SURROGATE = re.compile("[\ud800-\udfff]")
 
-#: The way to a value, from the inside: its key or index, and the way to what holds it.
+#: The path of a value, from the inside out: the path of its container, and its key or index there.
 JSONPath: TypeAlias = "tuple[JSONPath, str] | None"
 
 
 class StrictJSONParser(BaseParser):
-    """DRF's parser for every body of the API."""
+    """The DRF parser of all JSON bodies."""
 
     media_type = "application/json"
 
@@ -39,16 +43,16 @@ class StrictJSONParser(BaseParser):
 
 
 class BatchJSONParser(StrictJSONParser):
-    """The parser for a batch, which may bring many thousands of requests: these are only told apart here."""
+    """The parser of batches. It only splits their many requests; `jobs.batches.requests` parses each of them."""
 
     def read(self, data: bytes) -> dict[str, Any]:
         return parse_batch(data)
 
 
 def parse_object(data: bytes) -> dict[str, Any]:
-    """Return the object that the bytes spell. Raises `MalformedBody`."""
+    """Return the decoded object. Raises `MalformedBody`."""
     try:
-        found = json.loads(
+        parsed = json.loads(
             data.decode("utf-8"),
             object_pairs_hook=to_unique_dict,
             parse_int=to_64_bit_int,
@@ -65,45 +69,45 @@ def parse_object(data: bytes) -> dict[str, Any]:
         ) from error
     except RecursionError as error:
         raise MalformedBody(f"The body is nested deeper than {MAX_DEPTH} levels.") from error
-    if not isinstance(found, dict):
+    if not isinstance(parsed, dict):
         raise MalformedBody("The body must be a JSON object.")
-    _check_values(found)
-    return found
+    _check_values(parsed)
+    return parsed
 
 
 def parse_batch(data: bytes) -> dict[str, Any]:
-    """Return the object that the bytes spell, with the items of `requests` as they stand. Raises `MalformedBody`."""
+    """Return the decoded object, with the items of `requests` as raw JSON. Raises `MalformedBody`."""
     try:
-        found = msgspec.json.decode(data, type=dict[str, msgspec.Raw])
-        listed = bytes(found.pop("requests"))
+        fields = msgspec.json.decode(data, type=dict[str, msgspec.Raw])
+        listed = bytes(fields.pop("requests"))
         requests = msgspec.json.decode(listed, type=list[msgspec.Raw])
     except (KeyError, msgspec.DecodeError, UnicodeError, RecursionError):
-        # There are none, or something is wrong: it is told in the words of the other bodies.
+        # There are no requests, or the body is malformed: then report it like any other body.
         return parse_object(data)
-    # That a key stands twice shows only in the text. Where that is cut does not matter, as long as the list is gone.
+    # Duplicate keys are visible only in the original text, so that is checked, with one occurrence of the list cut out.
     parse_object(data.replace(listed, b"null", 1))
-    return {**parse_object(msgspec.json.encode(found)), "requests": requests}
+    return {**parse_object(msgspec.json.encode(fields)), "requests": requests}
 
 
 def _to_float(text: str) -> float:
     number = float(text)
     if not math.isfinite(number):
-        raise MalformedBody("The body holds a number that is too large.")
+        raise MalformedBody("The body contains a number that is too large for a 64-bit float.")
     return number
 
 
 def _refuse_constant(text: str) -> NoReturn:
-    raise MalformedBody(f"The body holds {text}, which is not JSON.")
+    raise MalformedBody(f"The body contains {text}, which is not valid JSON.")
 
 
-def _check_values(found: dict[str, Any]) -> None:
-    """Look at every key and text, without recursion: the depth is what is checked."""
-    todo: list[tuple[Any, JSONPath, int]] = [(found, None, 1)]
+def _check_values(body: dict[str, Any]) -> None:
+    """Check every key and string, and the depth. Iterative, because the depth is not bounded before."""
+    todo: list[tuple[Any, JSONPath, int]] = [(body, None, 1)]
     while todo:
-        holder, path, depth = todo.pop()
+        container, path, depth = todo.pop()
         if depth > MAX_DEPTH:
             raise MalformedBody(f"The body is nested deeper than {MAX_DEPTH} levels.", _format_path(path))
-        for key, inner in _items(holder):
+        for key, inner in _items(container):
             if isinstance(inner, dict | list):
                 todo.append((inner, (path, str(key)), depth + 1))
             elif isinstance(inner, str):
@@ -112,19 +116,19 @@ def _check_values(found: dict[str, Any]) -> None:
                 _check_text(key, (path, key))
 
 
-def _items(holder: dict[str, Any] | list[Any]) -> Iterable[tuple[str | int, Any]]:
-    return holder.items() if isinstance(holder, dict) else enumerate(holder)
+def _items(container: dict[str, Any] | list[Any]) -> Iterable[tuple[str | int, Any]]:
+    return container.items() if isinstance(container, dict) else enumerate(container)
 
 
 def _check_text(text: str, path: JSONPath) -> None:
     if "\0" in text:
-        raise MalformedBody("The body holds a NUL character (\\u0000), which cannot be stored.", _format_path(path))
+        raise MalformedBody("The body contains a NUL character (\\u0000), which cannot be stored.", _format_path(path))
     if SURROGATE.search(text):
         raise MalformedBody("The body contains an unpaired surrogate (a lone \\ud800 to \\udfff).", _format_path(path))
 
 
 def _format_path(path: JSONPath) -> str:
-    """Write a way as `body.messages.0.content`."""
+    """Return a path as `body.messages.0.content`."""
     steps: list[str] = []
     while path is not None:
         path, step = path

@@ -1,4 +1,4 @@
-"""Files that are posted: taken out of the form they come in, piece by piece."""
+"""Parser of multipart forms with one file, which is stored chunk by chunk and never held in memory as a whole."""
 
 from io import BufferedIOBase
 from typing import IO, Any
@@ -13,28 +13,28 @@ from api.errors import MalformedBody, NotMultipart
 from jobs.errors import InvalidFile
 from jobs.files.store import CHUNK_BYTES, FileUpload
 
-#: How far behind the last boundary a form may go on.
+#: Bytes that may follow the last boundary of a form.
 MAX_EPILOGUE_BYTES = 1024
 
 
 def read_form(request: HttpRequest, draft: FileUpload) -> tuple[QueryDict, str]:
-    """Write the one file of the form to the draft; return the other fields, and the file's name.
+    """Write the file of the form to the draft; return the other fields and the file's name.
 
     Raises:
-        NotAForm: the body is of another type.
-        Malformed: it is not a whole form, or its client went away.
-        UnfitFile: there is no file in it, or more than one.
-        FileTooLarge: the file is.
+        NotMultipart: the body has another content type.
+        MalformedBody: the form is not complete, or the client disconnected.
+        InvalidFile: the form has no file, or more than one.
+        FileTooLarge: the file exceeds MAX_FILE_BYTES.
     """
     kind, parameters = parse_header_parameters(request.META.get("CONTENT_TYPE", ""))
     if kind != "multipart/form-data":
-        raise NotMultipart("Send a form with the file in it: Content-Type: multipart/form-data.")
+        raise NotMultipart("Send a form that contains the file: Content-Type: multipart/form-data.")
     body, part = _TrackedBody(request), _FileWriter(draft)
     fields = _parse(request, body, part)
     if not body.ends_with(f"--{parameters.get('boundary')}--".encode()):
-        raise MalformedBody("The form ends before its last boundary: the upload was cut short.", "file")
+        raise MalformedBody("The form ends before its last boundary: the upload was cut short. Send it again.", "file")
     if part.filename is None:
-        raise InvalidFile("The form holds no file; send one as `file`, with a filename.")
+        raise InvalidFile("The form contains no file; send one in the field `file`, with a filename.")
     return fields, part.filename
 
 
@@ -48,12 +48,12 @@ def _parse(request: HttpRequest, body: "_TrackedBody", part: "_FileWriter") -> Q
     except ValueError as error:
         if not body.is_disconnected:
             raise
-        raise MalformedBody("The client went away.") from error
+        raise MalformedBody("The client disconnected.") from error
     return fields
 
 
 class _TrackedBody(BufferedIOBase):
-    """The request's body, which remembers how it ended."""
+    """The request's body, which keeps its last bytes to detect a truncated form."""
 
     def __init__(self, request: HttpRequest) -> None:
         self._request = request
@@ -69,13 +69,13 @@ class _TrackedBody(BufferedIOBase):
 
     @property
     def is_disconnected(self) -> bool:
-        # The web server closes it under this thread when the client is gone.
+        # When the client disconnects, the web server closes the stream while this thread reads it.
         stream: IO[bytes] | None = getattr(self._request, "_stream", None)
         return stream is not None and stream.closed
 
 
 class _FileWriter(FileUploadHandler):
-    """Django's parser hands the form's file to this."""
+    """Upload handler of Django's form parser: it writes the form's file to the draft."""
 
     chunk_size = CHUNK_BYTES
 
@@ -86,9 +86,9 @@ class _FileWriter(FileUploadHandler):
 
     def new_file(self, field_name: str, file_name: str, *args: Any, **kwargs: Any) -> None:
         if field_name != "file":
-            raise InvalidFile("The only file of the form is `file`.", field_name[:60])
+            raise InvalidFile("Send the file in the field `file`; other fields cannot have files.", field_name[:60])
         if self.filename is not None:
-            raise InvalidFile("The form holds more than one file; send them one by one.")
+            raise InvalidFile("The form contains more than one file; send each in a request of its own.")
         self.filename = file_name
 
     def receive_data_chunk(self, raw_data: bytes, start: int) -> None:

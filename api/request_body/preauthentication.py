@@ -1,4 +1,15 @@
-"""Long bodies: who sends one is asked before it is read, as far as the headers can prove it."""
+"""Preauthentication: the sender of a large body is authenticated from the headers, before the body is read.
+
+The trick: `api.asgi` runs such a request through Django twice. The first run, the preauthentication pass, has no body.
+It goes through the same middleware, authentication and permission checks, and reaches the view, which returns 204 if
+`is_preauthentication_pass`. An error response of this pass is sent without reading the body. In the second run the
+body is there.
+
+An API key or a token is verified in the first pass, and the identity is kept for the second
+(`preauthenticated_identity`). A signature covers the body, so the first pass only identifies the site that the headers
+claim, and rejects what cannot become valid; the signature is verified in the second pass. Until then the body counts
+against the budget for unverified bodies (`reader.UnverifiedBodyBudget`).
+"""
 
 import hashlib
 from typing import TYPE_CHECKING
@@ -12,13 +23,13 @@ from api.request_body.size_limit import body_limit_for, content_length
 from core.signing import BodyDigest
 
 if TYPE_CHECKING:
-    # The web server imports this before there are models.
+    # The web server imports this module before Django has loaded the models.
     from tenants.authentication import Identity
 
-#: Where the body goes to the disk, and not into memory.
+#: Requests whose body is written to disk and never loaded into memory as a whole.
 UPLOAD_PATHS = (("POST", "/v1/files"),)
 
-#: How much of a body is in memory while it is hashed.
+#: Bytes of a body in memory while it is hashed.
 HASH_CHUNK_BYTES = 1_048_576
 
 PREAUTHENTICATION_PASS, PREAUTHENTICATED = "nightdesk.preauthentication", "nightdesk.preauthenticated"
@@ -29,7 +40,7 @@ def is_upload(method: str | None, path: str) -> bool:
 
 
 def needs_preauthentication(scope: ASGIScope) -> bool:
-    """Is the body so long, or might it be, that its sender must be somebody before it is read?"""
+    """Say whether the body is, or may become, so large that its sender must be authenticated first."""
     method, path = scope["method"], scope["path"]
     if body_limit_for(method, path) <= settings.MAX_BODY_BYTES:
         return False
@@ -38,35 +49,39 @@ def needs_preauthentication(scope: ASGIScope) -> bool:
 
 
 def is_preauthentication_pass(request: HttpRequest) -> bool:
-    """Is this the question whether the body is welcome? Then there is none yet."""
+    """Say whether this is the first of the two passes, which has no body."""
     return PREAUTHENTICATION_PASS in _scope_of(request)
 
 
 def record_authenticated(request: HttpRequest, identity: "Identity") -> None:
-    """Keep the answer for when the body is there: a token may have ended by then. What is there is not unproven now."""
+    """Note that the sender is authenticated.
+
+    In the first pass the identity is kept for the second, because a token may expire while the body is read. Otherwise
+    the body is verified now, and its reservation is released.
+    """
     scope = _scope_of(request)
     if is_preauthentication_pass(request):
         scope[PREAUTHENTICATED] = identity
-    elif share := reservation_of(scope):
-        share.release()
+    elif reservation := reservation_of(scope):
+        reservation.release()
 
 
 def preauthenticated_identity(request: HttpRequest) -> "Identity | None":
-    """Return who was proven to send this, before its body was read."""
+    """Return the caller that the first pass authenticated; None without such a pass, or if a signature is pending."""
     identity: Identity | None = _scope_of(request).get(PREAUTHENTICATED)
     return identity
 
 
 def signed_body(request: HttpRequest) -> bytes | BodyDigest:
-    """Return what a signature covers: the body, or of a file no more than its hash."""
+    """Return what a signature covers: the body, or the digest of an uploaded file."""
     if not is_upload(request.method, request.path):
         return request.body
     stream = request._stream
     if "X-Signature" not in request.headers or not stream.seekable():
         return BodyDigest("")
     digest = hashlib.sha256()
-    while piece := stream.read(HASH_CHUNK_BYTES):
-        digest.update(piece)
+    while chunk := stream.read(HASH_CHUNK_BYTES):
+        digest.update(chunk)
     stream.seek(0)
     return BodyDigest(digest.hexdigest())
 

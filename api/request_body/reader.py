@@ -1,6 +1,6 @@
-"""Bodies as they come in: on the disk once they are large, and never waited for without end.
+"""Reader of request bodies: into a spooled file, which is on disk once it is large, and with read timeouts.
 
-A body that is not read to its end is answered like any other request: the scope says why (`unread_reason`).
+If a body is not read to its end, the scope holds the reason (`unread_reason`), and the middleware responds with it.
 """
 
 import asyncio
@@ -23,81 +23,84 @@ log = structlog.get_logger(__name__)
 
 UNREAD_REASON, RESERVATION = "nightdesk.unread", "nightdesk.body_reservation"
 
-#: How much of a large body is gathered, before a thread writes it to the disk.
+#: Bytes of a large body that are buffered before a thread writes them to disk.
 WRITE_CHUNK_BYTES = 1_048_576
-#: Who sends less than this on the average is taken for one that only wants to keep us busy.
+#: Minimum average rate. A slower client is treated as an attack that holds connections open (slow POST).
 MIN_BYTES_PER_SECOND = 4096
-#: No signature can still be accepted later than this: its time may be a minute off in both directions.
+#: A signature cannot be accepted later than this: its timestamp may differ by 60 s in both directions.
 MAX_UNVERIFIED_SECONDS = 120
 
 
 class UnverifiedBodyBudget:
-    """How much may be held, all together, of bodies whose signature can be checked only when they are whole."""
+    """The process-wide budget for unverified bodies, MAX_UNVERIFIED_BYTES.
+
+    A signature covers the body, so it can be verified only when the body is complete. Until then the sender is unknown.
+    """
 
     def __init__(self) -> None:
         self._taken = 0
         self._lock = threading.Lock()
 
-    def reserve(self, number: int) -> None:
-        """Take so many bytes. Raises `TooManyUnverifiedUploads`."""
+    def reserve(self, byte_count: int) -> None:
+        """Reserve bytes of the budget. Raises `TooManyUnverifiedUploads`."""
         with self._lock:
-            if self._taken + number > settings.MAX_UNVERIFIED_BYTES:
+            if self._taken + byte_count > settings.MAX_UNVERIFIED_BYTES:
                 raise TooManyUnverifiedUploads
-            self._taken += number
+            self._taken += byte_count
 
-    def release(self, number: int) -> None:
+    def release(self, byte_count: int) -> None:
         with self._lock:
-            self._taken -= number
+            self._taken -= byte_count
 
 
 class BodyReservation:
-    """What one body takes of the room, until its sender is proven or its request is over."""
+    """The reservation of one body, held until its sender is authenticated or its request has finished."""
 
-    def __init__(self, room: UnverifiedBodyBudget) -> None:
-        self._room = room
+    def __init__(self, budget: UnverifiedBodyBudget) -> None:
+        self._budget = budget
         self._taken = 0
 
-    def reserve(self, number: int) -> None:
-        """Take so many bytes more. Raises `TooManyUnverifiedUploads`."""
-        self._room.reserve(number)
-        self._taken += number
+    def reserve(self, byte_count: int) -> None:
+        """Reserve more bytes. Raises `TooManyUnverifiedUploads`."""
+        self._budget.reserve(byte_count)
+        self._taken += byte_count
 
     def release(self) -> None:
-        """Give all of it back; once more does nothing."""
+        """Release everything reserved. Idempotent."""
         taken, self._taken = self._taken, 0
-        self._room.release(taken)
+        self._budget.release(taken)
 
 
-def body_timeout(came: int) -> BodyTimeout:
-    return BodyTimeout(f"Timed out reading the body after {came:,} bytes. Send it again.")
+def body_timeout(received: int) -> BodyTimeout:
+    return BodyTimeout(f"Timed out reading the body after {received:,} bytes. Send it again.")
 
 
 def reservation_of(scope: ASGIScope) -> BodyReservation | None:
-    """Return the share of a body whose sender is not proven; None for all others."""
-    share: BodyReservation | None = scope.get(RESERVATION)
-    return share
+    """Return the reservation of a body whose sender is not authenticated yet; None for all others."""
+    reservation: BodyReservation | None = scope.get(RESERVATION)
+    return reservation
 
 
 def unread_reason(request: HttpRequest) -> UnreadBody | None:
     """Return why the body was not read to its end; None if it was."""
-    why: UnreadBody | None = getattr(request, "scope", {}).get(UNREAD_REASON)
-    return why
+    reason: UnreadBody | None = getattr(request, "scope", {}).get(UNREAD_REASON)
+    return reason
 
 
 async def read_body(scope: ASGIScope, receive: ASGIReceive) -> IO[bytes]:
-    """Return the body in a file that is on the disk once it is large, and nowhere when it is closed.
+    """Return the body in a temporary file, which is on disk once it is large and is deleted when closed.
 
-    It is empty if the body could not be read to its end; then `unread_reason` says why.
+    The file is empty if the body could not be read to its end; `unread_reason` then returns the reason.
 
     Raises:
-        RequestAborted: the client went away.
+        RequestAborted: the client disconnected.
     """
     body = _new_file()
     try:
         await _copy_body(body, with_read_timeout(scope, receive), reservation_of(scope))
-    except UnreadBody as why:
+    except UnreadBody as reason:
         _discard(body)
-        scope[UNREAD_REASON] = why
+        scope[UNREAD_REASON] = reason
         return _new_file()
     except BaseException:
         _discard(body)
@@ -109,33 +112,33 @@ def _new_file() -> IO[bytes]:
     return SpooledTemporaryFile(settings.FILE_UPLOAD_MAX_MEMORY_SIZE)  # noqa: SIM115 (the caller closes it)
 
 
-async def _copy_body(body: IO[bytes], receive: ASGIReceive, share: BodyReservation | None) -> None:
-    more, waiting = True, bytearray()
+async def _copy_body(body: IO[bytes], receive: ASGIReceive, reservation: BodyReservation | None) -> None:
+    more, buffer = True, bytearray()
     while more:
         message = await receive()
         if message["type"] == "http.disconnect":
             raise RequestAborted
         more = message.get("more_body", False)
-        piece = message.get("body", b"")
-        if share is not None:
-            share.reserve(len(piece))
-        waiting += piece
-        if len(waiting) >= WRITE_CHUNK_BYTES:
-            await asyncio.to_thread(_write, body, waiting)
-            waiting = bytearray()
-    _write(body, waiting)
+        chunk = message.get("body", b"")
+        if reservation is not None:
+            reservation.reserve(len(chunk))
+        buffer += chunk
+        if len(buffer) >= WRITE_CHUNK_BYTES:
+            await asyncio.to_thread(_write, body, buffer)
+            buffer = bytearray()
+    _write(body, buffer)
     with _disk_full_mapped():
         body.seek(0)
 
 
-def _write(body: IO[bytes], piece: bytearray) -> None:
+def _write(body: IO[bytes], chunk: bytearray) -> None:
     with _disk_full_mapped():
-        body.write(piece)
+        body.write(chunk)
 
 
 def _discard(body: IO[bytes]) -> None:
     with suppress(OSError):
-        # It would write what it holds back, which no disk takes and nobody wants.
+        # Closing flushes buffered bytes, which fails again on a full disk. They are not needed.
         body.close()
 
 
@@ -144,30 +147,30 @@ def _disk_full_mapped() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        log.error("body_storage_failed", error=type(error).__name__, why=error.strerror)
+        log.error("body_storage_failed", error=type(error).__name__, reason=error.strerror)
         raise StorageFull from error
 
 
 def with_read_timeout(scope: ASGIScope, receive: ASGIReceive) -> ASGIReceive:
-    """Return a `receive` that raises `BodyTimeout` once it had to wait too long: for one piece, or for all in all.
+    """Return a `receive` that raises `BodyTimeout` when one chunk, or all chunks together, take too long.
 
-    Only waiting counts. What we are slow with ourselves is not the client's fault.
+    Only time spent waiting for the client counts, not the time that this process needs in between.
     """
-    longest = float(settings.BODY_READ_TIMEOUT_SECONDS)
-    longest_in_all = MAX_UNVERIFIED_SECONDS if reservation_of(scope) else float("inf")
-    waited, came = 0.0, 0
+    chunk_timeout = float(settings.BODY_READ_TIMEOUT_SECONDS)
+    max_total = MAX_UNVERIFIED_SECONDS if reservation_of(scope) else float("inf")
+    waited, received = 0.0, 0
 
-    async def receive_timely() -> ASGIMessage:
-        nonlocal waited, came
-        in_all = min(longest + came / MIN_BYTES_PER_SECOND, longest_in_all)
-        began = time.monotonic()
+    async def receive_with_timeout() -> ASGIMessage:
+        nonlocal waited, received
+        total_timeout = min(chunk_timeout + received / MIN_BYTES_PER_SECOND, max_total)
+        started = time.monotonic()
         try:
-            async with asyncio.timeout(min(longest, in_all - waited)):
+            async with asyncio.timeout(min(chunk_timeout, total_timeout - waited)):
                 message = await receive()
         except TimeoutError as error:
-            raise body_timeout(came) from error
-        waited += time.monotonic() - began
-        came += len(message.get("body", b""))
+            raise body_timeout(received) from error
+        waited += time.monotonic() - started
+        received += len(message.get("body", b""))
         return message
 
-    return receive_timely
+    return receive_with_timeout

@@ -1,1 +1,1 @@
-"""What resources look like on the wire."""
+"""DRF serializers: the JSON of REST requests and responses."""

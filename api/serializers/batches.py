@@ -1,4 +1,4 @@
-"""Batches on the wire: OpenAI's, and what we have beside it."""
+"""JSON of batches: OpenAI's fields and our own."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -42,8 +42,8 @@ MIN_RETENTION_SECONDS, MAX_RETENTION_SECONDS = 3600, 2_592_000
     {
         "type": "array",
         "minItems": 1,
-        "description": f"The requests themselves, instead of a file: at most {MAX_MEMBERS:,}, and as many as fit into "
-        "a body of MAX_BATCH_BODY_BYTES (32 MiB).",
+        "description": f"The requests themselves, instead of a file: at most {MAX_MEMBERS:,}, and at most "
+        "MAX_BATCH_BODY_BYTES (32 MiB) in total.",
         "items": {
             "type": "object",
             "required": ["custom_id", "body"],
@@ -53,12 +53,12 @@ MIN_RETENTION_SECONDS, MAX_RETENTION_SECONDS = 3600, 2_592_000
                     "type": "string",
                     "minLength": 1,
                     "maxLength": 200,
-                    "description": "Yours, and of its own in the batch: the results come with it.",
+                    "description": "Your name for the request, unique in the batch. The results carry it.",
                 },
-                # The same as of a job, where it is described in full; once is enough to be tried with every value.
+                # Same as the body of a job, which describes it in full. One full schema is enough for schema tests.
                 "body": {
                     "type": "object",
-                    "description": "What you would post to the endpoint, without `stream`: an OpenAIChatBody, an "
+                    "description": "The request body of the endpoint, without `stream`: an OpenAIChatBody, an "
                     "OpenAIEmbeddingBody or an AnthropicMessagesBody.",
                 },
                 "method": {"type": "string", "const": "POST"},
@@ -68,36 +68,36 @@ MIN_RETENTION_SECONDS, MAX_RETENTION_SECONDS = 3600, 2_592_000
     }
 )
 class InlineRequestsField(serializers.Field[list[msgspec.Raw], Any, list[msgspec.Raw], Any]):
-    """A list that `jobs.batches.requests` reads."""
+    """A list of raw requests, which `jobs.batches.requests` parses."""
 
     def to_internal_value(self, data: Any) -> list[msgspec.Raw]:
-        if not isinstance(data, list) or not all(isinstance(each, msgspec.Raw) for each in data):
+        if not isinstance(data, list) or not all(isinstance(item, msgspec.Raw) for item in data):
             raise ValidationError("Must be an array of requests.")
         return data
 
 
 @extend_schema_field({"type": "string", "pattern": "^[1-9][0-9]{0,2}[hd]$", "default": "24h", "examples": ["24h"]})
 class CompletionWindowField(StrictStringField):
-    """How long the batch may take."""
+    """The completion window: how long the batch may take."""
 
     def to_internal_value(self, data: Any) -> str:
         text = super().to_internal_value(data)
         if parse_window(text) is None:
-            raise ValidationError("Must be from '1h' to '7d'; '24h' is usual.")
+            raise ValidationError("Must be from '1h' to '7d', such as '24h'.")
         return text
 
 
 class OutputExpiryIn(StrictSerializer[Any]):
-    """How long the output files are kept."""
+    """Retention of the output files."""
 
     anchor = StrictChoiceField(choices=["created_at"])
     seconds = StrictIntegerField(min_value=MIN_RETENTION_SECONDS, max_value=MAX_RETENTION_SECONDS)
 
 
 class BatchIn(StrictSerializer[Any]):
-    """Many requests to do. Give `input_file_id`, as OpenAI's SDKs do, or the `requests` themselves."""
+    """Many requests to run. Send `input_file_id`, as OpenAI's SDKs do, or the `requests` themselves."""
 
-    endpoint = StrictChoiceField(choices=list(ENDPOINTS), help_text="What each request is posted to, in effect.")
+    endpoint = StrictChoiceField(choices=list(ENDPOINTS), help_text="The endpoint that each request is for.")
     input_file_id = StrictStringField(
         max_length=64, required=False, allow_null=True, help_text="A file of purpose `batch`."
     )
@@ -112,14 +112,14 @@ class BatchIn(StrictSerializer[Any]):
         allow_null=True,
         min_value=MIN_PROGRESS_SECONDS,
         max_value=MAX_PROGRESS_SECONDS,
-        help_text="Send `batch.progress` webhooks, at most one in so many seconds.",
+        help_text="Send `batch.progress` webhooks, at most one per this many seconds.",
     )
-    dry_run = StrictBooleanField(default=False, help_text="Store nothing; say what it would take and cost.")
+    dry_run = StrictBooleanField(default=False, help_text="Store nothing; return an estimate of tokens and cost.")
 
     def validate(self, attrs: Mapping[str, Any]) -> Mapping[str, Any]:
         if (attrs.get("input_file_id") is None) == ("requests" not in attrs):
-            mistake = ErrorDetail("Give either input_file_id or requests.", code="required")
-            raise ValidationError({"input_file_id": [mistake]})
+            detail = ErrorDetail("Send either input_file_id or requests.", code="required")
+            raise ValidationError({"input_file_id": [detail]})
         return attrs
 
     @property
@@ -127,17 +127,17 @@ class BatchIn(StrictSerializer[Any]):
         return bool(self.validated_data["dry_run"])
 
     def to_submission(self, identity: Identity, idempotency_key: str | None, request_id: str) -> BatchSubmission:
-        wanted: Mapping[str, Any] = self.validated_data
+        data: Mapping[str, Any] = self.validated_data
         return BatchSubmission(
-            kind=ENDPOINTS[wanted["endpoint"]],
-            input_file_id=wanted.get("input_file_id"),
-            requests=wanted.get("requests", ()),
-            completion_window=wanted["completion_window"],
-            metadata=wanted.get("metadata") or {},
-            priority=PRIORITIES[wanted["priority"]],
-            max_attempts=wanted.get("max_attempts"),
-            progress_seconds=wanted.get("progress_seconds"),
-            output_expires_seconds=(wanted.get("output_expires_after") or {}).get("seconds"),
+            kind=ENDPOINTS[data["endpoint"]],
+            input_file_id=data.get("input_file_id"),
+            requests=data.get("requests", ()),
+            completion_window=data["completion_window"],
+            metadata=data.get("metadata") or {},
+            priority=PRIORITIES[data["priority"]],
+            max_attempts=data.get("max_attempts"),
+            progress_seconds=data.get("progress_seconds"),
+            output_expires_seconds=(data.get("output_expires_after") or {}).get("seconds"),
             idempotency_key=idempotency_key,
             request_id=request_id,
             grant=identity.grant,
@@ -145,9 +145,9 @@ class BatchIn(StrictSerializer[Any]):
 
 
 class BatchQuery(StrictSerializer[Any]):
-    """Which part of the list."""
+    """Pagination of the list."""
 
-    after = serializers.CharField(required=False, max_length=64, help_text="`last_id` of the page before.")
+    after = serializers.CharField(required=False, max_length=64, help_text="`last_id` of the previous page.")
     limit = serializers.IntegerField(required=False, default=20, min_value=1, max_value=MAX_PAGE_SIZE)
 
 
@@ -160,7 +160,7 @@ class ErrorListOut(serializers.Serializer[Any]):
 
 
 class RequestCountsOut(serializers.Serializer[Any]):
-    """As OpenAI counts. `failed` are all that ended without an answer, the lines of the error file."""
+    """Counts as OpenAI defines them. `failed` counts all without a response: the lines of the error file."""
 
     total = serializers.IntegerField(source="batch.total")
     completed = serializers.IntegerField(source="counts.succeeded")
@@ -168,7 +168,7 @@ class RequestCountsOut(serializers.Serializer[Any]):
 
 
 class CountsOut(serializers.Serializer[Any]):
-    """The requests by the states of their jobs."""
+    """The requests by the state of their jobs."""
 
     queued = serializers.IntegerField()
     running = serializers.IntegerField()
@@ -187,7 +187,7 @@ class OutputDetailsOut(serializers.Serializer[Any]):
 
 
 class BatchUsageOut(serializers.Serializer[Any]):
-    """Tokens of the calls that are billed, so far."""
+    """Tokens of the billed calls so far."""
 
     input_tokens = serializers.IntegerField()
     input_tokens_details = InputDetailsOut(source="*")
@@ -200,19 +200,23 @@ class BatchUsageOut(serializers.Serializer[Any]):
 
 
 class BatchOut(serializers.Serializer[BatchView]):
-    """A batch: OpenAI's fields first, then ours."""
+    """A batch: OpenAI's fields first, then our own."""
 
     id = serializers.CharField(source="batch.public_id")
     object = ConstantField("batch")
     endpoint = serializers.SerializerMethodField()
     errors = serializers.SerializerMethodField(  # type: ignore[assignment] # DRF takes fields off the class
-        help_text="Why it failed when its file was read: the first hundred."
+        help_text="Why its input file was rejected: the first hundred errors."
     )
-    input_file_id = serializers.SerializerMethodField(help_text="Null where the requests were posted themselves.")
+    input_file_id = serializers.SerializerMethodField(help_text="Null if the requests were sent inline.")
     completion_window = serializers.CharField(source="batch.completion_window")
     status = serializers.ChoiceField(source="batch.state", choices=BatchState.choices)
-    output_file_id = serializers.SerializerMethodField(help_text="What succeeded. Null before the end, or if nothing.")
-    error_file_id = serializers.SerializerMethodField(help_text="What did not. Null before the end, or if nothing.")
+    output_file_id = serializers.SerializerMethodField(
+        help_text="Successful results. Null until the batch finishes, or if there are none."
+    )
+    error_file_id = serializers.SerializerMethodField(
+        help_text="Requests without success. Null until the batch finishes, or if there are none."
+    )
     created_at = UnixSecondsField(source="batch.created_at")
     in_progress_at = UnixSecondsField(source="batch.in_progress_at", allow_null=True)
     expires_at = UnixSecondsField(source="batch.expires_at")
@@ -224,12 +228,12 @@ class BatchOut(serializers.Serializer[BatchView]):
     cancelled_at = UnixSecondsField(source="batch.cancelled_at", allow_null=True)
     request_counts = RequestCountsOut(source="*")
     metadata = MetadataField(source="batch.metadata")
-    model = serializers.SerializerMethodField(help_text="Null where the requests are for several models.")
+    model = serializers.SerializerMethodField(help_text="Null if the requests are for several models.")
     usage = BatchUsageOut()
 
     counts = CountsOut()
     cost_usd = serializers.SerializerMethodField(
-        help_text="What is billed so far, as an exact decimal. Null where no price is known."
+        help_text="Billed so far, as an exact decimal. Null if no price is known."
     )
     priority = serializers.SerializerMethodField()
     max_attempts = serializers.IntegerField(source="batch.max_attempts")
@@ -273,10 +277,10 @@ class BatchOut(serializers.Serializer[BatchView]):
 
 
 class CostRangeOut(serializers.Serializer[Any]):
-    """Exact decimals: with answers of no length, and with answers as long as they may be."""
+    """Exact decimals: the cost with empty responses, and with responses of the maximum length."""
 
     low = serializers.CharField(allow_null=True)
-    high = serializers.CharField(allow_null=True, help_text="Null where a request does not bound its answer.")
+    high = serializers.CharField(allow_null=True, help_text="Null if a request does not limit its response.")
 
 
 class ModelEstimateOut(serializers.Serializer[Any]):
@@ -288,50 +292,53 @@ class ModelEstimateOut(serializers.Serializer[Any]):
 
 
 class EstimateOut(serializers.Serializer[Any]):
-    """What a batch would take and cost. Tokens are estimated, rather too many."""
+    """Estimated tokens and cost of a batch. The token estimate errs on the high side."""
 
     object = ConstantField("batch.estimate")
     endpoint = serializers.ChoiceField(choices=list(ENDPOINTS))
     requests = serializers.IntegerField()
     input_tokens = serializers.IntegerField()
     max_output_tokens = serializers.IntegerField(
-        allow_null=True, help_text="All that the answers may have. Null where a request does not bound its answer."
+        allow_null=True,
+        help_text="The sum of the limits of all responses. Null if a request does not limit its response.",
     )
-    unbounded_requests = serializers.IntegerField(help_text="Requests without `max_tokens` or its like.")
+    unbounded_requests = serializers.IntegerField(help_text="Requests without `max_tokens` or an equivalent.")
     cost_usd = CostRangeOut()
-    unpriced_models = serializers.ListField(child=serializers.CharField(), help_text="Not part of the cost.")
+    unpriced_models = serializers.ListField(
+        child=serializers.CharField(), help_text="Models without a price; not included in the cost."
+    )
     models = ModelEstimateOut(many=True)
 
 
-def estimate_to_wire(endpoint: str, found: Sequence[ModelEstimate]) -> dict[str, Any]:
-    """Add the models up."""
-    unbounded = sum(each.unbounded for each in found)
-    priced = [each for each in found if each.price is not None]
-    low, high = sum(each.low_pico_usd for each in priced), sum(each.high_pico_usd for each in priced)
-    is_bounded = not unbounded and len(priced) == len(found)
+def estimate_to_wire(endpoint: str, estimates: Sequence[ModelEstimate]) -> dict[str, Any]:
+    """Return the JSON of an estimate: the models and their sum."""
+    unbounded = sum(model.unbounded for model in estimates)
+    priced = [model for model in estimates if model.price is not None]
+    low, high = sum(model.low_pico_usd for model in priced), sum(model.high_pico_usd for model in priced)
+    is_bounded = not unbounded and len(priced) == len(estimates)
     return {
         "object": "batch.estimate",
         "endpoint": endpoint,
-        "requests": sum(each.requests for each in found),
-        "input_tokens": sum(each.input_tokens for each in found),
-        "max_output_tokens": None if unbounded else sum(each.max_output_tokens for each in found),
+        "requests": sum(model.requests for model in estimates),
+        "input_tokens": sum(model.input_tokens for model in estimates),
+        "max_output_tokens": None if unbounded else sum(model.max_output_tokens for model in estimates),
         "unbounded_requests": unbounded,
         "cost_usd": {"low": _usd(low) if priced else None, "high": _usd(high) if is_bounded else None},
-        "unpriced_models": [each.model for each in found if each.price is None],
-        "models": [_model_to_wire(each) for each in found],
+        "unpriced_models": [model.model for model in estimates if model.price is None],
+        "models": [_model_to_wire(model) for model in estimates],
     }
 
 
-def _model_to_wire(found: ModelEstimate) -> dict[str, Any]:
-    is_priced = found.price is not None
+def _model_to_wire(estimate: ModelEstimate) -> dict[str, Any]:
+    is_priced = estimate.price is not None
     return {
-        "model": found.model,
-        "requests": found.requests,
-        "input_tokens": found.input_tokens,
-        "max_output_tokens": None if found.unbounded else found.max_output_tokens,
+        "model": estimate.model,
+        "requests": estimate.requests,
+        "input_tokens": estimate.input_tokens,
+        "max_output_tokens": None if estimate.unbounded else estimate.max_output_tokens,
         "cost_usd": {
-            "low": _usd(found.low_pico_usd) if is_priced else None,
-            "high": _usd(found.high_pico_usd) if is_priced and not found.unbounded else None,
+            "low": _usd(estimate.low_pico_usd) if is_priced else None,
+            "high": _usd(estimate.high_pico_usd) if is_priced and not estimate.unbounded else None,
         },
     }
 

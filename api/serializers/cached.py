@@ -1,7 +1,7 @@
-"""One serializer for all requests, where making a new one would be most of the work.
+"""Shared serializer instances, for requests whose time would mostly go into creating a serializer.
 
-DRF copies every field for each new serializer, which takes longer than to store a job. A serializer that is made
-without data keeps nothing of what it reads and writes, so threads may share it.
+DRF copies every field for each new serializer, which takes longer than storing a job. A serializer that is created
+without data keeps no state between calls, so threads may share it.
 """
 
 from collections.abc import Mapping
@@ -14,13 +14,13 @@ I = TypeVar("I")  # noqa: E741 (the instance that is written)
 
 
 def deserialize(kind: type[Serializer[Any]], data: Any) -> Mapping[str, Any]:
-    """Return the data as this kind of serializer reads it. Raises DRF's `ValidationError`."""
-    found: Mapping[str, Any] = _serializer_for(kind).run_validation(data)
-    return found
+    """Return the data, validated by this serializer class. Raises DRF's `ValidationError`."""
+    validated: Mapping[str, Any] = _serializer_for(kind).run_validation(data)
+    return validated
 
 
 def serialize(kind: type[Serializer[I]], instance: I) -> Mapping[str, Any]:
-    """Return the instance as this kind of serializer shows it. It must not need a context."""
+    """Return the representation of the instance. The serializer class must not need a context."""
     return _serializer_for(kind).to_representation(instance)
 
 

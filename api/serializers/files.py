@@ -1,4 +1,4 @@
-"""Files on the wire, which is OpenAI's."""
+"""JSON of files, as OpenAI defines it."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -15,7 +15,7 @@ ANCHOR, SECONDS = "expires_after[anchor]", "expires_after[seconds]"
 MIN_RETENTION_SECONDS = 3600
 MAX_PAGE_SIZE = 10_000
 
-#: The form, for the OpenAPI document: a field whose name has brackets cannot be declared.
+#: The form, for the OpenAPI document: a serializer cannot declare a field with brackets in its name.
 FILE_FORM: dict[str, Any] = {
     "type": "object",
     "required": ["file", "purpose"],
@@ -23,7 +23,7 @@ FILE_FORM: dict[str, Any] = {
         "file": {
             "type": "string",
             "contentMediaType": "application/octet-stream",
-            "description": "JSON lines: a request each, with `custom_id`, `method`, `url` and `body`.",
+            "description": "JSON lines: one request per line, with `custom_id`, `method`, `url` and `body`.",
         },
         "purpose": {"type": "string", "enum": [FilePurpose.BATCH.value]},
         ANCHOR: {"type": "string", "enum": ["created_at"]},
@@ -31,14 +31,14 @@ FILE_FORM: dict[str, Any] = {
             "type": "integer",
             "minimum": MIN_RETENTION_SECONDS,
             "maximum": DEFAULT_TTL_SECONDS,
-            "description": "How long the file is kept: 30 days, where nothing is said.",
+            "description": "How long the file is stored. The default is 30 days.",
         },
     },
 }
 
 
 class FileIn(StrictSerializer[Any]):
-    """What stands in the form beside the file."""
+    """The fields of the form apart from the file."""
 
     purpose = serializers.CharField()
 
@@ -52,33 +52,35 @@ class FileIn(StrictSerializer[Any]):
 
     def validate_purpose(self, purpose: str) -> str:
         if purpose != FilePurpose.BATCH:
-            raise serializers.ValidationError("Must be 'batch': files are kept here for batches only.")
+            raise serializers.ValidationError("Must be 'batch': files are stored for batches only.")
         return purpose
 
     def validate(self, attrs: Mapping[str, Any]) -> Mapping[str, Any]:
-        for given, missing in ((ANCHOR, SECONDS), (SECONDS, ANCHOR)):
-            if given in attrs and missing not in attrs:
-                raise serializers.ValidationError({missing: f"Needed beside {given}."}, code="required")
+        for present, missing in ((ANCHOR, SECONDS), (SECONDS, ANCHOR)):
+            if present in attrs and missing not in attrs:
+                raise serializers.ValidationError({missing: f"Required together with {present}."}, code="required")
         return attrs
 
     @property
-    def kept_seconds(self) -> int | None:
+    def ttl_seconds(self) -> int | None:
         seconds: int | None = self.validated_data.get(SECONDS)
         return seconds
 
 
 class FileQuery(StrictSerializer[Any]):
-    """Which files to list."""
+    """Filter, order and pagination of the list."""
 
     purpose = serializers.ChoiceField(choices=FilePurpose.choices, required=False)
-    after = serializers.CharField(required=False, max_length=64, help_text="`last_id` of the page before.")
+    after = serializers.CharField(required=False, max_length=64, help_text="`last_id` of the previous page.")
     limit = serializers.IntegerField(required=False, default=MAX_PAGE_SIZE, min_value=1, max_value=MAX_PAGE_SIZE)
-    order = serializers.ChoiceField(choices=["desc", "asc"], default="desc", help_text="By time: newest first.")
+    order = serializers.ChoiceField(
+        choices=["desc", "asc"], default="desc", help_text="By creation time; `desc` is newest first."
+    )
 
 
 @extend_schema_field({"type": "integer"})
 class UnixSecondsField(serializers.Field[datetime, Any, int, Any]):
-    """A moment as OpenAI writes it."""
+    """A time in Unix seconds, as in OpenAI's API."""
 
     def to_representation(self, value: datetime) -> int:
         return int(value.timestamp())

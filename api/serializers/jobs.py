@@ -1,4 +1,4 @@
-"""Jobs on the wire."""
+"""JSON of jobs."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ MAX_PAGE_SIZE = 100
 
 @dataclass(frozen=True, slots=True)
 class JobDetails:
-    """A job as it is shown: with the call that is billed, and in full also with attempts and result."""
+    """A job with its billed call, and in the detailed form with attempts and result."""
 
     job: Job
     billed: UsageEvent | None
@@ -45,7 +45,7 @@ class JobDetails:
 
 @extend_schema_field(
     {
-        "description": "The request in the wire of its kind: what you would post to OpenAI's `/v1/chat/completions` "
+        "description": "The request in the wire format of its kind: the body of OpenAI's `/v1/chat/completions` "
         "(chat), Anthropic's `/v1/messages` (messages) or OpenAI's `/v1/embeddings` (embeddings), without `stream`.",
         "anyOf": [
             {"$ref": "#/components/schemas/OpenAIChatBody"},
@@ -55,68 +55,72 @@ class JobDetails:
     }
 )
 class WireBodyField(JSONObjectField):
-    """The body of a live request, which `jobs.submit` reads."""
+    """The body of a live request, which `jobs.submit` parses."""
 
 
 class JobIn(StrictSerializer[Any]):
-    """A task to do."""
+    """A request to run in the background."""
 
-    kind = StrictChoiceField(choices=JobKind.choices, help_text="The wire of `body`, and of the result.")
+    kind = StrictChoiceField(choices=JobKind.choices, help_text="The wire format of `body` and of the result.")
     body = WireBodyField()
     metadata = MetadataField(required=False)
     priority = StrictChoiceField(choices=list(PRIORITIES), default="normal")
     max_attempts = StrictIntegerField(required=False, allow_null=True, min_value=1, max_value=MAX_ATTEMPTS)
-    available_at = StrictDateTimeField(required=False, allow_null=True, help_text="Not to be started before.")
+    available_at = StrictDateTimeField(
+        required=False, allow_null=True, help_text="The job is not started before this time."
+    )
     expires_at = StrictDateTimeField(
-        required=False, allow_null=True, help_text="Not to be started any more; the job expires."
+        required=False, allow_null=True, help_text="If the job has not started by this time, it expires."
     )
 
 
 def to_submission(
-    wanted: Mapping[str, Any], identity: Identity, idempotency_key: str | None, request_id: str
+    data: Mapping[str, Any], identity: Identity, idempotency_key: str | None, request_id: str
 ) -> JobSubmission:
-    """Return what is wanted, as `JobIn` read it, in the words of `jobs.submit`."""
+    """Return validated data of `JobIn` as the input of `jobs.submit`."""
     return JobSubmission(
-        kind=JobKind(wanted["kind"]),
-        body=wanted["body"],
-        metadata=wanted.get("metadata", {}),
+        kind=JobKind(data["kind"]),
+        body=data["body"],
+        metadata=data.get("metadata", {}),
         idempotency_key=idempotency_key,
-        priority=PRIORITIES[wanted["priority"]],
-        max_attempts=wanted.get("max_attempts"),
-        available_at=wanted.get("available_at"),
-        expires_at=wanted.get("expires_at"),
+        priority=PRIORITIES[data["priority"]],
+        max_attempts=data.get("max_attempts"),
+        available_at=data.get("available_at"),
+        expires_at=data.get("expires_at"),
         request_id=request_id,
         grant=identity.grant,
     )
 
 
 def read_idempotency_key(headers: Mapping[str, str]) -> str | None:
-    """Return the header Idempotency-Key, or None where there is none."""
+    """Return the header Idempotency-Key, or None. Raises DRF's `ValidationError`."""
     key = headers.get("Idempotency-Key")
     if key is None or (1 <= len(key) <= 255 and key.isascii() and key.isprintable()):
         return key
-    mistake = ErrorDetail("Must be 1 to 255 printable ASCII characters.", code="invalid")
-    raise ValidationError({"Idempotency-Key": [mistake]})
+    detail = ErrorDetail("Must be 1 to 255 printable ASCII characters.", code="invalid")
+    raise ValidationError({"Idempotency-Key": [detail]})
 
 
 class JobQuery(StrictSerializer[Any]):
-    """Which jobs to list."""
+    """Filter and pagination of the list."""
 
     state = serializers.ChoiceField(choices=JobState.choices, required=False)
     kind = serializers.ChoiceField(choices=JobKind.choices, required=False)
     model = serializers.CharField(required=False, max_length=200)
     idempotency_key = serializers.CharField(required=False, max_length=255)
     batch_id = serializers.CharField(
-        required=False, max_length=64, help_text=f"The batch they are requests of; `{WITHOUT_BATCH}`: those of none."
+        required=False,
+        max_length=64,
+        help_text=f"The batch that the jobs belong to; `{WITHOUT_BATCH}`: jobs without a batch.",
     )
     created_after = serializers.DateTimeField(required=False)
     created_before = serializers.DateTimeField(required=False)
-    after = serializers.CharField(required=False, max_length=64, help_text="`last_id` of the page before.")
+    after = serializers.CharField(required=False, max_length=64, help_text="`last_id` of the previous page.")
     limit = serializers.IntegerField(required=False, default=20, min_value=1, max_value=MAX_PAGE_SIZE)
 
     def to_filter(self) -> JobFilter:
-        wanted: dict[str, Any] = dict(self.validated_data)
-        return JobFilter(**{name: value for name, value in wanted.items() if name not in ("after", "limit")})
+        filters: dict[str, Any] = dict(self.validated_data)
+        return JobFilter(**{name: value for name, value in filters.items() if name not in ("after", "limit")})
 
 
 # Out
@@ -128,7 +132,7 @@ class ProblemOut(serializers.Serializer[Any]):
 
 
 class UsageOut(serializers.Serializer[UsageEvent]):
-    """Tokens of the call that is billed. Cached tokens are part of the input, reasoning is part of the output."""
+    """Tokens of the billed call. Cached tokens are part of the input, reasoning tokens of the output."""
 
     input_tokens = serializers.IntegerField()
     output_tokens = serializers.IntegerField()
@@ -149,13 +153,11 @@ class CallOut(serializers.Serializer[UsageEvent]):
     http_status = serializers.IntegerField(allow_null=True)
     error_kind = serializers.SerializerMethodField()
     error_code = serializers.SerializerMethodField()
-    billable = serializers.BooleanField(help_text="True for the one call whose answer is the result.")
-    estimated = serializers.BooleanField(help_text="The provider said no usage; the tokens are our estimate.")
+    billable = serializers.BooleanField(help_text="True for the one call whose response is the result.")
+    estimated = serializers.BooleanField(help_text="The provider reported no usage; the tokens are an estimate.")
     input_tokens = serializers.IntegerField()
     output_tokens = serializers.IntegerField()
-    tier = serializers.CharField(
-        help_text="Which of the model's prices holds: the tier that the provider says it used, or what was asked for."
-    )
+    tier = serializers.CharField(help_text="The price tier: as the provider reports it, or else as requested.")
     cost_usd = serializers.SerializerMethodField()
     started_at = StrictDateTimeField()
     duration_ms = serializers.IntegerField(allow_null=True)
@@ -171,7 +173,7 @@ class CallOut(serializers.Serializer[UsageEvent]):
 
 
 class AttemptOut(serializers.Serializer[AttemptHistory]):
-    """One worker's try at the job. Open while `ended_at` is null."""
+    """One worker's attempt at the job. In progress while `ended_at` is null."""
 
     number = serializers.IntegerField(source="attempt.number")
     outcome = serializers.SerializerMethodField()
@@ -189,7 +191,7 @@ class AttemptOut(serializers.Serializer[AttemptHistory]):
 
 
 class JobSummaryOut(serializers.Serializer[JobDetails]):
-    """A job, without what makes it long."""
+    """A job without its result and attempts."""
 
     id = serializers.CharField(source="job.public_id")
     object = ConstantField("job")
@@ -207,17 +209,17 @@ class JobSummaryOut(serializers.Serializer[JobDetails]):
     erased_at = StrictDateTimeField(
         source="job.erased_at",
         allow_null=True,
-        help_text="When body and result were erased, at the end of the time that they are kept.",
+        help_text="When body and result were erased, at the end of their retention period.",
     )
-    attempt = serializers.IntegerField(source="job.attempt", help_text="Attempts begun.")
+    attempt = serializers.IntegerField(source="job.attempt", help_text="Number of attempts started.")
     max_attempts = serializers.IntegerField(source="job.max_attempts")
     retry_of = serializers.SerializerMethodField()
-    batch_id = serializers.SerializerMethodField(help_text="The batch it is a request of, and its name there.")
+    batch_id = serializers.SerializerMethodField(help_text="The batch that the job belongs to.")
     custom_id = serializers.SerializerMethodField()
     error = serializers.SerializerMethodField()
     usage = UsageOut(source="billed", allow_null=True)
     cost_usd = serializers.SerializerMethodField(
-        help_text="What is billed, as an exact decimal. Null where nothing was billed, or no price is known."
+        help_text="Billed cost, as an exact decimal. Null if nothing was billed or no price is known."
     )
 
     @extend_schema_field(serializers.ChoiceField(choices=list(PRIORITIES)))
@@ -242,10 +244,11 @@ class JobSummaryOut(serializers.Serializer[JobDetails]):
 
 
 class JobOut(JobSummaryOut):
-    """A job with everything that was done for it."""
+    """A job with its attempts and result."""
 
     result = JSONObjectField(
-        allow_null=True, help_text="The answer in the wire of the job's kind: once it succeeded, until it is erased."
+        allow_null=True,
+        help_text="The response in the wire format of the job's kind, once it succeeded and until it is erased.",
     )
     attempts = AttemptOut(many=True)
 
@@ -255,7 +258,7 @@ def priority_name(priority: int) -> str:
 
 
 def cost_of(event: UsageEvent) -> str | None:
-    """Write what a call cost; None where no price is known, for then the 0 in the row says nothing."""
+    """Return the cost of a call as a decimal; None if no price is known (the row then has 0)."""
     return format_usd_full(event.cost_pico_usd) if event.price_version else None
 
 

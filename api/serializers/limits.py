@@ -1,4 +1,4 @@
-"""Limits on the wire."""
+"""JSON of rate limits."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,9 +11,9 @@ from tenants.rate_limiting.status import RateLimitStatus, WindowStatus
 
 
 class WindowOut(serializers.Serializer[WindowStatus]):
-    """So many requests or tokens in any so many seconds, and what is left of them now."""
+    """A rate limit: `limit` requests or tokens per sliding window of `seconds`, and the remaining quota."""
 
-    name = serializers.CharField(help_text="What the limit's errors and headers call it.")
+    name = serializers.CharField(help_text="The name of the limit in errors and headers.")
     kind = serializers.ChoiceField(choices=LimitKind.choices, allow_null=True, help_text="`null`: all kinds together.")
     model = serializers.CharField(allow_null=True, help_text="`null`: all models together.")
     unit = serializers.ChoiceField(choices=["requests", "tokens"])
@@ -26,42 +26,44 @@ class WindowOut(serializers.Serializer[WindowStatus]):
 
 
 class ConcurrencyOut(serializers.Serializer[Any]):
-    """How many may run at once."""
+    """A concurrency limit, and how much of it is in use."""
 
-    limit = serializers.IntegerField(allow_null=True, help_text="`null`: any number.")
-    running = serializers.IntegerField(allow_null=True, help_text="`null`: not known, or not counted.")
+    limit = serializers.IntegerField(allow_null=True, help_text="`null`: unlimited.")
+    running = serializers.IntegerField(
+        allow_null=True, help_text="`null`: unknown, because Redis is unavailable or there is no limit."
+    )
 
 
 class LimitsOut(serializers.Serializer[Any]):
     """All limits of a site."""
 
     object = ConstantField("limits")
-    windows = WindowOut(many=True, help_text="Each request keeps to all that are for its kind and model.")
-    concurrency = ConcurrencyOut(help_text="Live requests.")
-    jobs = ConcurrencyOut(help_text="Jobs: those beyond wait.")
+    windows = WindowOut(many=True, help_text="A request must satisfy every limit that matches its kind and model.")
+    concurrency = ConcurrencyOut(help_text="Concurrent live requests.")
+    jobs = ConcurrencyOut(help_text="Running jobs; more jobs wait in the queue.")
 
 
-def limits_to_wire(standing: RateLimitStatus, *, max_jobs: int | None, running_jobs: int) -> Mapping[str, Any]:
-    """Write down how a site stands with its limits."""
-    found: Mapping[str, Any] = LimitsOut(
+def limits_to_wire(status: RateLimitStatus, *, max_jobs: int | None, running_jobs: int) -> Mapping[str, Any]:
+    """Return the JSON of a site's limits and their use."""
+    body: Mapping[str, Any] = LimitsOut(
         {
-            "windows": [_window(each) for each in standing.windows],
-            "concurrency": {"limit": standing.concurrency, "running": standing.running},
+            "windows": [_window(window) for window in status.windows],
+            "concurrency": {"limit": status.concurrency, "running": status.running},
             "jobs": {"limit": max_jobs, "running": running_jobs},
         }
     ).data
-    return found
+    return body
 
 
-def _window(each: WindowStatus) -> Mapping[str, Any]:
-    kind, model = each.scope
+def _window(status: WindowStatus) -> Mapping[str, Any]:
+    kind, model = status.scope
     return {
-        "name": each.window.name,
+        "name": status.window.name,
         "kind": kind or None,
         "model": model or None,
-        "unit": each.window.unit,
-        "seconds": each.window.seconds,
-        "limit": each.window.limit,
-        "remaining": each.quota and each.quota.remaining,
-        "reset_seconds": each.quota and round(each.quota.reset_seconds, 3),
+        "unit": status.window.unit,
+        "seconds": status.window.seconds,
+        "limit": status.window.limit,
+        "remaining": status.quota and status.quota.remaining,
+        "reset_seconds": status.quota and round(status.quota.reset_seconds, 3),
     }

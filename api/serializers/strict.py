@@ -1,4 +1,4 @@
-"""Fields that take what they say and nothing else, and ways to write ids, money and constants."""
+"""Strict serializer fields: they accept only the JSON type that they declare, without coercion."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -9,23 +9,23 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 from rest_framework.exceptions import ErrorDetail, ValidationError
 
-I = TypeVar("I")  # noqa: E741 (the instance that is written)
+I = TypeVar("I")  # noqa: E741 (the instance that is serialized)
 
 
 class StrictSerializer(serializers.Serializer[I]):
-    """A body or query whose unknown fields are mistakes, and not ignored."""
+    """A serializer that rejects unknown fields instead of ignoring them."""
 
     def to_internal_value(self, data: Any) -> Any:
         unknown = sorted(set(data) - set(self.fields)) if isinstance(data, Mapping) else []
         if unknown:
             known = ", ".join(sorted(self.fields))
-            mistake = ErrorDetail(f"Unknown field. Known fields: {known}.", code="unknown")
-            raise ValidationError({str(unknown[0])[:60]: [mistake]})
+            detail = ErrorDetail(f"Unknown field. Known fields: {known}.", code="unknown")
+            raise ValidationError({str(unknown[0])[:60]: [detail]})
         return super().to_internal_value(data)
 
 
 class StrictStringField(serializers.CharField):
-    """A JSON string; numbers are not turned into one."""
+    """A JSON string; numbers are not converted."""
 
     def to_internal_value(self, data: Any) -> str:
         if not isinstance(data, str):
@@ -45,7 +45,7 @@ class StrictChoiceField(serializers.ChoiceField):
 
 
 class StrictIntegerField(serializers.IntegerField):
-    """A JSON number without a fraction; strings and booleans are not turned into one."""
+    """A JSON integer; strings and booleans are not converted."""
 
     def to_internal_value(self, data: Any) -> int:
         if type(data) is not int:
@@ -54,7 +54,7 @@ class StrictIntegerField(serializers.IntegerField):
 
 
 class StrictBooleanField(serializers.BooleanField):
-    """true or false; no word or number stands for them."""
+    """true or false; strings and numbers are not converted."""
 
     def to_internal_value(self, data: Any) -> bool:
         if not isinstance(data, bool):
@@ -63,17 +63,17 @@ class StrictBooleanField(serializers.BooleanField):
 
 
 class StrictDateTimeField(serializers.DateTimeField):
-    """A moment in ISO 8601. It is written in UTC, with a `Z`."""
+    """A date and time in ISO 8601. It is serialized in UTC, with a `Z`."""
 
     def to_internal_value(self, value: Any) -> datetime:
         if not isinstance(value, str):
-            raise ValidationError("Must be a moment in ISO 8601, like 2026-11-21T09:00:00Z.")
+            raise ValidationError("Must be a date and time in ISO 8601, like 2026-11-21T09:00:00Z.")
         return super().to_internal_value(value)
 
 
 @extend_schema_field({"type": "object", "additionalProperties": True})
 class JSONObjectField(serializers.Field[dict[str, Any], Any, dict[str, Any], Any]):
-    """A JSON object that is not looked into here."""
+    """A JSON object whose content is not validated here."""
 
     def to_internal_value(self, data: Any) -> dict[str, Any]:
         if not isinstance(data, dict):
@@ -97,7 +97,7 @@ MAX_METADATA_PAIRS, MAX_METADATA_KEY_LENGTH, MAX_METADATA_VALUE_LENGTH = 16, 64,
     }
 )
 class MetadataField(serializers.Field[dict[str, str], Any, dict[str, str], Any]):
-    """A few pairs of strings."""
+    """Key-value pairs of strings."""
 
     def to_internal_value(self, data: Any) -> dict[str, str]:
         if not isinstance(data, dict) or len(data) > MAX_METADATA_PAIRS:
@@ -114,7 +114,7 @@ class MetadataField(serializers.Field[dict[str, str], Any, dict[str, str], Any])
 
 
 class ConstantField(serializers.ReadOnlyField):
-    """The same word in every answer, like `"object": "job"`."""
+    """A constant in every response, like `"object": "job"`."""
 
     def __init__(self, value: str) -> None:
         super().__init__(source="*")

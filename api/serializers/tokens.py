@@ -1,4 +1,4 @@
-"""Narrow tokens and tickets on the wire."""
+"""JSON of narrow tokens and tickets."""
 
 import re
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ from tenants.minted_jwts import MintedJwt
 from tenants.narrow_tokens import GRANTABLE_SCOPES, MAX_LIFETIME_SECONDS, NarrowToken, TokenRequest
 from tenants.tickets import ReadableKind
 
-ORIGIN_HELP = "The one origin, like `https://example.com`, whose pages may use it: one of the site's."
+ORIGIN_HELP = "The one origin, like `https://example.com`, whose pages may use it; it must be an origin of the site."
 DEFAULT_SECONDS = 600
 USER_PATTERN = re.compile(r"[\x20-\x7e]{1,128}")
 
@@ -30,31 +30,34 @@ USER_PATTERN = re.compile(r"[\x20-\x7e]{1,128}")
 
 
 class TokenIn(StrictSerializer[Any]):
-    """What a token is to be for."""
+    """The restrictions of a new token."""
 
     scope = StrictStringField(
         max_length=400,
-        help_text=f"What it may be used for, in words separated by spaces, of {', '.join(GRANTABLE_SCOPES)}.",
+        help_text=f"The scopes of the token, separated by spaces, out of {', '.join(GRANTABLE_SCOPES)}.",
     )
     model = StrictStringField(
-        max_length=200, required=False, allow_null=True, help_text="The one model it may be used for."
+        max_length=200, required=False, allow_null=True, help_text="The only model that it may be used for."
     )
     max_tokens = StrictIntegerField(
         min_value=1,
         max_value=2**31 - 1,
         required=False,
         allow_null=True,
-        help_text="The most output tokens that one request may ask for.",
+        help_text="The maximum of output tokens per request.",
     )
     origin = StrictStringField(
-        max_length=255, required=False, allow_null=True, help_text=f"{ORIGIN_HELP} Without one it is for servers."
+        max_length=255,
+        required=False,
+        allow_null=True,
+        help_text=f"{ORIGIN_HELP} Without an origin, only servers can use it.",
     )
     expires_in = StrictIntegerField(
         min_value=1,
         max_value=MAX_LIFETIME_SECONDS,
         required=False,
         default=DEFAULT_SECONDS,
-        help_text="How many seconds it can be used.",
+        help_text="Lifetime in seconds.",
     )
 
     user = StrictStringField(
@@ -62,10 +65,10 @@ class TokenIn(StrictSerializer[Any]):
         max_length=128,
         required=False,
         allow_null=True,
-        # Two users may differ in a space alone.
+        # Names that differ only in spaces are different users.
         trim_whitespace=False,
-        help_text="Who it is for, in your own words, such as a visitor's id: tokens with the same one may follow and "
-        "cancel one another's streams. Without it, a token's streams are its own.",
+        help_text="Your name for the user, such as a visitor's id. Tokens of the same user may follow and cancel each "
+        "other's streams. Without it, only the token itself may follow and cancel its streams.",
     )
 
     def validate_user(self, text: str | None) -> str | None:
@@ -78,31 +81,35 @@ class TokenIn(StrictSerializer[Any]):
         unknown = [word for word in words if word not in GRANTABLE_SCOPES]
         if unknown or not words:
             known = ", ".join(GRANTABLE_SCOPES)
-            raise ValidationError(f"Must be words of {known}; got {(unknown or [''])[0][:60]!r}.")
+            raise ValidationError(
+                f"Must be scopes out of {known}, separated by spaces; got {(unknown or [''])[0][:60]!r}."
+            )
         return frozenset(map(TokenScope, words))
 
     def to_token_request(self) -> TokenRequest:
-        given: Mapping[str, Any] = self.validated_data
+        data: Mapping[str, Any] = self.validated_data
         return TokenRequest(
-            given["scope"],
-            given["expires_in"],
-            given.get("model"),
-            given.get("max_tokens"),
-            given.get("origin"),
-            given.get("user"),
+            data["scope"],
+            data["expires_in"],
+            data.get("model"),
+            data.get("max_tokens"),
+            data.get("origin"),
+            data.get("user"),
         )
 
 
 class TicketIn(StrictSerializer[Any]):
-    """What a ticket is to read: a stream or a job."""
+    """The stream or job that a new ticket reads."""
 
-    stream = StrictStringField(max_length=64, required=False, help_text="A stream, `stm_…`. Or else:")
-    job = StrictStringField(max_length=64, required=False, help_text="A job, `job_…`.")
+    stream = StrictStringField(
+        max_length=64, required=False, help_text="The id of a stream, `stm_…`. Send either this or `job`."
+    )
+    job = StrictStringField(max_length=64, required=False, help_text="The id of a job, `job_…`.")
     origin = StrictStringField(
         max_length=255,
         required=False,
         allow_null=True,
-        help_text=f"{ORIGIN_HELP} Without one it is for servers, and for the desk's own pages.",
+        help_text=f"{ORIGIN_HELP} Without an origin, only servers and Nightdesk's own pages can use it.",
     )
 
     def validate_stream(self, text: str) -> str:
@@ -112,26 +119,28 @@ class TicketIn(StrictSerializer[Any]):
             raise ValidationError("Must be the id of a stream, stm_….") from error
         return text
 
-    def validate(self, given: dict[str, Any]) -> dict[str, Any]:
-        if ("stream" in given) == ("job" in given):
-            raise ValidationError({"stream": [ErrorDetail("Give either stream or job.", code="required")]})
-        return given
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        if ("stream" in attrs) == ("job" in attrs):
+            raise ValidationError({"stream": [ErrorDetail("Send either stream or job.", code="required")]})
+        return attrs
 
     @property
-    def wanted(self) -> tuple[ReadableKind, str]:
-        given: Mapping[str, Any] = self.validated_data
-        return (ReadableKind.STREAM, given["stream"]) if "stream" in given else (ReadableKind.JOB, given["job"])
+    def target(self) -> tuple[ReadableKind, str]:
+        data: Mapping[str, Any] = self.validated_data
+        return (ReadableKind.STREAM, data["stream"]) if "stream" in data else (ReadableKind.JOB, data["job"])
 
 
 # Out
 
 
 class TokenOut(serializers.Serializer[NarrowToken]):
-    """A token, and what it turned out to be for."""
+    """A new token and its restrictions."""
 
     id = serializers.CharField()
     object = ConstantField("token")
-    token = serializers.CharField(source="minted.text", help_text="Shown this once: `Authorization: Bearer …`.")
+    token = serializers.CharField(
+        source="minted.text", help_text="Returned only once. Use it as `Authorization: Bearer …`."
+    )
     scope = serializers.SerializerMethodField()
     model = serializers.CharField(source="wanted.model", allow_null=True)
     max_tokens = serializers.IntegerField(source="wanted.max_tokens", allow_null=True)
@@ -144,22 +153,24 @@ class TokenOut(serializers.Serializer[NarrowToken]):
 
 
 class TicketOut(serializers.Serializer[Any]):
-    """A ticket, and where to show it."""
+    """A new ticket and the URL that it opens."""
 
     object = ConstantField("ticket")
-    ticket = serializers.CharField(help_text="Shown this once: `Authorization: Bearer …`, never in an address.")
+    ticket = serializers.CharField(help_text="Returned only once. Use it as `Authorization: Bearer …`, never in a URL.")
     events_url = serializers.CharField()
-    expires_at = StrictDateTimeField(help_text="Until then it can be opened; what is open may run to its end.")
+    expires_at = StrictDateTimeField(
+        help_text="The last moment to open the stream. Streams that are open then continue."
+    )
 
 
-def ticket_to_wire(what: ReadableKind, public_id: str, ticket: MintedJwt) -> Mapping[str, Any]:
-    """Write a ticket down."""
-    found: Mapping[str, Any] = TicketOut(
-        {"ticket": ticket.text, "events_url": events_url(what, public_id), "expires_at": ticket.expires_at_utc}
+def ticket_to_wire(kind: ReadableKind, public_id: str, ticket: MintedJwt) -> Mapping[str, Any]:
+    """Return the JSON of a ticket."""
+    body: Mapping[str, Any] = TicketOut(
+        {"ticket": ticket.text, "events_url": events_url(kind, public_id), "expires_at": ticket.expires_at_utc}
     ).data
-    return found
+    return body
 
 
-def events_url(what: ReadableKind, public_id: str) -> str:
-    """Say where the events of a stream or job are."""
-    return f"{settings.BASE_URL}/v1/{what.value}s/{public_id}/events"
+def events_url(kind: ReadableKind, public_id: str) -> str:
+    """Return the URL of the events of a stream or job."""
+    return f"{settings.BASE_URL}/v1/{kind.value}s/{public_id}/events"

@@ -1,4 +1,4 @@
-"""Webhook endpoints and deliveries on the wire."""
+"""JSON of webhook endpoints and deliveries."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ MAX_PAGE_SIZE = 100
 
 
 class EndpointIn(StrictSerializer[Any]):
-    """Where to send events."""
+    """A new webhook endpoint."""
 
     url = StrictStringField(max_length=2000)
     description = StrictStringField(max_length=200, required=False, default="", allow_blank=True)
@@ -24,19 +24,19 @@ class EndpointIn(StrictSerializer[Any]):
         required=False,
         default=list,
         max_length=len(EVENT_TYPES),
-        help_text=f"Which events to send; empty sends all. Known: {', '.join(EVENT_TYPES)}.",
+        help_text=f"The event types to subscribe to; empty means all. Known types: {', '.join(EVENT_TYPES)}.",
     )
 
 
 class PageQuery(StrictSerializer[Any]):
-    """Which part of a list."""
+    """Pagination of a list."""
 
-    after = serializers.CharField(required=False, max_length=64, help_text="`last_id` of the page before.")
+    after = serializers.CharField(required=False, max_length=64, help_text="`last_id` of the previous page.")
     limit = serializers.IntegerField(required=False, default=20, min_value=1, max_value=MAX_PAGE_SIZE)
 
 
 class DeliveryQuery(PageQuery):
-    """Which deliveries to list."""
+    """Filter and pagination of the list."""
 
     state = serializers.ChoiceField(choices=DeliveryState.choices, required=False)
     endpoint = serializers.CharField(required=False, max_length=64)
@@ -47,7 +47,7 @@ class DeliveryQuery(PageQuery):
 
 
 class EndpointOut(serializers.Serializer[Endpoint]):
-    """Where a site's events go."""
+    """A webhook endpoint."""
 
     id = serializers.CharField(source="public_id")
     object = ConstantField("webhook_endpoint")
@@ -63,16 +63,16 @@ class EndpointOut(serializers.Serializer[Endpoint]):
 
 
 class NewEndpointOut(EndpointOut):
-    """An endpoint with its secret, which is shown this once."""
+    """A new endpoint with its secret, which is returned only once."""
 
-    secret = serializers.SerializerMethodField(help_text="`whsec_…`: keep it; it cannot be shown again.")
+    secret = serializers.SerializerMethodField(help_text="`whsec_…`: store it; it cannot be retrieved again.")
 
     def get_secret(self, endpoint: Endpoint) -> str:
         return str(self.context["secret"])
 
 
 class DeliveryOut(serializers.Serializer[Delivery]):
-    """One event on its way to one endpoint."""
+    """The delivery of one event to one endpoint."""
 
     id = serializers.CharField(source="public_id")
     object = ConstantField("webhook_delivery")

@@ -1,1 +1,1 @@
-"""The resources of the API, and the pages around them."""
+"""Views of the REST API."""

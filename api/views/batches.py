@@ -1,4 +1,4 @@
-"""`/v1/batches`: OpenAI's batches, with requests that may be posted themselves, pauses and results at any time."""
+"""`/v1/batches`: OpenAI's batches, extended with inline requests, pause and resume, and results at any time."""
 
 from django.http import HttpResponseBase
 from drf_spectacular.types import OpenApiTypes
@@ -47,14 +47,14 @@ IDEMPOTENT_REPLAYED = OpenApiParameter(
     location=OpenApiParameter.HEADER,
     type=str,
     response=[200],
-    description="`true`: the batch was there already.",
+    description="`true`: the batch was created by an earlier request with this key.",
 )
 RESULTS_COMPLETE = OpenApiParameter(
     RESULTS_COMPLETE_HEADER,
     location=OpenApiParameter.HEADER,
     type=str,
     response=[200],
-    description="`true`: the batch had ended, so there is a line for every `custom_id`. `false`: ask again later.",
+    description="`true`: the batch has finished, and there is a line per `custom_id`. `false`: more lines will follow.",
 )
 
 
@@ -66,8 +66,9 @@ class BatchList(Resource):
     @extend_schema(
         operation_id="create_batch",
         summary="Create a batch",
-        description="Either as OpenAI's SDKs do, with a file, which is read and checked after this answer; or with the "
-        "`requests` themselves, which are checked before it. After a 200 the batch will end, whatever happens here.",
+        description="Either with a file, as OpenAI's SDKs do, which is validated after this response; or with the "
+        "`requests` themselves, which are validated before it. After a 200 the batch is durable: it will finish, even "
+        "after crashes.",
         request=BatchIn,
         parameters=[IDEMPOTENCY_KEY, IDEMPOTENT_REPLAYED],
         responses={
@@ -87,22 +88,22 @@ class BatchList(Resource):
         examples=[
             OpenApiExample("requests", examples.INLINE_BATCH, request_only=True),
             OpenApiExample("file", examples.FILE_BATCH, request_only=True),
-            OpenApiExample("what would it cost", examples.DRY_RUN_BATCH, request_only=True),
-            OpenApiExample("under way", examples.BATCH, response_only=True, status_codes=["200"]),
+            OpenApiExample("cost estimate", examples.DRY_RUN_BATCH, request_only=True),
+            OpenApiExample("in progress", examples.BATCH, response_only=True, status_codes=["200"]),
             OpenApiExample("estimate", examples.ESTIMATE, response_only=True, status_codes=["200"]),
         ],
     )
     def post(self, request: Request) -> Response:
         if is_preauthentication_pass(request._request):
             return Response(status=status.HTTP_204_NO_CONTENT)
-        wanted = BatchIn(data=request.data)
-        wanted.is_valid(raise_exception=True)
+        body = BatchIn(data=request.data)
+        body.is_valid(raise_exception=True)
         key = read_idempotency_key(request.headers)
         identity = identity_of(request)
-        submission = wanted.to_submission(identity, key, request_id_of(request._request))
-        if wanted.is_dry_run:
-            found = estimate(identity.site, submission)
-            return Response(estimate_to_wire(wanted.validated_data["endpoint"], found))
+        submission = body.to_submission(identity, key, request_id_of(request._request))
+        if body.is_dry_run:
+            estimates = estimate(identity.site, submission)
+            return Response(estimate_to_wire(body.validated_data["endpoint"], estimates))
         created = create(identity.site, submission)
         return _batch_response(created.batch, {} if created.created else {"Idempotent-Replayed": "true"})
 
@@ -113,10 +114,10 @@ class BatchList(Resource):
         responses={200: page_schema("BatchPage", BatchOut), **error_responses(BatchNotFound, query=True)},
     )
     def get(self, request: Request) -> Response:
-        wanted = BatchQuery(data=request.query_params.dict())
-        wanted.is_valid(raise_exception=True)
-        site, given = identity_of(request).site, wanted.validated_data
-        page = paginate(lambda limit: list_batches(site, after=given.get("after"), limit=limit), given["limit"])
+        query = BatchQuery(data=request.query_params.dict())
+        query.is_valid(raise_exception=True)
+        site, params = identity_of(request).site, query.validated_data
+        page = paginate(lambda limit: list_batches(site, after=params.get("after"), limit=limit), params["limit"])
         return Response(page.to_wire(BatchOut, views_of(page.rows)))
 
 
@@ -141,9 +142,9 @@ class BatchResults(Resource):
     @extend_schema(
         operation_id="get_batch_results",
         summary="Read the results as JSON lines, at any time",
-        description="A line for each request that has ended, successful or not, in the order they were handed in and "
-        "in OpenAI's form: `response` holds the answer, or `error` says why there is none. Once the batch has ended, "
-        "there is exactly one for every `custom_id`.",
+        description="One line per finished request, successful or not, in the order of submission and in OpenAI's "
+        "format: `response` has the response, or `error` the reason for none. Once the batch has finished, there is "
+        "exactly one line per `custom_id`.",
         parameters=[RESULTS_COMPLETE],
         responses={(200, "application/jsonl"): OpenApiTypes.STR, **error_responses(BatchNotFound)},
         examples=[OpenApiExample("a line", examples.RESULT_LINE, response_only=True, status_codes=["200"])],
@@ -208,7 +209,7 @@ class RetryBatch(Resource):
     @extend_schema(
         operation_id="retry_batch",
         summary="Retry the failed requests of a batch",
-        description="Makes a new batch of the requests that failed, expired or were canceled, under the same "
+        description="Creates a new batch of the requests that failed, expired or were canceled, under the same "
         "`custom_id`s; `retry_of` names the old one, which does not change.",
         request=None,
         responses={200: BatchOut, **error_responses(BatchNotFound, BatchNotRetryable, ModelNotAllowed)},

@@ -43,8 +43,8 @@ class FileList(Resource):
     @extend_schema(
         operation_id="create_file",
         summary="Upload the requests of a batch",
-        description="A form with the file, as OpenAI's SDKs send it. An API key or a token is checked before the file "
-        "is read. A signature covers the file, so a signed upload must be here whole within its 60 seconds.",
+        description="A multipart form with the file, as OpenAI's SDKs send it. An API key or a token is verified "
+        "before the file is read. A signature covers the file, so a signed upload must be complete within 60 s.",
         request={"multipart/form-data": FILE_FORM},
         responses={
             200: FileOut,
@@ -65,13 +65,13 @@ class FileList(Resource):
     def post(self, request: Request) -> Response:
         if is_preauthentication_pass(request._request):
             return Response(status=status.HTTP_204_NO_CONTENT)
-        # The whole body is here already, so the transaction waits for nobody.
+        # The body has been read completely, so the transaction does not wait for the client.
         with transaction.atomic():
             draft = FileUpload(identity_of(request).site)
             fields, filename = read_form(request._request, draft)
-            wanted = FileIn(data=fields.dict())
-            wanted.is_valid(raise_exception=True)
-            file = draft.finish(filename, ttl_seconds=wanted.kept_seconds)
+            form = FileIn(data=fields.dict())
+            form.is_valid(raise_exception=True)
+            file = draft.finish(filename, ttl_seconds=form.ttl_seconds)
         return Response(FileOut(file).data)
 
     @extend_schema(
@@ -81,13 +81,13 @@ class FileList(Resource):
         responses={200: page_schema("FilePage", FileOut), **error_responses(ResourceNotFound, query=True)},
     )
     def get(self, request: Request) -> Response:
-        wanted = FileQuery(data=request.query_params.dict())
-        wanted.is_valid(raise_exception=True)
-        given = wanted.validated_data
-        rows = _ordered(files_of(identity_of(request).site), given["order"], given.get("after"))
-        if "purpose" in given:
-            rows = rows.filter(purpose=given["purpose"])
-        return Response(paginate(lambda limit: list(rows[:limit]), given["limit"]).to_wire(FileOut))
+        query = FileQuery(data=request.query_params.dict())
+        query.is_valid(raise_exception=True)
+        params = query.validated_data
+        rows = _ordered(files_of(identity_of(request).site), params["order"], params.get("after"))
+        if "purpose" in params:
+            rows = rows.filter(purpose=params["purpose"])
+        return Response(paginate(lambda limit: list(rows[:limit]), params["limit"]).to_wire(FileOut))
 
 
 @extend_schema(tags=["Files"])
@@ -106,7 +106,7 @@ class FileDetail(Resource):
     @extend_schema(
         operation_id="delete_file",
         summary="Delete a file with its content",
-        description="Batches made of it keep their members and results.",
+        description="Batches created from it keep their requests and results.",
         responses={200: FileDeletedOut, **error_responses(FileNotFound, FileInUse)},
         examples=[OpenApiExample("deleted", examples.DELETED_FILE, response_only=True, status_codes=["200"])],
     )
@@ -129,15 +129,15 @@ class FileContent(Resource):
     )
     def get(self, request: Request, file_id: str) -> HttpResponseBase:
         file = find_file(identity_of(request).site, file_id)
-        # What a batch put out is made while it is sent; its length is known at the end.
+        # Output files are generated while they are sent, so their length is not known in advance.
         length = file.bytes if file.purpose == FilePurpose.BATCH else None
         return streaming_response(request._request, content_of(file), "application/octet-stream", length=length)
 
 
 def _ordered(rows: QuerySet[File], order: str, after: str | None) -> QuerySet[File]:
-    """Return the rows in this order, those behind the one that `after` names."""
-    is_rising = order == "asc"
+    """Return the rows in this order, after the one with the public id `after`."""
+    is_ascending = order == "asc"
     if after is not None:
         last = read_public_id(File.ID_PREFIX, after)
-        rows = rows.filter(id__gt=last) if is_rising else rows.filter(id__lt=last)
-    return rows.order_by("id" if is_rising else "-id")
+        rows = rows.filter(id__gt=last) if is_ascending else rows.filter(id__lt=last)
+    return rows.order_by("id" if is_ascending else "-id")

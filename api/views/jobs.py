@@ -42,14 +42,14 @@ IDEMPOTENCY_KEY = OpenApiParameter(
     "Idempotency-Key",
     location=OpenApiParameter.HEADER,
     type={"type": "string", "minLength": 1, "maxLength": 255},
-    description="The same key with the same request gives the same job, and never a second one.",
+    description="Repeating a request with the same key returns the first result; nothing is created twice.",
 )
 IDEMPOTENT_REPLAYED = OpenApiParameter(
     "Idempotent-Replayed",
     location=OpenApiParameter.HEADER,
     type=str,
     response=[202],
-    description="`true`: the job was there already.",
+    description="`true`: the job was created by an earlier request with this key.",
 )
 
 
@@ -59,8 +59,9 @@ class JobList(Resource):
 
     @extend_schema(
         operation_id="create_job",
-        summary="Submit a task",
-        description="After a 202 the job will end, whatever happens here: it is done, billed once, and reported.",
+        summary="Submit a job",
+        description="After a 202 the job is durable: even after crashes it finishes, is billed once, and sends its "
+        "webhook.",
         request=JobIn,
         parameters=[IDEMPOTENCY_KEY, IDEMPOTENT_REPLAYED],
         responses={
@@ -77,13 +78,13 @@ class JobList(Resource):
         ],
     )
     def post(self, request: Request) -> Response:
-        wanted = deserialize(JobIn, request.data)
+        data = deserialize(JobIn, request.data)
         key = read_idempotency_key(request.headers)
         identity = identity_of(request)
-        submitted = submit(identity.site, to_submission(wanted, identity, key, request_id_of(request._request)))
-        # The same answer both times: a caller that lost the first must not have to know.
+        submitted = submit(identity.site, to_submission(data, identity, key, request_id_of(request._request)))
+        # The same response both times, so that a caller that lost the first one can simply repeat the request.
         if submitted.created:
-            # Nothing was done for it yet, so there is nothing to look up.
+            # A new job has no attempts to look up.
             return Response(serialize(JobOut, JobDetails(submitted.job, None)), status.HTTP_202_ACCEPTED)
         return _job_response(submitted.job, status.HTTP_202_ACCEPTED, {"Idempotent-Replayed": "true"})
 
@@ -97,11 +98,11 @@ class JobList(Resource):
         },
     )
     def get(self, request: Request) -> Response:
-        wanted = JobQuery(data=request.query_params.dict())
-        wanted.is_valid(raise_exception=True)
-        site, after = identity_of(request).site, wanted.validated_data.get("after")
+        query = JobQuery(data=request.query_params.dict())
+        query.is_valid(raise_exception=True)
+        site, after = identity_of(request).site, query.validated_data.get("after")
         page = paginate(
-            lambda limit: list_jobs(site, wanted.to_filter(), after=after, limit=limit), wanted.validated_data["limit"]
+            lambda limit: list_jobs(site, query.to_filter(), after=after, limit=limit), query.validated_data["limit"]
         )
         billed = billed_calls_of(page.rows)
         views = [JobDetails(job, billed.get(job.id)) for job in page.rows]
@@ -129,7 +130,7 @@ class CancelJob(Resource):
     @extend_schema(
         operation_id="cancel_job",
         summary="Cancel a job",
-        description="A queued job is canceled at once. A running one is asked to stop; it may still succeed.",
+        description="A queued job is canceled immediately. A running one is asked to stop; it may still succeed.",
         request=None,
         responses={200: JobOut, **error_responses(JobNotFound, JobEnded)},
     )
@@ -143,8 +144,8 @@ class RetryJob(Resource):
 
     @extend_schema(
         operation_id="retry_job",
-        summary="Retry a job that ended without success",
-        description="Makes a new job with the same request; `retry_of` names the old one, which does not change.",
+        summary="Retry a job that finished without success",
+        description="Creates a new job with the same request; `retry_of` names the old one, which does not change.",
         request=None,
         responses={
             202: JobOut,

@@ -1,4 +1,4 @@
-"""`/v1/limits`: how a site stands with its limits."""
+"""`/v1/limits`: the rate limits of a site and their remaining quota."""
 
 from drf_spectacular.utils import OpenApiExample, extend_schema
 from rest_framework.request import Request

@@ -1,4 +1,4 @@
-"""Is it alive, is it ready, and what can it do: no proof of identity needed."""
+"""Liveness, readiness, OpenAPI document and docs page: public, without authentication."""
 
 from django.conf import settings
 from django.db import OperationalError
@@ -15,7 +15,7 @@ from api.views.resource import Resource
 from core.reachability import is_broker_reachable, is_redis_reachable
 from jobs.worker.leases import live_workers
 
-#: The docs page runs Swagger UI from this desk, and reaches nothing else.
+#: The docs page runs Swagger UI from this server and connects to nothing else.
 DOCS_CSP = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -23,7 +23,7 @@ DOCS_CSP = (
 
 
 class PublicResource(Resource):
-    """A resource for anybody."""
+    """A resource without authentication."""
 
     authentication_classes = []
     permission_classes = []
@@ -37,8 +37,8 @@ class ReadinessOut(serializers.Serializer[dict[str, str]]):
     status = serializers.CharField(help_text="`ok` or `degraded`")
     postgres = serializers.CharField(help_text="`ok`")
     redis = serializers.CharField(help_text="`ok` or `unreachable`")
-    broker = serializers.CharField(help_text="`ok` or `unreachable`: what carries doorbells; Redis, if nothing else")
-    workers = serializers.IntegerField(help_text="Live worker processes. Without one, jobs wait.")
+    broker = serializers.CharField(help_text="`ok` or `unreachable`: the Celery broker, by default Redis")
+    workers = serializers.IntegerField(help_text="Number of live worker processes. Without one, jobs wait.")
 
 
 @extend_schema(tags=["Operations"])
@@ -53,7 +53,8 @@ class Readiness(PublicResource):
     @extend_schema(
         operation_id="readyz",
         summary="Readiness check",
-        description="Postgres must answer. Without Redis, broker or workers jobs are accepted: that is `degraded`.",
+        description="Postgres is required. Without Redis, broker or workers the status is `degraded`, and jobs are "
+        "still accepted.",
         responses={200: ReadinessOut, **error_responses(OperationalError, public=True)},
     )
     def get(self, request: Request) -> Response:
@@ -82,7 +83,7 @@ class OpenAPIDocument(PublicResource):
 
 
 class UnknownPath(PublicResource):
-    """Every other address under the API's prefixes."""
+    """Every other path under the API's prefixes."""
 
     @extend_schema(exclude=True)
     def initial(self, request: Request, *args: object, **kwargs: object) -> None:
@@ -90,11 +91,11 @@ class UnknownPath(PublicResource):
 
 
 def docs(request: HttpRequest) -> HttpResponse:
-    """Show the OpenAPI document to people."""
+    """Render the OpenAPI document with Swagger UI."""
     page = render(request, "api/docs.html")
     page["Content-Security-Policy"] = DOCS_CSP
     return page
 
 
-def _status_word(answers: bool) -> str:
-    return "ok" if answers else "unreachable"
+def _status_word(is_reachable: bool) -> str:
+    return "ok" if is_reachable else "unreachable"

@@ -1,4 +1,4 @@
-"""What all resources have in common."""
+"""Base class of all resources: authentication, scopes, and JSON only."""
 
 from collections.abc import Iterable, Mapping
 from typing import ClassVar
@@ -15,7 +15,7 @@ from tenants.access import TokenScope, check_scope
 
 
 class HasScope(BasePermission):
-    """A view names the scope that each of its methods needs."""
+    """Requires the scope that the view declares for the method."""
 
     def has_permission(self, request: Request, view: APIView) -> bool:
         scope = getattr(view, "scopes", {}).get(request.method)
@@ -25,10 +25,10 @@ class HasScope(BasePermission):
 
 
 class JSONOnly(BaseContentNegotiation):
-    """Answer in JSON whatever was asked for: a client that wants HTML is told what is wrong, and not 406."""
+    """Always respond in JSON, whatever the header Accept says, so that no error turns into a 406."""
 
     def select_parser(self, request: Request, parsers: Iterable[BaseParser]) -> BaseParser:
-        # There is one, and it says 415 in its own words.
+        # There is one parser, which raises 415 itself.
         return next(iter(parsers))
 
     def select_renderer(
@@ -39,10 +39,10 @@ class JSONOnly(BaseContentNegotiation):
 
 
 class Resource(APIView):
-    """A view of a proven site. `scopes` names what each method needs."""
+    """A view for authenticated sites. `scopes` has the required scope of each method."""
 
     permission_classes = [HasScope]
     content_negotiation_class = JSONOnly
-    # Without OPTIONS, which would describe the view in DRF's own words.
+    # Without OPTIONS, to which DRF would respond with its own description of the view.
     http_method_names = ["get", "post", "put", "patch", "delete", "head"]
     scopes: ClassVar[Mapping[str, TokenScope]] = {}

@@ -1,4 +1,4 @@
-"""`/v1/tokens` and `/v1/tickets`: what a site gives to its front ends and visitors in place of its own credentials."""
+"""`/v1/tokens` and `/v1/tickets`: short-lived credentials for front ends and visitors (least privilege)."""
 
 from drf_spectacular.utils import OpenApiExample, extend_schema
 from rest_framework import status
@@ -24,9 +24,9 @@ class CreateToken(Resource):
     @extend_schema(
         operation_id="create_token",
         summary="Mint a short-lived, narrow token",
-        description="For a front end that you trust to start requests itself. It ends by its time, and within a second "
-        "when the site is switched off or the credential that you prove yourself with is revoked. A narrow token mints "
-        "no other, and a narrowed JWT (which needs `tokens:write`) none that is wider than itself.",
+        description="For a front end that may start requests itself. It expires after its lifetime, and within a "
+        "second after the site is disabled or the credential of this request is revoked. A narrow token cannot mint "
+        "tokens. A JWT with restrictions needs `tokens:write` and cannot mint a token that allows more than itself.",
         request=TokenIn,
         responses={201: TokenOut, **error_responses(body=True)},
         examples=[
@@ -35,9 +35,9 @@ class CreateToken(Resource):
         ],
     )
     def post(self, request: Request) -> Response:
-        wanted = TokenIn(data=request.data)
-        wanted.is_valid(raise_exception=True)
-        token = narrow_tokens.mint(identity_of(request), wanted.to_token_request(), own=server_origin(request._request))
+        body = TokenIn(data=request.data)
+        body.is_valid(raise_exception=True)
+        token = narrow_tokens.mint(identity_of(request), body.to_token_request(), own=server_origin(request._request))
         return Response(TokenOut(token).data, status.HTTP_201_CREATED)
 
 
@@ -46,8 +46,8 @@ class CreateTicket(Resource):
     @extend_schema(
         operation_id="create_ticket",
         summary="Mint a ticket for one stream or job",
-        description="For a visitor's browser. It reads the events of that one stream or job, and starts nothing. It "
-        "needs the scope to read what it is for.",
+        description="For a visitor's browser. It can only read the events of that stream or job. Minting it requires "
+        "the scope to read them.",
         request=TicketIn,
         responses={201: TicketOut, **error_responses(JobNotFound, body=True)},
         examples=[
@@ -56,13 +56,13 @@ class CreateTicket(Resource):
         ],
     )
     def post(self, request: Request) -> Response:
-        asked = TicketIn(data=request.data)
-        asked.is_valid(raise_exception=True)
-        identity, (what, public_id) = identity_of(request), asked.wanted
-        check_scope(identity, READ_SCOPES[what])
-        if what is ReadableKind.JOB:
+        body = TicketIn(data=request.data)
+        body.is_valid(raise_exception=True)
+        identity, (kind, public_id) = identity_of(request), body.target
+        check_scope(identity, READ_SCOPES[kind])
+        if kind is ReadableKind.JOB:
             find_job(identity.site, public_id)
         ticket = tickets.mint(
-            identity, what, public_id, origin=asked.validated_data.get("origin"), own=server_origin(request._request)
+            identity, kind, public_id, origin=body.validated_data.get("origin"), own=server_origin(request._request)
         )
-        return Response(ticket_to_wire(what, public_id, ticket), status.HTTP_201_CREATED)
+        return Response(ticket_to_wire(kind, public_id, ticket), status.HTTP_201_CREATED)

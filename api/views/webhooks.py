@@ -40,11 +40,11 @@ class EndpointList(Resource):
         ],
     )
     def post(self, request: Request) -> Response:
-        wanted = EndpointIn(data=request.data)
-        wanted.is_valid(raise_exception=True)
-        endpoint, secret = create_endpoint(identity_of(request).site, **wanted.validated_data)
-        shown = NewEndpointOut(endpoint, context={"secret": secret}).data
-        return Response(shown, status.HTTP_201_CREATED)
+        body = EndpointIn(data=request.data)
+        body.is_valid(raise_exception=True)
+        endpoint, secret = create_endpoint(identity_of(request).site, **body.validated_data)
+        created = NewEndpointOut(endpoint, context={"secret": secret}).data
+        return Response(created, status.HTTP_201_CREATED)
 
     @extend_schema(
         operation_id="list_webhook_endpoints",
@@ -53,12 +53,12 @@ class EndpointList(Resource):
         responses={200: page_schema("EndpointPage", EndpointOut), **error_responses(ResourceNotFound, query=True)},
     )
     def get(self, request: Request) -> Response:
-        wanted = PageQuery(data=request.query_params.dict())
-        wanted.is_valid(raise_exception=True)
+        query = PageQuery(data=request.query_params.dict())
+        query.is_valid(raise_exception=True)
         rows = rows_after(
-            list_endpoints(identity_of(request).site), Endpoint.ID_PREFIX, wanted.validated_data.get("after")
+            list_endpoints(identity_of(request).site), Endpoint.ID_PREFIX, query.validated_data.get("after")
         )
-        page = paginate(lambda limit: list(rows[:limit]), wanted.validated_data["limit"])
+        page = paginate(lambda limit: list(rows[:limit]), query.validated_data["limit"])
         return Response(page.to_wire(EndpointOut))
 
 
@@ -72,10 +72,10 @@ class EndpointDetail(Resource):
         responses={200: EndpointOut, **error_responses(ResourceNotFound)},
     )
     def get(self, request: Request, endpoint_id: str) -> Response:
-        wanted = read_public_id(Endpoint.ID_PREFIX, endpoint_id)
-        endpoint = list_endpoints(identity_of(request).site).filter(id=wanted).first()
+        row_id = read_public_id(Endpoint.ID_PREFIX, endpoint_id)
+        endpoint = list_endpoints(identity_of(request).site).filter(id=row_id).first()
         if endpoint is None:
-            raise ResourceNotFound("There is no such resource.")
+            raise ResourceNotFound("There is no such resource of this site.")
         return Response(EndpointOut(endpoint).data)
 
 
@@ -90,15 +90,15 @@ class DeliveryList(Resource):
         responses={200: page_schema("DeliveryPage", DeliveryOut), **error_responses(ResourceNotFound, query=True)},
     )
     def get(self, request: Request) -> Response:
-        wanted = DeliveryQuery(data=request.query_params.dict())
-        wanted.is_valid(raise_exception=True)
-        given = wanted.validated_data
-        rows = rows_after(identity_of(request).site.deliveries.all(), Delivery.ID_PREFIX, given.get("after"))
-        if "state" in given:
-            rows = rows.filter(state=given["state"])
-        if "event_type" in given:
-            rows = rows.filter(event__type=given["event_type"])
-        if "endpoint" in given:
-            rows = rows.filter(endpoint_id=read_public_id(Endpoint.ID_PREFIX, given["endpoint"]))
-        page = paginate(lambda limit: list(rows.select_related("event", "endpoint")[:limit]), given["limit"])
+        query = DeliveryQuery(data=request.query_params.dict())
+        query.is_valid(raise_exception=True)
+        params = query.validated_data
+        rows = rows_after(identity_of(request).site.deliveries.all(), Delivery.ID_PREFIX, params.get("after"))
+        if "state" in params:
+            rows = rows.filter(state=params["state"])
+        if "event_type" in params:
+            rows = rows.filter(event__type=params["event_type"])
+        if "endpoint" in params:
+            rows = rows.filter(endpoint_id=read_public_id(Endpoint.ID_PREFIX, params["endpoint"]))
+        page = paginate(lambda limit: list(rows.select_related("event", "endpoint")[:limit]), params["limit"])
         return Response(page.to_wire(DeliveryOut))

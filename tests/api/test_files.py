@@ -67,7 +67,7 @@ def test_a_file_is_uploaded_with_the_time_it_is_kept(desk: Caller) -> None:
         (form(PURPOSE, *[part("file", LINE, "a")] * 2), (400, "invalid_value", "file"), "more than one"),
         (form(PURPOSE, part("poem", b"x"), part("file", LINE, "a")), (400, "unknown_parameter", "poem"), "Unknown"),
         (form(PURPOSE, part("expires_after[anchor]", b"created_at"), part("file", LINE, "a")),
-         (400, "missing_required_parameter", "expires_after[seconds]"), "beside"),
+         (400, "missing_required_parameter", "expires_after[seconds]"), "together"),
         (form(PURPOSE, part("expires_after[anchor]", b"created_at"), part("expires_after[seconds]", b"3599"),
               part("file", LINE, "a")), (400, "invalid_value", "expires_after[seconds]"), "3600"),
         (form(PURPOSE, part("file", LINE * 20_000, "a"), end=""), (400, "malformed_body", "file"), "cut short"),
