@@ -1,4 +1,4 @@
-"""What inference needs to know about one request besides the request and its targets, as one value."""
+"""The context of one inference request: its collaborators and limits, as one value."""
 
 import random
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from providers.types import Provider
 
 @dataclass(frozen=True, slots=True)
 class InferenceContext:
-    """The collaborators and limits of one request; `stream`, `complete` and `FailoverPlan` take it."""
+    """Everything that `stream`, `complete` and `FailoverPlan` need besides the request and its targets."""
 
     #: Receives every call that was made, however the request ends.
     trace: CallTrace
