@@ -16,12 +16,12 @@ from jobs.errors import InvalidTime
 from jobs.models import Job, JobKind
 from jobs.payload import PAYLOAD_VERSION, encode_body
 from jobs.permit import PermittedBody, permit_body
+from jobs.priorities import NORMAL_PRIORITY
 from jobs.tasks import bell
 from tenants.errors import IdempotencyConflict
 from tenants.grant import UNRESTRICTED, Grant
 from tenants.models import Site
 
-NORMAL_PRIORITY = 100
 IDEMPOTENCY_CONSTRAINT = "one_job_per_site_and_idempotency_key"
 
 

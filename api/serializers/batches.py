@@ -11,7 +11,7 @@ from rest_framework.exceptions import ErrorDetail, ValidationError
 
 from api.serializers.errors import ErrorItemOut
 from api.serializers.files import UnixSecondsField
-from api.serializers.jobs import MAX_ATTEMPTS, PRIORITIES, priority_name
+from api.serializers.jobs import MAX_ATTEMPTS
 from api.serializers.strict import (
     ConstantField,
     MetadataField,
@@ -27,6 +27,7 @@ from jobs.batches.estimate import ModelEstimate
 from jobs.batches.read import BatchView
 from jobs.batches.requests import ENDPOINT_OF, ENDPOINTS, MAX_MEMBERS
 from jobs.models import Batch, BatchState, File
+from jobs.priorities import PRIORITIES, priority_name
 from metering.cost import format_usd_full
 from tenants.authentication import Identity
 

@@ -19,13 +19,13 @@ from api.serializers.strict import (
 )
 from core.ids import to_public
 from jobs.models import Attempt, Batch, Job, JobKind, JobState
+from jobs.priorities import PRIORITIES, priority_name
 from jobs.read import WITHOUT_BATCH, AttemptHistory, JobFilter
-from jobs.submit import NORMAL_PRIORITY, JobSubmission
+from jobs.submit import JobSubmission
 from metering.cost import format_usd_full
 from metering.models import UsageEvent
 from tenants.authentication import Identity
 
-PRIORITIES = {"high": NORMAL_PRIORITY - 50, "normal": NORMAL_PRIORITY, "low": NORMAL_PRIORITY + 50}
 MAX_ATTEMPTS = 10
 MAX_PAGE_SIZE = 100
 
@@ -251,10 +251,6 @@ class JobOut(JobSummaryOut):
         help_text="The response in the wire format of the job's kind, once it succeeded and until it is erased.",
     )
     attempts = AttemptOut(many=True)
-
-
-def priority_name(priority: int) -> str:
-    return next((name for name, value in PRIORITIES.items() if priority <= value), "low")
 
 
 def cost_of(event: UsageEvent) -> str | None:

@@ -1,4 +1,4 @@
-"""Jobs, batches, pauses and workers in the admin. Prompts and answers are shown on a deliberate click only."""
+"""Admin pages of jobs, batches, pauses and workers. Importing this package registers them."""
 
 from jobs.admin import batch, job, pause, worker
 

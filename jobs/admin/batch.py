@@ -1,4 +1,4 @@
-"""Batches, as operators see them: how far they have come, and what can be done about them."""
+"""Admin pages of batches: list, progress and actions."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from django.utils.safestring import SafeString
 
 from core import clock
 from core.admin_ui import theme
-from core.admin_ui.model_admin import BoundedChangeList, PeriodFilter, can_view
+from core.admin_ui.model_admin import NO_VALUE, BoundedChangeList, PeriodFilter, can_view
 from jobs.admin.batch_actions import (
     BatchAction,
     BatchActionResult,
@@ -27,7 +27,7 @@ from jobs.admin.batch_page import cancel_consequences, read_batch_page
 from jobs.admin.batch_progress import read_progress
 from jobs.admin.columns import age_column
 from jobs.admin.detail_page import PageAdmin, PageList, page_url
-from jobs.admin.presentation import BATCH_COLORS, DASH, short_usd
+from jobs.admin.presentation import BATCH_COLORS, short_usd
 from jobs.admin.search import BATCH_SEARCH_HELP, batches_matching
 from jobs.batches.progress_bar import draw_progress_bar
 from jobs.batches.read import BatchView, parse_batch_id, views_of
@@ -41,22 +41,22 @@ CANCELABLE = (BatchState.VALIDATING, BatchState.IN_PROGRESS)
 
 @dataclass(frozen=True, slots=True)
 class BatchStatus:
-    """How a batch on the list stands."""
+    """Progress of a batch on the list."""
 
     view: BatchView
-    #: Nothing of it is begun, whether it is paused itself, or its site, or all batches.
+    #: None of its requests is started: it is paused itself, or its site, or the batch queue.
     is_on_hold: bool
 
 
 class BatchChangeList(PageList):
-    """A list whose rows know how they stand: counted for all of a page at once."""
+    """The list of batches, with the progress of all batches of a page read together."""
 
     def get_results(self, request: HttpRequest) -> None:
         super().get_results(request)
         batches = list(self.result_list)
         waiting = paused_batch_ids(batches)
         for view in views_of(batches):
-            setattr(view.batch, "standing", BatchStatus(view, view.batch.id in waiting))  # noqa: B010 (for the columns)
+            setattr(view.batch, "status", BatchStatus(view, view.batch.id in waiting))  # noqa: B010 (for the columns)
         self.result_list = batches
 
 
@@ -81,8 +81,8 @@ class BatchAdmin(PageAdmin[Batch]):
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Batch], search_term: str
     ) -> tuple[QuerySet[Batch], bool]:
-        wanted = search_term.strip()
-        return (queryset.filter(batches_matching(wanted)) if wanted else queryset), False
+        word = search_term.strip()
+        return (queryset.filter(batches_matching(word)) if word else queryset), False
 
     def get_list_display(self, request: HttpRequest) -> Any:
         sees_cost = can_view(self.admin_site, request, UsageEvent)
@@ -107,7 +107,7 @@ class BatchAdmin(PageAdmin[Batch]):
     @admin.display(description="Model")
     def shown_model(self, batch: Batch) -> SafeString:
         shown = '<span class="nd-cut">{}</span><br><span class="nd-faint">{}</span>'
-        return format_html(shown, batch.model or DASH, batch.get_kind_display())
+        return format_html(shown, batch.model or NO_VALUE, batch.get_kind_display())
 
     @admin.display(description="Progress")
     def progress(self, batch: Batch) -> SafeString:
@@ -123,7 +123,7 @@ class BatchAdmin(PageAdmin[Batch]):
     def shown_age(self, batch: Batch) -> SafeString:
         return age_column(batch.created_at, clock.now())
 
-    # What can be done
+    # Permissions
 
     def has_cancel_permission(self, request: HttpRequest) -> bool:
         return request.user.has_perm("jobs.cancel_batch")
@@ -152,7 +152,7 @@ class BatchAdmin(PageAdmin[Batch]):
         form_url: str = "",
         extra_context: dict[str, Any] | None = None,
     ) -> HttpResponse:
-        """Show the page. It has no form, so whatever is posted here changes nothing."""
+        """Show the page. It has no form, so a POST changes nothing."""
         self.require_permission(request)
         batch = _find(object_id)
         if batch is None:
@@ -162,7 +162,7 @@ class BatchAdmin(PageAdmin[Batch]):
         return self.render(request, "page", batch.public_id, {**context, **(extra_context or {})})
 
     def progress_view(self, request: HttpRequest, public_id: str) -> HttpResponse:
-        """Show the part of the page that changes by itself."""
+        """Show the part of the page that refreshes."""
         self.require_permission(request)
         batch = _find(public_id)
         if batch is None:
@@ -183,7 +183,7 @@ class BatchAdmin(PageAdmin[Batch]):
         return self._act(request, public_id, retry_batch)
 
     def cancel_view(self, request: HttpRequest, public_id: str) -> HttpResponse:
-        """Ask whether it is meant; cancel when that is answered."""
+        """Ask for confirmation; cancel on POST."""
         self.require_permission(request, self.has_cancel_permission(request))
         batch = _find(public_id)
         if request.method == "POST" or batch is None or batch.state not in CANCELABLE:
@@ -192,11 +192,11 @@ class BatchAdmin(PageAdmin[Batch]):
         return self.render(request, "cancel", f"Cancel {batch.public_id}?", context)
 
     def _available_actions(self, request: HttpRequest, batch: Batch) -> dict[str, bool]:
-        """Return which buttons there are."""
+        """Return which buttons are shown."""
         may_pause = self.has_pause_permission(request)
         is_paused = may_pause and Pause.objects.filter(batch=batch).exists()
         return {
-            # What the site paused by itself it could let go on.
+            # Also if the site paused it: the site could resume its own pause, but not the operator's.
             "can_pause": may_pause and batch.state in PAUSABLE and not is_paused_by_operator(batch),
             "can_resume": is_paused,
             "can_cancel": batch.state in CANCELABLE and self.has_cancel_permission(request),
@@ -207,7 +207,7 @@ class BatchAdmin(PageAdmin[Batch]):
         batch = _find(public_id)
         if batch is None:
             return self.redirect_missing(request)
-        # Who had to sign in first comes back by GET, which does nothing.
+        # After a sign-in the browser returns here by GET, which must change nothing.
         if request.method == "POST":
             self._report(request, act(batch, actor_of(request)))
         return HttpResponseRedirect(page_url(batch))
@@ -221,13 +221,13 @@ class BatchAdmin(PageAdmin[Batch]):
 
 
 def _status_of(batch: Batch) -> BatchStatus:
-    status: BatchStatus = getattr(batch, "standing")  # noqa: B009 (set by the list)
+    status: BatchStatus = getattr(batch, "status")  # noqa: B009 (set by the list)
     return status
 
 
 def _find(object_id: str) -> Batch | None:
-    wanted = parse_batch_id(object_id)
-    if wanted is None:
+    batch_id = parse_batch_id(object_id)
+    if batch_id is None:
         return None
     related = ("site", "input_file", "output_file", "error_file", "retry_of")
-    return Batch.objects.select_related(*related).filter(id=wanted).first()
+    return Batch.objects.select_related(*related).filter(id=batch_id).first()

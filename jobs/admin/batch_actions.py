@@ -1,4 +1,4 @@
-"""What an operator does to a batch by hand: each act is written to the audit log, and says what became of it."""
+"""Operator actions on batches. Each is written to the audit log and returns its result."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from tenants.audit import Actor, audit
 
 @dataclass(frozen=True, slots=True)
 class BatchActionResult:
-    """What became of a batch. `new` is the one that tries again what failed in it."""
+    """The result of an action on a batch. `new` is the batch that retries its failed requests."""
 
     text: str
     done: bool
@@ -28,17 +28,17 @@ BatchAction: TypeAlias = Callable[[Batch, Actor], BatchActionResult]
 
 def pause_batch(batch: Batch, actor: Actor) -> BatchActionResult:
     try:
-        held = pauses.pause(batch, actor)
+        result = pauses.pause(batch, actor)
     except EXPECTED_ERRORS as error:
         return BatchActionResult(f"Not paused. {error}", done=False)
-    if not held.is_new:
+    if not result.is_new:
         return BatchActionResult("Already paused", done=False)
-    return BatchActionResult("Paused. Running requests finish; no more are started", done=True)
+    return BatchActionResult("Paused: running requests finish, no more are started", done=True)
 
 
 def resume_batch(batch: Batch, actor: Actor) -> BatchActionResult:
     if not pauses.resume(batch, actor):
-        return BatchActionResult("It was not paused", done=False)
+        return BatchActionResult("Nothing to do: it was not paused", done=False)
     return BatchActionResult("Resumed", done=True)
 
 
@@ -52,11 +52,11 @@ def cancel_batch(batch: Batch, actor: Actor) -> BatchActionResult:
     except EXPECTED_ERRORS as error:
         return BatchActionResult(f"Not canceled. {error}", done=False)
     stopping = after.state == BatchState.CANCELLING
-    return BatchActionResult("Canceled; its workers were asked to stop" if stopping else "Canceled", done=True)
+    return BatchActionResult("Canceling; the workers were told to stop" if stopping else "Canceled", done=True)
 
 
 def retry_batch(batch: Batch, actor: Actor) -> BatchActionResult:
-    """Try again what failed in the batch, as a new batch. The token that submitted it bounds the new one, too."""
+    """Retry the failed requests as a new batch, under the grant of the token that submitted the batch."""
     try:
         with transaction.atomic():
             new = retry_failed(batch.site, batch.public_id, batch.grant)

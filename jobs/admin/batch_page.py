@@ -1,4 +1,4 @@
-"""What the admin shows of one batch: read in a fixed number of queries, however many members it has."""
+"""The page of a batch, read in a number of queries that does not depend on its size."""
 
 import json
 from collections.abc import Iterator
@@ -7,13 +7,15 @@ from datetime import datetime
 
 from django.template.defaultfilters import filesizeformat
 
+from core.admin_ui.model_admin import NO_VALUE
 from core.humanize import format_age, format_moment
 from jobs.admin.batch_progress import BatchProgressView, batch_ended_at, read_progress
 from jobs.admin.history import AuditRow, EventRow, audit_rows, deliveries_of, event_rows
-from jobs.admin.presentation import DASH, Fact, Visibility
+from jobs.admin.presentation import Fact, Visibility
 from jobs.batches.progress import counts_of
 from jobs.errors import MAX_ISSUES
 from jobs.models import Batch, File
+from jobs.priorities import priority_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +29,7 @@ class FileRow:
 
 @dataclass(frozen=True, slots=True)
 class IssueRow:
-    """Why the batch was refused. `place` is a line of the file, or a place in the request."""
+    """A validation error. `place` is a line of the file or a field of the request."""
 
     place: str
     code: str
@@ -40,7 +42,7 @@ class BatchPage:
     facts: tuple[Fact, ...]
     files: tuple[FileRow, ...]
     issues: tuple[IssueRow, ...]
-    #: There may be more than are kept.
+    #: There may be more errors than are stored.
     has_more_issues: bool
     metadata: str
     events: tuple[EventRow, ...]
@@ -49,7 +51,7 @@ class BatchPage:
 
 
 def read_batch_page(batch: Batch, visibility: Visibility, now: datetime) -> BatchPage:
-    """Read what belongs to the batch. Neither requests nor answers are among it."""
+    """Read the page. Requests and answers are not read."""
     deliveries = deliveries_of(batch.id) if visibility.webhooks else {}
     return BatchPage(
         live=read_progress(batch, visibility, now),
@@ -65,40 +67,40 @@ def read_batch_page(batch: Batch, visibility: Visibility, now: datetime) -> Batc
 
 
 def cancel_consequences(batch: Batch) -> tuple[str, ...]:
-    """Say what canceling the batch now would do."""
+    """Describe what canceling the batch now does."""
     counts = counts_of([batch])[batch.id]
     if not counts.total:
-        return ("Its file is not read any further, and none of its requests is started.",)
+        return ("Reading of its file stops, and none of its requests is started.",)
     return (
-        f"{counts.queued:,} queued: canceled, and never sent.",
-        f"{counts.running:,} running: their workers are asked to stop.",
-        f"{counts.ended:,} ended: they stay as they are, and what was used is billed.",
+        f"{counts.queued:,} queued: canceled before they are sent.",
+        f"{counts.running:,} running: their workers are told to stop.",
+        f"{counts.ended:,} ended: unchanged; their usage is billed.",
     )
 
 
 def _facts(batch: Batch, visibility: Visibility, now: datetime) -> Iterator[Fact]:
     site = batch.site
-    yield Fact("Submitted by", site.name, f"{site.slug}, {site.public_id}", visibility.link_to(site))
+    yield Fact("Site", site.name, f"{site.slug}, {site.public_id}", visibility.link_to(site))
     yield Fact("Kind", batch.get_kind_display())
     if batch.model:
         yield Fact("Model", batch.model, is_code=True)
     else:
-        yield Fact("Model", "several" if batch.total else DASH)
+        yield Fact("Model", "several" if batch.total else NO_VALUE)
     yield from _moments(batch, now)
-    yield Fact("Priority", str(batch.priority), "Lower is sooner")
-    yield Fact("Attempts", f"{batch.max_attempts} for each request")
+    yield Fact("Priority", priority_name(batch.priority))
+    yield Fact("Attempts", f"up to {batch.max_attempts} per request")
     if batch.progress_seconds is not None:
         yield Fact("Progress events", f"at most every {batch.progress_seconds} s")
     if batch.grant.only_model:
-        yield Fact("Token is limited to the model", batch.grant.only_model, is_code=True)
+        yield Fact("Model of the token", batch.grant.only_model, is_code=True)
     if batch.grant.max_tokens is not None:
-        yield Fact("Token's limit of output tokens", f"{batch.grant.max_tokens:,}")
+        yield Fact("Max output tokens of the token", f"{batch.grant.max_tokens:,}")
     if not batch.grant.allows_premium_tiers:
-        yield Fact("Token's service tiers", "standard only")
+        yield Fact("Service tiers of the token", "standard only")
     if batch.idempotency_key is not None:
         yield Fact("Idempotency key", batch.idempotency_key, is_code=True)
     if batch.request_id:
-        yield Fact("Request id", batch.request_id, is_code=True)
+        yield Fact("Request ID", batch.request_id, is_code=True)
     if batch.retry_of:
         old = batch.retry_of
         yield Fact("Retry of", old.public_id, url=visibility.link_to(old), is_code=True)
@@ -119,7 +121,7 @@ def _moments(batch: Batch, now: datetime) -> Iterator[Fact]:
             yield Fact(name, format_moment(at), f"{format_age(at, now)} ago")
     if ended_at is None:
         left = f"in {format_age(now, batch.expires_at)}" if batch.expires_at > now else "now"
-        yield Fact("Expires", format_moment(batch.expires_at), f"{left}: what has not ended by then expires")
+        yield Fact("Expires", format_moment(batch.expires_at), f"{left}: requests that have not ended by then expire")
 
 
 def _files(batch: Batch, visibility: Visibility) -> Iterator[FileRow]:

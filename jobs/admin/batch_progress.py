@@ -1,4 +1,4 @@
-"""What the admin shows of a batch while it is under way: read again every few seconds, however many members it has."""
+"""Progress of a batch, read every few seconds while its page is open; cheap however many members it has."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,10 +8,10 @@ from urllib.parse import urlencode
 from django.db.models import Count, Max
 from django.urls import reverse
 
+from core.admin_ui.model_admin import NO_VALUE
 from core.humanize import format_age, format_duration, format_estimate, format_moment
 from jobs.admin.presentation import (
     BATCH_COLORS,
-    DASH,
     Badge,
     Fact,
     Visibility,
@@ -26,7 +26,7 @@ from jobs.models import Batch, BatchState, Job, JobState, Pause
 from jobs.pauses import describe_pause, pauses_of_batch
 from jobs.worker.leases import live_workers
 
-#: How members can fail. Canceled ones were asked for, and say nothing.
+#: Members in these states are listed as failures. Canceled members are not.
 UNSUCCESSFUL_STATES = (JobState.FAILED, JobState.EXPIRED)
 MAX_CODES = 8
 MAX_RECENT = 5
@@ -34,7 +34,7 @@ MAX_RECENT = 5
 
 @dataclass(frozen=True, slots=True)
 class StateCount:
-    """Members of a kind, and where they are listed."""
+    """The number of members in some states, and the URL of their list."""
 
     name: str
     kind: str
@@ -44,7 +44,7 @@ class StateCount:
 
 @dataclass(frozen=True, slots=True)
 class FailureRow:
-    """Members that failed alike. `example` is what one of them was told."""
+    """Members that failed with the same code, with the error message of one of them."""
 
     code: str
     number: str
@@ -54,7 +54,7 @@ class FailureRow:
 
 @dataclass(frozen=True, slots=True)
 class RecentFailureRow:
-    """A member that failed lately."""
+    """A recently failed member."""
 
     custom_id: str
     url: str | None
@@ -66,26 +66,26 @@ class RecentFailureRow:
 @dataclass(frozen=True, slots=True)
 class BatchProgressView:
     public_id: str
-    #: Where its members are listed; None for who may not see jobs.
+    #: URL of the list of its members; None if the user may not view jobs.
     members: str | None
     badges: tuple[Badge, ...]
     bar: ProgressBar | None
     state_counts: tuple[StateCount, ...]
     tiles: tuple[Fact, ...]
-    #: What holds it back, or will.
+    #: What delays it, or will.
     notes: tuple[str, ...]
     failures: tuple[FailureRow, ...]
     recent: tuple[RecentFailureRow, ...]
-    #: Something may still change by itself.
+    #: The progress may still change.
     is_moving: bool
-    #: What the rest of the page shows changes with this.
+    #: When it changes, the rest of the page is out of date.
     stage: str
     as_of: str
 
 
 @dataclass(frozen=True, slots=True)
 class BatchSnapshot:
-    """All that was read of a batch."""
+    """What was read about a batch."""
 
     batch: Batch
     counts: MemberCounts
@@ -96,7 +96,7 @@ class BatchSnapshot:
 
     @property
     def is_running(self) -> bool:
-        """It comes along, as far as anybody knows."""
+        """Whether its requests are being started."""
         return self.batch.state == BatchState.IN_PROGRESS and not self.pauses
 
     @property
@@ -105,27 +105,27 @@ class BatchSnapshot:
 
 
 def read_progress(batch: Batch, visibility: Visibility, now: datetime) -> BatchProgressView:
-    """Read how the batch stands, in a fixed number of queries."""
-    found = _read(batch, visibility, now)
+    """Read the progress in a fixed number of queries."""
+    snapshot = _read(batch, visibility, now)
     members = members_url(batch) if visibility.jobs else None
     return BatchProgressView(
         public_id=batch.public_id,
         members=members,
-        badges=tuple(_badges(found)),
-        bar=draw_progress_bar(found.counts) if found.counts.total else None,
-        state_counts=tuple(_state_counts(found.counts, members)),
-        tiles=tuple(_tiles(found)),
-        notes=tuple(_notes(found)),
-        failures=tuple(_failures(batch, members)) if found.counts.unsuccessful else (),
-        recent=tuple(_recent(batch, visibility, now)) if found.counts.failed else (),
+        badges=tuple(_badges(snapshot)),
+        bar=draw_progress_bar(snapshot.counts) if snapshot.counts.total else None,
+        state_counts=tuple(_state_counts(snapshot.counts, members)),
+        tiles=tuple(_tiles(snapshot)),
+        notes=tuple(_notes(snapshot)),
+        failures=tuple(_failures(batch, members)) if snapshot.counts.unsuccessful else (),
+        recent=tuple(_recent(batch, visibility, now)) if snapshot.counts.failed else (),
         is_moving=not batch.is_terminal,
-        stage="-".join((batch.state, *sorted(str(pause.pk) for pause in found.pauses))),
+        stage="-".join((batch.state, *sorted(str(pause.pk) for pause in snapshot.pauses))),
         as_of=f"{now:%H:%M:%S} UTC",
     )
 
 
 def members_url(batch: Batch, **filters: str) -> str:
-    """Return the address of the list of the batch's members."""
+    """Return the URL of the list of the batch's members."""
     return f"{reverse('admin:jobs_job_changelist')}?{urlencode({'batch': batch.public_id, **filters})}"
 
 
@@ -141,10 +141,10 @@ def _read(batch: Batch, visibility: Visibility, now: datetime) -> BatchSnapshot:
     )
 
 
-def _badges(found: BatchSnapshot) -> Iterator[Badge]:
-    state = BatchState(found.batch.state)
+def _badges(snapshot: BatchSnapshot) -> Iterator[Badge]:
+    state = BatchState(snapshot.batch.state)
     yield Badge(state.label, BATCH_COLORS.get(state, ""))
-    if found.pauses:
+    if snapshot.pauses:
         yield Badge("Paused", "warning")
 
 
@@ -157,49 +157,49 @@ def _state_counts(counts: MemberCounts, members: str | None) -> Iterator[StateCo
         ("Queued", "queued", counts.queued, (JobState.QUEUED,)),
     )
     for name, kind, number, states in kinds:
-        wanted = urlencode([("state__exact", state) for state in states])
-        yield StateCount(name, kind, f"{number:,}", f"{members}&{wanted}" if members and number else None)
+        query = urlencode([("state__exact", state) for state in states])
+        yield StateCount(name, kind, f"{number:,}", f"{members}&{query}" if members and number else None)
 
 
 # The tiles
 
 
-def _tiles(found: BatchSnapshot) -> Iterator[Fact]:
-    if found.batch.is_terminal:
-        yield from _final_tiles(found)
+def _tiles(snapshot: BatchSnapshot) -> Iterator[Fact]:
+    if snapshot.batch.is_terminal:
+        yield from _final_tiles(snapshot)
     else:
-        yield Fact("Rate", _rate(found), f"Over the last {format_duration(WINDOW)} at most")
-        yield Fact("Time left", _left(found), "If the rest takes as long as the last ones took")
-    if found.usage is not None:
-        yield from _usage_tiles(found, found.usage)
+        yield Fact("Rate", _rate(snapshot), f"Over at most the last {format_duration(WINDOW)}")
+        yield Fact("Time left", _left(snapshot), "At the current rate")
+    if snapshot.usage is not None:
+        yield from _usage_tiles(snapshot, snapshot.usage)
 
 
-def _final_tiles(found: BatchSnapshot) -> Iterator[Fact]:
-    batch = found.batch
+def _final_tiles(snapshot: BatchSnapshot) -> Iterator[Fact]:
+    batch = snapshot.batch
     ended_at = batch_ended_at(batch)
     if ended_at is None:
         return
     took = max(ended_at - batch.created_at, timedelta(0))
-    yield Fact("Took", format_duration(took), "From being accepted to its end")
-    if batch.in_progress_at and found.counts.succeeded:
-        worked = BatchThroughput(found.counts.succeeded + found.counts.failed, ended_at - batch.in_progress_at)
-        yield Fact("Rate", _per_minute(worked), "On the average")
+    yield Fact("Took", format_duration(took), "From acceptance to the end")
+    if batch.in_progress_at and snapshot.counts.succeeded:
+        worked = BatchThroughput(snapshot.counts.succeeded + snapshot.counts.failed, ended_at - batch.in_progress_at)
+        yield Fact("Rate", _per_minute(worked), "Average")
 
 
-def _usage_tiles(found: BatchSnapshot, usage: BatchUsage) -> Iterator[Fact]:
-    exactly = f"Exactly {usd(usage.cost_pico_usd)}" if usage.cost_pico_usd else "Billed calls"
-    yield Fact("Cost" if found.batch.is_terminal else "Cost so far", short_usd(usage.cost_pico_usd), exactly)
-    if not found.batch.is_terminal:
-        whole = estimate_total_cost(found.counts, usage)
-        shown = DASH if whole is None else f"≈ {short_usd(whole)}"
-        yield Fact("Cost in all", shown, "If the rest costs as much on the average as what succeeded so far")
+def _usage_tiles(snapshot: BatchSnapshot, usage: BatchUsage) -> Iterator[Fact]:
+    exactly = usd(usage.cost_pico_usd) if usage.cost_pico_usd else "Billed calls"
+    yield Fact("Cost" if snapshot.batch.is_terminal else "Cost so far", short_usd(usage.cost_pico_usd), exactly)
+    if not snapshot.batch.is_terminal:
+        total = estimate_total_cost(snapshot.counts, usage)
+        shown = NO_VALUE if total is None else f"≈ {short_usd(total)}"
+        yield Fact("Estimated total", shown, "If the other requests cost as much on average as those that succeeded")
     tokens = f"{short_number(usage.input_tokens)} → {short_number(usage.output_tokens)}"
     cached = f"{usage.cached_input_tokens:,} of the input came from a cache"
     yield Fact("Tokens", tokens, f"{usage.input_tokens:,} in, {usage.output_tokens:,} out; {cached}")
 
 
-def _rate(found: BatchSnapshot) -> str:
-    return _per_minute(found.throughput) if found.throughput and found.throughput.ended else DASH
+def _rate(snapshot: BatchSnapshot) -> str:
+    return _per_minute(snapshot.throughput) if snapshot.throughput and snapshot.throughput.ended else NO_VALUE
 
 
 def _per_minute(throughput: BatchThroughput) -> str:
@@ -208,31 +208,31 @@ def _per_minute(throughput: BatchThroughput) -> str:
     )
 
 
-def _left(found: BatchSnapshot) -> str:
-    return DASH if found.left is None else format_estimate(found.left)
+def _left(snapshot: BatchSnapshot) -> str:
+    return NO_VALUE if snapshot.left is None else format_estimate(snapshot.left)
 
 
 def batch_ended_at(batch: Batch) -> datetime | None:
-    """Return when the batch ended; None while it is under way."""
+    """Return when the batch ended; None if it has not."""
     return batch.completed_at or batch.failed_at or batch.expired_at or batch.cancelled_at
 
 
-# What holds it back
+# Notes
 
 
-def _notes(found: BatchSnapshot) -> Iterator[str]:
-    for pause in found.pauses:
-        yield describe_pause(pause, found.now)
-    batch, counts = found.batch, found.counts
+def _notes(snapshot: BatchSnapshot) -> Iterator[str]:
+    for pause in snapshot.pauses:
+        yield describe_pause(pause, snapshot.now)
+    batch, counts = snapshot.batch, snapshot.counts
     if batch.state == BatchState.CANCELLING:
-        yield f"It is being canceled: {counts.running:,} requests are still running; their workers were asked to stop."
+        yield f"Being canceled: {counts.running:,} requests are still running; their workers were told to stop."
     elif not batch.is_terminal and not counts.running and not live_workers():
-        yield "No worker is live, so nothing is started."
-    if found.left is not None and found.now + found.left > batch.expires_at:
-        yield f"At this rate it will not be done before it expires, at {format_moment(batch.expires_at)}."
+        yield "No worker is running, so no requests are started."
+    if snapshot.left is not None and snapshot.now + snapshot.left > batch.expires_at:
+        yield f"At this rate it will not finish before it expires at {format_moment(batch.expires_at)}."
 
 
-# What failed
+# Failures
 
 
 def _failures(batch: Batch, members: str | None) -> Iterator[FailureRow]:

@@ -1,4 +1,4 @@
-"""Columns that several lists share."""
+"""List columns that several pages share."""
 
 from datetime import datetime
 
@@ -8,6 +8,6 @@ from django.utils.safestring import SafeString
 from core.humanize import format_age, format_moment
 
 
-def age_column(of: datetime, now: datetime) -> SafeString:
-    """Show how old something is, and its moment to who points at it."""
-    return format_html('<span class="nd-short" title="{}">{}</span>', format_moment(of), format_age(of, now))
+def age_column(at: datetime, now: datetime) -> SafeString:
+    """Show the age of something, with its time as the tooltip."""
+    return format_html('<span class="nd-short" title="{}">{}</span>', format_moment(at), format_age(at, now))

@@ -1,4 +1,4 @@
-"""Lists whose rows have a page of their own instead of a form, addressed by their public ids."""
+"""Base of admin pages that show a row instead of a form. Their URLs contain public ids."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -21,7 +21,7 @@ CHANGE_URLS = {Job: "admin:jobs_job_change", Batch: "admin:jobs_batch_change"}
 
 
 def page_url(row: Job | Batch) -> str:
-    """Return the address of the row's page."""
+    """Return the URL of the row's page."""
     return reverse(CHANGE_URLS[type(row)], args=(row.public_id,))
 
 
@@ -31,13 +31,13 @@ class PageList(BoundedChangeList):
 
 
 class PageAdmin(ReadOnlyAdmin[M]):
-    """A page shows, and what is posted to the addresses below it acts."""
+    """The page itself is read-only; a POST to a URL below it runs an action."""
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[BoundedChangeList]:
         return PageList
 
     def extra_views(self) -> dict[str, Callable[..., HttpResponse]]:
-        """Return the views below a row's page, by the last word of their address."""
+        """Return the views below a row's page, by the last part of their URL."""
         return {}
 
     def get_urls(self) -> list[URLPattern]:
@@ -49,7 +49,7 @@ class PageAdmin(ReadOnlyAdmin[M]):
         return [*own, *super().get_urls()]
 
     def visibility(self, request: HttpRequest) -> Visibility:
-        """Return what this reader may see."""
+        """Return what this user may view."""
         return Visibility(
             usage=can_view(self.admin_site, request, UsageEvent),
             webhooks=request.user.has_perms(["webhooks.view_event", "webhooks.view_delivery"]),
@@ -66,11 +66,11 @@ class PageAdmin(ReadOnlyAdmin[M]):
         )
 
     def redirect_missing(self, request: HttpRequest) -> HttpResponse:
-        self.message_user(request, f"There is no such {self.opts.verbose_name}.", messages.WARNING)
+        self.message_user(request, f"This {self.opts.verbose_name} does not exist.", messages.WARNING)
         return HttpResponseRedirect(reverse(f"admin:{self.opts.app_label}_{self.opts.model_name}_changelist"))
 
     def require_permission(self, request: HttpRequest, allowed: bool = True) -> None:
-        """Refuse who may not see these rows at all, or not do this."""
+        """Raise `PermissionDenied` unless the user may view these rows and `allowed` is true."""
         if not (allowed and self.has_view_permission(request)):
             raise PermissionDenied
 

@@ -1,4 +1,4 @@
-"""What the list of jobs can be narrowed to. A name is given whole: a list of all would be read from every job."""
+"""Filters of the list of jobs. They match exact values: a list of choices would require reading every job."""
 
 from datetime import datetime
 from typing import Any
@@ -22,7 +22,7 @@ class CreatedFilter(PeriodFilter):
 
 
 class ExactFilter(theme.TextFilter):
-    """One column by its whole value."""
+    """One column by its exact value."""
 
     column: str
 
@@ -40,7 +40,7 @@ class ModelFilter(ExactFilter):
 
 
 class QueueFilter(ExactFilter):
-    title = "queue (default, batch)"
+    title = "queue (default or batch)"
     parameter_name = column = "queue"
 
 
@@ -55,16 +55,16 @@ class CustomIdFilter(ExactFilter):
 
 
 class ErrorCodeFilter(ExactFilter):
-    title = "error"
+    title = "error code"
     parameter_name = "error"
     column = "error_code"
 
 
 class BatchFilter(ExactFilter):
-    title = "batch (batch_…)"
+    title = "batch ID (batch_…)"
     parameter_name = "batch"
 
     def lookup(self, value: str) -> dict[str, Any]:
-        # A word that means no batch means no job.
-        wanted = parse_batch_id(value)
-        return {"pk__in": []} if wanted is None else {"batch": wanted}
+        # Text that is not a batch id matches no job.
+        batch_id = parse_batch_id(value)
+        return {"pk__in": []} if batch_id is None else {"batch": batch_id}

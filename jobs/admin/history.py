@@ -1,4 +1,4 @@
-"""What a site was told of a job or a batch, and what operators did to it: both as the admin shows them."""
+"""Webhooks of a job or a batch, and the operator actions on it, as the admin shows them."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -6,8 +6,9 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from core.admin_ui.model_admin import NO_VALUE
 from core.humanize import format_duration, format_moment
-from jobs.admin.presentation import DASH, Badge, Visibility, due_text
+from jobs.admin.presentation import Badge, Visibility, due_text
 from tenants.models import AuditEntry
 from webhooks.models import Delivery, DeliveryAttempt, DeliveryState, Event
 
@@ -16,7 +17,7 @@ DELIVERY_COLORS = {
     DeliveryState.DELIVERED: "success",
     DeliveryState.EXHAUSTED: "danger",
 }
-#: The newest are shown; a batch may tell of its progress for a day.
+#: The newest events are shown: a batch may send progress events for a day.
 MAX_EVENTS = 20
 MAX_AUDIT_ENTRIES = 20
 
@@ -25,7 +26,7 @@ MAX_AUDIT_ENTRIES = 20
 class DeliveryAttemptRow:
     number: int
     started: str
-    answer: str
+    response: str
     duration: str
 
 
@@ -58,29 +59,29 @@ class AuditRow:
 
 
 def deliveries_of(subject_id: UUID) -> dict[Event, list[Delivery]]:
-    """Return what was told of a job or batch, oldest first, each event with its deliveries and their log.
+    """Return the events of a job or batch, oldest first, each with its deliveries and their logs.
 
-    The sealed payloads stay sealed.
+    Payloads are not read.
     """
     newest = Event.objects.filter(subject_id=subject_id).defer("payload").order_by("-id")[:MAX_EVENTS]
-    found: dict[Event, list[Delivery]] = {event: [] for event in reversed(newest)}
-    deliveries = Delivery.objects.filter(event__in=list(found)).select_related("endpoint").prefetch_related("log")
-    by_id = {event.id: event for event in found}
+    by_event: dict[Event, list[Delivery]] = {event: [] for event in reversed(newest)}
+    deliveries = Delivery.objects.filter(event__in=list(by_event)).select_related("endpoint").prefetch_related("log")
+    by_id = {event.id: event for event in by_event}
     for delivery in deliveries.order_by("id"):
-        found[by_id[delivery.event_id]].append(delivery)
-    return found
+        by_event[by_id[delivery.event_id]].append(delivery)
+    return by_event
 
 
 def event_rows(
     deliveries: Mapping[Event, Sequence[Delivery]], visibility: Visibility, now: datetime
 ) -> Iterator[EventRow]:
-    for event, found in deliveries.items():
-        rows = tuple(_delivery_row(delivery, visibility, now) for delivery in found)
+    for event, of_event in deliveries.items():
+        rows = tuple(_delivery_row(delivery, visibility, now) for delivery in of_event)
         yield EventRow(event.public_id, event.type, format_moment(event.created_at), rows)
 
 
 def audit_rows(public_id: str) -> Iterator[AuditRow]:
-    """Return what operators did to it, the latest first."""
+    """Return the operator actions on a job or batch, newest first."""
     for entry in AuditEntry.objects.filter(subject=public_id).order_by("-id")[:MAX_AUDIT_ENTRIES]:
         yield AuditRow(format_moment(entry.at), entry.actor, entry.action, entry.address or "", _details(entry.details))
 
@@ -100,12 +101,12 @@ def _delivery_row(delivery: Delivery, visibility: Visibility, now: datetime) -> 
 
 
 def _attempt_row(log: DeliveryAttempt) -> DeliveryAttemptRow:
-    answer = f"HTTP {log.status}" if log.status else ""
+    status = f"HTTP {log.status}" if log.status else ""
     return DeliveryAttemptRow(
         number=log.number,
         started=format_moment(log.started_at),
-        answer=": ".join(filter(None, (answer, log.error))) or DASH,
-        duration=DASH if log.duration_ms is None else format_duration(timedelta(milliseconds=log.duration_ms)),
+        response=": ".join(filter(None, (status, log.error))) or NO_VALUE,
+        duration=NO_VALUE if log.duration_ms is None else format_duration(timedelta(milliseconds=log.duration_ms)),
     )
 
 

@@ -1,4 +1,4 @@
-"""Jobs, as operators see them. Prompts and answers are shown on a deliberate click only."""
+"""Admin pages of jobs: list, page and actions. Prompts and answers are shown only on request, which is audited."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -13,14 +13,14 @@ from django.utils.safestring import SafeString
 
 from core import clock
 from core.admin_ui import theme
-from core.admin_ui.model_admin import can_view
+from core.admin_ui.model_admin import NO_VALUE, can_view
 from core.crypto import CryptoError
 from jobs.admin import filters
 from jobs.admin.columns import age_column
 from jobs.admin.detail_page import PageAdmin, page_url
 from jobs.admin.job_actions import JobActionResult, audit_reveal, cancel_jobs, retry_jobs
 from jobs.admin.job_page import read_job_page
-from jobs.admin.presentation import DASH, STATE_COLORS
+from jobs.admin.presentation import STATE_COLORS
 from jobs.admin.search import JOB_SEARCH_HELP, jobs_matching, parse_job_id
 from jobs.errors import JobError
 from jobs.models import Job, JobState
@@ -32,7 +32,7 @@ from metering.models import UsageEvent
 from tenants.audit import Actor
 from tenants.staff import actor_of
 
-#: Acts are done one by one within a request; more than this would outlast it.
+#: Actions run one by one within a request; more jobs would take too long.
 MAX_SELECTED = 100
 
 #: What the list and the page read of a job: everything but what is sealed.
@@ -82,8 +82,8 @@ class JobAdmin(PageAdmin[Job]):
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Job], search_term: str
     ) -> tuple[QuerySet[Job], bool]:
-        wanted = search_term.strip()
-        return (queryset.filter(jobs_matching(wanted)) if wanted else queryset), False
+        word = search_term.strip()
+        return (queryset.filter(jobs_matching(word)) if word else queryset), False
 
     def get_list_display(self, request: HttpRequest) -> Any:
         sees_cost = can_view(self.admin_site, request, UsageEvent)
@@ -123,14 +123,14 @@ class JobAdmin(PageAdmin[Job]):
     @admin.display(description="Cost (USD)")
     def cost(self, job: Job) -> str:
         billed: int | None = getattr(job, "billed", None)
-        return DASH if billed is None else format_usd(billed)
+        return NO_VALUE if billed is None else format_usd(billed)
 
     @admin.display(description="Error")
     def shown_error(self, job: Job) -> SafeString:
-        text = job.error_code or DASH
+        text = job.error_code or NO_VALUE
         return format_html('<span class="nd-cut" title="{}">{}</span>', text, text)
 
-    # What can be done
+    # Permissions and actions
 
     def has_cancel_permission(self, request: HttpRequest) -> bool:
         return request.user.has_perm("jobs.cancel_job")
@@ -152,17 +152,17 @@ class JobAdmin(PageAdmin[Job]):
     def _act_on_selected(self, request: HttpRequest, queryset: QuerySet[Job], act: "JobAction") -> None:
         jobs = list(queryset.select_related("site")[: MAX_SELECTED + 1])
         if len(jobs) > MAX_SELECTED:
-            self.message_user(request, f"Nothing was done: select {MAX_SELECTED} jobs at most.", messages.ERROR)
+            self.message_user(request, f"Nothing was done. Select at most {MAX_SELECTED} jobs.", messages.ERROR)
             return
         self._report(request, act(jobs, actor_of(request)))
 
     def _report(self, request: HttpRequest, results: Iterable[JobActionResult]) -> None:
-        """Say what became of each job, those that fared alike together."""
-        alike: dict[tuple[str, bool], list[JobActionResult]] = defaultdict(list)
+        """Show the result of each job; jobs with the same result share a message."""
+        by_result: dict[tuple[str, bool], list[JobActionResult]] = defaultdict(list)
         for result in results:
-            alike[result.text, result.done].append(result)
-        for (text, done), told in alike.items():
-            jobs = format_html_join(", ", "{}", ((_link(each),) for each in told))
+            by_result[result.text, result.done].append(result)
+        for (text, done), of_result in by_result.items():
+            jobs = format_html_join(", ", "{}", ((_link(each),) for each in of_result))
             self.message_user(
                 request,
                 format_html("{}: {}.", text.removesuffix("."), jobs),
@@ -181,7 +181,7 @@ class JobAdmin(PageAdmin[Job]):
         form_url: str = "",
         extra_context: dict[str, Any] | None = None,
     ) -> HttpResponse:
-        """Show the page. It has no form, so whatever is posted here changes nothing."""
+        """Show the page. It has no form, so a POST changes nothing."""
         self.require_permission(request)
         job = self._find_job(object_id)
         if job is None:
@@ -204,7 +204,7 @@ class JobAdmin(PageAdmin[Job]):
         return self._act(request, public_id, retry_jobs)
 
     def reveal_view(self, request: HttpRequest, public_id: str) -> HttpResponse:
-        """Show the prompt and the answer, and write down who read them."""
+        """Show the prompt and the answer on POST, and write to the audit log who read them."""
         self.require_permission(request, self.has_reveal_permission(request))
         job = self._find_job(public_id)
         if job is None:
@@ -217,24 +217,24 @@ class JobAdmin(PageAdmin[Job]):
             ("Answer", "", *_read_json(lambda: result_of(job))),
         )
         context = {"job": job, "back": page_url(job), "parts": parts}
-        # No browser keeps it: the admin's views all answer with Cache-Control: no-store.
+        # Browsers do not store it: all admin views respond with Cache-Control: no-store.
         return self.render(request, "reveal", f"Prompt and answer of {job.public_id}", context)
 
     def _act(self, request: HttpRequest, public_id: str, act: "JobAction") -> HttpResponse:
         job = self._find_job(public_id)
         if job is None:
             return self.redirect_missing(request)
-        # Who had to sign in first comes back by GET, which does nothing.
+        # After a sign-in the browser returns here by GET, which must change nothing.
         if request.method == "POST":
             self._report(request, act([job], actor_of(request)))
         return HttpResponseRedirect(page_url(job))
 
     def _find_job(self, object_id: str) -> Job | None:
-        wanted = parse_job_id(object_id)
-        if wanted is None:
+        job_id = parse_job_id(object_id)
+        if job_id is None:
             return None
         jobs = Job.objects.select_related("site", "retry_of", "batch")
-        return jobs.defer(*SEALED_FIELDS, *(f"retry_of__{name}" for name in SEALED_FIELDS)).filter(id=wanted).first()
+        return jobs.defer(*SEALED_FIELDS, *(f"retry_of__{name}" for name in SEALED_FIELDS)).filter(id=job_id).first()
 
 
 JobAction = Callable[[Sequence[Job], Actor], list[JobActionResult]]
@@ -248,7 +248,7 @@ def _link(result: JobActionResult) -> SafeString | str:
 
 
 def _read_json(read: Callable[[], Any]) -> tuple[str, str]:
-    """Return what is read as readable JSON (empty where there is nothing), and why it cannot be."""
+    """Return indented JSON (empty if there is none), and the error if it cannot be read."""
     try:
         value = read()
     except (CryptoError, JobError, msgspec.DecodeError) as error:

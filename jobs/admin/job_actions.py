@@ -1,4 +1,4 @@
-"""What an operator does to jobs by hand: each act is written to the audit log, and says what became of each job."""
+"""Operator actions on jobs. Each is written to the audit log and returns a result per job."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,33 +13,33 @@ from jobs.retry import retry
 from tenants.audit import Actor, audit
 from tenants.errors import TenantError
 
-#: What can stand against an act; the next job may have better luck.
+#: Errors of an action on one job; the action continues with the other jobs.
 EXPECTED_ERRORS = (JobError, TenantError, CryptoError)
 
 
 @dataclass(frozen=True, slots=True)
 class JobActionResult:
-    """What became of one job. `job` is the one acted upon, `new` the one that tries it again."""
+    """The result of an action on `job`. `new` is the job that retries it."""
 
     job: Job
-    #: In a few words; equal for all jobs that fared alike.
+    #: A short text, equal for all jobs with the same result.
     text: str
     done: bool
     new: Job | None = None
 
 
 def cancel_jobs(jobs: Iterable[Job], actor: Actor) -> list[JobActionResult]:
-    """Cancel these jobs, one by one: one that cannot be canceled holds up no other."""
+    """Cancel these jobs one by one; one that cannot be canceled does not stop the others."""
     return [_cancel(job, actor) for job in jobs]
 
 
 def retry_jobs(jobs: Iterable[Job], actor: Actor) -> list[JobActionResult]:
-    """Try these jobs again, one by one, as new jobs."""
+    """Retry these jobs one by one, as new jobs."""
     return [_retry(job, actor) for job in jobs]
 
 
 def audit_reveal(job: Job, actor: Actor) -> None:
-    """Write down that somebody reads a site's prompt and the answer to it."""
+    """Write to the audit log that an operator reads a prompt and its answer."""
     audit(actor, "job.reveal", job.public_id, job.site)
 
 
@@ -53,7 +53,7 @@ def _cancel(job: Job, actor: Actor) -> JobActionResult:
     except EXPECTED_ERRORS as error:
         return JobActionResult(job, f"Not canceled. {error}", done=False)
     running = after.state == JobState.RUNNING
-    return JobActionResult(job, "Its worker was asked to stop" if running else "Canceled", done=True)
+    return JobActionResult(job, "Canceling; the worker was told to stop" if running else "Canceled", done=True)
 
 
 def _retry(job: Job, actor: Actor) -> JobActionResult:

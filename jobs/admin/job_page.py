@@ -1,16 +1,18 @@
-"""What the admin shows of one job: read in a fixed number of queries, and written the way people read it."""
+"""The page of a job, read in a number of queries that does not depend on its attempts and calls."""
 
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from core.admin_ui.model_admin import NO_VALUE
 from core.humanize import format_age, format_duration, format_moment
 from jobs.admin.history import AuditRow, EventRow, audit_rows, deliveries_of, event_rows
-from jobs.admin.presentation import DASH, STATE_COLORS, Badge, Fact, Visibility, due_text, error_text
+from jobs.admin.presentation import STATE_COLORS, Badge, Fact, Visibility, due_text, error_text
 from jobs.admin.timeline import Timeline, draw_timeline
 from jobs.admin.waiting import explain_waiting
 from jobs.models import TERMINAL_STATES, Attempt, AttemptOutcome, Job, JobState, WorkerLease
+from jobs.priorities import priority_name
 from jobs.read import AttemptHistory, JobHistory, history_of
 from jobs.worker.outcomes import PROVIDERS_IN_COOLDOWN, RETRY_BUDGET_EXHAUSTED
 from metering.cost import format_usd
@@ -34,7 +36,7 @@ CALL_COLORS = {
 
 @dataclass(frozen=True, slots=True)
 class JobStep:
-    """One step of a job's way: `done`, `now`, `bad` or `ahead`."""
+    """One step of a job's life cycle. `kind` is `done`, `now`, `bad` or `ahead`."""
 
     name: str
     note: str
@@ -50,7 +52,7 @@ class CallRow:
     status: str
     error: str
     tokens_in: str
-    #: How many of them came from the provider's cache; empty where none did.
+    #: Input tokens from the provider's cache; empty if there are none.
     cached: str
     tokens_out: str
     cost: str
@@ -73,11 +75,11 @@ class AttemptRow:
 @dataclass(frozen=True, slots=True)
 class JobPage:
     public_id: str
-    #: None for a job that came by itself, and for who may not see batches.
+    #: None for a single job, or if the user may not view batches.
     batch_url: str | None
     badge: Badge
     error: str
-    #: What a queued job waits for; empty for all others.
+    #: What a queued job waits for; empty in other states.
     waits_for: str
     steps: tuple[JobStep, ...]
     tiles: tuple[Fact, ...]
@@ -87,14 +89,14 @@ class JobPage:
     attempts: tuple[AttemptRow, ...]
     usage: tuple[Fact, ...]
     events: tuple[EventRow, ...]
-    #: Why there are none.
+    #: Shown if there are no events.
     no_events_text: str
     audit: tuple[AuditRow, ...]
     visibility: Visibility
 
 
 def read_job_page(job: Job, visibility: Visibility, now: datetime) -> JobPage:
-    """Read what belongs to the job. The prompt and the answer are not among it."""
+    """Read the page. The prompt and the answer are not read."""
     history = history_of(job) if visibility.usage else _without_calls(job)
     deliveries = deliveries_of(job.id) if visibility.webhooks else {}
     return JobPage(
@@ -118,7 +120,7 @@ def read_job_page(job: Job, visibility: Visibility, now: datetime) -> JobPage:
 
 
 def _is_deferred(job: Job) -> bool:
-    """Its code says what it waits for, not what went wrong."""
+    """Whether its error code says what it waits for, not what failed."""
     return job.state == JobState.QUEUED and job.error_code in (RETRY_BUDGET_EXHAUSTED, PROVIDERS_IN_COOLDOWN)
 
 
@@ -133,7 +135,7 @@ def _without_calls(job: Job) -> JobHistory:
 def _steps(
     job: Job, history: JobHistory, deliveries: dict[Event, list[Delivery]], visibility: Visibility, now: datetime
 ) -> Iterator[JobStep]:
-    """The job's way: accepted, worked on, ended, and told to the site."""
+    """Yield the steps of the job: accepted, started, ended, webhook delivered."""
     ended = job.state in TERMINAL_STATES
     yield JobStep("Accepted", f"{job.created_at:%H:%M:%S}", "done")
     if history.attempts:
@@ -167,15 +169,15 @@ def _webhook_step(deliveries: Sequence[Delivery], *, ended: bool) -> JobStep:
 
 def _tiles(job: Job, history: JobHistory, visibility: Visibility, now: datetime) -> Iterator[Fact]:
     took = (job.finished_at or now) - job.created_at
-    yield Fact("Took" if job.finished_at else "So far", format_duration(took), "From being accepted to its end")
-    yield Fact("Attempts", f"{job.attempt} of {job.max_attempts}", f"{job.error_count} ended in an error")
+    yield Fact("Took" if job.finished_at else "So far", format_duration(took), "From acceptance to the end")
+    yield Fact("Attempts", f"{job.attempt} of {job.max_attempts}", f"{job.error_count} ended with an error")
     if not visibility.usage:
         return
     calls = [call for each in history.attempts for call in each.calls]
     billed = history.billed
     yield Fact("Calls", str(len(calls)), "To all providers, over all attempts")
-    yield Fact("Tokens", _tokens(billed) if billed else DASH, "Input and output of the billed call")
-    yield Fact("Billed", _usd(billed) if billed else DASH, "The one call whose answer the site got")
+    yield Fact("Tokens", _tokens(billed) if billed else NO_VALUE, "Input and output of the billed call")
+    yield Fact("Billed", _usd(billed) if billed else NO_VALUE, "The call whose answer the site received")
 
 
 def _tokens(call: UsageEvent) -> str:
@@ -193,28 +195,26 @@ def _facts(job: Job, visibility: Visibility, now: datetime) -> Iterator[Fact]:
     if job.state == JobState.QUEUED and job.available_at > now:
         yield Fact("Next attempt", format_moment(job.available_at), f"in {format_age(now, job.available_at)}")
     if job.expires_at:
-        yield Fact("Expires, if still queued", format_moment(job.expires_at))
+        yield Fact("Expires if still queued", format_moment(job.expires_at))
     if job.deadline_at:
-        yield Fact("Attempt's deadline", format_moment(job.deadline_at))
+        yield Fact("Deadline of the attempt", format_moment(job.deadline_at))
     if job.cancel_requested_at:
         yield Fact("Cancel requested", format_moment(job.cancel_requested_at))
     if job.finished_at:
         yield Fact("Finished", format_moment(job.finished_at), f"{format_age(job.finished_at, now)} ago")
     if job.erased_at:
         yield Fact(
-            "Prompt and answer", f"erased {format_moment(job.erased_at)}", "The retention period of the site ended"
+            "Prompt and answer", f"erased {format_moment(job.erased_at)}", "At the end of the site's retention period"
         )
-    yield Fact("Queue", f"{job.queue}, priority {job.priority}")
+    yield Fact("Queue", f"{job.queue}, {priority_name(job.priority)} priority")
     if job.provider:
-        yield Fact(
-            "Counts against the cap of", job.provider, "The first provider of its model's route, whose cap it is under"
-        )
+        yield Fact("Counts against the limit of", job.provider, "The first provider of its model's route")
     if job.crash_count:
-        yield Fact("Workers lost", str(job.crash_count))
+        yield Fact("Workers lost", str(job.crash_count), "Worker processes that died while they ran this job")
     if job.idempotency_key is not None:
         yield Fact("Idempotency key", job.idempotency_key, is_code=True)
     if job.request_id:
-        yield Fact("Request id", job.request_id, is_code=True)
+        yield Fact("Request ID", job.request_id, is_code=True)
     if job.retry_of:
         yield Fact("Retry of", job.retry_of.public_id, url=visibility.link_to(job.retry_of), is_code=True)
     for new in job.retries.only("id").order_by("id"):
@@ -228,7 +228,7 @@ def _attempt_rows(history: JobHistory, visibility: Visibility, now: datetime) ->
     workers = WorkerLease.objects.in_bulk([each.attempt.worker_id for each in history.attempts])
     for each in history.attempts:
         attempt = each.attempt
-        # A worker that is gone has no name any more, only its id.
+        # A worker whose lease was deleted has no name, only its id.
         worker = str(workers.get(attempt.worker_id) or f"{str(attempt.worker_id)[:13]}…")
         yield AttemptRow(
             number=attempt.number,
@@ -256,12 +256,12 @@ def _call_row(call: UsageEvent, visibility: Visibility) -> CallRow:
         upstream_model=call.upstream_model,
         badge=Badge(outcome.label, CALL_COLORS.get(outcome, "")),
         status="" if call.http_status is None else str(call.http_status),
-        error=error_text(call.error_kind, call.error_code),
+        error=": ".join(filter(None, (call.error_kind, call.error_code))),
         tokens_in=f"{call.input_tokens:,}",
         cached=f"{call.cached_input_tokens:,}" if call.cached_input_tokens else "",
         tokens_out=f"{call.output_tokens:,}",
         cost=_usd(call),
-        duration=DASH if call.duration_ms is None else format_duration(timedelta(milliseconds=call.duration_ms)),
+        duration=NO_VALUE if call.duration_ms is None else format_duration(timedelta(milliseconds=call.duration_ms)),
         flags=tuple(_flags(call)),
         url=visibility.link_to(call),
     )
@@ -290,5 +290,5 @@ def _usage(history: JobHistory) -> Iterator[Fact]:
     yield Fact("Output tokens", f"{sum(call.output_tokens for call in calls):,}")
     yield Fact("of these reasoning", f"{sum(call.reasoning_tokens for call in calls):,}")
     yield Fact("Billed to the site", f"${format_usd(sum(call.cost_pico_usd for call in calls if call.billable))}")
-    whole = format_usd(sum(call.cost_pico_usd for call in calls))
-    yield Fact("All calls together", f"${whole}" + (", some without a price" if unpriced else ""))
+    total = format_usd(sum(call.cost_pico_usd for call in calls))
+    yield Fact("All calls", f"${total}" + (", some without a price" if unpriced else ""))

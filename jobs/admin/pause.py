@@ -1,4 +1,4 @@
-"""What is paused: by whom, since when and why. Operators pause here, and let go on."""
+"""Admin page of pauses: lists them, and lets operators pause and resume."""
 
 from typing import Any
 from urllib.parse import urlencode
@@ -13,11 +13,10 @@ from django.utils.safestring import SafeString
 
 from core import clock
 from core.admin_ui import theme
-from core.admin_ui.model_admin import BoundedModelAdmin
+from core.admin_ui.model_admin import NO_VALUE, BoundedModelAdmin
 from jobs.admin.batch_progress import members_url
 from jobs.admin.columns import age_column
 from jobs.admin.pause_form import PauseForm
-from jobs.admin.presentation import DASH
 from jobs.models import Batch, JobState, Pause
 from jobs.pauses import pause, resume, scope_of
 from tenants.models import Site
@@ -26,28 +25,28 @@ from tenants.staff import actor_of
 
 @admin.register(Pause)
 class PauseAdmin(BoundedModelAdmin[Pause]):
-    """Nobody edits a pause: it is made, and it is ended."""
+    """A pause is created and ended, never edited."""
 
     form = PauseForm
-    list_display = ("kind", "what", "shown_since", "by", "shown_reason", "held_back")
+    list_display = ("kind", "target", "shown_since", "actor_name", "shown_reason", "affected_jobs")
     list_display_links = None
     list_select_related = ("site", "batch__site")
     sortable_by = ()
     search_fields = ("site__slug", "site__name", "actor", "reason")
-    search_help_text = "site name, who paused it, or the reason"
+    search_help_text = "site, actor or reason"
     autocomplete_fields = ("site",)
     actions = ("resume_selected",)
 
     def get_fields(self, request: HttpRequest, obj: Pause | None = None) -> Any:
         if obj is None:
             return ("site", "queue", "batch_id", "reason")
-        return ("kind", "what", "shown_since", "by", "reason")
+        return ("kind", "target", "shown_since", "actor_name", "reason")
 
     def get_readonly_fields(self, request: HttpRequest, obj: Pause | None = None) -> Any:
         return () if obj is None else self.get_fields(request, obj)
 
     def formfield_for_dbfield(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
-        """Let a site be chosen, but none be made or changed on the way."""
+        """Offer a plain choice of sites, without the buttons to add or change one."""
         field = super().formfield_for_dbfield(db_field, request, **kwargs)
         if field is not None and isinstance(field.widget, RelatedFieldWidgetWrapper):
             field.widget = field.widget.widget
@@ -57,23 +56,23 @@ class PauseAdmin(BoundedModelAdmin[Pause]):
         return False
 
     def has_delete_permission(self, request: HttpRequest, obj: Pause | None = None) -> bool:
-        # It is ended by the action, which tells the audit log and wakes the workers.
+        # The action ends it: it writes to the audit log and wakes the workers.
         return False
 
     def has_resume_permission(self, request: HttpRequest) -> bool:
         return request.user.has_perm("jobs.delete_pause")
 
     def save_model(self, request: HttpRequest, obj: Pause, form: Any, change: bool) -> None:
-        made = pause(form.scope, actor_of(request), form.cleaned_data["reason"]).pause
-        # What Django says of it, and writes down, is of the row that was made.
-        obj.pk, obj.site, obj.queue, obj.batch = made.pk, made.site, made.queue, made.batch
+        created = pause(form.scope, actor_of(request), form.cleaned_data["reason"]).pause
+        # Django's message and history entry must refer to the row that was created.
+        obj.pk, obj.site, obj.queue, obj.batch = created.pk, created.site, created.queue, created.batch
         obj._state.adding = False
 
     @admin.action(description="Resume", permissions=["resume"])
     def resume_selected(self, request: HttpRequest, queryset: QuerySet[Pause]) -> None:
         actor = actor_of(request)
         resumed = sum(resume(scope_of(row), actor) for row in queryset.select_related("site", "batch__site"))
-        self.message_user(request, f"Resumed: {resumed}.", messages.SUCCESS if resumed else messages.WARNING)
+        self.message_user(request, f"Resumed {resumed}.", messages.SUCCESS if resumed else messages.WARNING)
 
     # The columns
 
@@ -82,8 +81,8 @@ class PauseAdmin(BoundedModelAdmin[Pause]):
         kind = "site" if row.site_id else "batch" if row.batch_id else "queue"
         return kind, kind.title()
 
-    @admin.display(description="What")
-    def what(self, row: Pause) -> SafeString:
+    @admin.display(description="Target")
+    def target(self, row: Pause) -> SafeString:
         match scope_of(row):
             case Site() as site:
                 return format_html('{} <span class="nd-faint">{}</span>', site.name, site.slug)
@@ -98,20 +97,20 @@ class PauseAdmin(BoundedModelAdmin[Pause]):
     def shown_since(self, row: Pause) -> SafeString:
         return age_column(row.created_at, clock.now())
 
-    @admin.display(description="By")
-    def by(self, row: Pause) -> str:
-        return row.actor or DASH
+    @admin.display(description="Paused by")
+    def actor_name(self, row: Pause) -> str:
+        return row.actor or NO_VALUE
 
-    @admin.display(description="Why")
+    @admin.display(description="Reason")
     def shown_reason(self, row: Pause) -> str:
-        return row.reason or DASH
+        return row.reason or NO_VALUE
 
     @admin.display(description="Affects")
-    def held_back(self, row: Pause) -> SafeString:
-        return format_html('<a class="nd-link" href="{}">queued jobs</a>', _held_back(row))
+    def affected_jobs(self, row: Pause) -> SafeString:
+        return format_html('<a class="nd-link" href="{}">queued jobs</a>', _affected_jobs_url(row))
 
 
-def _held_back(row: Pause) -> str:
+def _affected_jobs_url(row: Pause) -> str:
     if row.batch:
         return members_url(row.batch, state__exact=JobState.QUEUED)
     covered = {"site__id__exact": row.site_id} if row.site_id else {"queue": row.queue}

@@ -1,4 +1,4 @@
-"""Pausing something by hand: a site, a queue, or a batch, and exactly one of them."""
+"""The form to pause exactly one of a site, a queue, or a batch."""
 
 from typing import Any
 
@@ -12,8 +12,8 @@ from jobs.pauses import MAX_REASON_LENGTH, PAUSABLE, PauseScope, QueueName, is_p
 
 QUEUE_NAMES = (
     ("", "–"),
-    (QueueName.DEFAULT, "default: jobs that come one by one"),
-    (QueueName.BATCH, "batch: the requests of all batches"),
+    (QueueName.DEFAULT, "default: single jobs"),
+    (QueueName.BATCH, "batch: requests of all batches"),
 )
 
 
@@ -31,35 +31,35 @@ class PauseForm(forms.ModelForm):  # type: ignore[type-arg] # generic in the stu
         model = Pause
         fields = ("site", "reason")
 
-    #: What is to be paused, once the form is valid.
+    #: The target, once the form is valid.
     scope: PauseScope
 
     def clean_queue(self) -> QueueName | None:
         return QueueName(self.cleaned_data["queue"]) if self.cleaned_data["queue"] else None
 
     def clean_batch_id(self) -> Batch | None:
-        given = self.cleaned_data["batch_id"]
-        if not given:
+        batch_id = self.cleaned_data["batch_id"]
+        if not batch_id:
             return None
-        batch = find_batch_of_any_site(given)
+        batch = find_batch_of_any_site(batch_id)
         if batch is None:
-            raise ValidationError("There is no such batch.")
-        # Locked, so that it is not over until the pause is written.
+            raise ValidationError("This batch does not exist.")
+        # Locked, so that it does not end before the pause is written.
         state = Batch.objects.select_for_update(no_key=True).get(id=batch.id).state
         if state not in PAUSABLE:
-            raise ValidationError(f"It cannot be paused any more: it is {state}.")
+            raise ValidationError(f"The batch cannot be paused: it is {state}.")
         return batch
 
     def clean(self) -> dict[str, Any]:
         cleaned: dict[str, Any] = super().clean() or self.cleaned_data
-        given: dict[str, PauseScope] = {
+        targets: dict[str, PauseScope] = {
             name: cleaned[name] for name in ("site", "queue", "batch_id") if cleaned.get(name) is not None
         }
         if self.errors:
             return cleaned
-        if len(given) != 1:
-            raise ValidationError("Choose a site, a queue, or a batch: exactly one of them.")
-        ((name, self.scope),) = given.items()
+        if len(targets) != 1:
+            raise ValidationError("Choose exactly one: a site, a queue, or a batch.")
+        ((name, self.scope),) = targets.items()
         if is_paused_by_operator(self.scope):
-            self.add_error(name, "It is paused already.")
+            self.add_error(name, "Already paused.")
         return cleaned

@@ -1,4 +1,4 @@
-"""The words and values that the admin's pages about jobs and batches are made of."""
+"""Values, colors and texts that the admin pages of jobs and batches share."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,8 +9,6 @@ from django.db.models import Model
 from core.humanize import format_age
 from jobs.models import BatchState, JobState
 from metering.cost import PICO_PER_USD, format_usd
-
-DASH = "–"
 
 STATE_COLORS = {
     JobState.QUEUED: "info",
@@ -29,19 +27,19 @@ BATCH_COLORS = {
     BatchState.CANCELLING: "warning",
 }
 
-#: Returns the address of a row's page in the admin, or None where the reader may not see it.
+#: Returns the URL of a row's page in the admin; None if the user may not view it.
 LinkTo = Callable[[Model], str | None]
 
 
 @dataclass(frozen=True, slots=True)
 class Visibility:
-    """What the reader may see beside the job or the batch itself."""
+    """What the user may view besides the job or the batch itself."""
 
     usage: bool
     webhooks: bool
     audit: bool
     link_to: LinkTo
-    #: Where the page is not a job's own.
+    #: Only needed by pages other than that of a job.
     jobs: bool = True
 
 
@@ -55,28 +53,29 @@ class Badge:
 class Fact:
     name: str
     value: str
-    #: The same more exactly.
+    #: Tooltip: the exact value, or an explanation.
     title: str = ""
     url: str | None = None
     is_code: bool = False
 
 
 def due_text(due_at: datetime, now: datetime) -> str:
-    """Write when something is due: `in 5 s`, or `now`."""
+    """Return when something is due: `in 5 s`, or `now`."""
     return f"in {format_age(now, due_at)}" if due_at > now else "now"
 
 
 def error_text(code: str, message: str) -> str:
-    return ": ".join(filter(None, (code, message)))
+    """Return an error as a sentence with its code: `The request timed out. (timeout)`."""
+    return f"{message} ({code})" if code and message else message or code
 
 
 def usd(pico_usd: int | None) -> str:
-    """Write money; None is what no price is known for."""
+    """Format an exact amount; None means that there is no price."""
     return "no price" if pico_usd is None else f"${format_usd(pico_usd)}"
 
 
 def short_usd(pico_usd: int | None) -> str:
-    """Write money as exactly as it matters: the smaller it is, the more digits."""
+    """Format a rounded amount: the smaller it is, the more digits it has."""
     if pico_usd is None:
         return usd(None)
     amount = pico_usd / PICO_PER_USD
@@ -86,7 +85,7 @@ def short_usd(pico_usd: int | None) -> str:
 
 
 def short_number(number: int) -> str:
-    """Write a number in full while it is short: `8,644`, `31.5 k`, `9.96 M`."""
+    """Format a number in full while it is short: `8,644`, `31.5 k`, `9.96 M`."""
     for size, unit in ((10**9, "G"), (10**6, "M"), (10**4, "k")):
         if number >= size:
             return f"{number / (1000 if unit == 'k' else size):.3g}\N{NO-BREAK SPACE}{unit}"

@@ -1,4 +1,4 @@
-"""Where a job's waits, attempts and calls lie on one axis of time, in percent of its length."""
+"""The timeline of a job: positions of its waits, attempts and calls, in percent of the time axis. Pure."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from jobs.models import Job
 from jobs.read import AttemptHistory
 from metering.models import UsageEvent, UsageOutcome
 
-#: Distances that marks on the axis may have, in seconds.
+#: Possible distances between ticks of the axis, in seconds.
 TICK_STEPS_SECONDS = (
     0.01,
     0.02,
@@ -36,20 +36,20 @@ TICK_STEPS_SECONDS = (
 )
 DAY = 86_400
 MAX_TICKS = 6
-#: A first wait longer than this many times the rest would press the rest into nothing; the axis begins later then.
+#: If the first wait is longer than this multiple of the rest, the axis begins later, or the rest would be invisible.
 LONGEST_WAIT = 2
 
 
 @dataclass(frozen=True, slots=True)
 class TimelineBar:
-    """A stretch of time: where it begins and how long it is, in percent, and what it is."""
+    """A period of time: its start and length in percent, and what it is."""
 
     left: float
     width: float
     #: `wait`, the outcome of an attempt or call, or `open` while it lasts.
     kind: str
     text: str
-    #: The same in full, for who points at it.
+    #: Tooltip.
     title: str
 
 
@@ -73,7 +73,7 @@ class Timeline:
     waits: tuple[TimelineBar, ...]
     lanes: tuple[TimelineLane, ...]
     ticks: tuple[TimelineTick, ...]
-    #: How much of the first wait is cut off in front of the axis; empty where nothing is.
+    #: The part of the first wait before the axis begins; empty if there is none.
     cut: str
 
 
@@ -84,11 +84,11 @@ class TimeAxis:
 
     @property
     def seconds(self) -> float:
-        # Never zero: a job that ended as it began still has a picture.
+        # Never zero, because positions are divided by it.
         return max((self.end - self.begin).total_seconds(), 0.001)
 
     def at(self, moment: datetime) -> float:
-        """Return where a moment lies, in percent; what is outside lies on the edge."""
+        """Return the position of a time in percent, clamped to the axis."""
         return min(100.0, max(0.0, (moment - self.begin).total_seconds() / self.seconds * 100))
 
     def bar(self, begin: datetime, end: datetime, kind: str, text: str, what: str) -> TimelineBar:
@@ -98,7 +98,7 @@ class TimeAxis:
 
 
 def draw_timeline(job: Job, attempts: Sequence[AttemptHistory], now: datetime) -> Timeline:
-    """Draw a job as it stands."""
+    """Draw the current state of a job."""
     end = max(job.finished_at or now, job.created_at)
     axis = _axis(job.created_at, attempts[0].attempt.started_at if attempts else end, end)
     return Timeline(
@@ -117,11 +117,11 @@ def _axis(created_at: datetime, first_started_at: datetime, end: datetime) -> Ti
 
 
 def _waits(job: Job, attempts: Sequence[AttemptHistory], axis: TimeAxis) -> Iterator[TimelineBar]:
-    """The job waits before each attempt, and after the last one if that did not end it."""
+    """Yield the waits before each attempt, and after the last one if the job has not finished."""
     begins = [job.created_at, *(each.attempt.ended_at for each in attempts)]
     ends = [*(each.attempt.started_at for each in attempts), axis.end]
     for begin, end in zip(begins, ends, strict=True):
-        # Clocks of one machine, but transactions of two: what is shorter than this is no wait.
+        # Shorter gaps are not waits: the two times were written by different transactions.
         if begin is not None and end - begin > timedelta(milliseconds=1):
             yield axis.bar(begin, end, "wait", "", "Waiting")
 
@@ -135,7 +135,7 @@ def _lane(history: AttemptHistory, axis: TimeAxis) -> TimelineLane:
 
 
 def _call(call: UsageEvent, attempt_end: datetime, axis: TimeAxis) -> TimelineBar:
-    # A call that nobody ended lasted as long as its attempt, for all we know.
+    # The duration of an open call is unknown; it is drawn as long as its attempt.
     end = attempt_end if call.duration_ms is None else call.started_at + timedelta(milliseconds=call.duration_ms)
     what = f"Call {call.call} to {call.provider}, {UsageOutcome(call.outcome).label}"
     return axis.bar(call.started_at, end, call.outcome, call.provider, what)
@@ -143,14 +143,14 @@ def _call(call: UsageEvent, attempt_end: datetime, axis: TimeAxis) -> TimelineBa
 
 def _ticks(axis: TimeAxis) -> Iterator[TimelineTick]:
     step = _step(axis.seconds)
-    # 0.03 // 0.01 is 2, in floats.
+    # In floats 0.03 // 0.01 is 2.
     for number in range(int(axis.seconds / step + 1e-6) + 1):
         after = timedelta(seconds=number * step)
         yield TimelineTick(round(number * step / axis.seconds * 100, 3), format_duration(after) if number else "0")
 
 
 def _step(seconds: float) -> float:
-    """Return the smallest distance that leaves few enough marks."""
+    """Return the smallest distance with at most MAX_TICKS ticks."""
     return next(
         (step for step in TICK_STEPS_SECONDS if seconds / step <= MAX_TICKS), DAY * (1 + seconds // (DAY * MAX_TICKS))
     )

@@ -1,4 +1,4 @@
-"""Why a queued job is not running, in words: the first reason that holds it, in the order in which claims look."""
+"""Why a queued job is not running: the first reason, in the order in which claims check them."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from jobs.worker.outcomes import PROVIDERS_IN_COOLDOWN, RETRY_BUDGET_EXHAUSTED
 
 @dataclass(frozen=True, slots=True)
 class CapUsage:
-    """A cap, and how much of it is used."""
+    """A limit of concurrent jobs, and how many run."""
 
     limit: int
     running: int
@@ -26,36 +26,36 @@ class CapUsage:
 
     @property
     def text(self) -> str:
-        return f"{self.running:,} running, {self.limit:,} allowed at once"
+        return f"{self.running:,} of {self.limit:,} are running"
 
 
 def explain_waiting(job: Job, now: datetime) -> str:
-    """Say what a queued job waits for."""
+    """Return a sentence: what the queued job waits for."""
     return next(_reasons(job, now))
 
 
 def _reasons(job: Job, now: datetime) -> Iterator[str]:
     for pause in pauses_of_job(job).select_related("site", "batch"):
-        yield f"It is paused. {describe_pause(pause, now)}"
+        yield f"Paused. {describe_pause(pause, now)}"
     if job.available_at > now:
         yield _delay_reason(job, f"in {format_age(now, job.available_at)}")
     if not live_workers():
-        yield "No worker is live; it waits until one starts."
+        yield "No worker is running. The job waits until one starts."
     if (cap := _site_cap(job)) and cap.is_full:
-        yield f"The cap of its site is reached: {cap.text}. It waits for one of them to end."
+        yield f"Its site has reached its limit of concurrent jobs: {cap.text}. The job waits until one finishes."
     if (cap := _provider_cap(job)) and cap.is_full:
-        yield f"The cap of {job.provider} is reached: {cap.text}. It waits for one of them to end."
-    yield "It waits for its turn."
+        yield f"{job.provider} has reached its limit of concurrent jobs: {cap.text}. The job waits until one finishes."
+    yield "Waiting for its turn in the queue."
 
 
 def _delay_reason(job: Job, when: str) -> str:
     if job.error_code == RETRY_BUDGET_EXHAUSTED:
-        return f"Its retry was deferred: the retry budget of its site or provider is exhausted. Next try {when}."
+        return f"Deferred: the retry budget of its site or provider is exhausted. Next attempt {when}."
     if job.error_code == PROVIDERS_IN_COOLDOWN:
-        return f"Every provider of its model is unavailable (circuit breakers open). Next try {when}."
+        return f"Deferred: the circuit breakers of all providers of its model are open. Next attempt {when}."
     if job.attempt:
-        return f"An attempt failed; the next one is due {when}."
-    return f"It is scheduled to start {when}."
+        return f"An attempt failed. Next attempt {when}."
+    return f"Scheduled to start {when}."
 
 
 def _site_cap(job: Job) -> CapUsage | None:

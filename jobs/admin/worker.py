@@ -1,4 +1,4 @@
-"""Worker processes, as operators see them."""
+"""Admin page of worker processes."""
 
 from datetime import datetime, timedelta
 from typing import Any
@@ -20,7 +20,7 @@ from jobs.worker.reports import live_retry_budgets, slots_of
 
 @admin.register(WorkerLease)
 class WorkerAdmin(ReadOnlyAdmin[WorkerLease]):
-    """Worker processes. A process that dies stays here, expired, for about a minute."""
+    """Worker processes. A killed process stays listed as expired for about a minute."""
 
     list_display = (
         "host",
@@ -37,7 +37,7 @@ class WorkerAdmin(ReadOnlyAdmin[WorkerLease]):
     ordering = ("-started_at",)
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
-        """Show below the list what its workers may still try again."""
+        """Show the retry budgets of the workers below the list."""
         return super().changelist_view(request, {**(extra_context or {}), "budgets": live_retry_budgets()})
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[WorkerLease]:
@@ -66,6 +66,6 @@ class WorkerAdmin(ReadOnlyAdmin[WorkerLease]):
 
 
 def _now(lease: WorkerLease) -> datetime:
-    """Return the time of the database that the lease was read from: leases run by its clock, not by ours."""
+    """Return the time of the database at the query: leases expire by its clock, not by ours."""
     now: datetime = getattr(lease, "now")  # noqa: B009 (annotated by the list's query)
     return now

@@ -17,7 +17,7 @@ from jobs.batches.requests import BatchMember, BatchRequestReader, BatchRules
 from jobs.errors import InvalidFile
 from jobs.files.read import find_file
 from jobs.models import Batch, BatchState, File, FilePurpose, JobKind
-from jobs.submit import NORMAL_PRIORITY
+from jobs.priorities import NORMAL_PRIORITY
 from jobs.tasks import bell
 from tenants.errors import IdempotencyConflict
 from tenants.grant import UNRESTRICTED, Grant

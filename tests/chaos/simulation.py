@@ -20,7 +20,8 @@ from inference.usage_records import UsageAttribution
 from jobs.cancel import cancel
 from jobs.errors import JobEnded
 from jobs.models import Job, JobKind, JobState, WorkerLease
-from jobs.submit import NORMAL_PRIORITY, JobSubmission, submit
+from jobs.priorities import NORMAL_PRIORITY
+from jobs.submit import JobSubmission, submit
 from jobs.worker.claim import claim
 from jobs.worker.execute import AttemptRun, CallOpening, open_calls, prepare_attempt
 from jobs.worker.finish import FinishRequest, FinishResult, finish_all

@@ -113,7 +113,7 @@ def test_the_page_shows_the_progress_of_the_batch(browser: Client, halfway: Batc
 
     page = words(html)
     counts = ("Succeeded 6", "Failed 3", "Canceled or expired 1", "Running 4", "Queued 6", "50 % 10 of 20")
-    money = ("Cost so far $0.0300", "Cost in all ≈ $0.0800", "Tokens 180 → 42")
+    money = ("Cost so far $0.0300", "Estimated total ≈ $0.0800", "Tokens 180 → 42")
     for fact in (*counts, *money, "rate_limited 2 Too many.", "rejected 1 "):
         assert fact in page, fact
     # Nine were worked off within the minute since it began; ten more are left.
@@ -162,16 +162,16 @@ def test_a_batch_that_will_expire_first_has_a_note(browser: Client, halfway: Bat
     assert "before it expires" not in text(browser, progress_of(halfway))
     Batch.objects.update(expires_at=Now() + timedelta(seconds=5))
 
-    assert "At this rate it will not be done before it expires" in text(browser, progress_of(halfway))
+    assert "At this rate it will not finish before it expires" in text(browser, progress_of(halfway))
 
 
 def test_a_batch_without_live_workers_has_a_note(browser: Client, site: Site) -> None:
     batch = make_batch(site)
     add_members(batch, "queued", 2)
 
-    assert "No worker is live" in text(browser, progress_of(batch))
+    assert "No worker is running" in text(browser, progress_of(batch))
     acquire_lease()
-    assert "No worker is live" not in text(browser, progress_of(batch))
+    assert "No worker is running" not in text(browser, progress_of(batch))
 
 
 def test_the_cost_without_a_price_is_unknown(browser: Client, site: Site) -> None:
@@ -181,7 +181,7 @@ def test_the_cost_without_a_price_is_unknown(browser: Client, site: Site) -> Non
     page = text(browser, progress_of(batch))
 
     assert "Cost so far no price" in page
-    assert "Cost in all –" in page
+    assert "Estimated total –" in page
 
 
 def test_the_page_of_an_ended_batch_shows_duration_cost_and_files(browser: Client, site: Site) -> None:

@@ -33,14 +33,14 @@ def entry_of(batch: Batch) -> AuditEntry:
 
 def test_a_batch_is_paused_and_resumed(browser: Client, halfway: Batch) -> None:
     assert buttons(browser, halfway) == {"pause", "cancel"}
-    assert "Paused. Running requests finish; no more are started." in post(browser, halfway, "pause")
+    assert "Paused: running requests finish, no more are started." in post(browser, halfway, "pause")
     assert (Pause.objects.get().batch, Pause.objects.get().actor) == (halfway, "ada")
     assert entry_of(halfway).action == "batch.pause"
     assert "Already paused." in post(browser, halfway, "pause")
 
     assert buttons(browser, halfway) == {"resume", "cancel"}
     assert "Resumed." in post(browser, halfway, "resume")
-    assert "It was not paused." in post(browser, halfway, "resume")
+    assert "it was not paused." in post(browser, halfway, "resume")
     assert not Pause.objects.exists()
     assert AuditEntry.objects.count() == 2
 
@@ -48,7 +48,7 @@ def test_a_batch_is_paused_and_resumed(browser: Client, halfway: Batch) -> None:
 def test_cancel_asks_for_confirmation_and_names_the_consequences(browser: Client, halfway: Batch) -> None:
     asked = text(browser, f"{LIST}{halfway.public_id}/cancel/")
 
-    for fact in ("cannot be undone", "6 queued: canceled", "4 running: their workers", "10 ended: they stay"):
+    for fact in ("cannot be undone", "6 queued: canceled", "4 running: their workers", "10 ended: unchanged"):
         assert fact in asked, fact
     assert Batch.objects.get().state == "in_progress"
     assert not AuditEntry.objects.exists()
@@ -57,8 +57,8 @@ def test_cancel_asks_for_confirmation_and_names_the_consequences(browser: Client
 def test_canceling_a_batch_cancels_queued_requests_and_stops_running_ones(browser: Client, halfway: Batch) -> None:
     page = post(browser, halfway, "cancel")
 
-    assert "Canceled; its workers were asked to stop." in page
-    assert "It is being canceled: 4 requests are still running" in page
+    assert "Canceling; the workers were told to stop." in page
+    assert "Being canceled: 4 requests are still running" in page
     assert Batch.objects.get().state == "cancelling"
     assert not Job.objects.filter(state="queued").exists()
     assert Job.objects.filter(state="running", cancel_requested_at=None).count() == 0
@@ -72,7 +72,7 @@ def test_canceling_a_batch_cancels_queued_requests_and_stops_running_ones(browse
 def test_a_validating_batch_is_canceled_completely(browser: Client, site: Site) -> None:
     batch = make_batch(site, state="validating")
 
-    assert "not read any further" in text(browser, f"{LIST}{batch.public_id}/cancel/")
+    assert "Reading of its file stops" in text(browser, f"{LIST}{batch.public_id}/cancel/")
     assert "Canceled." in post(browser, batch, "cancel")
     assert Batch.objects.get().state == "cancelled"
 
@@ -184,7 +184,7 @@ def test_the_page_of_a_batch_member_names_its_batch_and_who_sends_webhooks(brows
     for fact in (f"Batch {halfway.public_id}", f"custom_id {member.custom_id}", "The batch sends the webhooks."):
         assert fact in page, fact
     assert "Webhook delivered" not in page
-    assert "Queue batch, priority 100" in page
+    assert "Queue batch, normal priority" in page
 
 
 def test_jobs_are_found_by_batch_custom_id_queue_provider_and_error(browser: Client, site: Site) -> None:

@@ -300,7 +300,7 @@ def test_a_job_without_attempts_has_a_page_in_every_state(browser: Client, site:
 
     page = words(browser.get(page_of(job)).content.decode())
 
-    assert "No worker has taken it yet." in page
+    assert "No worker has started it yet." in page
     assert "No webhooks yet." in page
 
 
@@ -372,7 +372,7 @@ def test_the_page_of_an_erased_job_says_when_it_was_erased(browser: Client, stor
     revealed = words(browser.post(f"{LIST}{story.public_id}/reveal/").content.decode())
 
     assert "Prompt and answer erased 2026-11-21 09:00" in shown
-    assert "This cannot be opened. The request was erased at 2026-11-21 09:00 UTC" in revealed
+    assert "This cannot be shown. The request was erased at 2026-11-21 09:00 UTC" in revealed
 
 
 def test_revealing_requires_its_own_permission(story: Job) -> None:
@@ -398,7 +398,7 @@ def test_an_unreadable_prompt_does_not_hide_the_answer(browser: Client, site: Si
 
     page = words(browser.post(f"{LIST}{job.public_id}/reveal/").content.decode())
 
-    assert "This cannot be opened." in page
+    assert "This cannot be shown." in page
     assert "What the oven replied" in page
 
 
@@ -430,7 +430,7 @@ def test_canceling_a_running_job_requests_its_worker_to_stop(browser: Client, si
 
     page = words(browser.post(f"{LIST}{job.public_id}/cancel/", follow=True).content.decode())
 
-    assert f"Its worker was asked to stop: {job.public_id}." in page
+    assert f"Canceling; the worker was told to stop: {job.public_id}." in page
     assert "cancel requested" in page
     assert Job.objects.get().cancel_requested_at is not None
 
@@ -444,7 +444,7 @@ def test_selected_jobs_are_canceled_and_each_is_reported(browser: Client, site: 
 
     text = words(page.content.decode())
     assert f"Canceled: {queued[1].public_id}, {queued[0].public_id}." in text
-    assert f"Its worker was asked to stop: {running.public_id}." in text
+    assert f"Canceling; the worker was told to stop: {running.public_id}." in text
     assert f"Already canceled: {canceled.public_id}." in text
     assert f"Not canceled. The job has already finished: it is succeeded: {ended.public_id}." in text
     assert set(AuditEntry.objects.values_list("subject", flat=True)) == {j.public_id for j in (*queued, running)}
@@ -545,7 +545,7 @@ def test_too_many_selected_jobs_are_refused_together(browser: Client, site: Site
         LIST, {"action": "cancel_selected", "_selected_action": selected, "select_across": "1"}, follow=True
     )
 
-    assert "select 100 jobs at most" in words(page.content.decode())
+    assert "Select at most 100 jobs" in words(page.content.decode())
     assert Job.objects.filter(state="queued").count() == 101
 
 

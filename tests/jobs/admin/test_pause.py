@@ -101,11 +101,11 @@ def test_the_form_reports_invalid_targets(site: Site) -> None:
     browser, over = sign_in(), make_batch(site, state="completed")
     pauses.pause(site, ADA)
 
-    assert "exactly one of them" in add(browser)
-    assert "exactly one of them" in add(browser, queue="batch", batch_id=make_batch(site).public_id)
-    assert "There is no such batch." in add(browser, batch_id="batch_1")
+    assert "Choose exactly one" in add(browser)
+    assert "Choose exactly one" in add(browser, queue="batch", batch_id=make_batch(site).public_id)
+    assert "This batch does not exist." in add(browser, batch_id="batch_1")
     assert "it is completed" in add(browser, batch_id=over.public_id)
-    assert "It is paused already." in add(browser, site=str(site.id))
+    assert "Already paused." in add(browser, site=str(site.id))
     assert "at most 200 characters" in add(browser, queue="batch", reason="r" * 201)
     assert Pause.objects.count() == 1
 
@@ -143,7 +143,7 @@ def test_resuming_selected_pauses_wakes_workers(
     finally:
         bell.set_listener(None)
 
-    assert "Resumed: 2." in page
+    assert "Resumed 2." in page
     assert scope_of(Pause.objects.get()) == florist
     assert rings
     resumed = AuditEntry.objects.filter(action__endswith=".resume")

@@ -47,33 +47,33 @@ def test_a_pause_is_described_with_actor_and_reason(site: Site, worker_id: UUID,
 
     found = why(make_job(site, batch=batch, queue="batch", custom_id="a"))
 
-    assert f"is paused. {said}" in found
+    assert f"Paused. {said}" in found
     assert re.search(r"by ada \d s ago: too dear$", found)
 
 
 def test_without_live_workers_a_job_waits_for_one(site: Site) -> None:
-    assert why(make_job(site)) == "No worker is live; it waits until one starts."
+    assert why(make_job(site)) == "No worker is running. The job waits until one starts."
 
 
 def test_a_deferred_retry_waits_for_the_retry_budget(site: Site, worker_id: UUID) -> None:
     job = make_job(site, attempt=1, error_code="retry_budget_exhausted", available_at=in_seconds(3700))
 
-    assert "retry was deferred: the retry budget" in why(job)
-    assert "Next try in 1 h." in why(job)
+    assert "Deferred: the retry budget" in why(job)
+    assert "Next attempt in 1 h." in why(job)
 
 
 def test_a_job_waits_while_the_breakers_of_its_providers_are_open(site: Site, worker_id: UUID) -> None:
     job = make_job(site, attempt=1, error_code="providers_in_cooldown", available_at=in_seconds(90))
 
-    assert why(job) == ("Every provider of its model is unavailable (circuit breakers open). Next try in 1 min.")
+    assert why(job) == ("Deferred: the circuit breakers of all providers of its model are open. Next attempt in 1 min.")
 
 
 def test_backoff_and_a_scheduled_start_have_different_texts(site: Site, worker_id: UUID) -> None:
     retried = make_job(site, attempt=1, error_code="unavailable", available_at=in_seconds(90))
     later = make_job(site, available_at=in_seconds(7300))
 
-    assert why(retried) == "An attempt failed; the next one is due in 1 min."
-    assert why(later) == "It is scheduled to start in 2 h."
+    assert why(retried) == "An attempt failed. Next attempt in 1 min."
+    assert why(later) == "Scheduled to start in 2 h."
 
 
 def test_a_full_site_limit_is_the_reason(worker_id: UUID) -> None:
@@ -82,9 +82,9 @@ def test_a_full_site_limit_is_the_reason(worker_id: UUID) -> None:
     make_running(site)
     make_running(make_site("florist"))
 
-    assert why(job) == "It waits for its turn."
+    assert why(job) == "Waiting for its turn in the queue."
     make_running(site)
-    assert why(job).startswith("The cap of its site is reached: 2 running, 2 allowed at once.")
+    assert why(job).startswith("Its site has reached its limit of concurrent jobs: 2 of 2 are running.")
 
 
 def test_the_provider_limit_counts_the_jobs_of_all_sites(site: Site, worker_id: UUID) -> None:
@@ -92,15 +92,15 @@ def test_the_provider_limit_counts_the_jobs_of_all_sites(site: Site, worker_id: 
     job = make_job(site, provider="sim-openai")
     make_running(site, provider="another")
 
-    assert why(job) == "It waits for its turn."
+    assert why(job) == "Waiting for its turn in the queue."
     make_running(make_site("florist"), provider="sim-openai")
-    assert why(job).startswith("The cap of sim-openai is reached: 1 running, 1 allowed at once.")
+    assert why(job).startswith("sim-openai has reached its limit of concurrent jobs: 1 of 1 are running.")
 
 
 def test_without_limits_a_job_waits_for_its_turn(site: Site, worker_id: UUID) -> None:
     ProviderAccount.objects.all().delete()
 
-    assert why(make_job(site, provider="gone")) == "It waits for its turn."
+    assert why(make_job(site, provider="gone")) == "Waiting for its turn in the queue."
 
 
 def test_the_reason_is_found_with_few_queries(site: Site, worker_id: UUID) -> None:
