@@ -1,4 +1,4 @@
-"""A desk with one route, and what a worker would hold."""
+"""Fixtures for jobs: routes, a worker's lease, an endpoint, an operator's browser, a batch in progress."""
 
 from datetime import timedelta
 from uuid import UUID
@@ -18,13 +18,13 @@ from webhooks.models import Endpoint
 
 @pytest.fixture
 def desk_route(db: None) -> None:
-    """The model `desk` is served by one provider."""
+    """A route of the model `desk` with one provider."""
     make_route("desk", (make_provider(), "gpt-4o-mini"))
 
 
 @pytest.fixture
 def dear_route(db: None) -> None:
-    """The model `dear` is served by one provider."""
+    """A route of the model `dear` with one provider."""
     make_route("dear", (make_provider(), "gpt-4o-mini"))
 
 
@@ -36,13 +36,13 @@ def worker_id(db: None) -> UUID:
 
 @pytest.fixture
 def endpoint(site: Site) -> Endpoint:
-    """Where the site's webhooks go."""
+    """The endpoint for the site's webhooks."""
     return Endpoint.objects.create(site=site, url="https://bakery.test/hook")
 
 
 @pytest.fixture
 def browser(db: None) -> Client:
-    """An operator who may do everything."""
+    """The browser of an operator with all permissions."""
     return sign_in()
 
 

@@ -1,4 +1,4 @@
-"""Batches of which something has become already, and the pages about them in the admin."""
+"""Batches in progress and ended batches with members, and their pages in the admin."""
 
 from typing import Any
 
@@ -35,8 +35,8 @@ def text(browser: Client, address: str) -> str:
 def add_members(batch: Batch, state: str, count: int, **fields: Any) -> list[Job]:
     ended = {} if state in ("queued", "running") else {"finished_at": Now()}
     running = {"worker_id": new_uuid(), "deadline_at": NOW} if state == "running" else {}
-    wanted = {"queue": "batch", "state": state, **ended, **running, **fields}
-    jobs = [make_job(batch.site, batch=batch, **{"custom_id": str(new_uuid()), **wanted}) for _ in range(count)]
+    values = {"queue": "batch", "state": state, **ended, **running, **fields}
+    jobs = [make_job(batch.site, batch=batch, **{"custom_id": str(new_uuid()), **values}) for _ in range(count)]
     Batch.objects.filter(id=batch.id).update(total=Job.objects.filter(batch=batch).count())
     return jobs
 
@@ -60,6 +60,6 @@ def bill(jobs: list[Job], cost_pico_usd: int, price_version: str = "v1") -> None
 
 
 def make_over(site: Site, state: str = "completed", **fields: Any) -> Batch:
-    """A batch that ended, of which three requests failed."""
+    """An ended batch in which three requests failed."""
     frozen = {"completed": 1, "failed": 3, "canceled": 1, "expired": 1, "cost_pico_usd": 10**12, "total": 4}
     return make_batch(site, state=state, completed_at=Now(), **{**frozen, **fields})

@@ -1,4 +1,4 @@
-"""Jobs in a worker's hands, as rows."""
+"""Running jobs, as rows."""
 
 from uuid import UUID
 

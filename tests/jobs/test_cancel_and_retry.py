@@ -1,4 +1,4 @@
-"""Canceling and trying again: what changes, what never does, and for whom."""
+"""Canceling and retrying jobs: which states allow it, what changes, and who may."""
 
 import json
 
@@ -30,7 +30,7 @@ def test_a_queued_job_is_canceled_at_once_and_never_claimed(site: Site) -> None:
     assert claim(acquire_lease(), 10) == []
 
 
-def test_a_running_job_is_asked_to_stop(site: Site) -> None:
+def test_canceling_a_running_job_requests_its_worker_to_stop(site: Site) -> None:
     job = make_job(site)
     claim(acquire_lease(), 1)
 
@@ -41,7 +41,7 @@ def test_a_running_job_is_asked_to_stop(site: Site) -> None:
     assert not Event.objects.exists()
 
 
-def test_the_first_wish_to_cancel_counts(site: Site) -> None:
+def test_the_time_of_the_first_cancel_request_is_kept(site: Site) -> None:
     job = make_job(site)
     claim(acquire_lease(), 1)
 
@@ -49,7 +49,7 @@ def test_the_first_wish_to_cancel_counts(site: Site) -> None:
     assert cancel(site, job.public_id).cancel_requested_at == first
 
 
-def test_canceling_twice_is_canceling_once(site: Site) -> None:
+def test_canceling_a_job_is_idempotent(site: Site) -> None:
     job = make_job(site)
     cancel(site, job.public_id)
 
@@ -66,7 +66,7 @@ def test_a_job_that_has_ended_cannot_be_canceled(site: Site, state: str) -> None
 
 
 @pytest.mark.parametrize("state", ["failed", "canceled", "expired"])
-def test_a_job_without_success_is_tried_again_as_a_new_job(site: Site, dear_route: None, state: str) -> None:
+def test_a_job_without_success_is_retried_as_a_new_job(site: Site, dear_route: None, state: str) -> None:
     old = make_job(site, state=state, payload=BODY, metadata={"post": "7"}, idempotency_key="k", **ENDED)
 
     new = retry(site, old.public_id, request_id="req_2")
@@ -78,7 +78,7 @@ def test_a_job_without_success_is_tried_again_as_a_new_job(site: Site, dear_rout
 
 
 @pytest.mark.parametrize("fields", [{"state": "queued"}, {"state": "succeeded", **ENDED}])
-def test_a_job_under_way_or_done_is_not_tried_again(site: Site, fields: dict[str, object]) -> None:
+def test_an_unfinished_or_successful_job_cannot_be_retried(site: Site, fields: dict[str, object]) -> None:
     job = make_job(site, **fields)
 
     with pytest.raises(JobNotRetryable):
@@ -86,7 +86,7 @@ def test_a_job_under_way_or_done_is_not_tried_again(site: Site, fields: dict[str
 
 
 @pytest.mark.parametrize("act", [cancel, retry])
-def test_another_site_s_job_an_unknown_one_and_nonsense_are_the_same(site: Site, act: object) -> None:
+def test_unknown_and_malformed_ids_and_another_sites_job_are_not_found(site: Site, act: object) -> None:
     other = make_job(make_site("florist"), state="failed", **ENDED)
 
     for public_id in (other.public_id, to_public("job", new_uuid()), "job_x", "", "evt_" + "0" * 26):
@@ -98,7 +98,7 @@ def test_another_site_s_job_an_unknown_one_and_nonsense_are_the_same(site: Site,
     ("grant", "refusal"),
     [(Grant("cheap"), ModelNotAllowed), (Grant("dear", 10), InvalidBody)],
 )
-def test_a_narrow_token_cannot_try_again_what_it_could_not_submit(
+def test_a_narrow_token_cannot_retry_a_job_that_it_could_not_submit(
     site: Site, grant: Grant, refusal: type[Exception]
 ) -> None:
     job = make_job(site, state="failed", model="dear", payload=BODY, **ENDED)
@@ -107,7 +107,7 @@ def test_a_narrow_token_cannot_try_again_what_it_could_not_submit(
         retry(site, job.public_id, grant)
 
 
-def test_a_narrow_token_cannot_try_again_what_asks_for_a_dearer_tier(site: Site, dear_route: None) -> None:
+def test_a_narrow_token_cannot_retry_a_job_of_a_premium_tier(site: Site, dear_route: None) -> None:
     payload = json.dumps({**json.loads(BODY), "service_tier": "priority"}).encode()
     job = make_job(site, state="failed", model="dear", payload=payload, **ENDED)
 
@@ -116,7 +116,7 @@ def test_a_narrow_token_cannot_try_again_what_asks_for_a_dearer_tier(site: Site,
     assert retry(site, job.public_id).retry_of_id == job.id
 
 
-def test_a_model_that_the_site_may_no_longer_use_is_not_tried_again(site: Site) -> None:
+def test_a_job_whose_model_is_no_longer_allowed_cannot_be_retried(site: Site) -> None:
     job = make_job(site, state="failed", model="dear", payload=BODY, **ENDED)
     site.allowed_models = ["cheap"]
 
@@ -124,7 +124,7 @@ def test_a_model_that_the_site_may_no_longer_use_is_not_tried_again(site: Site) 
         retry(site, job.public_id)
 
 
-def test_a_job_that_cannot_be_read_is_not_tried_again(site: Site) -> None:
+def test_an_unreadable_job_cannot_be_retried(site: Site) -> None:
     job = make_job(site, state="failed", payload=b"not json", **ENDED)
 
     with pytest.raises(UnreadablePayload):

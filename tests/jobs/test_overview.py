@@ -1,4 +1,4 @@
-"""What operators see first: how all jobs fare."""
+"""Figures of the operators' overview."""
 
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
@@ -25,7 +25,7 @@ def make_at(site: Site, at: datetime, state: str = "succeeded") -> Job:
     return make_job(site, id=job_id, state=state, created_at=at, available_at=at, finished_at=finished_at)
 
 
-def test_the_day_has_24_hours_whether_or_not_there_was_work(site: Site) -> None:
+def test_jobs_by_hour_has_24_hours_including_empty_ones(site: Site) -> None:
     for minutes, state in ((0, "queued"), (1, "succeeded"), (60, "failed"), (61, "expired"), (62, "canceled")):
         make_at(site, NOW - timedelta(minutes=minutes), state)
     make_at(site, NOW - timedelta(hours=24))
@@ -37,7 +37,7 @@ def test_the_day_has_24_hours_whether_or_not_there_was_work(site: Site) -> None:
     assert sum(hour.total for hour in found) == 5
 
 
-def test_the_busiest_sites_come_first_and_are_ten_at_most(site: Site) -> None:
+def test_busiest_sites_are_sorted_and_at_most_ten(site: Site) -> None:
     for number in range(11):
         make_at(make_site(f"site-{number:02}"), NOW)
     for state in ("succeeded", "failed", "canceled", "succeeded"):
@@ -50,7 +50,7 @@ def test_the_busiest_sites_come_first_and_are_ten_at_most(site: Site) -> None:
     assert (found[0].slug, found[0].jobs, found[0].succeeded, found[0].bad) == ("bakery", 4, 2, 1)
 
 
-def test_what_is_under_way_is_counted_with_the_longest_wait(site: Site) -> None:
+def test_queue_status_counts_jobs_and_has_the_longest_wait(site: Site) -> None:
     for hours_ago in (1, 3):
         make_at(site, NOW - timedelta(hours=hours_ago), "queued")
     make_job(site, state="running", worker_id=new_uuid(), deadline_at=NOW)
@@ -61,12 +61,12 @@ def test_what_is_under_way_is_counted_with_the_longest_wait(site: Site) -> None:
     assert (found.queued, found.running, found.due_since) == (2, 1, NOW - timedelta(hours=3))
 
 
-def test_an_empty_desk_is_counted_too() -> None:
+def test_overview_without_any_jobs() -> None:
     assert (queue_status().queued, queue_status().due_since, busiest_sites(NOW)) == (0, None, [])
     assert sum(hour.total for hour in jobs_by_hour(NOW)) == 0
 
 
-def test_a_period_is_exact_although_ids_carry_another_clock(site: Site) -> None:
+def test_a_period_is_exact_although_ids_have_another_clock(site: Site) -> None:
     slow = make_job(site, id=first_id_at(NOW - timedelta(minutes=50)), created_at=NOW)
     fast = make_job(site, id=first_id_at(NOW + timedelta(minutes=50)), created_at=NOW - timedelta(microseconds=1))
 
@@ -74,13 +74,13 @@ def test_a_period_is_exact_although_ids_carry_another_clock(site: Site) -> None:
     assert list(created_before(Job.objects.all(), NOW)) == [fast]
 
 
-def test_the_first_id_of_a_moment_is_before_every_id_made_then() -> None:
+def test_the_first_id_of_a_moment_is_below_every_id_created_then() -> None:
     assert first_id_at(datetime.now(UTC) - timedelta(milliseconds=1)) < new_uuid()
     assert first_id_at(datetime.now(UTC) + timedelta(seconds=60)) > new_uuid()
     assert first_id_at(datetime(1960, 1, 1, tzinfo=UTC)) == UUID(int=0)
 
 
-def test_a_period_is_found_by_the_index_of_the_ids(site: Site) -> None:
+def test_a_period_is_read_by_the_index_of_ids(site: Site) -> None:
     with connection.cursor() as cursor:
         cursor.execute("SET LOCAL enable_seqscan = off")
 

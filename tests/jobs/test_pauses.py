@@ -1,4 +1,4 @@
-"""Sites, queues and batches are held back, and go on."""
+"""Pausing and resuming sites, queues and batches."""
 
 from datetime import timedelta
 from uuid import UUID
@@ -34,7 +34,7 @@ def scope(request: pytest.FixtureRequest, site: Site, batch: Batch) -> PauseScop
     return scopes[request.param]
 
 
-def test_nothing_is_claimed_of_what_is_paused_until_it_goes_on(
+def test_jobs_of_a_paused_scope_are_claimed_only_after_it_is_resumed(
     scope: PauseScope, site: Site, batch: Batch, worker_id: UUID
 ) -> None:
     member = make_job(site, batch=batch, queue="batch", custom_id="a")
@@ -45,7 +45,7 @@ def test_nothing_is_claimed_of_what_is_paused_until_it_goes_on(
     assert [claimed.job_id for claimed in claim(worker_id, 9)] == [member.id]
 
 
-def test_what_is_not_covered_goes_on(site: Site, batch: Batch, worker_id: UUID) -> None:
+def test_jobs_outside_a_paused_scope_are_claimed(site: Site, batch: Batch, worker_id: UUID) -> None:
     for scope in (make_site("florist"), QueueName.BATCH, batch):
         pauses.pause(scope, ADA)
     job = make_job(site)
@@ -53,7 +53,7 @@ def test_what_is_not_covered_goes_on(site: Site, batch: Batch, worker_id: UUID) 
     assert [claimed.job_id for claimed in claim(worker_id, 9)] == [job.id]
 
 
-def test_an_operator_s_pause_takes_the_place_of_the_site_s_own(site: Site, batch: Batch) -> None:
+def test_an_operators_pause_replaces_the_sites_own(site: Site, batch: Batch) -> None:
     of_a_site.pause(site, batch.public_id)
 
     assert pauses.pause(batch, ADA, "The invoice is open.").is_new
@@ -75,7 +75,7 @@ def test_a_site_lifts_its_own_pause_also_under_a_new_slug(site: Site, batch: Bat
     assert not Pause.objects.exists()
 
 
-def test_who_paused_it_and_why_is_kept_and_written_down(scope: PauseScope, site: Site) -> None:
+def test_actor_and_reason_of_a_pause_are_stored_and_audited(scope: PauseScope, site: Site) -> None:
     paused = pauses.pause(scope, ADA, "The invoice is open.")
 
     row = Pause.objects.get()
@@ -88,7 +88,7 @@ def test_who_paused_it_and_why_is_kept_and_written_down(scope: PauseScope, site:
     assert entry.site == (None if kind == "queue" else site)
 
 
-def test_pausing_twice_is_once_and_keeps_the_first_reason(scope: PauseScope) -> None:
+def test_pausing_is_idempotent_and_keeps_the_first_reason(scope: PauseScope) -> None:
     pauses.pause(scope, ADA, "first")
     again = pauses.pause(scope, Actor("ben"), "second")
 
@@ -96,7 +96,7 @@ def test_pausing_twice_is_once_and_keeps_the_first_reason(scope: PauseScope) -> 
     assert AuditEntry.objects.count() == 1
 
 
-def test_going_on_is_written_down_once_and_rings(
+def test_resuming_is_audited_once_and_rings_the_doorbell(
     scope: PauseScope, django_capture_on_commit_callbacks: DjangoCaptureOnCommitCallbacks
 ) -> None:
     pauses.pause(scope, ADA)
@@ -119,7 +119,7 @@ def test_going_on_is_written_down_once_and_rings(
 
 
 @pytest.mark.parametrize("state", ["finalizing", "completed", "failed", "expired", "cancelling", "cancelled"])
-def test_a_batch_that_is_over_is_not_paused(batch: Batch, state: str) -> None:
+def test_an_ended_batch_is_not_paused(batch: Batch, state: str) -> None:
     Batch.objects.filter(id=batch.id).update(state=state)
 
     with pytest.raises(BatchEnded, match=state):
@@ -128,11 +128,11 @@ def test_a_batch_that_is_over_is_not_paused(batch: Batch, state: str) -> None:
     assert not AuditEntry.objects.exists()
 
 
-def test_a_long_reason_is_cut(site: Site) -> None:
+def test_a_long_reason_is_truncated(site: Site) -> None:
     assert len(pauses.pause(site, Actor("a" * 300), "r" * 300).pause.reason) == 200
 
 
-def test_a_site_holds_back_its_own_batches_and_no_others(batch: Batch, site: Site) -> None:
+def test_a_site_pauses_its_own_batches_and_no_others(batch: Batch, site: Site) -> None:
     of_a_site.pause(site, batch.public_id, reason="later")
 
     assert (Pause.objects.get().batch, Pause.objects.get().actor) == (batch, "site bakery")
@@ -144,7 +144,7 @@ def test_a_site_holds_back_its_own_batches_and_no_others(batch: Batch, site: Sit
     assert not AuditEntry.objects.exists()
 
 
-def test_what_the_operator_paused_a_site_cannot_let_go_on(batch: Batch, site: Site) -> None:
+def test_a_site_cannot_resume_what_the_operator_paused(batch: Batch, site: Site) -> None:
     pauses.pause(batch, ADA)
 
     of_a_site.pause(site, batch.public_id)
@@ -154,7 +154,7 @@ def test_what_the_operator_paused_a_site_cannot_let_go_on(batch: Batch, site: Si
     assert Pause.objects.get().actor == "ada"
 
 
-def test_the_pauses_over_a_job_are_those_of_its_site_its_queue_and_its_batch(site: Site, batch: Batch) -> None:
+def test_pauses_of_a_job_are_those_of_its_site_queue_and_batch(site: Site, batch: Batch) -> None:
     single = make_job(site)
     member = make_job(site, batch=batch, queue="batch", custom_id="a")
     scopes: list[PauseScope] = [site, QueueName.BATCH, QueueName.DEFAULT, batch, make_site("florist"), make_batch(site)]
@@ -168,7 +168,7 @@ def test_the_pauses_over_a_job_are_those_of_its_site_its_queue_and_its_batch(sit
     assert {scope_of(row) for row in pauses_of_batch(batch)} == {site, QueueName.BATCH, batch}
 
 
-def test_batches_are_held_back_by_their_own_pause_their_sites_and_that_of_all_of_them(site: Site) -> None:
+def test_a_batch_is_paused_by_its_own_pause_its_sites_and_that_of_the_queue(site: Site) -> None:
     first, second = make_batch(site), make_batch(site)
     theirs, over = make_batch(make_site("florist")), make_batch(site, state="completed")
     batches = [first, second, theirs, over]
@@ -184,7 +184,7 @@ def test_batches_are_held_back_by_their_own_pause_their_sites_and_that_of_all_of
     assert paused_batch_ids(batches) == {first.id, second.id, theirs.id}
 
 
-def test_the_window_of_a_paused_batch_runs_on(site: Site) -> None:
+def test_the_completion_window_of_a_paused_batch_continues(site: Site) -> None:
     batch = make_batch(site, expires_at=Now() + timedelta(hours=1))
 
     before = Batch.objects.get(id=batch.id).expires_at

@@ -1,4 +1,4 @@
-"""Listing jobs: of a batch, of none, and by an index however many there are."""
+"""Listing jobs, with and without a batch, always by an index."""
 
 import pytest
 from django.db import connection
@@ -17,7 +17,7 @@ def found(site: Site, batch_id: str | None) -> list[Job]:
     return list_jobs(site, JobFilter(batch_id=batch_id), after=None, limit=10)
 
 
-def test_members_are_listed_by_their_batch_and_others_without_them(site: Site) -> None:
+def test_jobs_are_listed_of_one_batch_or_without_batch_members(site: Site) -> None:
     batch, other = make_batch(site), make_batch(site)
     single = make_job(site)
     members = [make_job(site, batch=batch, custom_id=name) for name in ("a", "b")]

@@ -1,4 +1,4 @@
-"""What is kept long enough is erased, and nothing else."""
+"""Retention: prompts, answers and files are erased when they are due, and nothing else."""
 
 from datetime import timedelta
 from typing import Any
@@ -36,7 +36,7 @@ def is_erased(job: Job) -> bool:
     return (job.payload, job.result, job.error_message) == (None, None, "") and job.erased_at is not None
 
 
-def test_prompt_answer_and_what_quotes_them_go_and_the_account_stays(site: Site) -> None:
+def test_prompt_answer_and_error_message_are_erased_and_usage_is_kept(site: Site) -> None:
     job = ended(site, 31, state="failed", error_code="rejected", error_message="'secret' is bad", attempt=1)
     Attempt.objects.create(job=job, number=1, worker_id=job.id, error_code="rejected", error_message="'secret' is bad")
     before = Job.objects.values("state", "error_code", "attempt", "finished_at", "request_hash").get()
@@ -74,7 +74,7 @@ def test_only_ended_jobs_that_are_old_enough_are_erased(site: Site) -> None:
         (10**12, None, 9_999, False),
     ],
 )
-def test_a_sites_own_time_comes_before_the_desks(
+def test_a_sites_own_retention_overrides_the_default(
     settings: Settings, setting: int, own: int | None, days_ago: int, erased: bool
 ) -> None:
     settings.JOB_RETENTION_DAYS = setting
@@ -85,7 +85,7 @@ def test_a_sites_own_time_comes_before_the_desks(
     assert is_erased(job) is erased
 
 
-def test_many_jobs_are_erased_in_several_transactions_and_no_more_than_a_rounds(
+def test_many_jobs_are_erased_in_several_transactions_up_to_the_limit_of_a_round(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(retention, "ROWS_PER_TRANSACTION", 2)
@@ -98,7 +98,7 @@ def test_many_jobs_are_erased_in_several_transactions_and_no_more_than_a_rounds(
     assert [purge_expired().jobs for _ in range(3)] == [6, 4, 0]
 
 
-def test_a_round_asks_the_same_of_postgres_for_one_site_as_for_many(
+def test_a_round_needs_the_same_number_of_statements_for_any_number_of_sites(
     site: Site, django_assert_num_queries: DjangoAssertNumQueries
 ) -> None:
     ended(site, 31)
@@ -110,7 +110,7 @@ def test_a_round_asks_the_same_of_postgres_for_one_site_as_for_many(
         assert purge_expired() == RetentionReport(jobs=1)
 
 
-def test_answers_of_a_batch_stay_until_it_has_been_over_for_so_long(site: Site) -> None:
+def test_answers_of_a_batch_are_kept_until_the_whole_batch_is_due(site: Site) -> None:
     def days_ago(days: float) -> Any:
         return clock.now() - timedelta(days=days)
 
@@ -124,7 +124,7 @@ def test_answers_of_a_batch_stay_until_it_has_been_over_for_so_long(site: Site) 
 
 
 @pytest.mark.django_db(transaction=True)
-def test_while_another_erases_nothing_is_done(site: Site) -> None:
+def test_nothing_is_erased_while_another_worker_erases(site: Site) -> None:
     ended(site, 31)
     other = connection.copy()
     try:
@@ -147,7 +147,7 @@ def test_an_erased_job_cannot_be_retried(site: Site) -> None:
     assert Job.objects.count() == 1
 
 
-def test_a_job_that_is_erased_while_it_is_tried_again_says_so(site: Site) -> None:
+def test_retrying_a_job_that_is_erased_concurrently_raises_erased_payload(site: Site) -> None:
     job = ended(site, 31, state="failed")
     read_before = Job.objects.defer("payload").get(id=job.id)
     purge_expired()
@@ -159,7 +159,7 @@ def test_a_job_that_is_erased_while_it_is_tried_again_says_so(site: Site) -> Non
 # Files
 
 
-def test_expired_files_go_with_their_content(site: Site) -> None:
+def test_expired_files_are_deleted_with_their_content(site: Site) -> None:
     make_file(site, b"one", b"two", expires_at=clock.now() - timedelta(seconds=1))
     kept = make_file(site, b"three", expires_at=clock.now() + timedelta(hours=1))
 
@@ -169,7 +169,7 @@ def test_expired_files_go_with_their_content(site: Site) -> None:
     assert [bytes(chunk.content) for chunk in FileChunk.objects.all()] == [b"three"]
 
 
-def test_a_file_that_a_batch_waits_for_stays_until_it_was_read(site: Site) -> None:
+def test_an_expired_file_is_kept_until_a_waiting_batch_has_read_it(site: Site) -> None:
     file = make_file(site, b"one", expires_at=clock.now() - timedelta(seconds=1))
     batch = make_batch(site, state="validating", input_file=file)
 
@@ -183,7 +183,7 @@ def test_a_file_that_a_batch_waits_for_stays_until_it_was_read(site: Site) -> No
 
 
 @pytest.mark.parametrize(("own", "days_ago", "removed"), [(None, 31, True), (None, 29, False), (0, 999, False)])
-def test_what_a_batch_put_out_is_kept_as_long_as_its_answers(own: int | None, days_ago: int, removed: bool) -> None:
+def test_output_files_are_kept_as_long_as_the_answers(own: int | None, days_ago: int, removed: bool) -> None:
     made = Now() - timedelta(days=days_ago)
     make_file(make_site(retention_days=own), purpose="batch_output", bytes=9, created_at=made)
 

@@ -1,4 +1,4 @@
-"""Accepting a job: what is stored, what is refused, and what a key stands for."""
+"""Submitting a job: what is stored, what is rejected, and idempotency."""
 
 import threading
 from datetime import timedelta
@@ -31,13 +31,13 @@ def rung(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return rings
 
 
-def wanted(**changes: Any) -> JobSubmission:
+def submission(**changes: Any) -> JobSubmission:
     return JobSubmission(**{"kind": JobKind.CHAT, "body": BODY, **changes})
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_job_is_stored_and_then_the_bell_is_rung(site: Site, desk_route: None, rung: list[int]) -> None:
-    submitted = submit(site, wanted(metadata={"post": "12"}, request_id="req_1", max_attempts=5))
+def test_a_job_is_stored_before_the_doorbell_is_rung(site: Site, desk_route: None, rung: list[int]) -> None:
+    submitted = submit(site, submission(metadata={"post": "12"}, request_id="req_1", max_attempts=5))
 
     job = Job.objects.get()
     assert submitted == SubmittedJob(job, created=True)
@@ -46,8 +46,8 @@ def test_a_job_is_stored_and_then_the_bell_is_rung(site: Site, desk_route: None,
     assert rung == [1]
 
 
-def test_the_prompt_is_sealed_in_the_database(site: Site, desk_route: None) -> None:
-    job = submit(site, wanted()).job
+def test_the_prompt_is_encrypted_in_the_database(site: Site, desk_route: None) -> None:
+    job = submit(site, submission()).job
 
     with connection.cursor() as cursor:
         cursor.execute("SELECT payload FROM jobs_job")
@@ -56,10 +56,10 @@ def test_the_prompt_is_sealed_in_the_database(site: Site, desk_route: None) -> N
     assert b"rosebud" in Job.objects.get(id=job.id).payload
 
 
-def test_the_same_key_and_request_is_the_same_job(site: Site, desk_route: None) -> None:
-    first = submit(site, wanted(idempotency_key="order-7"))
+def test_the_same_key_and_request_return_the_same_job(site: Site, desk_route: None) -> None:
+    first = submit(site, submission(idempotency_key="order-7"))
     reordered = {"messages": BODY["messages"], "model": "desk"}
-    again = submit(site, wanted(idempotency_key="order-7", body=reordered, request_id="another"))
+    again = submit(site, submission(idempotency_key="order-7", body=reordered, request_id="another"))
 
     assert again == SubmittedJob(first.job, created=False)
     assert Job.objects.count() == 1
@@ -74,56 +74,58 @@ def test_the_same_key_and_request_is_the_same_job(site: Site, desk_route: None) 
         {"max_attempts": 1},
     ],
 )
-def test_the_same_key_for_another_request_is_refused(site: Site, desk_route: None, change: dict[str, Any]) -> None:
-    submit(site, wanted(idempotency_key="order-7"))
+def test_the_same_key_with_a_different_request_is_rejected(
+    site: Site, desk_route: None, change: dict[str, Any]
+) -> None:
+    submit(site, submission(idempotency_key="order-7"))
 
     with pytest.raises(IdempotencyConflict):
-        submit(site, wanted(idempotency_key="order-7", **change))
+        submit(site, submission(idempotency_key="order-7", **change))
     assert Job.objects.count() == 1
 
 
-def test_what_no_provider_of_its_model_can_say_is_refused(site: Site, desk_route: None) -> None:
+def test_a_request_that_no_target_is_capable_of_is_rejected(site: Site, desk_route: None) -> None:
     ProviderAccount.objects.update(dialect="anthropic")
     routing.invalidate_cache()
 
     with pytest.raises(InvalidBody) as caught:
-        submit(site, wanted(body={**BODY, "n": 2}))
+        submit(site, submission(body={**BODY, "n": 2}))
 
     assert caught.value.param == "n"
     assert not Job.objects.exists()
 
 
-def test_the_cap_of_a_token_holds_for_all_of_several_answers(site: Site, desk_route: None) -> None:
-    submit(site, wanted(body={**BODY, "n": 2, "max_tokens": 50}, grant=Grant(max_tokens=100)))
+def test_the_token_limit_of_a_grant_applies_to_all_choices_together(site: Site, desk_route: None) -> None:
+    submit(site, submission(body={**BODY, "n": 2, "max_tokens": 50}, grant=Grant(max_tokens=100)))
 
     with pytest.raises(InvalidBody, match="at most 100 output tokens"):
-        submit(site, wanted(body={**BODY, "n": 3, "max_tokens": 50}, grant=Grant(max_tokens=100)))
+        submit(site, submission(body={**BODY, "n": 3, "max_tokens": 50}, grant=Grant(max_tokens=100)))
 
 
 def test_a_key_belongs_to_its_site(site: Site, desk_route: None) -> None:
     other = Site.objects.create(slug="florist", name="Florist")
 
-    submit(site, wanted(idempotency_key="order-7"))
-    submit(other, wanted(idempotency_key="order-7"))
+    submit(site, submission(idempotency_key="order-7"))
+    submit(other, submission(idempotency_key="order-7"))
 
     assert Job.objects.count() == 2
 
 
-def test_without_a_key_every_submit_is_a_job(site: Site, desk_route: None) -> None:
-    submit(site, wanted())
-    submit(site, wanted())
+def test_without_a_key_every_submission_is_a_new_job(site: Site, desk_route: None) -> None:
+    submit(site, submission())
+    submit(site, submission())
 
     assert Job.objects.count() == 2
 
 
 @pytest.mark.django_db(transaction=True)
-def test_many_submits_at_once_under_one_key_make_one_job(site: Site, desk_route: None) -> None:
+def test_concurrent_submissions_with_one_key_create_one_job(site: Site, desk_route: None) -> None:
     found: list[SubmittedJob] = []
     start = threading.Barrier(8)
 
     def go() -> None:
         start.wait()
-        found.append(submit(site, wanted(idempotency_key="order-7")))
+        found.append(submit(site, submission(idempotency_key="order-7")))
         connection.close()
 
     threads = [threading.Thread(target=go) for _ in range(8)]
@@ -150,64 +152,64 @@ def test_many_submits_at_once_under_one_key_make_one_job(site: Site, desk_route:
         ("embeddings", {"model": "desk"}, "input"),
     ],
 )
-def test_a_body_that_is_not_of_its_kind_is_refused_and_nothing_is_stored(
+def test_an_invalid_body_is_rejected_and_nothing_is_stored(
     site: Site, desk_route: None, kind: JobKind, body: dict[str, Any], param: str
 ) -> None:
     with pytest.raises(InvalidBody) as refused:
-        submit(site, wanted(kind=kind, body=body))
+        submit(site, submission(kind=kind, body=body))
 
     assert refused.value.param == param
     assert not Job.objects.exists()
 
 
-def test_a_model_that_nobody_serves_is_refused(site: Site, desk_route: None) -> None:
+def test_a_model_without_a_route_is_rejected(site: Site, desk_route: None) -> None:
     with pytest.raises(UnknownModel):
-        submit(site, wanted(body={**BODY, "model": "nobody"}))
+        submit(site, submission(body={**BODY, "model": "nobody"}))
     assert not Job.objects.exists()
 
 
-def test_a_model_off_the_site_s_list_is_refused(site: Site, desk_route: None) -> None:
+def test_a_model_that_is_not_on_the_sites_list_is_rejected(site: Site, desk_route: None) -> None:
     site.allowed_models = ["another"]
 
     with pytest.raises(ModelNotAllowed):
-        submit(site, wanted())
+        submit(site, submission())
     assert not Job.objects.exists()
 
 
-def test_a_narrow_token_s_limits_hold(site: Site, desk_route: None) -> None:
+def test_limits_of_a_narrow_token_apply(site: Site, desk_route: None) -> None:
     with pytest.raises(ModelNotAllowed):
-        submit(site, wanted(grant=Grant("another")))
+        submit(site, submission(grant=Grant("another")))
     with pytest.raises(InvalidBody, match="at most 100"):
-        submit(site, wanted(grant=Grant(max_tokens=100), body={**BODY, "max_tokens": 101}))
+        submit(site, submission(grant=Grant(max_tokens=100), body={**BODY, "max_tokens": 101}))
 
-    assert submit(site, wanted(grant=Grant("desk", 100), body={**BODY, "max_tokens": 100})).created
-
-
-def test_the_hash_tells_kinds_apart() -> None:
-    assert request_hash(wanted()) != request_hash(wanted(kind=JobKind.MESSAGES))
+    assert submit(site, submission(grant=Grant("desk", 100), body={**BODY, "max_tokens": 100})).created
 
 
-def test_what_was_accepted_is_not_refused_when_it_is_repeated(site: Site, desk_route: None) -> None:
+def test_request_hashes_of_different_kinds_differ() -> None:
+    assert request_hash(submission()) != request_hash(submission(kind=JobKind.MESSAGES))
+
+
+def test_a_repeated_submission_is_accepted_although_limits_have_changed(site: Site, desk_route: None) -> None:
     soon = timezone.now() + timedelta(seconds=60)
-    first = submit(site, wanted(idempotency_key="order-7", expires_at=soon))
+    first = submit(site, submission(idempotency_key="order-7", expires_at=soon))
     site.allowed_models = ["another"]
     Route.objects.all().delete()
     routing.invalidate_cache()
 
     with clock.frozen(soon + timedelta(seconds=1)):
-        again = submit(site, wanted(idempotency_key="order-7", expires_at=soon))
+        again = submit(site, submission(idempotency_key="order-7", expires_at=soon))
 
     assert again == SubmittedJob(first.job, created=False)
 
 
 @pytest.mark.parametrize("available_in", [None, 120])
-def test_a_job_that_would_expire_before_it_can_begin_is_refused(
+def test_a_job_that_would_expire_before_it_can_start_is_rejected(
     site: Site, desk_route: None, available_in: int | None
 ) -> None:
     now = timezone.now()
     begins = now + timedelta(seconds=available_in) if available_in else None
 
     with pytest.raises(InvalidTime) as refused:
-        submit(site, wanted(available_at=begins, expires_at=now + timedelta(seconds=available_in or 0)))
+        submit(site, submission(available_at=begins, expires_at=now + timedelta(seconds=available_in or 0)))
 
     assert refused.value.param == "expires_at"

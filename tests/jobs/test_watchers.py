@@ -1,4 +1,4 @@
-"""Who looks on."""
+"""Watchers of jobs in Redis."""
 
 import asyncio
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ def server() -> Iterator[Redis]:
         server.delete(KEY)
 
 
-def test_each_attempt_has_a_stream_of_its_own_that_sorts_with_the_job() -> None:
+def test_each_attempt_has_its_own_stream_id_which_sorts_with_the_job() -> None:
     first, second = new_uuid(), new_uuid()
 
     streams = [attempt_stream_id(job, attempt) for job in (first, second) for attempt in (1, 2)]
@@ -31,7 +31,7 @@ def test_each_attempt_has_a_stream_of_its_own_that_sorts_with_the_job() -> None:
     assert attempt_stream_id(first, 1) == streams[0]
 
 
-def test_what_is_asked_for_is_watched_for_a_while(server: Redis) -> None:
+def test_a_registered_watcher_expires(server: Redis) -> None:
     asked, late = new_uuid(), new_uuid()
 
     async def ask() -> list[set[object]]:

@@ -1,4 +1,4 @@
-"""Batches of the bakery, and what their members come to."""
+"""Helpers that create batches and end their members."""
 
 import json
 from collections.abc import Sequence
@@ -16,18 +16,18 @@ ANSWER: dict[str, Any] = {"id": "chatcmpl-1", "choices": []}
 
 
 def item(custom_id: Any, **changes: Any) -> dict[str, Any]:
-    """A request as it is posted; a field given as `...` is left out."""
-    wanted = {"custom_id": custom_id, "body": BODY, **changes}
-    return {name: value for name, value in wanted.items() if value is not ...}
+    """A request as it is posted. A field with the value `...` is omitted."""
+    fields = {"custom_id": custom_id, "body": BODY, **changes}
+    return {name: value for name, value in fields.items() if value is not ...}
 
 
 def line(custom_id: Any, **changes: Any) -> dict[str, Any]:
-    """A request as it stands in a file."""
+    """A request as in a line of a file."""
     return item(custom_id, **{"method": "POST", "url": "/v1/chat/completions", **changes})
 
 
 def to_file(lines: Sequence[Any]) -> bytes:
-    """Write lines as JSONL; those that are bytes stand as they are."""
+    """Encode lines as JSON Lines; lines that are bytes are used unchanged."""
     return b"".join((each if isinstance(each, bytes) else json.dumps(each).encode()) + b"\n" for each in lines)
 
 
@@ -35,17 +35,17 @@ def raw(items: Sequence[Any]) -> list[msgspec.Raw]:
     return [msgspec.Raw(each if isinstance(each, bytes) else json.dumps(each).encode()) for each in items]
 
 
-def wanted(items: Sequence[Any], **changes: Any) -> BatchSubmission:
+def submission_of(items: Sequence[Any], **changes: Any) -> BatchSubmission:
     return BatchSubmission(**{"kind": JobKind.CHAT, "requests": raw(items), **changes})
 
 
 def make_batch(site: Site, count: int = 3, **changes: Any) -> Batch:
     """A batch in progress with members r1, r2, …"""
-    return create(site, wanted([item(f"r{n}") for n in range(1, count + 1)], **changes)).batch
+    return create(site, submission_of([item(f"r{n}") for n in range(1, count + 1)], **changes)).batch
 
 
 def end(batch: Batch, custom_id: str, state: JobState = JobState.SUCCEEDED, **fields: Any) -> Job:
-    """Bring a member to its end."""
+    """Move a member to a terminal state."""
     job = Job.objects.get(batch=batch, custom_id=custom_id)
     job.state, job.finished_at = state, Now()
     if state == JobState.SUCCEEDED:

@@ -1,4 +1,4 @@
-"""Canceling and expiring batches: in bulk, again and again until nothing is left, and told once."""
+"""Canceling and expiring batches: in chunks, until no member is left, with one event."""
 
 from datetime import timedelta
 
@@ -21,7 +21,7 @@ from webhooks.models import Event
 
 
 def overdue(batch: Batch) -> None:
-    """Let the window of a batch be over."""
+    """Let the completion window of a batch be over."""
     Batch.objects.filter(id=batch.id).update(expires_at=Now() - timedelta(seconds=1))
 
 
@@ -30,7 +30,7 @@ def codes_of(batch: Batch) -> list[str]:
     return [line.decode().partition('"code":"')[2].partition('"')[0] for line in result_lines(batch)]
 
 
-def test_a_canceled_batch_ends_what_waits_and_stops_what_runs(site: Site, desk_route: None) -> None:
+def test_canceling_a_batch_ends_queued_members_and_stops_running_ones(site: Site, desk_route: None) -> None:
     batch = make_batch(site, 3)
     claim(acquire_lease(), 1)
 
@@ -49,7 +49,7 @@ def test_a_canceled_batch_ends_what_waits_and_stops_what_runs(site: Site, desk_r
     assert codes_of(batch) == ["", "batch_cancelled", "batch_cancelled"]
 
 
-def test_canceling_twice_is_once(site: Site, desk_route: None) -> None:
+def test_canceling_a_batch_is_idempotent(site: Site, desk_route: None) -> None:
     batch = make_batch(site)
     first = cancel(site, batch.public_id)
 
@@ -69,7 +69,7 @@ def test_an_ended_batch_cannot_be_canceled(site: Site, desk_route: None) -> None
         cancel(make_site("florist"), batch.public_id)
 
 
-def test_what_goes_back_to_the_queue_of_a_canceled_batch_is_canceled_too(site: Site, desk_route: None) -> None:
+def test_members_that_return_to_the_queue_of_a_canceled_batch_are_canceled(site: Site, desk_route: None) -> None:
     batch = make_batch(site, 2)
     cancel(site, batch.public_id)
     Job.objects.filter(custom_id="r2").update(state=JobState.QUEUED, finished_at=None)
@@ -78,7 +78,7 @@ def test_what_goes_back_to_the_queue_of_a_canceled_batch_is_canceled_too(site: S
     assert states_of(batch) == {"r1": "canceled", "r2": "canceled"}
 
 
-def test_an_overdue_batch_expires_with_everything_unfinished(site: Site, desk_route: None) -> None:
+def test_an_expired_batch_expires_its_unfinished_members(site: Site, desk_route: None) -> None:
     batch, other = make_batch(site, 3), make_batch(site, 1)
     end(batch, "r1")
     overdue(batch)
@@ -94,7 +94,7 @@ def test_an_overdue_batch_expires_with_everything_unfinished(site: Site, desk_ro
     assert states_of(other) == {"r1": "queued"}
 
 
-def test_what_ran_when_the_time_was_over_is_expired_too(site: Site, desk_route: None) -> None:
+def test_members_that_ran_at_the_end_of_the_window_expire_too(site: Site, desk_route: None) -> None:
     batch = make_batch(site, 1)
     claim(acquire_lease(), 1)
     overdue(batch)
@@ -108,7 +108,7 @@ def test_what_ran_when_the_time_was_over_is_expired_too(site: Site, desk_route: 
     assert codes_of(batch) == ["batch_expired"]
 
 
-def test_a_request_canceled_by_itself_does_not_stop_the_batch(site: Site, desk_route: None) -> None:
+def test_a_member_canceled_individually_does_not_stop_the_batch(site: Site, desk_route: None) -> None:
     batch = make_batch(site, 2)
     end(batch, "r1", JobState.CANCELED, cancel_requested_at=Now())
     end(batch, "r2")
@@ -130,5 +130,5 @@ def test_many_members_are_stopped_in_chunks(site: Site, desk_route: None, monkey
     assert set(states_of(batch).values()) == {"canceled"}
 
 
-def test_where_there_is_nothing_to_do_nothing_is_done(site: Site) -> None:
+def test_maintenance_without_work_does_nothing(site: Site) -> None:
     assert run_maintenance() == MaintenanceReport(stopped=0, finalized=0, progress_events=0)

@@ -1,4 +1,4 @@
-"""Accepting a batch that brings its requests: what is stored, what is refused, and that nothing is by halves."""
+"""Creating a batch from posted requests: what is stored, what is rejected, and that it is atomic."""
 
 import threading
 from datetime import timedelta
@@ -19,13 +19,13 @@ from tenants.errors import IdempotencyConflict
 from tenants.grant import Grant
 from tenants.models import Site
 from tests.factories import make_provider, make_route
-from tests.jobs.batches.making import BODY, item, states_of, wanted
+from tests.jobs.batches.making import BODY, item, states_of, submission_of
 
 
 @pytest.mark.django_db(transaction=True)
-def test_the_members_are_jobs_in_the_order_of_the_requests(site: Site, desk_route: None, rung: list[int]) -> None:
+def test_members_are_jobs_in_the_order_of_the_requests(site: Site, desk_route: None, rung: list[int]) -> None:
     created = create(
-        site, wanted([item("z"), item("a"), item("Größe 5")], priority=50, max_attempts=2, request_id="req_1")
+        site, submission_of([item("z"), item("a"), item("Größe 5")], priority=50, max_attempts=2, request_id="req_1")
     )
 
     batch = Batch.objects.get()
@@ -42,18 +42,18 @@ def test_the_members_are_jobs_in_the_order_of_the_requests(site: Site, desk_rout
     assert rung == [1]
 
 
-def test_the_prompts_are_sealed_in_the_database(site: Site, desk_route: None) -> None:
-    create(site, wanted([item("r1")]))
+def test_prompts_of_a_batch_are_encrypted_in_the_database(site: Site, desk_route: None) -> None:
+    create(site, submission_of([item("r1")]))
 
     with connection.cursor() as cursor:
         cursor.execute("SELECT payload FROM jobs_job")
         assert b"rosebud" not in bytes(cursor.fetchone()[0])
 
 
-def test_models_may_differ(site: Site, desk_route: None) -> None:
+def test_models_of_members_may_differ(site: Site, desk_route: None) -> None:
     make_route("other", (make_provider("second"), "gpt-4o"))
 
-    batch = create(site, wanted([item("r1"), item("r2", body={**BODY, "model": "other"})])).batch
+    batch = create(site, submission_of([item("r1"), item("r2", body={**BODY, "model": "other"})])).batch
 
     assert batch.model == ""
     providers = Job.objects.filter(batch=batch).order_by("id").values_list("model", "provider")
@@ -67,8 +67,8 @@ def test_models_may_differ(site: Site, desk_route: None) -> None:
         (JobKind.EMBEDDINGS, {"model": "desk", "input": "rosebud"}),
     ],
 )
-def test_every_kind_of_job_makes_batches(site: Site, desk_route: None, kind: JobKind, body: dict[str, Any]) -> None:
-    batch = create(site, wanted([item("r1", body=body)], kind=kind)).batch
+def test_batches_of_every_kind_of_job(site: Site, desk_route: None, kind: JobKind, body: dict[str, Any]) -> None:
+    batch = create(site, submission_of([item("r1", body=body)], kind=kind)).batch
 
     assert Job.objects.get(batch=batch).kind == kind
 
@@ -96,11 +96,11 @@ def test_every_kind_of_job_makes_batches(site: Site, desk_route: None, kind: Job
         (item("r2", body={**BODY, "user": "x" * 300_000}), "line_too_long", "requests.1"),
     ],
 )
-def test_a_request_that_cannot_be_done_is_named_and_nothing_is_stored(
+def test_an_invalid_request_is_reported_and_nothing_is_stored(
     site: Site, desk_route: None, second: Any, code: str, param: str
 ) -> None:
     with pytest.raises(InvalidBatch) as refused:
-        create(site, wanted([item("r1"), second]))
+        create(site, submission_of([item("r1"), second]))
 
     (mistake,) = refused.value.issues
     assert (mistake.code, mistake.param, mistake.line) == (code, param, None)
@@ -108,67 +108,69 @@ def test_a_request_that_cannot_be_done_is_named_and_nothing_is_stored(
     assert not Job.objects.exists()
 
 
-def test_a_batch_without_requests_is_refused(site: Site, desk_route: None) -> None:
+def test_a_batch_without_requests_is_rejected(site: Site, desk_route: None) -> None:
     with pytest.raises(InvalidBatch, match="at least one"):
-        create(site, wanted([]))
+        create(site, submission_of([]))
 
 
-def test_a_batch_of_too_many_requests_is_refused(site: Site, desk_route: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_of_too_many_requests_is_rejected(
+    site: Site, desk_route: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("jobs.batches.requests.MAX_MEMBERS", 2)
     assert MAX_MEMBERS == 50_000
 
     with pytest.raises(InvalidBatch) as refused:
-        create(site, wanted([item(f"r{n}") for n in range(4)]))
+        create(site, submission_of([item(f"r{n}") for n in range(4)]))
 
     assert [mistake.code for mistake in refused.value.issues] == ["too_many_requests"]
 
 
-def test_all_mistakes_are_told_up_to_a_hundred(site: Site, desk_route: None) -> None:
+def test_up_to_a_hundred_issues_are_reported(site: Site, desk_route: None) -> None:
     with pytest.raises(InvalidBatch) as refused:
-        create(site, wanted([item("r1"), item("r1"), item("r2"), *[b"{"] * 150]))
+        create(site, submission_of([item("r1"), item("r1"), item("r2"), *[b"{"] * 150]))
 
     assert len(refused.value.issues) == 100
     assert [mistake.param for mistake in refused.value.issues[:2]] == ["requests.1.custom_id", "requests.3"]
 
 
-def test_the_site_s_and_the_token_s_limits_hold(site: Site, desk_route: None) -> None:
+def test_limits_of_the_site_and_of_the_token_apply(site: Site, desk_route: None) -> None:
     for grant, code, param in (
         (Grant("another"), "model_not_allowed", "requests.0.body.model"),
         (Grant(max_tokens=10), "invalid_value", "requests.0.body.max_tokens"),
     ):
         with pytest.raises(InvalidBatch) as refused:
-            create(site, wanted([item("r1", body={**BODY, "max_tokens": 11})], grant=grant))
+            create(site, submission_of([item("r1", body={**BODY, "max_tokens": 11})], grant=grant))
         assert (refused.value.issues[0].code, refused.value.issues[0].param) == (code, param)
 
 
-def test_the_same_key_and_requests_are_the_same_batch(site: Site, desk_route: None) -> None:
-    first = create(site, wanted([item("r1")], idempotency_key="night-1"))
+def test_the_same_key_and_requests_return_the_same_batch(site: Site, desk_route: None) -> None:
+    first = create(site, submission_of([item("r1")], idempotency_key="night-1"))
     reordered = {"body": {"messages": BODY["messages"], "model": "desk"}, "custom_id": "r1"}
     Route.objects.all().delete()
     routing.invalidate_cache()
 
-    again = create(site, wanted([reordered], idempotency_key="night-1", request_id="another"))
+    again = create(site, submission_of([reordered], idempotency_key="night-1", request_id="another"))
 
     assert again == CreatedBatch(first.batch, created=False)
     assert Job.objects.count() == 1
 
 
 @pytest.mark.parametrize("change", [{"requests": ()}, {"metadata": {"a": "b"}}, {"completion_window": "1h"}])
-def test_the_same_key_for_another_batch_is_refused(site: Site, desk_route: None, change: dict[str, Any]) -> None:
-    create(site, wanted([item("r1")], idempotency_key="night-1"))
+def test_the_same_key_with_a_different_batch_is_rejected(site: Site, desk_route: None, change: dict[str, Any]) -> None:
+    create(site, submission_of([item("r1")], idempotency_key="night-1"))
 
     with pytest.raises(IdempotencyConflict):
-        create(site, wanted([item("r1")], **{"idempotency_key": "night-1", **change}))
+        create(site, submission_of([item("r1")], **{"idempotency_key": "night-1", **change}))
 
 
 @pytest.mark.django_db(transaction=True)
-def test_many_calls_at_once_under_one_key_make_one_batch(site: Site, desk_route: None, rung: list[int]) -> None:
+def test_concurrent_calls_with_one_key_create_one_batch(site: Site, desk_route: None, rung: list[int]) -> None:
     found: list[CreatedBatch] = []
     start = threading.Barrier(4)
 
     def go() -> None:
         start.wait()
-        found.append(create(site, wanted([item("r1"), item("r2")], idempotency_key="night-1")))
+        found.append(create(site, submission_of([item("r1"), item("r2")], idempotency_key="night-1")))
         connection.close()
 
     threads = [threading.Thread(target=go) for _ in range(4)]
@@ -183,7 +185,7 @@ def test_many_calls_at_once_under_one_key_make_one_batch(site: Site, desk_route:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_nothing_stays_of_a_batch_whose_connection_broke(
+def test_a_batch_whose_connection_breaks_is_rolled_back(
     site: Site, desk_route: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(insert, "CHUNK_ROWS", 2)
@@ -198,7 +200,7 @@ def test_nothing_stays_of_a_batch_whose_connection_broke(
     monkeypatch.setattr(insert, "_copy", break_second)
 
     with pytest.raises(OperationalError):
-        create(site, wanted([item(f"r{n}") for n in range(5)]))
+        create(site, submission_of([item(f"r{n}") for n in range(5)]))
 
     connection.close()
     assert not Batch.objects.exists()
@@ -219,12 +221,12 @@ def test_nothing_stays_of_a_batch_whose_connection_broke(
         ("٢h", None),
     ],
 )
-def test_windows_are_between_an_hour_and_a_week(text: str, window: timedelta | None) -> None:
+def test_completion_windows_are_between_an_hour_and_a_week(text: str, window: timedelta | None) -> None:
     assert parse_window(text) == window
 
 
 def test_a_batch_expires_at_the_end_of_its_window(site: Site, desk_route: None) -> None:
-    batch = create(site, wanted([item("r1")], completion_window="2h")).batch
+    batch = create(site, submission_of([item("r1")], completion_window="2h")).batch
 
     assert abs(batch.expires_at - timezone.now() - timedelta(hours=2)) < timedelta(minutes=1)
     assert states_of(batch) == {"r1": "queued"}

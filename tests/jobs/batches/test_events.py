@@ -1,4 +1,4 @@
-"""Telling progress: as often as was asked for, and only when there is something new."""
+"""`batch.progress` events: at most as often as requested, and only if something has changed."""
 
 import json
 import threading
@@ -16,13 +16,13 @@ from webhooks.models import Event
 
 
 def later(batch: Batch, seconds: int) -> None:
-    """Let some seconds have passed since it began, or since it was last told of."""
+    """Let some seconds have passed since the batch started, and since its last event."""
     earlier = Now() - timedelta(seconds=seconds)
     Batch.objects.filter(id=batch.id).update(in_progress_at=earlier)
     Batch.objects.filter(id=batch.id, progress_sent_at__isnull=False).update(progress_sent_at=earlier)
 
 
-def test_progress_is_told_when_it_is_due_and_new(site: Site, desk_route: None) -> None:
+def test_progress_is_recorded_when_it_is_due_and_has_changed(site: Site, desk_route: None) -> None:
     batch = make_batch(site, 3, progress_seconds=10)
     end(batch, "r1")
     assert record_due_progress() == 0
@@ -41,7 +41,7 @@ def test_progress_is_told_when_it_is_due_and_new(site: Site, desk_route: None) -
     assert json.loads(second.payload)["data"]["request_counts"]["completed"] == 2
 
 
-def test_a_batch_that_did_not_ask_for_it_is_not_told_of(site: Site, desk_route: None) -> None:
+def test_a_batch_without_an_interval_has_no_progress_events(site: Site, desk_route: None) -> None:
     batch = make_batch(site, 2)
     end(batch, "r1")
     later(batch, 1000)
@@ -50,7 +50,7 @@ def test_a_batch_that_did_not_ask_for_it_is_not_told_of(site: Site, desk_route: 
 
 
 @pytest.mark.django_db(transaction=True)
-def test_many_workers_at_once_tell_it_once(site: Site, desk_route: None) -> None:
+def test_concurrent_workers_record_progress_once(site: Site, desk_route: None) -> None:
     batch = make_batch(site, 2, progress_seconds=10)
     end(batch, "r1")
     later(batch, 11)

@@ -1,4 +1,4 @@
-"""Reading the file of a batch: all of its members or none, once, whoever dies of it."""
+"""Expanding the file of a batch: all of its members or none, exactly once, also after crashes."""
 
 import threading
 from typing import Any
@@ -18,18 +18,18 @@ from jobs.models import Batch, BatchState, File, FileChunk, Job
 from tenants.grant import Grant
 from tenants.models import Site
 from tests.factories import make_file, make_site
-from tests.jobs.batches.making import BODY, line, states_of, to_file, wanted
+from tests.jobs.batches.making import BODY, line, states_of, submission_of, to_file
 from webhooks.models import Event
 
 
 def make_waiting(site: Site, lines: list[Any], **changes: Any) -> Batch:
-    """A batch whose file nobody has read yet."""
+    """A batch whose file has not been read yet."""
     file = make_file(site, to_file(lines))
-    return create(site, wanted([], input_file_id=file.public_id, **changes)).batch
+    return create(site, submission_of([], input_file_id=file.public_id, **changes)).batch
 
 
 def read(batch: Batch) -> Batch:
-    """Let a worker read the file, and return what became of the batch."""
+    """Let a worker read the file, and return the batch."""
     assert expand_one()
     return Batch.objects.get(id=batch.id)
 
@@ -42,7 +42,7 @@ def test_a_batch_with_a_file_waits_to_be_read(site: Site, desk_route: None) -> N
     assert not Job.objects.exists()
 
 
-def test_its_lines_become_members_in_their_order(site: Site, desk_route: None) -> None:
+def test_lines_become_members_in_their_order(site: Site, desk_route: None) -> None:
     batch = read(make_waiting(site, [line("z"), b"", line("a"), line("m")], grant=Grant("desk")))
 
     assert (batch.state, batch.total, batch.model) == (BatchState.IN_PROGRESS, 3, "desk")
@@ -70,7 +70,7 @@ def test_its_lines_become_members_in_their_order(site: Site, desk_route: None) -
         (to_file([line("r2")]).strip().replace(b'"desk"', b'"desk","seed":1e999'), "invalid_value", "body"),
     ],
 )
-def test_a_line_that_cannot_be_done_fails_the_batch_with_its_number(
+def test_an_invalid_line_fails_the_batch_with_its_number(
     site: Site, desk_route: None, second: Any, code: str, param: str | None
 ) -> None:
     batch = read(make_waiting(site, [line("r1"), second]))
@@ -88,7 +88,7 @@ def test_an_empty_file_fails_the_batch(site: Site, desk_route: None) -> None:
     assert [each["code"] for each in batch.errors] == ["empty_batch"]
 
 
-def test_a_file_of_blank_lines_is_not_read_to_its_end(
+def test_a_file_of_too_many_blank_lines_is_not_read_to_its_end(
     site: Site, desk_route: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(requests, "MAX_LINES", 3)
@@ -98,13 +98,13 @@ def test_a_file_of_blank_lines_is_not_read_to_its_end(
     assert [(each["code"], each["line"]) for each in batch.errors] == [("too_many_lines", 4)]
 
 
-def test_the_limits_of_the_token_hold_when_the_file_is_read(site: Site, desk_route: None) -> None:
+def test_limits_of_the_token_apply_when_the_file_is_read(site: Site, desk_route: None) -> None:
     batch = read(make_waiting(site, [line("r1")], grant=Grant("another")))
 
     assert [each["param"] for each in batch.errors] == ["body.model"]
 
 
-def test_a_token_s_file_asks_for_no_dearer_tier(site: Site, desk_route: None) -> None:
+def test_a_narrow_tokens_file_may_not_request_a_premium_tier(site: Site, desk_route: None) -> None:
     lines = [line(f"r-{tier}", body={**BODY, "service_tier": tier}) for tier in ("flex", "priority")]
 
     refused = read(make_waiting(site, lines, grant=Grant(allows_premium_tiers=False)))
@@ -114,17 +114,17 @@ def test_a_token_s_file_asks_for_no_dearer_tier(site: Site, desk_route: None) ->
     assert taken.total == 2
 
 
-def test_only_the_site_s_own_files_for_batches_will_do(site: Site) -> None:
+def test_only_the_sites_own_input_files_are_accepted(site: Site) -> None:
     other = make_file(make_site("florist"), b"{}\n")
     output = File.objects.create(site=site, purpose="batch_output", filename="o", bytes=0)
 
     for file, refusal in ((other, FileNotFound), (output, InvalidFile)):
         with pytest.raises(refusal):
-            create(site, wanted([], input_file_id=file.public_id))
+            create(site, submission_of([], input_file_id=file.public_id))
     assert not Batch.objects.exists()
 
 
-def test_a_file_that_is_gone_or_broken_fails_the_batch(site: Site, desk_route: None) -> None:
+def test_a_deleted_or_broken_file_fails_the_batch(site: Site, desk_route: None) -> None:
     gone, broken = make_waiting(site, [line("r1")]), make_waiting(site, [line("r1")])
     File.objects.filter(batches=gone).delete()
     FileChunk.objects.filter(file__batches=broken).delete()
@@ -133,7 +133,7 @@ def test_a_file_that_is_gone_or_broken_fails_the_batch(site: Site, desk_route: N
     assert [each["code"] for each in read(broken).errors] == ["file_unreadable"]
 
 
-def test_a_file_that_kills_its_readers_is_given_to_three_of_them(site: Site, desk_route: None) -> None:
+def test_a_file_that_kills_three_readers_fails_the_batch(site: Site, desk_route: None) -> None:
     batch = make_waiting(site, [line("r1")])
     Batch.objects.update(read_count=3)
 
@@ -141,7 +141,7 @@ def test_a_file_that_kills_its_readers_is_given_to_three_of_them(site: Site, des
     assert not Job.objects.exists()
 
 
-def test_a_reader_without_the_key_leaves_it_to_another_and_reads_what_it_can(
+def test_a_reader_without_the_key_skips_the_file_and_reads_others(
     site: Site, desk_route: None, settings: Settings
 ) -> None:
     ours = settings.ENCRYPTION_KEYS
@@ -159,7 +159,7 @@ def test_a_reader_without_the_key_leaves_it_to_another_and_reads_what_it_can(
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("error", [OperationalError("No space left on device"), InterfaceError("gone")])
-def test_what_goes_wrong_with_postgres_is_not_laid_to_the_file(
+def test_database_errors_do_not_count_as_read_attempts(
     site: Site, desk_route: None, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     def copy(rows: list[tuple[Any, ...]]) -> None:
@@ -176,7 +176,7 @@ def test_what_goes_wrong_with_postgres_is_not_laid_to_the_file(
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_reader_whose_connection_breaks_leaves_nothing_and_another_does_it_again(
+def test_a_reader_whose_connection_breaks_is_rolled_back_and_another_reads_the_file(
     site: Site, desk_route: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     batch = make_waiting(site, [line(f"r{n}") for n in range(5)])
@@ -201,7 +201,7 @@ def test_a_reader_whose_connection_breaks_leaves_nothing_and_another_does_it_aga
 
 
 @pytest.mark.django_db(transaction=True)
-def test_two_readers_at_once_make_the_members_once(site: Site, desk_route: None, rung: list[int]) -> None:
+def test_concurrent_readers_create_the_members_once(site: Site, desk_route: None, rung: list[int]) -> None:
     batch = make_waiting(site, [line(f"r{n}") for n in range(50)])
     start, did = threading.Barrier(4), list[bool]()
 
@@ -223,7 +223,7 @@ def test_two_readers_at_once_make_the_members_once(site: Site, desk_route: None,
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_batch_that_somebody_reads_is_passed_over(site: Site, desk_route: None) -> None:
+def test_a_batch_that_another_worker_reads_is_skipped(site: Site, desk_route: None) -> None:
     first, second = make_waiting(site, [line("r1")]), make_waiting(site, [line("r1")])
     reading, done = threading.Event(), threading.Event()
 
@@ -245,7 +245,7 @@ def test_a_batch_that_somebody_reads_is_passed_over(site: Site, desk_route: None
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_cancel_does_not_wait_for_whoever_reads_the_file_and_nothing_of_it_is_kept(
+def test_a_cancel_does_not_wait_for_the_reader_which_is_rolled_back(
     site: Site, desk_route: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     batch = make_waiting(site, [line("r1")])
@@ -269,7 +269,7 @@ def test_a_cancel_does_not_wait_for_whoever_reads_the_file_and_nothing_of_it_is_
     assert list(Event.objects.values_list("type", flat=True)) == ["batch.cancelled"]
 
 
-def test_a_batch_canceled_before_its_file_is_read_has_ended(site: Site, desk_route: None) -> None:
+def test_a_batch_canceled_before_its_file_is_read_ends_immediately(site: Site, desk_route: None) -> None:
     batch = make_waiting(site, [line("r1")])
 
     canceled = cancel(site, batch.public_id)
@@ -279,7 +279,7 @@ def test_a_batch_canceled_before_its_file_is_read_has_ended(site: Site, desk_rou
     assert list(Event.objects.values_list("type", flat=True)) == ["batch.cancelled"]
 
 
-def test_a_worker_that_is_told_to_stop_leaves_the_file_to_another(site: Site, desk_route: None) -> None:
+def test_a_stopping_worker_leaves_the_file_to_another(site: Site, desk_route: None) -> None:
     batch = make_waiting(site, [line(f"r{n}") for n in range(5)])
     looks = iter([False, False, False])
 

@@ -1,4 +1,4 @@
-"""The end of a batch: once, when all its members ended, and with everything that is said of it."""
+"""Finalizing a batch: once, when all its members have ended, with counts, usage, files and event."""
 
 import json
 import threading
@@ -29,30 +29,30 @@ def bill(job: Job, **fields: Any) -> None:
     )  # fmt: skip
 
 
-def concluded(batch: Batch) -> Batch:
+def finalized(batch: Batch) -> Batch:
     finalize_ended()
     return Batch.objects.get(id=batch.id)
 
 
-def test_a_batch_with_work_left_goes_on(site: Site, desk_route: None) -> None:
+def test_a_batch_with_unfinished_members_is_not_finalized(site: Site, desk_route: None) -> None:
     batch = make_batch(site, 2)
     end(batch, "r1")
 
-    assert concluded(batch).state == BatchState.IN_PROGRESS
+    assert finalized(batch).state == BatchState.IN_PROGRESS
     assert not Event.objects.exists()
 
 
-def test_a_cost_beyond_all_numbers_does_not_keep_a_batch_from_its_end(site: Site, desk_route: None) -> None:
+def test_a_cost_that_exceeds_the_column_does_not_keep_a_batch_from_ending(site: Site, desk_route: None) -> None:
     batch = make_batch(site, 2)
     for name in ("r1", "r2"):
         bill(end(batch, name), cost_pico_usd=2**63 - 1)
 
-    found = concluded(batch)
+    found = finalized(batch)
 
     assert (found.state, found.cost_pico_usd) == (BatchState.COMPLETED, 2**63 - 1)
 
 
-def test_a_batch_that_cannot_be_ended_does_not_keep_the_others_from_it(
+def test_a_batch_that_cannot_be_finalized_does_not_block_the_others(
     site: Site, desk_route: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broken, fine = make_batch(site, 1), make_batch(site, 1)
@@ -77,7 +77,7 @@ def test_a_batch_whose_members_ended_is_completed_with_counts_cost_and_files(sit
     bill(end(batch, "r2"), reasoning_tokens=2)
     end(batch, "r3", JobState.FAILED, error_code="bad_request", error_message="No.")
 
-    found = concluded(batch)
+    found = finalized(batch)
 
     assert (found.state, found.completed, found.failed) == (BatchState.COMPLETED, 2, 1)
     assert (found.cost_pico_usd, found.input_tokens, found.output_tokens) == (2000, 20, 8)
@@ -91,7 +91,7 @@ def test_a_batch_whose_members_ended_is_completed_with_counts_cost_and_files(sit
     assert (found.output_file.purpose, found.output_file.expires_at) == ("batch_output", None)
 
 
-def test_the_site_is_told_once(site: Site, desk_route: None) -> None:
+def test_the_end_of_a_batch_has_one_event(site: Site, desk_route: None) -> None:
     batch = make_batch(site, 1, metadata={"night": "1"})
     bill(end(batch, "r1"))
 
@@ -109,35 +109,35 @@ def test_the_site_is_told_once(site: Site, desk_route: None) -> None:
     assert data["error_file_id"] is None
 
 
-def test_a_cost_that_nobody_knows_is_not_zero(site: Site, desk_route: None) -> None:
+def test_an_unknown_cost_is_not_zero(site: Site, desk_route: None) -> None:
     batch = make_batch(site, 1)
     bill(end(batch, "r1"), price_version="", cost_pico_usd=0)
 
-    assert concluded(batch).cost_pico_usd is None
+    assert finalized(batch).cost_pico_usd is None
 
 
-def test_output_files_expire_when_they_were_asked_to(site: Site, desk_route: None) -> None:
+def test_output_files_expire_after_the_requested_time(site: Site, desk_route: None) -> None:
     batch = make_batch(site, 1, output_expires_seconds=3600)
     end(batch, "r1")
 
-    file = concluded(batch).output_file
+    file = finalized(batch).output_file
 
     assert file is not None
     assert file.expires_at is not None
     assert timedelta(minutes=59) < file.expires_at - file.created_at < timedelta(minutes=61)
 
 
-def test_its_pause_goes_with_it(site: Site, desk_route: None) -> None:
+def test_the_pause_of_a_batch_is_deleted_at_its_end(site: Site, desk_route: None) -> None:
     batch = make_batch(site, 1)
     Pause.objects.create(batch=batch)
     end(batch, "r1")
 
-    assert concluded(batch).state == BatchState.COMPLETED
+    assert finalized(batch).state == BatchState.COMPLETED
     assert not Pause.objects.exists()
 
 
 @pytest.mark.django_db(transaction=True)
-def test_many_workers_at_once_end_it_once(site: Site, desk_route: None) -> None:
+def test_concurrent_workers_finalize_a_batch_once(site: Site, desk_route: None) -> None:
     batch = make_batch(site, 2)
     end(batch, "r1")
     end(batch, "r2", JobState.FAILED)
@@ -160,7 +160,7 @@ def test_many_workers_at_once_end_it_once(site: Site, desk_route: None) -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_whoever_comes_second_writes_nothing(site: Site, desk_route: None) -> None:
+def test_the_second_write_of_an_end_has_no_effect(site: Site, desk_route: None) -> None:
     batch = make_batch(site, 1)
     end(batch, "r1")
     found = summarize(batch)
@@ -170,7 +170,7 @@ def test_whoever_comes_second_writes_nothing(site: Site, desk_route: None) -> No
     assert Event.objects.count() == File.objects.count() == 1
 
 
-def test_killed_while_it_is_finalizing_another_ends_it(
+def test_a_batch_is_finalized_by_another_worker_after_a_crash(
     site: Site, desk_route: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     batch = make_batch(site, 1)
@@ -180,17 +180,17 @@ def test_killed_while_it_is_finalizing_another_ends_it(
     assert Batch.objects.get().state == BatchState.FINALIZING
 
     monkeypatch.undo()
-    assert concluded(batch).state == BatchState.COMPLETED
+    assert finalized(batch).state == BatchState.COMPLETED
 
 
-# What the lines say
+# Result lines
 
 
 def lines_of(found: Any) -> list[dict[str, Any]]:
     return [json.loads(line) for line in found]
 
 
-def test_each_member_has_one_line_in_openai_s_form(site: Site, desk_route: None) -> None:
+def test_each_member_has_one_line_in_openais_format(site: Site, desk_route: None) -> None:
     batch = make_batch(site, 3)
     first = end(batch, "r1")
     last = end(batch, "r3", JobState.FAILED, error_code="bad_request", error_message="No.")
@@ -213,14 +213,14 @@ def test_each_member_has_one_line_in_openai_s_form(site: Site, desk_route: None)
     assert [each["custom_id"] for each in lines_of(error_lines(batch))] == ["r3"]
 
 
-def test_lines_come_in_the_order_of_the_input_over_many_pages(site: Site, desk_route: None) -> None:
+def test_result_lines_are_in_the_order_of_the_input_over_many_pages(site: Site, desk_route: None) -> None:
     batch = make_batch(site, 120)
     Job.objects.update(state=JobState.FAILED, finished_at=Now(), error_code="x")
 
     assert [each["custom_id"] for each in lines_of(result_lines(batch))] == [f"r{n}" for n in range(1, 121)]
 
 
-def test_an_answer_that_is_gone_or_broken_has_a_line_that_says_so(site: Site, desk_route: None) -> None:
+def test_an_erased_or_broken_answer_has_an_error_line(site: Site, desk_route: None) -> None:
     batch = make_batch(site, 2)
     erased, broken = end(batch, "r1"), end(batch, "r2")
     Job.objects.filter(id=erased.id).update(result=None)

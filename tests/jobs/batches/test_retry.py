@@ -1,4 +1,4 @@
-"""Trying again what failed in a batch, and holding batches back."""
+"""Retrying the failed requests of a batch, and pausing batches."""
 
 import threading
 
@@ -23,7 +23,7 @@ from tests.jobs.batches.making import end, make_batch, states_of
 
 @pytest.fixture
 def ended(site: Site, desk_route: None) -> Batch:
-    """A batch of which r1 succeeded, and the others did not."""
+    """An ended batch in which r1 succeeded, and the others did not."""
     batch = make_batch(site, 4, priority=50, max_attempts=2, metadata={"night": "1"}, progress_seconds=60)
     end(batch, "r1")
     end(batch, "r2", JobState.FAILED)
@@ -33,7 +33,7 @@ def ended(site: Site, desk_route: None) -> Batch:
     return Batch.objects.get(id=batch.id)
 
 
-def test_what_did_not_succeed_is_a_new_batch(site: Site, ended: Batch) -> None:
+def test_members_without_success_become_a_new_batch(site: Site, ended: Batch) -> None:
     again = retry_failed(site, ended.public_id, request_id="req_2")
 
     assert (again.state, again.total, again.retry_of, again.model) == (BatchState.IN_PROGRESS, 3, ended, "desk")
@@ -48,7 +48,7 @@ def test_what_did_not_succeed_is_a_new_batch(site: Site, ended: Batch) -> None:
     assert ended.failed == 3
 
 
-def test_the_new_one_is_claimed_and_its_prompts_can_be_read(site: Site, ended: Batch) -> None:
+def test_members_of_the_new_batch_are_claimed_and_can_be_decrypted(site: Site, ended: Batch) -> None:
     retry_failed(site, ended.public_id)
 
     claimed = claim(acquire_lease(), 10)
@@ -68,7 +68,7 @@ def test_a_batch_in_progress_or_without_failures_cannot_be_retried(site: Site, d
         retry_failed(site, batch.public_id)
 
 
-def test_what_is_being_tried_again_is_not_tried_twice(site: Site, ended: Batch) -> None:
+def test_a_batch_that_is_being_retried_cannot_be_retried(site: Site, ended: Batch) -> None:
     again = retry_failed(site, ended.public_id)
 
     with pytest.raises(BatchNotRetryable, match=again.public_id):
@@ -80,7 +80,7 @@ def test_what_is_being_tried_again_is_not_tried_twice(site: Site, ended: Batch) 
 
 
 @pytest.mark.django_db(transaction=True)
-def test_of_many_who_try_it_again_at_once_one_does(site: Site, desk_route: None) -> None:
+def test_concurrent_retries_create_one_batch(site: Site, desk_route: None) -> None:
     batch = make_batch(site, 1)
     end(batch, "r1", JobState.FAILED)
     finalize_ended()
@@ -105,7 +105,7 @@ def test_of_many_who_try_it_again_at_once_one_does(site: Site, desk_route: None)
     assert all(again.public_id in words for words in refused)
 
 
-def test_what_is_not_possible_any_more_is_not_tried_again(site: Site, ended: Batch) -> None:
+def test_a_batch_with_a_request_that_is_no_longer_allowed_cannot_be_retried(site: Site, ended: Batch) -> None:
     with pytest.raises(ModelNotAllowed):
         retry_failed(site, ended.public_id, Grant("another"))
     Job.objects.filter(custom_id="r3").update(payload=None)
@@ -119,10 +119,10 @@ def test_what_is_not_possible_any_more_is_not_tried_again(site: Site, ended: Bat
     assert Batch.objects.count() == 1
 
 
-# Holding back
+# Pausing
 
 
-def test_nothing_is_claimed_of_a_paused_batch_until_it_is_resumed(site: Site, desk_route: None) -> None:
+def test_members_of_a_paused_batch_are_not_claimed_until_it_is_resumed(site: Site, desk_route: None) -> None:
     batch = make_batch(site, 1)
     worker_id = acquire_lease()
 

@@ -1,4 +1,4 @@
-"""How fast batches come along, and what is said of the rest."""
+"""The throughput of batches, and estimates of the remaining time and the total cost."""
 
 from datetime import timedelta
 from typing import Any
@@ -26,7 +26,7 @@ def begun(minutes_ago: int) -> Any:
 
 
 @pytest.mark.django_db
-def test_the_pace_is_that_of_the_last_three_minutes(site: Site) -> None:
+def test_the_throughput_is_that_of_the_last_three_minutes(site: Site) -> None:
     batch = make_batch(site, in_progress_at=begun(60))
     for seconds, state in ((1, "succeeded"), (100, "failed"), (170, "succeeded"), (190, "succeeded"), (5, "canceled")):
         make_ended(batch, seconds, state)
@@ -40,7 +40,7 @@ def test_the_pace_is_that_of_the_last_three_minutes(site: Site) -> None:
 
 
 @pytest.mark.django_db
-def test_a_batch_that_has_just_begun_is_measured_from_its_begin(site: Site) -> None:
+def test_a_batch_that_has_just_started_is_measured_from_its_start(site: Site) -> None:
     batch = make_batch(site, in_progress_at=begun(1))
     for _ in range(4):
         make_ended(batch, 10)
@@ -50,7 +50,7 @@ def test_a_batch_that_has_just_begun_is_measured_from_its_begin(site: Site) -> N
 
 
 @pytest.mark.django_db
-def test_of_many_only_the_latest_are_read(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_latest_members_are_read(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_ROWS", 4)
     batch = make_batch(site, in_progress_at=begun(60))
     for seconds in (2, 4, 6, 8, 100, 150):
@@ -64,14 +64,14 @@ def test_of_many_only_the_latest_are_read(site: Site, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.django_db
-def test_a_batch_of_which_nothing_ended_has_no_pace(site: Site) -> None:
+def test_a_batch_without_ended_members_has_no_estimate(site: Site) -> None:
     found = measure_throughput(make_batch(site, in_progress_at=None))
 
     assert (found.ended, found.per_minute) == (0, 0)
 
 
 @pytest.mark.django_db
-def test_the_pace_is_read_by_the_index_of_the_ends(site: Site) -> None:
+def test_the_throughput_is_read_by_the_index_on_finished_at(site: Site) -> None:
     batch = make_batch(site)
     values: dict[str, Any] = {"site_id": batch.site_id, "batch_id": batch.id, "window": module.WINDOW, "most": 1000}
     with connection.cursor() as cursor:
@@ -92,13 +92,15 @@ def test_the_pace_is_read_by_the_index_of_the_ends(site: Site) -> None:
         (MemberCounts(queued=30), 2, None),
     ],
 )
-def test_the_rest_is_taken_to_go_on_like_this(counts: MemberCounts, ended: int, minutes: int | None) -> None:
+def test_the_time_left_is_extrapolated_from_the_throughput(
+    counts: MemberCounts, ended: int, minutes: int | None
+) -> None:
     wanted = None if minutes is None else timedelta(minutes=minutes)
 
     assert estimate_time_left(counts, BatchThroughput(ended, timedelta(minutes=3))) == wanted
 
 
-def test_what_takes_ages_is_a_span_all_the_same() -> None:
+def test_a_time_left_of_ages_is_capped() -> None:
     assert estimate_time_left(MemberCounts(queued=10**9), BatchThroughput(3, timedelta(days=3650))) == timedelta(
         days=36500
     )
@@ -113,5 +115,7 @@ def test_what_takes_ages_is_a_span_all_the_same() -> None:
         (MemberCounts(succeeded=9, queued=9), None, None),
     ],
 )
-def test_the_rest_is_taken_to_cost_as_much(counts: MemberCounts, cost: int | None, in_all: int | None) -> None:
+def test_the_total_cost_is_extrapolated_from_the_cost_so_far(
+    counts: MemberCounts, cost: int | None, in_all: int | None
+) -> None:
     assert estimate_total_cost(counts, BatchUsage(cost)) == in_all

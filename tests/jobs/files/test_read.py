@@ -1,4 +1,4 @@
-"""Files as they are read: whole lines out of pieces, and nobody else's."""
+"""Reading files: lines out of chunks, limits, and only files of the same site."""
 
 from datetime import timedelta
 
@@ -35,12 +35,12 @@ def read_lines(site: Site, *parts: bytes) -> list[bytes]:
         ((), []),
     ],
 )
-def test_lines_are_whole_wherever_the_pieces_end(site: Site, parts: tuple[bytes, ...], found: list[bytes]) -> None:
+def test_lines_are_complete_wherever_the_chunks_end(site: Site, parts: tuple[bytes, ...], found: list[bytes]) -> None:
     assert read_lines(site, *parts) == found
 
 
 @pytest.mark.parametrize("end", [b"", b"\n", b"\r\n"])
-def test_a_line_may_be_as_long_as_a_jobs_body_and_what_is_around_it(site: Site, settings: Settings, end: bytes) -> None:
+def test_a_line_may_be_as_long_as_a_job_body_with_overhead(site: Site, settings: Settings, end: bytes) -> None:
     settings.MAX_BODY_BYTES = 1024
     longest = b"x" * (1024 + LINE_OVERHEAD_BYTES)
 
@@ -49,17 +49,17 @@ def test_a_line_may_be_as_long_as_a_jobs_body_and_what_is_around_it(site: Site, 
         read_lines(site, b"short\n", longest[:1000], longest[1000:] + b"x" + end)
 
 
-def test_of_a_line_without_end_no_more_is_read_than_tells_so(site: Site, settings: Settings) -> None:
+def test_an_endless_line_is_read_only_up_to_the_limit(site: Site, settings: Settings) -> None:
     settings.MAX_BODY_BYTES = 1024
     file = make_file(site, *(b"x" * 1000 for _ in range(50)))
-    # Whoever reads on finds this piece broken.
+    # Reading further would find this chunk broken.
     FileChunk.objects.filter(file=file, number=10).delete()
 
     with pytest.raises(LineTooLong):
         list(iter_lines(file))
 
 
-def test_a_file_of_another_site_is_missing_and_so_is_an_expired_one(site: Site) -> None:
+def test_an_expired_file_and_another_sites_file_are_not_found(site: Site) -> None:
     now = clock.now()
     own, theirs = make_file(site, b"own"), make_file(make_site("florist"), b"theirs")
     expired = make_file(site, b"old", expires_at=now - timedelta(seconds=1))
@@ -72,7 +72,7 @@ def test_a_file_of_another_site_is_missing_and_so_is_an_expired_one(site: Site) 
             find_file(site, missing)
 
 
-def test_a_file_whose_piece_is_gone_does_not_end_as_if_it_were_whole(site: Site) -> None:
+def test_a_file_with_a_missing_chunk_raises_unreadable_file(site: Site) -> None:
     file = make_file(site, b"one\n", b"two\n", b"three\n")
     FileChunk.objects.filter(file=file, number=2).delete()
 
@@ -82,7 +82,7 @@ def test_a_file_whose_piece_is_gone_does_not_end_as_if_it_were_whole(site: Site)
         next(found)
 
 
-def test_a_piece_that_does_not_open_is_said_to_be_unreadable(site: Site) -> None:
+def test_a_chunk_that_cannot_be_decrypted_raises_unreadable_file(site: Site) -> None:
     file = make_file(site, b"one\n")
     with connection.cursor() as cursor:
         cursor.execute("UPDATE jobs_filechunk SET content = %s", [b"not sealed"])
@@ -91,7 +91,7 @@ def test_a_piece_that_does_not_open_is_said_to_be_unreadable(site: Site) -> None
         list(iter_lines(file))
 
 
-def test_content_is_sealed_in_the_database(site: Site) -> None:
+def test_content_is_encrypted_in_the_database(site: Site) -> None:
     make_file(site, b"a product description")
 
     with connection.cursor() as cursor:

@@ -1,4 +1,4 @@
-"""Who runs what: one statement decides, for any number of workers."""
+"""Claims: which worker runs which job, in which order, with any number of workers."""
 
 import threading
 from datetime import timedelta
@@ -21,7 +21,7 @@ from tests.factories import make_batch, make_job, make_provider, make_site
 from tests.polling import wait_for
 
 
-def test_a_claimed_job_runs_in_the_worker_s_name(site: Site, worker_id: UUID) -> None:
+def test_a_claimed_job_is_running_and_belongs_to_the_worker(site: Site, worker_id: UUID) -> None:
     job = make_job(site, payload=b'{"model":"desk","n":1}')
 
     (found,) = claim(worker_id, 10)
@@ -36,13 +36,13 @@ def test_a_claimed_job_runs_in_the_worker_s_name(site: Site, worker_id: UUID) ->
     assert (attempt.job_id, attempt.number, attempt.worker_id, attempt.ended_at) == (job.id, 1, worker_id, None)
 
 
-def test_a_job_that_was_put_off_for_weeks_is_claimed_once_more(site: Site, worker_id: UUID) -> None:
+def test_a_job_that_was_deferred_many_times_can_be_claimed(site: Site, worker_id: UUID) -> None:
     make_job(site, attempt=32_767)
 
     assert [claimed.attempt for claimed in claim(worker_id, 10)] == [32_768]
 
 
-def test_no_more_is_claimed_than_there_is_room_for(site: Site, worker_id: UUID) -> None:
+def test_no_more_jobs_are_claimed_than_the_limit(site: Site, worker_id: UUID) -> None:
     for _ in range(5):
         make_job(site)
 
@@ -58,7 +58,7 @@ def test_urgent_jobs_go_first_and_then_the_oldest(site: Site, worker_id: UUID) -
     assert [claimed.job_id for claimed in claim(worker_id, 10)] == [urgent.id, normal[0].id, normal[1].id]
 
 
-def test_a_job_of_tomorrow_and_an_expired_one_are_left(site: Site, worker_id: UUID) -> None:
+def test_scheduled_and_expired_jobs_are_not_claimed(site: Site, worker_id: UUID) -> None:
     make_job(site, available_at=timezone.now() + timedelta(hours=1))
     make_job(site, expires_at=timezone.now() - timedelta(seconds=1))
 
@@ -82,7 +82,7 @@ def test_a_draining_worker_claims_nothing(site: Site, worker_id: UUID) -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_workers_that_claim_at_once_never_get_the_same_job(site: Site) -> None:
+def test_workers_that_claim_concurrently_never_get_the_same_job(site: Site) -> None:
     for _ in range(60):
         make_job(site)
     workers = [acquire_lease() for _ in range(6)]
@@ -109,12 +109,12 @@ def test_workers_that_claim_at_once_never_get_the_same_job(site: Site) -> None:
 
 
 def claimed_by_site(worker_id: UUID, limit: int) -> list[str]:
-    """The sites of the next claims, in order."""
+    """The sites of the next claimed jobs, in order."""
     slugs = dict(Site.objects.values_list("id", "slug"))
     return [slugs[claimed.site_id] for claimed in claim(worker_id, limit)]
 
 
-def test_a_site_with_many_jobs_does_not_delay_another_s_few(site: Site, worker_id: UUID) -> None:
+def test_a_site_with_many_jobs_does_not_delay_a_site_with_few(site: Site, worker_id: UUID) -> None:
     for _ in range(50):
         make_job(site)
     florist = make_site("florist")
@@ -124,7 +124,7 @@ def test_a_site_with_many_jobs_does_not_delay_another_s_few(site: Site, worker_i
     assert claimed_by_site(worker_id, 6) == ["bakery", "florist"] * 3
 
 
-def test_who_has_fewer_running_jobs_goes_first(site: Site, worker_id: UUID) -> None:
+def test_the_site_with_fewer_running_jobs_comes_first(site: Site, worker_id: UUID) -> None:
     for _ in range(10):
         make_job(site)
     claim(worker_id, 5)
@@ -135,7 +135,7 @@ def test_who_has_fewer_running_jobs_goes_first(site: Site, worker_id: UUID) -> N
     assert claimed_by_site(worker_id, 7) == ["florist"] * 5 + ["bakery", "florist"]
 
 
-def test_priority_goes_before_fairness(site: Site, worker_id: UUID) -> None:
+def test_priority_takes_precedence_over_fairness(site: Site, worker_id: UUID) -> None:
     make_job(make_site("florist"))
     for _ in range(3):
         make_job(site, priority=50)
@@ -143,7 +143,7 @@ def test_priority_goes_before_fairness(site: Site, worker_id: UUID) -> None:
     assert claimed_by_site(worker_id, 4) == ["bakery", "bakery", "bakery", "florist"]
 
 
-def test_many_sites_all_get_their_turn(worker_id: UUID) -> None:
+def test_many_sites_take_turns(worker_id: UUID) -> None:
     sites = [make_site(f"site-{number}") for number in range(12)]
     for each in sites:
         for _ in range(5):
@@ -183,7 +183,7 @@ def test_no_more_jobs_of_a_provider_run_than_its_cap(site: Site, worker_id: UUID
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_cap_holds_however_many_workers_claim_at_once(site: Site) -> None:
+def test_a_cap_holds_for_any_number_of_concurrent_claims(site: Site) -> None:
     Site.objects.update(max_running_jobs=7)
     for _ in range(40):
         make_job(site)
@@ -208,7 +208,7 @@ def test_a_cap_holds_however_many_workers_claim_at_once(site: Site) -> None:
 
 
 @pytest.mark.parametrize("what", ["site", "queue", "batch"])
-def test_nothing_of_what_is_paused_is_claimed_until_it_is_resumed(site: Site, worker_id: UUID, what: str) -> None:
+def test_paused_jobs_are_not_claimed_until_they_are_resumed(site: Site, worker_id: UUID, what: str) -> None:
     batch = make_batch(site)
     member = make_job(site, queue="batch", batch=batch, custom_id="a")
     other = make_job(make_site("florist"))
@@ -222,7 +222,7 @@ def test_nothing_of_what_is_paused_is_claimed_until_it_is_resumed(site: Site, wo
     assert [claimed.job_id for claimed in claim(worker_id, 10)] == [member.id]
 
 
-def test_a_paused_batch_holds_up_neither_its_site_nor_another_batch(site: Site, worker_id: UUID) -> None:
+def test_a_paused_batch_delays_neither_its_site_nor_another_batch(site: Site, worker_id: UUID) -> None:
     paused, other = make_batch(site), make_batch(site)
     for number in range(20):
         make_job(site, queue="batch", batch=paused, custom_id=str(number))
@@ -240,7 +240,7 @@ def test_a_worker_serves_only_its_queues(site: Site, worker_id: UUID) -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_job_that_somebody_holds_is_passed_over_not_waited_for(site: Site) -> None:
+def test_a_locked_job_is_skipped(site: Site) -> None:
     held, free = make_job(site), make_job(site)
     worker_id, found = acquire_lease(), []
 
@@ -257,14 +257,14 @@ def test_a_job_that_somebody_holds_is_passed_over_not_waited_for(site: Site) -> 
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_worker_that_freezes_with_a_large_claim_does_not_hold_up_the_others(site: Site) -> None:
+def test_a_worker_that_freezes_during_a_large_claim_does_not_block_the_others(site: Site) -> None:
     for _ in range(60):
         make_job(site, payload=b"x" * 100_000)
     frozen, other = acquire_lease(), acquire_lease()
     its_connection = connection.copy()
     its_connection.connect()
     try:
-        # It sends its claim, and never takes in the answer.
+        # It sends its claim, and never reads the answer.
         sent = psycopg.ClientCursor(its_connection.connection).mogrify(CLAIM, claim_parameters(frozen, 55, []))
         its_connection.connection.pgconn.send_query(sent.encode())
         wait_for(lambda: Job.objects.filter(worker_id=frozen).count() == 55)
@@ -274,7 +274,7 @@ def test_a_worker_that_freezes_with_a_large_claim_does_not_hold_up_the_others(si
         its_connection.close()
 
 
-def test_what_is_delayed_does_not_hide_what_is_ready(site: Site, worker_id: UUID) -> None:
+def test_delayed_jobs_do_not_hide_ready_ones(site: Site, worker_id: UUID) -> None:
     for _ in range(30):
         make_job(site, available_at=timezone.now() + timedelta(hours=1))
         make_job(site, expires_at=timezone.now() - timedelta(seconds=1))
@@ -283,7 +283,7 @@ def test_what_is_delayed_does_not_hide_what_is_ready(site: Site, worker_id: UUID
     assert [claimed.job_id for claimed in claim(worker_id, 1)] == [ready.id]
 
 
-def test_a_payload_comes_as_bytes_and_an_erased_one_as_nothing(site: Site, worker_id: UUID) -> None:
+def test_a_payload_is_returned_as_bytes_and_an_erased_one_as_none(site: Site, worker_id: UUID) -> None:
     make_job(site), make_job(site)
     Job.objects.filter(id=Job.objects.latest("id").id).update(payload=None)
 

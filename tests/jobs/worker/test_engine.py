@@ -1,4 +1,4 @@
-"""The engine at work: real Postgres, a real event loop in a thread, scripted providers."""
+"""The job engine, with real Postgres, a real event loop in a thread, and scripted providers."""
 
 import asyncio
 import threading
@@ -43,7 +43,7 @@ HELLO = (TextDelta("Hello"), AnswerFinished(FinishReason.STOP, Usage(9, 1)))
 
 
 class Gate:
-    """Holds every call of a provider until it is opened, and says that one has come."""
+    """Blocks every call of a provider until it is opened; `reached` is set by the first call."""
 
     def __init__(self) -> None:
         self.reached = threading.Event()
@@ -57,7 +57,7 @@ class Gate:
 
 @contextmanager
 def working(provider: ScriptedProvider, breaker: CircuitBreaker = NO_CIRCUIT_BREAKER) -> Iterator[JobEngine]:
-    """An engine at work, in a thread as in a worker process. It is stopped, and drains, at the end."""
+    """A running engine, in a thread as in a worker process. At the end it shuts down gracefully."""
     started = threading.Event()
     engines: list[JobEngine] = []
 
@@ -81,8 +81,8 @@ def working(provider: ScriptedProvider, breaker: CircuitBreaker = NO_CIRCUIT_BRE
 
 
 @pytest.fixture
-def quick_pulse(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The heart beats more often, for tests that wait for it; a lease lasts as long as ever."""
+def fast_heartbeat(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Heartbeats are more frequent, for tests that wait for one; a lease lasts as long as usual."""
     monkeypatch.setattr("jobs.worker.leases.HEARTBEAT_SECONDS", 0.3)
 
 
@@ -95,7 +95,7 @@ def ended(job: Job) -> Job:
     return wait_for(lambda: Job.objects.filter(id=job.id, finished_at__isnull=False).first())
 
 
-def test_a_job_is_run_and_its_answer_kept_in_the_wire_of_its_kind(site: Site, desk_route: None) -> None:
+def test_a_job_is_run_and_its_answer_stored_in_the_wire_format_of_its_kind(site: Site, desk_route: None) -> None:
     job = queued(site)
 
     with working(ScriptedProvider(HELLO)):
@@ -109,7 +109,7 @@ def test_a_job_is_run_and_its_answer_kept_in_the_wire_of_its_kind(site: Site, de
     assert Event.objects.get().type == "job.succeeded"
 
 
-def test_several_answers_to_a_job_are_kept_as_the_provider_wrote_them(site: Site, desk_route: None) -> None:
+def test_several_choices_are_stored_as_the_provider_wrote_them(site: Site, desk_route: None) -> None:
     job = make_job(site, payload=BODY.replace(b"}]}", b'}],"n":2}'))
     written = b'{"choices":[{"index":0},{"index":1}]}'
 
@@ -122,7 +122,7 @@ def test_several_answers_to_a_job_are_kept_as_the_provider_wrote_them(site: Site
     assert UsageEvent.objects.get().output_tokens == 4
 
 
-def test_a_job_that_no_provider_can_do_any_more_fails_and_nobody_is_asked(site: Site, desk_route: None) -> None:
+def test_a_job_that_no_provider_is_capable_of_any_more_fails_without_a_call(site: Site, desk_route: None) -> None:
     job = make_job(site, payload=BODY.replace(b"}]}", b'}],"n":2}'))
     ProviderAccount.objects.update(dialect="anthropic")
     routing.invalidate_cache()
@@ -146,20 +146,20 @@ def test_a_retry_without_budget_waits_longer_each_time(site: Site, desk_route: N
     assert job.available_at - timezone.now() > timedelta(seconds=60)
 
 
-class Resting(NoCircuitBreaker):
-    """Nobody may be asked, for a while."""
+class ProvidersInCooldown(NoCircuitBreaker):
+    """A circuit breaker that is open for all providers."""
 
     async def allows(self, target: Target) -> bool:
         return False
 
     def refusal(self, target: Target) -> errors.ProviderError:
-        return errors.ProviderOverloaded("It is left alone.", retry_after_seconds=100)
+        return errors.ProviderOverloaded("It is in cooldown.", retry_after_seconds=100)
 
 
-def test_a_job_whose_providers_are_left_alone_waits_and_keeps_its_attempts(site: Site, desk_route: None) -> None:
+def test_a_job_whose_providers_are_in_cooldown_is_deferred_without_an_error(site: Site, desk_route: None) -> None:
     job = queued(site)
 
-    with working(ScriptedProvider(), Resting()):
+    with working(ScriptedProvider(), ProvidersInCooldown()):
         wait_for(lambda: Job.objects.filter(id=job.id, state="queued", error_code="providers_in_cooldown").exists())
 
     job.refresh_from_db()
@@ -196,13 +196,13 @@ def test_no_more_jobs_run_than_there_are_slots(site: Site, desk_route: None, set
     assert most == 3
 
 
-def test_jobs_are_begun_in_portions(site: Site, desk_route: None) -> None:
+def test_the_number_of_starting_jobs_is_limited(site: Site, desk_route: None) -> None:
     for _ in range(MAX_STARTING + 6):
         queued(site)
 
     with working(ScriptedProvider(*[HELLO] * (MAX_STARTING + 6))):
         with transaction.atomic(), connection.cursor() as cursor:
-            # No account can be opened, so that no job comes beyond its beginning.
+            # No usage record can be opened, so that no job proceeds beyond its start.
             cursor.execute("LOCK TABLE metering_usageevent IN SHARE ROW EXCLUSIVE MODE")
             wait_for(lambda: Job.objects.filter(state=JobState.RUNNING).count() == MAX_STARTING)
             beat = WorkerLease.objects.get().expires_at
@@ -213,7 +213,7 @@ def test_jobs_are_begun_in_portions(site: Site, desk_route: None) -> None:
     assert begun == MAX_STARTING
 
 
-def test_a_ring_starts_a_job_at_once(site: Site, desk_route: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_doorbell_starts_a_job_immediately(site: Site, desk_route: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("jobs.worker.engine.POLL_SECONDS", 60.0)
 
     with working(ScriptedProvider(HELLO)) as engine:
@@ -223,7 +223,7 @@ def test_a_ring_starts_a_job_at_once(site: Site, desk_route: None, monkeypatch: 
         assert ended(job).state == JobState.SUCCEEDED
 
 
-def test_without_a_ring_a_job_is_found_within_seconds(site: Site, desk_route: None) -> None:
+def test_without_the_doorbell_a_job_is_found_within_seconds(site: Site, desk_route: None) -> None:
     with working(ScriptedProvider(HELLO)):
         wait_for(lambda: WorkerLease.objects.exists())
         assert ended(queued(site)).state == JobState.SUCCEEDED
@@ -241,7 +241,7 @@ def test_a_failed_attempt_is_followed_by_another(site: Site, desk_route: None) -
     assert [event.outcome for event in UsageEvent.objects.order_by("id")] == ["error", "error", "ok"]
 
 
-def test_a_rejected_job_fails_at_once_with_the_provider_s_words(site: Site, desk_route: None) -> None:
+def test_a_rejected_job_fails_immediately_with_the_providers_message(site: Site, desk_route: None) -> None:
     job = queued(site)
 
     with working(ScriptedProvider(errors.RequestRejected("`temperature` must be below 2.", 400, "invalid_value"))):
@@ -262,7 +262,7 @@ def test_a_job_whose_route_is_gone_fails_with_a_reason(site: Site) -> None:
     assert "desk" in done.error_message
 
 
-def test_a_job_that_cannot_be_opened_fails_and_does_not_hold_up_the_others(site: Site, desk_route: None) -> None:
+def test_a_job_that_cannot_be_decrypted_fails_and_does_not_block_the_others(site: Site, desk_route: None) -> None:
     broken, good = queued(site), queued(site)
     with connection.cursor() as cursor:
         cursor.execute("UPDATE jobs_job SET payload = payload || 'x' WHERE id = %s", [broken.id])
@@ -276,7 +276,7 @@ def test_a_job_that_cannot_be_opened_fails_and_does_not_hold_up_the_others(site:
 
 
 def test_canceling_a_running_job_closes_its_call_and_bills_nothing(
-    site: Site, desk_route: None, quick_pulse: None
+    site: Site, desk_route: None, fast_heartbeat: None
 ) -> None:
     job, gate = queued(site), Gate()
 
@@ -290,8 +290,8 @@ def test_canceling_a_running_job_closes_its_call_and_bills_nothing(
     assert Event.objects.get().type == "job.canceled"
 
 
-def test_a_worker_that_lost_its_lease_drops_its_jobs_and_begins_anew(
-    site: Site, desk_route: None, quick_pulse: None
+def test_a_worker_that_lost_its_lease_releases_its_jobs_and_acquires_a_new_one(
+    site: Site, desk_route: None, fast_heartbeat: None
 ) -> None:
     job, gate = queued(site), Gate()
 
@@ -308,7 +308,7 @@ def test_a_worker_that_lost_its_lease_drops_its_jobs_and_begins_anew(
     assert Event.objects.count() == 1
 
 
-def test_a_worker_told_to_stop_finishes_what_it_can(site: Site, desk_route: None) -> None:
+def test_a_stopping_worker_finishes_what_ends_within_the_drain_time(site: Site, desk_route: None) -> None:
     job, gate = queued(site), Gate()
 
     with working(ScriptedProvider(HELLO, before=gate)) as engine:
@@ -322,7 +322,7 @@ def test_a_worker_told_to_stop_finishes_what_it_can(site: Site, desk_route: None
     assert not WorkerLease.objects.exists()
 
 
-def test_a_worker_told_to_stop_gives_back_at_once_what_it_cannot_finish(
+def test_a_stopping_worker_releases_jobs_that_do_not_end_in_time(
     site: Site, desk_route: None, settings: Settings
 ) -> None:
     settings.JOB_DRAIN_SECONDS = 0
@@ -349,10 +349,10 @@ def test_broken_connections_to_the_database_lose_no_answer(site: Site, desk_rout
     assert (done.state, done.attempt) == (JobState.SUCCEEDED, 1)
 
 
-def test_an_error_of_the_database_of_any_kind_does_not_end_the_engine(
+def test_no_kind_of_database_error_ends_the_engine(
     site: Site, desk_route: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A failover makes Postgres read-only for a while, and that is no OperationalError."""
+    """During a failover Postgres is read-only for a while, which is not an OperationalError."""
     failures = iter([InternalError("read-only transaction")] * 3)
 
     def stumbling(act: Callable[..., Any]) -> Callable[..., Any]:
@@ -372,8 +372,8 @@ def test_an_error_of_the_database_of_any_kind_does_not_end_the_engine(
     assert next(failures, None) is None
 
 
-def test_an_answer_that_waits_for_the_database_is_written_although_the_lease_was_lost_meanwhile(
-    site: Site, desk_route: None, quick_pulse: None, monkeypatch: pytest.MonkeyPatch
+def test_an_answer_that_waited_for_the_database_is_written_although_the_lease_was_lost(
+    site: Site, desk_route: None, fast_heartbeat: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     away, waiting = threading.Event(), threading.Event()
     away.set()
@@ -390,9 +390,8 @@ def test_an_answer_that_waits_for_the_database_is_written_although_the_lease_was
     with working(ScriptedProvider(HELLO)) as engine:
         assert waiting.wait(10)
         first = WorkerLease.objects.get().worker_id
-        monkeypatch.setattr(
-            engine._supervisor, "_failed_at", float("inf")
-        )  # as if the outage had just ended: no sweep yet
+        # The outage seems to have just ended, so that no job is swept yet.
+        monkeypatch.setattr(engine._supervisor, "_failed_at", float("inf"))
         WorkerLease.objects.update(expires_at=timezone.now() - timedelta(seconds=1))
         wait_for(lambda: WorkerLease.objects.exclude(worker_id=first).exists())
         away.clear()
@@ -402,7 +401,7 @@ def test_an_answer_that_waits_for_the_database_is_written_although_the_lease_was
     assert UsageEvent.objects.get().billable
 
 
-def test_a_slot_is_free_again_while_an_end_waits_to_be_written_but_not_without_bound(
+def test_a_slot_is_free_while_its_outcome_waits_to_be_written_up_to_a_limit(
     site: Site, desk_route: None, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings.JOB_SLOTS = 1
@@ -427,7 +426,7 @@ def test_a_slot_is_free_again_while_an_end_waits_to_be_written_but_not_without_b
         assert {ended(job).state for job in jobs} == {JobState.SUCCEEDED}
 
 
-def test_an_end_that_cannot_be_written_fails_the_job_instead_of_running_it_again(
+def test_an_outcome_that_cannot_be_written_fails_the_job_instead_of_running_it_again(
     site: Site, desk_route: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse_success(ends: Sequence[FinishRequest]) -> Any:
@@ -442,11 +441,11 @@ def test_an_end_that_cannot_be_written_fails_the_job_instead_of_running_it_again
         done = ended(job)
 
     assert (done.state, done.error_code, done.attempt) == (JobState.FAILED, "internal_error", 1)
-    # The provider answered, and will want to be paid for it.
+    # The provider answered, and charges for it.
     assert UsageEvent.objects.values_list("outcome", "output_tokens", "billable").get() == ("ok", 1, False)
 
 
-def test_an_account_that_cannot_be_written_does_not_keep_a_job_running(
+def test_a_usage_record_that_cannot_be_written_does_not_leave_the_job_running(
     site: Site, desk_route: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse_accounts(ends: Sequence[FinishRequest]) -> Any:
@@ -464,11 +463,11 @@ def test_an_account_that_cannot_be_written_does_not_keep_a_job_running(
     assert not UsageEvent.objects.filter(outcome="open").exists()
 
 
-def test_a_claim_whose_answer_never_came_is_given_back(site: Site, desk_route: None, quick_pulse: None) -> None:
+def test_a_claim_whose_answer_was_lost_is_released(site: Site, desk_route: None, fast_heartbeat: None) -> None:
     with working(ScriptedProvider(HELLO)):
         worker_id = wait_for(lambda: WorkerLease.objects.first()).worker_id
         job = queued(site, available_at=timezone.now() + timedelta(hours=1))
-        # What a claim writes whose acknowledgement is lost: the job runs in the worker's name, and it does not know.
+        # The effect of a claim whose answer was lost: the worker holds the job, and does not know it.
         with transaction.atomic():
             Job.objects.update(state="running", attempt=1, worker_id=worker_id, deadline_at="2100-01-01T00:00Z")
             Attempt.objects.create(job=job, number=1, worker_id=worker_id)
@@ -477,7 +476,7 @@ def test_a_claim_whose_answer_never_came_is_given_back(site: Site, desk_route: N
     assert (done.state, done.attempt, done.crash_count, done.error_count) == (JobState.SUCCEEDED, 2, 0, 0)
 
 
-def test_a_job_sealed_with_a_key_that_this_worker_lacks_waits_for_it(
+def test_a_job_encrypted_with_an_unknown_key_is_released_and_waits(
     site: Site, desk_route: None, settings: Settings
 ) -> None:
     ours = settings.ENCRYPTION_KEYS
@@ -493,7 +492,7 @@ def test_a_job_sealed_with_a_key_that_this_worker_lacks_waits_for_it(
     assert waiting.available_at > timezone.now() + timedelta(seconds=5)
 
 
-def test_a_payload_of_an_older_desk_is_brought_up_to_date(
+def test_a_payload_of_an_older_version_is_upgraded(
     site: Site, desk_route: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def upcast(body: dict[str, Any]) -> dict[str, Any]:
@@ -508,7 +507,7 @@ def test_a_payload_of_an_older_desk_is_brought_up_to_date(
         assert {ended(job).state for job in (older, newer)} == {JobState.SUCCEEDED}
 
 
-def test_a_payload_of_a_newer_desk_waits_for_a_newer_worker(site: Site, desk_route: None) -> None:
+def test_a_payload_of_a_newer_version_waits_for_a_newer_worker(site: Site, desk_route: None) -> None:
     job = queued(site, payload_version=99)
 
     with working(ScriptedProvider(HELLO)):
@@ -519,10 +518,10 @@ def test_a_payload_of_a_newer_desk_waits_for_a_newer_worker(site: Site, desk_rou
     assert job.available_at > timezone.now() + timedelta(seconds=5)
 
 
-def test_a_fault_of_ours_is_tried_again_and_never_leaves_a_job_running(site: Site, desk_route: None) -> None:
+def test_an_internal_error_is_retried_and_never_leaves_a_job_running(site: Site, desk_route: None) -> None:
     job = queued(site, max_attempts=2)
 
-    with working(ScriptedProvider()):  # a script that is too short raises AssertionError
+    with working(ScriptedProvider()):  # an empty script raises AssertionError
         done = ended(job)
 
     assert (done.state, done.error_code, done.attempt) == (JobState.FAILED, "internal_error", 2)
@@ -537,14 +536,14 @@ def break_all_other_connections() -> None:
         )
 
 
-def test_a_worker_erases_what_was_kept_long_enough(site: Site, desk_route: None) -> None:
+def test_a_worker_erases_prompts_after_the_retention_period(site: Site, desk_route: None) -> None:
     old = make_job(site, state=JobState.FAILED, finished_at=timezone.now() - timedelta(days=400))
 
     with working(ScriptedProvider(HELLO)):
         wait_for(lambda: Job.objects.filter(id=old.id, erased_at__isnull=False).exists())
 
 
-def test_a_batch_is_told_of_soon_after_its_last_member_ended(site: Site, desk_route: None) -> None:
+def test_a_batch_event_is_recorded_soon_after_the_last_member_ended(site: Site, desk_route: None) -> None:
     batch = make_batch(site, total=2)
     for number in range(2):
         make_job(site, queue="batch", batch=batch, custom_id=str(number))

@@ -1,4 +1,4 @@
-"""Ending an attempt: everything in one transaction, and only by who holds it."""
+"""Finishing attempts: all in one transaction, and only by the worker that holds the fencing token."""
 
 from datetime import timedelta
 from typing import Any
@@ -41,7 +41,7 @@ ENDINGS: list[tuple[ExecutionOutcome, str, str]] = [
 
 @pytest.fixture
 def running(site: Site, worker_id: UUID) -> Job:
-    """A job that this worker runs."""
+    """A job of this worker."""
     make_job(site)
     return claim_one(worker_id)
 
@@ -71,7 +71,7 @@ def call(job: Job, number: int = 1, **changes: Any) -> UsageRecord:
 
 
 @pytest.mark.parametrize(("ending", "state", "outcome"), ENDINGS)
-def test_an_ending_moves_the_job_and_closes_the_attempt(
+def test_an_outcome_moves_the_job_and_closes_the_attempt(
     running: Job, ending: ExecutionOutcome, state: str, outcome: str
 ) -> None:
     assert finish(fence_of(running), ending, []) is FinishResult.WRITTEN
@@ -85,7 +85,7 @@ def test_an_ending_moves_the_job_and_closes_the_attempt(
 
 
 @pytest.mark.parametrize(("ending", "state", "_"), ENDINGS)
-def test_the_site_is_told_once_and_only_of_an_end(
+def test_one_event_is_recorded_and_only_for_a_terminal_state(
     running: Job, endpoint: Endpoint, ending: ExecutionOutcome, state: str, _: str
 ) -> None:
     finish(fence_of(running), ending, [])
@@ -98,7 +98,7 @@ def test_the_site_is_told_once_and_only_of_an_end(
     assert Delivery.objects.get().endpoint == endpoint
 
 
-def test_success_stores_the_answer_and_bills_the_call_that_gave_it(running: Job) -> None:
+def test_success_stores_the_answer_and_bills_the_call_that_answered(running: Job) -> None:
     failed = call(running, 1, outcome=UsageOutcome.ERROR, usage=Usage(), error_kind="overloaded", http_status=503)
 
     finish(fence_of(running), AttemptSucceeded(ANSWER), [failed, call(running, 2)])
@@ -119,7 +119,7 @@ def test_without_success_nothing_is_billed(running: Job) -> None:
     assert not UsageEvent.objects.filter(billable=True).exists()
 
 
-def test_a_retry_waits_and_remembers_why(running: Job) -> None:
+def test_a_retry_waits_and_stores_its_error(running: Job) -> None:
     finish(fence_of(running), RetryAfterBackoff(30, "overloaded", "busy"), [])
 
     running.refresh_from_db()
@@ -128,7 +128,7 @@ def test_a_retry_waits_and_remembers_why(running: Job) -> None:
     assert (running.error_count, running.error_code, running.error_message) == (1, "overloaded", "busy")
 
 
-def test_what_is_given_back_is_ready_at_once_and_no_error(running: Job, worker_id: UUID) -> None:
+def test_a_released_job_is_ready_immediately_and_has_no_error(running: Job, worker_id: UUID) -> None:
     finish(fence_of(running), AttemptReleased(), [])
 
     again = claim_one(worker_id)
@@ -138,7 +138,7 @@ def test_what_is_given_back_is_ready_at_once_and_no_error(running: Job, worker_i
 @pytest.mark.parametrize(
     "change", [{"attempt": 2}, {"attempt": 0}, {"worker_id": uuid4()}, {"job_id": uuid4()}], ids=lambda c: next(iter(c))
 )
-def test_who_does_not_hold_the_attempt_changes_nothing(running: Job, change: dict[str, Any]) -> None:
+def test_a_fenced_worker_changes_nothing(running: Job, change: dict[str, Any]) -> None:
     assert finish(fence_of(running, **change), AttemptSucceeded(ANSWER), []) is FinishResult.FENCED
 
     running.refresh_from_db()
@@ -146,7 +146,7 @@ def test_who_does_not_hold_the_attempt_changes_nothing(running: Job, change: dic
     assert not Event.objects.exists()
 
 
-def test_a_late_worker_s_call_is_accounted_for_and_not_billed(running: Job, worker_id: UUID) -> None:
+def test_the_call_of_a_late_worker_is_recorded_and_not_billed(running: Job, worker_id: UUID) -> None:
     late = fence_of(running)
     finish(late, AttemptReleased(), [])
     second = claim_one(worker_id)
@@ -163,7 +163,7 @@ def test_a_late_worker_s_call_is_accounted_for_and_not_billed(running: Job, work
     assert Event.objects.count() == 1
 
 
-def test_ending_twice_is_ending_once(running: Job) -> None:
+def test_finishing_twice_has_the_effect_of_once(running: Job) -> None:
     fence, calls = fence_of(running), [call(running)]
 
     assert finish(fence, AttemptSucceeded(ANSWER), calls) is FinishResult.WRITTEN
@@ -176,7 +176,7 @@ def test_ending_twice_is_ending_once(running: Job) -> None:
 
 
 @pytest.mark.parametrize("ending", [RetryAfterBackoff(30, "overloaded", "busy"), AttemptReleased()])
-def test_a_cancel_that_was_asked_for_goes_before_another_try(running: Job, ending: ExecutionOutcome) -> None:
+def test_a_requested_cancel_takes_precedence_over_another_attempt(running: Job, ending: ExecutionOutcome) -> None:
     Job.objects.update(cancel_requested_at=timezone.now())
 
     finish(fence_of(running), ending, [])
@@ -186,7 +186,7 @@ def test_a_cancel_that_was_asked_for_goes_before_another_try(running: Job, endin
     assert Event.objects.get().type == "job.canceled"
 
 
-def test_an_answer_that_came_before_the_cancel_is_kept(running: Job) -> None:
+def test_an_answer_that_arrived_before_the_cancel_is_kept(running: Job) -> None:
     Job.objects.update(cancel_requested_at=timezone.now())
 
     finish(fence_of(running), AttemptSucceeded(ANSWER), [call(running)])
@@ -196,7 +196,7 @@ def test_an_answer_that_came_before_the_cancel_is_kept(running: Job) -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_when_the_event_cannot_be_written_nothing_is(site: Site) -> None:
+def test_if_the_event_cannot_be_written_nothing_is(site: Site) -> None:
     make_job(site)
     running = claim_one(acquire_lease())
     Event.objects.create(site=site, type="job.failed", subject_id=running.id, is_terminal=True, payload=b"{}")
@@ -218,14 +218,14 @@ def test_when_the_event_cannot_be_written_nothing_is(site: Site) -> None:
         "finished_at = now()",
     ],
 )
-def test_the_database_itself_refuses_states_that_cannot_be(site: Site, change: str) -> None:
+def test_the_database_rejects_impossible_states(site: Site, change: str) -> None:
     make_job(site)
 
     with pytest.raises(IntegrityError), connection.cursor() as cursor:
         cursor.execute(f"UPDATE jobs_job SET {change}")  # noqa: S608 (a constant of this test)
 
 
-def test_a_message_or_a_count_out_of_range_does_not_keep_a_job_from_ending(running: Job) -> None:
+def test_a_too_long_message_or_large_count_does_not_keep_a_job_from_finishing(running: Job) -> None:
     absurd = call(running, usage=Usage(10**15, 10**12), outcome=UsageOutcome.ERROR)
 
     assert finish(fence_of(running), AttemptFailed("x" * 100, "words " * 500), [absurd]) is FinishResult.WRITTEN
@@ -235,7 +235,7 @@ def test_a_message_or_a_count_out_of_range_does_not_keep_a_job_from_ending(runni
     assert UsageEvent.objects.get().input_tokens == 2**31 - 1
 
 
-def test_a_call_that_was_opened_and_not_made_does_not_stay_open(running: Job) -> None:
+def test_a_call_that_was_opened_but_not_made_is_closed(running: Job) -> None:
     usage_records.write([call(running, outcome=UsageOutcome.OPEN, usage=Usage())])
 
     finish(fence_of(running), AttemptCanceled(), [])
@@ -244,7 +244,7 @@ def test_a_call_that_was_opened_and_not_made_does_not_stay_open(running: Job) ->
     assert (event.outcome, event.billable, event.input_tokens) == ("lost", False, 0)
 
 
-def test_many_attempts_end_in_one_go_each_fenced_by_itself(site: Site, worker_id: UUID) -> None:
+def test_attempts_of_a_group_are_fenced_individually(site: Site, worker_id: UUID) -> None:
     for _ in range(4):
         make_job(site)
     answered, late, failed, again = (claim_one(worker_id) for _ in range(4))
@@ -270,7 +270,7 @@ def test_many_attempts_end_in_one_go_each_fenced_by_itself(site: Site, worker_id
     assert sorted(Event.objects.values_list("type", flat=True)) == ["job.failed", "job.succeeded"]
 
 
-def test_of_two_wishes_for_one_attempt_in_one_group_the_first_counts(running: Job) -> None:
+def test_of_two_requests_for_one_attempt_in_a_group_the_first_counts(running: Job) -> None:
     fence = fence_of(running)
 
     results = finish_all(
@@ -288,7 +288,7 @@ def test_of_two_wishes_for_one_attempt_in_one_group_the_first_counts(running: Jo
     assert list(Event.objects.values_list("type", flat=True)) == ["job.succeeded"]
 
 
-def test_a_group_in_which_one_cannot_end_changes_nothing(site: Site, worker_id: UUID) -> None:
+def test_a_group_with_one_failure_changes_nothing(site: Site, worker_id: UUID) -> None:
     make_job(site), make_job(site)
     good, bad = claim_one(worker_id), claim_one(worker_id)
     Event.objects.create(site=site, type="job.failed", subject_id=bad.id, is_terminal=True, payload=b"{}")
@@ -304,7 +304,7 @@ def test_a_group_in_which_one_cannot_end_changes_nothing(site: Site, worker_id: 
     assert Job.objects.filter(state=JobState.RUNNING).count() == 2
 
 
-def test_the_end_of_a_batch_s_member_is_not_told_by_itself(site: Site, worker_id: UUID) -> None:
+def test_no_event_is_recorded_for_a_single_member_of_a_batch(site: Site, worker_id: UUID) -> None:
     make_job(site, batch=make_batch(site), custom_id="a")
 
     finish(fence_of(claim_one(worker_id)), AttemptSucceeded(ANSWER), [])

@@ -1,4 +1,4 @@
-"""The heartbeat goes on however busy the loop is, and not for a loop that is stuck."""
+"""The heartbeat continues while the event loop is busy, and stops when it stalls."""
 
 import asyncio
 import threading
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 
 class Listener:
-    """A loop in a thread, and what it heard."""
+    """An event loop in a thread, and the heartbeat events that it received."""
 
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
@@ -63,7 +63,7 @@ def expiry() -> float:
     return WorkerLease.objects.get().expires_at.timestamp()
 
 
-def test_a_lease_is_taken_and_renewed_with_what_the_loop_says() -> None:
+def test_a_lease_is_acquired_and_renewed_with_the_report_of_the_loop() -> None:
     with beating() as listener:
         wait_for(lambda: len(listener.heard) >= 4)
         lease = wait_for(lambda: WorkerLease.objects.filter(report__jobs__gte=2).first())
@@ -72,7 +72,7 @@ def test_a_lease_is_taken_and_renewed_with_what_the_loop_says() -> None:
     assert listener.heard[0] == LeaseAcquired(lease.worker_id)
 
 
-def test_it_goes_on_while_the_loop_is_busy() -> None:
+def test_heartbeats_continue_while_the_loop_is_busy() -> None:
     with beating() as listener:
         wait_for(lambda: listener.heard)
         listener.get_stuck()
@@ -80,11 +80,11 @@ def test_it_goes_on_while_the_loop_is_busy() -> None:
         wait_for(lambda: expiry() > before + 0.2)
 
 
-def test_it_does_not_go_on_for_a_loop_that_is_stuck() -> None:
+def test_heartbeats_stop_for_a_stalled_loop() -> None:
     with beating(loop_stall_seconds=0.2) as listener:
         wait_for(lambda: listener.heard)
         listener.get_stuck()
-        # Now nothing renews it: within two looks it stays as it is.
+        # Nothing renews the lease any more: it is the same in two reads.
         wait_for(lambda: unchanged(), seconds=20)
         WorkerLease.objects.update(expires_at=timezone.now() - timedelta(seconds=1))
         listener.go_on.set()
@@ -95,13 +95,13 @@ def test_it_does_not_go_on_for_a_loop_that_is_stuck() -> None:
 
 
 def unchanged() -> bool:
-    """Has the lease not been renewed for ten beats?"""
+    """Whether the lease was not renewed for ten heartbeats."""
     before = expiry()
     threading.Event().wait(0.5)
     return expiry() == before
 
 
-def test_a_lease_that_ran_out_is_told_of_and_a_new_one_taken() -> None:
+def test_an_expired_lease_is_reported_and_a_new_one_acquired() -> None:
     with beating() as listener:
         wait_for(lambda: LeaseRenewed in listener.kinds())
         WorkerLease.objects.update(expires_at=timezone.now() - timedelta(seconds=1))
@@ -112,7 +112,7 @@ def test_a_lease_that_ran_out_is_told_of_and_a_new_one_taken() -> None:
     assert first.worker_id != second.worker_id
 
 
-def test_a_beat_that_postgres_does_not_take_is_told_of_and_the_next_one_tried(
+def test_a_failed_heartbeat_is_reported_and_the_next_one_sent(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     failures = iter([OperationalError("away")] * 2)

@@ -1,4 +1,4 @@
-"""What follows when no target answered."""
+"""Decisions after an attempt in which no target answered."""
 
 import random
 
@@ -25,7 +25,7 @@ def ending(unanswered: Exhausted, given: JobRetryPolicy) -> RetryAfterBackoff | 
     return decide_retry(unanswered, given, random.Random(3))
 
 
-def test_what_may_pass_is_tried_again_later() -> None:
+def test_a_transient_error_is_retried_after_a_backoff() -> None:
     result = ending(Exhausted(errors.ProviderOverloaded("busy", 503), retryable=True), rule())
 
     assert isinstance(result, RetryAfterBackoff)
@@ -34,7 +34,7 @@ def test_what_may_pass_is_tried_again_later() -> None:
 
 
 @pytest.mark.parametrize("errors_so_far", [0, 1, 5])
-def test_the_next_attempt_is_never_before_what_the_provider_asked_for(errors_so_far: int) -> None:
+def test_the_next_attempt_is_never_before_the_providers_retry_after(errors_so_far: int) -> None:
     result = ending(
         Exhausted(errors.ProviderRateLimited("slow", 429), retryable=True, retry_after_seconds=40),
         rule(errors_so_far, 10),
@@ -44,7 +44,7 @@ def test_the_next_attempt_is_never_before_what_the_provider_asked_for(errors_so_
     assert result.seconds >= 40
 
 
-def test_what_will_not_pass_fails_at_once_with_the_provider_s_words() -> None:
+def test_a_permanent_error_fails_the_job_with_the_providers_message() -> None:
     refused = Exhausted(errors.RequestRejected("`temperature` must be below 2.", 400), retryable=False)
 
     assert ending(refused, rule()) == AttemptFailed("rejected", "`temperature` must be below 2.")
@@ -59,12 +59,12 @@ def test_the_last_attempt_is_not_followed_by_another() -> None:
 @pytest.mark.parametrize(
     ("times", "least", "most"), [(0, 5, 30), (1, 10, 60), (4, 80, 480), (5, 80, 480), (9**9, 80, 480)]
 )
-def test_who_was_put_off_often_waits_longer(times: int, least: float, most: float) -> None:
+def test_the_delay_of_a_deferred_job_doubles(times: int, least: float, most: float) -> None:
     waits = [defer(times, random.Random(seed)).seconds for seed in range(50)]
 
     assert least <= min(waits) < 1.5 * least
     assert most * 0.9 < max(waits) <= most
 
 
-def test_who_waits_for_a_provider_waits_as_long_as_it_said() -> None:
+def test_a_job_deferred_for_a_provider_waits_at_least_its_cooldown() -> None:
     assert defer(0, random.Random(1), PROVIDERS_IN_COOLDOWN, 200.0) == AttemptReleased(200.0, "providers_in_cooldown")

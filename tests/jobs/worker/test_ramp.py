@@ -1,9 +1,9 @@
-"""How many slots are open."""
+"""The ramp of a worker's slots."""
 
 from jobs.worker.ramp import CLOSING_SECONDS, OPENING_SECONDS, SlotRamp
 
 
-def test_while_all_are_taken_more_are_opened_until_all_are() -> None:
+def test_slots_are_opened_gradually_while_all_open_ones_are_taken() -> None:
     ramp, now, seen = SlotRamp(initial=64, slots=500, now=0.0), 0.0, [64]
     while seen[-1] < 500:
         now += 0.05
@@ -14,14 +14,14 @@ def test_while_all_are_taken_more_are_opened_until_all_are() -> None:
     assert not ramp.is_opening
 
 
-def test_while_some_are_free_none_is_opened() -> None:
+def test_no_slot_is_opened_while_some_are_free() -> None:
     ramp = SlotRamp(initial=64, slots=500, now=0.0)
 
     assert [ramp.open_slots(taken=63, now=float(second)) for second in range(5)] == [64] * 5
     assert ramp.is_opening
 
 
-def test_what_is_not_needed_is_closed_slowly_and_never_below_the_first() -> None:
+def test_unneeded_slots_are_closed_slowly_down_to_the_initial_number() -> None:
     ramp = SlotRamp(initial=64, slots=500, now=0.0)
     assert ramp.open_slots(taken=64, now=60.0) == 500
 
@@ -30,7 +30,7 @@ def test_what_is_not_needed_is_closed_slowly_and_never_below_the_first() -> None
     assert ramp.open_slots(taken=0, now=61 + CLOSING_SECONDS) == 64
 
 
-def test_few_slots_are_open_from_the_first() -> None:
+def test_a_small_number_of_slots_is_open_from_the_start() -> None:
     ramp = SlotRamp(initial=64, slots=10, now=0.0)
 
     assert ramp.open_slots(taken=10, now=1.0) == 10

@@ -1,4 +1,4 @@
-"""What workers report of themselves, and how it is shown."""
+"""Reports of workers, and how the admin shows them."""
 
 from collections.abc import Iterator
 from datetime import timedelta
@@ -36,7 +36,7 @@ def rows(html: str) -> Iterator[str]:
     return (words("<tr " + row) for row in html.split("<tr")[1:])
 
 
-def test_budgets_are_told_by_the_sites_slug_the_most_refused_first(site: Site) -> None:
+def test_retry_budgets_are_named_by_slug_and_sorted_by_deferred_retries(site: Site) -> None:
     make_lease("quiet")
     make_lease("busy", retry_budgets=[spent("provider", "sim", 40, 8, 2), spent("site", site.id, 40, 8, 7)])
     make_lease("dead", -60, retry_budgets=[spent("provider", "sim", 1, 1, 99)])
@@ -47,14 +47,14 @@ def test_budgets_are_told_by_the_sites_slug_the_most_refused_first(site: Site) -
     ]
 
 
-def test_a_site_that_is_gone_keeps_its_id() -> None:
+def test_the_budget_of_a_deleted_site_is_named_by_its_id() -> None:
     gone = new_uuid()
     make_lease("busy", retry_budgets=[spent("site", gone, 4, 1, 0)])
 
     assert live_retry_budgets()[0].name == str(gone)
 
 
-def test_a_retry_that_two_budgets_refused_was_put_off_once(site: Site) -> None:
+def test_a_retry_that_two_budgets_refused_counts_as_one_deferred(site: Site) -> None:
     florist = make_site("florist")
     told = [spent("site", site.id, 9, 1, 3), spent("site", florist.id, 9, 1, 2), spent("provider", "sim", 9, 2, 4)]
     make_lease("busy", retry_budgets=told)
@@ -63,7 +63,7 @@ def test_a_retry_that_two_budgets_refused_was_put_off_once(site: Site) -> None:
     assert count_deferred_retries([]) == 0
 
 
-def test_the_list_shows_slots_and_budgets_and_marks_what_was_refused(site: Site) -> None:
+def test_the_worker_list_shows_slots_and_budgets_and_marks_deferred_retries(site: Site) -> None:
     told = [spent("site", site.id, 40, 8, 0), spent("provider", "<b>sim</b>", 41, 9, 3)]
     make_lease("worker-7", slots=500, jobs=0, retry_budgets=told)
 
@@ -78,7 +78,7 @@ def test_the_list_shows_slots_and_budgets_and_marks_what_was_refused(site: Site)
     assert "<b>sim</b>" not in html
 
 
-def test_a_fleet_without_retries_says_so() -> None:
+def test_the_worker_list_without_retries_says_so() -> None:
     make_lease("worker-7")
 
     page = words(sign_in("jobs.view_workerlease").get(WORKERS).content.decode())
@@ -86,7 +86,7 @@ def test_a_fleet_without_retries_says_so() -> None:
     assert "No retries in the last minute." in page
 
 
-def test_the_home_page_counts_retries_put_off(site: Site) -> None:
+def test_the_overview_counts_deferred_retries(site: Site) -> None:
     browser: Client = sign_in()
     assert "deferred" not in words(browser.get("/admin/").content.decode())
     make_lease("busy", retry_budgets=[spent("site", site.id, 40, 8, 1234)])

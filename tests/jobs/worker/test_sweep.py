@@ -1,4 +1,4 @@
-"""What nobody holds any more is found: lost workers' jobs, hung attempts, expired jobs."""
+"""The sweep: jobs of lost workers, hung attempts, expired jobs, poison and quarantine."""
 
 import threading
 import tracemalloc
@@ -35,7 +35,7 @@ def let_leases_expire() -> None:
 
 
 def open_call(job_id: UUID) -> UsageEvent:
-    """The account of a call that is under way."""
+    """The usage event of an open call."""
     return UsageEvent(
         dedupe_key=str(job_id), site=Site.objects.get(), job_id=job_id, attempt=1, call=1, provider="sim-openai",
         price_list="openai", model="desk", upstream_model="gpt-4o-mini",
@@ -44,12 +44,12 @@ def open_call(job_id: UUID) -> UsageEvent:
 
 @pytest.fixture
 def running(site: Site) -> Job:
-    """A job whose worker is about to be lost."""
+    """A running job."""
     make_job(site, payload=BODY)
     return run_with_a_new_worker()
 
 
-def test_a_job_whose_worker_lives_is_left_alone(running: Job) -> None:
+def test_a_job_of_a_live_worker_is_not_swept(running: Job) -> None:
     assert sweep() == SweepReport()
 
     running.refresh_from_db()
@@ -57,7 +57,7 @@ def test_a_job_whose_worker_lives_is_left_alone(running: Job) -> None:
 
 
 @pytest.mark.parametrize("row", ["expired", "gone"])
-def test_a_lost_worker_s_job_is_ready_again_at_once(running: Job, row: str) -> None:
+def test_the_job_of_a_lost_worker_is_requeued_immediately(running: Job, row: str) -> None:
     if row == "expired":
         let_leases_expire()
     else:
@@ -73,7 +73,7 @@ def test_a_lost_worker_s_job_is_ready_again_at_once(running: Job, row: str) -> N
     assert not Event.objects.exists()
 
 
-def test_a_call_that_was_under_way_is_accounted_for_as_lost_with_an_estimate(running: Job) -> None:
+def test_the_open_call_of_a_lost_job_is_recorded_as_lost_with_an_estimate(running: Job) -> None:
     open_call(running.id).save()
     let_leases_expire()
 
@@ -85,7 +85,7 @@ def test_a_call_that_was_under_way_is_accounted_for_as_lost_with_an_estimate(run
     assert event.cost_pico_usd == event.input_tokens * 150_000
 
 
-def test_a_lost_call_is_rated_in_the_tier_that_was_asked_for(running: Job) -> None:
+def test_a_lost_call_is_priced_in_the_requested_tier(running: Job) -> None:
     call = open_call(running.id)
     call.upstream_model, call.tier = "gpt-6-luna", "flex"
     call.save()
@@ -98,14 +98,14 @@ def test_a_lost_call_is_rated_in_the_tier_that_was_asked_for(running: Job) -> No
 
 
 def die_with(count: int) -> list[Job]:
-    """Let a new worker claim up to so many jobs, and die."""
+    """Let a new worker claim up to `count` jobs, and lose it."""
     claimed = claim(acquire_lease(), count)
     let_leases_expire()
     sweep()
     return list(Job.objects.filter(id__in=[each.job_id for each in claimed]).order_by("id"))
 
 
-def test_of_several_jobs_that_were_lost_twice_together_none_is_poison_yet(site: Site) -> None:
+def test_none_of_several_jobs_that_were_lost_twice_together_is_poison_yet(site: Site) -> None:
     for _ in range(3):
         make_job(site, payload=BODY)
     die_with(3)
@@ -129,7 +129,7 @@ def test_suspects_are_judged_together_however_many_jobs_were_lost(site: Site, mo
     assert set(Job.objects.values_list("state", "crash_count")) == {("queued", 2)}
 
 
-def test_a_suspect_among_new_jobs_is_poison_and_they_are_not(site: Site) -> None:
+def test_a_single_suspect_among_new_jobs_is_poison(site: Site) -> None:
     make_job(site, payload=BODY)
     die_with(1)
     for _ in range(3):
@@ -138,7 +138,7 @@ def test_a_suspect_among_new_jobs_is_poison_and_they_are_not(site: Site) -> None
     assert [(job.state, job.crash_count) for job in die_with(4)] == [("failed", 2)] + [("queued", 1)] * 3
 
 
-def test_in_quarantine_a_worker_has_one_at_a_time_and_the_next_after_it(site: Site) -> None:
+def test_a_worker_runs_one_job_in_quarantine_at_a_time(site: Site) -> None:
     jobs = [make_job(site, payload=BODY, crash_count=2) for _ in range(3)]
     fresh = make_job(site, payload=BODY)
     worker = acquire_lease()
@@ -151,7 +151,7 @@ def test_in_quarantine_a_worker_has_one_at_a_time_and_the_next_after_it(site: Si
     assert [claimed.job_id for claimed in claim(worker, 10)] == [jobs[2].id]
 
 
-def test_a_deadly_job_is_found_among_many_and_nobody_else_fails(site: Site) -> None:
+def test_a_poison_job_is_found_among_many_and_no_other_fails(site: Site) -> None:
     jobs = [make_job(site, payload=BODY) for _ in range(6)]
     deadly = jobs[3].id
 
@@ -186,7 +186,7 @@ def test_a_job_that_killed_two_workers_is_poison(running: Job) -> None:
     assert claim(acquire_lease(), 1) == []
 
 
-def test_an_attempt_past_its_deadline_is_taken_from_a_worker_that_lives(running: Job) -> None:
+def test_an_attempt_past_its_deadline_is_taken_from_a_live_worker(running: Job) -> None:
     Job.objects.update(deadline_at=timezone.now() - timedelta(seconds=1))
 
     sweep()
@@ -196,7 +196,7 @@ def test_an_attempt_past_its_deadline_is_taken_from_a_worker_that_lives(running:
     assert Attempt.objects.get().error_code == "deadline"
 
 
-def test_attempts_that_hang_to_the_last_end_the_job(running: Job) -> None:
+def test_a_job_whose_attempts_all_hang_fails(running: Job) -> None:
     Job.objects.update(deadline_at=timezone.now() - timedelta(seconds=1), max_attempts=1)
 
     sweep()
@@ -205,7 +205,7 @@ def test_attempts_that_hang_to_the_last_end_the_job(running: Job) -> None:
     assert (running.state, running.error_code) == ("failed", "deadline")
 
 
-def test_a_lost_job_that_was_to_be_canceled_is_canceled(running: Job) -> None:
+def test_a_lost_job_with_a_requested_cancel_is_canceled(running: Job) -> None:
     Job.objects.update(cancel_requested_at=timezone.now())
     let_leases_expire()
 
@@ -216,7 +216,7 @@ def test_a_lost_job_that_was_to_be_canceled_is_canceled(running: Job) -> None:
     assert Event.objects.get().type == "job.canceled"
 
 
-def test_a_queued_job_past_its_expiry_is_expired_and_the_site_is_told(site: Site) -> None:
+def test_a_queued_job_past_its_expiry_expires_with_an_event(site: Site) -> None:
     job = make_job(site, expires_at=timezone.now() - timedelta(seconds=1))
 
     assert sweep() == SweepReport(expired=1)
@@ -226,7 +226,7 @@ def test_a_queued_job_past_its_expiry_is_expired_and_the_site_is_told(site: Site
     assert Event.objects.get().type == "job.expired"
 
 
-def test_a_payload_that_cannot_be_read_does_not_keep_its_job_from_being_saved(site: Site) -> None:
+def test_a_lost_job_with_an_unreadable_payload_is_swept(site: Site) -> None:
     make_job(site, payload=b'{"model":"desk"}')
     make_job(site)
     with connection.cursor() as cursor:
@@ -246,7 +246,7 @@ def test_an_expired_lease_is_never_revived(site: Site, worker_id: UUID) -> None:
     assert renew_lease(worker_id) is None
 
 
-def test_a_heartbeat_brings_back_what_is_to_be_canceled(running: Job) -> None:
+def test_a_heartbeat_returns_requested_cancels(running: Job) -> None:
     Job.objects.update(cancel_requested_at=timezone.now())
     assert running.worker_id is not None
 
@@ -278,7 +278,7 @@ def test_only_one_worker_sweeps_at_a_time(site: Site) -> None:
     assert sweep() == SweepReport()
 
 
-def test_the_prompts_of_a_lost_worker_s_jobs_are_never_all_in_memory(site: Site) -> None:
+def test_prompts_of_a_lost_workers_jobs_are_never_all_in_memory(site: Site) -> None:
     jobs = [make_job(site, payload=BODY.replace(b"eight", b"x" * 200_000)) for _ in range(60)]
     claim(acquire_lease(), 60)
     UsageEvent.objects.bulk_create([open_call(job.id) for job in jobs])
@@ -294,7 +294,7 @@ def test_the_prompts_of_a_lost_worker_s_jobs_are_never_all_in_memory(site: Site)
 
 
 @pytest.mark.django_db(transaction=True)
-def test_dead_leases_are_forgotten_after_a_while(worker_id: UUID) -> None:
+def test_expired_leases_are_deleted_after_a_while(worker_id: UUID) -> None:
     WorkerLease.objects.update(expires_at=timezone.now() - timedelta(minutes=2))
 
     sweep()
@@ -303,7 +303,7 @@ def test_dead_leases_are_forgotten_after_a_while(worker_id: UUID) -> None:
 
 
 @pytest.mark.parametrize("deadline", [timedelta(minutes=5), timedelta(minutes=-5)])
-def test_after_an_outage_nobody_is_taken_for_lost_or_late_before_workers_could_beat(
+def test_after_an_outage_no_attempt_is_lost_before_workers_could_send_heartbeats(
     running: Job, deadline: timedelta
 ) -> None:
     let_leases_expire()
@@ -316,7 +316,7 @@ def test_after_an_outage_nobody_is_taken_for_lost_or_late_before_workers_could_b
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_job_that_got_a_new_worker_while_the_sweep_waited_for_it_is_left_alone(site: Site) -> None:
+def test_a_job_that_got_a_new_worker_while_the_sweep_waited_is_not_swept(site: Site) -> None:
     make_job(site)
     job, held, go_on = run_with_a_new_worker(), threading.Event(), threading.Event()
     WorkerLease.objects.all().delete()
