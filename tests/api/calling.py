@@ -1,4 +1,4 @@
-"""Calling the API as a site does."""
+"""A client of the API for tests."""
 
 import json
 from typing import Any, cast
@@ -15,7 +15,7 @@ JOB: dict[str, Any] = {"kind": "chat", "body": CHAT}
 
 
 class Caller:
-    """Sends requests in a site's name, proven by its API key."""
+    """Sends requests, authenticated with the API key of a site."""
 
     def __init__(self, made: NewSite | None) -> None:
         self.made = made
@@ -28,7 +28,7 @@ class Caller:
         return self.call("POST", path, body, **headers)
 
     def call(self, method: str, path: str, body: Any = None, **headers: str) -> HttpResponse:
-        """Send it. A body that is not bytes is sent as JSON. Headers are named with underscores."""
+        """Send a request. A body that is not bytes is sent as JSON. Header names have underscores."""
         data = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
         kind = headers.pop("content_type", "application/json")
         named = {name.replace("_", "-"): value for name, value in headers.items()}
@@ -38,19 +38,19 @@ class Caller:
         return cast(HttpResponse, self.client.generic(method, path, data, kind, headers={**proof, **named}))
 
     def post_signed(self, path: str, body: bytes, **changed: str) -> HttpResponse:
-        """Send a signed request; `changed` replaces headers after the signature was made."""
+        """Send a signed request; `changed` replaces headers after signing."""
         assert self.made is not None
         headers = {**signed(self.made, "POST", path, body), **{k.replace("_", "-"): v for k, v in changed.items()}}
         return cast(HttpResponse, self.client.generic("POST", path, body, "application/json", headers=headers))
 
 
 def job_body(**changes: Any) -> dict[str, Any]:
-    """A job's body with changes; a field given as `...` is left out."""
+    """Return a job's body with changes; a field with the value `...` is omitted."""
     return {name: value for name, value in {**JOB, **changes}.items() if value is not ...}
 
 
 def error_of(response: HttpResponse) -> dict[str, Any]:
-    """Return the error, once its form is checked."""
+    """Return the error of a response, after checking its structure."""
     assert response["Content-Type"] == "application/json", response.content[:200]
     found: dict[str, Any] = json.loads(response.content)
     assert set(found) == {"error"}

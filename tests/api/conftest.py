@@ -1,4 +1,4 @@
-"""Sites that call, and a model that can be asked for."""
+"""Sites with clients, a route, and a real server."""
 
 from collections.abc import Iterator
 
@@ -29,19 +29,19 @@ def route(db: None) -> Route:
 
 @pytest.fixture
 def desk(bakery: NewSite, route: Route) -> Caller:
-    """The API as the bakery calls it."""
+    """A client with the bakery's API key."""
     return Caller(bakery)
 
 
 @pytest.fixture
 def stranger(desk: Caller) -> Caller:
-    """The API as somebody without credentials calls it."""
+    """A client without credentials."""
     return Caller(None)
 
 
 @pytest.fixture(scope="session")
 def gate(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> Iterator[Gate]:
-    """The way of the real server to Postgres."""
+    """The proxy between the real server and Postgres."""
     with django_db_blocker.unblock():
         gate = Gate()
     gate.open()
@@ -51,6 +51,6 @@ def gate(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> Iterator[
 
 @pytest.fixture(scope="session")
 def url(gate: Gate) -> Iterator[str]:
-    """Where a real server is, without Redis. Tests that use it need a database with transactions."""
+    """The URL of a real server without Redis. Tests that use it need a transactional database."""
     with served(gate.url) as url:
         yield url

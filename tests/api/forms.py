@@ -1,4 +1,4 @@
-"""Forms with a file, written by hand."""
+"""Multipart forms with a file, encoded by hand."""
 
 from jobs.models import File, FileChunk
 
@@ -8,7 +8,7 @@ LINE = b'{"custom_id":"1","method":"POST","url":"/v1/chat/completions","body":{}
 
 
 def part(name: str, value: bytes, filename: str | None = None) -> bytes:
-    """One part of a form; with a filename it is a file."""
+    """Return one part of a form; with a filename it is a file."""
     file = f'; filename="{filename}"\r\nContent-Type: application/octet-stream' if filename is not None else ""
     return f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{name}"{file}\r\n\r\n'.encode() + value + b"\r\n"
 
@@ -22,5 +22,5 @@ WHOLE = form(PURPOSE, part("file", LINE, "requests.jsonl"))
 
 
 def is_empty() -> bool:
-    """Is there no file, and no piece of one?"""
+    """Say whether neither a file nor a chunk of one is stored."""
     return not File.objects.exists() and not FileChunk.objects.exists()

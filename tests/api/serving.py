@@ -1,4 +1,4 @@
-"""The API behind a real uvicorn, and a gate on its way to Postgres that can be shut."""
+"""The API behind a real uvicorn, and a proxy to Postgres that can simulate an outage."""
 
 import socket
 import sys
@@ -18,13 +18,13 @@ from tests.ports import own_port
 
 ROOT = Path(__file__).resolve().parents[2]
 STDERR = 2
-#: A port where nobody listens.
+#: A port without a listener.
 NOBODY = "redis://127.0.0.1:1/0"
 
 
 @contextmanager
 def served(database_url: str, redis_url: str = NOBODY) -> Iterator[str]:
-    """Run uvicorn as in production, and yield its address once it answers."""
+    """Run uvicorn as in production, and yield its URL once it responds."""
     port = own_port()
     environment = {
         "DATABASE_URL": database_url,
@@ -53,7 +53,7 @@ def _answers(url: str) -> bool:
 
 
 class Gate:
-    """Passes connections on to Postgres, until it is shut: then it cuts them, and refuses new ones."""
+    """A TCP proxy to Postgres. While it is shut, it cuts connections and refuses new ones."""
 
     def __init__(self) -> None:
         known = connection.get_connection_params()
@@ -105,6 +105,6 @@ def _pass_on(source: socket.socket, target: socket.socket) -> None:
 
 
 def _hang_up(one: socket.socket) -> None:
-    """End a connection, or the wait for one, also for a thread that waits in it."""
+    """Shut a socket down, which also wakes threads that wait on it."""
     with suppress(OSError):
         one.shutdown(socket.SHUT_RDWR)

@@ -1,4 +1,4 @@
-"""The application as a web server calls it: bodies of any size and form, many requests at once."""
+"""The ASGI application: bodies of all sizes and encodings, and concurrent requests."""
 
 import asyncio
 import json
@@ -28,7 +28,7 @@ def app() -> ASGIApp:
 
 @pytest.fixture(autouse=True)
 def _no_doorbell() -> Iterator[None]:
-    """The row is what these tests are about."""
+    """Ring no broker: these tests check the rows."""
     bell.set_listener(lambda: None)
     yield
     bell.set_listener(None)
@@ -64,7 +64,7 @@ async def test_a_chunked_body_is_read(http: httpx.AsyncClient, bakery: NewSite, 
 
 
 @pytest.mark.parametrize("announced", [True, False])
-async def test_an_endless_body_is_answered_413_and_not_read(app: ASGIApp, bakery: NewSite, announced: bool) -> None:
+async def test_an_endless_body_gets_413_and_is_not_read(app: ASGIApp, bakery: NewSite, announced: bool) -> None:
     read = 0
 
     async def receive() -> dict[str, Any]:
@@ -91,12 +91,12 @@ async def test_an_endless_body_is_answered_413_and_not_read(app: ASGIApp, bakery
         ("POST", "/v1/files/", "MAX_BODY_BYTES"),
     ],
 )
-def test_each_address_has_its_limit(settings: Settings, method: str, path: str, setting: str) -> None:
+def test_each_path_has_its_body_limit(settings: Settings, method: str, path: str, setting: str) -> None:
     assert body_limit_for(method, path) == getattr(settings, setting)
 
 
 async def call(app: ASGIApp, receive: Any, headers: list[tuple[bytes, bytes]], **scope: Any) -> dict[str, Any]:
-    """Call the application by hand; return status, headers and body."""
+    """Call the ASGI application directly; return status, headers and body."""
     sent: list[Any] = []
 
     async def send(message: Any) -> None:
@@ -126,7 +126,7 @@ async def call(app: ASGIApp, receive: Any, headers: list[tuple[bytes, bytes]], *
     }
 
 
-async def test_many_requests_at_once_share_a_few_connections(
+async def test_concurrent_requests_share_a_few_database_connections(
     http: httpx.AsyncClient, bakery: NewSite, route: object
 ) -> None:
     async def submit(number: int) -> str:
@@ -142,7 +142,7 @@ async def test_many_requests_at_once_share_a_few_connections(
     assert await asyncio.to_thread(Job.objects.count) == 100
 
 
-async def test_of_many_submits_with_one_key_one_makes_the_job(
+async def test_concurrent_submits_with_one_idempotency_key_create_one_job(
     http: httpx.AsyncClient, bakery: NewSite, route: object
 ) -> None:
     headers = {**bearer(token(bakery)), "Idempotency-Key": "order-4711"}
@@ -154,7 +154,9 @@ async def test_of_many_submits_with_one_key_one_makes_the_job(
     assert len({answer.json()["id"] for answer in answers}) == 1
 
 
-async def test_of_many_replays_over_http_one_gets_in(http: httpx.AsyncClient, bakery: NewSite, route: object) -> None:
+async def test_of_concurrent_replays_of_a_signed_request_one_is_accepted(
+    http: httpx.AsyncClient, bakery: NewSite, route: object
+) -> None:
     body = json.dumps(job_body()).encode()
     headers = {**signed(bakery, "POST", "/v1/jobs", body), "Content-Type": "application/json"}
 
@@ -163,7 +165,7 @@ async def test_of_many_replays_over_http_one_gets_in(http: httpx.AsyncClient, ba
     assert sorted(answer.status_code for answer in answers) == [202] + [401] * 9
 
 
-async def test_nonsense_in_query_and_headers_is_answered_and_not_a_crash(app: ASGIApp, bakery: NewSite) -> None:
+async def test_malformed_query_and_headers_get_an_error_response(app: ASGIApp, bakery: NewSite) -> None:
     def receive() -> Any:
         messages = iter([{"type": "http.request", "body": b"", "more_body": False}])
 
@@ -186,7 +188,7 @@ async def test_nonsense_in_query_and_headers_is_answered_and_not_a_crash(app: AS
     assert [answer["status"] for answer in answers] == [200, 400, 400, 400, 200]
 
 
-async def test_a_client_that_goes_away_leaves_nothing_broken(
+async def test_a_disconnect_during_the_body_affects_no_later_request(
     app: ASGIApp, http: httpx.AsyncClient, bakery: NewSite
 ) -> None:
     async def receive() -> dict[str, Any]:

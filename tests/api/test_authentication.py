@@ -1,4 +1,4 @@
-"""Who gets in, over HTTP."""
+"""Authentication and access over HTTP."""
 
 import json
 
@@ -18,7 +18,7 @@ PATH = "/v1/jobs"
 
 
 def sent(made: NewSite, desk: Caller, **headers: str) -> tuple[int, str, str]:
-    """Post a job with these headers; return status, code and words of the refusal."""
+    """Submit a job with these headers; return status, code and message of the error."""
     response = Caller(None).call(
         "POST", PATH, BODY, **{name.lower().replace("-", "_"): v for name, v in headers.items()}
     )
@@ -29,7 +29,7 @@ def sent(made: NewSite, desk: Caller, **headers: str) -> tuple[int, str, str]:
     return response.status_code, error["code"], error["message"]
 
 
-def test_wrong_and_unknown_are_answered_alike(desk: Caller, bakery: NewSite, florist: NewSite) -> None:
+def test_wrong_and_unknown_credentials_get_the_same_response(desk: Caller, bakery: NewSite, florist: NewSite) -> None:
     good = signed(bakery, "POST", PATH, BODY)
     unsigned = "eyJhbGciOiJub25lIn0.eyJzdWIiOiJiYWtlcnkiLCJleHAiOjk5OTk5OTk5OTl9."
     revoke(florist.api_key.credential)
@@ -68,13 +68,13 @@ def test_an_expired_token_is_explained(desk: Caller, bakery: NewSite) -> None:
     assert sent(bakery, desk, Authorization=f"Bearer {late}")[:2] == (401, "stale_timestamp")
 
 
-def test_no_credentials_and_contradicting_ones_are_explained(desk: Caller, bakery: NewSite) -> None:
+def test_missing_and_conflicting_credentials_are_explained(desk: Caller, bakery: NewSite) -> None:
     assert sent(bakery, desk)[:2] == (401, "missing_credentials")
     both = {**signed(bakery, "POST", PATH, BODY), "X-Api-Key": bakery.api_key.secret}
     assert sent(bakery, desk, **both)[:2] == (401, "conflicting_credentials")
 
 
-def test_a_replayed_request_is_refused(desk: Caller, bakery: NewSite) -> None:
+def test_a_replayed_request_is_rejected(desk: Caller, bakery: NewSite) -> None:
     headers = signed(bakery, "POST", PATH, BODY)
     first = desk.post_signed(PATH, BODY, **headers)
 
@@ -85,7 +85,7 @@ def test_a_replayed_request_is_refused(desk: Caller, bakery: NewSite) -> None:
     assert Job.objects.count() == 1
 
 
-def test_the_query_is_part_of_what_is_signed(desk: Caller, bakery: NewSite) -> None:
+def test_the_signature_covers_the_query(desk: Caller, bakery: NewSite) -> None:
     target = "/v1/jobs?limit=1&model=a%20b"
     headers = {name.lower().replace("-", "_"): value for name, value in signed(bakery, "GET", target).items()}
 
@@ -101,7 +101,7 @@ def test_the_query_is_part_of_what_is_signed(desk: Caller, bakery: NewSite) -> N
         (1, "203.0.113.5, 6.6.6.6", 403),
     ],
 )
-def test_only_addresses_on_the_allowlist_get_in(desk: Caller, proxies: int, forwarded: str, status: int) -> None:
+def test_only_addresses_on_the_allowlist_are_accepted(desk: Caller, proxies: int, forwarded: str, status: int) -> None:
     Site.objects.update(ip_allowlist=["203.0.113.0/24"])
 
     with override_settings(TRUSTED_PROXY_COUNT=proxies):
@@ -116,7 +116,9 @@ def test_only_addresses_on_the_allowlist_get_in(desk: Caller, proxies: int, forw
     ("origin", "status"),
     [("https://bakery.test", 202), ("https://evil.test", 403), ("null", 403), ("http://testserver", 202)],
 )
-def test_browsers_get_in_from_the_sites_origins_and_from_the_docs_page(desk: Caller, origin: str, status: int) -> None:
+def test_browser_requests_are_accepted_from_the_sites_origins_and_the_docs_page(
+    desk: Caller, origin: str, status: int
+) -> None:
     Site.objects.update(origins=["https://bakery.test"])
 
     with override_settings(ALLOWED_HOSTS=["testserver"]):

@@ -1,4 +1,4 @@
-"""`/v1/batches` as a site sees it."""
+"""`/v1/batches` over HTTP."""
 
 import json
 from decimal import Decimal
@@ -21,7 +21,7 @@ URL = "/v1/chat/completions"
 
 
 def batch_body(count: int = 2, **changes: Any) -> dict[str, Any]:
-    """A batch of requests r1, r2, …; a field given as `...` is left out."""
+    """Return the body of a batch with requests r1, r2, …; a field with the value `...` is omitted."""
     requests = [{"custom_id": f"r{n}", "body": CHAT} for n in range(1, count + 1)]
     wanted = {"endpoint": URL, "requests": requests, **changes}
     return {name: value for name, value in wanted.items() if value is not ...}
@@ -36,7 +36,7 @@ def lines_of(response: Any) -> list[dict[str, Any]]:
     return [json.loads(line) for line in b"".join(response.streaming_content).splitlines()]
 
 
-def test_a_posted_batch_is_under_way_at_once(desk: Caller) -> None:
+def test_an_inline_batch_is_in_progress_immediately(desk: Caller) -> None:
     found = read(desk.post("/v1/batches", batch_body(metadata={"night": "1"}, priority="low", max_attempts=2)))
 
     batch = Batch.objects.get()
@@ -49,7 +49,7 @@ def test_a_posted_batch_is_under_way_at_once(desk: Caller) -> None:
     assert found["expires_at"] - found["created_at"] in (86_399, 86_400)
 
 
-def test_a_batch_with_a_file_is_read_later(desk: Caller, bakery: NewSite) -> None:
+def test_a_batch_with_a_file_is_validated_later(desk: Caller, bakery: NewSite) -> None:
     line = {"custom_id": "r1", "method": "POST", "url": URL, "body": CHAT}
     file = make_file(bakery.site, to_file([line]))
 
@@ -61,7 +61,7 @@ def test_a_batch_with_a_file_is_read_later(desk: Caller, bakery: NewSite) -> Non
     assert (found["status"], found["request_counts"]["total"]) == ("in_progress", 1)
 
 
-def test_a_file_that_cannot_be_done_says_why(desk: Caller, bakery: NewSite) -> None:
+def test_a_batch_with_an_invalid_file_lists_the_errors(desk: Caller, bakery: NewSite) -> None:
     file = make_file(bakery.site, b"oops\n")
     made = read(desk.post("/v1/batches", batch_body(requests=..., input_file_id=file.public_id)))
     expand_one()
@@ -77,7 +77,7 @@ def test_a_file_that_cannot_be_done_says_why(desk: Caller, bakery: NewSite) -> N
     }
 
 
-def test_the_first_mistake_is_the_error_and_all_are_listed(desk: Caller) -> None:
+def test_an_invalid_batch_reports_its_first_error_and_lists_all(desk: Caller) -> None:
     body = batch_body()
     body["requests"] += [{"custom_id": "r3", "body": {**CHAT, "model": "nobody"}}, {"body": CHAT}]
 
@@ -116,7 +116,7 @@ def test_the_first_mistake_is_the_error_and_all_are_listed(desk: Caller) -> None
         ({"color": "red"}, "unknown_parameter", "color"),
     ],
 )
-def test_what_stands_around_the_requests_is_checked_too(
+def test_the_fields_of_a_batch_are_validated(
     desk: Caller, changes: dict[str, Any], code: str, param: str | None
 ) -> None:
     response = desk.post("/v1/batches", batch_body(**changes))
@@ -139,7 +139,7 @@ def test_a_missing_or_foreign_file_is_not_found(desk: Caller, florist: NewSite) 
         assert (response.status_code, error_of(response)["code"]) == (404, "not_found")
 
 
-def test_a_repeated_key_gives_the_same_batch(desk: Caller) -> None:
+def test_a_repeated_idempotency_key_returns_the_same_batch(desk: Caller) -> None:
     first = desk.post("/v1/batches", batch_body(), idempotency_key="night-1")
     again = desk.post("/v1/batches", batch_body(), idempotency_key="night-1")
     other = desk.post("/v1/batches", batch_body(3), idempotency_key="night-1")
@@ -149,7 +149,7 @@ def test_a_repeated_key_gives_the_same_batch(desk: Caller) -> None:
     assert (other.status_code, error_of(other)["code"]) == (422, "idempotency_key_reused")
 
 
-def test_a_batch_may_be_larger_than_a_job_but_not_without_bound(desk: Caller, settings: Settings) -> None:
+def test_a_batch_body_may_exceed_that_of_a_job_up_to_its_own_limit(desk: Caller, settings: Settings) -> None:
     settings.MAX_BATCH_BODY_BYTES = 400_000
     padded = {**CHAT, "messages": [{"role": "user", "content": "x" * 100_000}]}
     requests = [{"custom_id": f"r{n}", "body": padded} for n in range(3)]
@@ -170,7 +170,7 @@ def test_batches_are_listed_newest_first_in_pages(desk: Caller) -> None:
     assert ([each["id"] for each in second["data"]], second["has_more"]) == (ids[:1], False)
 
 
-def test_an_ended_batch_says_what_came_of_it(desk: Caller) -> None:
+def test_a_finished_batch_shows_counts_files_usage_and_cost(desk: Caller) -> None:
     made = read(desk.post("/v1/batches", batch_body(3)))
     batch = Batch.objects.get()
     end(batch, "r1")
@@ -205,7 +205,7 @@ def test_results_can_be_read_at_any_time(desk: Caller) -> None:
     assert [each["custom_id"] for each in lines_of(whole)] == ["r1", "r2", "r3"]
 
 
-def test_a_request_is_a_job_that_names_its_batch(desk: Caller) -> None:
+def test_a_request_of_a_batch_is_a_job_with_its_batch_id(desk: Caller) -> None:
     made = read(desk.post("/v1/batches", batch_body(1)))
     end(Batch.objects.get(), "r1")
 
@@ -223,7 +223,7 @@ def test_a_batch_can_be_paused_and_resumed(desk: Caller) -> None:
     assert read(desk.post(f"{path}/resume"))["paused"] is False
 
 
-def test_a_canceled_batch_is_canceling_and_then_canceled(desk: Caller) -> None:
+def test_a_canceled_batch_is_cancelling_and_then_cancelled(desk: Caller) -> None:
     path = f"/v1/batches/{read(desk.post('/v1/batches', batch_body()))['id']}"
 
     asked = read(desk.post(f"{path}/cancel"))
@@ -235,7 +235,7 @@ def test_a_canceled_batch_is_canceling_and_then_canceled(desk: Caller) -> None:
     assert found["cancelled_at"] >= found["cancelling_at"]
 
 
-def test_what_failed_can_be_tried_again(desk: Caller) -> None:
+def test_the_failed_requests_of_a_batch_can_be_retried(desk: Caller) -> None:
     path = f"/v1/batches/{read(desk.post('/v1/batches', batch_body()))['id']}"
     assert error_of(desk.post(f"{path}/retry"))["code"] == "batch_not_retryable"
     batch = Batch.objects.get()
@@ -251,7 +251,7 @@ def test_what_failed_can_be_tried_again(desk: Caller) -> None:
     assert desk.post(f"{path}/pause").status_code == 409
 
 
-def test_another_site_s_batch_is_not_there(desk: Caller, florist: NewSite) -> None:
+def test_another_sites_batch_is_not_found(desk: Caller, florist: NewSite) -> None:
     path = f"/v1/batches/{read(desk.post('/v1/batches', batch_body()))['id']}"
     other = Caller(florist)
 
@@ -273,10 +273,10 @@ def test_a_narrow_token_reads_and_cannot_write(desk: Caller, bakery: NewSite) ->
         assert desk.post(path, batch_body(), **reading).status_code == 403
 
 
-# What it would cost
+# Estimates
 
 
-def test_an_estimate_stores_nothing_and_says_what_it_would_take(desk: Caller) -> None:
+def test_an_estimate_returns_tokens_and_cost_and_stores_nothing(desk: Caller) -> None:
     bounded = {**CHAT, "max_completion_tokens": 100}
     requests = [{"custom_id": f"r{n}", "body": bounded} for n in range(10)]
 
@@ -290,7 +290,7 @@ def test_an_estimate_stores_nothing_and_says_what_it_would_take(desk: Caller) ->
     assert not Job.objects.exists()
 
 
-def test_answers_without_a_bound_have_no_highest_cost(desk: Caller) -> None:
+def test_unbounded_responses_have_no_maximum_cost(desk: Caller) -> None:
     found = read(desk.post("/v1/batches", batch_body(2, dry_run=True)))
 
     assert (found["max_output_tokens"], found["unbounded_requests"]) == (None, 2)
@@ -298,7 +298,7 @@ def test_answers_without_a_bound_have_no_highest_cost(desk: Caller) -> None:
     assert float(found["cost_usd"]["low"]) > 0
 
 
-def test_an_estimate_is_at_the_price_of_the_tier_that_is_asked_for(desk: Caller) -> None:
+def test_an_estimate_uses_the_price_of_the_requested_tier(desk: Caller) -> None:
     bounded = {**CHAT, "max_completion_tokens": 100}
 
     def estimated(**asked: str) -> dict[str, Decimal]:
@@ -308,12 +308,12 @@ def test_an_estimate_is_at_the_price_of_the_tier_that_is_asked_for(desk: Caller)
 
     standard, flex, priority = estimated(), estimated(service_tier="flex"), estimated(service_tier="priority")
 
-    # gpt-5-mini costs half of it in flex, and 1.8 times as much with priority.
+    # The flex tier of gpt-5-mini costs half of the standard price, the priority tier 1.8 times as much.
     assert flex == {name: usd / 2 for name, usd in standard.items()}
     assert priority == {name: usd * Decimal("1.8") for name, usd in standard.items()}
 
 
-def test_a_file_can_be_estimated_too(desk: Caller, bakery: NewSite) -> None:
+def test_a_batch_with_a_file_can_be_estimated(desk: Caller, bakery: NewSite) -> None:
     line = {"custom_id": "r1", "method": "POST", "url": URL, "body": CHAT}
     good, bad = make_file(bakery.site, to_file([line])), make_file(bakery.site, to_file([line, line]))
 

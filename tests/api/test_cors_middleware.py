@@ -1,4 +1,4 @@
-"""What browsers on pages of other origins are told by the resources."""
+"""CORS headers of the REST API."""
 
 import pytest
 from django.http import HttpResponse
@@ -19,7 +19,7 @@ def _pages(bakery: NewSite, florist: NewSite) -> None:
 
 
 def told(response: HttpResponse) -> str | None:
-    """Return whose pages may read the answer, once it is clear that it depends on who asks."""
+    """Return the allowed origin of the response, after checking that it varies by Origin."""
     assert "Origin" in response["Vary"]
     assert not response.has_header("Access-Control-Allow-Credentials")
     return response.headers.get("Access-Control-Allow-Origin")
@@ -29,17 +29,19 @@ def told(response: HttpResponse) -> str | None:
     ("origin", "status", "allowed"),
     [(PAGE, 200, PAGE), (OTHER, 403, None), ("https://evil.test", 403, None), ("null", 403, None)],
 )
-def test_only_the_sites_pages_may_read_its_answers(desk: Caller, origin: str, status: int, allowed: str | None) -> None:
+def test_only_pages_of_the_sites_origins_may_read_its_responses(
+    desk: Caller, origin: str, status: int, allowed: str | None
+) -> None:
     response = desk.get("/v1/jobs", origin=origin)
 
     assert (response.status_code, told(response)) == (status, allowed)
 
 
-def test_servers_are_told_nothing_but_that_it_depends(desk: Caller) -> None:
+def test_a_request_without_origin_gets_only_vary(desk: Caller) -> None:
     assert told(desk.get("/v1/jobs")) is None
 
 
-def test_a_page_reads_what_stands_in_the_headers(desk: Caller) -> None:
+def test_a_page_may_read_the_exposed_headers(desk: Caller) -> None:
     exposed = desk.get("/v1/jobs", origin=PAGE)["Access-Control-Expose-Headers"].lower().split(", ")
 
     assert {"x-request-id", "retry-after"} <= set(exposed)
@@ -48,13 +50,13 @@ def test_a_page_reads_what_stands_in_the_headers(desk: Caller) -> None:
 @pytest.mark.parametrize(
     ("origin", "allowed"), [(PAGE, PAGE), (OTHER, OTHER), ("https://evil.test", None), ("null", None), ("a\x00b", None)]
 )
-def test_a_page_of_any_site_reads_why_nobody_was_proven(stranger: Caller, origin: str, allowed: str | None) -> None:
+def test_pages_of_any_site_may_read_authentication_errors(stranger: Caller, origin: str, allowed: str | None) -> None:
     response = stranger.get("/v1/jobs", origin=origin)
 
     assert (response.status_code, told(response)) == (401, allowed)
 
 
-def test_a_page_reads_that_a_body_was_too_large(desk: Caller) -> None:
+def test_a_page_may_read_that_its_body_was_too_large(desk: Caller) -> None:
     response = desk.post("/v1/jobs", b"x" * 300_000, origin=PAGE)
 
     assert (response.status_code, told(response)) == (413, PAGE)
@@ -71,7 +73,7 @@ def test_a_page_reads_that_a_body_was_too_large(desk: Caller) -> None:
         ("", "GET", 403, None),
     ],
 )
-def test_preflights_are_for_pages_of_sites(
+def test_preflights_succeed_for_origins_of_sites(
     stranger: Caller, origin: str, method: str, status: int, allowed: str | None
 ) -> None:
     response = stranger.call("OPTIONS", "/v1/jobs", origin=origin, access_control_request_method=method)
@@ -79,7 +81,7 @@ def test_preflights_are_for_pages_of_sites(
     assert (response.status_code, told(response), response.content) == (status, allowed, b"")
 
 
-def test_a_site_that_is_switched_off_has_no_pages(stranger: Caller) -> None:
+def test_origins_of_a_disabled_site_are_not_allowed(stranger: Caller) -> None:
     Site.objects.filter(slug="bakery").update(is_active=False)
 
     response = stranger.call("OPTIONS", "/v1/jobs", origin=PAGE, access_control_request_method="GET")
@@ -88,7 +90,7 @@ def test_a_site_that_is_switched_off_has_no_pages(stranger: Caller) -> None:
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/docs", "/admin/login/"])
-def test_other_addresses_are_for_nobodys_pages(stranger: Caller, path: str) -> None:
+def test_paths_outside_the_api_have_no_cors_headers(stranger: Caller, path: str) -> None:
     response = stranger.get(path, origin=PAGE)
 
     assert not response.has_header("Access-Control-Allow-Origin")

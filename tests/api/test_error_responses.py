@@ -1,4 +1,4 @@
-"""One body for all errors."""
+"""Error responses: one body for all."""
 
 import pytest
 from django.test import RequestFactory, override_settings
@@ -9,7 +9,7 @@ from tests.api.calling import Caller, error_of
 
 
 @pytest.mark.parametrize(("status", "header"), [(401, "WWW-Authenticate"), (429, "Retry-After"), (503, "Retry-After")])
-def test_some_answers_say_what_to_do_in_a_header(status: int, header: str) -> None:
+def test_some_statuses_come_with_a_header(status: int, header: str) -> None:
     request = RequestFactory().get("/v1/jobs")
 
     assert to_response(ApiProblem(status, "t", "c", "m"), request).has_header(header)
@@ -20,14 +20,14 @@ def test_some_answers_say_what_to_do_in_a_header(status: int, header: str) -> No
     ("path", "api"),
     [("/v1", True), ("/v1/x", True), ("/api/v1/chat", True), ("/readyz", True), ("/v1x", False), ("/admin/", False)],
 )
-def test_errors_are_json_where_programs_ask(path: str, api: bool) -> None:
+def test_errors_of_api_paths_are_json(path: str, api: bool) -> None:
     assert is_api(path) is api
 
 
 @pytest.mark.parametrize("debug", [True, False])
 @pytest.mark.parametrize("path", ["/v1", "/v1/", "/v1/nothing", "/v1/jobs/", "/v1/jobs/a/b/c", "/api/v1/chat", "/api"])
 @pytest.mark.parametrize("method", ["GET", "POST", "DELETE", "OPTIONS"])
-def test_an_unknown_address_is_told_in_the_apis_words(stranger: Caller, debug: bool, path: str, method: str) -> None:
+def test_an_unknown_path_gets_an_api_error(stranger: Caller, debug: bool, path: str, method: str) -> None:
     with override_settings(DEBUG=debug):
         response = stranger.call(method, path)
 
@@ -35,7 +35,7 @@ def test_an_unknown_address_is_told_in_the_apis_words(stranger: Caller, debug: b
 
 
 @pytest.mark.parametrize("method", ["PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "NONSENSE"])
-def test_a_wrong_method_is_told_which_ones_there_are(desk: Caller, method: str) -> None:
+def test_a_wrong_method_gets_the_allowed_ones(desk: Caller, method: str) -> None:
     response = desk.call(method, "/v1/jobs")
 
     assert (response.status_code, error_of(response)["code"]) == (405, "method_not_allowed")
@@ -44,14 +44,14 @@ def test_a_wrong_method_is_told_which_ones_there_are(desk: Caller, method: str) 
 
 @pytest.mark.parametrize("path", ["/v1/jobs", "/healthz", "/v1/nothing"])
 @pytest.mark.parametrize("debug", [True, False])
-def test_a_foreign_host_header_is_refused(stranger: Caller, path: str, debug: bool) -> None:
+def test_an_unknown_host_header_is_rejected(stranger: Caller, path: str, debug: bool) -> None:
     with override_settings(DEBUG=debug, ALLOWED_HOSTS=["desk.test"]):
         response = stranger.get(path, host="evil.test")
 
     assert (response.status_code, error_of(response)["code"]) == (400, "bad_request")
 
 
-def test_pages_for_people_are_not_told_in_json(stranger: Caller) -> None:
+def test_errors_outside_the_api_are_not_json(stranger: Caller) -> None:
     with override_settings(DEBUG=False):
         response = stranger.get("/nothing")
 

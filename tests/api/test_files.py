@@ -1,4 +1,4 @@
-"""`/v1/files` as sites call it."""
+"""`/v1/files` over HTTP."""
 
 import json
 from datetime import timedelta
@@ -42,7 +42,7 @@ def content(answer: HttpResponse) -> bytes:
 # Uploading
 
 
-def test_a_file_is_uploaded_with_the_time_it_is_kept(desk: Caller) -> None:
+def test_a_file_is_uploaded_with_its_expiry(desk: Caller) -> None:
     kept = [part("expires_after[anchor]", b"created_at"), part("expires_after[seconds]", b"7200")]
 
     usual, short = (read(post(desk, form(PURPOSE, *more, part("file", LINE, "a.jsonl")))) for more in ([], kept))
@@ -76,7 +76,7 @@ def test_a_file_is_uploaded_with_the_time_it_is_kept(desk: Caller) -> None:
         (form(*[part(f"f{n}", b"x") for n in range(1100)]), (400, "malformed_body", None), "too many fields"),
     ],
 )  # fmt: skip
-def test_what_is_no_file_for_a_batch_is_refused_and_leaves_nothing(
+def test_an_invalid_upload_is_rejected_and_stores_nothing(
     desk: Caller, body: bytes, expected: tuple[int, str, str], words: str
 ) -> None:
     answer = post(desk, body)
@@ -87,17 +87,17 @@ def test_what_is_no_file_for_a_batch_is_refused_and_leaves_nothing(
 
 
 @pytest.mark.parametrize("kind", ["application/json", "application/octet-stream", "multipart/mixed; boundary=a", ""])
-def test_what_is_no_form_is_refused(desk: Caller, kind: str) -> None:
+def test_a_body_that_is_not_multipart_is_rejected(desk: Caller, kind: str) -> None:
     assert problem(post(desk, WHOLE, kind)) == (415, "unsupported_media_type", None)
 
 
 @pytest.mark.parametrize("kind", ["multipart/form-data", "multipart/form-data; boundary=", "multipart/form-data; x"])
-def test_a_form_without_a_boundary_is_refused(desk: Caller, kind: str) -> None:
+def test_a_form_without_a_boundary_is_rejected(desk: Caller, kind: str) -> None:
     assert problem(post(desk, WHOLE, kind))[:2] == (400, "malformed_body")
 
 
 @pytest.mark.parametrize(("more", "accepted"), [(0, True), (1, False)])
-def test_a_file_may_be_as_large_as_the_setting_and_no_larger(
+def test_a_file_may_be_as_large_as_max_file_bytes_and_no_larger(
     desk: Caller, settings: Settings, more: int, accepted: bool
 ) -> None:
     settings.MAX_FILE_BYTES = 1_000_000
@@ -120,13 +120,13 @@ def test_a_file_may_be_as_large_as_the_setting_and_no_larger(
         ("x" * 300, "x" * 255),
     ],
 )
-def test_a_filename_is_a_name_and_no_path(desk: Caller, sent: str, kept: str) -> None:
+def test_the_path_of_a_filename_is_removed(desk: Caller, sent: str, kept: str) -> None:
     answer = post(desk, form(PURPOSE, part("file", LINE, sent)))
 
     assert read(answer)["filename"] == kept
 
 
-def test_postgres_gone_in_the_middle_leaves_nothing(desk: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_database_failure_during_an_upload_stores_nothing(desk: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
     def gone(draft: FileUpload, filename: str, **how: Any) -> File:
         raise OperationalError("the connection was closed")
 
@@ -138,10 +138,10 @@ def test_postgres_gone_in_the_middle_leaves_nothing(desk: Caller, monkeypatch: p
     assert is_empty()
 
 
-# Who may
+# Access
 
 
-def test_another_sites_file_is_not_there(desk: Caller, florist: NewSite) -> None:
+def test_another_sites_file_is_not_found(desk: Caller, florist: NewSite) -> None:
     theirs = make_file(florist.site, LINE)
 
     for method, path in (("GET", ""), ("GET", "/content"), ("DELETE", "")):
@@ -151,7 +151,7 @@ def test_another_sites_file_is_not_there(desk: Caller, florist: NewSite) -> None
     assert File.objects.count() == 1
 
 
-def test_scopes_of_a_token_are_kept(desk: Caller, bakery: NewSite) -> None:
+def test_a_token_needs_the_scope_for_files(desk: Caller, bakery: NewSite) -> None:
     file = make_file(bakery.site, LINE)
     reads, writes = (bearer(token(bakery, scope=scope))["Authorization"] for scope in ("jobs:read", "jobs:write"))
 
@@ -166,10 +166,10 @@ def test_scopes_of_a_token_are_kept(desk: Caller, bakery: NewSite) -> None:
     assert status("DELETE", f"/{file.public_id}", writes) == 200
 
 
-# Listing, deleting
+# Listing, deleting, downloading
 
 
-def test_files_are_listed_in_pages_either_way(desk: Caller, bakery: NewSite) -> None:
+def test_files_are_listed_in_pages_in_both_orders(desk: Caller, bakery: NewSite) -> None:
     one, two, three = (make_file(bakery.site, LINE).public_id for _ in range(3))
     make_file(bakery.site, LINE, expires_at=clock.now() - timedelta(seconds=1))
 
@@ -188,7 +188,7 @@ def test_files_are_listed_in_pages_either_way(desk: Caller, bakery: NewSite) -> 
         assert desk.get(f"/v1/files?{wrong}").status_code == 400
 
 
-def test_a_file_is_deleted_with_its_content_unless_a_batch_waits_for_it(desk: Caller, bakery: NewSite) -> None:
+def test_a_file_is_deleted_with_its_content_unless_a_batch_needs_it(desk: Caller, bakery: NewSite) -> None:
     file = make_file(bakery.site, LINE)
     batch = make_batch(bakery.site, state="validating", input_file=file)
 
@@ -203,7 +203,7 @@ def test_a_file_is_deleted_with_its_content_unless_a_batch_waits_for_it(desk: Ca
     assert type(batch).objects.get().input_file_id is None
 
 
-def test_what_a_batch_put_out_is_made_from_its_members(desk: Caller, bakery: NewSite) -> None:
+def test_output_files_are_generated_from_the_results_of_a_batch(desk: Caller, bakery: NewSite) -> None:
     output, errors, orphan = (make_file(bakery.site, purpose="batch_output", bytes=1) for _ in range(3))
     batch = make_batch(bakery.site, state="completed", output_file=output, error_file=errors)
     ended = {"batch": batch, "finished_at": clock.now()}
@@ -217,14 +217,14 @@ def test_what_a_batch_put_out_is_made_from_its_members(desk: Caller, bakery: New
     assert problem(gone)[:2] == (409, "file_unreadable")
 
 
-def test_an_unreadable_file_is_a_refusal(desk: Caller, bakery: NewSite) -> None:
+def test_downloading_an_unreadable_file_gets_409(desk: Caller, bakery: NewSite) -> None:
     file = make_file(bakery.site, LINE)
     FileChunk.objects.all().delete()
 
     assert problem(desk.get(f"/v1/files/{file.public_id}/content"))[:2] == (409, "file_unreadable")
 
 
-def test_the_head_of_a_content_says_its_length(desk: Caller, bakery: NewSite) -> None:
+def test_head_of_a_files_content_returns_its_length(desk: Caller, bakery: NewSite) -> None:
     file = make_file(bakery.site, LINE, LINE)
 
     answer = desk.call("HEAD", f"/v1/files/{file.public_id}/content")

@@ -32,7 +32,7 @@ def end(job: Job, state: JobState, **changes: Any) -> None:
 # Submit
 
 
-def test_a_task_is_accepted_and_shown_as_a_queued_job(desk: Caller) -> None:
+def test_a_submitted_job_is_accepted_and_shown_as_queued(desk: Caller) -> None:
     shown = read(desk.post("/v1/jobs", job_body(metadata={"post_id": "4711"}, priority="high", max_attempts=5)), 202)
 
     job = Job.objects.get()
@@ -63,13 +63,13 @@ def test_a_task_is_accepted_and_shown_as_a_queued_job(desk: Caller) -> None:
     }
 
 
-def test_the_job_remembers_the_request_it_came_with(desk: Caller) -> None:
+def test_a_job_stores_the_id_of_its_request(desk: Caller) -> None:
     response = desk.post("/v1/jobs", job_body())
 
     assert Job.objects.get().request_id == response["X-Request-ID"]
 
 
-def test_all_three_proofs_are_accepted(desk: Caller, bakery: NewSite) -> None:
+def test_all_three_authentication_methods_are_accepted(desk: Caller, bakery: NewSite) -> None:
     body = json.dumps(job_body()).encode()
 
     assert desk.post("/v1/jobs", body).status_code == 202
@@ -78,7 +78,7 @@ def test_all_three_proofs_are_accepted(desk: Caller, bakery: NewSite) -> None:
     assert Job.objects.filter(site=bakery.site).count() == 3
 
 
-def test_a_job_may_wait_and_expire(desk: Caller) -> None:
+def test_a_job_accepts_available_at_and_expires_at(desk: Caller) -> None:
     at, until = clock.now() + timedelta(hours=1), clock.now() + timedelta(hours=2)
 
     shown = read(desk.post("/v1/jobs", job_body(available_at=at.isoformat(), expires_at=until.isoformat())), 202)
@@ -88,7 +88,7 @@ def test_a_job_may_wait_and_expire(desk: Caller) -> None:
 
 
 @pytest.mark.parametrize("key", ["order-4711", "x" * 255, "with space and ~"])
-def test_the_same_key_and_request_give_the_same_job(desk: Caller, key: str) -> None:
+def test_the_same_idempotency_key_and_request_return_the_same_job(desk: Caller, key: str) -> None:
     first = desk.post("/v1/jobs", job_body(), idempotency_key=key)
     again = desk.post("/v1/jobs", job_body(), idempotency_key=key)
 
@@ -99,7 +99,7 @@ def test_the_same_key_and_request_give_the_same_job(desk: Caller, key: str) -> N
     assert Job.objects.count() == 1
 
 
-def test_the_same_key_with_another_request_is_refused(desk: Caller) -> None:
+def test_the_same_idempotency_key_with_another_request_is_rejected(desk: Caller) -> None:
     desk.post("/v1/jobs", job_body(), idempotency_key="order-4711")
 
     response = desk.post("/v1/jobs", job_body(metadata={"a": "b"}), idempotency_key="order-4711")
@@ -109,7 +109,7 @@ def test_the_same_key_with_another_request_is_refused(desk: Caller) -> None:
     assert Job.objects.count() == 1
 
 
-def test_two_sites_may_use_the_same_key(desk: Caller, florist: NewSite) -> None:
+def test_two_sites_may_use_the_same_idempotency_key(desk: Caller, florist: NewSite) -> None:
     one = read(desk.post("/v1/jobs", job_body(), idempotency_key="order-4711"), 202)
     other = read(Caller(florist).post("/v1/jobs", job_body(), idempotency_key="order-4711"), 202)
 
@@ -117,7 +117,7 @@ def test_two_sites_may_use_the_same_key(desk: Caller, florist: NewSite) -> None:
 
 
 @pytest.mark.parametrize("key", ["", "x" * 256, "ünïcödë"])
-def test_an_unfit_key_is_refused(desk: Caller, key: str) -> None:
+def test_an_invalid_idempotency_key_is_rejected(desk: Caller, key: str) -> None:
     response = desk.post("/v1/jobs", job_body(), idempotency_key=key)
 
     assert (response.status_code, error_of(response)["param"]) == (400, "Idempotency-Key")
@@ -168,7 +168,7 @@ WRONG: list[tuple[dict[str, Any], int, str | None]] = [
 
 
 @pytest.mark.parametrize(("changes", "status", "param"), WRONG, ids=[json.dumps(w[0], default=str)[:40] for w in WRONG])
-def test_a_wrong_request_is_explained_and_nothing_is_stored(
+def test_an_invalid_request_is_explained_and_nothing_is_stored(
     desk: Caller, changes: dict[str, Any], status: int, param: str | None
 ) -> None:
     response = desk.post("/v1/jobs", job_body(**changes))
@@ -179,7 +179,7 @@ def test_a_wrong_request_is_explained_and_nothing_is_stored(
     assert not Job.objects.exists()
 
 
-def test_a_model_that_the_site_may_not_use_is_refused(desk: Caller) -> None:
+def test_a_model_that_the_site_may_not_use_is_rejected(desk: Caller) -> None:
     Site.objects.update(allowed_models=["gpt-4o"])
 
     response = desk.post("/v1/jobs", job_body())
@@ -188,13 +188,13 @@ def test_a_model_that_the_site_may_not_use_is_refused(desk: Caller) -> None:
     assert not Job.objects.exists()
 
 
-def test_a_token_for_another_model_is_refused(desk: Caller, bakery: NewSite) -> None:
+def test_a_token_for_another_model_is_rejected(desk: Caller, bakery: NewSite) -> None:
     response = desk.post("/v1/jobs", job_body(), authorization=f"Bearer {token(bakery, model='gpt-4o')}")
 
     assert (response.status_code, error_of(response)["code"]) == (403, "model_not_allowed")
 
 
-def test_a_token_with_a_cap_on_tokens_is_held_to_it(desk: Caller, bakery: NewSite) -> None:
+def test_the_max_tokens_of_a_token_are_enforced(desk: Caller, bakery: NewSite) -> None:
     narrow = f"Bearer {token(bakery, max_tokens=10)}"
 
     too_many = desk.post("/v1/jobs", job_body(body={**CHAT, "max_tokens": 11}), authorization=narrow)
@@ -220,7 +220,7 @@ def test_a_token_with_a_cap_on_tokens_is_held_to_it(desk: Caller, bakery: NewSit
         ("", "GET", "/v1/jobs", False),
     ],
 )
-def test_a_narrow_token_is_for_its_scope_only(
+def test_a_narrow_token_allows_only_its_scopes(
     desk: Caller, bakery: NewSite, scope: str, method: str, path: str, allowed: bool
 ) -> None:
     body = job_body() if method == "POST" else None
@@ -308,7 +308,7 @@ def test_a_job_is_shown_with_its_attempts_calls_usage_cost_and_result(desk: Call
     assert (second["calls"][0]["billable"], second["calls"][0]["cost_usd"]) == (True, "0.000123456789")
 
 
-def test_a_failed_job_says_why(desk: Caller, bakery: NewSite) -> None:
+def test_a_failed_job_has_an_error(desk: Caller, bakery: NewSite) -> None:
     job = make_job(bakery.site)
     end(job, JobState.FAILED, error_code="rejected", error_message="no")
 
@@ -320,7 +320,7 @@ def test_a_failed_job_says_why(desk: Caller, bakery: NewSite) -> None:
 
 
 @pytest.mark.parametrize("act", ["", "/cancel", "/retry"])
-def test_another_sites_job_an_unknown_one_and_nonsense_are_not_found_in_the_same_words(
+def test_another_sites_job_an_unknown_and_a_malformed_id_get_the_same_404(
     desk: Caller, florist: NewSite, act: str
 ) -> None:
     ids = [
@@ -361,7 +361,7 @@ def test_an_empty_list_has_no_ids(desk: Caller) -> None:
     }  # fmt: skip
 
 
-def test_a_list_leaves_out_what_is_long_and_shows_what_was_billed(desk: Caller, bakery: NewSite) -> None:
+def test_a_list_omits_results_and_attempts_and_shows_cost(desk: Caller, bakery: NewSite) -> None:
     job = make_job(bakery.site)
     UsageEvent.objects.create(
         site=bakery.site, job_id=job.id, dedupe_key="a", attempt=1, call=1, provider="sim", model="m",
@@ -374,9 +374,7 @@ def test_a_list_leaves_out_what_is_long_and_shows_what_was_billed(desk: Caller, 
     assert (shown["usage"]["input_tokens"], shown["cost_usd"]) == (1, "0.000000000007")
 
 
-def test_jobs_are_listed_with_the_batch_they_belong_to_or_without_batches(
-    desk: Caller, bakery: NewSite, florist: NewSite
-) -> None:
+def test_jobs_can_be_listed_by_batch_or_without_batch(desk: Caller, bakery: NewSite, florist: NewSite) -> None:
     batch, foreign = make_batch(bakery.site), make_batch(florist.site)
     single, member = make_job(bakery.site), make_job(bakery.site, batch=batch, custom_id="a")
 
@@ -422,7 +420,7 @@ def test_jobs_are_filtered(desk: Caller, bakery: NewSite) -> None:
         ("after=%00", "after"),
     ],
 )
-def test_a_wrong_query_is_explained(desk: Caller, query: str, param: str) -> None:
+def test_an_invalid_query_is_explained(desk: Caller, query: str, param: str) -> None:
     response = desk.get(f"/v1/jobs?{query}")
 
     assert (response.status_code, error_of(response)["param"]) == (400, param)
@@ -436,7 +434,7 @@ def test_a_cursor_that_is_not_the_sites_is_not_found(desk: Caller, florist: NewS
 # Cancel and retry
 
 
-def test_a_queued_job_is_canceled_at_once(desk: Caller, bakery: NewSite) -> None:
+def test_a_queued_job_is_canceled_immediately(desk: Caller, bakery: NewSite) -> None:
     job = make_job(bakery.site)
 
     shown = read(desk.post(f"/v1/jobs/{job.public_id}/cancel"))
@@ -446,7 +444,7 @@ def test_a_queued_job_is_canceled_at_once(desk: Caller, bakery: NewSite) -> None
 
 
 @pytest.mark.parametrize("state", [JobState.SUCCEEDED, JobState.FAILED, JobState.EXPIRED])
-def test_an_ended_job_cannot_be_canceled(desk: Caller, bakery: NewSite, state: JobState) -> None:
+def test_a_finished_job_cannot_be_canceled(desk: Caller, bakery: NewSite, state: JobState) -> None:
     job = make_job(bakery.site)
     end(job, state)
 
@@ -456,7 +454,7 @@ def test_an_ended_job_cannot_be_canceled(desk: Caller, bakery: NewSite, state: J
 
 
 @pytest.mark.parametrize("state", [JobState.FAILED, JobState.CANCELED, JobState.EXPIRED])
-def test_a_job_that_ended_badly_is_tried_again_as_a_new_one(desk: Caller, bakery: NewSite, state: JobState) -> None:
+def test_a_job_without_success_is_retried_as_a_new_one(desk: Caller, bakery: NewSite, state: JobState) -> None:
     job = make_job(bakery.site, model="gpt-5-mini", payload=json.dumps(CHAT).encode())
     end(job, state)
 
@@ -468,7 +466,7 @@ def test_a_job_that_ended_badly_is_tried_again_as_a_new_one(desk: Caller, bakery
 
 
 @pytest.mark.parametrize("state", [JobState.QUEUED, JobState.SUCCEEDED])
-def test_other_jobs_are_not_tried_again(desk: Caller, bakery: NewSite, state: JobState) -> None:
+def test_other_jobs_cannot_be_retried(desk: Caller, bakery: NewSite, state: JobState) -> None:
     job = make_job(bakery.site)
     if state != JobState.QUEUED:
         end(job, state)
@@ -478,14 +476,14 @@ def test_other_jobs_are_not_tried_again(desk: Caller, bakery: NewSite, state: Jo
     assert (response.status_code, error_of(response)["code"]) == (409, "job_not_retryable")
 
 
-def test_times_are_in_utc_whatever_was_given(desk: Caller) -> None:
+def test_times_are_returned_in_utc(desk: Caller) -> None:
     shown = read(desk.post("/v1/jobs", job_body(available_at="2100-01-01T02:00:00+02:00")), 202)
 
     assert shown["available_at"] == "2100-01-01T00:00:00Z"
     assert Job.objects.get().available_at == datetime(2100, 1, 1, tzinfo=UTC)
 
 
-def test_an_erased_job_is_shown_without_its_result_and_not_tried_again(desk: Caller, bakery: NewSite) -> None:
+def test_an_erased_job_has_no_result_and_cannot_be_retried(desk: Caller, bakery: NewSite) -> None:
     job = make_job(bakery.site)
     end(job, JobState.FAILED)
     Job.objects.update(payload=None, result=None, erased_at=datetime(2026, 11, 21, 9, tzinfo=UTC))

@@ -1,4 +1,4 @@
-"""`GET /v1/limits` over HTTP: what a site is told of its limits. (What is left as requests run: `tests.api.live`.)"""
+"""`GET /v1/limits` over HTTP. (`tests.api.live` tests the remaining quota while requests run.)"""
 
 import json
 from typing import Any
@@ -23,7 +23,7 @@ def read(response: HttpResponse) -> dict[str, Any]:
     return found
 
 
-def test_a_site_without_limits_is_told_so(desk: Caller) -> None:
+def test_a_site_without_limits_has_an_empty_list(desk: Caller) -> None:
     assert read(desk.get("/v1/limits")) == {
         "object": "limits",
         "windows": [],
@@ -32,7 +32,7 @@ def test_a_site_without_limits_is_told_so(desk: Caller) -> None:
     }
 
 
-def test_every_limit_is_told_the_widest_first(desk: Caller, bakery: NewSite) -> None:
+def test_limits_are_listed_broadest_first(desk: Caller, bakery: NewSite) -> None:
     Limit.objects.create(site=bakery.site, kind="chat", model="gpt-5-mini", tokens_per_minute=500)
     Limit.objects.create(site=bakery.site, requests_per_minute=3, requests_per_day=100, concurrency=2)
     Limit.objects.create(kind="embeddings", requests_per_hour=7)
@@ -49,7 +49,7 @@ def test_every_limit_is_told_the_widest_first(desk: Caller, bakery: NewSite) -> 
     assert found["concurrency"] == {"limit": 2, "running": 0}
 
 
-def test_a_site_is_told_of_its_own_limits_and_jobs_alone(desk: Caller, bakery: NewSite, florist: NewSite) -> None:
+def test_a_site_sees_only_its_own_limits_and_jobs(desk: Caller, bakery: NewSite, florist: NewSite) -> None:
     Site.objects.filter(slug="bakery").update(max_running_jobs=4)
     cached_lookups.clear_caches()
     Limit.objects.create(site=florist.site, requests_per_minute=9, concurrency=9)
@@ -67,7 +67,7 @@ def test_a_site_is_told_of_its_own_limits_and_jobs_alone(desk: Caller, bakery: N
     assert read(Caller(florist).get("/v1/limits"))["jobs"] == {"limit": None, "running": 3}
 
 
-def test_without_redis_limits_are_told_and_what_is_left_is_not_known(
+def test_without_redis_limits_are_listed_and_the_remaining_quota_is_null(
     desk: Caller, bakery: NewSite, settings: Settings
 ) -> None:
     settings.REDIS_URL = "redis://127.0.0.1:1/0"
@@ -80,7 +80,7 @@ def test_without_redis_limits_are_told_and_what_is_left_is_not_known(
     assert found["concurrency"] == {"limit": 2, "running": None}
 
 
-def test_a_narrowed_proof_needs_the_scope(stranger: Caller, bakery: NewSite) -> None:
+def test_reading_limits_needs_the_scope(stranger: Caller, bakery: NewSite) -> None:
     refused = stranger.get("/v1/limits", **bearer(token(bakery, scope="chat:write jobs:read")))
     answered = stranger.get("/v1/limits", **bearer(token(bakery, scope="limits:read")))
 
@@ -88,5 +88,5 @@ def test_a_narrowed_proof_needs_the_scope(stranger: Caller, bakery: NewSite) -> 
     assert answered.status_code == 200
 
 
-def test_nobody_is_told_nothing(stranger: Caller) -> None:
+def test_reading_limits_needs_authentication(stranger: Caller) -> None:
     assert stranger.get("/v1/limits").status_code == 401

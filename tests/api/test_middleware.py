@@ -1,4 +1,4 @@
-"""What surrounds every request."""
+"""Request ids, log context and early rejections."""
 
 import json
 import re
@@ -20,31 +20,31 @@ Lines: TypeAlias = Callable[[], list[dict[str, Any]]]
 
 @pytest.fixture
 def lines(caplog: pytest.LogCaptureFixture) -> Lines:
-    """Return the log lines written so far, with what was bound to them."""
+    """Return a function that returns the log lines so far, with their context."""
     return lambda: [
         record.msg if isinstance(record.msg, dict) else {"event": record.getMessage()} for record in caplog.records
     ]
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/v1/jobs", "/v1/nothing", "/nothing", "/docs"])
-def test_every_answer_carries_a_fresh_request_id(stranger: Caller, path: str) -> None:
+def test_every_response_has_a_new_request_id(stranger: Caller, path: str) -> None:
     one, other = stranger.get(path)["X-Request-ID"], stranger.get(path)["X-Request-ID"]
 
     assert re.fullmatch(r"req_[0-9a-z]{26}", one)
     assert one != other
 
 
-def test_the_clients_own_id_is_echoed(stranger: Caller) -> None:
+def test_the_client_request_id_is_echoed(stranger: Caller) -> None:
     assert stranger.get("/healthz", x_client_request_id="wp 4711")["X-Client-Request-ID"] == "wp 4711"
 
 
 @pytest.mark.parametrize("given", ["", "x" * 129, "ünïcödë", "a\x01b"])
-def test_an_unfit_id_of_the_client_is_not_echoed(stranger: Caller, given: str) -> None:
+def test_an_invalid_client_request_id_is_not_echoed(stranger: Caller, given: str) -> None:
     assert "X-Client-Request-ID" not in stranger.get("/healthz", x_client_request_id=given)
 
 
 @pytest.mark.parametrize("path", ["/v1/jobs", "/v1/nothing", "/healthz"])
-def test_no_proxy_keeps_an_answer_of_the_api(desk: Caller, path: str) -> None:
+def test_api_responses_are_not_cacheable(desk: Caller, path: str) -> None:
     assert desk.get(path)["Cache-Control"] == "no-store"
 
 
@@ -52,7 +52,7 @@ def test_a_client_cannot_choose_the_request_id(stranger: Caller) -> None:
     assert stranger.get("/healthz", x_request_id="mine")["X-Request-ID"] != "mine"
 
 
-def test_refusals_are_logged_with_ids_and_without_query_or_body(desk: Caller, lines: Lines) -> None:
+def test_rejections_are_logged_with_ids_and_without_query_or_body(desk: Caller, lines: Lines) -> None:
     response = desk.post("/v1/jobs?q=private", job_body(kind="private"))
 
     (line,) = [each for each in lines() if each["event"] == "request_rejected"]
@@ -64,13 +64,13 @@ def test_refusals_are_logged_with_ids_and_without_query_or_body(desk: Caller, li
     assert "private" not in json.dumps(lines())
 
 
-def test_a_good_answer_is_not_worth_a_line(desk: Caller, lines: Lines) -> None:
+def test_successful_requests_are_not_logged(desk: Caller, lines: Lines) -> None:
     desk.get("/v1/jobs")
 
     assert lines() == []
 
 
-def test_nothing_of_one_request_is_bound_to_the_next(desk: Caller, lines: Lines) -> None:
+def test_log_context_does_not_leak_into_the_next_request(desk: Caller, lines: Lines) -> None:
     desk.post("/v1/jobs", job_body(kind="poem"))
     desk.made = None
     desk.get("/v1/jobs")
@@ -80,7 +80,7 @@ def test_nothing_of_one_request_is_bound_to_the_next(desk: Caller, lines: Lines)
     assert lines()[0]["request_id"] != lines()[-1]["request_id"]
 
 
-def test_a_database_that_is_away_is_answered_503_also_outside_the_api() -> None:
+def test_an_unavailable_database_gets_503_outside_the_api_too() -> None:
     scope = RequestContextMiddleware(lambda request: HttpResponse())
     request = RequestFactory().get("/admin/")
 
@@ -92,7 +92,7 @@ def test_a_database_that_is_away_is_answered_503_also_outside_the_api() -> None:
     assert scope.process_exception(request, ValueError()) is None
 
 
-def test_a_view_that_breaks_is_answered_500_in_json_and_logged(desk: Caller, bakery: NewSite, lines: Lines) -> None:
+def test_an_exception_in_a_view_gets_500_in_json_and_is_logged(desk: Caller, bakery: NewSite, lines: Lines) -> None:
     job = make_job(bakery.site)
     with connection.cursor() as cursor:
         cursor.execute("UPDATE jobs_job SET result = %s", [b"not sealed: secret words"])

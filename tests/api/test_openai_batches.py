@@ -38,7 +38,7 @@ def made_by(sdk: openai.OpenAI, lines: list[dict[str, Any]]) -> Any:
     )
 
 
-def test_a_batch_lives_as_the_sdk_knows_it(sdk: openai.OpenAI) -> None:
+def test_the_sdk_creates_and_reads_a_batch(sdk: openai.OpenAI) -> None:
     made = made_by(sdk, LINES)
     expand_one()
     under_way = sdk.batches.retrieve(made.id)
@@ -66,7 +66,7 @@ def test_a_batch_lives_as_the_sdk_knows_it(sdk: openai.OpenAI) -> None:
     assert (file.purpose, file.bytes) == ("batch_output", len(output.content))
 
 
-def test_a_file_that_cannot_be_done_says_why(sdk: openai.OpenAI) -> None:
+def test_a_batch_with_an_invalid_file_lists_the_errors(sdk: openai.OpenAI) -> None:
     made = made_by(sdk, [LINES[0], {**LINES[1], "url": "/v1/embeddings"}])
     expand_one()
 

@@ -18,7 +18,7 @@ def sdk(url: str, bakery: NewSite) -> Iterator[openai.OpenAI]:
         yield client
 
 
-def test_a_file_lives_as_the_sdk_knows_it(sdk: openai.OpenAI, tmp_path: Path) -> None:
+def test_the_sdk_uploads_reads_and_deletes_a_file(sdk: openai.OpenAI, tmp_path: Path) -> None:
     requests = tmp_path / "requests.jsonl"
     requests.write_bytes(LINE * 20_000)
 
@@ -39,7 +39,7 @@ def test_a_file_lives_as_the_sdk_knows_it(sdk: openai.OpenAI, tmp_path: Path) ->
         sdk.files.retrieve(made.id)
 
 
-def test_a_refusal_is_an_error_of_the_sdk(sdk: openai.OpenAI) -> None:
+def test_a_rejection_is_an_exception_of_the_sdk(sdk: openai.OpenAI) -> None:
     with pytest.raises(openai.BadRequestError) as caught:
         sdk.files.create(file=LINE, purpose="fine-tune")
 

@@ -53,27 +53,27 @@ def document() -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(("path", "method", "statuses"), OPERATIONS)
-def test_every_operation_lists_its_answers(
+def test_every_operation_lists_its_responses(
     document: dict[str, Any], path: str, method: str, statuses: set[str]
 ) -> None:
     assert set(document["paths"][path][method]["responses"]) == statuses
 
 
-def test_there_is_nothing_undocumented_and_nothing_invented(document: dict[str, Any]) -> None:
+def test_the_document_lists_exactly_the_operations_that_exist(document: dict[str, Any]) -> None:
     found = {(path, method) for path, methods in document["paths"].items() for method in methods}
     live = {(each.path, each.method.lower()) for each in LIVE_OPERATIONS}
 
     assert found - live == {(path, method) for path, method, _ in OPERATIONS}
 
 
-def test_every_error_has_the_one_body(document: dict[str, Any]) -> None:
+def test_every_error_has_the_same_schema(document: dict[str, Any]) -> None:
     for path, method, _ in OPERATIONS:
         for status, answer in document["paths"][path][method]["responses"].items():
             if int(status) >= 400:
                 assert answer["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/ErrorOut"}
 
 
-def test_three_proofs_are_offered_and_the_open_pages_need_none(document: dict[str, Any]) -> None:
+def test_authentication_methods_are_listed_and_public_operations_need_none(document: dict[str, Any]) -> None:
     submit = document["paths"]["/v1/jobs"]["post"]["security"]
 
     assert submit == [
@@ -92,7 +92,7 @@ def test_three_proofs_are_offered_and_the_open_pages_need_none(document: dict[st
     }
 
 
-def test_every_reference_leads_somewhere(document: dict[str, Any]) -> None:
+def test_every_schema_reference_resolves(document: dict[str, Any]) -> None:
     def references(value: Any) -> list[str]:
         if isinstance(value, dict):
             own = [value["$ref"]] if isinstance(value.get("$ref"), str) else []
@@ -120,14 +120,14 @@ def test_the_examples_of_requests_are_accepted(desk: Caller, example: dict[str, 
     assert set(json.loads(response.content)) == set(examples.QUEUED_JOB)
 
 
-def test_the_example_of_an_endpoint_is_what_is_answered(desk: Caller) -> None:
+def test_the_example_of_an_endpoint_matches_the_response(desk: Caller) -> None:
     response = desk.post("/v1/webhook-endpoints", {"url": "http://127.0.0.1:9/hook"})
 
     assert response.status_code == 201, response.content
     assert set(json.loads(response.content)) == set(examples.NEW_ENDPOINT)
 
 
-def test_the_examples_of_a_token_and_a_ticket_are_what_is_answered(desk: Caller, bakery: NewSite) -> None:
+def test_the_examples_of_a_token_and_a_ticket_match_the_responses(desk: Caller, bakery: NewSite) -> None:
     Site.objects.update(origins=["https://bakery.example"])
     job = make_job(bakery.site)
     token = desk.post("/v1/tokens", examples.TOKEN_REQUEST)
@@ -138,7 +138,7 @@ def test_the_examples_of_a_token_and_a_ticket_are_what_is_answered(desk: Caller,
     assert set(json.loads(ticket.content)) == set(examples.TICKET)
 
 
-def test_the_example_of_limits_has_what_the_schema_has(document: dict[str, Any]) -> None:
+def test_the_example_of_limits_matches_the_schema(document: dict[str, Any]) -> None:
     schemas = document["components"]["schemas"]
 
     assert set(examples.LIMITS) == set(schemas["LimitsOut"]["properties"])
@@ -146,7 +146,7 @@ def test_the_example_of_limits_has_what_the_schema_has(document: dict[str, Any])
     assert set(examples.LIMITS["jobs"]) == set(schemas["ConcurrencyOut"]["properties"])
 
 
-def test_the_example_of_a_job_that_succeeded_has_what_the_schema_has(document: dict[str, Any]) -> None:
+def test_the_example_of_a_succeeded_job_matches_the_schema(document: dict[str, Any]) -> None:
     schemas = document["components"]["schemas"]
     attempt = examples.SUCCEEDED_JOB["attempts"][0]
 

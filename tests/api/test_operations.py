@@ -1,4 +1,4 @@
-"""Alive, ready, and the pages around the API."""
+"""Liveness, readiness, OpenAPI document and docs page."""
 
 import json
 import re
@@ -19,13 +19,13 @@ def anybody() -> Caller:
     return Caller(None)
 
 
-def test_it_is_alive_without_any_credentials(anybody: Caller) -> None:
+def test_healthz_needs_no_credentials(anybody: Caller) -> None:
     response = anybody.get("/healthz")
 
     assert (response.status_code, json.loads(response.content)) == (200, {"status": "ok"})
 
 
-def test_with_a_worker_and_redis_it_is_ready(anybody: Caller) -> None:
+def test_readyz_is_ok_with_a_worker_and_redis(anybody: Caller) -> None:
     acquire_lease()
 
     assert json.loads(anybody.get("/readyz").content) == {
@@ -37,7 +37,7 @@ def test_with_a_worker_and_redis_it_is_ready(anybody: Caller) -> None:
     }
 
 
-def test_without_a_worker_it_still_takes_work(anybody: Caller) -> None:
+def test_readyz_is_degraded_without_a_worker(anybody: Caller) -> None:
     response = anybody.get("/readyz")
 
     assert response.status_code == 200
@@ -45,7 +45,7 @@ def test_without_a_worker_it_still_takes_work(anybody: Caller) -> None:
 
 
 @override_settings(REDIS_URL="redis://127.0.0.1:1/0")
-def test_without_redis_it_still_takes_work(anybody: Caller) -> None:
+def test_readyz_is_degraded_without_redis(anybody: Caller) -> None:
     acquire_lease()
 
     response = anybody.get("/readyz")
@@ -56,7 +56,7 @@ def test_without_redis_it_still_takes_work(anybody: Caller) -> None:
 
 
 @pytest.mark.parametrize("url", ["redis://127.0.0.1:1/0", "amqp://desk:x@127.0.0.1:1/nightdesk"])
-def test_without_a_broker_of_its_own_it_still_takes_work(anybody: Caller, url: str) -> None:
+def test_readyz_is_degraded_without_a_separate_broker(anybody: Caller, url: str) -> None:
     acquire_lease()
 
     with override_settings(CELERY_BROKER_URL=url):
@@ -65,7 +65,7 @@ def test_without_a_broker_of_its_own_it_still_takes_work(anybody: Caller, url: s
     assert (answer["status"], answer["redis"], answer["broker"]) == ("degraded", "ok", "unreachable")
 
 
-def test_the_docs_page_and_what_it_loads_come_from_this_desk(anybody: Caller) -> None:
+def test_the_docs_page_loads_only_from_this_server(anybody: Caller) -> None:
     page = anybody.get("/docs")
     html = page.content.decode()
     linked = re.findall(r'(?:src|href|data-document)="([^"]+)"', html)
@@ -78,7 +78,7 @@ def test_the_docs_page_and_what_it_loads_come_from_this_desk(anybody: Caller) ->
         assert anybody.get(link).status_code == 200, link
 
 
-def test_the_docs_page_may_reach_no_other_host_and_runs_no_inline_script(anybody: Caller) -> None:
+def test_the_csp_of_the_docs_page_allows_no_other_host_and_no_inline_script(anybody: Caller) -> None:
     page = anybody.get("/docs")
     policy = dict(part.strip().split(" ", 1) for part in page["Content-Security-Policy"].split(";"))
 
@@ -88,7 +88,7 @@ def test_the_docs_page_may_reach_no_other_host_and_runs_no_inline_script(anybody
     assert not re.search(rb"<script(?![^>]*\ssrc=)|\son\w+=|<style|\sstyle=", page.content)
 
 
-def test_style_sheets_of_the_docs_name_no_host() -> None:
+def test_stylesheets_of_the_docs_reference_no_host() -> None:
     for name in ("drf_spectacular_sidecar/swagger-ui-dist/swagger-ui.css", "api/docs.css"):
         found = finders.find(name)
         assert isinstance(found, str)

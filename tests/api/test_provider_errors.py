@@ -1,4 +1,4 @@
-"""What a provider's error is to whoever asked live."""
+"""API errors for errors of providers (live requests)."""
 
 import pytest
 
@@ -41,7 +41,7 @@ from providers.invalid_request import InvalidRequest
         (BadResponse, 502, "upstream_error"),
     ],
 )
-def test_a_provider_s_error_is_told_with_its_status(kind: type[ProviderError], status: int, code: str) -> None:
+def test_a_provider_error_maps_to_its_status_and_code(kind: type[ProviderError], status: int, code: str) -> None:
     problem = to_problem(kind("What the provider said."))
 
     assert (problem.status, problem.code) == (status, code)
@@ -58,28 +58,28 @@ def test_a_provider_s_error_is_told_with_its_status(kind: type[ProviderError], s
         (TransientFailure("no", status=500), 502),
     ],
 )
-def test_a_status_is_passed_on_where_sdks_have_an_error_of_its_own(error: ProviderError, status: int) -> None:
+def test_provider_statuses_with_their_own_sdk_exception_are_passed_through(error: ProviderError, status: int) -> None:
     assert to_problem(error).status == status
 
 
-def test_a_dead_key_is_not_told_in_the_provider_s_words() -> None:
+def test_the_message_of_a_rejected_key_is_not_the_providers() -> None:
     assert "sk-" not in to_problem(ProviderKeyRejected("Incorrect API key provided: sk-abc")).message
 
 
-def test_a_provider_s_wait_is_passed_on() -> None:
+def test_a_providers_retry_after_is_passed_through() -> None:
     assert to_problem(ProviderRateLimited("slow", retry_after_seconds=12.2)).retry_after_seconds == 13
 
 
 @pytest.mark.parametrize(("wait", "told"), [(0.0, 1), (0.4, 1), (59.01, 60)])
-def test_a_limit_says_when_to_come_back_in_whole_seconds(wait: float, told: int) -> None:
+def test_retry_after_is_rounded_up_to_whole_seconds(wait: float, told: int) -> None:
     assert to_problem(RateLimitExceeded("no", wait)).retry_after_seconds == told
 
 
-def test_too_many_at_once_has_a_code_of_its_own() -> None:
+def test_the_concurrency_limit_has_its_own_code() -> None:
     assert to_problem(ConcurrencyLimitExceeded("no", 1)).code == "concurrency_limit_exceeded"
 
 
-def test_a_mistake_in_the_body_keeps_the_dialect_s_code_and_place() -> None:
+def test_an_invalid_body_keeps_the_code_and_param_of_the_dialect() -> None:
     problem = to_problem(InvalidRequest("bad", "messages.0", "missing_required_parameter"))
 
     assert (problem.status, problem.code, problem.param) == (400, "missing_required_parameter", "messages.0")

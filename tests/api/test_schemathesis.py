@@ -1,4 +1,4 @@
-"""Whatever the OpenAPI document allows or forbids, the answer is one that it lists, and never a 500."""
+"""Property tests from the OpenAPI document: every response is one that it lists, and never a 500."""
 
 import json
 import zlib
@@ -24,8 +24,8 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 Case: TypeAlias = "schemathesis.Case[Any]"
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
-#: The same requests in every run; no request is worth waiting for a smaller one like it. The explicit ones are
-#: schemathesis's own: every bound of every field, from both sides.
+#: Deterministic, so every run sends the same requests; failing requests are not shrunk, which takes too long. The
+#: explicit examples are those of schemathesis: every bound of every field, from both sides.
 BOUNDED = settings(
     max_examples=10,
     derandomize=True,
@@ -34,10 +34,10 @@ BOUNDED = settings(
     phases=[Phase.explicit, Phase.generate],
     suppress_health_check=list(HealthCheck),
 )
-#: A stranger is refused before anything is read, so a few are enough.
+#: Unauthenticated requests are rejected before anything else, so a few are enough.
 FEW = settings(BOUNDED, max_examples=4, phases=[Phase.generate])
 
-#: Posting a job has some 1,800 bounds, most of them of fields alike; of those, one in so many is tried.
+#: The body of a job has some 1,800 bounds, most of them of similar fields; one in this many is tested.
 ONE_IN = 5
 
 
@@ -46,7 +46,7 @@ def key(bakery: NewSite, route: Route) -> str:
     return bakery.api_key.secret
 
 
-#: What Django serves. The live path has servers of its own to be tried on (tests/api/live).
+#: The paths that Django serves. `tests/api/live` tests the live path on its own servers.
 schema = schemathesis.openapi.from_dict(json.loads(openapi_json()), config=SchemathesisConfig()).exclude(
     path=[each.path for each in LIVE_OPERATIONS]
 )
@@ -54,13 +54,13 @@ schema = schemathesis.openapi.from_dict(json.loads(openapi_json()), config=Schem
 
 @schema.parametrize()
 @BOUNDED
-def test_a_site_gets_no_500(case: Case, url: str, key: str) -> None:
+def test_no_request_of_a_site_gets_an_undocumented_response(case: Case, url: str, key: str) -> None:
     if is_tried(case):
         case.call_and_validate(url, headers={"Authorization": f"Bearer {key}"}, checks=CHECKS)
 
 
 def is_tried(case: Case) -> bool:
-    """Choose by what would be sent, so that every run tries the same."""
+    """Select by a hash of the request, so that every run sends the same requests."""
     if case.operation.label != "POST /v1/jobs":
         return True
     return zlib.crc32(repr((case.body, case.query)).encode()) % ONE_IN == 0
@@ -68,5 +68,5 @@ def is_tried(case: Case) -> bool:
 
 @schema.parametrize()
 @FEW
-def test_a_stranger_gets_no_500(case: Case, url: str) -> None:
+def test_no_unauthenticated_request_gets_an_undocumented_response(case: Case, url: str) -> None:
     case.call_and_validate(url, checks=CHECKS)

@@ -1,4 +1,4 @@
-"""Long answers, as a web server sends them."""
+"""Streamed responses through the ASGI handler."""
 
 import asyncio
 import threading
@@ -33,7 +33,7 @@ def sent_by(pieces: Iterator[bytes], request: HttpRequest = GET) -> list[dict[st
     return messages
 
 
-def test_small_pieces_are_gathered_and_large_ones_sent_as_they_come() -> None:
+def test_small_pieces_are_joined_and_large_ones_sent_unchanged() -> None:
     small, large = [b"x" * 100] * 1000, [b"y" * BLOCK_BYTES] * 2
 
     bodies = [message.get("body", b"") for message in sent_by(iter(small + large))[1:]]
@@ -42,7 +42,7 @@ def test_small_pieces_are_gathered_and_large_ones_sent_as_they_come() -> None:
     assert len(bodies) < 10
 
 
-def test_nothing_at_all_is_an_empty_answer() -> None:
+def test_no_pieces_make_an_empty_response() -> None:
     start, *rest = sent_by(iter(()))
 
     assert start["status"] == 200
@@ -51,7 +51,7 @@ def test_nothing_at_all_is_an_empty_answer() -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_pieces_are_made_in_the_threads_and_hold_no_connection_between_two() -> None:
+def test_blocks_are_generated_in_threads_and_hold_no_connection_in_between() -> None:
     seen: list[tuple[str, bool]] = []
 
     def pieces() -> Iterator[bytes]:
@@ -63,11 +63,11 @@ def test_pieces_are_made_in_the_threads_and_hold_no_connection_between_two() -> 
 
     sent_by(pieces())
 
-    # The first is made with the answer's head.
+    # The first block is generated together with the headers.
     assert seen[1:] == [("test_0", True)] * 2
 
 
-def test_what_goes_wrong_at_once_is_raised_before_anything_is_sent() -> None:
+def test_an_error_in_the_first_block_is_raised_before_anything_is_sent() -> None:
     def pieces() -> Iterator[bytes]:
         raise ValueError("broken")
         yield b""
@@ -76,7 +76,7 @@ def test_what_goes_wrong_at_once_is_raised_before_anything_is_sent() -> None:
         streaming_response(GET, pieces(), "text/plain")
 
 
-def test_what_goes_wrong_later_is_no_clean_end() -> None:
+def test_a_later_error_interrupts_the_response() -> None:
     def pieces() -> Iterator[bytes]:
         yield b"x" * BLOCK_BYTES
         raise ValueError("broken")
@@ -95,7 +95,7 @@ def test_what_goes_wrong_later_is_no_clean_end() -> None:
     assert all(message["more_body"] for message in messages[1:])
 
 
-def test_for_head_no_piece_is_made() -> None:
+def test_head_generates_no_block() -> None:
     def pieces() -> Iterator[bytes]:
         raise AssertionError
         yield b""

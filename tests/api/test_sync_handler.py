@@ -1,4 +1,4 @@
-"""The way of a request through loop and thread."""
+"""The event loop and thread that each step of a request runs in."""
 
 import asyncio
 import threading
@@ -23,7 +23,7 @@ SCOPE = {
 
 
 class Answering(SyncHandler):
-    """Gives this answer to every request, in the one thread there is."""
+    """Returns the same response to every request, in its only thread."""
 
     def __init__(self, answer: HttpResponseBase) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ class Answering(SyncHandler):
 
 @pytest.fixture
 def seen() -> Iterator[list[tuple[str, str]]]:
-    """In which threads Django's signals came."""
+    """Record the thread of each of Django's signals."""
     threads: list[tuple[str, str]] = []
 
     def started(**_: Any) -> None:
@@ -56,7 +56,7 @@ def seen() -> Iterator[list[tuple[str, str]]]:
 
 
 def ask(handler: SyncHandler, *, leaves: asyncio.Event | None = None) -> list[dict[str, Any]]:
-    """Send a request; return what the handler sent. The client leaves when told."""
+    """Send a request; return the messages of the handler. The client disconnects when the event is set."""
     sent: list[dict[str, Any]] = []
 
     async def run() -> None:
@@ -77,14 +77,14 @@ def ask(handler: SyncHandler, *, leaves: asyncio.Event | None = None) -> list[di
     return sent
 
 
-def test_a_request_begins_and_finishes_in_the_thread_of_its_view(seen: list[tuple[str, str]]) -> None:
+def test_the_signals_of_a_request_run_in_the_thread_of_its_view(seen: list[tuple[str, str]]) -> None:
     sent = ask(Answering(HttpResponse(b"Hello.")))
 
     assert [message.get("body") for message in sent] == [None, b"Hello."]
     assert seen == [("started", "only_0"), ("finished", "only_0")]
 
 
-def test_no_thread_is_started_for_a_request(seen: list[tuple[str, str]]) -> None:
+def test_a_request_starts_no_thread(seen: list[tuple[str, str]]) -> None:
     handler = Answering(HttpResponse(b"Hello."))
     ask(handler)
     before = set(threading.enumerate())
@@ -94,7 +94,7 @@ def test_no_thread_is_started_for_a_request(seen: list[tuple[str, str]]) -> None
     assert set(threading.enumerate()) <= before
 
 
-def test_a_long_answer_is_finished_when_its_end_was_sent(seen: list[tuple[str, str]]) -> None:
+def test_a_streamed_response_finishes_after_its_last_block_was_sent(seen: list[tuple[str, str]]) -> None:
     async def pieces() -> AsyncIterator[bytes]:
         for piece in (b"Hel", b"lo."):
             assert [what for what, _ in seen] == ["started"]
@@ -106,7 +106,7 @@ def test_a_long_answer_is_finished_when_its_end_was_sent(seen: list[tuple[str, s
     assert [what for what, _ in seen] == ["started", "finished"]
 
 
-def test_a_long_answer_that_nobody_reads_any_more_is_not_made(seen: list[tuple[str, str]]) -> None:
+def test_a_streamed_response_stops_after_a_disconnect(seen: list[tuple[str, str]]) -> None:
     left, given_up = asyncio.Event(), []
 
     async def pieces() -> AsyncIterator[bytes]:
@@ -123,7 +123,7 @@ def test_a_long_answer_that_nobody_reads_any_more_is_not_made(seen: list[tuple[s
     assert [what for what, _ in seen] == ["started", "finished"]
 
 
-def test_a_long_answer_that_breaks_is_no_clean_end(seen: list[tuple[str, str]]) -> None:
+def test_a_streamed_response_that_fails_has_no_clean_end(seen: list[tuple[str, str]]) -> None:
     async def pieces() -> AsyncIterator[bytes]:
         yield b"Hel"
         raise ValueError("broken")

@@ -45,7 +45,7 @@ def bearer(text: str) -> dict[str, str]:
 # Tokens
 
 
-def test_a_token_says_what_it_turned_out_to_be_for(desk: Caller) -> None:
+def test_a_new_token_lists_its_restrictions(desk: Caller) -> None:
     with clock.frozen(clock.now().replace(year=2026, month=11, day=21, hour=9, minute=0, second=0, microsecond=0)):
         response = desk.post(
             "/v1/tokens",
@@ -67,7 +67,7 @@ def test_a_token_says_what_it_turned_out_to_be_for(desk: Caller) -> None:
     }
 
 
-def test_a_page_posts_and_reads_jobs_with_a_token(desk: Caller, stranger: Caller) -> None:
+def test_a_browser_page_submits_and_reads_jobs_with_a_token(desk: Caller, stranger: Caller) -> None:
     proof = {**bearer(mint(desk, origin=PAGE)), "origin": PAGE}
 
     posted = stranger.post("/v1/jobs", JOB, **proof)
@@ -92,7 +92,7 @@ def test_a_page_posts_and_reads_jobs_with_a_token(desk: Caller, stranger: Caller
         ({}, {"x_site_id": "florist"}, "/v1/jobs", "conflicting_credentials"),
     ],
 )
-def test_a_token_does_no_more_than_it_is_for(
+def test_the_restrictions_of_a_token_are_enforced(
     desk: Caller, stranger: Caller, narrow: dict[str, str], headers: dict[str, str], path: str, code: str
 ) -> None:
     text = mint(desk, **narrow)
@@ -103,7 +103,7 @@ def test_a_token_does_no_more_than_it_is_for(
     assert not Job.objects.exists()
 
 
-def test_a_token_bounds_what_a_request_may_ask_for(desk: Caller, stranger: Caller) -> None:
+def test_the_max_tokens_of_a_narrow_token_apply_to_requests(desk: Caller, stranger: Caller) -> None:
     many = {**JOB, "body": {**JOB["body"], "max_completion_tokens": 51}}
 
     response = stranger.post("/v1/jobs", many, **bearer(mint(desk, max_tokens=50)))
@@ -133,7 +133,7 @@ def test_a_token_bounds_what_a_request_may_ask_for(desk: Caller, stranger: Calle
         ({"scope": "jobs:read", "site": "florist"}, "site"),
     ],
 )
-def test_what_cannot_be_minted_is_named(desk: Caller, body: dict[str, Any], param: str) -> None:
+def test_an_invalid_token_request_names_the_field(desk: Caller, body: dict[str, Any], param: str) -> None:
     response = desk.post("/v1/tokens", body)
 
     assert (response.status_code, error_of(response)["param"]) == (400, param)
@@ -141,7 +141,7 @@ def test_what_cannot_be_minted_is_named(desk: Caller, body: dict[str, Any], para
 
 @pytest.mark.parametrize("origin", ["https://florist.test", "https://bakery.test.evil.test", "null", "bakery.test"])
 @pytest.mark.parametrize("path", ["/v1/tokens", "/v1/tickets"])
-def test_nothing_is_minted_for_an_origin_that_is_not_the_sites(desk: Caller, path: str, origin: str) -> None:
+def test_tokens_and_tickets_are_minted_only_for_origins_of_the_site(desk: Caller, path: str, origin: str) -> None:
     stream = {"stream": to_public("stm", new_uuid())}
 
     response = desk.post(path, {**(stream if path == "/v1/tickets" else {"scope": "jobs:read"}), "origin": origin})
@@ -149,7 +149,7 @@ def test_nothing_is_minted_for_an_origin_that_is_not_the_sites(desk: Caller, pat
     assert (response.status_code, error_of(response)["code"]) == (403, "origin_not_allowed")
 
 
-def test_a_narrowed_jwt_mints_nothing_wider_than_itself(stranger: Caller, bakery: NewSite) -> None:
+def test_a_restricted_jwt_cannot_mint_a_token_that_allows_more(stranger: Caller, bakery: NewSite) -> None:
     def answer(jwt_scope: str, **wanted: Any) -> tuple[int, str]:
         proof = bearer(token(bakery, scope=jwt_scope, max_tokens=100))
         response = stranger.post("/v1/tokens", {"scope": "jobs:read", **wanted}, **proof)
@@ -162,7 +162,7 @@ def test_a_narrowed_jwt_mints_nothing_wider_than_itself(stranger: Caller, bakery
 
 
 @pytest.mark.parametrize("end", ["revoked", "switched off"])
-def test_a_token_ends_with_the_credential_and_with_the_site(
+def test_a_token_is_invalid_once_its_credential_is_revoked_or_its_site_disabled(
     desk: Caller, stranger: Caller, bakery: NewSite, end: str
 ) -> None:
     text = mint(desk)
@@ -180,7 +180,7 @@ def test_a_token_ends_with_the_credential_and_with_the_site(
 # Tickets
 
 
-def test_a_ticket_for_a_job_says_where_to_show_it(desk: Caller, bakery: NewSite) -> None:
+def test_a_ticket_for_a_job_returns_the_events_url(desk: Caller, bakery: NewSite) -> None:
     job = make_job(bakery.site)
 
     shown = read(desk.post("/v1/tickets", {"job": job.public_id, "origin": PAGE}))
@@ -206,18 +206,20 @@ def test_a_ticket_for_a_job_says_where_to_show_it(desk: Caller, bakery: NewSite)
         ({"job": "nonsense"}, 404, "not_found"),
     ],
 )
-def test_no_ticket_for_what_is_not_there(desk: Caller, body: dict[str, str], status: int, code: str | None) -> None:
+def test_an_invalid_ticket_request_is_rejected(
+    desk: Caller, body: dict[str, str], status: int, code: str | None
+) -> None:
     response = desk.post("/v1/tickets", body)
 
     assert response.status_code == status
     assert code in (error_of(response)["code"], None)
 
 
-def test_no_ticket_for_another_sites_job(desk: Caller, florist: NewSite) -> None:
+def test_a_ticket_for_another_sites_job_is_not_found(desk: Caller, florist: NewSite) -> None:
     assert desk.post("/v1/tickets", {"job": make_job(florist.site).public_id}).status_code == 404
 
 
-def test_a_ticket_needs_the_scope_to_read(desk: Caller, stranger: Caller, bakery: NewSite) -> None:
+def test_minting_a_ticket_needs_the_scope_to_read(desk: Caller, stranger: Caller, bakery: NewSite) -> None:
     job = make_job(bakery.site)
 
     response = stranger.post("/v1/tickets", {"job": job.public_id}, **bearer(mint(desk, scope="streams:read")))
@@ -242,7 +244,7 @@ def test_a_ticket_needs_the_scope_to_read(desk: Caller, stranger: Caller, bakery
     ],
 )
 @pytest.mark.parametrize("header", ["authorization", "x_api_key"])
-def test_a_ticket_is_no_proof_at_any_other_address(
+def test_a_ticket_is_rejected_at_every_other_path(
     desk: Caller, stranger: Caller, bakery: NewSite, method: str, path: str, header: str
 ) -> None:
     job = make_job(bakery.site)

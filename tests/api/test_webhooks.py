@@ -31,7 +31,7 @@ def make_delivery(site: Site, endpoint: Endpoint, *, event_type: str = "job.succ
 # Endpoints
 
 
-def test_a_new_endpoint_is_shown_with_its_secret_once(desk: Caller) -> None:
+def test_a_new_endpoint_returns_its_secret_once(desk: Caller) -> None:
     response = desk.post("/v1/webhook-endpoints", {"url": HOOK, "description": "shop", "event_types": ["job.failed"]})
 
     shown = read(response, 201)
@@ -71,7 +71,7 @@ def test_a_new_endpoint_is_shown_with_its_secret_once(desk: Caller) -> None:
         ({"url": HOOK, "events": []}, "events", "unknown_parameter"),
     ],
 )
-def test_a_wrong_endpoint_is_explained_and_not_stored(desk: Caller, body: Any, param: str, code: str) -> None:
+def test_an_invalid_endpoint_is_explained_and_not_stored(desk: Caller, body: Any, param: str, code: str) -> None:
     response = desk.post("/v1/webhook-endpoints", body)
 
     error = error_of(response)
@@ -79,7 +79,7 @@ def test_a_wrong_endpoint_is_explained_and_not_stored(desk: Caller, body: Any, p
     assert not Endpoint.objects.exists()
 
 
-def test_a_site_has_only_so_many_endpoints(desk: Caller, bakery: NewSite) -> None:
+def test_the_number_of_endpoints_per_site_is_limited(desk: Caller, bakery: NewSite) -> None:
     for _ in range(MAX_ENDPOINTS):
         create_endpoint(bakery.site, HOOK)
 
@@ -100,9 +100,7 @@ def test_endpoints_are_listed_in_pages_without_their_secrets(desk: Caller, baker
     assert "secret" not in first["data"][0]
 
 
-def test_another_sites_endpoint_an_unknown_one_and_nonsense_are_not_found_in_the_same_words(
-    desk: Caller, florist: NewSite
-) -> None:
+def test_another_sites_endpoint_an_unknown_and_a_malformed_id_get_the_same_404(desk: Caller, florist: NewSite) -> None:
     ids = [create_endpoint(florist.site, HOOK)[0].public_id, to_public("ep", new_uuid()), "nonsense", "ep_%00"]
 
     answers = [desk.get(f"/v1/webhook-endpoints/{wanted}") for wanted in ids]
@@ -136,7 +134,7 @@ def test_a_delivery_is_shown_with_its_event_and_endpoint(desk: Caller, bakery: N
     }
 
 
-def test_deliveries_are_filtered_and_only_the_sites_own(desk: Caller, bakery: NewSite, florist: NewSite) -> None:
+def test_deliveries_are_filtered_and_limited_to_the_site(desk: Caller, bakery: NewSite, florist: NewSite) -> None:
     one, other = create_endpoint(bakery.site, HOOK)[0], create_endpoint(bakery.site, HOOK)[0]
     ended: dict[str, Any] = {"state": DeliveryState.DELIVERED, "due_at": None, "finished_at": Now()}
     done = make_delivery(bakery.site, one, **ended).public_id
@@ -164,7 +162,7 @@ def test_deliveries_are_filtered_and_only_the_sites_own(desk: Caller, bakery: Ne
         ("after=nonsense", 404, None),
     ],
 )
-def test_a_wrong_query_is_explained(desk: Caller, query: str, status: int, param: str | None) -> None:
+def test_an_invalid_query_is_explained(desk: Caller, query: str, status: int, param: str | None) -> None:
     response = desk.get(f"/v1/deliveries?{query}")
 
     assert (response.status_code, error_of(response)["param"]) == (status, param)

@@ -1,4 +1,4 @@
-"""Bodies that are JSON objects, and bodies that are not."""
+"""Strict JSON bodies."""
 
 import json
 from contextlib import suppress
@@ -16,18 +16,18 @@ def nested(levels: int, opening: bytes = b'{"a":', closing: bytes = b"}") -> byt
     return opening * levels + b"1" + closing * levels
 
 
-def test_an_object_is_read() -> None:
+def test_an_object_is_parsed() -> None:
     assert parse_object('{"a": [1, -2.5e3, "ü😀", true, null], "b": {"c": "\\ud83d\\ude00"}}'.encode()) == {
         "a": [1, -2500.0, "ü😀", True, None],
         "b": {"c": "😀"},
     }
 
 
-def test_numbers_may_use_all_of_64_bits() -> None:
+def test_integers_of_64_bits_are_accepted() -> None:
     assert parse_object(b'{"a": [-9223372036854775808, 18446744073709551615]}')["a"] == [-(2**63), 2**64 - 1]
 
 
-def test_nesting_is_read_up_to_the_limit() -> None:
+def test_nesting_is_accepted_up_to_the_limit() -> None:
     parse_object(nested(MAX_DEPTH))
     with pytest.raises(MalformedBody, match="nested deeper"):
         parse_object(nested(MAX_DEPTH + 1))
@@ -64,7 +64,7 @@ def test_nesting_is_read_up_to_the_limit() -> None:
         (nested(500), "nested deeper", ".".join(["a"] * 100)),
     ],
 )
-def test_everything_else_is_refused_with_its_place(data: bytes, words: str, param: str | None) -> None:
+def test_malformed_bodies_are_rejected_with_message_and_param(data: bytes, words: str, param: str | None) -> None:
     with pytest.raises(MalformedBody, match=words) as caught:
         parse_object(data)
 
@@ -72,7 +72,7 @@ def test_everything_else_is_refused_with_its_place(data: bytes, words: str, para
 
 
 @given(st.binary(max_size=200))
-def test_no_bytes_break_the_parser(data: bytes) -> None:
+def test_arbitrary_bytes_raise_only_malformed_body(data: bytes) -> None:
     with suppress(MalformedBody):
         parse_object(data)
 
@@ -83,14 +83,14 @@ def test_no_bytes_break_the_parser(data: bytes) -> None:
         st.integers(-(2**63), 2**64 - 1) | st.booleans() | st.none() | st.floats(allow_nan=False, allow_infinity=False),
     )
 )
-def test_what_json_can_say_is_read_as_it_was_said(wanted: dict[str, object]) -> None:
+def test_json_round_trips_through_the_parser(wanted: dict[str, object]) -> None:
     assert parse_object(json.dumps(wanted).encode()) == wanted
 
 
 @pytest.mark.parametrize(
     "kind", ["application/json", "Application/JSON; charset=UTF-8", 'application/json;charset="utf-8"']
 )
-def test_json_is_accepted_however_it_is_announced(desk: Caller, kind: str) -> None:
+def test_variants_of_the_json_content_type_are_accepted(desk: Caller, kind: str) -> None:
     assert desk.post("/v1/jobs", job_body(), content_type=kind).status_code == 202
 
 
@@ -107,7 +107,7 @@ def test_json_is_accepted_however_it_is_announced(desk: Caller, kind: str) -> No
         "nonsense",
     ],
 )
-def test_other_types_are_refused(desk: Caller, kind: str) -> None:
+def test_other_content_types_are_rejected(desk: Caller, kind: str) -> None:
     response = desk.post("/v1/jobs", job_body(), content_type=kind)
 
     assert (response.status_code, error_of(response)["code"]) == (415, "unsupported_media_type")
@@ -121,31 +121,31 @@ def test_other_types_are_refused(desk: Caller, kind: str) -> None:
         b'{"a":1,"requests":[],"a":1}',
     ],
 )
-def test_a_batch_with_a_key_twice_is_refused(body: bytes) -> None:
+def test_a_batch_with_a_duplicate_key_is_rejected(body: bytes) -> None:
     with pytest.raises(MalformedBody, match="Duplicate key"):
         parse_batch(body)
 
 
-def test_the_requests_of_a_batch_are_left_as_they_stand() -> None:
+def test_the_requests_of_a_batch_stay_raw_json() -> None:
     found = parse_batch(b'{"metadata": {"a": "[]"}, "requests": []}')
 
     assert found == {"metadata": {"a": "[]"}, "requests": []}
     assert bytes(parse_batch(b'{"requests": [ {"a" :1}]}')["requests"][0]) == b'{"a" :1}'
 
 
-def test_malformed_json_is_answered_with_its_place(desk: Caller) -> None:
+def test_malformed_json_gets_400_with_its_position(desk: Caller) -> None:
     response = desk.post("/v1/jobs", b'{"kind": "chat", "body": {"model": "a\\u0000b"}}')
 
     error = error_of(response)
     assert (response.status_code, error["code"], error["param"]) == (400, "malformed_body", "body.model")
 
 
-def test_deep_nesting_is_an_answer_and_not_a_crash(desk: Caller) -> None:
+def test_deep_nesting_gets_400(desk: Caller) -> None:
     assert desk.post("/v1/jobs", nested(10_000)).status_code == 400
     assert desk.post("/v1/jobs", b'{"kind":"chat","body":' + nested(99) + b"}").status_code == 400
 
 
-def test_a_body_of_two_megabytes_is_refused(desk: Caller) -> None:
+def test_a_body_of_two_megabytes_is_rejected(desk: Caller) -> None:
     response = desk.post("/v1/jobs", b'{"a": "' + b"x" * 2_000_000 + b'"}')
 
     assert (response.status_code, error_of(response)["code"]) == (413, "body_too_large")

@@ -1,4 +1,4 @@
-"""Uploads and downloads as a web server makes them: who sends is asked first, and nothing is held in memory."""
+"""Uploads and downloads through the ASGI application: preauthenticated, and never in memory as a whole."""
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
@@ -22,7 +22,7 @@ from tests.request_signing import bearer, signed, signed_older, token
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
-#: A thread that gives its connection back, for what these tests do themselves.
+#: A thread for the database access of the tests themselves; it returns its connection to the pool.
 DATABASE = DatabaseThreadPool("tests", 1)
 
 
@@ -47,8 +47,8 @@ async def post(http: httpx.AsyncClient, body: bytes, headers: dict[str, str]) ->
     return await http.post("/v1/files", content=body, headers={"Content-Type": FORM, **headers})
 
 
-async def test_a_file_is_kept_and_given_back_as_it_came(http: httpx.AsyncClient, key: dict[str, str]) -> None:
-    # Longer than a piece, and than what stays in memory; with line ends that a form must not take for its own.
+async def test_an_uploaded_file_is_downloaded_unchanged(http: httpx.AsyncClient, key: dict[str, str]) -> None:
+    # Longer than a chunk and than the memory limit, and with line ends that the form parser must not interpret.
     content = b"\r\n--a-bound\r\n\x00\xff" * 200_000
 
     made = await post(http, form(part("file", content, "requests.jsonl"), PURPOSE), key)
@@ -65,7 +65,7 @@ async def test_a_file_is_kept_and_given_back_as_it_came(http: httpx.AsyncClient,
 
 
 class Watched:
-    """A body that notes whether it was asked for."""
+    """A body that records whether it was read."""
 
     def __init__(self, body: bytes) -> None:
         self.body, self.asked = body, False
@@ -75,7 +75,9 @@ class Watched:
         yield self.body
 
 
-async def test_who_cannot_prove_it_is_refused_before_the_body_is_read(http: httpx.AsyncClient, bakery: NewSite) -> None:
+async def test_invalid_credentials_are_rejected_before_the_body_is_read(
+    http: httpx.AsyncClient, bakery: NewSite
+) -> None:
     wrong = bakery.api_key.secret[:-4] + "0000"
     narrow = token(bakery, scope="jobs:read")
 
@@ -87,7 +89,7 @@ async def test_who_cannot_prove_it_is_refused_before_the_body_is_read(http: http
     assert await DATABASE.run(is_empty)
 
 
-async def test_a_token_that_ends_during_the_upload_was_good_enough(http: httpx.AsyncClient, bakery: NewSite) -> None:
+async def test_a_token_may_expire_during_the_upload(http: httpx.AsyncClient, bakery: NewSite) -> None:
     now = clock.now()
 
     async def body() -> AsyncIterator[bytes]:
@@ -113,16 +115,16 @@ async def test_a_signature_covers_the_file(http: httpx.AsyncClient, bakery: NewS
     assert (right.status_code, wrong.status_code, twice) == (200, 401, [200, 401])
 
 
-async def test_the_older_signature_cannot_cover_a_file(http: httpx.AsyncClient, bakery: NewSite) -> None:
+async def test_the_legacy_signature_cannot_sign_a_file(http: httpx.AsyncClient, bakery: NewSite) -> None:
     await DATABASE.run(Site.objects.update, accepts_legacy_signature=True)
 
-    # Neither of the body, nor of the empty one, which a GET may have been signed with.
+    # Neither over the file nor over an empty body, as for a GET.
     for body in (WHOLE, b""):
         answer = await post(http, WHOLE, signed_older(bakery, body))
         assert (answer.status_code, answer.json()["error"]["code"]) == (401, "invalid_credentials")
 
 
-async def test_a_client_that_goes_away_leaves_nothing(
+async def test_a_disconnect_during_an_upload_stores_nothing(
     app: ASGIApp, http: httpx.AsyncClient, key: dict[str, str]
 ) -> None:
     begun = {"type": "http.request", "body": WHOLE[:-40], "more_body": True}
@@ -144,7 +146,7 @@ async def test_a_client_that_goes_away_leaves_nothing(
     assert await DATABASE.run(is_empty)
 
 
-async def test_what_breaks_in_the_middle_is_no_clean_end(
+async def test_an_error_during_a_download_interrupts_the_response(
     http: httpx.AsyncClient, bakery: NewSite, key: dict[str, str]
 ) -> None:
     def make() -> str:

@@ -1,4 +1,4 @@
-"""Bodies that are not worth waiting for: of nobody, of too many nobodies, too slow, or without a place to be kept."""
+"""Bodies that are not read to their end: not authenticated, over the budget, too slow, or without disk space."""
 
 import asyncio
 import json
@@ -37,7 +37,7 @@ from tests.request_signing import bearer, signed, signed_older
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
-#: A thread that gives its connection back, for what these tests do themselves.
+#: A thread for the database access of the tests themselves; it returns its connection to the pool.
 DATABASE = DatabaseThreadPool("tests", 1)
 LARGE = form(PURPOSE, part("file", b"x" * 4_000_000, "requests.jsonl"))
 ADDRESSES = ("/v1/files", "/v1/batches")
@@ -61,7 +61,7 @@ def key(bakery: NewSite) -> dict[str, str]:
 
 
 class Body:
-    """A body that notes whether it was asked for. One that stalls never gets to its end."""
+    """A body that records whether it was read. One that stalls never ends."""
 
     def __init__(self, data: bytes, *, stalls: bool = False) -> None:
         self.data, self.stalls, self.asked = data, stalls, False
@@ -83,11 +83,11 @@ def refusal(answer: httpx.Response) -> tuple[int, str]:
     return answer.status_code, answer.json()["error"]["code"]
 
 
-# Of nobody
+# Preauthentication
 
 
 @pytest.mark.parametrize("path", ADDRESSES)
-async def test_a_signature_that_no_body_can_make_right_is_refused_before_it_is_read(
+async def test_a_signed_request_that_cannot_become_valid_is_rejected_before_its_body_is_read(
     http: httpx.AsyncClient, bakery: NewSite, path: str
 ) -> None:
     used = signed(bakery, "GET", "/v1/files")
@@ -111,7 +111,7 @@ async def test_a_signature_that_no_body_can_make_right_is_refused_before_it_is_r
     assert await DATABASE.run(is_empty)
 
 
-async def test_what_is_only_announced_uses_up_no_nonce(http: httpx.AsyncClient, bakery: NewSite) -> None:
+async def test_the_preauthentication_pass_consumes_no_nonce(http: httpx.AsyncClient, bakery: NewSite) -> None:
     forged = {**signed(bakery, "POST", "/v1/files", WHOLE), "X-Signature": "v1=" + "0" * 64}
 
     answer = await post(http, WHOLE, forged)
@@ -120,7 +120,9 @@ async def test_what_is_only_announced_uses_up_no_nonce(http: httpx.AsyncClient, 
     assert not await DATABASE.run(UsedNonce.objects.exists)
 
 
-async def test_a_foreign_address_is_refused_before_the_body_is_read(http: httpx.AsyncClient, bakery: NewSite) -> None:
+async def test_an_address_that_is_not_allowed_is_rejected_before_the_body_is_read(
+    http: httpx.AsyncClient, bakery: NewSite
+) -> None:
     await DATABASE.run(Site.objects.update, ip_allowlist=["192.0.2.0/24"])
     body = Body(WHOLE)
 
@@ -129,7 +131,7 @@ async def test_a_foreign_address_is_refused_before_the_body_is_read(http: httpx.
     assert (*refusal(answer), body.asked) == (403, "address_not_allowed", False)
 
 
-async def test_a_large_batch_of_nobody_is_not_read(
+async def test_a_large_batch_without_valid_credentials_is_not_read(
     http: httpx.AsyncClient, settings: Settings, bakery: NewSite
 ) -> None:
     length = {"Content-Length": str(settings.MAX_BODY_BYTES + 1)}
@@ -140,7 +142,7 @@ async def test_a_large_batch_of_nobody_is_not_read(
 
 
 @pytest.mark.parametrize("proof", ["key", "signature", "older"])
-async def test_a_large_batch_is_taken_from_who_proves_to_be_somebody(
+async def test_a_large_batch_with_valid_credentials_is_accepted(
     http: httpx.AsyncClient, bakery: NewSite, route: object, proof: str
 ) -> None:
     await DATABASE.run(Site.objects.update, accepts_legacy_signature=True)
@@ -158,7 +160,7 @@ async def test_a_large_batch_is_taken_from_who_proves_to_be_somebody(
     assert await DATABASE.run(lambda: Batch.objects.get().total) == 600
 
 
-async def test_long_batches_wait_for_a_few_threads_and_short_requests_do_not(
+async def test_large_batches_share_a_few_threads_and_do_not_delay_small_requests(
     bakery: NewSite, route: object, key: dict[str, str]
 ) -> None:
     slow, go_on = DatabaseThreadPool("slow", 1), threading.Event()
@@ -178,16 +180,16 @@ async def test_long_batches_wait_for_a_few_threads_and_short_requests_do_not(
     assert answer.status_code == 200, answer.text
 
 
-# Of too many nobodies
+# Budget for unverified bodies
 
 
-async def test_only_so_much_is_held_for_who_has_proven_nothing(
+async def test_the_budget_bounds_unverified_bodies(
     http: httpx.AsyncClient, settings: Settings, bakery: NewSite, key: dict[str, str]
 ) -> None:
     settings.MAX_UNVERIFIED_BYTES = len(LARGE) - 1
 
     refused = await post(http, LARGE, signed(bakery, "POST", "/v1/files", LARGE))
-    # What was held is given back, and who is proven needs no part of it.
+    # The reservations were released, and an authenticated sender needs none.
     smaller = [await post(http, WHOLE, signed(bakery, "POST", "/v1/files", WHOLE)) for _ in range(2)]
     with_key = await post(http, LARGE, key)
 
@@ -196,7 +198,7 @@ async def test_only_so_much_is_held_for_who_has_proven_nothing(
     assert [answer.status_code for answer in (*smaller, with_key)] == [200, 200, 200]
 
 
-def test_what_is_proven_makes_room_for_others(settings: Settings) -> None:
+def test_a_verified_body_releases_its_reservation(settings: Settings) -> None:
     settings.MAX_UNVERIFIED_BYTES = 10
     room = UnverifiedBodyBudget()
     first, second = BodyReservation(room), BodyReservation(room)
@@ -211,10 +213,10 @@ def test_what_is_proven_makes_room_for_others(settings: Settings) -> None:
         first.reserve(1)
 
 
-# Too slow
+# Timeouts
 
 
-async def test_a_client_that_stalls_in_an_upload_is_told_and_leaves_nothing(
+async def test_a_stalled_upload_gets_408_and_stores_nothing(
     http: httpx.AsyncClient, settings: Settings, key: dict[str, str]
 ) -> None:
     settings.BODY_READ_TIMEOUT_SECONDS = 0.05
@@ -226,7 +228,7 @@ async def test_a_client_that_stalls_in_an_upload_is_told_and_leaves_nothing(
     assert await DATABASE.run(is_empty)
 
 
-async def test_a_client_that_stalls_elsewhere_is_told_too(http: httpx.AsyncClient, settings: Settings) -> None:
+async def test_a_stalled_json_body_gets_408(http: httpx.AsyncClient, settings: Settings) -> None:
     settings.BODY_READ_TIMEOUT_SECONDS = 0.05
 
     answer = await post(http, Body(b"{}" * 100, stalls=True), {}, "/v1/jobs")
@@ -235,7 +237,7 @@ async def test_a_client_that_stalls_elsewhere_is_told_too(http: httpx.AsyncClien
 
 
 async def drip(scope: dict[str, Any]) -> int:
-    """Send a byte every other moment, without end; return how many were taken."""
+    """Send single bytes at short intervals without end; return how many were read."""
     sent = 0
 
     async def receive() -> dict[str, Any]:
@@ -249,13 +251,13 @@ async def drip(scope: dict[str, Any]) -> int:
     return sent
 
 
-async def test_a_client_that_drips_is_not_waited_for_without_end(settings: Settings) -> None:
+async def test_a_slow_body_times_out(settings: Settings) -> None:
     settings.BODY_READ_TIMEOUT_SECONDS = 0.05
 
     assert await drip({}) <= 10
 
 
-async def test_an_unproven_client_is_not_waited_for_longer_than_a_signature_lives(
+async def test_an_unverified_body_times_out_when_its_signature_expires(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     assert MAX_UNVERIFIED_SECONDS == 2 * TIMESTAMP_TOLERANCE_SECONDS
@@ -264,12 +266,12 @@ async def test_an_unproven_client_is_not_waited_for_longer_than_a_signature_live
     assert await drip({RESERVATION: BodyReservation(UnverifiedBodyBudget())}) <= 10
 
 
-# Nowhere to be kept
+# Full disk
 
 
 @contextmanager
 def full_disk(limit: int) -> Iterator[None]:
-    """Let no file of this process grow beyond so many bytes."""
+    """Limit the size of every file that this process writes."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
     try:
@@ -279,7 +281,7 @@ def full_disk(limit: int) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("limit", [3_000_000, 3_500_000, len(LARGE) - 10])
-async def test_a_full_disk_is_said_and_logged_and_leaves_nothing(
+async def test_a_full_disk_gets_507_is_logged_and_stores_nothing(
     http: httpx.AsyncClient, key: dict[str, str], limit: int
 ) -> None:
     async def pieces() -> AsyncIterator[bytes]:

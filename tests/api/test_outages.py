@@ -1,4 +1,4 @@
-"""A real server with Redis away, Postgres going away and coming back, and bodies that never end."""
+"""A real server without Redis, through an outage of Postgres, and with endless bodies."""
 
 import json
 import socket
@@ -34,7 +34,7 @@ def submit(http: httpx.Client, made: NewSite) -> httpx.Response:
     return http.post("/v1/jobs", content=BODY, headers=headers)
 
 
-def test_a_job_is_accepted_at_once_while_redis_is_away(http: httpx.Client, route: Route) -> None:
+def test_a_job_is_accepted_without_delay_while_redis_is_unavailable(http: httpx.Client, route: Route) -> None:
     made = create_site("Without Redis")
 
     started = time.monotonic()
@@ -48,7 +48,7 @@ def test_a_job_is_accepted_at_once_while_redis_is_away(http: httpx.Client, route
     assert (ready.status_code, ready.json()["redis"]) == (200, "unreachable")
 
 
-def test_while_postgres_is_away_the_answer_is_503_and_afterwards_all_is_well(
+def test_requests_get_503_while_postgres_is_unavailable_and_succeed_afterwards(
     http: httpx.Client, gate: Gate, route: Route
 ) -> None:
     made = create_site("Without Postgres")
@@ -69,7 +69,7 @@ def test_while_postgres_is_away_the_answer_is_503_and_afterwards_all_is_well(
     assert Job.objects.count() == 2
 
 
-def test_a_key_that_another_process_revokes_is_refused_within_a_second(http: httpx.Client) -> None:
+def test_a_key_revoked_by_another_process_is_rejected_within_a_second(http: httpx.Client) -> None:
     made = create_site("Revoked")
     headers = bearer(made.api_key.secret)
     assert http.get("/v1/jobs", headers=headers).status_code == 200
@@ -81,7 +81,7 @@ def test_a_key_that_another_process_revokes_is_refused_within_a_second(http: htt
     assert time.monotonic() - revoked_at < 1.2  # the promise, and the time of one request on a busy machine
 
 
-def test_a_body_of_two_megabytes_is_refused(http: httpx.Client) -> None:
+def test_a_body_of_two_megabytes_is_rejected(http: httpx.Client) -> None:
     made = create_site("Large")
 
     answer = http.post("/v1/jobs", content=b"x" * 2_000_000, headers=bearer(made.api_key.secret))
@@ -90,7 +90,7 @@ def test_a_body_of_two_megabytes_is_refused(http: httpx.Client) -> None:
     assert answer.json()["error"]["code"] == "body_too_large"
 
 
-def test_an_endless_body_is_refused_and_its_connection_closed(url: str) -> None:
+def test_an_endless_body_is_rejected_and_its_connection_closed(url: str) -> None:
     address = urlsplit(url)
     head = b"POST /v1/jobs HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
     chunk = b"10000\r\n" + b"x" * 65_536 + b"\r\n"
@@ -110,7 +110,7 @@ def test_an_endless_body_is_refused_and_its_connection_closed(url: str) -> None:
     assert b"body_too_large" in answer
 
 
-def test_a_stalled_upload_is_told_so_and_its_connection_closed(url: str) -> None:
+def test_a_stalled_upload_gets_408_and_its_connection_is_closed(url: str) -> None:
     address = urlsplit(url)
     made = create_site("Stalled")
     head = f"POST /v1/files HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\nContent-Type: {FORM}\r\n"
@@ -119,7 +119,7 @@ def test_a_stalled_upload_is_told_so_and_its_connection_closed(url: str) -> None
     with socket.create_connection((str(address.hostname), address.port or 0), timeout=10) as client:
         client.sendall((head + proof).encode() + WHOLE[:-40])
         answer = b""
-        # It ends when the server closes it.
+        # Reading ends when the server closes the connection.
         while piece := client.recv(65_536):
             answer += piece
 
@@ -128,7 +128,7 @@ def test_a_stalled_upload_is_told_so_and_its_connection_closed(url: str) -> None
     assert is_empty()
 
 
-def test_the_server_survives_nonsense_on_the_wire(url: str, http: httpx.Client) -> None:
+def test_the_server_survives_malformed_http(url: str, http: httpx.Client) -> None:
     address = urlsplit(url)
     for nonsense in (b"\x00" * 100, b"GET\r\n\r\n", b"GET /v1/jobs?\xff\xfe=\xff HTTP/1.1\r\nHost: localhost\r\n\r\n"):
         with socket.create_connection((str(address.hostname), address.port or 0), timeout=10) as client:

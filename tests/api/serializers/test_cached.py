@@ -1,4 +1,4 @@
-"""A serializer that all requests share keeps nothing of any."""
+"""Shared serializer instances keep no state between calls."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -10,7 +10,7 @@ from api.serializers.jobs import JobIn
 from tests.api.calling import job_body
 
 
-def test_the_next_caller_sees_nothing_of_the_one_before() -> None:
+def test_a_shared_serializer_keeps_no_data_between_calls() -> None:
     full = deserialize(JobIn, job_body(metadata={"post_id": "1"}, max_attempts=2))
     with pytest.raises(ValidationError) as refused:
         deserialize(JobIn, {"kind": "poem", "color": "red"})
@@ -21,7 +21,7 @@ def test_the_next_caller_sees_nothing_of_the_one_before() -> None:
     assert set(plain) == {"kind", "body", "priority"}
 
 
-def test_threads_that_read_at_once_each_get_their_own() -> None:
+def test_concurrent_threads_get_their_own_data() -> None:
     with ThreadPoolExecutor(8) as threads:
         found = list(threads.map(lambda n: deserialize(JobIn, job_body(metadata={"n": str(n)})), range(200)))
 
