@@ -113,10 +113,10 @@ def test_a_request_that_cannot_be_encoded_has_no_key() -> None:
 # Vectors
 
 
-def look_up(kept: dict[bytes, bytes], request: EmbeddingRequest = TEXTS) -> EmbeddingCacheResult:
+def look_up(stored: dict[bytes, bytes], request: EmbeddingRequest = TEXTS) -> EmbeddingCacheResult:
     keys = embedding_keys("site", request)
     assert keys is not None
-    return to_embedding_cache_result(request, keys, [kept.get(key) for key in keys])
+    return to_embedding_cache_result(request, keys, [stored.get(key) for key in keys])
 
 
 def vectors_of(request: EmbeddingRequest | None) -> Embeddings:
@@ -127,23 +127,23 @@ def vectors_of(request: EmbeddingRequest | None) -> Embeddings:
 
 def test_only_misses_are_requested_and_the_answer_is_complete() -> None:
     first = look_up({}, EmbeddingRequest("vectors", ("two",)))
-    kept = dict(first.entries_to_store(vectors_of(first.misses)))
-    second = look_up(kept)
+    stored = dict(first.entries_to_store(vectors_of(first.misses)))
+    second = look_up(stored)
 
     assert second.misses == replace(TEXTS, inputs=("one", "three"))
     answer = second.answer(vectors_of(second.misses))
     assert answer == Embeddings("vectors-01", ((1.0, 0.1), (2.0, 0.2), (3.0, 0.3), (2.0, 0.2)), Usage(7))
-    kept.update(second.entries_to_store(vectors_of(second.misses)))
-    third = look_up(kept)
+    stored.update(second.entries_to_store(vectors_of(second.misses)))
+    third = look_up(stored)
     assert third.misses is None
     assert third.answer(None) == replace(answer, usage=Usage())
 
 
 def test_without_hits_the_provider_s_answer_is_returned_unchanged() -> None:
-    wanted = EmbeddingRequest("vectors", ("one", "two"))
-    answer = replace(vectors_of(wanted), body=b"{}")
+    request = EmbeddingRequest("vectors", ("one", "two"))
+    answer = replace(vectors_of(request), body=b"{}")
 
-    assert look_up({}, wanted).answer(answer) is answer
+    assert look_up({}, request).answer(answer) is answer
 
 
 def test_a_repeated_input_is_requested_once() -> None:
@@ -157,26 +157,26 @@ def test_a_repeated_input_is_requested_once() -> None:
 @pytest.mark.parametrize("changes", [{"model": "m"}, {"dimensions": 2}, {"user": "ann"}])
 def test_vectors_of_other_parameters_are_misses(changes: dict[str, Any]) -> None:
     first = look_up({})
-    kept = dict(first.entries_to_store(vectors_of(first.misses)))
+    stored = dict(first.entries_to_store(vectors_of(first.misses)))
 
-    assert look_up(kept, replace(TEXTS, **changes)).misses is not None
+    assert look_up(stored, replace(TEXTS, **changes)).misses is not None
 
 
 @pytest.mark.parametrize("garbage", [b"", b"\x92\xa1m\xc4\x01x", b"\xff", b'{"a": 1}'])
 def test_an_invalid_cached_value_is_a_miss(garbage: bytes) -> None:
-    wanted = EmbeddingRequest("vectors", ("one",))
-    [key] = embedding_keys("site", wanted) or ()
+    request = EmbeddingRequest("vectors", ("one",))
+    [key] = embedding_keys("site", request) or ()
 
-    assert look_up({key: garbage}, wanted).misses == wanted
+    assert look_up({key: garbage}, request).misses == request
 
 
 def test_token_lists_are_cached_too() -> None:
-    wanted = EmbeddingRequest("vectors", ((1, 2), (3,)))
-    first = look_up({}, wanted)
-    kept = dict(first.entries_to_store(Embeddings("m", ((1.0,), (2.0,)), None)))
+    request = EmbeddingRequest("vectors", ((1, 2), (3,)))
+    first = look_up({}, request)
+    stored = dict(first.entries_to_store(Embeddings("m", ((1.0,), (2.0,)), None)))
 
-    assert look_up(kept, wanted).answer(None).vectors == ((1.0,), (2.0,))
-    assert look_up(kept, EmbeddingRequest("vectors", ("[1, 2]",))).misses is not None
+    assert look_up(stored, request).answer(None).vectors == ((1.0,), (2.0,))
+    assert look_up(stored, EmbeddingRequest("vectors", ("[1, 2]",))).misses is not None
 
 
 def test_an_answer_with_too_few_vectors_is_a_bad_response() -> None:

@@ -27,9 +27,9 @@ def names(targets: Any) -> list[str]:
 
 
 def test_lower_positions_come_first_whatever_their_weight() -> None:
-    given = [target("third", 3, 100), target("first", 1), target("second", 2, 50)]
+    targets = [target("third", 3, 100), target("first", 1), target("second", 2, 50)]
 
-    assert names(order_targets(given, random.Random(1))) == ["first", "second", "third"]
+    assert names(order_targets(targets, random.Random(1))) == ["first", "second", "third"]
 
 
 SENT = {"model": "m", "messages": [{"role": "user", "content": "x"}], "n": 2}
@@ -51,17 +51,17 @@ def test_an_untranslatable_request_is_routed_to_its_dialect_only() -> None:
 
 def test_targets_of_one_position_share_the_load_by_weight() -> None:
     rng = random.Random(1)
-    given = [target("big", weight=3), target("small", weight=1)]
+    targets = [target("big", weight=3), target("small", weight=1)]
 
-    firsts = Counter(names(order_targets(given, rng))[0] for _ in range(4_000))
+    firsts = Counter(names(order_targets(targets, rng))[0] for _ in range(4_000))
 
     assert 0.71 < firsts["big"] / 4_000 < 0.79
 
 
 def test_every_target_is_listed_once() -> None:
-    given = [target(name, position) for name, position in (("a", 1), ("b", 1), ("c", 2))]
+    targets = [target(name, position) for name, position in (("a", 1), ("b", 1), ("c", 2))]
 
-    assert sorted(names(order_targets(given, random.Random(5)))) == ["a", "b", "c"]
+    assert sorted(names(order_targets(targets, random.Random(5)))) == ["a", "b", "c"]
 
 
 def test_a_route_lists_its_targets_in_order(db: None) -> None:

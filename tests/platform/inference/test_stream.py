@@ -202,10 +202,13 @@ async def test_an_interrupted_answer_is_continued_by_the_next_provider_and_marke
         *("TargetSelected one", "AnswerStarted", "Hel"),
         *("TargetSwitched two", "lo.", "AnswerFinished"),
     ]
-    asked = two.received[0].request
-    assert isinstance(asked, ChatRequest)
-    assert asked.messages[:-1] == REQUEST.messages
-    assert (asked.messages[-1].role, asked.messages[-1].parts) == (Role.ASSISTANT, (TextPart("Hel"),))
+    continued_request = two.received[0].request
+    assert isinstance(continued_request, ChatRequest)
+    assert continued_request.messages[:-1] == REQUEST.messages
+    assert (continued_request.messages[-1].role, continued_request.messages[-1].parts) == (
+        Role.ASSISTANT,
+        (TextPart("Hel"),),
+    )
     assert harness.calls() == [("one", CallOutcome.ERROR), ("two", CallOutcome.OK)]
 
 
@@ -251,9 +254,9 @@ async def test_white_space_at_the_interruption_is_neither_sent_nor_repeated() ->
         "world",
         "AnswerFinished",
     ]
-    asked = two.received[0].request
-    assert isinstance(asked, ChatRequest)
-    assert asked.messages[-1].parts == (TextPart("Hello,"),)
+    continued_request = two.received[0].request
+    assert isinstance(continued_request, ChatRequest)
+    assert continued_request.messages[-1].parts == (TextPart("Hello,"),)
 
 
 async def test_the_text_so_far_counts_against_max_tokens() -> None:
@@ -262,9 +265,9 @@ async def test_the_text_so_far_counts_against_max_tokens() -> None:
 
     await read(harness.stream_with_continuation(replace(REQUEST, max_tokens=100)))
 
-    asked = two.received[0].request
-    assert isinstance(asked, ChatRequest)
-    assert asked.max_tokens == 90
+    continued_request = two.received[0].request
+    assert isinstance(continued_request, ChatRequest)
+    assert continued_request.max_tokens == 90
 
 
 TOOL: tuple[StreamEvent, ...] = (TextDelta("Let me see."), ToolCallStarted(0, "call_1", "look"), ToolCallDelta(0, '{"'))
@@ -303,29 +306,29 @@ async def test_the_only_provider_continues_its_own_answer() -> None:
     ]
 
 
-def asked_for(tier: Tier, dialect: Dialect = Dialect.OPENAI) -> ChatRequest:
+def request_with_tier(tier: Tier, dialect: Dialect = Dialect.OPENAI) -> ChatRequest:
     return replace(REQUEST, tier=tier, original=OriginalRequest(dialect, {}))
 
 
 @pytest.mark.parametrize(
-    ("request_", "told", "rated"),
+    ("request_", "reported", "expected"),
     [
         (REQUEST, None, Tier.STANDARD),
         (REQUEST, Tier.PRIORITY, Tier.PRIORITY),
-        (asked_for(Tier.PRIORITY), None, Tier.PRIORITY),
-        (asked_for(Tier.PRIORITY), Tier.STANDARD, Tier.STANDARD),
-        (asked_for(Tier.FAST, Dialect.ANTHROPIC), None, Tier.STANDARD),
+        (request_with_tier(Tier.PRIORITY), None, Tier.PRIORITY),
+        (request_with_tier(Tier.PRIORITY), Tier.STANDARD, Tier.STANDARD),
+        (request_with_tier(Tier.FAST, Dialect.ANTHROPIC), None, Tier.STANDARD),
     ],
-    ids=["nobody-says", "unasked", "asked-only", "asked-and-not-given", "asked-of-another-dialect"],
+    ids=["no-tier", "reported-only", "requested-only", "requested-and-not-granted", "requested-in-another-dialect"],
 )
 @pytest.mark.parametrize("cut", [False, True])
 async def test_the_tier_is_the_reported_one_or_else_the_requested_one(
-    request_: ChatRequest, told: Tier | None, rated: Tier, cut: bool
+    request_: ChatRequest, reported: Tier | None, expected: Tier, cut: bool
 ) -> None:
     script = (START, TextDelta("Hello"), CUT) if cut else (START, *HELLO)
-    harness = InferenceHarness(one=ScriptedProvider(script, tier=told))
+    harness = InferenceHarness(one=ScriptedProvider(script, tier=reported))
 
     await read(harness.stream(request_))
 
     (call,) = harness.trace.closed
-    assert (call.tier, call.estimated) == (rated, cut)
+    assert (call.tier, call.estimated) == (expected, cut)

@@ -131,10 +131,10 @@ async def test_a_request_that_the_dialect_cannot_express_is_rejected_before_it_i
     upstream: Upstream, call: CallContext
 ) -> None:
     provider = OpenAIProvider(api_key=KEY, base_url=upstream.url, vendor="openai")
-    wanted = replace(REQUEST, model="gpt-6.1-sol", tools=(Tool("f", None, {}),))
+    request = replace(REQUEST, model="gpt-6.1-sol", tools=(Tool("f", None, {}),))
 
     with pytest.raises(UnsupportedFeature):
-        await provider.complete(wanted, call)
+        await provider.complete(request, call)
     await provider.close()
 
     assert upstream.seen == []

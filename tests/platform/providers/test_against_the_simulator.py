@@ -69,7 +69,7 @@ def call() -> CallContext:
     return CallContext(f"call_{uuid4().hex}", total_seconds=10, first_byte_seconds=5, idle_seconds=5)
 
 
-def asked(vendor: Vendor, controls: str = "") -> ChatRequest:
+def request_with(vendor: Vendor, controls: str = "") -> ChatRequest:
     """Return a request that no other test has sent: the simulator counts attempts by body."""
     request = vendor.request(f"Tell me of the weather of day {uuid4().hex}.")
     return replace(request, model=f"{request.model}@{controls}" if controls else request.model)
@@ -89,7 +89,7 @@ def counted(simulator: SimulatorProcess, call: CallContext) -> tuple[object, ...
     return entry["input_tokens"], entry["output_tokens"], entry["cached_tokens"], entry["cache_write_tokens"]
 
 
-def told(usage: Usage | None) -> tuple[object, ...]:
+def counts_of(usage: Usage | None) -> tuple[object, ...]:
     assert usage is not None
     return usage.input_tokens, usage.output_tokens, usage.cached_input_tokens, usage.cache_write_tokens
 
@@ -97,7 +97,7 @@ def told(usage: Usage | None) -> tuple[object, ...]:
 async def test_usage_of_streams_and_complete_answers_equals_the_journal(
     provider: Provider, vendor: Vendor, simulator: SimulatorProcess, call: CallContext
 ) -> None:
-    request = asked(vendor, "cached_tokens=5,cache_write_tokens=3,reasoning_tokens=4")
+    request = request_with(vendor, "cached_tokens=5,cache_write_tokens=3,reasoning_tokens=4")
     again = replace(call, call_id=call.call_id + "-2")
 
     events = await events_of(provider, request, call)
@@ -105,8 +105,8 @@ async def test_usage_of_streams_and_complete_answers_equals_the_journal(
 
     assert text_of(events) == completion.text != ""
     assert isinstance(events[-1], AnswerFinished)
-    assert told(events[-1].usage) == counted(simulator, call)
-    assert told(completion.usage) == counted(simulator, again)
+    assert counts_of(events[-1].usage) == counted(simulator, call)
+    assert counts_of(completion.usage) == counted(simulator, again)
     assert completion.usage is not None
     assert completion.usage.reasoning_tokens == 4
 
@@ -127,20 +127,20 @@ async def test_usage_of_streams_and_complete_answers_equals_the_journal(
 async def test_unusual_but_complete_streams_are_decoded_completely(
     provider: Provider, vendor: Vendor, call: CallContext, controls: str
 ) -> None:
-    request = asked(vendor, f"{controls},tokens=12")
+    request = request_with(vendor, f"{controls},tokens=12")
 
     events = await events_of(provider, request, call)
 
     assert len(text_of(events)) > 12
     assert isinstance(events[-1], AnswerFinished)
-    assert told(events[-1].usage)[1] == 12
+    assert counts_of(events[-1].usage)[1] == 12
 
 
 @pytest.mark.parametrize("controls", ["tool_calls=2", "tool_calls=2,duplicate_tool_index"])
 async def test_parallel_tool_calls_are_distinguished(
     provider: Provider, vendor: Vendor, call: CallContext, controls: str
 ) -> None:
-    request = replace(asked(vendor, controls), tools=(TOOL, replace(TOOL, name="get_time")))
+    request = replace(request_with(vendor, controls), tools=(TOOL, replace(TOOL, name="get_time")))
 
     events = await events_of(provider, request, call)
 
@@ -159,13 +159,13 @@ async def test_parallel_tool_calls_are_distinguished(
 async def test_structured_output_is_accepted(provider: Provider, vendor: Vendor, call: CallContext) -> None:
     output = OutputFormat("json_schema", "place", schema=TOOL.parameters, strict=True)
 
-    completion = await provider.complete(replace(asked(vendor), output_format=output), call)
+    completion = await provider.complete(replace(request_with(vendor), output_format=output), call)
 
     assert completion.text.startswith("{")
 
 
 async def test_unreported_usage_is_not_zero(provider: Provider, vendor: Vendor, call: CallContext) -> None:
-    events = await events_of(provider, asked(vendor, "drop_usage"), call)
+    events = await events_of(provider, request_with(vendor, "drop_usage"), call)
 
     assert isinstance(events[-1], AnswerFinished)
     assert events[-1].usage is None
@@ -194,7 +194,7 @@ async def test_unreported_usage_is_not_zero(provider: Provider, vendor: Vendor, 
 async def test_each_simulated_fault_maps_to_its_error(
     provider: Provider, vendor: Vendor, call: CallContext, controls: str, kind: type[ProviderError]
 ) -> None:
-    _, error = await error_of(provider, asked(vendor, controls), call)
+    _, error = await error_of(provider, request_with(vendor, controls), call)
 
     assert isinstance(error, kind)
     assert error.retryable or isinstance(error, RequestRejected | ProviderKeyRejected)
@@ -207,7 +207,9 @@ async def test_each_simulated_fault_maps_to_its_error(
 async def test_a_closed_connection_is_an_interruption(
     provider: Provider, vendor: Vendor, call: CallContext, count: int, how: str
 ) -> None:
-    events, error = await error_of(provider, asked(vendor, f"deltas=8,tokens=16,cut_after_n={count},cut={how}"), call)
+    events, error = await error_of(
+        provider, request_with(vendor, f"deltas=8,tokens=16,cut_after_n={count},cut={how}"), call
+    )
 
     assert isinstance(error, ResponseInterrupted)
     # A reset may overtake data that was sent before it.
@@ -215,7 +217,7 @@ async def test_a_closed_connection_is_an_interruption(
 
 
 async def test_an_error_in_the_stream_is_an_interruption(provider: Provider, vendor: Vendor, call: CallContext) -> None:
-    _, error = await error_of(provider, asked(vendor, "error_after_n=2"), call)
+    _, error = await error_of(provider, request_with(vendor, "error_after_n=2"), call)
 
     assert type(error) is ResponseInterrupted
     assert error.code
@@ -226,10 +228,10 @@ async def test_silence_is_a_timeout(
     provider: Provider, vendor: Vendor, call: CallContext, after: int, kind: type[ProviderError]
 ) -> None:
     # A first call opens the connection: on a busy machine that alone may take this long.
-    await provider.complete(asked(vendor), call)
+    await provider.complete(request_with(vendor), call)
     short = replace(call, first_byte_seconds=0.3, idle_seconds=0.3)
 
-    _, error = await error_of(provider, asked(vendor, f"stall_after_n={after}"), short)
+    _, error = await error_of(provider, request_with(vendor, f"stall_after_n={after}"), short)
 
     assert type(error) is kind
 
@@ -238,20 +240,20 @@ async def test_an_html_page_instead_of_a_complete_answer_is_a_bad_response(
     provider: Provider, vendor: Vendor, call: CallContext
 ) -> None:
     with pytest.raises(TransientFailure):
-        await provider.complete(asked(vendor, "html_502"), call)
+        await provider.complete(request_with(vendor, "html_502"), call)
 
 
 async def test_a_truncated_complete_answer_is_an_interruption(
     provider: Provider, vendor: Vendor, call: CallContext
 ) -> None:
     with pytest.raises((ResponseInterrupted, BadResponse)):
-        await provider.complete(asked(vendor, "cut_after_n=3"), call)
+        await provider.complete(request_with(vendor, "cut_after_n=3"), call)
 
 
 async def test_the_provider_notices_a_reader_that_stops(
     provider: Provider, vendor: Vendor, simulator: SimulatorProcess, call: CallContext
 ) -> None:
-    request = asked(vendor, "inter_token_ms=20,tokens=400")
+    request = request_with(vendor, "inter_token_ms=20,tokens=400")
 
     async with aclosing(provider.stream(request, call)) as bursts:
         async for burst in bursts:
@@ -272,7 +274,7 @@ async def test_a_key_that_will_not_work_again_is_rejected(
 ) -> None:
     provider = vendor.connect(simulator.url, key)
 
-    _, error = await error_of(provider, asked(vendor), call)
+    _, error = await error_of(provider, request_with(vendor), call)
     await provider.close()
 
     assert type(error) is kind
@@ -282,13 +284,13 @@ async def test_a_key_that_will_not_work_again_is_rejected(
 async def test_usage_of_embeddings_equals_the_journal(
     provider: Provider, vendor: Vendor, simulator: SimulatorProcess, call: CallContext
 ) -> None:
-    wanted = EmbeddingRequest("text-embedding-3-small", ("one", "two"), dimensions=8)
+    request = EmbeddingRequest("text-embedding-3-small", ("one", "two"), dimensions=8)
     if vendor.embeddings_path is None:
         with pytest.raises(UnsupportedFeature):
-            await provider.embed(wanted, call)
+            await provider.embed(request, call)
         return
 
-    embeddings = await provider.embed(wanted, call)
+    embeddings = await provider.embed(request, call)
 
     assert [len(vector) for vector in embeddings.vectors] == [8, 8]
     assert embeddings.usage is not None

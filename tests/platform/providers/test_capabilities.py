@@ -70,7 +70,7 @@ def test_efforts_of_every_model_are_known_and_ordered() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wanted", "efforts", "sent"),
+    ("requested", "efforts", "sent"),
     [
         ("high", ("low", "medium", "high"), "high"),
         ("max", ("low", "medium", "high"), "high"),
@@ -81,6 +81,6 @@ def test_efforts_of_every_model_are_known_and_ordered() -> None:
     ],
 )
 def test_the_effort_is_clamped_to_the_strongest_accepted_one(
-    wanted: str | None, efforts: tuple[str, ...], sent: str | None
+    requested: str | None, efforts: tuple[str, ...], sent: str | None
 ) -> None:
-    assert clamp_reasoning_effort(wanted, efforts) == sent
+    assert clamp_reasoning_effort(requested, efforts) == sent

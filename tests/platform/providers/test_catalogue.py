@@ -83,9 +83,9 @@ def test_anthropic_cache_writes_are_priced_by_lifetime() -> None:
     ],
 )
 def test_a_long_context_has_its_own_rates(vendor: str, name: str, tokens: int, expected: tuple[int, ...]) -> None:
-    found = rates(vendor, name).for_input(tokens)
+    result = rates(vendor, name).for_input(tokens)
 
-    assert (found.input, found.cached_input, found.output) == expected
+    assert (result.input, result.cached_input, result.output) == expected
 
 
 def test_one_hour_cache_writes_cost_twice_the_input_in_a_long_context_too() -> None:
@@ -137,10 +137,10 @@ def test_cost_multipliers_never_leave_a_fraction_of_a_pico_dollar() -> None:
     ],
 )
 def test_a_dated_snapshot_is_found_as_its_model(vendor: str, name: str, alias: str) -> None:
-    found = find_model(vendor, name)
+    result = find_model(vendor, name)
 
-    assert found is not None
-    assert (found.vendor, found.name) == (vendor, alias)
+    assert result is not None
+    assert (result.vendor, result.name) == (vendor, alias)
 
 
 @pytest.mark.parametrize(

@@ -96,9 +96,9 @@ async def test_structured_output_reaches_the_wire(
     provider: Provider, vendor: Vendor, upstream: Upstream, call: CallContext
 ) -> None:
     upstream.plays(answers(recorded(vendor.text_body)))
-    wanted = replace(vendor.request(), output_format=OutputFormat("json_schema", "mood", schema=SCHEMA, strict=True))
+    request = replace(vendor.request(), output_format=OutputFormat("json_schema", "mood", schema=SCHEMA, strict=True))
 
-    await provider.complete(wanted, call)
+    await provider.complete(request, call)
 
     assert SCHEMA in _values(upstream.seen[0].body)
 
@@ -134,9 +134,9 @@ async def test_it_streams_tool_calls_counted_from_zero(
     provider: Provider, vendor: Vendor, upstream: Upstream, call: CallContext
 ) -> None:
     upstream.plays(streams(*frames(vendor.tools_stream)))
-    wanted = replace(vendor.request(), tools=TOOLS)
+    request = replace(vendor.request(), tools=TOOLS)
 
-    events = await events_of(provider, wanted, call)
+    events = await events_of(provider, request, call)
 
     started = [event for event in events if isinstance(event, ToolCallStarted)]
     assert [(event.index, event.id, event.name) for event in started] == [
@@ -176,13 +176,13 @@ async def test_it_embeds_or_raises_unsupported_feature(
     provider: Provider, vendor: Vendor, upstream: Upstream, call: CallContext, name: str
 ) -> None:
     upstream.plays(answers(recorded(name)))
-    wanted = EmbeddingRequest("text-embedding-3-small", ("one", "two"))
+    request = EmbeddingRequest("text-embedding-3-small", ("one", "two"))
 
     if vendor.embeddings_path is None:
         with pytest.raises(UnsupportedFeature):
-            await provider.embed(wanted, call)
+            await provider.embed(request, call)
         return
-    embeddings = await provider.embed(wanted, call)
+    embeddings = await provider.embed(request, call)
 
     assert embeddings.vectors == ((0.5, -0.25, 1.0), (0.0, 2.0, -1.5))
     assert embeddings.usage is not None
@@ -548,15 +548,15 @@ async def test_a_canceled_task_closes_the_connection(
 async def test_a_canceled_call_without_answer_closes_the_connection(
     provider: Provider, vendor: Vendor, upstream: Upstream, call: CallContext
 ) -> None:
-    asked = asyncio.Event()
+    received = asyncio.Event()
 
     async def holds(wire: Wire) -> None:
-        asked.set()
+        received.set()
         await falls_silent(wire)
 
     upstream.plays(holds)
     waiting = asyncio.create_task(provider.complete(vendor.request(), call))
-    await asyncio.wait_for(asked.wait(), 5)
+    await asyncio.wait_for(received.wait(), 5)
     waiting.cancel()
 
     await asyncio.wait_for(upstream.closed_by_client.wait(), 5)

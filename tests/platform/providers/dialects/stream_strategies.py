@@ -104,10 +104,10 @@ OBJECTS = st.dictionaries(NAMES, st.integers() | TEXTS, max_size=2)
 
 @st.composite
 def usages(draw: st.DrawFn) -> Usage:
-    cached, written, rest, reasoning, said = (draw(st.integers(0, 1000)) for _ in range(5))
+    cached, written, rest, reasoning, text_tokens = (draw(st.integers(0, 1000)) for _ in range(5))
     return Usage(
         input_tokens=cached + written + rest,
-        output_tokens=reasoning + said,
+        output_tokens=reasoning + text_tokens,
         cached_input_tokens=cached,
         cache_write_tokens=written,
         reasoning_tokens=reasoning,
@@ -118,8 +118,8 @@ def usages(draw: st.DrawFn) -> Usage:
 def streams(draw: st.DrawFn) -> list[Burst]:
     """Text, reasoning and tool calls in any order, calls also overlapping, split into bursts anywhere."""
     calls = [_call(draw, index) for index in range(draw(st.integers(0, 3)))]
-    said = draw(st.lists(st.builds(TextDelta, TEXTS) | st.builds(ReasoningDelta, TEXTS), max_size=6))
-    events = [AnswerStarted("id-upstream", draw(NAMES)), *_mixed(draw, calls, said)]
+    deltas = draw(st.lists(st.builds(TextDelta, TEXTS) | st.builds(ReasoningDelta, TEXTS), max_size=6))
+    events = [AnswerStarted("id-upstream", draw(NAMES)), *_mixed(draw, calls, deltas)]
     reason = FinishReason.TOOL_CALLS if calls else draw(st.sampled_from(FinishReason))
     return _cut(draw, [*events, AnswerFinished(reason, draw(usages()))])
 
@@ -131,9 +131,9 @@ def _call(draw: st.DrawFn, index: int) -> list[StreamEvent]:
     return [ToolCallStarted(index, f"call_{index}", draw(NAMES)), *(ToolCallDelta(index, piece) for piece in pieces)]
 
 
-def _mixed(draw: st.DrawFn, calls: list[list[StreamEvent]], said: Sequence[StreamEvent]) -> list[StreamEvent]:
+def _mixed(draw: st.DrawFn, calls: list[list[StreamEvent]], deltas: Sequence[StreamEvent]) -> list[StreamEvent]:
     """Interleave: events of a call keep their order, and calls start in the order of their numbers."""
-    waiting = [list(said), *calls]
+    waiting = [list(deltas), *calls]
     mixed: list[StreamEvent] = []
     begun = 1
     while any(waiting):

@@ -173,7 +173,7 @@ def test_invalid_tool_arguments_of_an_earlier_turn_are_wrapped() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "wanted", "sent"),
+    ("name", "requested", "sent"),
     [
         ("claude-sonnet-5-5", None, 128_000),
         ("claude-haiku-4-5", None, 64_000),
@@ -184,8 +184,8 @@ def test_invalid_tool_arguments_of_an_earlier_turn_are_wrapped() -> None:
         ("claude-of-tomorrow", 500_000, 500_000),
     ],
 )
-def test_max_tokens_is_always_sent_and_never_above_the_model_s(name: str, wanted: int | None, sent: int) -> None:
-    payload = to_payload(replace(REQUEST, model=name, max_tokens=wanted), model=find_model("anthropic", name))
+def test_max_tokens_is_always_sent_and_never_above_the_model_s(name: str, requested: int | None, sent: int) -> None:
+    payload = to_payload(replace(REQUEST, model=name, max_tokens=requested), model=find_model("anthropic", name))
 
     assert payload["max_tokens"] == sent
 

@@ -53,29 +53,31 @@ CALLS: tuple[StreamEvent, ...] = (
 CUT = ErrorPayload(502, "server_error", "upstream_stream_interrupted", "The provider's stream ended in the middle.")
 
 
-def events(*said: StreamEvent, reason: FinishReason = FinishReason.STOP) -> list[StreamEvent]:
-    return [STARTED, *said, AnswerFinished(reason, USAGE)]
+def events(*provider_events: StreamEvent, reason: FinishReason = FinishReason.STOP) -> list[StreamEvent]:
+    return [STARTED, *provider_events, AnswerFinished(reason, USAGE)]
 
 
-def sent(encoder: StreamEncoder, said: Sequence[StreamEvent], error: ErrorPayload | None = None) -> list[bytes]:
+def sent(
+    encoder: StreamEncoder, provider_events: Sequence[StreamEvent], error: ErrorPayload | None = None
+) -> list[bytes]:
     """Return the bytes on the wire, one chunk per event: ids, comments between frames, `retry` in the first."""
     writes: list[bytes] = []
     seq = 1
-    frames = [encoder.encode(Burst((event,))) for event in said]
+    frames = [encoder.encode(Burst((event,))) for event in provider_events]
     for group in [*frames, encoder.encode_interruption(error) if error else []]:
         writes += [KEEP_ALIVE, encode_frames("stm_1", seq, group, retry_milliseconds=1000 if seq == 1 else None)]
         seq += len(group)
     return [write for write in writes if write]
 
 
-def chunks(said: Sequence[StreamEvent], error: ErrorPayload | None = None) -> Any:
-    client = openai_client(sent(OpenAIStreamEncoder("chatcmpl-1", 5, "alias", True), said, error))
+def chunks(provider_events: Sequence[StreamEvent], error: ErrorPayload | None = None) -> Any:
+    client = openai_client(sent(OpenAIStreamEncoder("chatcmpl-1", 5, "alias", True), provider_events, error))
     return client.chat.completions.create(model="m", messages=SAYS, stream=True, stream_options={"include_usage": True})
 
 
-def message(said: Sequence[StreamEvent], error: ErrorPayload | None = None, **wanted: Any) -> Any:
-    client = anthropic_client(sent(AnthropicStreamEncoder("msg_1", "alias", 7), said, error))
-    with client.messages.stream(model="m", max_tokens=9, messages=SAYS, **wanted) as stream:
+def message(provider_events: Sequence[StreamEvent], error: ErrorPayload | None = None, **options: Any) -> Any:
+    client = anthropic_client(sent(AnthropicStreamEncoder("msg_1", "alias", 7), provider_events, error))
+    with client.messages.stream(model="m", max_tokens=9, messages=SAYS, **options) as stream:
         return stream.get_final_message()
 
 
@@ -83,9 +85,11 @@ def message(said: Sequence[StreamEvent], error: ErrorPayload | None = None, **wa
 
 
 def test_openai_s_client_reads_text_reasoning_and_usage() -> None:
-    said = events(ReasoningDelta("Hm"), TextDelta("Grü"), TextDelta("ße 🌧\u2028\u0085"), reason=FinishReason.LENGTH)
+    provider_events = events(
+        ReasoningDelta("Hm"), TextDelta("Grü"), TextDelta("ße 🌧\u2028\u0085"), reason=FinishReason.LENGTH
+    )
 
-    got = list(chunks(said))
+    got = list(chunks(provider_events))
 
     assert {(chunk.id, chunk.created, chunk.model) for chunk in got} == {("chatcmpl-1", 5, "model-2026-01-01")}
     assert got[0].choices[0].delta.role == "assistant"
@@ -118,8 +122,8 @@ class Mood(BaseModel):
 
 
 def test_openai_s_client_parses_structured_output() -> None:
-    said = events(TextDelta('{"mood":'), TextDelta('"good"}'))
-    client = openai_client(sent(OpenAIStreamEncoder("c", 5, "m"), said))
+    provider_events = events(TextDelta('{"mood":'), TextDelta('"good"}'))
+    client = openai_client(sent(OpenAIStreamEncoder("c", 5, "m"), provider_events))
 
     with client.chat.completions.stream(model="m", messages=SAYS, response_format=Mood) as stream:
         assert stream.get_final_completion().choices[0].message.parsed == Mood(mood="good")
@@ -127,10 +131,10 @@ def test_openai_s_client_parses_structured_output() -> None:
 
 @pytest.mark.parametrize("length", range(1, 5))
 def test_openai_s_client_raises_for_an_interrupted_stream(length: int) -> None:
-    said = events(TextDelta("a"), TextDelta("b"), *CALLS)[:length]
+    provider_events = events(TextDelta("a"), TextDelta("b"), *CALLS)[:length]
 
     with pytest.raises(openai.APIError, match="ended in the middle") as caught:
-        list(chunks(said, CUT))
+        list(chunks(provider_events, CUT))
 
     assert caught.value.code == "upstream_stream_interrupted"
     assert caught.value.type == "server_error"
@@ -140,9 +144,9 @@ def test_openai_s_client_raises_for_an_interrupted_stream(length: int) -> None:
 
 
 def test_anthropic_s_client_reads_text_thinking_and_usage() -> None:
-    said = events(ReasoningDelta("Hm"), TextDelta("Grü"), TextDelta("ße\u2028"), reason=FinishReason.LENGTH)
+    provider_events = events(ReasoningDelta("Hm"), TextDelta("Grü"), TextDelta("ße\u2028"), reason=FinishReason.LENGTH)
 
-    got = message(said)
+    got = message(provider_events)
 
     assert (got.id, got.model, got.role) == ("msg_1", "model-2026-01-01", "assistant")
     assert [(block.type, getattr(block, block.type)) for block in got.content] == [
@@ -187,10 +191,10 @@ def test_anthropic_s_client_parses_structured_output() -> None:
 
 @pytest.mark.parametrize("length", range(1, 5))
 def test_anthropic_s_client_raises_for_an_interrupted_stream(length: int) -> None:
-    said = events(TextDelta("a"), TextDelta("b"), *CALLS)[:length]
+    provider_events = events(TextDelta("a"), TextDelta("b"), *CALLS)[:length]
 
     with pytest.raises(anthropic.APIStatusError, match="ended in the middle") as caught:
-        message(said, CUT)
+        message(provider_events, CUT)
 
     assert caught.value.type == "api_error"
     assert caught.value.error_code == "upstream_stream_interrupted"
@@ -307,15 +311,15 @@ def test_anthropic_s_client_counts_tokens() -> None:
     assert anthropic_client(body).messages.count_tokens(model="m", messages=SAYS).input_tokens == 9
 
 
-@pytest.mark.parametrize("wanted", ["float", "base64", None])
-def test_openai_s_client_reads_vectors_in_both_encodings(wanted: Any) -> None:
+@pytest.mark.parametrize("encoding", ["float", "base64", None])
+def test_openai_s_client_reads_vectors_in_both_encodings(encoding: Any) -> None:
     vectors = Embeddings("m", ((0.5, -0.25), (1.0, 0.0)), Usage(8))
     # By default this client requests base64.
-    body = json.dumps(openai_dialect.encode_embeddings(vectors, wanted or "base64")).encode()
-    asked = {"encoding_format": wanted} if wanted else {}
+    body = json.dumps(openai_dialect.encode_embeddings(vectors, encoding or "base64")).encode()
+    options = {"encoding_format": encoding} if encoding else {}
 
-    got = openai_client(body).embeddings.create(model="m", input=["a", "b"], **asked)
+    got = openai_client(body).embeddings.create(model="m", input=["a", "b"], **options)
 
-    if wanted != "base64":
+    if encoding != "base64":
         assert [list(row.embedding) for row in got.data] == [[0.5, -0.25], [1.0, 0.0]]
     assert got.usage.prompt_tokens == 8

@@ -368,9 +368,9 @@ def test_embedding_inputs_have_four_shapes(value: Any, inputs: Any) -> None:
 
 
 def test_other_fields_of_an_embedding_request_are_kept() -> None:
-    said = {"model": "m", "input": "a", "input_type": "query", "encoding_format": "base64"}
+    body_ = {"model": "m", "input": "a", "input_type": "query", "encoding_format": "base64"}
 
-    assert openai.decode_embedding(said).extra_fields == {"input_type": "query"}
+    assert openai.decode_embedding(body_).extra_fields == {"input_type": "query"}
 
 
 @pytest.mark.parametrize(

@@ -173,7 +173,7 @@ def test_a_server_without_stream_options_gets_none() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "wanted", "sent"),
+    ("name", "requested", "sent"),
     [
         ("gpt-4o-mini", "high", None),
         ("gpt-5", "none", "minimal"),
@@ -186,8 +186,8 @@ def test_a_server_without_stream_options_gets_none() -> None:
         ("gpt-6-sol", None, None),
     ],
 )
-def test_the_effort_is_the_nearest_that_the_model_accepts(name: str, wanted: str | None, sent: str | None) -> None:
-    payload = to_payload(replace(REQUEST, reasoning_effort=wanted), model=model(name))
+def test_the_effort_is_the_nearest_that_the_model_accepts(name: str, requested: str | None, sent: str | None) -> None:
+    payload = to_payload(replace(REQUEST, reasoning_effort=requested), model=model(name))
 
     assert payload.get("reasoning_effort") == sent
 
@@ -550,9 +550,9 @@ def test_an_end_marker_before_every_choice_has_finished_is_an_interruption() -> 
 
 def test_usage_is_known_once_all_choices_are_complete() -> None:
     _, early = read_several(TOLD + of_answer(0, content="A"), 1)
-    _, told = read_several(of_answer(0, "stop") + TOLD, 1)
+    _, reported = read_several(of_answer(0, "stop") + TOLD, 1)
 
-    assert (early.usage, told.usage, told.finished) == (None, Usage(9, 4), None)
+    assert (early.usage, reported.usage, reported.finished) == (None, Usage(9, 4), None)
 
 
 def test_content_without_a_neutral_form_is_an_opaque_delta() -> None:

@@ -120,13 +120,13 @@ def test_numbers_are_passed_through_verbatim() -> None:
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_stream_is_set_by_the_desk_not_by_the_body(stream: bool) -> None:
-    wanted = {"stream": True, "stream_options": {"include_usage": False, "include_obfuscation": False}}
-    body = {"model": "m", "messages": [HELLO], **wanted}
+    delivery = {"stream": True, "stream_options": {"include_usage": False, "include_obfuscation": False}}
+    body = {"model": "m", "messages": [HELLO], **delivery}
 
     payload = sent_to_openai(body, stream=stream)
 
-    asked = {"stream": True, "stream_options": {"include_obfuscation": False, "include_usage": True}}
-    assert payload == {"model": "upstream", "messages": [HELLO], **(asked if stream else {})}
+    expected = {"stream": True, "stream_options": {"include_obfuscation": False, "include_usage": True}}
+    assert payload == {"model": "upstream", "messages": [HELLO], **(expected if stream else {})}
     assert ("stream" in sent_to_anthropic({**body, "max_tokens": 5, "stream_options": None}, stream=stream)) is stream
 
 

@@ -54,8 +54,8 @@ def tool_turns(draw: st.DrawFn) -> tuple[ChatMessage, ...]:
         ChatMessage(Role.TOOL, draw(st.tuples(TEXT_PARTS)), tool_call_id=call.id)
         for call in draw(st.permutations(calls))
     )
-    said = draw(st.just(()) | st.tuples(TEXT_PARTS))
-    return (ChatMessage(Role.ASSISTANT, said, tool_calls=calls), *results, draw(USERS))
+    texts = draw(st.just(()) | st.tuples(TEXT_PARTS))
+    return (ChatMessage(Role.ASSISTANT, texts, tool_calls=calls), *results, draw(USERS))
 
 
 @st.composite
@@ -136,10 +136,10 @@ def test_an_embedding_request_survives_a_round_trip(texts: list[str], dimensions
 
 @st.composite
 def usages(draw: st.DrawFn) -> Usage:
-    cached, written, rest, reasoning, said = (draw(st.integers(0, 1000)) for _ in range(5))
+    cached, written, rest, reasoning, text_tokens = (draw(st.integers(0, 1000)) for _ in range(5))
     return Usage(
         input_tokens=cached + written + rest,
-        output_tokens=reasoning + said,
+        output_tokens=reasoning + text_tokens,
         cached_input_tokens=cached,
         cache_write_tokens=written,
         reasoning_tokens=reasoning,
