@@ -7,11 +7,11 @@ from django.http import HttpRequest, HttpResponse
 from django.utils.cache import patch_vary_headers
 
 from api.authentication import authenticated_identity
+from api.cors import CorsHeaders, PreflightRequest, cors_headers, preflight_response
 from api.error_responses import API_PREFIXES, to_response
 from api.errors import to_problem
 from tenants import cached_lookups
-from tenants.access import normalize_origin
-from tenants.origins import Headers, Preflight, allowed_origin, answer_headers, preflight_answer
+from tenants.access import echoed_origin, normalize_origin
 
 
 class CorsMiddleware:
@@ -30,21 +30,21 @@ class CorsMiddleware:
         if request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers:
             return _answer_preflight(request)
         response = self.get_response(request)
-        _set_headers(response, answer_headers(_allowed_reader(request)))
+        _set_headers(response, cors_headers(_allowed_reader(request)))
         return response
 
 
 def _answer_preflight(request: HttpRequest) -> HttpResponse:
-    asked = Preflight(
+    preflight = PreflightRequest(
         request.headers.get("Origin"),
         request.headers.get("Access-Control-Request-Method"),
         request.headers.get("Access-Control-Request-Headers", ""),
     )
     try:
-        is_known = cached_lookups.is_known_origin(normalize_origin(asked.origin or ""))
+        is_known = cached_lookups.is_known_origin(normalize_origin(preflight.origin or ""))
     except (OperationalError, InterfaceError) as error:
         return to_response(to_problem(error), request)
-    status, headers = preflight_answer(asked, is_known=is_known)
+    status, headers = preflight_response(preflight, is_known=is_known)
     response = HttpResponse(status=status)
     del response["Content-Type"]
     _set_headers(response, headers)
@@ -61,14 +61,14 @@ def _allowed_reader(request: HttpRequest) -> str | None:
         return None
     identity = authenticated_identity(request)
     if identity is not None:
-        return allowed_origin(origin, identity.site, identity.origin)
+        return echoed_origin(origin, identity.site, identity.origin)
     try:
         return origin if cached_lookups.is_known_origin(normalize_origin(origin)) else None
     except (OperationalError, InterfaceError):
         return None
 
 
-def _set_headers(response: HttpResponse, headers: Headers) -> None:
+def _set_headers(response: HttpResponse, headers: CorsHeaders) -> None:
     for name, value in headers:
         if name == b"vary":
             patch_vary_headers(response, value.decode().split(", "))

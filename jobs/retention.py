@@ -1,4 +1,4 @@
-"""Retention: erases prompts and answers at the end of a site's retention period, and deletes expired files.
+"""Retention: erases prompts and answers at the end of a site's retention period, deletes expired files and used nonces.
 
 Usage events are kept. Safe to run in any number of workers: an advisory lock lets only one erase at a time.
 """
@@ -12,6 +12,7 @@ from django.db import connection, transaction
 from django.db.backends.utils import CursorWrapper
 
 from jobs.models import BatchState, File
+from tenants.authentication import purge_nonces
 from tenants.models import Site
 
 log = structlog.get_logger(__name__)
@@ -74,6 +75,7 @@ class RetentionReport:
 def run_retention() -> RetentionReport:
     """Run one round and log its result. Every worker calls it once a minute."""
     erased = purge_expired()
+    _purge_nonces()
     if erased != RetentionReport():
         log.info("retention_erased", jobs=erased.jobs, files=erased.files)
     return erased
@@ -106,6 +108,12 @@ def _erase_chunk() -> int:
             return 0
         cursor.execute(ERASE, _values(ROWS_PER_TRANSACTION))
         return int(cursor.rowcount)
+
+
+def _purge_nonces() -> None:
+    with transaction.atomic(), connection.cursor() as cursor:
+        if _try_lock(cursor):
+            purge_nonces()
 
 
 def _values(rows: int) -> dict[str, int]:

@@ -37,7 +37,7 @@ def signed(
     }
 
 
-def signed_older(made: NewSite, body: bytes = b"", *, timestamp: int | None = None) -> dict[str, str]:
+def signed_legacy(made: NewSite, body: bytes = b"", *, timestamp: int | None = None) -> dict[str, str]:
     """Return the headers of a signed request, legacy form."""
     time = str(timestamp or clock.unix_seconds())
     signature = hmac.new(made.signing_secret.secret.encode(), body + time.encode(), "sha256").hexdigest()

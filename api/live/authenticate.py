@@ -6,10 +6,9 @@ from live.request import Caller
 from live.runtime import LiveRuntime, live_runtime
 from streams.entries import StreamInfo
 from streams.errors import StreamUnknown
-from tenants.access import TokenScope, check_network_and_origin, check_scope
+from tenants.access import TokenScope, check_network_and_origin, check_scope, echoed_origin
 from tenants.async_authentication import authenticate_async
 from tenants.authentication import Identity
-from tenants.origins import allowed_origin
 
 
 async def authenticate(context: ResponseContext, scope: TokenScope | None) -> tuple[LiveRuntime, Caller]:
@@ -24,7 +23,7 @@ async def authenticate(context: ResponseContext, scope: TokenScope | None) -> tu
     if runtime.is_draining:
         raise ShuttingDown
     authenticated = await authenticate_async(http_request.to_presented_request(), runtime.threads)
-    context.origin = allowed_origin(
+    context.origin = echoed_origin(
         http_request.headers.get("origin"), authenticated.identity.site, authenticated.identity.origin
     )
     check_network_and_origin(authenticated.identity, http_request.address, http_request.origin)

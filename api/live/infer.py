@@ -125,7 +125,7 @@ async def _create_stream(context: ResponseContext, response: LiveHttpResponse) -
         stream_id,
         # A stream that a page started itself is for that page.
         origin=http_request.headers.get("x-ticket-origin") or http_request.origin,
-        own=http_request.server_origin,
+        own_origin=http_request.server_origin,
     )
     body = {
         "id": stream_id,

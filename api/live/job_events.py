@@ -33,10 +33,9 @@ from providers.sse_writer import KEEP_ALIVE, encode_frames
 from streams.entries import LoggedEvent, StreamEnd, StreamEndKind
 from streams.errors import StreamError
 from streams.reader import follow
-from tenants.access import check_network_and_origin
+from tenants.access import check_network_and_origin, echoed_origin
 from tenants.async_authentication import authenticate_reader
 from tenants.models import Site
-from tenants.origins import allowed_origin
 from tenants.tickets import ReadableKind
 
 log = structlog.get_logger(__name__)
@@ -184,7 +183,7 @@ async def _read(context: ResponseContext, response: LiveHttpResponse, public_id:
         origin=http_request.origin,
         threads=runtime.threads,
     )
-    context.origin = allowed_origin(http_request.headers.get("origin"), reader.site, reader.origin)
+    context.origin = echoed_origin(http_request.headers.get("origin"), reader.site, reader.origin)
     if reader.authenticated is not None:
         check_network_and_origin(reader.authenticated.identity, http_request.address, http_request.origin)
         await consume_nonce(runtime, Caller(reader.authenticated.identity, reader.authenticated.nonce))

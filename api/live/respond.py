@@ -11,6 +11,7 @@ import msgspec
 import structlog
 from django.conf import settings
 
+from api.cors import cors_headers
 from api.errors import ApiProblem, to_problem
 from api.live.http_handler import Headers, LiveHttpResponse
 from api.live.http_request import LiveHttpRequest
@@ -20,7 +21,6 @@ from providers.sse_writer import KEEP_ALIVE, encode_frames, encode_unnumbered_fr
 from streams.entries import LoggedEvent, StreamInfo
 from streams.errors import StreamEndedEmpty
 from streams.reader import EventLogReader
-from tenants import origins
 from tenants.rate_limiting.windows import RemainingQuota
 
 log = structlog.get_logger(__name__)
@@ -64,7 +64,7 @@ class ResponseContext:
             (b"x-request-id", request_id),
             (b"x-nightdesk-overhead-ms", b"%.2f" % milliseconds),
             (b"server-timing", b"nightdesk;dur=%.2f, upstream;dur=%.2f" % (milliseconds, upstream)),
-            *origins.answer_headers(self.origin),
+            *cors_headers(self.origin),
             *_rate_limit_headers(self.wire, self.quotas),
             *self.extra_headers,
         ]

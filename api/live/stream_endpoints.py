@@ -23,9 +23,8 @@ from live.runtime import live_runtime
 from streams.entries import parse_cursor
 from streams.errors import CursorMalformed
 from streams.reader import EventLogReader, find_record, follow, request_cancel
-from tenants.access import TokenScope, check_network_and_origin
+from tenants.access import TokenScope, check_network_and_origin, echoed_origin
 from tenants.async_authentication import authenticate_reader
-from tenants.origins import allowed_origin
 from tenants.tickets import ReadableKind
 
 
@@ -52,7 +51,7 @@ async def _read(context: ResponseContext, response: LiveHttpResponse, stream_id:
         origin=http_request.origin,
         threads=runtime.threads,
     )
-    context.origin = allowed_origin(http_request.headers.get("origin"), reader.site, reader.origin)
+    context.origin = echoed_origin(http_request.headers.get("origin"), reader.site, reader.origin)
     if reader.authenticated is not None:
         check_network_and_origin(reader.authenticated.identity, http_request.address, http_request.origin)
         await consume_nonce(runtime, Caller(reader.authenticated.identity, reader.authenticated.nonce))

@@ -37,7 +37,9 @@ class CreateToken(Resource):
     def post(self, request: Request) -> Response:
         body = TokenIn(data=request.data)
         body.is_valid(raise_exception=True)
-        token = narrow_tokens.mint(identity_of(request), body.to_token_request(), own=server_origin(request._request))
+        token = narrow_tokens.mint(
+            identity_of(request), body.to_token_request(), own_origin=server_origin(request._request)
+        )
         return Response(TokenOut(token).data, status.HTTP_201_CREATED)
 
 
@@ -63,6 +65,10 @@ class CreateTicket(Resource):
         if kind is ReadableKind.JOB:
             find_job(identity.site, public_id)
         ticket = tickets.mint(
-            identity, kind, public_id, origin=body.validated_data.get("origin"), own=server_origin(request._request)
+            identity,
+            kind,
+            public_id,
+            origin=body.validated_data.get("origin"),
+            own_origin=server_origin(request._request),
         )
         return Response(ticket_to_wire(kind, public_id, ticket), status.HTTP_201_CREATED)

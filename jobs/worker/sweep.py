@@ -19,7 +19,6 @@ from jobs.worker.claim import SEALED_FIELDS, UNSEALED_COLUMNS
 from jobs.worker.leases import delete_expired_leases, live_workers
 from jobs.worker.transitions import JobProblem, Transition, apply_transitions
 from metering.open_calls import close_lost_calls
-from tenants.authentication import purge_nonces
 
 log = structlog.get_logger(__name__)
 
@@ -78,7 +77,6 @@ def sweep(*, heartbeats_possible: bool = True, recovery_seconds: float = 0.0) ->
         for move in lost:
             _log_lost_attempt(move)
         delete_expired_leases()
-        purge_nonces()
         crash_point(CrashPoint.IN_SWEEP)
         return SweepReport(len(lost), len(expired))
 

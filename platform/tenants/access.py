@@ -1,4 +1,8 @@
-"""What a site may do, once it is known: from where, for which browser, with which model, within which scope."""
+"""Access control for authenticated callers: from which network and origin, with which model, within which scope.
+
+A check raises `Forbidden` with a message that names what is not allowed. Which browser pages may read a response, and
+which origin a token may be bound to, is decided here too; the CORS headers themselves are `api.cors`.
+"""
 
 from enum import StrEnum
 from functools import lru_cache
@@ -11,7 +15,7 @@ from tenants.models import Site
 
 
 class TokenScope(StrEnum):
-    """What a narrowed JWT may be for. Keys, signed requests and JWTs without a scope are for everything."""
+    """The scopes of a narrowed JWT. API keys, signed requests and JWTs without a scope claim have all of them."""
 
     CHAT_WRITE = "chat:write"
     EMBEDDINGS_WRITE = "embeddings:write"
@@ -27,10 +31,10 @@ class TokenScope(StrEnum):
 
 
 def client_address(peer: str, forwarded_for: str, trusted_proxies: int) -> str:
-    """Return the address of the last hop that is not one of our proxies, as text; empty where it is unreadable.
+    """Return the address of the last hop that is not one of our proxies, as text; empty if it cannot be parsed.
 
-    Each proxy of ours appends who connected to it. So the entry that counts stands `trusted_proxies` from the right;
-    everything left of it was written by the client, and says what the client likes.
+    Each of our proxies appends the address that connected to it. So the entry that counts is the `trusted_proxies`-th
+    from the right; everything to the left of it was written by the client and cannot be trusted.
     """
     hops = [hop.strip() for hop in forwarded_for.split(",") if hop.strip()]
     chosen = hops[-min(trusted_proxies, len(hops))] if trusted_proxies and hops else peer
@@ -39,9 +43,10 @@ def client_address(peer: str, forwarded_for: str, trusted_proxies: int) -> str:
 
 
 def check_network_and_origin(identity: Identity, address: str, origin: str | None) -> None:
-    """Let in who asks from where it may. `origin` is None for servers and the desk's own pages.
+    """Check the caller's network and origin. `origin` is None for servers and for the desk's own pages.
 
-    A token that the desk bound to an origin is for visitors, who are on no allowlist; the site was, when it asked.
+    A token that the desk bound to an origin is for visitors, whose addresses are on no allowlist: the site's address
+    was checked when it requested the token.
     """
     if identity.auth_method is not AuthMethod.TOKEN or identity.origin is None:
         check_address(identity.site, address)
@@ -49,27 +54,56 @@ def check_network_and_origin(identity: Identity, address: str, origin: str | Non
 
 
 def check_address(site: Site, address: str) -> None:
-    """Let in the networks of the allowlist; an empty list lets in all. An entry that cannot be read allows none."""
+    """Check the allowlist; an empty list allows every address. An entry that cannot be parsed allows none."""
     if not site.ip_allowlist:
         return
-    found = _parse_address(address)
-    if found is None or not any(_contains(network, found) for network in site.ip_allowlist):
+    parsed = _parse_address(address)
+    if parsed is None or not any(_contains(network, parsed) for network in site.ip_allowlist):
         raise AddressNotAllowed(f"Requests from {address or 'an unknown address'} are not allowed for this site.")
 
 
 def check_origin(identity: Identity, origin: str | None) -> None:
-    """Let in servers, which send no Origin, and browsers on the site's origins; a token may be bound to one."""
+    """Allow servers, which send no Origin, and browsers on the site's origins; a token may be bound to one of them."""
     if identity.origin is not None and not _same_origin(identity.origin, origin or ""):
         raise OriginNotAllowed("The token is bound to another origin.")
     if origin is not None and not any(_same_origin(each, origin) for each in identity.site.origins):
         raise OriginNotAllowed("This origin is not among the site's origins.")
 
 
-def check_model(site: Site, model: str, only: str | None = None) -> None:
-    """Let through the site's models (an empty list: all), and of these only the one a token is bound to."""
+def echoed_origin(origin: str | None, site: Site, bound_origin: str | None = None) -> str | None:
+    """Return the `Origin` header to echo in the response; None if the page may not read it.
+
+    `bound_origin` is the one origin that a token (`Identity.origin`) or ticket (`Ticket.origin`) is bound to.
+    """
+    normalized = normalize_origin(origin or "")
+    if not normalized or normalized not in {normalize_origin(each) for each in site.origins}:
+        return None
+    return origin if bound_origin is None or normalize_origin(bound_origin) == normalized else None
+
+
+def origin_to_bind(requested: str | None, site: Site, *, own_origin: str = "") -> str | None:
+    """Return the normalized origin to bind a token or ticket to; None for the desk's own pages.
+
+    Those send no `Origin` when they read. `own_origin` is the scheme and host at which the desk received the request.
+
+    Raises:
+        OriginNotAllowed: it is not one of the site's origins.
+    """
+    if requested is None:
+        return None
+    origin = normalize_origin(requested)
+    if origin and origin == normalize_origin(own_origin):
+        return None
+    if not origin or origin not in {normalize_origin(each) for each in site.origins}:
+        raise OriginNotAllowed(f"{requested[:100]!r} is not among the site's origins.")
+    return origin
+
+
+def check_model(site: Site, model: str, only_model: str | None = None) -> None:
+    """Check the site's models (an empty list allows all), and the one model that a token may be bound to."""
     if site.allowed_models and model not in site.allowed_models:
         raise ModelNotAllowed(f"This site may not use the model {model[:200]!r}.")
-    if only is not None and model != only:
+    if only_model is not None and model != only_model:
         raise ModelNotAllowed(f"The token may not be used for the model {model[:200]!r}.")
 
 
@@ -87,7 +121,7 @@ def _contains(network: str, address: IPv4Address | IPv6Address) -> bool:
 
 @lru_cache(maxsize=4096)
 def _parse_address(text: str) -> IPv4Address | IPv6Address | None:
-    """Read an address, with or without a port, as some proxies write it."""
+    """Parse an address, with or without the port that some proxies append."""
     if text.startswith("["):
         text = text[1:].partition("]")[0]
     elif text.count(":") == 1:
@@ -96,7 +130,7 @@ def _parse_address(text: str) -> IPv4Address | IPv6Address | None:
         address = ip_address(text)
     except ValueError:
         return None
-    # ::ffff:192.0.2.1 is how a dual-stack socket shows the IPv4 address that the allowlist names.
+    # A dual-stack socket reports 192.0.2.1 as ::ffff:192.0.2.1; the allowlist contains the IPv4 address.
     return getattr(address, "ipv4_mapped", None) or address
 
 
@@ -105,7 +139,7 @@ def _same_origin(one: str, other: str) -> bool:
 
 
 def normalize_origin(text: str) -> str:
-    """Write `https://Example.com:443/` as `https://example.com`; empty for what is no origin, like `null`."""
+    """Return `https://example.com` for `https://Example.com:443/`; empty if the text is not an origin, like `null`."""
     try:
         url = urlsplit(text)
         port = url.port

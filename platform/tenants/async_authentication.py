@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from core.database_threads import DatabaseThreadPool
 from core.signing import BodyDigest
 from tenants import tickets
-from tenants.access import check_scope, normalize_origin
+from tenants.access import check_scope, echoed_origin, normalize_origin
 from tenants.authentication import (
     Authenticated,
     BearerToken,
@@ -20,7 +20,6 @@ from tenants.authentication import (
 from tenants.cached_lookups import with_cached_lookups
 from tenants.errors import InvalidCredentials, OriginNotAllowed
 from tenants.models import Site
-from tenants.origins import allowed_origin
 from tenants.tickets import READ_SCOPES, ReadableKind, Ticket
 
 #: A body longer than this is hashed in a thread: a mebibyte takes the loop about a millisecond.
@@ -49,7 +48,7 @@ async def authenticate_async(asked: PresentedRequest, threads: DatabaseThreadPoo
     """
     given = find_credentials(asked.headers)
     if isinstance(given, RequestSignature):
-        if given.is_older:
+        if given.is_legacy:
             return Authenticated(await threads.run(authenticate, asked))
         asked = await _with_hashed_body(asked)
     return await with_cached_lookups(lambda lookups: verify_credentials(asked, lookups), threads)
@@ -89,7 +88,7 @@ async def _site_for_ticket(ticket: Ticket, origin: str | None, threads: Database
     site = await with_cached_lookups(lambda lookups: lookups.site_for_credential(ticket.credential_id), threads)
     if site is None or site.public_id != ticket.site:
         raise InvalidCredentials
-    if origin is not None and allowed_origin(origin, site, ticket.origin) is None:
+    if origin is not None and echoed_origin(origin, site, ticket.origin) is None:
         raise OriginNotAllowed("This origin is not among the site's origins.")
     return site
 

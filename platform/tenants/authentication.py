@@ -25,6 +25,7 @@ from tenants.cached_lookups import LiveSecret, Lookups, SiteSecrets
 from tenants.credentials import API_KEY_PATTERN, hash_key
 from tenants.errors import (
     ConflictingCredentials,
+    ExpiredCredentials,
     InvalidCredentials,
     MalformedCredentials,
     MissingCredentials,
@@ -60,7 +61,7 @@ class AuthMethod(StrEnum):
     """What was proved with."""
 
     SIGNED_REQUEST = "signed_request"
-    OLDER_SIGNATURE = "older_signature"
+    LEGACY_SIGNATURE = "legacy_signature"
     JWT = "jwt"
     #: A narrow JWT that the desk minted (`tenants.narrow_tokens`).
     TOKEN = "token"  # noqa: S105 (a kind, not a secret)
@@ -114,7 +115,7 @@ class RequestSignature:
     text: str
 
     @property
-    def is_older(self) -> bool:
+    def is_legacy(self) -> bool:
         return not self.text.startswith("v1=")
 
 
@@ -221,7 +222,7 @@ def _verify_by_kind(proof: PresentedCredentials, asked: PresentedRequest, lookup
 
 def _verify_signature(given: RequestSignature, asked: PresentedRequest, lookups: Lookups) -> Authenticated:
     usable = _find_signing_site(given, asked, lookups)
-    signed = asked if given.is_older else _with_hashed_body(asked)
+    signed = asked if given.is_legacy else _with_hashed_body(asked)
     live = _first_match(
         _candidate_secrets(usable), lambda secret: signing.signatures_match(given.text, _sign(secret, given, signed))
     )
@@ -242,18 +243,18 @@ def _with_hashed_body(asked: PresentedRequest) -> PresentedRequest:
 
 def _find_signing_site(given: RequestSignature, asked: PresentedRequest, lookups: Lookups) -> SiteSecrets | None:
     """Return the site that is named, if it exists and takes signatures of this form."""
-    known, is_older = lookups.find_site_secrets(given.site), given.is_older
+    known, is_legacy = lookups.find_site_secrets(given.site), given.is_legacy
     # The older form covers the body itself, so it proves nothing of one that is not held.
     is_held = isinstance(asked.body, bytes)
-    return known if known and (not is_older or (known.site.accepts_legacy_signature and is_held)) else None
+    return known if known and (not is_legacy or (known.site.accepts_legacy_signature and is_held)) else None
 
 
 def _auth_method_of(given: RequestSignature) -> AuthMethod:
-    return AuthMethod.OLDER_SIGNATURE if given.is_older else AuthMethod.SIGNED_REQUEST
+    return AuthMethod.LEGACY_SIGNATURE if given.is_legacy else AuthMethod.SIGNED_REQUEST
 
 
 def _sign(secret: str, given: RequestSignature, asked: PresentedRequest) -> str:
-    if given.is_older:
+    if given.is_legacy:
         body = asked.body if isinstance(asked.body, bytes) else b""
         return signing.sign_request_legacy(secret, timestamp=given.timestamp, body=body)
     return signing.sign_request(
@@ -295,8 +296,8 @@ def _check_timestamp(text: str) -> None:
 
 def _single_use_value(given: RequestSignature) -> str:
     """Return what may be used once: the nonce, or in the older form the signature itself."""
-    if given.is_older:
-        return f"older\n{given.text}"
+    if given.is_legacy:
+        return f"legacy\n{given.text}"
     if not NONCE_PATTERN.fullmatch(given.nonce):
         raise MalformedCredentials("X-Nonce must be 8 to 128 printable ASCII characters without spaces.")
     return f"v1\n{given.nonce}"
@@ -373,7 +374,7 @@ def _verify_claims(token: str, secret: str) -> Mapping[str, Any]:
     if expires_at is None:
         raise MalformedCredentials("The token needs an expiry (exp) within an hour.")
     if expires_at <= now - JWT_LEEWAY_SECONDS:
-        raise StaleTimestamp("The token has expired.")
+        raise ExpiredCredentials("The token has expired.")
     if expires_at > now + JWT_MAX_LIFETIME_SECONDS + JWT_LEEWAY_SECONDS:
         raise MalformedCredentials("The token's expiry (exp) must be within an hour.")
     for claim in ("iat", "nbf"):

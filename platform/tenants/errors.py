@@ -60,6 +60,10 @@ class StaleTimestamp(Unauthenticated):
     code = "stale_timestamp"
 
 
+class ExpiredCredentials(Unauthenticated):
+    code = "expired_credentials"
+
+
 class ReplayedRequest(Unauthenticated):
     code = "replayed_request"
 

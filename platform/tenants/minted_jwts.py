@@ -16,7 +16,7 @@ from django.conf import settings
 
 from core import clock
 from core.fields import keyring
-from tenants.errors import InvalidCredentials, StaleTimestamp
+from tenants.errors import ExpiredCredentials, InvalidCredentials
 
 #: Longer than any that was minted; nobody makes us parse more.
 MAX_LENGTH = 2048
@@ -89,7 +89,7 @@ def verify(use: JwtPurpose, text: str) -> Mapping[str, Any]:
         raise InvalidCredentials
     claims: dict[str, Any] = msgspec.json.decode(_decode(payload))
     if claims["exp"] <= clock.now().timestamp():
-        raise StaleTimestamp("The ticket has expired." if use is JwtPurpose.TICKET else "The token has expired.")
+        raise ExpiredCredentials("The ticket has expired." if use is JwtPurpose.TICKET else "The token has expired.")
     return claims
 
 

@@ -27,7 +27,7 @@ class Site(models.Model):
     origins = ArrayField(models.CharField(max_length=255), default=list, blank=True)
     #: Models that the site may ask for; empty allows all that are routed.
     allowed_models = ArrayField(models.CharField(max_length=200), default=list, blank=True)
-    #: The older signature binds neither path nor nonce; off unless a site's plugin needs it.
+    #: The legacy signature binds neither path nor nonce; off unless a site's plugin needs it.
     accepts_legacy_signature = models.BooleanField("accepts legacy signatures", default=False)
     #: How many of its jobs may run at once; None: as many as there is room for.
     max_running_jobs = models.PositiveIntegerField(null=True, blank=True)
@@ -93,7 +93,7 @@ class Credential(models.Model):
 
 
 class UsedNonce(models.Model):
-    """A nonce (or an older signature) that was used; the row is the lock that lets it in once.
+    """A nonce (or a legacy signature) that was used; the row is the lock that lets it in once.
 
     Kept in Postgres, so that a flushed or absent Redis never lets a signed request in twice.
     """

@@ -10,11 +10,10 @@ import structlog
 
 from core.ids import new_uuid, to_public
 from tenants import minted_jwts
-from tenants.access import TokenScope, check_model, check_scope, normalize_origin
+from tenants.access import TokenScope, check_model, check_scope, normalize_origin, origin_to_bind
 from tenants.authentication import AuthMethod, Identity
 from tenants.errors import InsufficientScope, ScopeExceedsGrant
 from tenants.minted_jwts import JwtPurpose, MintedJwt
-from tenants.origins import origin_for
 
 log = structlog.get_logger(__name__)
 
@@ -47,8 +46,8 @@ class NarrowToken:
     wanted: TokenRequest
 
 
-def mint(identity: Identity, wanted: TokenRequest, *, own: str = "") -> NarrowToken:
-    """Mint a token for the identity's site. `own` is the scheme and host that the desk was asked at.
+def mint(identity: Identity, wanted: TokenRequest, *, own_origin: str = "") -> NarrowToken:
+    """Mint a token for the identity's site. `own_origin` is the scheme and host that the desk was asked at.
 
     Raises:
         ScopeMissing: it is asked for with a narrow token, or with a JWT that may not.
@@ -60,7 +59,7 @@ def mint(identity: Identity, wanted: TokenRequest, *, own: str = "") -> NarrowTo
     if identity.auth_method is AuthMethod.TOKEN:
         raise InsufficientScope("A narrow token cannot mint other tokens.")
     granted = _restrict_to_grant(identity, wanted)
-    granted = replace(granted, origin=origin_for(granted.origin, identity.site, own=own))
+    granted = replace(granted, origin=origin_to_bind(granted.origin, identity.site, own_origin=own_origin))
     if granted.model is not None:
         check_model(identity.site, granted.model, identity.grant.only_model)
     token_id = to_public(ID_PREFIX, new_uuid())

@@ -10,11 +10,10 @@ from enum import StrEnum
 from django.conf import settings
 
 from tenants import minted_jwts
-from tenants.access import TokenScope, normalize_origin
+from tenants.access import TokenScope, normalize_origin, origin_to_bind
 from tenants.authentication import Identity
 from tenants.errors import MalformedCredentials, OriginNotAllowed, ScopeExceedsGrant
 from tenants.minted_jwts import JwtPurpose, MintedJwt
-from tenants.origins import origin_for
 
 
 class ReadableKind(StrEnum):
@@ -46,7 +45,7 @@ class Ticket:
 
 
 def mint(
-    identity: Identity, what: ReadableKind, public_id: str, *, origin: str | None = None, own: str = ""
+    identity: Identity, what: ReadableKind, public_id: str, *, origin: str | None = None, own_origin: str = ""
 ) -> MintedJwt:
     """Return a ticket for a stream or job of the identity's site. That it is the site's is for the caller to know.
 
@@ -67,7 +66,7 @@ def mint(
         "sub": public_id,
         "site": identity.site.public_id,
         "cred": identity.credential_id,
-        "origin": origin_for(identity.origin if origin is None else origin, identity.site, own=own),
+        "origin": origin_to_bind(identity.origin if origin is None else origin, identity.site, own_origin=own_origin),
     }
     return minted_jwts.mint(JwtPurpose.TICKET, claims, seconds=settings.TICKET_TTL_SECONDS)
 

@@ -11,7 +11,7 @@ from tenants import cached_lookups
 from tenants.credentials import NewSite, revoke
 from tenants.models import Site
 from tests.api.calling import Caller, error_of, job_body
-from tests.request_signing import signed, signed_older, token
+from tests.request_signing import signed, signed_legacy, token
 
 BODY = json.dumps(job_body()).encode()
 PATH = "/v1/jobs"
@@ -40,7 +40,7 @@ def test_wrong_and_unknown_credentials_get_the_same_response(desk: Caller, baker
         {**good, "X-Site-ID": ""},
         {**good, "X-Site-ID": florist.site.public_id},
         {**good, "X-Timestamp": "0"},
-        signed_older(bakery, BODY),
+        signed_legacy(bakery, BODY),
         {"Authorization": f"Bearer {unsigned}"},
         {"Authorization": f"Bearer {token(bakery, secret='w' * 50)}"},
         {"Authorization": f"Bearer {token(bakery, sub='nobody')}"},
@@ -55,17 +55,17 @@ def test_wrong_and_unknown_credentials_get_the_same_response(desk: Caller, baker
     assert next(iter(answers))[:2] == (401, "invalid_credentials")
 
 
-@pytest.mark.parametrize(("code", "seconds"), [("stale_timestamp", -61), ("stale_timestamp", 61)])
-def test_a_stale_timestamp_is_explained(desk: Caller, bakery: NewSite, code: str, seconds: int) -> None:
+@pytest.mark.parametrize("seconds", [-61, 61])
+def test_a_stale_timestamp_is_explained(desk: Caller, bakery: NewSite, seconds: int) -> None:
     with clock.frozen(clock.now()):
         headers = signed(bakery, "POST", PATH, BODY, timestamp=clock.unix_seconds() + seconds)
-        assert sent(bakery, desk, **headers)[:2] == (401, code)
+        assert sent(bakery, desk, **headers)[:2] == (401, "stale_timestamp")
 
 
 def test_an_expired_token_is_explained(desk: Caller, bakery: NewSite) -> None:
     late = token(bakery, exp=clock.unix_seconds() - 60)
 
-    assert sent(bakery, desk, Authorization=f"Bearer {late}")[:2] == (401, "stale_timestamp")
+    assert sent(bakery, desk, Authorization=f"Bearer {late}")[:2] == (401, "expired_credentials")
 
 
 def test_missing_and_conflicting_credentials_are_explained(desk: Caller, bakery: NewSite) -> None:

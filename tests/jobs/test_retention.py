@@ -15,7 +15,7 @@ from jobs.models import Attempt, File, FileChunk, Job
 from jobs.payload import load_body
 from jobs.retention import RetentionReport, purge_expired, run_retention
 from jobs.retry import retry
-from tenants.models import Site
+from tenants.models import Site, UsedNonce
 from tests.factories import make_batch, make_file, make_job, make_site
 
 pytestmark = pytest.mark.django_db
@@ -121,6 +121,15 @@ def test_answers_of_a_batch_are_kept_until_the_whole_batch_is_due(site: Site) ->
     assert purge_expired() == RetentionReport(jobs=1)
 
     assert [is_erased(job) for job in jobs] == [False, False, True]
+
+
+def test_a_round_purges_nonces_that_can_no_longer_be_replayed(site: Site) -> None:
+    for number, age in ((1, timedelta(minutes=6)), (2, timedelta(minutes=4))):
+        UsedNonce.objects.create(site=site, digest=bytes([number]) * 32, used_at=clock.now() - age)
+
+    run_retention()
+
+    assert [bytes(nonce.digest)[0] for nonce in UsedNonce.objects.all()] == [2]
 
 
 @pytest.mark.django_db(transaction=True)

@@ -19,7 +19,7 @@ from tenants.errors import InsufficientScope, InvalidCredentials
 from tenants.models import Site
 from tenants.tickets import READ_SCOPES, ReadableKind
 
-SIGNED_METHODS = (AuthMethod.SIGNED_REQUEST, AuthMethod.OLDER_SIGNATURE)
+SIGNED_METHODS = (AuthMethod.SIGNED_REQUEST, AuthMethod.LEGACY_SIGNATURE)
 #: One of these is enough to start a stream.
 START_SCOPES = (TokenScope.STREAMS_WRITE, TokenScope.CHAT_WRITE)
 

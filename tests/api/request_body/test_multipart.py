@@ -18,7 +18,7 @@ from tenants.credentials import NewSite
 from tenants.models import Site
 from tests.api.forms import FORM, LINE, PURPOSE, WHOLE, form, is_empty, part
 from tests.factories import make_file
-from tests.request_signing import bearer, signed, signed_older, token
+from tests.request_signing import bearer, signed, signed_legacy, token
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -120,7 +120,7 @@ async def test_the_legacy_signature_cannot_sign_a_file(http: httpx.AsyncClient, 
 
     # Neither over the file nor over an empty body, as for a GET.
     for body in (WHOLE, b""):
-        answer = await post(http, WHOLE, signed_older(bakery, body))
+        answer = await post(http, WHOLE, signed_legacy(bakery, body))
         assert (answer.status_code, answer.json()["error"]["code"]) == (401, "invalid_credentials")
 
 

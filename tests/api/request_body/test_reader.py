@@ -33,7 +33,7 @@ from tenants.credentials import NewSite
 from tenants.models import Site, UsedNonce
 from tests.api.calling import CHAT
 from tests.api.forms import FORM, PURPOSE, WHOLE, form, is_empty, part
-from tests.request_signing import bearer, signed, signed_older
+from tests.request_signing import bearer, signed, signed_legacy
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -97,7 +97,7 @@ async def test_a_signed_request_that_cannot_become_valid_is_rejected_before_its_
         "unknown site": ({**good, "X-Site-ID": "nobody"}, "invalid_credentials"),
         "no site": ({**good, "X-Site-ID": ""}, "invalid_credentials"),
         "no signature": ({**good, "X-Signature": "v1=x"}, "invalid_credentials"),
-        "older form, not allowed": (signed_older(bakery, WHOLE), "invalid_credentials"),
+        "legacy signature, not allowed": (signed_legacy(bakery, WHOLE), "invalid_credentials"),
         "old": (signed(bakery, "POST", path, WHOLE, timestamp=clock.unix_seconds() - 61), "stale_timestamp"),
         "used": ({**good, "X-Nonce": used["X-Nonce"]}, "replayed_request"),
         "no nonce": ({**good, "X-Nonce": "short"}, "malformed_credentials"),
@@ -141,7 +141,7 @@ async def test_a_large_batch_without_valid_credentials_is_not_read(
         assert (*refusal(answer), body.asked) == (401, "missing_credentials", asked)
 
 
-@pytest.mark.parametrize("proof", ["key", "signature", "older"])
+@pytest.mark.parametrize("proof", ["key", "signature", "legacy"])
 async def test_a_large_batch_with_valid_credentials_is_accepted(
     http: httpx.AsyncClient, bakery: NewSite, route: object, proof: str
 ) -> None:
@@ -151,7 +151,7 @@ async def test_a_large_batch_with_valid_credentials_is_accepted(
     headers = {
         "key": bearer(bakery.api_key.secret),
         "signature": signed(bakery, "POST", "/v1/batches", body),
-        "older": signed_older(bakery, body),
+        "legacy": signed_legacy(bakery, body),
     }[proof]
 
     answer = await http.post("/v1/batches", content=body, headers={"Content-Type": "application/json", **headers})

@@ -41,7 +41,7 @@ def test_request_signatures_are_the_contract_s(vector: dict[str, Any]) -> None:
     assert signing.sign_request(vector.pop("secret"), **vector) == wanted
 
 
-def test_the_older_request_form_is_the_contract_s() -> None:
+def test_the_legacy_signature_matches_the_contract() -> None:
     vector = VECTORS["requests_older"][0]
 
     signed = signing.sign_request_legacy(vector["secret"], timestamp=vector["timestamp"], body=vector["body"].encode())

@@ -1,4 +1,4 @@
-"""From where, for whom, with what a known site may ask."""
+"""Access of an authenticated caller: network, origin, model and scope."""
 
 import pytest
 
@@ -10,6 +10,8 @@ from tenants.access import (
     check_origin,
     check_scope,
     client_address,
+    echoed_origin,
+    origin_to_bind,
 )
 from tenants.authentication import AuthMethod, Identity
 from tenants.errors import AddressNotAllowed, InsufficientScope, ModelNotAllowed, OriginNotAllowed
@@ -170,3 +172,62 @@ def test_who_is_not_narrowed_may_do_everything_and_who_is_may_do_what_was_named(
     check_scope(identity(scopes=frozenset({scope.value})), scope)
     with pytest.raises(InsufficientScope, match=scope.value):
         check_scope(identity(scopes=frozenset({"something:else"})), scope)
+
+
+# Origins that may read, and origins to bind to
+
+PAGE, SHOP = "https://bakery.test", "https://shop.bakery.test:8443"
+SITE = Site(slug="bakery", name="Bakery", origins=[PAGE, SHOP])
+
+
+@pytest.mark.parametrize(
+    ("origin", "bound", "allowed"),
+    [
+        (PAGE, None, True),
+        (SHOP, None, True),
+        (PAGE, PAGE, True),
+        (PAGE, f"{PAGE}:443/", True),
+        (PAGE, SHOP, False),
+        ("http://bakery.test", None, False),
+        ("https://bakery.test:8443", None, False),
+        ("https://shop.bakery.test", None, False),
+        ("https://evil.test", None, False),
+        ("https://evil.test", "https://evil.test", False),
+        ("null", None, False),
+        ("null", "null", False),
+        ("", None, False),
+        (None, None, False),
+        (None, PAGE, False),
+        ("*", None, False),
+        ("https://bakery.test, https://evil.test", None, False),
+        ("chrome-extension://bakery.test", None, False),
+    ],
+)
+def test_a_response_may_be_read_by_pages_of_the_site_that_the_credential_allows(
+    origin: str | None, bound: str | None, allowed: bool
+) -> None:
+    assert echoed_origin(origin, SITE, bound) == (origin if allowed else None)
+
+
+def test_a_site_without_origins_allows_no_page() -> None:
+    assert echoed_origin(PAGE, Site(slug="bakery"), None) is None
+
+
+@pytest.mark.parametrize(
+    ("requested", "own", "bound"),
+    [
+        (None, "", None),
+        (PAGE, "", PAGE),
+        ("https://BAKERY.test:443/page", "", PAGE),
+        (SHOP, "", SHOP),
+        ("https://desk.test", "https://desk.test", None),
+    ],
+)
+def test_an_origin_to_bind_is_normalized(requested: str | None, own: str, bound: str | None) -> None:
+    assert origin_to_bind(requested, SITE, own_origin=own) == bound
+
+
+@pytest.mark.parametrize("requested", ["", "null", "*", "https://evil.test", "bakery.test", "//bakery.test"])
+def test_an_origin_of_no_site_cannot_be_bound(requested: str) -> None:
+    with pytest.raises(OriginNotAllowed):
+        origin_to_bind(requested, SITE)

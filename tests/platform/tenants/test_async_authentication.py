@@ -21,7 +21,7 @@ from tenants.models import Site
 from tenants.narrow_tokens import TokenRequest
 from tenants.tickets import ReadableKind
 from tests.counting_threads import CountingThreads
-from tests.request_signing import bearer, signed, signed_older, token
+from tests.request_signing import bearer, signed, signed_legacy, token
 
 with_rows = pytest.mark.django_db(transaction=True)
 
@@ -100,14 +100,14 @@ async def test_who_proves_nothing_is_refused(bakery: NewSite, threads: CountingT
 
 
 @with_rows
-async def test_an_older_signature_is_used_up_for_every_address(bakery: NewSite, threads: CountingThreads) -> None:
+async def test_a_legacy_signature_is_used_up_for_every_address(bakery: NewSite, threads: CountingThreads) -> None:
     """It binds none. Were it used up in Redis on one way in and in Postgres on the other, it would let in twice."""
     await threads.run(lambda: Site.objects.update(accepts_legacy_signature=True))
-    asked = presented(signed_older(bakery, BODY))
+    asked = presented(signed_legacy(bakery, BODY))
 
     authenticated = await authenticate_async(asked, threads)
 
-    assert (authenticated.identity.auth_method, authenticated.nonce) == (AuthMethod.OLDER_SIGNATURE, None)
+    assert (authenticated.identity.auth_method, authenticated.nonce) == (AuthMethod.LEGACY_SIGNATURE, None)
     with pytest.raises(ReplayedRequest):
         await threads.run(authenticate, asked)
 

@@ -29,6 +29,7 @@ from tenants.authentication import (
 from tenants.credentials import NewSite, issue, revoke, rotate
 from tenants.errors import (
     ConflictingCredentials,
+    ExpiredCredentials,
     InvalidCredentials,
     MalformedCredentials,
     MissingCredentials,
@@ -40,7 +41,7 @@ from tenants.errors import (
 from tenants.grant import UNRESTRICTED, Grant
 from tenants.minted_jwts import JwtPurpose
 from tenants.models import Credential, CredentialKind, Site, UsedNonce
-from tests.request_signing import bearer, signed, signed_older, token
+from tests.request_signing import bearer, signed, signed_legacy, token
 
 BODY = b'{"kind": "chat"}'
 TARGET = "/v1/jobs?a=1"
@@ -224,44 +225,44 @@ def test_only_signatures_have_something_to_use_up(bakery: NewSite) -> None:
         assert verify_credentials(PresentedRequest("POST", TARGET, lower, BODY)).nonce is None
 
 
-# The older form
+# Legacy signatures
 
 
 @pytest.fixture
-def older(bakery: NewSite) -> NewSite:
+def legacy(bakery: NewSite) -> NewSite:
     Site.objects.update(accepts_legacy_signature=True)
     cached_lookups.clear_caches()
     return bakery
 
 
-def test_the_older_form_is_off_unless_switched_on(bakery: NewSite) -> None:
-    assert type(refusal(signed_older(bakery, BODY))) is InvalidCredentials
+def test_the_legacy_signature_is_off_unless_switched_on(bakery: NewSite) -> None:
+    assert type(refusal(signed_legacy(bakery, BODY))) is InvalidCredentials
 
 
-def test_the_older_form_is_accepted_where_it_is_on(older: NewSite) -> None:
-    identity = ask(signed_older(older, BODY))
+def test_the_legacy_signature_is_accepted_where_it_is_on(legacy: NewSite) -> None:
+    identity = ask(signed_legacy(legacy, BODY))
 
-    assert (identity.site, identity.auth_method) == (older.site, AuthMethod.OLDER_SIGNATURE)
+    assert (identity.site, identity.auth_method) == (legacy.site, AuthMethod.LEGACY_SIGNATURE)
 
 
-def test_an_older_signature_is_used_once(older: NewSite) -> None:
-    headers = signed_older(older, BODY)
+def test_a_legacy_signature_is_used_once(legacy: NewSite) -> None:
+    headers = signed_legacy(legacy, BODY)
     ask(headers)
 
     assert type(refusal(headers)) is ReplayedRequest
     assert type(refusal({**headers, "X-Nonce": "a-fresh-nonce"})) is ReplayedRequest
 
 
-def test_an_older_signature_has_the_same_window(older: NewSite) -> None:
-    assert type(refusal(signed_older(older, BODY, timestamp=clock.unix_seconds() - 70))) is StaleTimestamp
+def test_a_legacy_signature_has_the_same_window(legacy: NewSite) -> None:
+    assert type(refusal(signed_legacy(legacy, BODY, timestamp=clock.unix_seconds() - 70))) is StaleTimestamp
 
 
-def test_an_older_signature_binds_the_body(older: NewSite) -> None:
-    assert type(refusal(signed_older(older, BODY), body=b"{}")) is InvalidCredentials
+def test_a_legacy_signature_binds_the_body(legacy: NewSite) -> None:
+    assert type(refusal(signed_legacy(legacy, BODY), body=b"{}")) is InvalidCredentials
 
 
-def test_the_newer_form_still_needs_its_nonce_where_the_older_is_on(older: NewSite) -> None:
-    assert type(refusal({**signed(older, "POST", TARGET, BODY), "X-Nonce": ""})) is InvalidCredentials
+def test_the_newer_form_still_needs_its_nonce_where_legacy_signatures_are_on(legacy: NewSite) -> None:
+    assert type(refusal({**signed(legacy, "POST", TARGET, BODY), "X-Nonce": ""})) is InvalidCredentials
 
 
 # JWT
@@ -364,7 +365,7 @@ def test_tokens_that_prove_nothing_are_told_in_the_same_words(bakery: NewSite, f
 @pytest.mark.parametrize(
     ("claims", "error", "words"),
     [
-        ({"exp": -31}, StaleTimestamp, "expired"),
+        ({"exp": -31}, ExpiredCredentials, "expired"),
         ({"exp": 3700}, MalformedCredentials, "within an hour"),
         ({"iat": 31}, StaleTimestamp, "iat is in the future"),
         ({"nbf": 31}, StaleTimestamp, "nbf is in the future"),
@@ -482,7 +483,7 @@ def test_a_narrow_token_ends_with_what_it_was_asked_for_with(bakery: NewSite, en
         Site.objects.update(is_active=False)
 
     with clock.frozen(clock.now() + timedelta(seconds=61 if end == "time" else 0)):
-        assert type(refusal(bearer(text))) is (StaleTimestamp if end == "time" else InvalidCredentials)
+        assert type(refusal(bearer(text))) is (ExpiredCredentials if end == "time" else InvalidCredentials)
 
 
 def test_a_ticket_is_no_proof_and_its_holder_is_told_what_it_is_for(bakery: NewSite) -> None:
@@ -627,11 +628,11 @@ def test_a_signature_is_checked_with_the_same_work_for_wrong_and_unknown(bakery:
     assert sum(1 for _, name in work if name == "sign_request") == cached_lookups.MAX_LIVE_CREDENTIALS
 
 
-def test_an_older_signature_is_checked_with_the_same_work_whether_it_is_on_or_unknown(
+def test_a_legacy_signature_is_checked_with_the_same_work_whether_it_is_on_or_unknown(
     bakery: NewSite, florist: NewSite
 ) -> None:
     Site.objects.filter(slug="florist").update(accepts_legacy_signature=True)
-    off, on = signed_older(bakery, b"x"), {**signed_older(florist, b"x"), "X-Site-ID": "florist"}
+    off, on = signed_legacy(bakery, b"x"), {**signed_legacy(florist, b"x"), "X-Site-ID": "florist"}
 
     work = same_work(on, {**off, "X-Site-ID": "nobody1"})
 

@@ -14,7 +14,7 @@ from core import clock
 from core.crypto import new_key, parse_keyring
 from core.fields import keyring
 from tenants import minted_jwts
-from tenants.errors import InvalidCredentials, StaleTimestamp
+from tenants.errors import ExpiredCredentials, InvalidCredentials
 from tenants.minted_jwts import JwtPurpose
 
 CLAIMS = {"aud": "stream", "sub": "stm_1"}
@@ -139,7 +139,7 @@ def test_it_ends_to_the_second(seconds: int, holds: bool) -> None:
         if holds:
             minted_jwts.verify(JwtPurpose.TICKET, text)
         else:
-            with pytest.raises(StaleTimestamp):
+            with pytest.raises(ExpiredCredentials):
                 minted_jwts.verify(JwtPurpose.TICKET, text)
 
 

@@ -9,7 +9,7 @@ from pytest_django import Settings
 from core import clock
 from tenants import tickets
 from tenants.authentication import AuthMethod, Identity
-from tenants.errors import MalformedCredentials, OriginNotAllowed, ScopeExceedsGrant, StaleTimestamp, TenantError
+from tenants.errors import ExpiredCredentials, MalformedCredentials, OriginNotAllowed, ScopeExceedsGrant, TenantError
 from tenants.models import Site
 from tenants.tickets import ReadableKind, Ticket
 
@@ -43,7 +43,7 @@ def test_a_ticket_can_be_opened_for_ten_minutes_unless_settings_say_otherwise() 
 
     with clock.frozen(now + timedelta(seconds=599)):
         assert tickets.verify(text) == tickets.verify(text)
-    with clock.frozen(now + timedelta(seconds=600)), pytest.raises(StaleTimestamp):
+    with clock.frozen(now + timedelta(seconds=600)), pytest.raises(ExpiredCredentials):
         tickets.verify(text)
 
 
@@ -135,7 +135,7 @@ def test_no_ticket_for_other_origins(origin: str, narrow: dict[str, str], error:
 def test_a_page_of_the_desk_itself_needs_a_ticket_that_names_no_origin() -> None:
     """It sends no Origin when it reads."""
     made = tickets.mint(
-        identity(), ReadableKind.STREAM, "stm_1", origin="https://desk.test", own="https://desk.test:443"
+        identity(), ReadableKind.STREAM, "stm_1", origin="https://desk.test", own_origin="https://desk.test:443"
     )
 
     tickets.authorize(tickets.verify(made.text), ReadableKind.STREAM, "stm_1", origin=None)
