@@ -308,7 +308,7 @@ class DeliveryAdmin(ReadOnlyAdmin[Delivery]):
         "delivery",
         "shown_state",
         "event_type",
-        "site",
+        "shown_site",
         "url",
         "attempts",
         "shown_status",
@@ -354,6 +354,10 @@ class DeliveryAdmin(ReadOnlyAdmin[Delivery]):
     @theme.badge_column("State", STATE_COLORS)
     def shown_state(self, delivery: Delivery) -> tuple[str, str]:
         return delivery.state, delivery.get_state_display()
+
+    @admin.display(description="Site")
+    def shown_site(self, delivery: Delivery) -> SafeString:
+        return format_html('<span class="nd-cut" title="{}">{}</span>', delivery.site.name, delivery.site.slug)
 
     @admin.display(description="Event")
     def event_type(self, delivery: Delivery) -> str:

@@ -129,7 +129,7 @@ class Delivery(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.public_id} {self.state}"
+        return self.public_id
 
     @property
     def public_id(self) -> str:

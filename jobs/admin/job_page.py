@@ -208,7 +208,7 @@ def _facts(job: Job, visibility: Visibility, now: datetime) -> Iterator[Fact]:
         )
     yield Fact("Queue", f"{job.queue}, {priority_name(job.priority)} priority")
     if job.provider:
-        yield Fact("Counts against the limit of", job.provider, "The first provider of its model's route")
+        yield Fact("First provider", job.provider, "The job counts against its limit of concurrent jobs")
     if job.crash_count:
         yield Fact("Workers lost", str(job.crash_count), "Worker processes that died while they ran this job")
     if job.idempotency_key is not None:

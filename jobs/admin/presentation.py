@@ -8,7 +8,7 @@ from django.db.models import Model
 
 from core.humanize import format_age
 from jobs.models import BatchState, JobState
-from metering.cost import PICO_PER_USD, format_usd
+from metering.cost import format_usd, format_usd_short
 
 STATE_COLORS = {
     JobState.QUEUED: "info",
@@ -76,12 +76,7 @@ def usd(pico_usd: int | None) -> str:
 
 def short_usd(pico_usd: int | None) -> str:
     """Format a rounded amount: the smaller it is, the more digits it has."""
-    if pico_usd is None:
-        return usd(None)
-    amount = pico_usd / PICO_PER_USD
-    if amount >= 1 or not pico_usd:
-        return f"${amount:,.2f}"
-    return f"${amount:.{4 if amount >= 0.01 else 6}f}"
+    return usd(None) if pico_usd is None else f"${format_usd_short(pico_usd)}"
 
 
 def short_number(number: int) -> str:

@@ -19,7 +19,7 @@ from core.admin_ui.model_admin import NO_VALUE, BoundedModelAdmin, PeriodFilter,
 from core.humanize import format_duration, format_moment
 from core.ids import InvalidId, from_public, to_public
 from metering import prices
-from metering.cost import format_usd
+from metering.cost import format_usd, format_usd_short
 from metering.models import Price, UsageEvent, UsageOutcome
 from metering.price_form import RATE_COLUMNS, PriceForm, to_usd_per_million
 from metering.totals import sum_usage
@@ -130,7 +130,7 @@ class UsageEventAdmin(ReadOnlyAdmin[UsageEvent]):
 
     # The columns
 
-    @admin.display(description="Started")
+    @admin.display(description="Started (UTC)")
     def started(self, event: UsageEvent) -> SafeString:
         text = f"{event.started_at:%b %d %H:%M:%S}"
         return format_html('<span class="nd-short" title="{}">{}</span>', format_moment(event.started_at), text)
@@ -223,8 +223,8 @@ def _format_totals(events: QuerySet[UsageEvent]) -> dict[str, str] | None:
         "Billed calls": f"{found.billed_calls:,}",
         "Input tokens": f"{found.tokens_in:,}",
         "Output tokens": f"{found.tokens_out:,}",
-        "Billed": f"${format_usd(found.billed)}",
-        "Cost of all calls": f"${format_usd(found.cost)}",
+        "Billed": f"${format_usd_short(found.billed)}",
+        "Cost of all calls": f"${format_usd_short(found.cost)}",
     }
 
 

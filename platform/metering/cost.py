@@ -38,6 +38,14 @@ def format_usd(pico_usd: int) -> str:
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
+def format_usd_short(pico_usd: int) -> str:
+    """Format pico-USD as USD, rounded: the smaller the amount, the more digits."""
+    amount = pico_usd / PICO_PER_USD
+    if amount >= 1 or not pico_usd:
+        return f"{amount:,.2f}"
+    return f"{amount:.{4 if amount >= 0.01 else 6}f}"
+
+
 def format_usd_full(pico_usd: int) -> str:
     """Format pico-USD as USD with all twelve decimals, as the API does: 123456789 is `0.000123456789`."""
     sign, cost = ("-", -pico_usd) if pico_usd < 0 else ("", pico_usd)

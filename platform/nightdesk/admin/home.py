@@ -14,7 +14,6 @@ from core import clock
 from core.admin_ui.model_admin import can_view
 from core.humanize import format_age
 from jobs import overview
-from jobs.admin.presentation import short_usd
 from jobs.batches.progress_bar import ProgressBar, draw_progress_bar
 from jobs.models import Batch, Job, Pause, WorkerLease
 from jobs.overview import ActiveBatch, BusySite, HourlyJobs, QueueStatus
@@ -22,7 +21,7 @@ from jobs.pauses import active_pauses, describe_pause
 from jobs.periods import first_id_at
 from jobs.worker.leases import live_workers
 from jobs.worker.reports import count_deferred_retries, live_retry_budgets
-from metering.cost import format_usd
+from metering.cost import format_usd, format_usd_short
 from metering.models import UsageEvent
 from metering.reports import ProviderHealth, cost_by_site, provider_health
 from webhooks.models import Delivery, DeliveryState
@@ -187,7 +186,7 @@ def _site_rows(sites: Sequence[BusySite], now: datetime, sees_usage: bool) -> li
             url=f"{jobs}?site__id__exact={site.site_id}",
             jobs=f"{site.jobs:,}",
             success=site.succeeded * 100 / (site.succeeded + site.bad) if site.succeeded + site.bad else None,
-            cost=short_usd(costs.get(site.site_id, 0)),
+            cost=f"${format_usd_short(costs.get(site.site_id, 0))}",
             exact_cost=f"${format_usd(costs.get(site.site_id, 0))}",
         )
         for site in sites

@@ -87,7 +87,7 @@ def test_the_list_shows_the_last_24_hours_by_default_with_their_totals(browser: 
     make_call(site, 23, estimated=True, input_tokens=500, output_tokens=1, cost_pico_usd=5 * 10**11)
     make_call(site, 25, input_tokens=7)
 
-    expected = {"calls": "2", "billed": "1", "in": "1,500", "out": "11", "billed_usd": "$2", "usd": "$2.5"}
+    expected = {"calls": "2", "billed": "1", "in": "1,500", "out": "11", "billed_usd": "$2.00", "usd": "$2.50"}
     assert totals(page(browser)) == expected
 
 

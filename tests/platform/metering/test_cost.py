@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metering.cost import compute_cost, format_usd
+from metering.cost import compute_cost, format_usd, format_usd_short
 from providers.catalogue import ModelRates, TokenRates, find_price
 from providers.types import Usage
 
@@ -102,3 +102,11 @@ def test_a_cost_is_a_whole_number_and_grows_with_every_token(fresh: int, cached:
 )  # fmt: skip
 def test_usd_are_formatted_exactly(pico_usd: int, usd: str) -> None:
     assert format_usd(pico_usd) == usd
+
+
+@pytest.mark.parametrize(
+    ("pico_usd", "text"),
+    [(0, "0.00"), (1_234_567_890_000_000, "1,234.57"), (159_540_000_000, "0.1595"), (40_500_000, "0.000041")],
+)
+def test_a_short_amount_has_more_digits_the_smaller_it_is(pico_usd: int, text: str) -> None:
+    assert format_usd_short(pico_usd) == text
