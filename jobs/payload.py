@@ -58,17 +58,17 @@ def load_body(job: Job) -> dict[str, Any]:
     return decode_body(clear, job.payload_version)
 
 
-def unseal_body(sealed: bytes | None, version: int) -> dict[str, Any]:
+def decrypt_body(encrypted: bytes | None, version: int) -> dict[str, Any]:
     """Return a body from the bytes of the encrypted column.
 
     Raises:
         UnreadablePayload: it cannot be decrypted or decoded.
         UnknownEncryptionKey: it was encrypted with a key that this process does not have; another process may.
     """
-    if sealed is None:
+    if encrypted is None:
         raise UnreadablePayload
     try:
-        return decode_body(PAYLOAD_FIELD.decrypt(sealed), version)
+        return decode_body(PAYLOAD_FIELD.decrypt(encrypted), version)
     except TamperedCiphertext as error:
         raise UnreadablePayload from error
 
@@ -116,14 +116,14 @@ def _to_wire(kind: str, body: Mapping[str, Any], answer: InferenceResponse, crea
 
 def estimate_input_tokens(job_ids: Sequence[UUID]) -> dict[UUID, int]:
     """Return the estimated number of input tokens of these jobs, for calls whose usage was never reported."""
-    jobs = Job.objects.filter(id__in=job_ids).annotate(sealed=Cast("payload", BinaryField()))
-    rows = jobs.values_list("id", "kind", "payload_version", "sealed").iterator(chunk_size=MAX_LOADED_BODIES)
-    return {job_id: _estimate(kind, sealed, version) for job_id, kind, version, sealed in rows}
+    jobs = Job.objects.filter(id__in=job_ids).annotate(encrypted=Cast("payload", BinaryField()))
+    rows = jobs.values_list("id", "kind", "payload_version", "encrypted").iterator(chunk_size=MAX_LOADED_BODIES)
+    return {job_id: _estimate(kind, encrypted, version) for job_id, kind, version, encrypted in rows}
 
 
-def _estimate(kind: str, sealed: memoryview | None, version: int) -> int:
+def _estimate(kind: str, encrypted: memoryview | None, version: int) -> int:
     try:
-        return estimate_tokens(to_request(kind, unseal_body(None if sealed is None else bytes(sealed), version)))
+        return estimate_tokens(to_request(kind, decrypt_body(None if encrypted is None else bytes(encrypted), version)))
     except (InvalidBody, UnreadablePayload, UnknownEncryptionKey):
         # It was accepted, so it has at least one. An unknown number must not prevent the sweep of the job.
         return 1

@@ -23,7 +23,7 @@ from jobs.admin.job_page import read_job_page
 from jobs.admin.presentation import STATE_COLORS
 from jobs.admin.search import JOB_SEARCH_HELP, jobs_matching, parse_job_id
 from jobs.errors import JobError
-from jobs.models import Job, JobState
+from jobs.models import ENCRYPTED_FIELDS, Job, JobState
 from jobs.payload import load_body
 from jobs.read import result_of
 from jobs.retry import RETRYABLE
@@ -34,9 +34,6 @@ from tenants.staff import actor_of
 
 #: Actions run one by one within a request; more jobs would take too long.
 MAX_SELECTED = 100
-
-#: What the list and the page read of a job: everything but what is sealed.
-SEALED_FIELDS = ("payload", "result")
 
 
 @admin.register(Job)
@@ -75,7 +72,7 @@ class JobAdmin(PageAdmin[Job]):
         return (
             super()
             .get_queryset(request)
-            .defer(*SEALED_FIELDS)
+            .defer(*ENCRYPTED_FIELDS)
             .annotate(billed=Subquery(billed.values("cost_pico_usd")))
         )
 
@@ -234,7 +231,9 @@ class JobAdmin(PageAdmin[Job]):
         if job_id is None:
             return None
         jobs = Job.objects.select_related("site", "retry_of", "batch")
-        return jobs.defer(*SEALED_FIELDS, *(f"retry_of__{name}" for name in SEALED_FIELDS)).filter(id=job_id).first()
+        return (
+            jobs.defer(*ENCRYPTED_FIELDS, *(f"retry_of__{name}" for name in ENCRYPTED_FIELDS)).filter(id=job_id).first()
+        )
 
 
 JobAction = Callable[[Sequence[Job], Actor], list[JobActionResult]]

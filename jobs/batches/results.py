@@ -58,7 +58,7 @@ class EndedMember:
     job_id: UUID
     custom_id: str
     state: str
-    sealed_result: bytes | None
+    encrypted_result: bytes | None
     error_code: str
     error_message: str
     cancel_requested_at: datetime | None
@@ -94,10 +94,10 @@ def _lines(batch: Batch, states: Sequence[str]) -> Iterator[bytes]:
 
 def _pages(batch: Batch, states: Sequence[str]) -> Iterator[list[EndedMember]]:
     # Read encrypted: one result that cannot be decrypted must not make all the others unreadable.
-    rows = Job.objects.order_by("id").annotate(sealed=Cast("result", BinaryField()))
+    rows = Job.objects.order_by("id").annotate(encrypted=Cast("result", BinaryField()))
     for ids in member_ids(batch, states, PAGE_ROWS):
         page = rows.filter(id__in=ids).values_list(
-            "id", "custom_id", "state", "sealed", "error_code", "error_message", "cancel_requested_at"
+            "id", "custom_id", "state", "encrypted", "error_code", "error_message", "cancel_requested_at"
         )
         yield [EndedMember(*row) for row in page]
 
@@ -120,10 +120,10 @@ def _to_line(ended: EndedMember, batch: Batch) -> ResultLine:
     line_id = "batch_req" + request_id.removeprefix(Job.ID_PREFIX)
     if ended.state != JobState.SUCCEEDED:
         return ResultLine(line_id, ended.custom_id, None, ResultError(*_problem_of(ended, batch)))
-    if ended.sealed_result is None:
+    if ended.encrypted_result is None:
         return ResultLine(line_id, ended.custom_id, None, ResultError(*ERASED))
     try:
-        body = msgspec.Raw(RESULT_FIELD.decrypt(bytes(ended.sealed_result)))
+        body = msgspec.Raw(RESULT_FIELD.decrypt(bytes(ended.encrypted_result)))
     except CryptoError:
         return ResultLine(line_id, ended.custom_id, None, ResultError(*UNREADABLE))
     return ResultLine(line_id, ended.custom_id, ResultResponse(200, request_id, body), None)

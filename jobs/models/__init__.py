@@ -5,6 +5,7 @@ from jobs.models.file import File, FileChunk, FilePurpose
 from jobs.models.job import (
     BATCH_QUEUE,
     DEFAULT_QUEUE,
+    ENCRYPTED_FIELDS,
     NO_BATCH,
     QUARANTINE_CRASHES,
     TERMINAL_STATES,
@@ -19,6 +20,7 @@ from jobs.models.worker import Pause, WorkerLease
 __all__ = [
     "BATCH_QUEUE",
     "DEFAULT_QUEUE",
+    "ENCRYPTED_FIELDS",
     "NO_BATCH",
     "QUARANTINE_CRASHES",
     "TERMINAL_BATCH_STATES",

@@ -25,6 +25,9 @@ NO_BATCH = UUID(int=0)
 #: job at a time (`jobs.worker.sweep`).
 QUARANTINE_CRASHES = 2
 
+#: Not read where they are not needed: one value that cannot be decrypted must not make all the others unreadable.
+ENCRYPTED_FIELDS = ("payload", "result")
+
 #: The queue of individual jobs, and the one of batch members.
 DEFAULT_QUEUE, BATCH_QUEUE = "default", "batch"
 

@@ -16,7 +16,7 @@ from django.conf import settings
 from django.db import connection
 
 from core.ids import to_public
-from jobs.models import NO_BATCH, QUARANTINE_CRASHES, Job
+from jobs.models import ENCRYPTED_FIELDS, NO_BATCH, QUARANTINE_CRASHES, Job
 
 #: The time after its deadline that an attempt has to write its outcome, before the sweep takes it from its worker.
 GRACE_SECONDS = 30
@@ -26,9 +26,7 @@ CLAIM_LOCK = 0x4E49_4749
 #: How many candidates are read for each free slot, divided among the lanes.
 CANDIDATES_PER_SLOT = 4
 
-#: Not read where they are not needed: one value that cannot be decrypted must not make all the others unreadable.
-SEALED_FIELDS = ("payload", "result")
-UNSEALED_COLUMNS = [field.column for field in Job._meta.concrete_fields if field.name not in SEALED_FIELDS]
+PLAIN_COLUMNS = [field.column for field in Job._meta.concrete_fields if field.name not in ENCRYPTED_FIELDS]
 
 # Both statements are sent as one message and one transaction: a process that freezes in between cannot hold the lock.
 # The second has its own snapshot, taken after the lock was acquired, and sees what the previous claim wrote.
@@ -156,7 +154,7 @@ class ClaimedJob:
     error_count: int
     max_attempts: int
     payload_version: int
-    sealed_payload: bytes | None = field(repr=False)
+    encrypted_payload: bytes | None = field(repr=False)
 
     @property
     def public_id(self) -> str:

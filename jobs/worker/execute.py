@@ -21,7 +21,7 @@ from inference.routing import ProviderSpec, Routing, filter_capable
 from inference.usage_records import UsageAttribution, to_open_usage_record, to_usage_record
 from jobs.errors import InvalidBody, UnreadablePayload
 from jobs.models import Job
-from jobs.payload import PAYLOAD_VERSION, encode_answer, to_request, unseal_body
+from jobs.payload import PAYLOAD_VERSION, decrypt_body, encode_answer, to_request
 from jobs.worker.claim import ClaimedJob
 from jobs.worker.fence import Fence, lock_owned_jobs
 from jobs.worker.outcomes import (
@@ -137,7 +137,7 @@ async def execute(
         log.error("payload_newer", version=job.payload_version, hint="update this worker")
         return AttemptReleased(NEWER_PAYLOAD_DELAY_SECONDS, "newer_payload")
     try:
-        body = unseal_body(job.sealed_payload, job.payload_version)
+        body = decrypt_body(job.encrypted_payload, job.payload_version)
         request = to_request(job.kind, body)
         result = await complete(
             request,

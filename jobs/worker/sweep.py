@@ -13,9 +13,9 @@ from django.db import connection, transaction
 from django.db.models.functions import Now
 
 from core.crash import CrashPoint, crash_point
-from jobs.models import QUARANTINE_CRASHES, AttemptOutcome, Job, JobState
+from jobs.models import ENCRYPTED_FIELDS, QUARANTINE_CRASHES, AttemptOutcome, Job, JobState
 from jobs.payload import estimate_input_tokens
-from jobs.worker.claim import SEALED_FIELDS, UNSEALED_COLUMNS
+from jobs.worker.claim import PLAIN_COLUMNS
 from jobs.worker.leases import delete_expired_leases, live_workers
 from jobs.worker.transitions import JobProblem, Transition, apply_transitions
 from metering.open_calls import close_lost_calls
@@ -55,7 +55,7 @@ SELECT {columns}, (job.deadline_at <= clock_timestamp()) AS is_overdue
    AND (lease.worker_id IS NULL OR lease.expires_at <= clock_timestamp() OR job.deadline_at <= clock_timestamp())
  ORDER BY job.worker_id, job.id LIMIT %s
    FOR NO KEY UPDATE OF job SKIP LOCKED
-""".replace("{columns}", ", ".join(f"job.{column}" for column in UNSEALED_COLUMNS))
+""".replace("{columns}", ", ".join(f"job.{column}" for column in PLAIN_COLUMNS))
 
 
 def sweep(*, heartbeats_possible: bool = True, recovery_seconds: float = 0.0) -> SweepReport | None:
@@ -150,7 +150,7 @@ def _transition_of_lost(job: Job, reason: LossReason, *, is_suspect_alone: bool)
 
 def _lock_expired() -> list[Job]:
     """Lock the queued jobs that have expired. Members of a batch expire with it (`jobs.batches.cancel`)."""
-    waiting = Job.objects.defer(*SEALED_FIELDS).filter(state=JobState.QUEUED, expires_at__lte=Now(), batch=None)
+    waiting = Job.objects.defer(*ENCRYPTED_FIELDS).filter(state=JobState.QUEUED, expires_at__lte=Now(), batch=None)
     return list(waiting.order_by("id").select_for_update(skip_locked=True, no_key=True)[:MAX_ROWS])
 
 

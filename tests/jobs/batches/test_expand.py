@@ -146,15 +146,15 @@ def test_a_reader_without_the_key_skips_the_file_and_reads_others(
 ) -> None:
     ours = settings.ENCRYPTION_KEYS
     settings.ENCRYPTION_KEYS = f"newer:{new_key()}"
-    sealed = make_waiting(site, [line("r1")])
+    encrypted = make_waiting(site, [line("r1")])
     settings.ENCRYPTION_KEYS = ours
     open_to_us = make_waiting(site, [line("r1")])
 
     assert read(open_to_us).state == BatchState.IN_PROGRESS
     assert not expand_one()
 
-    sealed.refresh_from_db()
-    assert (sealed.state, sealed.read_count) == (BatchState.VALIDATING, 0)
+    encrypted.refresh_from_db()
+    assert (encrypted.state, encrypted.read_count) == (BatchState.VALIDATING, 0)
 
 
 @pytest.mark.django_db(transaction=True)

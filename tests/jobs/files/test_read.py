@@ -85,7 +85,7 @@ def test_a_file_with_a_missing_chunk_raises_unreadable_file(site: Site) -> None:
 def test_a_chunk_that_cannot_be_decrypted_raises_unreadable_file(site: Site) -> None:
     file = make_file(site, b"one\n")
     with connection.cursor() as cursor:
-        cursor.execute("UPDATE jobs_filechunk SET content = %s", [b"not sealed"])
+        cursor.execute("UPDATE jobs_filechunk SET content = %s", [b"not encrypted"])
 
     with pytest.raises(UnreadableFile):
         list(iter_lines(file))
@@ -96,6 +96,6 @@ def test_content_is_encrypted_in_the_database(site: Site) -> None:
 
     with connection.cursor() as cursor:
         cursor.execute("SELECT content FROM jobs_filechunk")
-        (sealed,) = cursor.fetchone()
+        (encrypted,) = cursor.fetchone()
 
-    assert b"product" not in bytes(sealed)
+    assert b"product" not in bytes(encrypted)

@@ -10,7 +10,7 @@ from django.db import connection, transaction
 from django.utils import timezone
 
 from jobs.models import Attempt, Job, JobState, Pause, WorkerLease
-from jobs.payload import unseal_body
+from jobs.payload import decrypt_body
 from jobs.worker.claim import CLAIM, claim, claim_parameters
 from jobs.worker.fence import Fence
 from jobs.worker.finish import finish
@@ -29,7 +29,7 @@ def test_a_claimed_job_is_running_and_belongs_to_the_worker(site: Site, worker_i
     assert (found.job_id, found.attempt, found.model) == (job.id, 1, "desk")
     claimed = Job.objects.get()
     assert (claimed.state, claimed.attempt, claimed.worker_id) == ("running", 1, worker_id)
-    assert unseal_body(found.sealed_payload, 1) == {"model": "desk", "n": 1}
+    assert decrypt_body(found.encrypted_payload, 1) == {"model": "desk", "n": 1}
     assert claimed.deadline_at is not None
     assert claimed.deadline_at > timezone.now()
     attempt = Attempt.objects.get()
@@ -287,4 +287,4 @@ def test_a_payload_is_returned_as_bytes_and_an_erased_one_as_none(site: Site, wo
     make_job(site), make_job(site)
     Job.objects.filter(id=Job.objects.latest("id").id).update(payload=None)
 
-    assert [type(claimed.sealed_payload) for claimed in claim(worker_id, 2)] == [bytes, type(None)]
+    assert [type(claimed.encrypted_payload) for claimed in claim(worker_id, 2)] == [bytes, type(None)]
