@@ -168,7 +168,7 @@ class RequestCountsOut(serializers.Serializer[Any]):
     failed = serializers.IntegerField(source="counts.unsuccessful")
 
 
-class CountsOut(serializers.Serializer[Any]):
+class BatchCountsOut(serializers.Serializer[Any]):
     """The requests by the state of their jobs."""
 
     queued = serializers.IntegerField()
@@ -179,11 +179,11 @@ class CountsOut(serializers.Serializer[Any]):
     expired = serializers.IntegerField()
 
 
-class InputDetailsOut(serializers.Serializer[Any]):
+class InputTokenDetailsOut(serializers.Serializer[Any]):
     cached_tokens = serializers.IntegerField(source="cached_input_tokens")
 
 
-class OutputDetailsOut(serializers.Serializer[Any]):
+class OutputTokenDetailsOut(serializers.Serializer[Any]):
     reasoning_tokens = serializers.IntegerField()
 
 
@@ -191,9 +191,9 @@ class BatchUsageOut(serializers.Serializer[Any]):
     """Tokens of the billed calls so far."""
 
     input_tokens = serializers.IntegerField()
-    input_tokens_details = InputDetailsOut(source="*")
+    input_tokens_details = InputTokenDetailsOut(source="*")
     output_tokens = serializers.IntegerField()
-    output_tokens_details = OutputDetailsOut(source="*")
+    output_tokens_details = OutputTokenDetailsOut(source="*")
     total_tokens = serializers.SerializerMethodField()
 
     def get_total_tokens(self, usage: Any) -> int:
@@ -232,7 +232,7 @@ class BatchOut(serializers.Serializer[BatchView]):
     model = serializers.SerializerMethodField(help_text="Null if the requests are for several models.")
     usage = BatchUsageOut()
 
-    counts = CountsOut()
+    counts = BatchCountsOut()
     cost_usd = serializers.SerializerMethodField(
         help_text="Billed so far, as an exact decimal. Null if no price is known."
     )
@@ -292,7 +292,7 @@ class ModelEstimateOut(serializers.Serializer[Any]):
     cost_usd = CostRangeOut()
 
 
-class EstimateOut(serializers.Serializer[Any]):
+class BatchEstimateOut(serializers.Serializer[Any]):
     """Estimated tokens and cost of a batch. The token estimate errs on the high side."""
 
     object = ConstantField("batch.estimate")

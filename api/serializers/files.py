@@ -99,7 +99,7 @@ class FileOut(serializers.Serializer[File]):
     status = ConstantField("processed")
 
 
-class FileDeletedOut(serializers.Serializer[Any]):
+class DeletedFileOut(serializers.Serializer[Any]):
     id = serializers.CharField()
     object = ConstantField("file")
     deleted = serializers.BooleanField()

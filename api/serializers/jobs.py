@@ -126,12 +126,12 @@ class JobQuery(StrictSerializer[Any]):
 # Out
 
 
-class ProblemOut(serializers.Serializer[Any]):
+class JobErrorOut(serializers.Serializer[Any]):
     code = serializers.CharField()
     message = serializers.CharField()
 
 
-class UsageOut(serializers.Serializer[UsageEvent]):
+class JobUsageOut(serializers.Serializer[UsageEvent]):
     """Tokens of the billed call. Cached tokens are part of the input, reasoning tokens of the output."""
 
     input_tokens = serializers.IntegerField()
@@ -143,7 +143,7 @@ class UsageOut(serializers.Serializer[UsageEvent]):
         return event.input_tokens + event.output_tokens
 
 
-class CallOut(serializers.Serializer[UsageEvent]):
+class ProviderCallOut(serializers.Serializer[UsageEvent]):
     """One HTTP exchange with a provider."""
 
     call = serializers.IntegerField()
@@ -180,12 +180,12 @@ class AttemptOut(serializers.Serializer[AttemptHistory]):
     started_at = StrictDateTimeField(source="attempt.started_at")
     ended_at = StrictDateTimeField(source="attempt.ended_at", allow_null=True)
     error = serializers.SerializerMethodField()
-    calls = CallOut(many=True)
+    calls = ProviderCallOut(many=True)
 
     def get_outcome(self, history: AttemptHistory) -> str | None:
         return history.attempt.outcome or None
 
-    @extend_schema_field(ProblemOut(allow_null=True))
+    @extend_schema_field(JobErrorOut(allow_null=True))
     def get_error(self, history: AttemptHistory) -> dict[str, str] | None:
         return to_error(history.attempt)
 
@@ -217,7 +217,7 @@ class JobSummaryOut(serializers.Serializer[JobDetails]):
     batch_id = serializers.SerializerMethodField(help_text="The batch that the job belongs to.")
     custom_id = serializers.SerializerMethodField()
     error = serializers.SerializerMethodField()
-    usage = UsageOut(source="billed", allow_null=True)
+    usage = JobUsageOut(source="billed", allow_null=True)
     cost_usd = serializers.SerializerMethodField(
         help_text="Billed cost, as an exact decimal. Null if nothing was billed or no price is known."
     )
@@ -235,7 +235,7 @@ class JobSummaryOut(serializers.Serializer[JobDetails]):
     def get_custom_id(self, view: JobDetails) -> str | None:
         return view.job.custom_id or None
 
-    @extend_schema_field(ProblemOut(allow_null=True))
+    @extend_schema_field(JobErrorOut(allow_null=True))
     def get_error(self, view: JobDetails) -> dict[str, str] | None:
         return to_error(view.job)
 

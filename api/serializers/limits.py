@@ -10,7 +10,7 @@ from tenants.models import LimitKind
 from tenants.rate_limiting.status import RateLimitStatus, WindowStatus
 
 
-class WindowOut(serializers.Serializer[WindowStatus]):
+class RateLimitWindowOut(serializers.Serializer[WindowStatus]):
     """A rate limit: `limit` requests or tokens per sliding window of `seconds`, and the remaining quota."""
 
     name = serializers.CharField(help_text="The name of the limit in errors and headers.")
@@ -38,7 +38,9 @@ class LimitsOut(serializers.Serializer[Any]):
     """All limits of a site."""
 
     object = ConstantField("limits")
-    windows = WindowOut(many=True, help_text="A request must satisfy every limit that matches its kind and model.")
+    windows = RateLimitWindowOut(
+        many=True, help_text="A request must satisfy every limit that matches its kind and model."
+    )
     concurrency = ConcurrencyOut(help_text="Concurrent live requests.")
     jobs = ConcurrencyOut(help_text="Running jobs; more jobs wait in the queue.")
 

@@ -14,7 +14,7 @@ MAX_PAGE_SIZE = 100
 # In
 
 
-class EndpointIn(StrictSerializer[Any]):
+class WebhookEndpointIn(StrictSerializer[Any]):
     """A new webhook endpoint."""
 
     url = StrictStringField(max_length=2000)
@@ -46,7 +46,7 @@ class DeliveryQuery(PageQuery):
 # Out
 
 
-class EndpointOut(serializers.Serializer[Endpoint]):
+class WebhookEndpointOut(serializers.Serializer[Endpoint]):
     """A webhook endpoint."""
 
     id = serializers.CharField(source="public_id")
@@ -62,7 +62,7 @@ class EndpointOut(serializers.Serializer[Endpoint]):
         return endpoint.disabled_reason or None
 
 
-class NewEndpointOut(EndpointOut):
+class NewWebhookEndpointOut(WebhookEndpointOut):
     """A new endpoint with its secret, which is returned only once."""
 
     secret = serializers.SerializerMethodField(help_text="`whsec_…`: store it; it cannot be retrieved again.")
@@ -71,7 +71,7 @@ class NewEndpointOut(EndpointOut):
         return str(self.context["secret"])
 
 
-class DeliveryOut(serializers.Serializer[Delivery]):
+class WebhookDeliveryOut(serializers.Serializer[Delivery]):
     """The delivery of one event to one endpoint."""
 
     id = serializers.CharField(source="public_id")

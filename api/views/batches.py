@@ -15,7 +15,7 @@ from api.pagination import page_schema, paginate
 from api.request_body.json_parser import BatchJSONParser
 from api.request_body.preauthentication import is_preauthentication_pass
 from api.request_ids import request_id_of
-from api.serializers.batches import BatchIn, BatchOut, BatchQuery, EstimateOut, estimate_to_wire
+from api.serializers.batches import BatchEstimateOut, BatchIn, BatchOut, BatchQuery, estimate_to_wire
 from api.serializers.jobs import read_idempotency_key
 from api.streaming_response import streaming_response
 from api.views.jobs import IDEMPOTENCY_KEY
@@ -73,7 +73,7 @@ class BatchList(Resource):
         parameters=[IDEMPOTENCY_KEY, IDEMPOTENT_REPLAYED],
         responses={
             200: PolymorphicProxySerializer(
-                "BatchOrEstimate", serializers=[BatchOut, EstimateOut], resource_type_field_name=None
+                "BatchOrEstimate", serializers=[BatchOut, BatchEstimateOut], resource_type_field_name=None
             ),
             **error_responses(
                 InvalidBatch,

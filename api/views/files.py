@@ -25,7 +25,7 @@ from api.openapi import error_responses
 from api.pagination import page_schema, paginate, read_public_id
 from api.request_body.multipart import read_form
 from api.request_body.preauthentication import is_preauthentication_pass
-from api.serializers.files import FILE_FORM, FileDeletedOut, FileIn, FileOut, FileQuery
+from api.serializers.files import FILE_FORM, DeletedFileOut, FileIn, FileOut, FileQuery
 from api.streaming_response import streaming_response
 from api.views.resource import Resource
 from jobs.errors import FileInUse, FileNotFound, FileTooLarge, InvalidFile, UnreadableFile
@@ -107,7 +107,7 @@ class FileDetail(Resource):
         operation_id="delete_file",
         summary="Delete a file with its content",
         description="Batches created from it keep their requests and results.",
-        responses={200: FileDeletedOut, **error_responses(FileNotFound, FileInUse)},
+        responses={200: DeletedFileOut, **error_responses(FileNotFound, FileInUse)},
         examples=[OpenApiExample("deleted", examples.DELETED_FILE, response_only=True, status_codes=["200"])],
     )
     def delete(self, request: Request, file_id: str) -> Response:

@@ -28,7 +28,7 @@ class LimitsDetail(Resource):
     )
     def get(self, request: Request) -> Response:
         site = identity_of(request).site
-        told = limits_to_wire(
+        body = limits_to_wire(
             get_rate_limit_status(site), max_jobs=site.max_running_jobs, running_jobs=count_running(site)
         )
-        return Response(told)
+        return Response(body)

@@ -11,12 +11,12 @@ from api.errors import ResourceNotFound
 from api.openapi import error_responses
 from api.pagination import page_schema, paginate, read_public_id, rows_after
 from api.serializers.webhooks import (
-    DeliveryOut,
     DeliveryQuery,
-    EndpointIn,
-    EndpointOut,
-    NewEndpointOut,
+    NewWebhookEndpointOut,
     PageQuery,
+    WebhookDeliveryOut,
+    WebhookEndpointIn,
+    WebhookEndpointOut,
 )
 from api.views.resource import Resource
 from tenants.access import TokenScope
@@ -32,25 +32,31 @@ class EndpointList(Resource):
     @extend_schema(
         operation_id="create_webhook_endpoint",
         summary="Create a webhook endpoint",
-        request=EndpointIn,
-        responses={201: NewEndpointOut, **error_responses(UnsafeUrl, UnknownEventType, TooManyEndpoints, body=True)},
+        request=WebhookEndpointIn,
+        responses={
+            201: NewWebhookEndpointOut,
+            **error_responses(UnsafeUrl, UnknownEventType, TooManyEndpoints, body=True),
+        },
         examples=[
             OpenApiExample("all events", examples.ENDPOINT, request_only=True),
             OpenApiExample("created", examples.NEW_ENDPOINT, response_only=True, status_codes=["201"]),
         ],
     )
     def post(self, request: Request) -> Response:
-        body = EndpointIn(data=request.data)
+        body = WebhookEndpointIn(data=request.data)
         body.is_valid(raise_exception=True)
         endpoint, secret = create_endpoint(identity_of(request).site, **body.validated_data)
-        created = NewEndpointOut(endpoint, context={"secret": secret}).data
+        created = NewWebhookEndpointOut(endpoint, context={"secret": secret}).data
         return Response(created, status.HTTP_201_CREATED)
 
     @extend_schema(
         operation_id="list_webhook_endpoints",
         summary="List endpoints, newest first",
         parameters=[PageQuery],
-        responses={200: page_schema("EndpointPage", EndpointOut), **error_responses(ResourceNotFound, query=True)},
+        responses={
+            200: page_schema("WebhookEndpointPage", WebhookEndpointOut),
+            **error_responses(ResourceNotFound, query=True),
+        },
     )
     def get(self, request: Request) -> Response:
         query = PageQuery(data=request.query_params.dict())
@@ -59,7 +65,7 @@ class EndpointList(Resource):
             list_endpoints(identity_of(request).site), Endpoint.ID_PREFIX, query.validated_data.get("after")
         )
         page = paginate(lambda limit: list(rows[:limit]), query.validated_data["limit"])
-        return Response(page.to_wire(EndpointOut))
+        return Response(page.to_wire(WebhookEndpointOut))
 
 
 @extend_schema(tags=["Webhooks"])
@@ -69,14 +75,14 @@ class EndpointDetail(Resource):
     @extend_schema(
         operation_id="get_webhook_endpoint",
         summary="Read an endpoint",
-        responses={200: EndpointOut, **error_responses(ResourceNotFound)},
+        responses={200: WebhookEndpointOut, **error_responses(ResourceNotFound)},
     )
     def get(self, request: Request, endpoint_id: str) -> Response:
         row_id = read_public_id(Endpoint.ID_PREFIX, endpoint_id)
         endpoint = list_endpoints(identity_of(request).site).filter(id=row_id).first()
         if endpoint is None:
             raise ResourceNotFound("There is no such resource of this site.")
-        return Response(EndpointOut(endpoint).data)
+        return Response(WebhookEndpointOut(endpoint).data)
 
 
 @extend_schema(tags=["Webhooks"])
@@ -87,7 +93,10 @@ class DeliveryList(Resource):
         operation_id="list_deliveries",
         summary="List deliveries, newest first",
         parameters=[DeliveryQuery],
-        responses={200: page_schema("DeliveryPage", DeliveryOut), **error_responses(ResourceNotFound, query=True)},
+        responses={
+            200: page_schema("WebhookDeliveryPage", WebhookDeliveryOut),
+            **error_responses(ResourceNotFound, query=True),
+        },
     )
     def get(self, request: Request) -> Response:
         query = DeliveryQuery(data=request.query_params.dict())
@@ -101,4 +110,4 @@ class DeliveryList(Resource):
         if "endpoint" in params:
             rows = rows.filter(endpoint_id=read_public_id(Endpoint.ID_PREFIX, params["endpoint"]))
         page = paginate(lambda limit: list(rows.select_related("event", "endpoint")[:limit]), params["limit"])
-        return Response(page.to_wire(DeliveryOut))
+        return Response(page.to_wire(WebhookDeliveryOut))

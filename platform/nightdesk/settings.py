@@ -274,14 +274,14 @@ REST_FRAMEWORK = {
     "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
     "DEFAULT_PARSER_CLASSES": ["api.request_body.json_parser.StrictJSONParser"],
-    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "DEFAULT_SCHEMA_CLASS": "api.openapi_schema.ApiSchema",
     "EXCEPTION_HANDLER": "api.error_responses.handle_exception",
     "UNAUTHENTICATED_USER": None,
 }
 SPECTACULAR_SETTINGS = {
     "TITLE": "Nightdesk",
     "VERSION": VERSION,
-    "DESCRIPTION": "The AI desk behind WordPress sites: durable AI jobs, accounts and signed webhooks.",
+    "DESCRIPTION": "The AI gateway behind WordPress sites: live streams, durable jobs, usage and signed webhooks.",
     # 3.1 is JSON Schema itself, as msgspec writes it for the live addresses.
     "OAS_VERSION": "3.1.1",
     "SERVE_INCLUDE_SCHEMA": False,
@@ -289,6 +289,9 @@ SPECTACULAR_SETTINGS = {
     "TAGS": [{"name": name} for name in ("Jobs", "Batches", "Files", "Webhooks", "Tokens", "Limits", "Operations")],
     "ENUM_NAME_OVERRIDES": {
         "JobState": "jobs.models.JobState",
+        "JobKind": "jobs.models.JobKind",
+        "LimitKind": "tenants.models.LimitKind",
+        "FilePurpose": "jobs.models.FilePurpose",
         "BatchState": "jobs.models.BatchState",
         "DeliveryState": "webhooks.models.DeliveryState",
     },

@@ -32,10 +32,10 @@ class Caller:
         data = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
         kind = headers.pop("content_type", "application/json")
         named = {name.replace("_", "-"): value for name, value in headers.items()}
-        proof = (
+        credentials = (
             bearer(self.made.api_key.secret) if self.made and not {"x-signature", "authorization"} & set(named) else {}
         )
-        return cast(HttpResponse, self.client.generic(method, path, data, kind, headers={**proof, **named}))
+        return cast(HttpResponse, self.client.generic(method, path, data, kind, headers={**credentials, **named}))
 
     def post_signed(self, path: str, body: bytes, **changed: str) -> HttpResponse:
         """Send a signed request; `changed` replaces headers after signing."""

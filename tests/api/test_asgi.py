@@ -103,7 +103,7 @@ async def call(app: ASGIApp, receive: Any, headers: list[tuple[bytes, bytes]], *
         sent.append(message)
 
     path, type_ = scope.pop("path", "/v1/jobs"), scope.pop("type_", "application/json")
-    asked = {
+    scope = {
         "type": "http",
         "asgi": {"version": "3.0"},
         "http_version": "1.1",
@@ -118,7 +118,7 @@ async def call(app: ASGIApp, receive: Any, headers: list[tuple[bytes, bytes]], *
         "headers": [(b"host", b"localhost"), (b"content-type", type_.encode()), *headers],
         **scope,
     }
-    await asyncio.wait_for(app(asked, receive, send), 10)
+    await asyncio.wait_for(app(scope, receive, send), 10)
     return {
         "status": sent[0]["status"],
         "headers": dict(sent[0]["headers"]),
@@ -195,7 +195,7 @@ async def test_a_disconnect_during_the_body_affects_no_later_request(
         return {"type": "http.disconnect"}
 
     async def send(message: Any) -> None:
-        raise AssertionError("Nobody is there to be told.")
+        raise AssertionError("The client has disconnected.")
 
     await app(
         {"type": "http", "method": "POST", "path": "/v1/jobs", "raw_path": b"/v1/jobs", "query_string": b"",

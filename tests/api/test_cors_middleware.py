@@ -18,7 +18,7 @@ def _pages(bakery: NewSite, florist: NewSite) -> None:
     cached_lookups.clear_caches()
 
 
-def told(response: HttpResponse) -> str | None:
+def allowed_reader(response: HttpResponse) -> str | None:
     """Return the allowed origin of the response, after checking that it varies by Origin."""
     assert "Origin" in response["Vary"]
     assert not response.has_header("Access-Control-Allow-Credentials")
@@ -34,11 +34,11 @@ def test_only_pages_of_the_sites_origins_may_read_its_responses(
 ) -> None:
     response = desk.get("/v1/jobs", origin=origin)
 
-    assert (response.status_code, told(response)) == (status, allowed)
+    assert (response.status_code, allowed_reader(response)) == (status, allowed)
 
 
 def test_a_request_without_origin_gets_only_vary(desk: Caller) -> None:
-    assert told(desk.get("/v1/jobs")) is None
+    assert allowed_reader(desk.get("/v1/jobs")) is None
 
 
 def test_a_page_may_read_the_exposed_headers(desk: Caller) -> None:
@@ -53,13 +53,13 @@ def test_a_page_may_read_the_exposed_headers(desk: Caller) -> None:
 def test_pages_of_any_site_may_read_authentication_errors(stranger: Caller, origin: str, allowed: str | None) -> None:
     response = stranger.get("/v1/jobs", origin=origin)
 
-    assert (response.status_code, told(response)) == (401, allowed)
+    assert (response.status_code, allowed_reader(response)) == (401, allowed)
 
 
 def test_a_page_may_read_that_its_body_was_too_large(desk: Caller) -> None:
     response = desk.post("/v1/jobs", b"x" * 300_000, origin=PAGE)
 
-    assert (response.status_code, told(response)) == (413, PAGE)
+    assert (response.status_code, allowed_reader(response)) == (413, PAGE)
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_preflights_succeed_for_origins_of_sites(
 ) -> None:
     response = stranger.call("OPTIONS", "/v1/jobs", origin=origin, access_control_request_method=method)
 
-    assert (response.status_code, told(response), response.content) == (status, allowed, b"")
+    assert (response.status_code, allowed_reader(response), response.content) == (status, allowed, b"")
 
 
 def test_origins_of_a_disabled_site_are_not_allowed(stranger: Caller) -> None:

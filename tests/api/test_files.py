@@ -155,8 +155,8 @@ def test_a_token_needs_the_scope_for_files(desk: Caller, bakery: NewSite) -> Non
     file = make_file(bakery.site, LINE)
     reads, writes = (bearer(token(bakery, scope=scope))["Authorization"] for scope in ("jobs:read", "jobs:write"))
 
-    def status(method: str, path: str, proof: str) -> int:
-        return desk.call(method, f"/v1/files{path}", authorization=proof).status_code
+    def status(method: str, path: str, authorization: str) -> int:
+        return desk.call(method, f"/v1/files{path}", authorization=authorization).status_code
 
     assert status("GET", "", writes) == 403
     assert status("GET", f"/{file.public_id}", writes) == 403

@@ -332,7 +332,7 @@ def test_another_sites_job_an_unknown_and_a_malformed_id_get_the_same_404(
         "x" * 500,
     ]
 
-    answers = [desk.call("POST" if act else "GET", f"/v1/jobs/{wanted}{act}") for wanted in ids]
+    answers = [desk.call("POST" if act else "GET", f"/v1/jobs/{job_id}{act}") for job_id in ids]
 
     errors = [{**error_of(answer), "request_id": ""} for answer in answers]
     assert {answer.status_code for answer in answers} == {404}

@@ -66,11 +66,23 @@ def test_the_document_lists_exactly_the_operations_that_exist(document: dict[str
     assert found - live == {(path, method) for path, method, _ in OPERATIONS}
 
 
+def test_names_of_components_do_not_show_the_serializer_classes(document: dict[str, Any]) -> None:
+    """Client generators name classes after them."""
+    names = document["components"]["schemas"]
+
+    assert {"Job", "JobRequest", "JobKind", "WebhookEndpoint"} <= set(names)
+    assert [name for name in names if name.removesuffix("Request").endswith(("In", "Out"))] == []
+
+
+def test_docstrings_of_views_are_not_published(document: dict[str, Any]) -> None:
+    assert "description" not in document["paths"]["/v1/jobs/{job_id}"]["get"]
+
+
 def test_every_error_has_the_same_schema(document: dict[str, Any]) -> None:
     for path, method, _ in OPERATIONS:
         for status, answer in document["paths"][path][method]["responses"].items():
             if int(status) >= 400:
-                assert answer["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/ErrorOut"}
+                assert answer["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/Error"}
 
 
 def test_authentication_methods_are_listed_and_public_operations_need_none(document: dict[str, Any]) -> None:
@@ -141,16 +153,16 @@ def test_the_examples_of_a_token_and_a_ticket_match_the_responses(desk: Caller, 
 def test_the_example_of_limits_matches_the_schema(document: dict[str, Any]) -> None:
     schemas = document["components"]["schemas"]
 
-    assert set(examples.LIMITS) == set(schemas["LimitsOut"]["properties"])
-    assert set(examples.LIMITS["windows"][0]) == set(schemas["WindowOut"]["properties"])
-    assert set(examples.LIMITS["jobs"]) == set(schemas["ConcurrencyOut"]["properties"])
+    assert set(examples.LIMITS) == set(schemas["Limits"]["properties"])
+    assert set(examples.LIMITS["windows"][0]) == set(schemas["RateLimitWindow"]["properties"])
+    assert set(examples.LIMITS["jobs"]) == set(schemas["Concurrency"]["properties"])
 
 
 def test_the_example_of_a_succeeded_job_matches_the_schema(document: dict[str, Any]) -> None:
     schemas = document["components"]["schemas"]
     attempt = examples.SUCCEEDED_JOB["attempts"][0]
 
-    assert set(examples.SUCCEEDED_JOB) == set(schemas["JobOut"]["properties"])
-    assert set(examples.SUCCEEDED_JOB["usage"]) == set(schemas["UsageOut"]["properties"])
-    assert set(attempt) == set(schemas["AttemptOut"]["properties"])
-    assert set(attempt["calls"][0]) == set(schemas["CallOut"]["properties"])
+    assert set(examples.SUCCEEDED_JOB) == set(schemas["Job"]["properties"])
+    assert set(examples.SUCCEEDED_JOB["usage"]) == set(schemas["JobUsage"]["properties"])
+    assert set(attempt) == set(schemas["Attempt"]["properties"])
+    assert set(attempt["calls"][0]) == set(schemas["ProviderCall"]["properties"])

@@ -70,9 +70,9 @@ def test_a_providers_retry_after_is_passed_through() -> None:
     assert to_problem(ProviderRateLimited("slow", retry_after_seconds=12.2)).retry_after_seconds == 13
 
 
-@pytest.mark.parametrize(("wait", "told"), [(0.0, 1), (0.4, 1), (59.01, 60)])
-def test_retry_after_is_rounded_up_to_whole_seconds(wait: float, told: int) -> None:
-    assert to_problem(RateLimitExceeded("no", wait)).retry_after_seconds == told
+@pytest.mark.parametrize(("wait", "seconds"), [(0.0, 1), (0.4, 1), (59.01, 60)])
+def test_retry_after_is_rounded_up_to_whole_seconds(wait: float, seconds: int) -> None:
+    assert to_problem(RateLimitExceeded("no", wait)).retry_after_seconds == seconds
 
 
 def test_the_concurrency_limit_has_its_own_code() -> None:

@@ -68,10 +68,10 @@ def test_a_new_token_lists_its_restrictions(desk: Caller) -> None:
 
 
 def test_a_browser_page_submits_and_reads_jobs_with_a_token(desk: Caller, stranger: Caller) -> None:
-    proof = {**bearer(mint(desk, origin=PAGE)), "origin": PAGE}
+    credentials = {**bearer(mint(desk, origin=PAGE)), "origin": PAGE}
 
-    posted = stranger.post("/v1/jobs", JOB, **proof)
-    found = stranger.get(f"/v1/jobs/{read(posted, 202)['id']}", **proof)
+    posted = stranger.post("/v1/jobs", JOB, **credentials)
+    found = stranger.get(f"/v1/jobs/{read(posted, 202)['id']}", **credentials)
 
     assert read(found, 200)["state"] == "queued"
     assert posted["Access-Control-Allow-Origin"] == found["Access-Control-Allow-Origin"] == PAGE
@@ -151,8 +151,8 @@ def test_tokens_and_tickets_are_minted_only_for_origins_of_the_site(desk: Caller
 
 def test_a_restricted_jwt_cannot_mint_a_token_that_allows_more(stranger: Caller, bakery: NewSite) -> None:
     def answer(jwt_scope: str, **wanted: Any) -> tuple[int, str]:
-        proof = bearer(token(bakery, scope=jwt_scope, max_tokens=100))
-        response = stranger.post("/v1/tokens", {"scope": "jobs:read", **wanted}, **proof)
+        credentials = bearer(token(bakery, scope=jwt_scope, max_tokens=100))
+        response = stranger.post("/v1/tokens", {"scope": "jobs:read", **wanted}, **credentials)
         return response.status_code, "" if response.status_code == 201 else error_of(response)["code"]
 
     assert answer("jobs:read") == (403, "insufficient_scope")

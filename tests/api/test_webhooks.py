@@ -103,7 +103,7 @@ def test_endpoints_are_listed_in_pages_without_their_secrets(desk: Caller, baker
 def test_another_sites_endpoint_an_unknown_and_a_malformed_id_get_the_same_404(desk: Caller, florist: NewSite) -> None:
     ids = [create_endpoint(florist.site, HOOK)[0].public_id, to_public("ep", new_uuid()), "nonsense", "ep_%00"]
 
-    answers = [desk.get(f"/v1/webhook-endpoints/{wanted}") for wanted in ids]
+    answers = [desk.get(f"/v1/webhook-endpoints/{endpoint_id}") for endpoint_id in ids]
 
     assert {answer.status_code for answer in answers} == {404}
     assert len({error_of(answer)["message"] for answer in answers}) == 1

@@ -18,9 +18,9 @@ URL = "http://127.0.0.1:9/hook"
 @pytest.fixture(autouse=True)
 def rings() -> Iterator[list[str]]:
     """Record the rings of the doorbell instead of publishing them."""
-    heard: list[str] = []
-    bell.set_listener(lambda: heard.append("ring"))
-    yield heard
+    rings: list[str] = []
+    bell.set_listener(lambda: rings.append("ring"))
+    yield rings
     bell.set_listener(None)
 
 

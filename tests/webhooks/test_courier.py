@@ -46,8 +46,8 @@ Logs = list[MutableMapping[str, Any]]
 
 
 def courier(threads: DatabaseThreadPool | None = None, egress: EgressPolicy | None = None, **options: Any) -> Courier:
-    wanted: dict[str, Any] = {"slots": 8, "timeout_seconds": 5, "rng": lambda: 0.5, **options}
-    return Courier(client=guarded_client(egress or webhook_network_policy()), threads=threads, **wanted)
+    arguments: dict[str, Any] = {"slots": 8, "timeout_seconds": 5, "rng": lambda: 0.5, **options}
+    return Courier(client=guarded_client(egress or webhook_network_policy()), threads=threads, **arguments)
 
 
 @asynccontextmanager

@@ -90,7 +90,7 @@ def test_the_backoff_has_a_fifth_of_jitter(chance: float, seconds: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "waits"),
+    ("header", "delay"),
     [
         ("600", timedelta(minutes=10)),
         ("1", timedelta(seconds=5)),
@@ -108,13 +108,13 @@ def test_the_backoff_has_a_fifth_of_jitter(chance: float, seconds: int) -> None:
     ],
 )
 @pytest.mark.parametrize("status", [429, 503, 400])
-def test_retry_after_is_a_floor_and_at_most_a_day(status: int, asked: str, waits: timedelta) -> None:
-    headers = httpx.Headers([(b"Retry-After", asked.encode())])
+def test_retry_after_is_a_floor_and_at_most_a_day(status: int, header: str, delay: timedelta) -> None:
+    headers = httpx.Headers([(b"Retry-After", header.encode())])
 
     outcome = judged(CappedResponse(status, headers, b""))
 
     assert isinstance(outcome, RetryDelivery)
-    assert outcome.delay == waits
+    assert outcome.delay == delay
 
 
 def test_jitter_does_not_exceed_the_maximum_backoff() -> None:

@@ -157,5 +157,5 @@ def test_events_of_several_sites_are_recorded_together(
     with transaction.atomic(), django_assert_num_queries(3):
         events = record_events(wanted)
 
-    assert [event.site_id for event in events] == [wish.site_id for wish in wanted]
+    assert [event.site_id for event in events] == [new_event_.site_id for new_event_ in wanted]
     assert (endpoint.deliveries.count(), other.deliveries.count()) == (1, 2)

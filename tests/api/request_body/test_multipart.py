@@ -68,10 +68,10 @@ class Watched:
     """A body that records whether it was read."""
 
     def __init__(self, body: bytes) -> None:
-        self.body, self.asked = body, False
+        self.body, self.was_read = body, False
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        self.asked = True
+        self.was_read = True
         yield self.body
 
 
@@ -84,7 +84,7 @@ async def test_invalid_credentials_are_rejected_before_the_body_is_read(
     for headers, status in (({}, 401), (bearer(wrong), 401), (bearer(narrow), 403)):
         body = Watched(WHOLE)
         answer = await http.post("/v1/files", content=body, headers={"Content-Type": FORM, **headers})
-        assert (answer.status_code, body.asked) == (status, False)
+        assert (answer.status_code, body.was_read) == (status, False)
         assert answer.json()["error"]["request_id"] == answer.headers["X-Request-ID"]
     assert await DATABASE.run(is_empty)
 
@@ -134,7 +134,7 @@ async def test_a_disconnect_during_an_upload_stores_nothing(
         return next(messages)
 
     async def send(message: object) -> None:
-        raise AssertionError("Nobody is there to be told.")
+        raise AssertionError("The client has disconnected.")
 
     headers = [(b"host", b"localhost"), (b"content-type", FORM.encode())]
     headers += [(name.lower().encode(), value.encode()) for name, value in key.items()]

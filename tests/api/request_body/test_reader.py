@@ -64,10 +64,10 @@ class Body:
     """A body that records whether it was read. One that stalls never ends."""
 
     def __init__(self, data: bytes, *, stalls: bool = False) -> None:
-        self.data, self.stalls, self.asked = data, stalls, False
+        self.data, self.stalls, self.was_read = data, stalls, False
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        self.asked = True
+        self.was_read = True
         yield self.data[:-40]
         if self.stalls:
             await asyncio.Event().wait()
@@ -107,7 +107,7 @@ async def test_a_signed_request_that_cannot_become_valid_is_rejected_before_its_
     for name, (headers, code) in cases.items():
         body = Body(WHOLE)
         answer = await post(http, body, headers, path)
-        assert (*refusal(answer), body.asked) == (401, code, False), name
+        assert (*refusal(answer), body.was_read) == (401, code, False), name
     assert await DATABASE.run(is_empty)
 
 
@@ -128,22 +128,22 @@ async def test_an_address_that_is_not_allowed_is_rejected_before_the_body_is_rea
 
     answer = await post(http, body, signed(bakery, "POST", "/v1/files", WHOLE))
 
-    assert (*refusal(answer), body.asked) == (403, "address_not_allowed", False)
+    assert (*refusal(answer), body.was_read) == (403, "address_not_allowed", False)
 
 
 async def test_a_large_batch_without_valid_credentials_is_not_read(
     http: httpx.AsyncClient, settings: Settings, bakery: NewSite
 ) -> None:
     length = {"Content-Length": str(settings.MAX_BODY_BYTES + 1)}
-    for headers, asked in (({}, False), (length, False), ({"Content-Length": "100"}, True)):
+    for headers, was_read in (({}, False), (length, False), ({"Content-Length": "100"}, True)):
         body = Body(b"x" * 100)
         answer = await post(http, body, headers, "/v1/batches")
-        assert (*refusal(answer), body.asked) == (401, "missing_credentials", asked)
+        assert (*refusal(answer), body.was_read) == (401, "missing_credentials", was_read)
 
 
-@pytest.mark.parametrize("proof", ["key", "signature", "legacy"])
+@pytest.mark.parametrize("method", ["key", "signature", "legacy"])
 async def test_a_large_batch_with_valid_credentials_is_accepted(
-    http: httpx.AsyncClient, bakery: NewSite, route: object, proof: str
+    http: httpx.AsyncClient, bakery: NewSite, route: object, method: str
 ) -> None:
     await DATABASE.run(Site.objects.update, accepts_legacy_signature=True)
     requests = [{"custom_id": f"r{n}", "body": {**CHAT, "user": "u" * 400}} for n in range(600)]
@@ -152,7 +152,7 @@ async def test_a_large_batch_with_valid_credentials_is_accepted(
         "key": bearer(bakery.api_key.secret),
         "signature": signed(bakery, "POST", "/v1/batches", body),
         "legacy": signed_legacy(bakery, body),
-    }[proof]
+    }[method]
 
     answer = await http.post("/v1/batches", content=body, headers={"Content-Type": "application/json", **headers})
 
