@@ -1,4 +1,4 @@
-"""A desk that answers live: a real server, Valkey and simulator, and a site that may ask."""
+"""Live requests over HTTP: a real server, Valkey and simulator, and a site with an API key."""
 
 import asyncio
 import threading
@@ -24,7 +24,7 @@ from tests.factories import make_provider, make_route
 from tests.polling import wait_for
 from tests.simulator_process import SimulatorProcess, start_simulator
 
-#: Every model of the desk, by the dialect of its provider.
+#: The upstream models, by the dialect of their provider.
 OPENAI_MODEL, ANTHROPIC_MODEL = "gpt-4o-mini", "claude-haiku-4-5"
 
 
@@ -54,13 +54,13 @@ def daphne_url() -> Iterator[str]:
 
 @pytest.fixture(params=["uvicorn", "daphne"])
 def server_url(request: pytest.FixtureRequest) -> str:
-    """The address of the server; every test that asks for it is tried on both."""
+    """The address of the server; every test that uses it runs on both."""
     return str(request.getfixturevalue(f"{request.param}_url"))
 
 
 @dataclass(frozen=True, slots=True)
 class Live:
-    """A site that asks live."""
+    """A site that sends live requests."""
 
     url: str
     made: NewSite
@@ -83,7 +83,7 @@ class Live:
         return httpx.get(f"{self.url}{path}", headers={**self.headers, **named}, timeout=20)
 
     def usage(self, count: int) -> list[UsageEvent]:
-        """The site's usage events, once there are so many."""
+        """The site's usage events, once there are this many."""
         return wait_for(lambda: self._drained(count))
 
     def _drained(self, count: int) -> list[UsageEvent]:
@@ -95,7 +95,7 @@ class Live:
 
 @pytest.fixture(autouse=True)
 def _nothing_is_left() -> Iterator[None]:
-    """Limits are read anew, and Redis keeps nothing of a test's site."""
+    """Clear the cache of limits before a test, and its site's keys in Redis after it."""
     rules.clear_cache()
     yield
     with Redis.from_url(settings.REDIS_URL) as server:

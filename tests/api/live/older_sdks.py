@@ -1,6 +1,6 @@
-"""What the SDKs of the majors before see of a desk: run in a process of its own, with their folder first on the path.
+"""Calls the gateway with older major versions of the SDKs, in a process of its own with their folder first on the path.
 
-Prints what they made of it, as JSON.
+Prints the results as JSON.
 """
 
 import json
@@ -15,7 +15,7 @@ SAYS: Any = [{"role": "user", "content": "Say hello."}]
 PARAMETERS: Any = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 
 
-#: Should the provider break off, the next one goes on, and says so in the stream.
+#: If the provider cuts its answer, the next one continues it, and the stream says so.
 CONTINUED = {"X-Nightdesk-Continue": "true"}
 
 
@@ -24,7 +24,7 @@ class Mood(BaseModel):
 
 
 def tried_openai(url: str, key: str, model: str) -> dict[str, Any]:
-    # Typed as little as may be: what is checked are the newest SDKs' types.
+    # Any, because the installed types are those of the newest SDKs.
     client: Any = openai.OpenAI(base_url=f"{url}/v1", api_key=key, max_retries=0, timeout=20)
     create = client.chat.completions.create
     plain = create(model=model, messages=SAYS)
@@ -54,14 +54,14 @@ def tried_openai(url: str, key: str, model: str) -> dict[str, Any]:
 def tried_anthropic(url: str, key: str, model: str) -> dict[str, Any]:
     # This major sends the key as `x-api-key`, and the classic version.
     client: Any = anthropic.Anthropic(base_url=url, api_key=key, max_retries=0, timeout=20)
-    asked: Any = {"model": model, "max_tokens": 200, "messages": SAYS}
-    plain = client.messages.create(**asked, temperature=0.5)
-    with client.messages.stream(**asked) as stream:
+    parameters: Any = {"model": model, "max_tokens": 200, "messages": SAYS}
+    plain = client.messages.create(**parameters, temperature=0.5)
+    with client.messages.stream(**parameters) as stream:
         text = "".join(stream.text_stream)
-    with client.messages.stream(**{**asked, "model": f"{model}-continued"}, extra_headers=CONTINUED) as stream:
+    with client.messages.stream(**{**parameters, "model": f"{model}-continued"}, extra_headers=CONTINUED) as stream:
         continued = stream.get_final_message()
     tool: Any = {"name": "get_weather", "input_schema": PARAMETERS}
-    with client.messages.stream(**asked, tools=[tool], tool_choice={"type": "any"}) as stream:
+    with client.messages.stream(**parameters, tools=[tool], tool_choice={"type": "any"}) as stream:
         calls = stream.get_final_message().content
     return {
         "plain": bool(getattr(plain.content[0], "text", "")),
@@ -72,8 +72,8 @@ def tried_anthropic(url: str, key: str, model: str) -> dict[str, Any]:
         "continued": (continued.stop_reason, len(continued.content[0].text.split()) > 3),
         "counted": client.messages.count_tokens(model=model, messages=SAYS).input_tokens > 0,
         "models": model in {each.id for each in client.models.list()},
-        "unknown": _raised(lambda: client.messages.create(**{**asked, "model": "no-such-model"})),
-        "cut": _raised(lambda: list(client.messages.create(**{**asked, "model": f"{model}-cut"}, stream=True))),
+        "unknown": _raised(lambda: client.messages.create(**{**parameters, "model": "no-such-model"})),
+        "cut": _raised(lambda: list(client.messages.create(**{**parameters, "model": f"{model}-cut"}, stream=True))),
     }
 
 

@@ -1,4 +1,4 @@
-"""The vendors' own SDKs, unmodified, at a desk in front of every provider: only base URL and key are changed."""
+"""The vendors' own SDKs, unmodified, against every provider; only base URL and key are changed."""
 
 import uuid
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ SAYS: Any = [{"role": "user", "content": "Say hello."}]
 #: One red pixel.
 PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4z8AAAAMBAQDJ/pLvAAAAAElFTkSuQmCC"
 
-#: Every provider's dialect, by the name of its account; a model of it is asked for as `<name>/<its own name>`.
+#: An upstream model by the name of its provider, which is also the model name of the route.
 UPSTREAMS: dict[str, str] = {
     "openai": "gpt-4o-mini",
     "anthropic": "claude-haiku-4-5",
@@ -32,13 +32,13 @@ UPSTREAMS: dict[str, str] = {
 
 every_upstream = pytest.mark.parametrize("model", UPSTREAMS)
 each_dialect = pytest.mark.parametrize("model", ["openai", "anthropic"])
-#: Without it a test is tried on uvicorn alone.
+#: Without it a test runs on uvicorn only.
 on_both_servers = pytest.mark.parametrize("sdks", ["uvicorn", "daphne"], indirect=True)
 
 
 @dataclass(frozen=True, slots=True)
 class Sdks:
-    """The clients of one site at one server. They never try again by themselves."""
+    """The SDK clients of one site at one server, without automatic retries."""
 
     url: str
     key: str
@@ -53,7 +53,7 @@ class Sdks:
 
 @dataclass(frozen=True, slots=True)
 class SdkSite:
-    """A site with routes to every provider, and its clients, kept for all tests of a module."""
+    """A site with routes to every provider, and its clients, shared by all tests of a module."""
 
     key: str
     clients: dict[str, tuple[OpenAI, Anthropic]] = field(default_factory=dict)
@@ -87,7 +87,7 @@ def sdk_site(
         make_route("embed", (openai, "text-embedding-3-small"))
         for name in ("openai", "anthropic"):
             account = ProviderAccount.objects.get(name=name)
-            # It never has enough of tools.
+            # It always calls a tool.
             make_route(f"{name}-tools", (account, f"{UPSTREAMS[name]}@tool_calls=1"))
             cut = f"{UPSTREAMS[name]}@cut_after_n=3"
             make_route(f"{name}-cut", (account, cut))

@@ -51,7 +51,7 @@ def daphne_server() -> Iterator[str]:
     )
     with running(server.run, port) as url:
         yield url
-        # It knows no lifespan, so nobody else tells the desk that this is the end.
+        # Daphne does not support lifespan, so it does not close the runtime.
         asyncio.run_coroutine_threadsafe(close_live_runtime(), reactor._asyncioEventloop).result(20)
         reactor.callFromThread(reactor.stop)
 

@@ -1,4 +1,4 @@
-"""Whole answers, in every dialect in front of every provider."""
+"""Complete answers, in every dialect from every provider."""
 
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +22,7 @@ CHAT: dict[str, Any] = {"model": "openai-chat", "messages": [{"role": "user", "c
 
 
 @pytest.mark.parametrize("model", ["openai-chat", "anthropic-chat"])
-def test_openai_s_dialect_is_answered_by_any_provider(live: Live, model: str) -> None:
+def test_any_provider_answers_openai_s_dialect(live: Live, model: str) -> None:
     answer = live.post("/v1/chat/completions", {**CHAT, "model": model})
 
     body = answer.json()
@@ -33,7 +33,7 @@ def test_openai_s_dialect_is_answered_by_any_provider(live: Live, model: str) ->
 
 
 @pytest.mark.parametrize("model", ["openai-chat", "anthropic-chat"])
-def test_a_whole_answer_is_accounted_for_to_the_token(live: Live, model: str) -> None:
+def test_usage_of_a_complete_answer_is_recorded_to_the_token(live: Live, model: str) -> None:
     body = live.post("/v1/chat/completions", {**CHAT, "model": model}).json()
 
     (event,) = live.usage(1)
@@ -46,7 +46,7 @@ def test_a_whole_answer_is_accounted_for_to_the_token(live: Live, model: str) ->
     assert (event.outcome, event.billable, event.estimated) == ("ok", True, False)
 
 
-def test_anthropic_s_dialect_is_answered_by_any_provider(live: Live) -> None:
+def test_any_provider_answers_anthropic_s_dialect(live: Live) -> None:
     body = {"model": "openai-chat", "max_tokens": 50, "messages": [{"role": "user", "content": "Hello"}]}
 
     for model in ("openai-chat", "anthropic-chat"):
@@ -73,7 +73,7 @@ def test_embeddings_come_in_both_encodings(live: Live) -> None:
     assert isinstance(packed["data"][0]["embedding"], str)
 
 
-def test_the_same_again_with_its_key_is_one_call(live: Live) -> None:
+def test_requests_with_one_idempotency_key_make_one_call(live: Live) -> None:
     answers = [live.post("/v1/chat/completions", CHAT, idempotency_key="k-1") for _ in range(3)]
 
     assert {answer.text for answer in answers} == {answers[0].text}
@@ -83,12 +83,12 @@ def test_the_same_again_with_its_key_is_one_call(live: Live) -> None:
     assert (other.status_code, other.json()["error"]["code"]) == (422, "idempotency_key_reused")
 
 
-def test_a_canceled_answer_is_an_error_for_who_waits_for_it(live: Live) -> None:
+def test_a_canceled_answer_is_an_error_for_the_waiting_client(live: Live) -> None:
     make_route("slow-chat", (ProviderAccount.objects.get(name="sim-openai"), "gpt-4o-mini@ttft_ms=10000"))
-    asked = {**CHAT, "model": "slow-chat"}
+    body = {**CHAT, "model": "slow-chat"}
 
     with ThreadPoolExecutor() as threads:
-        waiting = threads.submit(live.post, "/v1/chat/completions", asked, idempotency_key="k-slow")
+        waiting = threads.submit(live.post, "/v1/chat/completions", body, idempotency_key="k-slow")
         wait_for(live.simulator.journal)
         (stream_id,) = streams_of_keys()
         canceled = httpx.delete(f"{live.url}/v1/streams/{stream_id}", headers=live.headers)
@@ -100,16 +100,16 @@ def test_a_canceled_answer_is_an_error_for_who_waits_for_it(live: Live) -> None:
 
 
 def streams_of_keys() -> list[str]:
-    """What the idempotency keys stand for."""
+    """The ids of the streams that the idempotency keys are bound to."""
     with Redis.from_url(django_settings.REDIS_URL) as server:
         return [bytes(server.get(key) or b"")[32:].decode() for key in server.scan_iter("nd:{*}:key:*")]
 
 
-def test_a_key_whose_answer_is_no_longer_kept_is_asked_anew(live: Live) -> None:
+def test_a_request_whose_key_has_an_expired_answer_runs_again(live: Live) -> None:
     first = live.post("/v1/chat/completions", CHAT, idempotency_key="k-2", cache_control="no-store")
     with Redis.from_url(django_settings.REDIS_URL) as server:
         (key,) = server.scan_iter("nd:{*}:key:*")
-        # As if it had been asked an hour ago, and its log were gone.
+        # As if the request were an hour old and its log had expired.
         old = to_public("stm", UUID(int=new_uuid().int - (3_600_000 << 80))).encode()
         server.set(key, bytes(server.get(key) or b"")[:32] + old)
 
@@ -120,7 +120,7 @@ def test_a_key_whose_answer_is_no_longer_kept_is_asked_anew(live: Live) -> None:
     assert len(live.simulator.finished(2)) == 2
 
 
-def test_a_key_whose_process_was_killed_before_its_stream_began_is_asked_anew(live: Live) -> None:
+def test_a_request_whose_key_has_a_stream_that_never_started_runs_again(live: Live) -> None:
     live.post("/v1/chat/completions", CHAT, idempotency_key="k-3", cache_control="no-store")
     with Redis.from_url(django_settings.REDIS_URL) as server:
         (key,) = server.scan_iter("nd:{*}:key:*")
@@ -132,7 +132,7 @@ def test_a_key_whose_process_was_killed_before_its_stream_began_is_asked_anew(li
     assert "idempotent-replayed" not in again.headers
 
 
-def test_the_same_body_again_comes_from_the_cache(live: Live) -> None:
+def test_a_repeated_body_is_a_cache_hit(live: Live) -> None:
     first, second = (live.post("/v1/chat/completions", CHAT) for _ in range(2))
     third = live.post("/v1/chat/completions", CHAT, cache_control="no-store")
 
@@ -144,7 +144,7 @@ def test_the_same_body_again_comes_from_the_cache(live: Live) -> None:
     assert (hit.outcome, hit.billable, hit.input_tokens, hit.cost_pico_usd) == ("ok", False, 0, 0)
 
 
-def test_a_key_stands_for_its_body_also_when_that_came_from_the_cache(live: Live) -> None:
+def test_an_idempotency_key_is_bound_to_its_body_also_after_a_cache_hit(live: Live) -> None:
     live.post("/v1/chat/completions", CHAT)
     hit = live.post("/v1/chat/completions", CHAT, idempotency_key="k-4")
     other = live.post("/v1/chat/completions", {**CHAT, "temperature": 0}, idempotency_key="k-4")
@@ -153,12 +153,12 @@ def test_a_key_stands_for_its_body_also_when_that_came_from_the_cache(live: Live
 
     assert [hit.headers["x-cache"], again.headers["x-cache"]] == ["HIT", "HIT"]
     assert (other.status_code, other.json()["error"]["code"]) == (422, "idempotency_key_reused")
-    # The one call that a key stands for.
+    # The one call that belongs to the key.
     assert ["idempotent-replayed" in answer.headers for answer in uncached] == [False, True]
     assert len(live.simulator.finished(2)) == 2
 
 
-def test_vectors_of_two_models_are_never_put_into_one_answer(live: Live) -> None:
+def test_cached_vectors_of_two_models_are_never_mixed_in_one_answer(live: Live) -> None:
     def lengths(*inputs: str) -> list[int]:
         answer = live.post("/v1/embeddings", {"model": "embed", "input": list(inputs)})
         return [len(row["embedding"]) for row in answer.json()["data"]]
@@ -172,7 +172,7 @@ def test_vectors_of_two_models_are_never_put_into_one_answer(live: Live) -> None
     assert lengths("b", "c") == [3072, 3072]
 
 
-def test_who_insists_on_a_provider_gets_no_other_s_answer_from_the_cache(live: Live) -> None:
+def test_a_request_for_one_provider_never_gets_another_s_cached_answer(live: Live) -> None:
     provider = ProviderAccount.objects.get(name="sim-anthropic")
     RouteTarget.objects.create(
         route=Route.objects.get(model="openai-chat"), provider=provider, upstream_model="claude-haiku-4-5", position=2
@@ -184,7 +184,7 @@ def test_who_insists_on_a_provider_gets_no_other_s_answer_from_the_cache(live: L
     assert [answer.headers["x-cache"] for answer in answers] == ["MISS", "MISS"]
 
 
-def test_who_is_unknown_is_refused_in_the_dialect(live: Live) -> None:
+def test_invalid_credentials_are_rejected_with_an_error_of_the_dialect(live: Live) -> None:
     openai = live.post("/v1/chat/completions", CHAT, authorization="Bearer nd_wrong")
     anthropic = live.post("/v1/messages", {}, authorization="Bearer nd_wrong")
 
@@ -192,7 +192,7 @@ def test_who_is_unknown_is_refused_in_the_dialect(live: Live) -> None:
     assert (anthropic.status_code, anthropic.json()["error"]["type"]) == (401, "authentication_error")
 
 
-def test_models_are_listed_in_the_form_of_the_client(live: Live) -> None:
+def test_models_are_listed_in_the_dialect_of_the_client(live: Live) -> None:
     openai = live.get("/v1/models").json()
     anthropic = live.get("/v1/models", anthropic_version="2023-06-01").json()
 
@@ -202,7 +202,7 @@ def test_models_are_listed_in_the_form_of_the_client(live: Live) -> None:
     assert live.get("/v1/models/none").status_code == 404
 
 
-def test_tokens_are_counted_without_asking_a_provider(live: Live) -> None:
+def test_counting_tokens_calls_no_provider(live: Live) -> None:
     body = {"model": "anthropic-chat", "messages": [{"role": "user", "content": "Hello, how are you?"}]}
 
     counted = live.post("/v1/messages/count_tokens", body)
@@ -215,15 +215,15 @@ def test_tokens_are_counted_without_asking_a_provider(live: Live) -> None:
 def test_programs_on_the_same_machine_may_read_the_metrics(live: Live) -> None:
     live.post("/v1/chat/completions", CHAT)
 
-    told = httpx.get(f"{live.url}/metrics")
+    response = httpx.get(f"{live.url}/metrics")
 
-    assert told.status_code == 200
-    assert 'nightdesk_live_requests_total{route="chat_completions",status="200"}' in told.text
-    assert "nightdesk_usage_records_pending " in told.text
+    assert response.status_code == 200
+    assert 'nightdesk_live_requests_total{route="chat_completions",status="200"}' in response.text
+    assert "nightdesk_usage_records_pending " in response.text
     assert httpx.get(f"{live.url}/metrics", headers={"x-forwarded-for": "203.0.113.5"}).status_code == 404
 
 
-def test_with_a_token_the_metrics_are_for_who_shows_it(live: Live, settings: Settings) -> None:
+def test_with_metrics_token_set_only_its_bearer_reads_the_metrics(live: Live, settings: Settings) -> None:
     settings.METRICS_TOKEN = "secret-of-the-operator"
 
     shown = httpx.get(f"{live.url}/metrics", headers={"authorization": "Bearer secret-of-the-operator"})
@@ -232,7 +232,7 @@ def test_with_a_token_the_metrics_are_for_who_shows_it(live: Live, settings: Set
     assert httpx.get(f"{live.url}/metrics").status_code == 404
 
 
-def test_of_a_list_of_inputs_only_the_unknown_are_asked_for(live: Live) -> None:
+def test_only_inputs_without_a_cached_vector_go_to_the_provider(live: Live) -> None:
     def ask(*inputs: str) -> httpx.Response:
         return live.post("/v1/embeddings", {"model": "embed", "input": list(inputs)})
 

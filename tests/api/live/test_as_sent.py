@@ -1,4 +1,4 @@
-"""What a caller sends reaches a provider of its dialect, all of it, known to the desk or not."""
+"""Every field of a caller reaches a provider of the same dialect unchanged, known to the gateway or not."""
 
 import json
 import threading
@@ -21,7 +21,7 @@ FILES = {"/v1/chat/completions": "openai/chat_text", "/v1/messages": "anthropic/
 
 HELLO: Any = {"role": "user", "content": [{"type": "text", "text": "Hello", "x_weight": 0.5}], "x_note": [1, None]}
 OPENAI_BODY: dict[str, Any] = {
-    "model": "asked",
+    "model": "passthrough",
     "messages": [{"role": "developer", "content": "Be brief.", "name": "boss"}, HELLO],
     "n": 1,
     "logprobs": True,
@@ -32,7 +32,7 @@ OPENAI_BODY: dict[str, Any] = {
     "vendor_setting": {"deep": [{"er": True}]},
 }
 ANTHROPIC_BODY: dict[str, Any] = {
-    "model": "asked",
+    "model": "passthrough",
     "max_tokens": 50,
     "system": [{"type": "text", "text": "Be brief.", "cache_control": {"type": "ephemeral"}}],
     "messages": [HELLO],
@@ -45,7 +45,7 @@ ANTHROPIC_BODY: dict[str, Any] = {
 
 @dataclass
 class Vendor:
-    """Answers as recorded, and remembers what it was asked."""
+    """A provider that sends recorded answers and records its requests."""
 
     url: str = ""
     bodies: list[dict[str, Any]] = field(default_factory=list)
@@ -70,7 +70,7 @@ def vendor() -> Iterator[Vendor]:
             self.wfile.write(answer)
 
         def log_message(self, *_: object) -> None:
-            """Say nothing."""
+            """Log nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever)
@@ -85,19 +85,21 @@ def vendor() -> Iterator[Vendor]:
 
 
 @pytest.fixture
-def asked(live: Live, vendor: Vendor) -> Live:
+def passthrough(live: Live, vendor: Vendor) -> Live:
     openai = make_provider("openai-itself", base_url=f"{vendor.url}/v1")
     anthropic = make_provider("anthropic-itself", dialect="anthropic", base_url=vendor.url, price_list="anthropic")
-    make_route("asked", (openai, "gpt-4o"), (anthropic, "claude-opus-4-5"))
-    make_route("asked-of-anthropic", (anthropic, "claude-opus-4-5"))
+    make_route("passthrough", (openai, "gpt-4o"), (anthropic, "claude-opus-4-5"))
+    make_route("passthrough-anthropic", (anthropic, "claude-opus-4-5"))
     return live
 
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/chat", "/api/v1/chat"])
 @pytest.mark.parametrize("stream", [False, True])
-def test_openai_s_body_arrives_whole(asked: Live, vendor: Vendor, path: str, stream: bool) -> None:
+def test_every_field_of_an_openai_body_reaches_the_provider(
+    passthrough: Live, vendor: Vendor, path: str, stream: bool
+) -> None:
     ours = {"provider": "openai-itself", "request_id": "r-1"} if path == "/api/v1/chat" else {}
-    answer = asked.post(path, {**OPENAI_BODY, **ours, "stream": stream})
+    answer = passthrough.post(path, {**OPENAI_BODY, **ours, "stream": stream})
 
     delivery = {"stream": True, "stream_options": {"include_usage": True}} if stream else {}
     assert answer.status_code == 200, answer.text
@@ -105,32 +107,36 @@ def test_openai_s_body_arrives_whole(asked: Live, vendor: Vendor, path: str, str
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_anthropic_s_body_arrives_whole_with_its_version_and_betas(asked: Live, vendor: Vendor, stream: bool) -> None:
+def test_every_field_of_an_anthropic_body_reaches_the_provider_with_version_and_betas(
+    passthrough: Live, vendor: Vendor, stream: bool
+) -> None:
     said = {"anthropic_version": "2023-06-01", "anthropic_beta": "mcp-client-2025-11-20,other"}
-    answer = asked.post("/v1/messages", {**ANTHROPIC_BODY, "model": "asked-of-anthropic", "stream": stream}, **said)
+    answer = passthrough.post(
+        "/v1/messages", {**ANTHROPIC_BODY, "model": "passthrough-anthropic", "stream": stream}, **said
+    )
 
     delivery = {"stream": True} if stream else {}
     assert answer.status_code == 200, answer.text
     assert vendor.bodies == [{**ANTHROPIC_BODY, "model": "claude-opus-4-5", **delivery}]
     (headers,) = vendor.headers
     assert (headers["anthropic-version"], headers["anthropic-beta"]) == ("2023-06-01", "mcp-client-2025-11-20,other")
-    assert asked.key not in str(headers)
+    assert passthrough.key not in str(headers)
 
 
-def test_the_newer_version_is_the_provider_s_to_heed(asked: Live, vendor: Vendor) -> None:
-    body = {"model": "asked-of-anthropic", "max_tokens": 50, "messages": [HELLO]}
+def test_the_newer_version_header_is_forwarded(passthrough: Live, vendor: Vendor) -> None:
+    body = {"model": "passthrough-anthropic", "max_tokens": 50, "messages": [HELLO]}
 
-    asked.post("/v1/messages", body, anthropic_version="2026-10-21")
+    passthrough.post("/v1/messages", body, anthropic_version="2026-10-21")
 
     assert vendor.headers[0]["anthropic-version"] == "2026-10-21"
 
 
-def test_a_target_of_another_dialect_is_passed_over(asked: Live, vendor: Vendor) -> None:
-    answer = asked.post("/v1/messages", {**ANTHROPIC_BODY, "stream": True}, anthropic_version="2023-06-01")
+def test_a_target_of_another_dialect_is_skipped(passthrough: Live, vendor: Vendor) -> None:
+    answer = passthrough.post("/v1/messages", {**ANTHROPIC_BODY, "stream": True}, anthropic_version="2023-06-01")
 
     assert answer.status_code == 200, answer.text
     assert lines_of(answer.text, "event")[-1] == "message_stop"
-    assert [event.provider for event in asked.usage(1)] == ["anthropic-itself"]
+    assert [event.provider for event in passthrough.usage(1)] == ["anthropic-itself"]
 
 
 @pytest.mark.parametrize(
@@ -143,35 +149,35 @@ def test_a_target_of_another_dialect_is_passed_over(asked: Live, vendor: Vendor)
         ("/v1/streams", {"n": 2}, "n"),
     ],
 )
-def test_where_no_provider_can_say_it_the_field_is_named_and_nobody_is_asked(
-    asked: Live, vendor: Vendor, path: str, body: dict[str, Any], param: str
+def test_a_field_that_no_provider_supports_is_named_and_no_call_is_made(
+    passthrough: Live, vendor: Vendor, path: str, body: dict[str, Any], param: str
 ) -> None:
-    answer = asked.post(path, {"model": "asked-of-anthropic", "messages": [HELLO], **body})
+    answer = passthrough.post(path, {"model": "passthrough-anthropic", "messages": [HELLO], **body})
 
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, param), answer.text
     assert vendor.bodies == []
 
 
-def test_nonsense_is_refused_before_anybody_is_asked(asked: Live, vendor: Vendor) -> None:
+def test_an_invalid_body_is_rejected_before_a_call(passthrough: Live, vendor: Vendor) -> None:
     for field_, value in (("n", 0), ("top_logprobs", 99), ("temperature", 9), ("logit_bias", [1])):
-        answer = asked.post("/v1/chat/completions", {"model": "asked", "messages": [HELLO], field_: value})
+        answer = passthrough.post("/v1/chat/completions", {"model": "passthrough", "messages": [HELLO], field_: value})
 
         assert (answer.status_code, answer.json()["error"]["param"]) == (400, field_)
     assert vendor.bodies == []
 
 
-def test_a_kept_answer_is_for_the_very_same_body(asked: Live, vendor: Vendor) -> None:
-    plain = {"model": "asked", "messages": [HELLO]}
+def test_a_cached_answer_is_for_exactly_the_same_body(passthrough: Live, vendor: Vendor) -> None:
+    plain = {"model": "passthrough", "messages": [HELLO]}
     bodies = [plain, {**plain, "vendor_setting": 1}, {**plain, "vendor_setting": 2}, {**plain, "service_tier": "flex"}]
 
-    first = [asked.post("/v1/chat/completions", body).headers["x-cache"] for body in bodies]
-    again = [asked.post("/v1/chat/completions", body).headers["x-cache"] for body in bodies]
+    first = [passthrough.post("/v1/chat/completions", body).headers["x-cache"] for body in bodies]
+    again = [passthrough.post("/v1/chat/completions", body).headers["x-cache"] for body in bodies]
 
     assert (first, again) == (["MISS"] * 4, ["HIT"] * 4)
     assert len(vendor.bodies) == 4
 
 
-def test_tokens_are_reserved_for_each_of_several_answers(live: Live) -> None:
+def test_tokens_are_reserved_for_each_choice(live: Live) -> None:
     Limit.objects.create(site=live.made.site, tokens_per_minute=1_000)
     body = {"model": "openai-chat", "messages": [HELLO], "max_tokens": 400, "stream": False}
 
@@ -181,13 +187,13 @@ def test_tokens_are_reserved_for_each_of_several_answers(live: Live) -> None:
     assert (twice.status_code, twice.json()["error"]["param"]) == (400, "max_tokens"), twice.text
 
 
-def test_a_narrow_token_bounds_all_answers_together(asked: Live, vendor: Vendor) -> None:
-    narrow = f"Bearer {token(asked.made, max_tokens=100)}"
-    body = {"model": "asked", "messages": [HELLO], "n": 3}
+def test_a_narrow_token_bounds_all_choices_together(passthrough: Live, vendor: Vendor) -> None:
+    narrow = f"Bearer {token(passthrough.made, max_tokens=100)}"
+    body = {"model": "passthrough", "messages": [HELLO], "n": 3}
 
-    bounded = asked.post("/v1/chat/completions", body, authorization=narrow)
-    too_many = asked.post("/v1/chat/completions", {**body, "max_tokens": 34}, authorization=narrow)
-    none_left = asked.post("/v1/chat/completions", {**body, "n": 101}, authorization=narrow)
+    bounded = passthrough.post("/v1/chat/completions", body, authorization=narrow)
+    too_many = passthrough.post("/v1/chat/completions", {**body, "max_tokens": 34}, authorization=narrow)
+    none_left = passthrough.post("/v1/chat/completions", {**body, "n": 101}, authorization=narrow)
 
     assert bounded.status_code == 200, bounded.text
     assert [each["max_completion_tokens"] for each in vendor.bodies] == [33]
@@ -197,7 +203,7 @@ def test_a_narrow_token_bounds_all_answers_together(asked: Live, vendor: Vendor)
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_several_answers_are_accounted_for_to_the_token(live: Live, stream: bool) -> None:
+def test_usage_of_several_choices_is_recorded_to_the_token(live: Live, stream: bool) -> None:
     live.post("/v1/chat/completions", {"model": "openai-chat", "messages": [HELLO], "n": 3, "stream": stream})
 
     (event,) = live.usage(1)
@@ -207,7 +213,7 @@ def test_several_answers_are_accounted_for_to_the_token(live: Live, stream: bool
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_without_usage_all_of_several_answers_are_estimated(live: Live, stream: bool) -> None:
+def test_without_usage_every_choice_is_estimated(live: Live, stream: bool) -> None:
     openai = ProviderAccount.objects.get(name="sim-openai")
     make_route("silent", (openai, "gpt-4o-mini@drop_usage,tokens=100"))
 

@@ -1,4 +1,4 @@
-"""A live HTTP request, as a server sees it."""
+"""The ASGI handler of live HTTP requests: bodies, errors and disconnects."""
 
 import asyncio
 from contextlib import nullcontext
@@ -22,7 +22,7 @@ async def reject(http_request: LiveHttpRequest, response: LiveHttpResponse, why:
 
 
 @pytest.mark.parametrize("has_started", [True, False])
-async def test_an_answer_that_breaks_off_is_left_to_the_server_at_once(has_started: bool) -> None:
+async def test_an_error_in_a_response_is_left_to_the_server_immediately(has_started: bool) -> None:
     async def handler(http_request: LiveHttpRequest, response: LiveHttpResponse) -> None:
         if has_started:
             await response.start(200, [])
@@ -33,21 +33,21 @@ async def test_an_answer_that_breaks_off_is_left_to_the_server_at_once(has_start
     said = [{"type": "http.request", "body": b"", "more_body": False}]
 
     async def receive() -> dict[str, Any]:
-        # The client stays, and waits.
+        # The client stays connected.
         return said.pop() if said else await asyncio.get_running_loop().create_future()
 
     async def send(message: dict[str, Any]) -> None:
         sent.append(message)
 
     async with asyncio.timeout(5):
-        # Once it has begun, Daphne could not take an error.
+        # Once the response has started, Daphne cannot handle an error.
         with nullcontext() if has_started else pytest.raises(Broken):
             await LiveHttpHandler(handler, reject, 1000)(SCOPE, receive, send)
 
     assert [message.get("more_body") for message in sent] == ([None, True] if has_started else [])
 
 
-async def test_what_goes_wrong_after_the_client_has_gone_disturbs_nobody() -> None:
+async def test_an_error_after_the_client_disconnected_is_ignored() -> None:
     async def handler(http_request: LiveHttpRequest, response: LiveHttpResponse) -> None:
         try:
             await asyncio.get_running_loop().create_future()
@@ -70,7 +70,7 @@ async def test_what_goes_wrong_after_the_client_has_gone_disturbs_nobody() -> No
 
 
 @pytest.mark.parametrize("pieces", [[], [b"{"]], ids=["nothing comes", "it stops"])
-async def test_a_body_that_stalls_is_not_waited_for(settings: Settings, pieces: list[bytes]) -> None:
+async def test_a_stalled_body_is_rejected(settings: Settings, pieces: list[bytes]) -> None:
     settings.BODY_READ_TIMEOUT_SECONDS = 0.05
     sent: list[dict[str, Any]] = []
 
@@ -92,7 +92,7 @@ async def test_a_body_that_stalls_is_not_waited_for(settings: Settings, pieces: 
     assert sent[-1] == {"type": "http.response.body", "body": b"BodyTimeout", "more_body": False}
 
 
-async def test_who_waits_for_an_answer_may_be_silent(settings: Settings) -> None:
+async def test_the_read_timeout_does_not_apply_to_a_client_waiting_for_the_response(settings: Settings) -> None:
     settings.BODY_READ_TIMEOUT_SECONDS = 0.05
     sent: list[dict[str, Any]] = []
     said = [{"type": "http.request", "body": b"{}", "more_body": False}]

@@ -1,4 +1,4 @@
-"""A job's tokens as they come, its states, and its answer when it has ended long ago."""
+"""The events of a job: its states, its tokens as they arrive, and its answer after it has ended."""
 
 import json
 import uuid
@@ -19,7 +19,7 @@ from jobs.watchers import attempt_stream_id
 from streams.entries import record_key
 from tenants.credentials import create_site
 from tests.api.live.conftest import ANTHROPIC_MODEL, OPENAI_MODEL, Live
-from tests.api.live.sockets import socket, text_of
+from tests.api.live.websocket.client import socket, text_of
 from tests.factories import make_job, make_provider, make_route
 from tests.polling import wait_for
 
@@ -29,7 +29,7 @@ MESSAGES = [{"role": "user", "content": "Say hello."}]
 
 @pytest.fixture
 def paced(live: Live) -> Live:
-    """Jobs' models answer slowly enough to be looked at."""
+    """Routes to models that answer slowly enough to be followed."""
     openai = make_provider("sim-paced", base_url=live.simulator.openai_url)
     anthropic = make_provider("sim-claude", dialect="anthropic", base_url=live.simulator.url, price_list="anthropic")
     make_route("paced", (openai, f"{OPENAI_MODEL}@deltas=30,tokens=30,inter_token_ms=60"))
@@ -73,7 +73,7 @@ def answer_of(job: Job) -> str:
     return str(json.loads(job.result)["choices"][0]["message"]["content"])
 
 
-def test_tokens_come_while_the_job_runs_and_the_end_from_postgres(paced: Live, worker: None) -> None:
+def test_tokens_arrive_while_the_job_runs_and_the_end_comes_from_postgres(paced: Live, worker: None) -> None:
     job = queued(paced)
 
     events = read(paced, job)
@@ -84,7 +84,7 @@ def test_tokens_come_while_the_job_runs_and_the_end_from_postgres(paced: Live, w
     assert text_in(events) == answer_of(job) != ""
 
 
-def test_several_answers_come_as_a_whole_when_they_are_all_there(paced: Live, worker: None) -> None:
+def test_several_choices_come_as_one_complete_answer(paced: Live, worker: None) -> None:
     job = queued(paced, answers=2)
 
     events = read(paced, job)
@@ -96,7 +96,7 @@ def test_several_answers_come_as_a_whole_when_they_are_all_there(paced: Live, wo
     assert not text_in(events)
 
 
-def test_what_was_missed_is_read_on_another_connection(paced: Live, worker: None) -> None:
+def test_missed_events_are_read_on_another_connection(paced: Live, worker: None) -> None:
     job = queued(paced)
     url, text = f"{paced.url}/v1/jobs/{job.public_id}/events", ""
     with httpx.stream("GET", url, headers=paced.headers, timeout=20) as answer:
@@ -112,14 +112,14 @@ def test_what_was_missed_is_read_on_another_connection(paced: Live, worker: None
     assert "answer" not in [name for _, name, _ in rest]
 
 
-def test_an_anthropic_job_is_told_in_its_own_events(paced: Live, worker: None) -> None:
+def test_an_anthropic_job_has_events_of_its_dialect(paced: Live, worker: None) -> None:
     names = [name for _, name, _ in read(paced, queued(paced, "paced-claude", kind="messages"))]
 
     assert names.index("message_start") < names.index("content_block_delta") < names.index("message_stop")
     assert names[-1] == "state"
 
 
-def test_a_new_attempt_begins_anew_and_says_so(paced: Live, worker: None, settings: Settings) -> None:
+def test_a_new_attempt_starts_with_a_restart_event(paced: Live, worker: None, settings: Settings) -> None:
     settings.JOB_RETRY_BASE_SECONDS = settings.JOB_RETRY_CAP_SECONDS = 0
     job = queued(paced, "stumbling")
 
@@ -131,7 +131,7 @@ def test_a_new_attempt_begins_anew_and_says_so(paced: Live, worker: None, settin
     assert states_in(events)[-1] == "succeeded"
 
 
-def test_a_job_that_nobody_looks_at_leaves_nothing_in_redis(paced: Live, worker: None) -> None:
+def test_a_job_without_readers_writes_nothing_to_redis(paced: Live, worker: None) -> None:
     job = queued(paced)
     wait_for(lambda: Job.objects.filter(id=job.id, finished_at__isnull=False).exists())
 
@@ -145,7 +145,7 @@ def test_a_job_that_nobody_looks_at_leaves_nothing_in_redis(paced: Live, worker:
     assert [name for _, name, _ in read(paced, job, last_event_id=events[0][0])] == ["state"]
 
 
-def test_a_job_that_waits_says_so_until_it_is_over(paced: Live) -> None:
+def test_a_reader_of_a_waiting_job_gets_each_state_until_it_ends(paced: Live) -> None:
     job = queued(paced)
     url, text = f"{paced.url}/v1/jobs/{job.public_id}/events", ""
 
@@ -159,14 +159,14 @@ def test_a_job_that_waits_says_so_until_it_is_over(paced: Live) -> None:
     assert states_in(events) == ["queued", "canceled"]
 
 
-def test_what_goes_wrong_on_the_way_is_told_and_ends_the_connection(paced: Live) -> None:
+def test_an_error_while_following_is_reported_and_ends_the_connection(paced: Live) -> None:
     job = queued(paced)
     url, text = f"{paced.url}/v1/jobs/{job.public_id}/events", ""
 
     with httpx.stream("GET", url, headers=paced.headers, timeout=10) as answer:
         for chunk in answer.iter_text():
             if not text:
-                # An answer that nobody can read.
+                # A result that cannot be decrypted.
                 with connection.cursor() as cursor:
                     cursor.execute(
                         "UPDATE jobs_job SET state = 'succeeded', result = 'x', finished_at = now() WHERE id = %s",
@@ -183,10 +183,10 @@ def test_several_jobs_are_followed_over_one_socket(paced: Live, worker: None) ->
 
     with socket(paced) as client:
         for ref, job in jobs.items():
-            client.say("follow", ref=ref, job=job.public_id)
-        words = [word for _ in jobs for word in client.hear_until("end")]
-        client.say("cancel", ref="j0")
-        assert client.hear()["error"]["code"] == "ref_unknown"
+            client.send("follow", ref=ref, job=job.public_id)
+        words = [word for _ in jobs for word in client.receive_until("end")]
+        client.send("cancel", ref="j0")
+        assert client.receive()["error"]["code"] == "ref_unknown"
 
     for ref, job in jobs.items():
         chunks = [word for word in words if word["type"] == "event" and not word.get("event")]
@@ -195,7 +195,7 @@ def test_several_jobs_are_followed_over_one_socket(paced: Live, worker: None) ->
         assert states[-1] == "succeeded"
 
 
-def test_a_job_is_read_by_its_site_or_its_ticket_alone(paced: Live) -> None:
+def test_a_job_is_read_only_by_its_site_or_its_ticket(paced: Live) -> None:
     over: dict[str, Any] = {"state": "failed", "error_code": "rejected", "error_message": "No."}
     job, other = queued(paced, finished_at=clock.now(), **over), queued(paced)
     ticket = paced.post("/v1/tickets", {"job": job.public_id}).json()["ticket"]
@@ -210,8 +210,8 @@ def test_a_job_is_read_by_its_site_or_its_ticket_alone(paced: Live) -> None:
         paced.get(f"/v1/jobs/{job.public_id}/events", last_event_id="x").status_code,
     ]
     with socket(paced, "nightdesk.v1", f"ticket.{ticket}") as client:
-        client.say("follow", ref="a", job=job.public_id)
-        followed = client.hear_until("end")
+        client.send("follow", ref="a", job=job.public_id)
+        followed = client.receive_until("end")
 
     error = {"code": "rejected", "message": "No."}
     assert events == [("", "state", {"id": job.public_id, "state": "failed", "attempt": 0, "error": error})]

@@ -1,4 +1,4 @@
-"""What is left of a site's limits while it asks live."""
+"""`GET /v1/limits` while live requests use the limits up."""
 
 import uuid
 from dataclasses import replace
@@ -33,7 +33,7 @@ def remaining(live: Live) -> dict[str, int]:
     return {f"{each['name']} {each['unit']}": each["remaining"] for each in limits(live)["windows"]}
 
 
-def test_what_is_left_is_what_the_site_has_not_asked_for(live: Live) -> None:
+def test_remaining_quotas_are_what_the_site_has_not_used(live: Live) -> None:
     other = replace(live, made=create_site("Florist", f"florist-{uuid.uuid4().hex[:8]}"))
     Limit.objects.create(requests_per_minute=5, tokens_per_minute=10_000)
     Limit.objects.create(kind="chat", model="openai-chat", requests_per_hour=3)
@@ -44,7 +44,7 @@ def test_what_is_left_is_what_the_site_has_not_asked_for(live: Live) -> None:
 
     used = event.input_tokens + event.output_tokens
     left = {"site requests": 4, "site tokens": 10_000 - used, "kind:chat,model:openai-chat requests": 2}
-    # Looking uses nothing up, however often.
+    # Reading the limits uses none of them.
     assert [remaining(live) for _ in range(3)] == [left] * 3
     assert remaining(other) == {
         "site requests": 5,
@@ -57,7 +57,7 @@ def test_what_is_left_is_what_the_site_has_not_asked_for(live: Live) -> None:
     assert remaining(live)["kind:chat,model:openai-chat requests"] == 0
 
 
-def test_what_runs_is_counted_until_it_ends(live: Live) -> None:
+def test_a_running_stream_counts_against_concurrency_until_it_ends(live: Live) -> None:
     make_route("slow-chat", (ProviderAccount.objects.get(name="sim-openai"), SLOW))
     Limit.objects.create(concurrency=2)
     rules.clear_cache()

@@ -90,12 +90,12 @@ def test_the_document_lists_no_other_operation_as_live(paths: dict[str, Any]) ->
         (encode_anthropic_model(MODEL, today=date(2026, 11, 22)), response_schemas.AnthropicModel),
     ],
 )
-def test_answers_have_the_shape_that_is_described(written: Any, shape: type[Any]) -> None:
-    # Strictly, so that a number is no text.
+def test_encoded_answers_match_their_schemas(written: Any, shape: type[Any]) -> None:
+    # Strict, so that a number does not match a string.
     msgspec.json.decode(msgspec.json.encode(written), type=shape)
 
 
-def test_an_answer_in_an_envelope_has_the_shape_that_is_described() -> None:
+def test_an_encoded_envelope_matches_its_schema() -> None:
     body = encode_envelope("id", "openai", "gpt-5-mini", openai.encode_completion(COMPLETION, created=1))
 
     assert (
@@ -107,11 +107,11 @@ def test_an_answer_in_an_envelope_has_the_shape_that_is_described() -> None:
     ("wire", "shape"),
     [(WireFormat.OPENAI, response_schemas.OpenAIError), (WireFormat.ANTHROPIC, response_schemas.AnthropicError)],
 )
-def test_errors_have_the_shape_of_their_dialect(wire: WireFormat, shape: type[Any]) -> None:
+def test_encoded_errors_match_the_schema_of_their_dialect(wire: WireFormat, shape: type[Any]) -> None:
     assert msgspec.json.decode(encode_error(wire, ERROR, "req_1"), type=shape).error.message == "Wait."
 
 
-def test_overload_is_told_in_the_words_of_each_dialect(paths: dict[str, Any]) -> None:
+def test_overload_has_status_529_only_in_anthropic_s_dialect(paths: dict[str, Any]) -> None:
     assert "529" in paths["/v1/messages"]["post"]["responses"]
     assert "529" not in paths["/v1/chat/completions"]["post"]["responses"]
     assert "server_is_overloaded" in paths["/v1/chat/completions"]["post"]["responses"]["503"]["description"]

@@ -1,4 +1,4 @@
-"""Pages of other origins: what they may ask, and what they may read."""
+"""CORS: what pages of other origins may request and read."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ CHAT: dict[str, Any] = {"model": "openai-chat", "messages": [{"role": "user", "c
 
 @pytest.fixture
 def page(live: Live) -> Live:
-    """A site with pages."""
+    """A site with an allowed origin."""
     live.made.site.origins = [PAGE]
     live.made.site.save()
     return live
@@ -31,7 +31,7 @@ def ask(live: Live, token: str, origin: str | None, path: str = "/v1/chat/comple
     return httpx.post(f"{live.url}{path}", json=CHAT, headers=headers, timeout=20)
 
 
-def test_a_page_of_the_site_may_read_the_answer_and_its_headers(page: Live) -> None:
+def test_a_page_of_the_site_may_read_the_response_and_its_headers(page: Live) -> None:
     answer = ask(page, narrow_token(page), PAGE)
 
     assert answer.status_code == 200
@@ -42,7 +42,7 @@ def test_a_page_of_the_site_may_read_the_answer_and_its_headers(page: Live) -> N
 
 
 @pytest.mark.parametrize("origin", [OTHER, None, "null"])
-def test_a_bound_token_is_refused_elsewhere(page: Live, origin: str | None) -> None:
+def test_a_token_bound_to_an_origin_is_refused_from_other_origins(page: Live, origin: str | None) -> None:
     answer = ask(page, narrow_token(page), origin)
 
     assert answer.status_code == 403
@@ -50,14 +50,14 @@ def test_a_bound_token_is_refused_elsewhere(page: Live, origin: str | None) -> N
     assert page.simulator.journal() == []
 
 
-def test_a_page_may_read_why_it_was_refused(page: Live) -> None:
+def test_a_page_may_read_the_error_of_its_refused_request(page: Live) -> None:
     answer = ask(page, "nd_wrong", PAGE)
 
     assert answer.status_code == 401
     assert answer.headers["access-control-allow-origin"] == PAGE
 
 
-def test_a_page_s_own_stream_is_read_by_that_page_alone(page: Live) -> None:
+def test_a_stream_that_a_page_started_is_read_only_by_that_page(page: Live) -> None:
     started = ask(page, narrow_token(page), PAGE, "/v1/streams").json()
     events = f"{page.url}/v1/streams/{started['id']}/events"
     ticket = {"authorization": f"Bearer {started['ticket']}"}
@@ -69,17 +69,20 @@ def test_a_page_s_own_stream_is_read_by_that_page_alone(page: Live) -> None:
     assert (refused.status_code, "access-control-allow-origin" in refused.headers) == (403, False)
 
 
-def test_a_preflight_is_answered_for_pages_of_sites_alone(page: Live) -> None:
-    asked = {"access-control-request-method": "POST", "access-control-request-headers": "authorization,content-type"}
+def test_a_preflight_is_allowed_only_for_origins_of_sites(page: Live) -> None:
+    preflight = {
+        "access-control-request-method": "POST",
+        "access-control-request-headers": "authorization,content-type",
+    }
 
-    known = httpx.options(f"{page.url}/v1/chat/completions", headers={**asked, "origin": PAGE})
-    unknown = httpx.options(f"{page.url}/v1/chat/completions", headers={**asked, "origin": OTHER})
+    known = httpx.options(f"{page.url}/v1/chat/completions", headers={**preflight, "origin": PAGE})
+    unknown = httpx.options(f"{page.url}/v1/chat/completions", headers={**preflight, "origin": OTHER})
 
     assert (known.status_code, known.headers["access-control-allow-origin"]) == (204, PAGE)
     assert (unknown.status_code, "access-control-allow-origin" in unknown.headers) == (403, False)
 
 
-def test_a_narrow_token_reads_and_cancels_its_own_streams_alone(page: Live) -> None:
+def test_a_narrow_token_reads_and_cancels_only_its_own_streams(page: Live) -> None:
     mine, other = narrow_token(page), narrow_token(page)
     stream_id = ask(page, mine, PAGE, "/v1/streams").json()["id"]
 

@@ -1,4 +1,4 @@
-"""Every restriction, through every way in: what one of them refuses, none of them accepts."""
+"""Every restriction of a request holds through every way in: live requests, jobs, batches and retries."""
 
 import json
 from collections.abc import Callable
@@ -68,20 +68,20 @@ def retry_batch(live: Live, body: dict[str, Any], bearer: str) -> str:
 
 
 def text_of(answer: httpx.Response) -> str:
-    """What it was refused with; empty where it was accepted."""
+    """Return the error message; empty if the request was accepted."""
     return "" if answer.status_code < 300 else answer.text
 
 
 WAYS = [complete, stream, start_stream, wordpress, job, batch, batch_file, retry_job, retry_batch]
 
-#: What a token is narrowed to, what is then asked for, and what the refusal says.
+#: The grant of a token, the request, and the error message.
 RESTRICTIONS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "the token's model": ({"model": "openai-chat"}, {}, "may not be used for the model"),
     "the token's most tokens": ({"max_tokens": 40}, {}, "at most 40 output tokens"),
     "all answers together": ({"max_tokens": 90}, {"n": 2}, "at most 90 output tokens"),
     "premium tiers": ({}, {"service_tier": "priority"}, "does not allow this service_tier"),
     "the site's models": ({}, {"model": "unlisted"}, "may not use the model"),
-    "a model nobody serves": ({}, {"model": "nowhere"}, "does not exist"),
+    "a model without a provider": ({}, {"model": "nowhere"}, "does not exist"),
     "capability": ({}, {"model": "claude", "logprobs": True}, "logprobs"),
     "messages": ({}, {"messages": HELLO * 2001}, "at most 2000 messages"),
     "context": (
@@ -125,7 +125,7 @@ def test_each_restriction_holds_through_each_way_in(
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_what_the_token_allows_is_accepted_through_each_way_in(
+def test_a_request_within_the_grant_is_accepted_through_each_way_in(
     site: Live, way: Callable[[Live, dict[str, Any], str], str]
 ) -> None:
     assert way(site, {**BODY, "n": 2, "service_tier": "flex"}, mint(site, model="dear", max_tokens=100)) == ""

@@ -1,4 +1,4 @@
-"""Anthropic's SDK at the desk, in front of every provider, with nothing changed but its base URL and key."""
+"""Anthropic's SDK against every provider; only its base URL and key are changed."""
 
 import asyncio
 import json
@@ -28,11 +28,11 @@ class Mood(BaseModel):
 
 
 def ask(sdks: Sdks, model: str, messages: Any = SAYS, *, streamed: bool = False, **wanted: Any) -> Any:
-    """Ask once; return the message, put together by the SDK's own helper where it is streamed."""
-    asked = {"model": model, "max_tokens": 200, "messages": messages, **wanted}
+    """Return the message; if streamed, assembled by the SDK's own helper."""
+    parameters = {"model": model, "max_tokens": 200, "messages": messages, **wanted}
     if not streamed:
-        return sdks.anthropic.messages.create(**asked)
-    with sdks.anthropic.messages.stream(**asked) as stream:
+        return sdks.anthropic.messages.create(**parameters)
+    with sdks.anthropic.messages.stream(**parameters) as stream:
         return stream.get_final_message()
 
 
@@ -49,7 +49,7 @@ either_way = pytest.mark.parametrize("streamed", [False, True], ids=["plain", "s
 @on_both_servers
 @either_way
 @every_upstream
-def test_an_answer(sdks: Sdks, model: str, streamed: bool) -> None:
+def test_a_complete_answer(sdks: Sdks, model: str, streamed: bool) -> None:
     message = ask(sdks, model, streamed=streamed, system="Be brief.")
 
     assert (message.type, message.role, message.stop_reason) == ("message", "assistant", "end_turn")
@@ -59,7 +59,7 @@ def test_an_answer(sdks: Sdks, model: str, streamed: bool) -> None:
 
 
 @each_dialect
-def test_a_plain_answer_tells_its_request_id(sdks: Sdks, model: str) -> None:
+def test_a_complete_answer_has_its_request_id(sdks: Sdks, model: str) -> None:
     assert (ask(sdks, model)._request_id or "").startswith("req_")
 
 
@@ -84,7 +84,7 @@ def test_the_text_stream(sdks: Sdks, model: str) -> None:
 
 
 @each_dialect
-def test_what_shapes_an_answer_is_heeded(sdks: Sdks, model: str) -> None:
+def test_length_and_stop_parameters_shape_the_answer(sdks: Sdks, model: str) -> None:
     word = text_of(ask(sdks, model)).split()[2]
 
     short = ask(sdks, model, max_tokens=2, metadata={"user_id": "u-1"})
@@ -103,7 +103,7 @@ def calls_of(message: Any) -> list[tuple[str, list[str]]]:
 
 @either_way
 @every_upstream
-def test_parallel_tool_calls_and_the_turn_that_answers_them(sdks: Sdks, model: str, streamed: bool) -> None:
+def test_parallel_tool_calls_and_their_results(sdks: Sdks, model: str, streamed: bool) -> None:
     message = ask(sdks, model, streamed=streamed, tools=TOOLS, tool_choice={"type": "any"})
 
     assert message.stop_reason == "tool_use"
@@ -111,7 +111,7 @@ def test_parallel_tool_calls_and_the_turn_that_answers_them(sdks: Sdks, model: s
     ids = [block.id for block in message.content]
     assert len(set(ids)) == 2
     results = [{"type": "tool_result", "tool_use_id": each, "content": "12"} for each in ids]
-    # As the SDK's own examples do: the blocks are sent back as they came.
+    # As in the SDK's own examples: the blocks are sent back unchanged.
     turns = [{"role": "assistant", "content": message.content}, {"role": "user", "content": results}]
 
     answer = ask(sdks, model, [*SAYS, *turns], streamed=streamed, tools=TOOLS)
@@ -131,10 +131,10 @@ def test_a_single_tool_call(sdks: Sdks, model: str, streamed: bool) -> None:
 
 
 @each_dialect
-def test_an_answer_that_another_provider_goes_on_with(sdks: Sdks, model: str) -> None:
-    asked: Any = {"model": f"{model}-continued", "messages": SAYS, "max_tokens": 200}
+def test_another_provider_continues_a_cut_answer(sdks: Sdks, model: str) -> None:
+    parameters: Any = {"model": f"{model}-continued", "messages": SAYS, "max_tokens": 200}
 
-    with sdks.anthropic.messages.stream(**asked, extra_headers={"X-Nightdesk-Continue": "true"}) as stream:
+    with sdks.anthropic.messages.stream(**parameters, extra_headers={"X-Nightdesk-Continue": "true"}) as stream:
         text = "".join(stream.text_stream)
         message = stream.get_final_message()
 
@@ -143,25 +143,25 @@ def test_an_answer_that_another_provider_goes_on_with(sdks: Sdks, model: str) ->
     assert {call["dialect"] for call in sdks.simulator.finished(2)} == {"openai", "anthropic"}
 
 
-def test_what_only_this_dialect_can_say_reaches_it_and_is_refused_elsewhere(sdks: Sdks) -> None:
+def test_fields_of_this_dialect_only_reach_its_provider_and_are_rejected_elsewhere(sdks: Sdks) -> None:
     document: Any = {"type": "document", "source": {"type": "text", "media_type": "text/plain", "data": "Rye."}}
     says: Any = [{"role": "user", "content": [document, {"type": "text", "text": "What is in it?"}]}]
-    asked: Any = {"max_tokens": 50, "messages": says}
+    parameters: Any = {"max_tokens": 50, "messages": says}
 
-    assert sdks.anthropic.messages.create(model="anthropic", **asked).content
+    assert sdks.anthropic.messages.create(model="anthropic", **parameters).content
     with pytest.raises(BadRequestError, match=r"messages\.0\.content\.0"):
-        sdks.anthropic.messages.create(model="openai", **asked)
+        sdks.anthropic.messages.create(model="openai", **parameters)
     assert len(sdks.simulator.finished()) == 1
 
 
 @each_dialect
 def test_the_tool_runner(sdks: Sdks, model: str) -> None:
-    asked: list[str] = []
+    cities: list[str] = []
 
     @beta_tool
     def get_weather(city: str) -> str:
-        """Say how the weather is."""
-        asked.append(city)
+        """Return the weather."""
+        cities.append(city)
         return "Sunny."
 
     runner = sdks.anthropic.beta.messages.tool_runner(
@@ -169,9 +169,9 @@ def test_the_tool_runner(sdks: Sdks, model: str) -> None:
     )
     messages = list(runner)
 
-    # The second turn has told the tool's result. The SDK had tried threads first, which no gateway can keep.
+    # The second turn has the tool's result. The SDK tried threads first, which no gateway can store.
     assert [calls_of(message) for message in messages] == [[("get_weather", ["city"])]] * 2
-    assert asked
+    assert cities
     assert len(sdks.simulator.journal()) == 2
 
 
@@ -215,7 +215,7 @@ def test_models(sdks: Sdks) -> None:
     listed = {model.id for model in sdks.anthropic.models.list(limit=2)}
     one = sdks.anthropic.models.retrieve("openai")
 
-    # The SDK turns the pages itself.
+    # The SDK fetches the pages.
     assert listed >= {"openai", "anthropic", "azure", "embed", "slow"}
     assert (one.id, one.type) == ("openai", "model")
 
@@ -229,7 +229,7 @@ def test_tokens_are_counted(sdks: Sdks) -> None:
     assert 0 < few.input_tokens < more.input_tokens
 
 
-# Around the answer
+# Versions, headers, the asynchronous client, retries
 
 
 @pytest.mark.parametrize("header", ["authorization", "x-api-key"])
@@ -260,9 +260,9 @@ def test_sampling_settings_are_for_the_classic_version(sdks: Sdks, model: str) -
 
 @on_both_servers
 def test_raw_responses_have_the_headers_of_the_dialect(sdks: Sdks) -> None:
-    asked: Any = {"model": "openai", "max_tokens": 200, "messages": SAYS}
-    raw = sdks.anthropic.messages.with_raw_response.create(**asked)
-    with sdks.anthropic.messages.with_streaming_response.create(**asked, stream=True) as streamed:
+    parameters: Any = {"model": "openai", "max_tokens": 200, "messages": SAYS}
+    raw = sdks.anthropic.messages.with_raw_response.create(**parameters)
+    with sdks.anthropic.messages.with_streaming_response.create(**parameters, stream=True) as streamed:
         lines = list(streamed.iter_lines())
 
     assert text_of(raw.parse())
@@ -290,7 +290,7 @@ async def test_the_asynchronous_client(sdks: Sdks) -> None:
 
 
 def test_a_retry_with_an_idempotency_key_is_one_call_upstream(sdks: Sdks) -> None:
-    # The first try gives up long before the provider answers; the SDK asks again half a second later.
+    # The first try times out long before the provider answers; the SDK retries half a second later.
     with Anthropic(base_url=sdks.url, api_key=sdks.key, max_retries=2, timeout=0.3) as client:
         answer = client.messages.with_raw_response.create(
             model="slow", max_tokens=200, messages=SAYS, extra_headers={"Idempotency-Key": "order-17"}

@@ -1,4 +1,4 @@
-"""Whatever goes wrong, the SDKs raise what their users expect: by status before the first token, and never nothing."""
+"""The SDKs raise the error that their users expect for each failure, before and after the first token."""
 
 import uuid
 from dataclasses import astuple, dataclass, replace
@@ -21,12 +21,12 @@ pytestmark = pytest.mark.django_db
 SDKS = ("openai", "anthropic")
 WAYS = ("plain", "streamed")
 
-#: What each SDK raises for a provider's status, and the status that it was told.
+#: What each SDK raises for a provider's status, and the status that it receives.
 RAISED: dict[int, dict[str, tuple[str, int]]] = {
     status: {"openai": told_openai, "anthropic": told_anthropic}
     for status, told_openai, told_anthropic in [
         (400, ("BadRequestError", 400), ("BadRequestError", 400)),
-        # It is the desk that the provider does not let in, not the caller.
+        # The provider rejects the gateway's key, not the caller's.
         (401, ("InternalServerError", 503), ("ServiceUnavailableError", 503)),
         (403, ("InternalServerError", 503), ("ServiceUnavailableError", 503)),
         (404, ("NotFoundError", 404), ("NotFoundError", 404)),
@@ -41,7 +41,7 @@ RAISED: dict[int, dict[str, tuple[str, int]]] = {
         (529, ("InternalServerError", 503), ("OverloadedError", 529)),
     ]
 }
-#: Ways to break off, before the first token and after some.
+#: How an answer is cut, before the first token and after some.
 CUT_BEFORE = "reset before a byte"
 CUTS = {
     "closed in the middle": "cut_after_n=3",
@@ -53,7 +53,7 @@ CUTS = {
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One way to ask. Each has models, providers and keys of its own, so that no breaker keeps it from being asked."""
+    """One kind of request. Each has its own models, providers and keys, so that no open circuit breaker affects it."""
 
     server: str
     sdk: str
@@ -82,20 +82,20 @@ def each_of(cases: list[Case]) -> pytest.MarkDecorator:
 
 
 def ask(sdks: Sdks, sdk: str, model: str, *, streamed: bool, **wanted: Any) -> str:
-    asked: Any = {"model": model, "messages": SAYS, "stream": streamed, **wanted}
+    parameters: Any = {"model": model, "messages": SAYS, "stream": streamed, **wanted}
     if sdk == "openai":
-        answer: Any = sdks.openai.chat.completions.create(**asked)
+        answer: Any = sdks.openai.chat.completions.create(**parameters)
         if not streamed:
             return str(answer.choices[0].message.content)
         return "".join(choice.delta.content or "" for chunk in answer for choice in chunk.choices)
-    answer = sdks.anthropic.messages.create(max_tokens=200, **asked)
+    answer = sdks.anthropic.messages.create(max_tokens=200, **parameters)
     if not streamed:
         return str(answer.content[0].text)
     return "".join(event.delta.text for event in answer if event.type == "content_block_delta")
 
 
 def code_of(error: Any) -> str:
-    """Return the finer word, which each SDK keeps in a place of its own."""
+    """Return the error code, which each SDK stores elsewhere."""
     return str(error.code if isinstance(error, openai.APIError) else error.error_code)
 
 
@@ -107,8 +107,8 @@ def raised_by(case: Case, sdks: Sdks, model: str) -> Any:
 
 @pytest.fixture(scope="module")
 def faults(sdk_site: SdkSite, simulator_process: SimulatorProcess, django_db_blocker: DjangoDbBlocker) -> None:
-    """Models that fail, in every way."""
-    # With so long a wait asked for, the desk says so at once instead of asking again.
+    """Routes to models that fail in each way."""
+    # With so long a Retry-After, the gateway reports it immediately instead of retrying.
     controls = {**{str(status): f"status={status},retry_after=30" for status in RAISED}, **CUTS}
     controls[CUT_BEFORE] = "cut_after_n=0,cut=rst"
     providers, routes, targets = [], [], []
@@ -128,11 +128,11 @@ def faults(sdk_site: SdkSite, simulator_process: SimulatorProcess, django_db_blo
 
 @pytest.mark.usefixtures("faults")
 @each_of(CASES)
-def test_a_provider_s_status_raises_what_it_means(sdks: Sdks, case: Case) -> None:
+def test_each_status_of_a_provider_raises_the_sdk_s_matching_error(sdks: Sdks, case: Case) -> None:
     raised = {status: raised_by(case, sdks, case.model(status)) for status in RAISED}
 
-    told = {status: (type(error).__name__, error.status_code) for status, error in raised.items()}
-    assert told == {status: each[case.sdk] for status, each in RAISED.items()}
+    found = {status: (type(error).__name__, error.status_code) for status, error in raised.items()}
+    assert found == {status: each[case.sdk] for status, each in RAISED.items()}
     assert {error.response.headers.get("retry-after") for error in (raised[429], raised[503], raised[529])} == {"30"}
     assert all((error.request_id or "").startswith("req_") for error in raised.values())
 
@@ -140,25 +140,25 @@ def test_a_provider_s_status_raises_what_it_means(sdks: Sdks, case: Case) -> Non
 @pytest.mark.usefixtures("faults")
 # Azure's streams are OpenAI's.
 @each_of([case for case in CASES if case.upstream != "azure-dated"])
-def test_what_is_cut_never_ends_well(sdks: Sdks, case: Case) -> None:
+def test_a_cut_answer_always_raises(sdks: Sdks, case: Case) -> None:
     before = raised_by(case, sdks, case.model(CUT_BEFORE))
 
     assert (before.status_code, code_of(before)) == (502, "upstream_error")
     if case.way == "streamed":
         for cut in CUTS:
             error = raised_by(case, sdks, case.model(cut))
-            # Told in the stream, whose status was 200.
+            # Reported in the stream, whose status was 200.
             assert getattr(error, "status_code", 200) == 200, cut
             assert error.type == ("server_error" if case.sdk == "openai" else "api_error"), cut
             assert code_of(error) == "upstream_stream_interrupted", cut
 
 
-# What is refused by the desk itself
+# Rejections by the gateway itself
 
 
 @pytest.fixture(scope="module")
 def narrow_key(sdk_site: SdkSite, django_db_blocker: DjangoDbBlocker) -> str:
-    """The key of a site that may ask for one model, once a minute."""
+    """The key of a site that may use one model, once a minute."""
     with django_db_blocker.unblock():
         made = create_site("Narrow", f"narrow-{uuid.uuid4().hex[:8]}")
         Site.objects.filter(id=made.site.id).update(allowed_models=["openai"])
@@ -167,7 +167,7 @@ def narrow_key(sdk_site: SdkSite, django_db_blocker: DjangoDbBlocker) -> str:
 
 
 def refusal(sdks: Sdks, sdk: str, model: str = "openai", *, key: str | None = None, **wanted: Any) -> Any:
-    """Ask with another key, or another body; return what is raised."""
+    """Send a request with another key or body; return the exception."""
     client: Any = sdks.openai if sdk == "openai" else sdks.anthropic
     if key is not None:
         client = client.with_options(api_key=key)
@@ -177,8 +177,8 @@ def refusal(sdks: Sdks, sdk: str, model: str = "openai", *, key: str | None = No
     return caught.value
 
 
-def told(error: Any) -> tuple[str, int, str]:
-    """What was raised, for which status, with which code."""
+def described(error: Any) -> tuple[str, int, str]:
+    """Return an exception's class, status and code."""
     return type(error).__name__, error.status_code, code_of(error)
 
 
@@ -187,54 +187,54 @@ each_sdk = pytest.mark.parametrize("sdk", SDKS)
 
 @on_both_servers
 @each_sdk
-def test_who_may_not_ask_is_told(sdks: Sdks, sdk: str, narrow_key: str) -> None:
+def test_unauthorized_requests_raise_the_sdk_s_matching_error(sdks: Sdks, sdk: str, narrow_key: str) -> None:
     wrong = refusal(sdks, sdk, key="nd_wrong")
     forbidden = refusal(sdks, sdk, "anthropic", key=narrow_key)
 
-    assert told(wrong) == ("AuthenticationError", 401, "invalid_credentials")
-    assert told(forbidden)[:2] == ("PermissionDeniedError", 403)
+    assert described(wrong) == ("AuthenticationError", 401, "invalid_credentials")
+    assert described(forbidden)[:2] == ("PermissionDeniedError", 403)
 
 
 @on_both_servers
 @each_sdk
 @pytest.mark.parametrize("streamed", [False, True], ids=WAYS)
-def test_who_asks_too_often_is_told_when_to_come_back(sdks: Sdks, sdk: str, narrow_key: str, streamed: bool) -> None:
+def test_a_rate_limited_request_raises_with_retry_after(sdks: Sdks, sdk: str, narrow_key: str, streamed: bool) -> None:
     client: Any = sdks.openai if sdk == "openai" else sdks.anthropic
     narrow = replace(sdks, **{sdk: client.with_options(api_key=narrow_key)})
     ask(narrow, sdk, "openai", streamed=streamed)
 
     error = refusal(sdks, sdk, key=narrow_key, stream=streamed)
 
-    assert told(error) == ("RateLimitError", 429, "rate_limit_exceeded")
+    assert described(error) == ("RateLimitError", 429, "rate_limit_exceeded")
     assert 0 < int(error.response.headers["retry-after"]) <= 60
 
 
 @on_both_servers
 @each_sdk
-def test_bodies_that_are_wrong_are_refused_in_the_words_of_the_dialect(sdks: Sdks, sdk: str) -> None:
+def test_invalid_bodies_are_rejected_with_an_error_of_the_dialect(sdks: Sdks, sdk: str) -> None:
     wrong = refusal(sdks, sdk, messages=[{"role": "nobody", "content": "Hello"}])
     unknown = refusal(sdks, sdk, "no-such-model")
     large = refusal(sdks, sdk, messages=[{"role": "user", "content": "x" * 5_000_000}])
 
-    assert told(wrong)[:2] == ("BadRequestError", 400)
-    assert told(unknown) == ("NotFoundError", 404, "model_not_found")
+    assert described(wrong)[:2] == ("BadRequestError", 400)
+    assert described(unknown) == ("NotFoundError", 404, "model_not_found")
     expected = "APIStatusError" if sdk == "openai" else "ContentTooLargeError"
-    assert told(large) == (expected, 413, "body_too_large")
+    assert described(large) == (expected, 413, "body_too_large")
     assert large.response.headers["connection"] == "close"
 
 
 @on_both_servers
 @each_sdk
-def test_an_idempotency_key_stands_for_one_body(sdks: Sdks, sdk: str) -> None:
+def test_an_idempotency_key_with_another_body_raises(sdks: Sdks, sdk: str) -> None:
     headers = {"Idempotency-Key": f"order-{uuid.uuid4()}"}
     ask(sdks, sdk, "openai", streamed=False, extra_headers=headers)
 
     error = refusal(sdks, sdk, extra_headers=headers)
 
-    assert told(error) == ("UnprocessableEntityError", 422, "idempotency_key_reused")
+    assert described(error) == ("UnprocessableEntityError", 422, "idempotency_key_reused")
 
 
-def test_a_cursor_ahead_of_its_stream_is_a_conflict(sdks: Sdks) -> None:
+def test_a_cursor_ahead_of_its_stream_raises_a_conflict(sdks: Sdks) -> None:
     with sdks.openai.chat.completions.with_streaming_response.create(
         model="openai", messages=SAYS, stream=True
     ) as answer:
@@ -247,7 +247,7 @@ def test_a_cursor_ahead_of_its_stream_is_a_conflict(sdks: Sdks) -> None:
     assert caught.value.code == "stream_cursor_ahead"
 
 
-def test_what_is_not_served_is_not_found(sdks: Sdks) -> None:
+def test_unknown_addresses_and_models_raise_not_found(sdks: Sdks) -> None:
     with pytest.raises(openai.NotFoundError):
         sdks.openai.responses.create(model="openai", input="Hello")
     with pytest.raises(anthropic.NotFoundError):

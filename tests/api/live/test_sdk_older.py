@@ -1,4 +1,4 @@
-"""The SDKs of the majors before the newest, as many sites still have them (`requirements/older-sdk.txt`)."""
+"""Older major versions of the SDKs, which many sites still use (`requirements/older-sdk.txt`)."""
 
 import json
 import subprocess
@@ -30,7 +30,7 @@ OPENAI = {**SAME, "continued": ["stop", True], "parsed": "Mood", "vectors": [153
 ANTHROPIC = {**SAME, "continued": ["end_turn", True], "counted": True, "cut": "APIStatusError"}
 
 
-def test_older_majors_work_as_they_are(sdks: Sdks) -> None:
+def test_older_major_versions_of_the_sdks_work_unmodified(sdks: Sdks) -> None:
     assert FOLDER.exists(), "`make test` installs the older SDKs, and then runs the tests."
 
     made = subprocess.run(

@@ -1,4 +1,4 @@
-"""OpenAI's SDK at the desk, in front of every provider, with nothing changed but its base URL and key."""
+"""OpenAI's SDK against every provider; only its base URL and key are changed."""
 
 import asyncio
 import json
@@ -32,7 +32,7 @@ class Mood(BaseModel):
     reasons: list[str]
 
 
-#: The providers that speak this dialect: all that is sent reaches them.
+#: The providers of this dialect: every field reaches them.
 of_this_dialect = pytest.mark.parametrize("model", ["openai", "azure", "azure-dated"])
 
 # Text
@@ -40,7 +40,7 @@ of_this_dialect = pytest.mark.parametrize("model", ["openai", "azure", "azure-da
 
 @on_both_servers
 @every_upstream
-def test_a_whole_answer(sdks: Sdks, model: str) -> None:
+def test_a_complete_answer(sdks: Sdks, model: str) -> None:
     answer = sdks.openai.chat.completions.create(model=model, messages=SAYS, max_completion_tokens=64)
 
     assert (answer.object, answer.choices[0].message.role) == ("chat.completion", "assistant")
@@ -70,7 +70,7 @@ def test_a_stream_with_its_usage(sdks: Sdks, model: str) -> None:
 
 
 @every_upstream
-def test_a_stream_brings_no_usage_unasked(sdks: Sdks, model: str) -> None:
+def test_a_stream_has_no_usage_unless_requested(sdks: Sdks, model: str) -> None:
     chunks = list(sdks.openai.chat.completions.create(model=model, messages=SAYS, stream=True))
 
     assert [chunk.usage for chunk in chunks if chunk.usage] == []
@@ -78,7 +78,7 @@ def test_a_stream_brings_no_usage_unasked(sdks: Sdks, model: str) -> None:
 
 
 @every_upstream
-def test_the_stream_helper_puts_the_answer_together(sdks: Sdks, model: str) -> None:
+def test_the_stream_helper_assembles_the_answer(sdks: Sdks, model: str) -> None:
     with sdks.openai.chat.completions.stream(
         model=model, messages=SAYS, stream_options={"include_usage": True}
     ) as stream:
@@ -91,7 +91,7 @@ def test_the_stream_helper_puts_the_answer_together(sdks: Sdks, model: str) -> N
 
 
 @each_dialect
-def test_what_shapes_an_answer_is_heeded(sdks: Sdks, model: str) -> None:
+def test_length_and_stop_parameters_shape_the_answer(sdks: Sdks, model: str) -> None:
     create = sdks.openai.chat.completions.create
     full = create(model=model, messages=SAYS).choices[0].message.content or ""
     word = full.split()[2]
@@ -104,11 +104,11 @@ def test_what_shapes_an_answer_is_heeded(sdks: Sdks, model: str) -> None:
     assert stopped.choices[0].finish_reason == "stop"
 
 
-# Several answers, and what only this dialect has
+# Several choices, and what only this dialect has
 
 
 @of_this_dialect
-def test_several_answers_with_their_likelihoods(sdks: Sdks, model: str) -> None:
+def test_several_choices_with_log_probabilities(sdks: Sdks, model: str) -> None:
     answer = sdks.openai.chat.completions.create(
         model=model, messages=SAYS, n=3, logprobs=True, top_logprobs=2, max_completion_tokens=20
     )
@@ -126,7 +126,7 @@ def test_several_answers_with_their_likelihoods(sdks: Sdks, model: str) -> None:
 
 
 @of_this_dialect
-def test_several_answers_in_one_stream(sdks: Sdks, model: str) -> None:
+def test_several_choices_in_one_stream(sdks: Sdks, model: str) -> None:
     with sdks.openai.chat.completions.stream(
         model=model, messages=SAYS, n=2, logprobs=True, stream_options={"include_usage": True}
     ) as stream:
@@ -140,7 +140,7 @@ def test_several_answers_in_one_stream(sdks: Sdks, model: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "param"),
+    ("parameters", "param"),
     [
         ({"n": 2}, "n"),
         ({"logprobs": True}, "logprobs"),
@@ -149,24 +149,24 @@ def test_several_answers_in_one_stream(sdks: Sdks, model: str) -> None:
     ],
 )
 @pytest.mark.parametrize("stream", [False, True])
-def test_what_no_provider_of_the_model_can_say_is_refused_before_one_is_asked(
-    sdks: Sdks, asked: dict[str, Any], param: str, stream: bool
+def test_a_parameter_that_no_provider_supports_is_rejected_before_a_call(
+    sdks: Sdks, parameters: dict[str, Any], param: str, stream: bool
 ) -> None:
     with pytest.raises(BadRequestError) as caught:
-        sdks.openai.chat.completions.create(model="anthropic", messages=SAYS, stream=stream, **asked)
+        sdks.openai.chat.completions.create(model="anthropic", messages=SAYS, stream=stream, **parameters)
 
     assert caught.value.param == param
     assert sdks.simulator.journal() == []
 
 
-def test_what_a_provider_cannot_say_is_asked_of_the_next(sdks: Sdks) -> None:
+def test_a_provider_without_a_required_feature_is_skipped(sdks: Sdks) -> None:
     answer = sdks.openai.chat.completions.create(model="anthropic-then-openai", messages=SAYS, n=2)
 
     assert len(answer.choices) == 2
     assert [call["dialect"] for call in sdks.simulator.finished()] == ["openai"]
 
 
-def test_hints_are_no_hindrance(sdks: Sdks) -> None:
+def test_optional_hints_do_not_restrict_the_providers(sdks: Sdks) -> None:
     hints: Any = {"metadata": {"k": "v"}, "store": True, "service_tier": "flex", "user": "u1", "prompt_cache_key": "k"}
 
     for model in ("openai", "anthropic"):
@@ -174,16 +174,20 @@ def test_hints_are_no_hindrance(sdks: Sdks) -> None:
 
 
 @each_dialect
-def test_an_answer_that_another_provider_goes_on_with(sdks: Sdks, model: str) -> None:
-    asked: Any = {"model": f"{model}-continued", "messages": SAYS, "extra_headers": {"X-Nightdesk-Continue": "true"}}
+def test_another_provider_continues_a_cut_answer(sdks: Sdks, model: str) -> None:
+    parameters: Any = {
+        "model": f"{model}-continued",
+        "messages": SAYS,
+        "extra_headers": {"X-Nightdesk-Continue": "true"},
+    }
 
-    chunks = list(sdks.openai.chat.completions.create(**asked, stream=True))
-    with sdks.openai.chat.completions.stream(**asked) as stream:
+    chunks = list(sdks.openai.chat.completions.create(**parameters, stream=True))
+    with sdks.openai.chat.completions.stream(**parameters) as stream:
         helped = stream.get_final_completion()
 
-    told = [chunk.model_extra["nightdesk"] for chunk in chunks if "nightdesk" in (chunk.model_extra or {})]
-    assert told == [{"continued_by": "anthropic" if model == "openai" else "openai"}]
-    # Who looks at the first choice of each chunk finds one.
+    markers = [chunk.model_extra["nightdesk"] for chunk in chunks if "nightdesk" in (chunk.model_extra or {})]
+    assert markers == [{"continued_by": "anthropic" if model == "openai" else "openai"}]
+    # Clients that read the first choice of each chunk find one.
     text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
     assert helped.choices[0].message.content == text
     assert helped.choices[0].finish_reason == "stop"
@@ -197,7 +201,7 @@ def calls_of(message: Any) -> list[tuple[str, list[str]]]:
 
 
 def turn(sdks: Sdks, model: str, messages: Any, *, streamed: bool, **wanted: Any) -> Any:
-    """Ask once; return the choice, put together by the SDK's own helper where it is streamed."""
+    """Return the choice; if streamed, assembled by the SDK's own helper."""
     if not streamed:
         return sdks.openai.chat.completions.create(model=model, messages=messages, tools=TOOLS, **wanted).choices[0]
     with sdks.openai.chat.completions.stream(model=model, messages=messages, tools=TOOLS, **wanted) as stream:
@@ -206,7 +210,7 @@ def turn(sdks: Sdks, model: str, messages: Any, *, streamed: bool, **wanted: Any
 
 @pytest.mark.parametrize("streamed", [False, True], ids=["plain", "streamed"])
 @every_upstream
-def test_parallel_tool_calls_and_the_turn_that_answers_them(sdks: Sdks, model: str, streamed: bool) -> None:
+def test_parallel_tool_calls_and_their_results(sdks: Sdks, model: str, streamed: bool) -> None:
     choice = turn(sdks, model, SAYS, streamed=streamed, tool_choice="required")
 
     assert choice.finish_reason == "tool_calls"
@@ -279,11 +283,11 @@ def test_an_image_as_a_data_url(sdks: Sdks, model: str) -> None:
 @on_both_servers
 def test_embeddings_in_both_encodings(sdks: Sdks) -> None:
     embed = sdks.openai.embeddings.create
-    # Who says nothing gets base64 from this SDK, which asks for it and reads it.
+    # By default this SDK requests base64 and decodes it.
     read = embed(model="embed", input=["a", "b"])
-    # Not from the cache, which costs nothing.
-    asked_anew: Any = {"extra_headers": {"Cache-Control": "no-store"}}
-    numbers = embed(model="embed", input=["a", "b"], encoding_format="float", **asked_anew)
+    # Not from the cache, because cached vectors use no tokens.
+    uncached: Any = {"extra_headers": {"Cache-Control": "no-store"}}
+    numbers = embed(model="embed", input=["a", "b"], encoding_format="float", **uncached)
     packed: Any = embed(model="embed", input="a", encoding_format="base64")
 
     assert [row.index for row in read.data] == [0, 1]
@@ -308,7 +312,7 @@ def test_models(sdks: Sdks) -> None:
     assert (one.id, one.object, one.owned_by) == ("azure-dated", "model", "azure-dated")
 
 
-# Around the answer
+# Headers, the asynchronous client, retries
 
 
 @on_both_servers
@@ -352,7 +356,7 @@ async def test_the_asynchronous_client(sdks: Sdks) -> None:
 
 
 def test_a_retry_with_an_idempotency_key_is_one_call_upstream(sdks: Sdks) -> None:
-    # The first try gives up long before the provider answers; the SDK asks again half a second later.
+    # The first try times out long before the provider answers; the SDK retries half a second later.
     with OpenAI(base_url=sdks.openai_url, api_key=sdks.key, max_retries=2, timeout=0.3) as client:
         answer = client.chat.completions.with_raw_response.create(
             model="slow", messages=SAYS, extra_headers={"Idempotency-Key": "order-17"}

@@ -1,4 +1,4 @@
-"""Streams, from the first event to the last, and again from any place."""
+"""Streams over HTTP: read from the first event to the last, resumed from any event, and canceled."""
 
 import uuid
 from typing import Any
@@ -25,7 +25,7 @@ def lines_of(text: str, field: str) -> list[str]:
     return [line.partition(": ")[2] for line in text.splitlines() if line.startswith(f"{field}:")]
 
 
-def test_a_stream_is_events_with_ids_and_an_end(live: Live) -> None:
+def test_a_stream_has_numbered_events_and_an_end(live: Live) -> None:
     answer = live.post("/v1/chat/completions", CHAT)
 
     assert answer.headers["content-type"] == "text/event-stream; charset=utf-8"
@@ -48,7 +48,7 @@ def test_a_stream_can_be_read_again_from_any_event(live: Live) -> None:
     assert len(live.simulator.finished()) == 1
 
 
-def test_a_detached_stream_is_read_with_its_ticket_alone(live: Live, settings: Settings) -> None:
+def test_a_detached_stream_is_read_with_its_ticket(live: Live, settings: Settings) -> None:
     settings.BASE_URL = live.url
     started = live.post("/v1/streams", CHAT)
     assert started.status_code == 202, started.text
@@ -71,7 +71,7 @@ def test_anthropic_s_stream_ends_with_its_own_event(live: Live) -> None:
         assert lines_of(text, "event")[-1] == "message_stop"
 
 
-def test_a_failure_before_the_first_token_is_an_answer_with_its_status(live: Live) -> None:
+def test_a_failure_before_the_first_token_is_a_response_with_its_status(live: Live) -> None:
     live.simulator.script("gpt-4o-mini", ["400"])
 
     answer = live.post("/v1/chat/completions", CHAT)
@@ -80,7 +80,7 @@ def test_a_failure_before_the_first_token_is_an_answer_with_its_status(live: Liv
     assert answer.json()["error"]["message"]
 
 
-def test_a_key_stands_for_a_body_in_one_dialect(live: Live) -> None:
+def test_an_idempotency_key_is_bound_to_one_body_in_one_dialect(live: Live) -> None:
     one, other = (
         live.post(f"/v1/streams?dialect={dialect}", CHAT, idempotency_key="k-1") for dialect in ("openai", "wordpress")
     )
@@ -88,7 +88,7 @@ def test_a_key_stands_for_a_body_in_one_dialect(live: Live) -> None:
     assert (one.status_code, other.status_code) == (202, 422), other.text
 
 
-def test_a_narrow_token_reads_nothing_of_another_s_by_its_idempotency_key(live: Live) -> None:
+def test_a_narrow_token_cannot_read_another_token_s_stream_by_its_idempotency_key(live: Live) -> None:
     wanted = {"scope": "chat:write streams:write streams:read"}
     tokens = [live.post("/v1/tokens", wanted).json()["token"] for _ in range(2)]
 
@@ -103,7 +103,7 @@ def test_a_narrow_token_reads_nothing_of_another_s_by_its_idempotency_key(live: 
     assert len(live.simulator.finished(3)) == 3
 
 
-def test_a_stream_that_ended_before_its_first_event_is_an_error_and_no_empty_answer(live: Live) -> None:
+def test_a_stream_without_events_is_an_error_and_not_an_empty_answer(live: Live) -> None:
     about = StreamInfo(
         id=new_stream_id(),
         site=live.made.site.public_id,
@@ -132,7 +132,7 @@ def test_a_cut_after_the_first_token_is_never_a_clean_end(live: Live) -> None:
 
 
 def make_broken_off(live: Live) -> None:
-    """A route whose first provider breaks off, with a key of its own: none of the others' breakers knows of it."""
+    """A route whose first provider cuts its answers. It has a key of its own, so its circuit breaker is its own too."""
     broken = make_provider("sim-broken", base_url=live.simulator.openai_url, api_key=uuid.uuid4().hex.encode())
     on = ProviderAccount.objects.get(name="sim-anthropic")
     make_route("broken-off", (broken, "gpt-4o-mini@cut_after_n=5"), (on, "claude-haiku-4-5"))
@@ -142,7 +142,7 @@ def make_broken_off(live: Live) -> None:
     ("path", "end"),
     [("/v1/chat/completions", "[DONE]"), ("/v1/messages", "message_stop"), ("/v1/chat", "finish_reason")],
 )
-def test_an_answer_that_was_cut_goes_on_at_the_next_provider_if_asked_for(live: Live, path: str, end: str) -> None:
+def test_the_next_provider_continues_a_cut_answer_on_request(live: Live, path: str, end: str) -> None:
     make_broken_off(live)
 
     body = {**CHAT, "model": "broken-off", "max_tokens": 200}
@@ -156,7 +156,7 @@ def test_an_answer_that_was_cut_goes_on_at_the_next_provider_if_asked_for(live: 
     assert {event.provider for event in live.usage(2)} == {"sim-broken", "sim-anthropic"}
 
 
-def test_an_answer_that_only_one_dialect_can_give_is_not_gone_on_with(live: Live) -> None:
+def test_an_answer_that_only_one_dialect_can_give_is_not_continued(live: Live) -> None:
     make_broken_off(live)
 
     body = {**CHAT, "model": "broken-off", "n": 2}

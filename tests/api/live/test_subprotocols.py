@@ -1,4 +1,4 @@
-"""What a WebSocket client offers."""
+"""Credentials in `Sec-WebSocket-Protocol`."""
 
 import pytest
 
@@ -22,17 +22,17 @@ from tenants.errors import ConflictingCredentials
         (["nightdesk.v1", "ticket.a", "ticket.a"], SubprotocolOffer("nightdesk.v1", "ticket", "a")),
     ],
 )
-def test_an_offer_is_read(offered: list[str], offer: SubprotocolOffer) -> None:
+def test_an_offer_is_parsed(offered: list[str], offer: SubprotocolOffer) -> None:
     assert parse_offer(offered) == offer
 
 
 @pytest.mark.parametrize("proofs", [["ticket.a", "ticket.b"], ["ticket.a", "bearer.a"], ["bearer.a", "bearer.b"]])
-def test_two_proofs_contradict_each_other(proofs: list[str]) -> None:
+def test_two_credentials_in_one_offer_conflict(proofs: list[str]) -> None:
     with pytest.raises(ConflictingCredentials):
         parse_offer(["nightdesk.v1", *proofs])
 
 
-def test_the_proof_becomes_the_header_that_a_browser_cannot_set_and_is_not_shown() -> None:
+def test_the_credential_becomes_an_authorization_header_and_is_not_in_the_repr() -> None:
     offer = parse_offer(["nightdesk.v1", "ticket.a.b.c"])
 
     assert offer.headers == {"authorization": "Bearer a.b.c"}

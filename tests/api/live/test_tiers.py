@@ -1,4 +1,4 @@
-"""A call in another tier than the standard one is rated with that tier's price, live and as a job, to the pico-USD."""
+"""A call in a service tier has the price of that tier, to the pico-USD, live and as a job."""
 
 import json
 from typing import Any, NamedTuple
@@ -15,10 +15,10 @@ HELLO = [{"role": "user", "content": "Say hello."}]
 
 
 class Case(NamedTuple):
-    """What is asked for, what the account says, and USD per million tokens, taken from the price lists by hand."""
+    """A request, the recorded tier, and USD per million tokens, taken from the price lists by hand."""
 
     model: str
-    asked: dict[str, str]
+    parameters: dict[str, str]
     tier: str
     input_usd: float
     output_usd: float
@@ -53,7 +53,7 @@ def priced(live: Live) -> Live:
 
 
 def body_of(case: Case, **fields: Any) -> dict[str, Any]:
-    return {"model": case.model, "messages": HELLO, "max_tokens": 100, **case.asked, **fields}
+    return {"model": case.model, "messages": HELLO, "max_tokens": 100, **case.parameters, **fields}
 
 
 def ask(live: Live, case: Case, **fields: Any) -> int:
@@ -72,8 +72,10 @@ def check(event: UsageEvent, case: Case) -> None:
     )
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.model}-{'-'.join(case.asked.values()) or 'plain'}")
-def test_a_live_call_costs_what_its_tier_does_streamed_and_whole(priced: Live, case: Case) -> None:
+@pytest.mark.parametrize(
+    "case", CASES, ids=lambda case: f"{case.model}-{'-'.join(case.parameters.values()) or 'plain'}"
+)
+def test_a_live_call_has_the_price_of_its_tier_streamed_and_complete(priced: Live, case: Case) -> None:
     for stream in (False, True):
         assert ask(priced, case, stream=stream) == 200
 
@@ -87,7 +89,7 @@ def test_a_live_call_costs_what_its_tier_does_streamed_and_whole(priced: Live, c
     [
         (CASES[2], {}),
         (CASES[3], {}),
-        # What only one dialect can say is asked for as a whole, all else as a stream.
+        # Fields of one dialect only make the job's call non-streaming; all others stream.
         (CASES[2], {"n": 2}),
         (CASES[3], {"n": 2}),
         (CASES[7], {}),
@@ -95,7 +97,7 @@ def test_a_live_call_costs_what_its_tier_does_streamed_and_whole(priced: Live, c
     ],
     ids=lambda value: value.tier if isinstance(value, Case) else "-".join(value) or "plain",
 )
-def test_a_job_costs_what_its_tier_does(priced: Live, worker: None, case: Case, fields: dict[str, Any]) -> None:
+def test_a_job_has_the_price_of_its_tier(priced: Live, worker: None, case: Case, fields: dict[str, Any]) -> None:
     kind = "messages" if case.model == OPUS else "chat"
     payload = json.dumps(body_of(case, **fields)).encode()
 
@@ -104,12 +106,12 @@ def test_a_job_costs_what_its_tier_does(priced: Live, worker: None, case: Case, 
 
     assert done.state == "succeeded", done.error_message
     check(UsageEvent.objects.get(billable=True), case)
-    told = json.loads(done.result or b"")
-    assert case.tier in (told.get("service_tier"), told["usage"].get("speed"), f"{told['usage'].get('speed')}-us")
+    result = json.loads(done.result or b"")
+    assert case.tier in (result.get("service_tier"), result["usage"].get("speed"), f"{result['usage'].get('speed')}-us")
 
 
 @pytest.mark.parametrize("case", [CASES[2], CASES[3], CASES[7], CASES[9]], ids=lambda case: f"{case.model}-{case.tier}")
-def test_a_stream_that_was_cut_is_rated_in_its_tier(priced: Live, case: Case) -> None:
+def test_a_cut_stream_has_the_price_of_its_tier(priced: Live, case: Case) -> None:
     priced.simulator.script(case.model, ["cut"])
 
     assert ask(priced, case, stream=True) == 200
@@ -119,7 +121,7 @@ def test_a_stream_that_was_cut_is_rated_in_its_tier(priced: Live, case: Case) ->
     check(event, case)
 
 
-def test_a_provider_of_the_other_dialect_is_not_asked_for_a_tier_and_is_paid_the_standard_price(priced: Live) -> None:
+def test_a_provider_of_the_other_dialect_gets_no_tier_and_has_the_standard_price(priced: Live) -> None:
     case = Case("gpt-at-anthropic", {"service_tier": "priority"}, "standard", 1, 5)
 
     for stream in (False, True):
@@ -136,7 +138,7 @@ def mint(live: Live, **wanted: Any) -> str:
 
 
 @pytest.mark.parametrize(
-    ("path", "asked", "field"),
+    ("path", "parameters", "field"),
     [
         ("/v1/chat/completions", {"service_tier": "priority"}, "service_tier"),
         ("/v1/chat/completions", {"service_tier": "fast", "stream": True}, "service_tier"),
@@ -147,10 +149,10 @@ def mint(live: Live, **wanted: Any) -> str:
         ("/v1/messages", {"inference_geo": "moon"}, "inference_geo"),
     ],
 )
-def test_a_narrow_token_cannot_ask_for_a_dearer_tier(
-    priced: Live, path: str, asked: dict[str, Any], field: str
+def test_a_narrow_token_cannot_request_a_premium_tier(
+    priced: Live, path: str, parameters: dict[str, Any], field: str
 ) -> None:
-    body = {"model": OPUS if path == "/v1/messages" else GPT, "messages": HELLO, "max_tokens": 100, **asked}
+    body = {"model": OPUS if path == "/v1/messages" else GPT, "messages": HELLO, "max_tokens": 100, **parameters}
 
     version = {"anthropic_version": "2023-06-01"} if path == "/v1/messages" else {}
     answer = priced.post(path, body, authorization=mint(priced), **version)
@@ -161,7 +163,7 @@ def test_a_narrow_token_cannot_ask_for_a_dearer_tier(
 
 
 @pytest.mark.parametrize("tier", ["flex", "auto", "default"])
-def test_a_narrow_token_may_ask_for_what_costs_no_more(priced: Live, tier: str) -> None:
+def test_a_narrow_token_may_request_a_tier_that_costs_no_more(priced: Live, tier: str) -> None:
     body = {"model": GPT, "messages": HELLO, "service_tier": tier}
 
     assert priced.post("/v1/chat/completions", body, authorization=mint(priced)).status_code == 200
@@ -175,7 +177,7 @@ GPT_BODY = {"model": GPT, "messages": HELLO, "service_tier": "priority"}
     ("kind", "endpoint", "body", "field"),
     [("chat", "/v1/chat/completions", GPT_BODY, "service_tier"), ("messages", "/v1/messages", CLAUDE_BODY, "speed")],
 )
-def test_a_narrow_token_cannot_have_a_dearer_tier_by_a_job_or_a_batch(
+def test_a_narrow_token_cannot_request_a_premium_tier_by_a_job_or_a_batch(
     priced: Live, kind: str, endpoint: str, body: dict[str, Any], field: str
 ) -> None:
     bearer = mint(priced)

@@ -1,4 +1,4 @@
-"""What running requests hold, and what nobody holds."""
+"""Leases of running requests, and open calls that no request holds."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -21,28 +21,28 @@ async def server(settings: Settings) -> AsyncIterator[Redis]:
     await redis.close_clients()
 
 
-async def test_an_account_of_a_request_that_nobody_runs_is_not_left_open(server: Redis) -> None:
+async def test_an_open_call_without_a_request_is_deleted(server: Redis) -> None:
     process, site = f"process_{new_uuid().hex}", f"site_{new_uuid().hex}"
     leases = RequestLeases(server, process)
-    running, unheard, unaccounted = (
+    running, orphaned, unrecorded = (
         make_request(site, process=process, open_usage_record=b"{}", concurrency=9) for _ in range(3)
     )
     leases.start()
     await admit(server, running)
     leases.add(running)
-    # One whose account could be given to nobody is all that is known of its calls.
-    await admit(server, unaccounted)
-    leases.release(unaccounted.request_id, is_recorded=False)
-    # Let in, too; but the answer was lost on its way.
-    await admit(server, unheard)
+    # Its usage could not be recorded, so its open call is the only record of it.
+    await admit(server, unrecorded)
+    leases.release(unrecorded.request_id, is_recorded=False)
+    # Admitted, too; but the reply of Redis was lost.
+    await admit(server, orphaned)
 
-    kept = {running.request_id, unaccounted.request_id}
-    assert await open_request_ids(server, process) == {*kept, unheard.request_id}
+    expected = {running.request_id, unrecorded.request_id}
+    assert await open_request_ids(server, process) == {*expected, orphaned.request_id}
 
     async with asyncio.timeout(20):
-        while await open_request_ids(server, process) != kept:  # noqa: ASYNC110 (it has no event)
+        while await open_request_ids(server, process) != expected:  # noqa: ASYNC110 (it has no event)
             await asyncio.sleep(0.02)
     leases.release(running.request_id)
     await leases.stop()
 
-    assert await open_request_ids(server, process) == {unaccounted.request_id}
+    assert await open_request_ids(server, process) == {unrecorded.request_id}

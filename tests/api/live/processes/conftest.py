@@ -1,4 +1,4 @@
-"""A desk of several web processes, and a site that asks it."""
+"""Several web processes, and a site that sends them requests."""
 
 from collections.abc import Iterator
 

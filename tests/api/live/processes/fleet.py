@@ -1,4 +1,4 @@
-"""Web processes as in production, several to one desk: they share Postgres, Valkey and the simulator."""
+"""Web processes as in production, which share Postgres, Valkey and the simulator."""
 
 import sys
 import uuid
@@ -30,7 +30,7 @@ HOST = "127.0.0.1"
 PROVIDERS = (Dialect.OPENAI, Dialect.ANTHROPIC)
 #: The simulator's names of what each provider sells.
 UPSTREAM = {Dialect.OPENAI: "gpt-4o-mini", Dialect.ANTHROPIC: "claude-haiku-4-5"}
-#: As in production, but for the waits, which are short, and for what many faults on purpose would set off.
+#: As in production, but with short waits, and with bounds that deliberate faults do not reach.
 ENVIRONMENT = {
     "DEBUG": "false",
     "LOG_FORMAT": "json",
@@ -65,11 +65,11 @@ class Web:
         send(self.process.pid, number)  # type: ignore[arg-type]
 
     def events(self) -> list[str]:
-        """The names of what it has logged."""
+        """The names of the events in its log."""
         return [word for line in self.log.read_text().splitlines() for word in [_event_in(line)] if word]
 
     def metric(self, name: str) -> float:
-        """What it counts under this name, labels included; 0 where it has not counted any."""
+        """The value of this metric, labels included; 0 if it does not exist yet."""
         lines = httpx.get(f"{self.url}/metrics", timeout=5).text.splitlines()
         return next((float(line.rpartition(" ")[2]) for line in lines if line.startswith(f"{name} ")), 0.0)
 
@@ -82,7 +82,7 @@ def _event_in(line: str) -> str | None:
 
 
 class Fleet:
-    """Those of one run of the tests."""
+    """The web processes of one run of the tests."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -90,12 +90,12 @@ class Fleet:
         self._kept: list[Web] = []
 
     def first(self, count: int) -> list[Web]:
-        """So many that stay for all tests."""
+        """This number of processes that are shared by all tests."""
         self._kept += self.start(*[{} for _ in range(count - len(self._kept))])
         return self._kept[:count]
 
     def start(self, *environments: Mapping[str, str], server: str = "uvicorn") -> list[Web]:
-        """Start some more, each with variables of its own. `Desk.make_known` waits for them."""
+        """Start more processes, each with its own variables. `Desk.make_known` waits for them."""
         return [self._launch({**ENVIRONMENT, **one}, server) for one in environments]
 
     def close(self) -> None:
@@ -122,23 +122,23 @@ class Fleet:
 
 
 def database_url() -> str:
-    """The address of the database of the tests."""
+    """The address of the tests' database."""
     known = connection.settings_dict
     return f"postgresql://{known['USER']}:{known['PASSWORD']}@{known['HOST']}:{known['PORT']}/{known['NAME']}"
 
 
 @dataclass(slots=True)
 class Desk:
-    """What the processes have in common."""
+    """What the processes share: the simulator, and the routes in Postgres."""
 
     fleet: Fleet
     simulator: SimulatorProcess
-    #: Of this module: a process that remembers an earlier one's routes does not know these.
+    #: Unique per module, so that a route cached for an earlier module is not taken for one of these.
     word: str = field(default_factory=lambda: uuid.uuid4().hex[:8])
     _routes: dict[tuple[tuple[Dialect, str], ...], str] = field(default_factory=dict)
 
     def make_routes(self, wanted: Sequence[Sequence[tuple[Dialect, str]]]) -> None:
-        """Make a route for each list of places: a provider, and how it is to behave there."""
+        """Make a route for each list of targets: a provider, and how the simulator behaves there."""
         accounts = {account.name: account for account in ProviderAccount.objects.all()}
         for places in wanted:
             model = f"{self.word}-{len(self._routes)}"
@@ -156,22 +156,22 @@ class Desk:
         )
 
     def model(self, *places: tuple[Dialect, str]) -> str:
-        """The name under which a route that was made is asked for."""
+        """The model name of a route."""
         return self._routes[places]
 
     def webs(self, count: int = 2) -> list[Web]:
-        """So many processes that know the routes."""
+        """This number of processes that know the routes."""
         webs = self.fleet.first(count)
         self.make_known(webs)
         return webs
 
     @property
     def url(self) -> str:
-        """The address of one that answers."""
+        """The address of one of them."""
         return self.fleet.first(1)[0].url
 
     def make_known(self, webs: Sequence[Web]) -> None:
-        """Wait until the processes answer, and know all routes that were made."""
+        """Wait until the processes respond and know all routes."""
         headers = Caller(self, create_site("Prober", f"prober-{uuid.uuid4().hex[:8]}")).headers
         newest = list(self._routes.values())[-1]
         for web in webs:
@@ -184,7 +184,7 @@ class Desk:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """A site that asks."""
+    """A site that sends requests."""
 
     desk: Desk
     made: NewSite
@@ -194,11 +194,11 @@ class Caller:
         return {"authorization": f"Bearer {self.made.api_key.secret}"}
 
     def usage(self, count: int = 0) -> list[UsageEvent]:
-        """Its usage events, once there are so many."""
+        """Its usage events, once there are this many."""
         return wait_for(lambda: self._drained(count))
 
     def settled(self, *, cached: int = 0) -> dict[str, tuple[dict[str, Any], UsageEvent]]:
-        """Wait until the accounts tell of all calls that the provider saw, and of no others; return both by call."""
+        """Wait until the usage events match the provider's journal, call by call; return both by call."""
 
         def both() -> dict[str, tuple[dict[str, Any], UsageEvent]] | None:
             journal = {entry["client_request_id"]: entry for entry in self.desk.simulator.journal()}
@@ -230,8 +230,8 @@ class Caller:
 
 
 def check_account(entry: Mapping[str, Any], event: UsageEvent) -> None:
-    """Compare what the provider served with what the desk accounts for: estimated only where it was not told."""
-    # A reset takes along what was not read yet, and who has left reads nothing.
+    """Compare what the provider served with the usage event: estimated only if the provider did not report usage."""
+    # A reset discards bytes that were not read yet, and a canceled call reads nothing more.
     was_read = event.outcome in (UsageOutcome.OK, UsageOutcome.ERROR) and entry["outcome"] != "rst"
     if event.estimated:
         assert event.input_tokens > 0, entry
@@ -239,5 +239,5 @@ def check_account(entry: Mapping[str, Any], event: UsageEvent) -> None:
     elif entry["usage_reported"]:
         assert (event.input_tokens, event.output_tokens) == (entry["input_tokens"], entry["output_tokens"]), entry
     else:
-        # Refused: nothing was worked on.
+        # Rejected: no tokens were processed.
         assert event.input_tokens == event.output_tokens == 0, entry

@@ -1,4 +1,4 @@
-"""Crowds over several processes: a limit lets exactly so many in, and of one key there is one call."""
+"""Many clients over several processes: a limit admits exactly its number, and one idempotency key makes one call."""
 
 import random
 from typing import Any
@@ -13,7 +13,7 @@ from tests.api.live.processes.wire import Answer, ask, at_once
 SEEDS = 20
 PROCESSES, CLIENTS = 4, 50
 QUICK = (Dialect.OPENAI, "deltas=4")
-#: Long enough that all of a crowd have asked before it is answered.
+#: Long enough that every client has sent its request before the first answer.
 SLOW = (Dialect.OPENAI, "deltas=4,ttft_ms=700")
 
 
@@ -29,23 +29,23 @@ async def chat(web: Web, caller: Caller, model: str, *, stream: bool, word: str,
     return await ask(web.url, "POST", "/v1/chat/completions", headers, body)
 
 
-def test_four_processes_let_exactly_the_limit_in(desk: Desk, webs: list[Web], simulator: object) -> None:
+def test_four_processes_admit_exactly_the_limit(desk: Desk, webs: list[Web], simulator: object) -> None:
     for seed in range(SEEDS):
         chance, caller = random.Random(seed), desk.caller()
-        limit, asked = chance.randint(1, 40), chance.randint(41, 60)
+        limit, request_count = chance.randint(1, 40), chance.randint(41, 60)
         Limit.objects.create(site=caller.made.site, requests_per_minute=limit)
 
         answers = at_once(
             *(
                 chat(chance.choice(webs), caller, desk.model(QUICK), stream=chance.random() < 0.3, word=f"{number}")
-                for number in range(asked)
+                for number in range(request_count)
             ),
             most=PROCESSES * CLIENTS,
         )
 
         refused = [answer for answer in answers if answer.status == 429]
         assert [answer.status for answer in answers].count(200) == limit, seed
-        assert len(refused) == asked - limit, seed
+        assert len(refused) == request_count - limit, seed
         assert all(0 < int(answer.headers["retry-after"]) <= 61 for answer in refused), seed
         assert all(answer.json()["error"]["code"] == "rate_limit_exceeded" for answer in refused)
 
@@ -67,7 +67,7 @@ def test_fifty_clients_of_each_of_four_processes_share_one_limit(desk: Desk, cal
 
 
 @pytest.mark.parametrize("stream", [True, False], ids=["streamed", "whole"])
-def test_of_fifty_with_one_key_one_is_called_and_all_are_answered(
+def test_fifty_requests_with_one_key_make_one_call_and_all_are_answered(
     desk: Desk, caller: Caller, webs: list[Web], stream: bool
 ) -> None:
     answers = at_once(

@@ -1,4 +1,4 @@
-"""Clients that are cut off anywhere, and go on at another process: nothing is missing, doubled or paid twice."""
+"""Clients that are cut off at any byte and resume at another process: no event is lost, repeated or billed twice."""
 
 import random
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from tests.api.live.processes.wire import Answer, Event, ask, at_once, has_clean
 
 CUTS, AT_ONCE = 200, 50
 SEED = 20_261_122
-#: Long enough that a cut falls into the middle of what is still being written.
+#: Long enough that a cut falls into a stream that is still being written.
 PACE = "deltas=24,inter_token_ms=8"
 PATHS = {Dialect.OPENAI: "/v1/chat/completions", Dialect.ANTHROPIC: "/v1/messages"}
 
@@ -43,7 +43,7 @@ async def start(web: Web, caller: Caller, way: Way, key: str, cut_after: int | N
 
 
 async def go_on(web: Web, caller: Caller, way: Way, key: str, seen: list[Event], *, by_header: bool) -> list[Event]:
-    """Go on as a client does: after the last event it has, or, if it has none, by asking again."""
+    """Resume as a client does: after its last event, or, if it has none, by sending the request again."""
     if not seen:
         return (await start(web, caller, way, key)).events
     path, headers = f"/v1/streams/{seen[-1].stream}/events", dict(caller.headers)
@@ -63,7 +63,7 @@ async def be_cut(webs: list[Web], caller: Caller, way: Way, key: str, offset: in
     return seen + await go_on(there, caller, way, key, seen, by_header=by_header)
 
 
-def test_a_client_cut_off_at_any_byte_goes_on_at_another_process(desk: Desk, caller: Caller, ways: list[Way]) -> None:
+def test_a_client_cut_off_at_any_byte_resumes_at_another_process(desk: Desk, caller: Caller, ways: list[Way]) -> None:
     webs = desk.webs(2)
     uncut = at_once(*(start(webs[0], caller, way, f"uncut-{place}") for place, way in enumerate(ways)))
     chance = random.Random(SEED)

@@ -1,4 +1,4 @@
-"""Clients that go away, come back, or change their minds: what is worked on until when, and what it is billed as."""
+"""Clients that disconnect, reconnect or cancel: until when the provider works, and how that is billed."""
 
 import asyncio
 from typing import Any
@@ -11,9 +11,9 @@ from tests.api.live.processes.fleet import Caller, Desk, Web
 from tests.api.live.processes.wire import Answer, ask, at_once, has_clean_end, text_of
 from tests.polling import wait_until
 
-#: Nobody waits for its end.
+#: No test waits for its end.
 ENDLESS = (Dialect.OPENAI, "deltas=6000,inter_token_ms=50")
-#: Longer than the grace time of a second with all that is looked for in it.
+#: Longer than the grace time of a second, with room for what is checked within it.
 LONG = (Dialect.OPENAI, "deltas=80,inter_token_ms=50")
 SHORT = (Dialect.OPENAI, "deltas=20,inter_token_ms=20")
 QUICK = (Dialect.OPENAI, "deltas=4")
@@ -35,9 +35,11 @@ def body(desk: Desk, *places: tuple[Dialect, str], stream: bool = True, word: st
     return {"model": desk.model(*places), "messages": messages, "stream": stream, "max_tokens": 8000}
 
 
-async def chat(web: Web, caller: Caller, asked: dict[str, Any], until: bytes | None = None, **more: str) -> Answer:
+async def chat(
+    web: Web, caller: Caller, request_body: dict[str, Any], until: bytes | None = None, **more: str
+) -> Answer:
     headers = {**caller.headers, **{name.replace("_", "-"): value for name, value in more.items()}}
-    return await ask(web.url, "POST", "/v1/chat/completions", headers, asked, until=until)
+    return await ask(web.url, "POST", "/v1/chat/completions", headers, request_body, until=until)
 
 
 async def read_on(web: Web, caller: Caller, seen: Answer) -> Answer:
@@ -45,20 +47,20 @@ async def read_on(web: Web, caller: Caller, seen: Answer) -> Answer:
     return await ask(web.url, "GET", f"/v1/streams/{last.stream}/events?after={last.id}", caller.headers)
 
 
-def test_a_stream_nobody_comes_back_to_is_closed_upstream_and_estimated(
+def test_an_abandoned_stream_is_closed_upstream_and_its_usage_estimated(
     desk: Desk, caller: Caller, webs: list[Web]
 ) -> None:
     at_once(chat(webs[0], caller, body(desk, ENDLESS), until=b"data"))
 
     ((entry, event),) = caller.settled().values()
     assert entry["client_disconnected"]
-    # It went on for the grace time, for its reader might have come back.
+    # It ran on for the grace time, because its reader might have reconnected.
     assert entry["finished_at"] - entry["started_at"] > 1
     assert (event.outcome, event.estimated) == (UsageOutcome.CANCELED, True)
     assert event.output_tokens > 0
 
 
-def test_who_comes_back_in_time_sees_all_and_a_detached_stream_needs_nobody(
+def test_a_reader_within_the_grace_time_gets_every_event_and_a_detached_stream_needs_none(
     desk: Desk, caller: Caller, webs: list[Web]
 ) -> None:
     async def stay() -> str:
@@ -83,7 +85,9 @@ def test_who_comes_back_in_time_sees_all_and_a_detached_stream_needs_nobody(
     assert text_of(read.events, Dialect.OPENAI) == whole
 
 
-def test_a_plain_request_whose_client_goes_away_is_closed_at_once(desk: Desk, caller: Caller, webs: list[Web]) -> None:
+def test_a_non_streaming_call_is_closed_when_its_client_disconnects(
+    desk: Desk, caller: Caller, webs: list[Web]
+) -> None:
     async def hang_up() -> None:
         asking = asyncio.create_task(chat(webs[0], caller, body(desk, ENDLESS, stream=False)))
         await wait_until(desk.simulator.journal)
@@ -114,7 +118,7 @@ def test_a_canceled_stream_is_closed_upstream_and_ends_in_an_error(desk: Desk, c
     assert (entry["client_disconnected"], event.outcome) == (True, UsageOutcome.CANCELED)
 
 
-def test_the_journal_and_the_accounts_agree_after_everything_at_once(
+def test_usage_records_match_the_provider_s_journal_after_mixed_traffic(
     desk: Desk, caller: Caller, webs: list[Web]
 ) -> None:
     here, there = webs
@@ -138,7 +142,7 @@ def test_the_journal_and_the_accounts_agree_after_everything_at_once(
     answers = [at_once(chat(web, caller, kept))[0] for web in (here, there, here)]
 
     assert [answer.headers["x-cache"] for answer in answers] == ["MISS", "HIT", "HIT"]
-    # Of a key one call; of what fails over two; of what is cut as a whole, as many as were tried.
+    # One call per idempotency key; two per failover; per cut complete answer, one for each attempt.
     accounts = caller.settled(cached=2)
     outcomes = {
         outcome: [event for _, event in accounts.values() if event.outcome == outcome] for outcome in UsageOutcome

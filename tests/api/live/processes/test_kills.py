@@ -1,4 +1,4 @@
-"""A process that serves streams is killed: whoever reads them is told so, and every call is accounted for, once."""
+"""A process that serves streams is killed: their readers get an error, and every call is recorded exactly once."""
 
 import signal
 import time
@@ -13,9 +13,9 @@ from tests.api.live.processes.wire import Answer, ask, at_once, error_in, has_cl
 from tests.polling import wait_until
 
 ENDLESS = "deltas=600,inter_token_ms=50"
-#: The dialects of `POST /v1/streams`, in whose words its readers are told of an end.
+#: The dialects of `POST /v1/streams`, in which its readers get the error.
 SPOKEN = {"openai": Dialect.OPENAI, "anthropic": Dialect.ANTHROPIC, "wordpress": Dialect.OPENAI}
-#: A mark lives for 4 s; the rest is a machine that is busy.
+#: A heartbeat expires after 4 s; the rest allows for a busy machine.
 SECONDS = 10
 
 
@@ -31,7 +31,7 @@ def body(model: str, *, stream: bool) -> dict[str, Any]:
 
 
 async def start(web: Web, caller: Caller, model: str, dialect: str) -> str:
-    """Start a stream that nobody reads yet; return its id."""
+    """Start a stream without a reader; return its id."""
     answer = await ask(web.url, "POST", f"/v1/streams?dialect={dialect}", caller.headers, body(model, stream=True))
     assert answer.status == 202, answer.raw
     return str(answer.json()["id"])
@@ -41,7 +41,9 @@ async def read(web: Web, caller: Caller, stream_id: str, after: str = "") -> Ans
     return await ask(web.url, "GET", f"/v1/streams/{stream_id}/events{after}", caller.headers)
 
 
-def test_a_killed_process_leaves_words_to_its_readers_and_accounts(desk: Desk, caller: Caller, model: str) -> None:
+def test_readers_of_a_killed_process_get_an_error_and_its_usage_is_recorded(
+    desk: Desk, caller: Caller, model: str
+) -> None:
     (victim,) = desk.fleet.start({})
     (here,) = desk.webs(1)
     desk.make_known([victim])
@@ -49,7 +51,7 @@ def test_a_killed_process_leaves_words_to_its_readers_and_accounts(desk: Desk, c
     killed_at = 0.0
 
     async def kill() -> Answer:
-        """Kill it once all of them are under way."""
+        """Kill it once all streams are in progress."""
         nonlocal killed_at
         await wait_until(lambda: sum(entry["output_tokens"] > 8 for entry in desk.simulator.journal()) == len(SPOKEN))
         victim.signal(signal.SIGKILL)
@@ -66,7 +68,7 @@ def test_a_killed_process_leaves_words_to_its_readers_and_accounts(desk: Desk, c
         assert answer.is_whole, dialect
         assert error_in(answer.events, spoken) is not None, (dialect, answer.body[-500:])
         assert not has_clean_end(answer.events, spoken)
-        # What was told by us is no event of the stream: who comes back has not seen more than there is.
+        # The error is not an event of the stream: a reader that reconnects has not seen more events than there are.
         assert (answer.events[-1].id, answer.events[-1].name) == ("", "" if dialect == "openai" else "error")
     seen = zip(begun.values(), (answer.events[-2].id for answer in read_on), strict=True)
     back = at_once(*(read(here, caller, stream_id, f"?after={last}") for stream_id, last in seen))
@@ -75,5 +77,5 @@ def test_a_killed_process_leaves_words_to_its_readers_and_accounts(desk: Desk, c
     assert [(event.outcome, event.estimated, event.billable) for event in lost] == [
         (UsageOutcome.LOST, True, False)
     ] * 4
-    # Nobody closes them again.
+    # They are closed only once.
     assert len(caller.usage()) == len(lost)

@@ -1,4 +1,4 @@
-"""A process that is told to stop: nothing new comes in, streams end or are broken off with a word, books are kept."""
+"""Graceful shutdown at SIGTERM: no new requests, streams end or are interrupted with an error, usage is recorded."""
 
 import signal
 import time
@@ -15,7 +15,7 @@ from tests.api.live.processes.fleet import Caller, Desk, Web
 from tests.api.live.processes.wire import Answer, ask, at_once, error_in, has_clean_end
 from tests.polling import wait_until
 
-#: The drain time of these processes is 2 s: one ends within it, one does not.
+#: The drain time of these processes is 2 s: one stream ends within it, one does not.
 SHORT = (Dialect.OPENAI, "deltas=30,inter_token_ms=40")
 LONG = (Dialect.OPENAI, "deltas=600,tokens=600,inter_token_ms=50")
 DRAIN = {"LIVE_DRAIN_SECONDS": "2"}
@@ -24,7 +24,7 @@ SECONDS = 30
 
 @pytest.fixture(scope="module")
 def stopping(desk: Desk) -> dict[str, Web]:
-    """A process of each server, and one that stays."""
+    """A process of each server, and one that keeps running."""
     desk.make_routes([[SHORT], [LONG]])
     started = {server: desk.fleet.start(DRAIN, server=server)[0] for server in ("uvicorn", "daphne")}
     desk.webs(1)
@@ -38,7 +38,7 @@ def body(model: str, *, stream: bool = True) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("server", ["uvicorn", "daphne"])
-def test_at_sigterm_streams_end_or_are_broken_off_with_a_word_and_all_is_accounted_for(
+def test_at_sigterm_streams_end_or_are_interrupted_with_an_error_and_all_usage_is_recorded(
     desk: Desk, caller: Caller, stopping: dict[str, Web], server: str
 ) -> None:
     web, other = stopping[server], desk.webs(1)[0]
@@ -59,10 +59,12 @@ def test_at_sigterm_streams_end_or_are_broken_off_with_a_word_and_all_is_account
         seen = [status(web, "GET", "/readyz"), status(web, "POST", "/v1/chat/completions", body(desk.model(SHORT)))]
         return told_at, seen
 
-    def status(web: Web, method: str, path: str, asked: Any = None) -> int | None:
-        """None: nobody is let in any more."""
+    def status(web: Web, method: str, path: str, request_body: Any = None) -> int | None:
+        """Return None if the process accepts no connection any more."""
         with suppress(httpx.TransportError):
-            return httpx.request(method, web.url + path, json=asked, headers=caller.headers, timeout=5).status_code
+            return httpx.request(
+                method, web.url + path, json=request_body, headers=caller.headers, timeout=5
+            ).status_code
         return None
 
     asking: list[Any] = [chat(desk.model(SHORT)), chat(desk.model(LONG)), start_and_read(), stop()]
@@ -72,7 +74,7 @@ def test_at_sigterm_streams_end_or_are_broken_off_with_a_word_and_all_is_account
         web.process.wait(SECONDS)
     assert time.monotonic() - told_at < SECONDS
     assert web.process.poll() in (0, -signal.SIGTERM), web.log.read_text()[-2000:]
-    # The server may close its door after the first of these, and before the second.
+    # The server may stop listening between the first of these and the second.
     assert seen in ([503, 503], [503, None], [None, None])
     assert (short.is_whole, has_clean_end(short.events, Dialect.OPENAI)) == (True, True)
     (again,) = at_once(ask(other.url, "GET", f"/v1/streams/{stream_id}/events", caller.headers))
@@ -88,7 +90,7 @@ def test_at_sigterm_streams_end_or_are_broken_off_with_a_word_and_all_is_account
 
 
 @pytest.mark.parametrize("server", ["uvicorn", "daphne"])
-def test_at_sigterm_a_whole_answer_has_the_same_time(
+def test_at_sigterm_a_complete_answer_has_the_same_drain_time(
     desk: Desk, caller: Caller, stopping: dict[str, Web], server: str
 ) -> None:
     (web,) = desk.fleet.start(DRAIN, server=server)
@@ -98,8 +100,8 @@ def test_at_sigterm_a_whole_answer_has_the_same_time(
         await wait_until(desk.simulator.journal)
         web.signal(signal.SIGTERM)
 
-    asked = body(desk.model(SHORT), stream=False)
-    asking: list[Any] = [ask(web.url, "POST", "/v1/chat/completions", caller.headers, asked), stop()]
+    request_body = body(desk.model(SHORT), stream=False)
+    asking: list[Any] = [ask(web.url, "POST", "/v1/chat/completions", caller.headers, request_body), stop()]
     whole, _ = at_once(*asking)
 
     assert (whole.status, whole.is_whole) == (200, True), whole.raw

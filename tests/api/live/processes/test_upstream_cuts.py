@@ -1,4 +1,4 @@
-"""Providers that break off anywhere: the caller is told in its dialect, and never takes a part for the whole."""
+"""Providers that cut answers at any point: the caller gets an error of its dialect and never a truncated answer."""
 
 from dataclasses import dataclass
 from itertools import product
@@ -12,7 +12,7 @@ from tests.api.live.processes.wire import Answer, ask, at_once, error_in, has_cl
 
 DELTAS = 4
 PATHS = {Dialect.OPENAI: "/v1/chat/completions", Dialect.ANTHROPIC: "/v1/messages"}
-#: Before any byte, between all deltas, behind the last one, and where only the word for the end is missing.
+#: Before any byte, between all deltas, after the last one, and where only the end marker is missing.
 FAULTS = [
     *(f"deltas={DELTAS},cut_after_n={n},cut={how}" for n, how in product(range(DELTAS + 1), ("fin", "rst"))),
     *(f"deltas={DELTAS},error_after_n={n}" for n in range(DELTAS + 1)),
@@ -34,7 +34,7 @@ class Case:
 
 CASES = [Case(*each) for each in product(PROVIDERS, FAULTS, PROVIDERS)]
 
-#: How many events a stream with pings has, those that are no deltas included, and how many before the first delta.
+#: The number of events of a stream with pings, and how many of them precede the first delta.
 #: OpenAI: role, deltas, pings, finish, usage, [DONE].
 #: Anthropic: message_start, content_block_start, ping, deltas, pings, content_block_stop, message_delta, message_stop.
 EVENTS = {Dialect.OPENAI: DELTAS + 6, Dialect.ANTHROPIC: DELTAS + 8}
@@ -43,7 +43,7 @@ BEGINNING = {Dialect.OPENAI: 1, Dialect.ANTHROPIC: 3}
 
 @dataclass(frozen=True, slots=True)
 class EventCase:
-    """A stream that is cut after so many events, of any kind."""
+    """A stream that is cut after this number of events, of any kind."""
 
     provider: Dialect
     events: int
@@ -81,9 +81,7 @@ async def post(desk: Desk, caller: Caller, dialect: Dialect, model: str, *, stre
     return await ask(desk.url, "POST", PATHS[dialect], headers, body)
 
 
-def test_a_stream_that_is_cut_anywhere_ends_in_an_error_of_the_dialect(
-    desk: Desk, caller: Caller, routes: None
-) -> None:
+def test_a_stream_cut_at_any_point_ends_in_an_error_of_the_dialect(desk: Desk, caller: Caller, routes: None) -> None:
     answers = at_once(
         *(post(desk, caller, case.dialect, desk.model((case.provider, case.fault)), stream=True) for case in CASES)
     )
@@ -101,9 +99,7 @@ def test_a_stream_that_is_cut_anywhere_ends_in_an_error_of_the_dialect(
     caller.settled()
 
 
-def test_a_stream_that_is_cut_after_any_event_is_an_error_and_its_account_is_right(
-    desk: Desk, caller: Caller, routes: None
-) -> None:
+def test_a_stream_cut_after_any_event_is_an_error_with_correct_usage(desk: Desk, caller: Caller, routes: None) -> None:
     answers = at_once(*(post(desk, caller, case.dialect, desk.model(case.place), stream=True) for case in EVENT_CASES))
 
     for case, answer in zip(EVENT_CASES, answers, strict=True):
@@ -112,19 +108,19 @@ def test_a_stream_that_is_cut_after_any_event_is_an_error_and_its_account_is_rig
             assert answer.status == 502, (case, answer.raw)
             assert answer.json()["error"]["message"], case
         else:
-            # With its last word, it is no cut.
+            # With the end marker, the stream is complete.
             is_cut = case.events < EVENTS[case.provider]
             assert answer.status == 200, (case, answer.raw)
             assert (error_in(answer.events, case.dialect) is not None) is is_cut, (case, answer.body)
             assert has_clean_end(answer.events, case.dialect) is not is_cut, case
     calls = caller.settled().values()
-    # Some were asked twice: nobody had been shown anything yet.
+    # Some calls were retried, because no client had received an event yet.
     assert len(calls) >= len(EVENT_CASES)
     for entry, event in calls:
         assert event.estimated is not entry["usage_reported"], entry
 
 
-def test_a_whole_answer_that_is_cut_is_an_error(desk: Desk, caller: Caller, routes: None) -> None:
+def test_a_cut_complete_answer_is_an_error(desk: Desk, caller: Caller, routes: None) -> None:
     cases = [case for case in CASES if "drop_done" not in case.fault]
 
     answers = at_once(
@@ -138,11 +134,9 @@ def test_a_whole_answer_that_is_cut_is_an_error(desk: Desk, caller: Caller, rout
     caller.settled()
 
 
-def test_before_the_first_token_the_next_provider_answers_and_nobody_sees_it(
-    desk: Desk, caller: Caller, routes: None
-) -> None:
+def test_failover_before_the_first_token_is_invisible_to_the_client(desk: Desk, caller: Caller, routes: None) -> None:
     cases = [case for case in CASES if case.is_before_the_first_token]
-    asked = list(product(cases, (True, False)))
+    combinations = list(product(cases, (True, False)))
 
     answers = at_once(
         *(
@@ -153,11 +147,11 @@ def test_before_the_first_token_the_next_provider_answers_and_nobody_sees_it(
                 desk.model((case.provider, case.fault), (other(case.provider), "deltas=4")),
                 stream=stream,
             )
-            for case, stream in asked
+            for case, stream in combinations
         )
     )
 
-    for (case, stream), answer in zip(asked, answers, strict=True):
+    for (case, stream), answer in zip(combinations, answers, strict=True):
         assert (answer.status, answer.is_whole) == (200, True), (case, answer.raw)
         assert not stream or has_clean_end(answer.events, case.dialect), case
     caller.settled()

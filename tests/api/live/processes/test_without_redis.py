@@ -1,4 +1,4 @@
-"""Redis is killed under live traffic and comes back: open desks serve on uncounted, closed ones say 503."""
+"""Redis is killed under live traffic and restarted: LIVE_FAIL_MODE `open` serves uncounted, `closed` sends 503."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,12 +21,12 @@ from tests.polling import wait_for, wait_until
 from tests.ports import own_port
 
 QUICK = (Dialect.OPENAI, "deltas=4")
-#: Redis goes in the middle of it, and comes back before its end.
+#: Redis is killed in the middle of it, and restarted before its end.
 LONG = (Dialect.OPENAI, "deltas=80,inter_token_ms=50")
 
 
 class Valkey:
-    """One that can be killed, and started again without what it knew."""
+    """A Redis that can be killed, and restarted without its data."""
 
     def __init__(self, embedded: EmbeddedServer, log: Path) -> None:
         self.url = embedded.url
@@ -76,7 +76,7 @@ async def chat(web: Web, caller: Caller, path: str, model: str, *, stream: bool,
 OPENAI, ANTHROPIC = "/v1/chat/completions", "/v1/messages"
 
 
-def test_redis_dies_under_live_traffic_and_comes_back(
+def test_live_traffic_survives_a_restart_of_redis(
     desk: Desk, caller: Caller, webs: dict[str, Web], valkey: Valkey
 ) -> None:
     Limit.objects.create(site=caller.made.site, requests_per_minute=3)
@@ -117,7 +117,7 @@ def test_redis_dies_under_live_traffic_and_comes_back(
 
 
 def _count_again(desk: Desk, caller: Caller, webs: dict[str, Web]) -> None:
-    """The limit counts again, over both processes."""
+    """Whether the limit is enforced again, over both processes."""
     answers = at_once(
         *(
             chat(web, caller, OPENAI, desk.model(QUICK), stream=False, word=f"{number}")
@@ -129,11 +129,11 @@ def _count_again(desk: Desk, caller: Caller, webs: dict[str, Web]) -> None:
 
 
 def _all_is_accounted_for(desk: Desk, caller: Caller, valkey: Valkey) -> None:
-    def told() -> bool:
+    def is_enforced() -> bool:
         with Redis.from_url(valkey.url) as server:
             buffer.drain(server)
         events = UsageEvent.objects.filter(site=caller.made.site, outcome=UsageOutcome.OK)
         journal = {entry["client_request_id"] for entry in desk.simulator.journal()}
         return journal == set(events.values_list("dedupe_key", flat=True))
 
-    wait_for(told)
+    wait_for(is_enforced)

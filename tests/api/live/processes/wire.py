@@ -1,4 +1,4 @@
-"""HTTP over bare sockets: bytes as they come, cut off wherever a test wants, and what can be read out of the rest."""
+"""An HTTP client over bare sockets that can be cut off at any byte, and a parser of the truncated responses."""
 
 import asyncio
 import json
@@ -15,7 +15,7 @@ SECONDS = 30
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One event of a stream, as a client takes it in: only whole."""
+    """One complete event of a stream, as a client parses it."""
 
     id: str
     name: str
@@ -32,13 +32,13 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came of an answer."""
+    """What arrived of a response."""
 
     raw: bytes
     status: int = 0
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
-    #: It came to the end that HTTP gives it.
+    #: Whether the body is complete, by the framing of HTTP.
     is_whole: bool = False
 
     @property
@@ -61,7 +61,7 @@ async def ask(
     cut_after: int | None = None,
     until: bytes | None = None,
 ) -> Answer:
-    """Ask, and read to the end of the connection; or hang up after so many bytes, or once these were seen."""
+    """Send a request and read the response; disconnect after `cut_after` bytes, or once `until` has arrived."""
     parts = urlsplit(url)
     reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
     raw = bytearray()
@@ -81,7 +81,7 @@ async def ask(
 
 
 def at_once(*asking: Awaitable[T], most: int = 1000) -> list[T]:
-    """Do all of it at the same time, or so many, and return what came of each."""
+    """Run all concurrently, at most `most` at a time, and return the results."""
 
     async def gather() -> list[T]:
         turn = asyncio.Semaphore(most)
@@ -96,7 +96,7 @@ def at_once(*asking: Awaitable[T], most: int = 1000) -> list[T]:
 
 
 def read_answer(raw: bytes) -> Answer:
-    """Read what came, however little that is."""
+    """Parse a response that may be truncated anywhere."""
     head, found, rest = raw.partition(b"\r\n\r\n")
     if not found:
         return Answer(raw)
@@ -119,14 +119,14 @@ def text_of(events: Iterable[Event], dialect: Dialect) -> str:
 
 
 def has_clean_end(events: Iterable[Event], dialect: Dialect) -> bool:
-    """Say whether a client of the dialect would take this for a whole answer."""
+    """Whether a client of the dialect would take this for a complete answer."""
     if dialect is Dialect.ANTHROPIC:
         return any(event.name == "message_stop" for event in events)
     return any(event.data == "[DONE]" for event in events)
 
 
 def error_in(events: Iterable[Event], dialect: Dialect) -> dict[str, Any] | None:
-    """Return the error that ends a stream, in the words of the dialect."""
+    """Return the error that ends a stream, if it is one of the dialect."""
     last = list(events)[-1:]
     found = json.loads(last[0].data) if last and last[0].data.startswith("{") else {}
     if dialect is Dialect.ANTHROPIC and (not last or last[0].name != "error" or found.get("type") != "error"):

@@ -1,4 +1,4 @@
-"""A process that is told to stop sends its WebSockets away, to another one."""
+"""Graceful shutdown: a draining process closes its WebSockets, so that clients reconnect to another one."""
 
 import asyncio
 import json
@@ -18,7 +18,7 @@ Headers = list[tuple[bytes, bytes]]
 
 
 class Connection:
-    """What a server holds of one WebSocket."""
+    """The server's side of one WebSocket."""
 
     def __init__(self, headers: Headers) -> None:
         self.scope = {"type": "websocket", "path": "/v1/ws", "headers": headers}
@@ -27,11 +27,11 @@ class Connection:
         self.incoming.put_nowait({"type": "websocket.connect"})
 
     def serve(self) -> "asyncio.Task[None]":
-        gate = asgi_application(get_application())
-        return asyncio.create_task(gate(self.scope, self.incoming.get, self.outgoing.put))
+        application = asgi_application(get_application())
+        return asyncio.create_task(application(self.scope, self.incoming.get, self.outgoing.put))
 
     async def closed(self) -> list[Message]:
-        """Return all that was sent up to the close."""
+        """Return what was sent, up to the close."""
         sent = [await self.outgoing.get()]
         while sent[-1]["type"] != "websocket.close":
             sent.append(await self.outgoing.get())
@@ -39,15 +39,15 @@ class Connection:
         return sent
 
 
-def on_a_desk(test: Callable[[], Awaitable[None]]) -> None:
-    async def with_desk() -> None:
+def run_with_runtime(test: Callable[[], Awaitable[None]]) -> None:
+    async def with_runtime() -> None:
         try:
             async with asyncio.timeout(20):
                 await test()
         finally:
             await close_live_runtime()
 
-    asyncio.run(with_desk())
+    asyncio.run(with_runtime())
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def headers(transactional_db: None) -> Headers:
     return [(b"authorization", f"Bearer {key}".encode())]
 
 
-def test_an_open_connection_is_closed_as_soon_as_the_drain_begins(headers: Headers) -> None:
+def test_an_open_connection_is_closed_when_the_drain_begins(headers: Headers) -> None:
     async def drain() -> None:
         connection = Connection(headers)
         serving = connection.serve()
@@ -68,10 +68,10 @@ def test_an_open_connection_is_closed_as_soon_as_the_drain_begins(headers: Heade
         assert (await connection.closed())[-1]["code"] == 1001
         await serving
 
-    on_a_desk(drain)
+    run_with_runtime(drain)
 
 
-def test_a_new_connection_is_told_to_try_again(headers: Headers) -> None:
+def test_a_new_connection_is_closed_with_try_again(headers: Headers) -> None:
     async def connect_late() -> None:
         (await live_runtime()).draining.set()
         connection = Connection(headers)
@@ -82,10 +82,10 @@ def test_a_new_connection_is_told_to_try_again(headers: Headers) -> None:
         assert (accepted["type"], closed["code"]) == ("websocket.accept", 1013)
         await serving
 
-    on_a_desk(connect_late)
+    run_with_runtime(connect_late)
 
 
-def test_who_takes_nothing_from_the_server_holds_nothing(headers: Headers, settings: Settings) -> None:
+def test_a_connection_that_reads_nothing_is_dropped(headers: Headers, settings: Settings) -> None:
     settings.STREAM_KEEPALIVE_SECONDS = settings.WEBSOCKET_PONG_SECONDS = settings.WEBSOCKET_AUTH_SECONDS = 0.2
 
     async def stall() -> None:
@@ -96,4 +96,4 @@ def test_who_takes_nothing_from_the_server_holds_nothing(headers: Headers, setti
 
         assert connection.outgoing.full()
 
-    on_a_desk(stall)
+    run_with_runtime(stall)
