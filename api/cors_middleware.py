@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 
-from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest, HttpResponse
 from django.utils.cache import patch_vary_headers
 
@@ -10,6 +9,7 @@ from api.authentication import authenticated_identity
 from api.cors import CorsHeaders, PreflightRequest, cors_headers, preflight_response
 from api.error_responses import API_PREFIXES, to_response
 from api.errors import to_problem
+from core.database_threads import DATABASE_UNAVAILABLE
 from tenants import cached_lookups
 from tenants.access import echoed_origin, normalize_origin
 
@@ -42,7 +42,7 @@ def _answer_preflight(request: HttpRequest) -> HttpResponse:
     )
     try:
         is_known = cached_lookups.is_known_origin(normalize_origin(preflight.origin or ""))
-    except (OperationalError, InterfaceError) as error:
+    except DATABASE_UNAVAILABLE as error:
         return to_response(to_problem(error), request)
     status, headers = preflight_response(preflight, is_known=is_known)
     response = HttpResponse(status=status)
@@ -64,7 +64,7 @@ def _allowed_reader(request: HttpRequest) -> str | None:
         return echoed_origin(origin, identity.site, identity.origin)
     try:
         return origin if cached_lookups.is_known_origin(normalize_origin(origin)) else None
-    except (OperationalError, InterfaceError):
+    except DATABASE_UNAVAILABLE:
         return None
 
 

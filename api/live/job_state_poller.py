@@ -8,10 +8,9 @@ from uuid import UUID
 from weakref import WeakKeyDictionary
 
 import structlog
-from django.db import InterfaceError, OperationalError
 from redis.asyncio import Redis
 
-from core.database_threads import DatabaseThreadPool
+from core.database_threads import DATABASE_UNAVAILABLE, DatabaseThreadPool
 from core.redis import RedisUnavailable
 from jobs.read import JobProgress, find_job, progress_by_id, progress_of
 from jobs.watchers import watch_jobs
@@ -82,7 +81,7 @@ class JobStatePoller:
         await self._announce_watch(open_jobs)
         try:
             found = await self._threads.run(progress_by_id, [watched.job_id for watched in open_jobs])
-        except (OperationalError, InterfaceError) as error:
+        except DATABASE_UNAVAILABLE as error:
             log.warning("job_state_poll_failed", error=str(error).strip()[:200], jobs=len(open_jobs))
             return
         for watched in open_jobs:

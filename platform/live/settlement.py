@@ -10,9 +10,9 @@ from contextlib import suppress
 from typing import Literal, TypeAlias
 
 import structlog
-from django.db import InterfaceError, OperationalError
 
 from core import clock, metrics
+from core.database_threads import DATABASE_UNAVAILABLE
 from core.redis import RedisUnavailable, translate_redis_errors
 from core.redis_keys import USAGE_RECORDS_KEY
 from inference.calls import CallClosed, CallOutcome, CallTrace
@@ -85,7 +85,7 @@ def _usage_record(attribution: UsageAttribution, call: CallClosed) -> UsageRecor
 async def _write_to_postgres(runtime: LiveRuntime, closed: Sequence[UsageRecord]) -> bool:
     try:
         await runtime.threads.run(usage_records.write, closed)
-    except (OperationalError, InterfaceError) as error:
+    except DATABASE_UNAVAILABLE as error:
         calls = [usage_record.dedupe_key for usage_record in closed]
         log.critical("usage_records_dropped", calls=calls, error=str(error)[:200])
         return False

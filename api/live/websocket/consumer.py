@@ -16,7 +16,6 @@ import structlog
 from channels.consumer import AsyncConsumer
 from channels.exceptions import StopConsumer
 from django.conf import settings
-from django.db import InterfaceError, OperationalError
 
 from api.errors import ApiProblem, BodyTooLarge, to_problem
 from api.live import subprotocols
@@ -41,6 +40,7 @@ from api.live.websocket.messages import (
 from api.live.websocket.sender import WebSocketClosed, WebSocketSender
 from api.live.websocket.subscriptions import WebSocketSubscriptions
 from core import metrics
+from core.database_threads import DATABASE_UNAVAILABLE
 from live.runtime import LiveRuntime, live_runtime
 from providers.invalid_request import InvalidRequest
 from tenants.async_authentication import is_site_origin
@@ -139,7 +139,7 @@ class WebSocketConsumer(AsyncConsumer):  # type: ignore[misc] # Channels ships n
             return False
         try:
             return origin is None or await is_site_origin(origin, self._runtime.threads)
-        except (OperationalError, InterfaceError):
+        except DATABASE_UNAVAILABLE:
             # Authentication compares the origin with those of the credential's own site in any case.
             return True
 

@@ -26,6 +26,7 @@ from redis.asyncio import Redis
 from core.lua import pack_doubles, unpack_doubles
 from core.redis import RedisUnavailable, translate_redis_errors
 from core.redis_keys import USAGE_RECORDS_KEY, open_calls_key
+from core.tasks import BackgroundTasks
 from tenants.rate_limiting.scripts import (
     SCRIPTS,
     AdmitArguments,
@@ -85,9 +86,7 @@ async def admit(redis: Redis, request: AdmissionRequest, scripts: Scripts = SCRI
         reply = await scripts.admit.run(redis, _admit_keys(request), _admit_arguments(request, tokens))
     except asyncio.CancelledError:
         # The request may have been admitted before its task was canceled, and then nothing else would settle it.
-        task = asyncio.create_task(_settle_canceled(redis, request, scripts))
-        _release_tasks.add(task)
-        task.add_done_callback(_release_tasks.discard)
+        _release_tasks.spawn(_settle_canceled(redis, request, scripts), name="admission-release")
         raise
     return _to_outcome(request, tokens, AdmitReply(*reply))
 
@@ -184,7 +183,7 @@ async def _settle_canceled(redis: Redis, request: AdmissionRequest, scripts: Scr
 
 
 #: Asyncio itself holds only weak references to tasks.
-_release_tasks: set[asyncio.Task[None]] = set()
+_release_tasks = BackgroundTasks()
 
 
 async def _renew_site(redis: Redis, site: str, leases: list[RequestLease], lease_seconds: int, scripts: Scripts) -> int:
