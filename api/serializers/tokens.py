@@ -142,14 +142,14 @@ class TokenOut(serializers.Serializer[NarrowToken]):
         source="minted.text", help_text="Returned only once. Use it as `Authorization: Bearer …`."
     )
     scope = serializers.SerializerMethodField()
-    model = serializers.CharField(source="wanted.model", allow_null=True)
-    max_tokens = serializers.IntegerField(source="wanted.max_tokens", allow_null=True)
-    origin = serializers.CharField(source="wanted.origin", allow_null=True)
-    user = serializers.CharField(source="wanted.user", allow_null=True)
+    model = serializers.CharField(source="granted.model", allow_null=True)
+    max_tokens = serializers.IntegerField(source="granted.max_tokens", allow_null=True)
+    origin = serializers.CharField(source="granted.origin", allow_null=True)
+    user = serializers.CharField(source="granted.user", allow_null=True)
     expires_at = StrictDateTimeField(source="minted.expires_at_utc")
 
     def get_scope(self, token: NarrowToken) -> str:
-        return " ".join(sorted(token.wanted.scopes))
+        return " ".join(sorted(token.granted.scopes))
 
 
 class TicketOut(serializers.Serializer[Any]):

@@ -1,4 +1,4 @@
-"""Proofs on an event loop: who asks, without ever waiting for Postgres on the loop."""
+"""Authentication on an event loop, which never waits for Postgres itself."""
 
 import asyncio
 import hashlib
@@ -22,69 +22,69 @@ from tenants.errors import InvalidCredentials, OriginNotAllowed
 from tenants.models import Site
 from tenants.tickets import READ_SCOPES, ReadableKind, Ticket
 
-#: A body longer than this is hashed in a thread: a mebibyte takes the loop about a millisecond.
+#: A longer body is hashed in a thread: hashing a mebibyte would block the loop for about a millisecond.
 INLINE_HASH_MAX_BYTES = 262_144
 
 
 @dataclass(frozen=True, slots=True)
 class AuthorizedReader:
-    """Who may read one stream or job: the holder of a ticket, or the site itself with a proof."""
+    """A caller that may read one stream or job: the holder of a ticket, or the authenticated site."""
 
     site: Site
-    #: The one origin that ticket or token is bound to.
+    #: The one origin that the ticket or token is bound to.
     origin: str | None
     ticket: Ticket | None = None
     #: None for a ticket.
     authenticated: Authenticated | None = None
 
 
-async def authenticate_async(asked: PresentedRequest, threads: DatabaseThreadPool) -> Authenticated:
-    """Return who asks. The nonce in it has yet to be used up.
+async def authenticate_async(request: PresentedRequest, threads: DatabaseThreadPool) -> Authenticated:
+    """Authenticate a request. The caller has to consume the nonce.
 
     Raises:
-        Unauthenticated: as `proof.check` does; and `Replayed` for the older form, whose signatures bind no address, so
-            that they are used up in one place for all addresses, which is Postgres.
-        OperationalError: it has to be asked for, and Postgres does not answer.
+        Unauthenticated: as `authentication.verify_credentials` does; also `ReplayedRequest` for a legacy signature: it
+            binds no path, so it is consumed in one place for all paths: Postgres.
+        OperationalError: a look-up is not cached, and Postgres is unavailable.
     """
-    given = find_credentials(asked.headers)
-    if isinstance(given, RequestSignature):
-        if given.is_legacy:
-            return Authenticated(await threads.run(authenticate, asked))
-        asked = await _with_hashed_body(asked)
-    return await with_cached_lookups(lambda lookups: verify_credentials(asked, lookups), threads)
+    credentials = find_credentials(request.headers)
+    if isinstance(credentials, RequestSignature):
+        if credentials.is_legacy:
+            return Authenticated(await threads.run(authenticate, request))
+        request = await _with_hashed_body(request)
+    return await with_cached_lookups(lambda lookups: verify_credentials(request, lookups), threads)
 
 
 async def authenticate_reader(
-    asked: PresentedRequest, what: ReadableKind, public_id: str, *, origin: str | None, threads: DatabaseThreadPool
+    request: PresentedRequest, kind: ReadableKind, public_id: str, *, origin: str | None, threads: DatabaseThreadPool
 ) -> AuthorizedReader:
-    """Return who may read this stream or job: by its ticket, or by any proof with the scope for it.
+    """Authorize a read of this stream or job: by its ticket, or by any other credential with the scope for it.
 
-    `origin` is that of the page that asks; None for servers and the desk's own pages. For a proof that is no ticket,
-    address and origin have yet to be checked (`limits.check_place`), and the nonce to be used up.
+    `origin` is that of the page; None for servers and the desk's own pages. Without a ticket, the caller has to check
+    network and origin (`access.check_network_and_origin`) and to consume the nonce.
 
     Raises:
-        Unauthenticated: neither is proven, or the ticket is for something else.
+        Unauthenticated: the credentials are not valid, or the ticket is for another stream or job.
         OriginNotAllowed: the ticket is for another origin.
-        ScopeMissing: the proof is not for reading this.
+        InsufficientScope: the credential lacks the scope to read this.
     """
-    given = find_credentials(asked.headers)
-    if isinstance(given, BearerToken) and tickets.is_ticket(given.text):
-        ticket = tickets.verify(given.text)
-        tickets.authorize(ticket, what, public_id, origin=origin)
+    credentials = find_credentials(request.headers)
+    if isinstance(credentials, BearerToken) and tickets.is_ticket(credentials.text):
+        ticket = tickets.verify(credentials.text)
+        tickets.authorize(ticket, kind, public_id, origin=origin)
         return AuthorizedReader(await _site_for_ticket(ticket, origin, threads), ticket.origin, ticket=ticket)
-    authenticated = await authenticate_async(asked, threads)
-    check_scope(authenticated.identity, READ_SCOPES[what])
+    authenticated = await authenticate_async(request, threads)
+    check_scope(authenticated.identity, READ_SCOPES[kind])
     return AuthorizedReader(authenticated.identity.site, authenticated.identity.origin, authenticated=authenticated)
 
 
 async def is_site_origin(origin: str, threads: DatabaseThreadPool) -> bool:
-    """Say whether pages of this origin are those of any active site, for preflights and for answers to nobody."""
-    asking = normalize_origin(origin)
-    return await with_cached_lookups(lambda lookups: lookups.is_known_origin(asking), threads)
+    """Return whether the origin belongs to any active site: for preflights and for unauthenticated callers."""
+    normalized = normalize_origin(origin)
+    return await with_cached_lookups(lambda lookups: lookups.is_known_origin(normalized), threads)
 
 
 async def _site_for_ticket(ticket: Ticket, origin: str | None, threads: DatabaseThreadPool) -> Site:
-    """Return the ticket's site, if it is active, the credential still live, and the origin still the site's."""
+    """Return the ticket's site, if it is active, the ticket's credential live, and the origin still the site's."""
     site = await with_cached_lookups(lambda lookups: lookups.site_for_credential(ticket.credential_id), threads)
     if site is None or site.public_id != ticket.site:
         raise InvalidCredentials
@@ -93,10 +93,10 @@ async def _site_for_ticket(ticket: Ticket, origin: str | None, threads: Database
     return site
 
 
-async def _with_hashed_body(asked: PresentedRequest) -> PresentedRequest:
-    """Hash a long body beside the loop."""
-    body = asked.body
+async def _with_hashed_body(request: PresentedRequest) -> PresentedRequest:
+    """Hash a long body in a thread."""
+    body = request.body
     if isinstance(body, BodyDigest) or len(body) <= INLINE_HASH_MAX_BYTES:
-        return asked
+        return request
     digest = await asyncio.to_thread(lambda: hashlib.sha256(body).hexdigest())
-    return replace(asked, body=BodyDigest(digest))
+    return replace(request, body=BodyDigest(digest))

@@ -1,7 +1,7 @@
-"""Proving who asks: a signed request, a JWT or an API key becomes an identity, or an error that tells nothing.
+"""Authentication: a signed request, a JWT or an API key becomes an `Identity`, or an error that reveals nothing.
 
-Unknown and wrong take the same way. An unknown site is checked against decoy secrets, an unknown key against a decoy
-hash, and a site's secrets are filled up with decoys, so that the same work is done for all of them.
+Unknown and wrong credentials take the same path, in constant time: an unknown site is checked against decoy secrets, an
+unknown key against a decoy hash, and a site's secrets are padded with decoys, so that the same work is done for all.
 """
 
 import hashlib
@@ -37,7 +37,7 @@ from tenants.minted_jwts import JwtPurpose
 from tenants.models import Site, UsedNonce
 
 TIMESTAMP_TOLERANCE_SECONDS = 60
-#: Longer than any signature could still be accepted: the window on both sides, and clocks that differ.
+#: Longer than any signature is accepted: the tolerance on both sides, and clocks that differ.
 NONCE_RETENTION = timedelta(minutes=5)
 NONCE_PATTERN = re.compile(r"[\x21-\x7e]{8,128}")
 SIGNATURE_PATTERN = re.compile(r"(v1=)?[0-9a-f]{64}")
@@ -46,7 +46,7 @@ TIMESTAMP_PATTERN = re.compile(r"0|[1-9][0-9]{0,11}")
 JWT_ALGORITHM = "HS256"
 JWT_MAX_LIFETIME_SECONDS = 3600
 JWT_LEEWAY_SECONDS = 30
-#: What a JWT of ours could need; nobody makes us parse more.
+#: More than any valid JWT needs; longer ones are not parsed.
 JWT_MAX_LENGTH = 4096
 #: Times are checked here, against the clock that tests can set.
 PYJWT_OPTIONS = Options(verify_exp=False, verify_iat=False, verify_nbf=False, verify_aud=False)
@@ -58,7 +58,7 @@ BLOCKING_LOOKUPS = cached_lookups.BlockingLookups()
 
 
 class AuthMethod(StrEnum):
-    """What was proved with."""
+    """How a request was authenticated."""
 
     SIGNED_REQUEST = "signed_request"
     LEGACY_SIGNATURE = "legacy_signature"
@@ -70,19 +70,19 @@ class AuthMethod(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class PresentedRequest:
-    """A request, as far as it can prove something."""
+    """The parts of a request that authentication reads."""
 
     method: str
     #: Path and query exactly as sent.
     target: str
-    #: Found by lower-case name.
+    #: By lower-case name.
     headers: Mapping[str, str]
     body: bytes | signing.BodyDigest
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who asks, and how narrow the proof is. None means: not narrowed."""
+    """An authenticated caller, with the restrictions of its credential. None: not restricted."""
 
     site: Site
     auth_method: AuthMethod
@@ -90,18 +90,18 @@ class Identity:
     scopes: frozenset[str] | None = None
     grant: Grant = UNRESTRICTED
     origin: str | None = None
-    #: Which narrow token it was, for there are many of one credential.
+    #: The id of the narrow token, since one credential may mint many.
     token_id: str | None = None
-    #: Who the narrow token is for, in the words of the site's front end.
+    #: The user that the narrow token was minted for, as the site's front end names them.
     user: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Authenticated:
-    """A proof that holds, once its nonce is used up: here (`authenticate`), or in Redis (the live path)."""
+    """A verified caller whose nonce is not consumed yet: in Postgres (`authenticate`) or in Redis (live requests)."""
 
     identity: Identity
-    #: What may be used once by the site: a digest. None: nothing.
+    #: The digest of a value that the site may use once; None: there is none.
     nonce: bytes | None = None
 
 
@@ -129,56 +129,56 @@ class BearerToken:
 PresentedCredentials: TypeAlias = RequestSignature | BearerToken
 
 
-def authenticate(asked: PresentedRequest) -> Identity:
-    """Return who asks.
+def authenticate(request: PresentedRequest) -> Identity:
+    """Authenticate a request, and consume its nonce.
 
     Raises:
-        Unauthenticated: nothing was given, or it proves nothing, or it was right but may not be used now.
+        Unauthenticated: there are no credentials, or they are invalid, or they are right but cannot be used now.
     """
-    authenticated = verify_credentials(asked)
+    authenticated = verify_credentials(request)
     if authenticated.nonce is not None:
         consume_nonce(authenticated.identity.site, authenticated.nonce)
     return authenticated.identity
 
 
-def verify_credentials(asked: PresentedRequest, lookups: Lookups = BLOCKING_LOOKUPS) -> Authenticated:
-    """Return who asks, and what is left to do: to use up the nonce, which lets a signed request in once.
+def verify_credentials(request: PresentedRequest, lookups: Lookups = BLOCKING_LOOKUPS) -> Authenticated:
+    """Verify a request's credentials. The caller has to consume the nonce, which admits a signed request once.
 
     Raises:
-        Unauthenticated: as `authenticate` does, but for `ReplayedRequest`.
-        NotRemembered: with lookups that are `directory.Remembered`.
+        Unauthenticated: as `authenticate` does, except `ReplayedRequest`.
+        CacheMiss: from `CachedLookups`.
     """
-    authenticated = _verify_by_kind(find_credentials(asked.headers), asked, lookups)
-    named = asked.headers.get("x-site-id")
-    if named and named not in (authenticated.identity.site.public_id, authenticated.identity.site.slug):
+    authenticated = _verify_by_kind(find_credentials(request.headers), request, lookups)
+    site_header = request.headers.get("x-site-id")
+    if site_header and site_header not in (authenticated.identity.site.public_id, authenticated.identity.site.slug):
         raise ConflictingCredentials
     return authenticated
 
 
-def preauthenticate(asked: PresentedRequest) -> Identity:
-    """Return who a signed request whose body is not here yet would be from. It proves nothing, and uses nothing up.
+def preauthenticate(request: PresentedRequest) -> Identity:
+    """Return the claimed identity of a signed request before its body is read. It verifies and consumes nothing.
 
-    What no body can mend is refused: for a long one that is not read costs nobody anything. That an unknown site is
-    refused earlier than a wrong signature tells who is known here. So this is for long bodies alone.
+    It rejects what no body can make valid, so that a long body is not read in vain. An unknown site is rejected earlier
+    than a wrong signature, which reveals whether a site exists. So this is for long bodies alone.
 
     Raises:
-        Unauthenticated: the request cannot be proven, whatever its body.
+        Unauthenticated: the request cannot be authenticated, whatever its body.
     """
-    given = find_credentials(asked.headers)
-    if not isinstance(given, RequestSignature) or not SIGNATURE_PATTERN.fullmatch(given.text):
+    signature = find_credentials(request.headers)
+    if not isinstance(signature, RequestSignature) or not SIGNATURE_PATTERN.fullmatch(signature.text):
         raise InvalidCredentials
-    _check_timestamp(given.timestamp)
-    digest = _digest(_single_use_value(given))
-    named = _find_signing_site(given, asked, BLOCKING_LOOKUPS)
-    if named is None:
+    _check_timestamp(signature.timestamp)
+    digest = _digest(_single_use_value(signature))
+    claimed = _find_signing_site(signature, request, BLOCKING_LOOKUPS)
+    if claimed is None:
         raise InvalidCredentials
-    if UsedNonce.objects.filter(site=named.site, digest=digest).exists():
+    if UsedNonce.objects.filter(site=claimed.site, digest=digest).exists():
         raise ReplayedRequest
-    return Identity(named.site, _auth_method_of(given), credential_id="")
+    return Identity(claimed.site, _auth_method_of(signature), credential_id="")
 
 
 def find_credentials(headers: Mapping[str, str]) -> PresentedCredentials:
-    """Pick the one proof that the headers carry. Raises `MissingCredentials` or `ConflictingCredentials`."""
+    """Return the credentials in the headers. Raises `MissingCredentials` or `ConflictingCredentials`."""
     tokens = {token for token in (_bearer_token(headers), headers.get("x-api-key")) if token}
     signature = headers.get("x-signature")
     if len(tokens) + bool(signature) > 1:
@@ -192,7 +192,7 @@ def find_credentials(headers: Mapping[str, str]) -> PresentedCredentials:
 
 
 def purge_nonces() -> int:
-    """Delete the nonces that are too old to be of use; return how many. Run it now and then."""
+    """Delete the nonces of requests that are too old to be replayed; return how many."""
     return UsedNonce.objects.filter(used_at__lt=Now() - NONCE_RETENTION).delete()[0]
 
 
@@ -201,10 +201,10 @@ def _bearer_token(headers: Mapping[str, str]) -> str | None:
     return token.strip() if scheme.lower() == "bearer" else None
 
 
-def _verify_by_kind(proof: PresentedCredentials, asked: PresentedRequest, lookups: Lookups) -> Authenticated:
-    match proof:
+def _verify_by_kind(credentials: PresentedCredentials, request: PresentedRequest, lookups: Lookups) -> Authenticated:
+    match credentials:
         case RequestSignature():
-            return _verify_signature(proof, asked, lookups)
+            return _verify_signature(credentials, request, lookups)
         case BearerToken(text) if text.startswith("nd_"):
             return Authenticated(_verify_api_key(text, lookups))
         case BearerToken(text) if minted_jwts.is_minted(JwtPurpose.TOKEN, text):
@@ -217,70 +217,75 @@ def _verify_by_kind(proof: PresentedCredentials, asked: PresentedRequest, lookup
             return Authenticated(_verify_api_key(text, lookups))
 
 
-# Signed requests: the signature, then the time, then the nonce. Only who holds the secret gets to use up a nonce.
+# Signed requests: the signature, then the time, then the nonce. Only a holder of the secret can consume a nonce.
 
 
-def _verify_signature(given: RequestSignature, asked: PresentedRequest, lookups: Lookups) -> Authenticated:
-    usable = _find_signing_site(given, asked, lookups)
-    signed = asked if given.is_legacy else _with_hashed_body(asked)
-    live = _first_match(
-        _candidate_secrets(usable), lambda secret: signing.signatures_match(given.text, _sign(secret, given, signed))
+def _verify_signature(signature: RequestSignature, request: PresentedRequest, lookups: Lookups) -> Authenticated:
+    claimed = _find_signing_site(signature, request, lookups)
+    signed = request if signature.is_legacy else _with_hashed_body(request)
+    live_secret = _first_match(
+        _candidate_secrets(claimed),
+        lambda secret: signing.signatures_match(signature.text, _sign(secret, signature, signed)),
     )
-    if usable is None or live is None:
+    if claimed is None or live_secret is None:
         raise InvalidCredentials
-    _check_timestamp(given.timestamp)
+    _check_timestamp(signature.timestamp)
     return Authenticated(
-        Identity(usable.site, _auth_method_of(given), live.credential_id), _digest(_single_use_value(given))
+        Identity(claimed.site, _auth_method_of(signature), live_secret.credential_id),
+        _digest(_single_use_value(signature)),
     )
 
 
-def _with_hashed_body(asked: PresentedRequest) -> PresentedRequest:
-    """Hash the body once, for it is signed anew with every secret that is tried."""
-    if isinstance(asked.body, signing.BodyDigest):
-        return asked
-    return replace(asked, body=signing.BodyDigest(hashlib.sha256(asked.body).hexdigest()))
+def _with_hashed_body(request: PresentedRequest) -> PresentedRequest:
+    """Hash the body once: it is signed again with every secret that is tried."""
+    if isinstance(request.body, signing.BodyDigest):
+        return request
+    return replace(request, body=signing.BodyDigest(hashlib.sha256(request.body).hexdigest()))
 
 
-def _find_signing_site(given: RequestSignature, asked: PresentedRequest, lookups: Lookups) -> SiteSecrets | None:
-    """Return the site that is named, if it exists and takes signatures of this form."""
-    known, is_legacy = lookups.find_site_secrets(given.site), given.is_legacy
-    # The older form covers the body itself, so it proves nothing of one that is not held.
-    is_held = isinstance(asked.body, bytes)
-    return known if known and (not is_legacy or (known.site.accepts_legacy_signature and is_held)) else None
+def _find_signing_site(signature: RequestSignature, request: PresentedRequest, lookups: Lookups) -> SiteSecrets | None:
+    """Return the claimed site, if it exists and accepts signatures of this form."""
+    site_secrets, is_legacy = lookups.find_site_secrets(signature.site), signature.is_legacy
+    # The legacy signature covers the body itself, so it cannot be verified from a digest.
+    has_body = isinstance(request.body, bytes)
+    return (
+        site_secrets
+        if site_secrets and (not is_legacy or (site_secrets.site.accepts_legacy_signature and has_body))
+        else None
+    )
 
 
-def _auth_method_of(given: RequestSignature) -> AuthMethod:
-    return AuthMethod.LEGACY_SIGNATURE if given.is_legacy else AuthMethod.SIGNED_REQUEST
+def _auth_method_of(signature: RequestSignature) -> AuthMethod:
+    return AuthMethod.LEGACY_SIGNATURE if signature.is_legacy else AuthMethod.SIGNED_REQUEST
 
 
-def _sign(secret: str, given: RequestSignature, asked: PresentedRequest) -> str:
-    if given.is_legacy:
-        body = asked.body if isinstance(asked.body, bytes) else b""
-        return signing.sign_request_legacy(secret, timestamp=given.timestamp, body=body)
+def _sign(secret: str, signature: RequestSignature, request: PresentedRequest) -> str:
+    if signature.is_legacy:
+        body = request.body if isinstance(request.body, bytes) else b""
+        return signing.sign_request_legacy(secret, timestamp=signature.timestamp, body=body)
     return signing.sign_request(
         secret,
-        timestamp=given.timestamp,
-        nonce=given.nonce,
-        method=asked.method,
-        target=asked.target,
-        body=asked.body,
+        timestamp=signature.timestamp,
+        nonce=signature.nonce,
+        method=request.method,
+        target=request.target,
+        body=request.body,
     )
 
 
-def _candidate_secrets(known: SiteSecrets | None, kid: str | None = None) -> tuple[LiveSecret, ...]:
-    """Return the live secrets (with a `kid`: the one with that id), and a decoy in every place that is left."""
-    live = known.secrets if known else ()
-    filled_up = (*live, *DECOY_SECRETS[len(live) :])
+def _candidate_secrets(site_secrets: SiteSecrets | None, kid: str | None = None) -> tuple[LiveSecret, ...]:
+    """Return the live secrets (with a `kid`, only the one with that id), padded with decoys to a fixed number."""
+    live = site_secrets.secrets if site_secrets else ()
+    padded = (*live, *DECOY_SECRETS[len(live) :])
     return tuple(
-        each if kid in (None, each.credential_id) else decoy
-        for each, decoy in zip(filled_up, DECOY_SECRETS, strict=True)
+        each if kid in (None, each.credential_id) else decoy for each, decoy in zip(padded, DECOY_SECRETS, strict=True)
     )
 
 
-def _first_match(tried: Iterable[LiveSecret], fits: Callable[[str], bool]) -> LiveSecret | None:
-    """Try all of them, whichever fits; no decoy ever does."""
-    fitting = [live for live in tried if fits(live.secret)]
-    return fitting[0] if fitting else None
+def _first_match(candidates: Iterable[LiveSecret], fits: Callable[[str], bool]) -> LiveSecret | None:
+    """Return the first candidate that fits. All are tried, in constant time; a decoy never fits."""
+    matches = [each for each in candidates if fits(each.secret)]
+    return matches[0] if matches else None
 
 
 def _check_timestamp(text: str) -> None:
@@ -294,17 +299,17 @@ def _check_timestamp(text: str) -> None:
         )
 
 
-def _single_use_value(given: RequestSignature) -> str:
-    """Return what may be used once: the nonce, or in the older form the signature itself."""
-    if given.is_legacy:
-        return f"legacy\n{given.text}"
-    if not NONCE_PATTERN.fullmatch(given.nonce):
+def _single_use_value(signature: RequestSignature) -> str:
+    """Return the value that may be used once: the nonce, or a legacy signature itself."""
+    if signature.is_legacy:
+        return f"legacy\n{signature.text}"
+    if not NONCE_PATTERN.fullmatch(signature.nonce):
         raise MalformedCredentials("X-Nonce must be 8 to 128 printable ASCII characters without spaces.")
-    return f"v1\n{given.nonce}"
+    return f"v1\n{signature.nonce}"
 
 
 def consume_nonce(site: Site, digest: bytes) -> None:
-    """Use up a nonce. The unique row lets one request in, over all processes."""
+    """Consume a nonce. The unique row admits one request, over all processes."""
     try:
         with connection.cursor() as cursor:
             cursor.execute(
@@ -326,19 +331,21 @@ def _digest(nonce: str) -> bytes:
 
 
 def _verify_jwt(token: str, lookups: Lookups) -> Identity:
-    unproven = _decode_unverified(token)
-    named, kid = _claimed_site(unproven, lookups)
+    unverified = _decode_unverified(token)
+    claimed, kid = _claimed_site(unverified, lookups)
     content = token.rpartition(".")[0].encode()
-    live = _first_match(
-        _candidate_secrets(named, kid), lambda secret: _is_valid_mac(unproven["signature"], secret, content)
+    live_secret = _first_match(
+        _candidate_secrets(claimed, kid), lambda secret: _is_valid_mac(unverified["signature"], secret, content)
     )
-    if named is None or live is None:
+    if claimed is None or live_secret is None:
         raise InvalidCredentials
-    return _restrict(Identity(named.site, AuthMethod.JWT, live.credential_id), _verify_claims(token, live.secret))
+    return _restrict(
+        Identity(claimed.site, AuthMethod.JWT, live_secret.credential_id), _verify_claims(token, live_secret.secret)
+    )
 
 
 def _decode_unverified(token: str) -> Mapping[str, Any]:
-    """Take a token apart, into `header`, `payload` and `signature`, none of them proven."""
+    """Decode a token into `header`, `payload` and `signature`, none of them verified."""
     if len(token) > JWT_MAX_LENGTH or not token.isascii():
         raise InvalidCredentials
     try:
@@ -347,28 +354,28 @@ def _decode_unverified(token: str) -> Mapping[str, Any]:
         raise InvalidCredentials from error
 
 
-def _claimed_site(unproven: Mapping[str, Any], lookups: Lookups) -> tuple[SiteSecrets | None, str | None]:
-    """Return the site and the secret's id (`kid`) that an unproven token names, as far as it names any."""
-    subject, kid = unproven["payload"].get("sub"), unproven["header"].get("kid")
-    known = lookups.find_site_secrets(subject) if isinstance(subject, str) else None
-    # A subject is a slug. A public id would find the site too, and there should be one way to say it.
-    return (known if known and known.site.slug == subject else None), kid
+def _claimed_site(unverified: Mapping[str, Any], lookups: Lookups) -> tuple[SiteSecrets | None, str | None]:
+    """Return the site and the secret's id (`kid`) that an unverified token claims, if any."""
+    subject, kid = unverified["payload"].get("sub"), unverified["header"].get("kid")
+    site_secrets = lookups.find_site_secrets(subject) if isinstance(subject, str) else None
+    # A subject is a slug. A public id would find the site too, but there is one way to write a subject.
+    return (site_secrets if site_secrets and site_secrets.site.slug == subject else None), kid
 
 
-def _is_valid_mac(given: bytes, secret: str, content: bytes) -> bool:
-    # Not PyJWT's own check, whose work depends on what the secret looks like. It has its say in `_verify_claims`,
-    # where it also refuses every other algorithm than ours.
-    return hmac.compare_digest(given, hmac.digest(secret.encode(), content, "sha256"))
+def _is_valid_mac(mac: bytes, secret: str, content: bytes) -> bool:
+    # Not PyJWT's own check, whose work depends on the secret. PyJWT verifies the token again in `_verify_claims`,
+    # where it also rejects every algorithm but ours.
+    return hmac.compare_digest(mac, hmac.digest(secret.encode(), content, "sha256"))
 
 
 def _verify_claims(token: str, secret: str) -> Mapping[str, Any]:
-    """Return the claims of a token that is signed with the secret, once its times are checked too."""
+    """Return the claims of a token signed with the secret, after checking its times."""
     try:
         claims: Mapping[str, Any] = jwt.decode(token, secret, algorithms=[JWT_ALGORITHM], options=PYJWT_OPTIONS)
     except jwt.InvalidTokenError as error:
         raise InvalidCredentials from error
     if "aud" in claims:
-        raise MalformedCredentials("The token has an audience (aud); tokens for this desk have none.")
+        raise MalformedCredentials("The token has an audience (aud); remove it.")
     now = clock.now().timestamp()
     expires_at = _numeric_date(claims, "exp")
     if expires_at is None:
@@ -387,21 +394,21 @@ def _numeric_date(claims: Mapping[str, Any], claim: str) -> float | None:
     value = claims.get(claim)
     if value is None:
         return None
-    # The bounds also keep out NaN, and whole numbers too long to become a float.
+    # The bounds also exclude NaN, and integers too long to become a float.
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e12:
         raise MalformedCredentials(f"The token's {claim} must be a number of seconds since 1970.")
     return float(value)
 
 
 def _restrict(identity: Identity, claims: Mapping[str, Any]) -> Identity:
-    """Return the identity as narrow as the claims of its token say."""
+    """Return the identity with the restrictions that the claims of its token state."""
     max_tokens = claims.get("max_tokens")
     if max_tokens is not None and (type(max_tokens) is not int or not 1 <= max_tokens < 2**31):
         raise MalformedCredentials("The token's max_tokens must be a positive whole number.")
     return replace(
         identity,
         scopes=_parse_scopes(claims.get("scope")),
-        # Premium tiers are not for a token in a browser's hands.
+        # Premium tiers are not for tokens, which browsers hold.
         grant=Grant(
             _text_claim(claims, "model"), max_tokens, allows_premium_tiers=identity.auth_method is not AuthMethod.TOKEN
         ),
@@ -410,7 +417,7 @@ def _restrict(identity: Identity, claims: Mapping[str, Any]) -> Identity:
 
 
 def _parse_scopes(claim: object) -> frozenset[str] | None:
-    """Read `jobs:read jobs:write`, or a list of such words. An empty claim allows nothing."""
+    """Parse `jobs:read jobs:write`, or a list of such scopes. An empty claim allows nothing."""
     if claim is None:
         return None
     words = claim.split() if isinstance(claim, str) else claim
@@ -428,12 +435,12 @@ def _text_claim(claims: Mapping[str, Any], claim: str) -> str | None:
     raise MalformedCredentials(f"The token's {claim} must be text.")
 
 
-# What the desk minted itself
+# Tokens and tickets that the desk minted
 
 
 def _verify_narrow_token(token: str, lookups: Lookups) -> Identity:
     claims = minted_jwts.verify(JwtPurpose.TOKEN, token)
-    # It ends with its site, and with the credential that it was asked for with.
+    # It is valid as long as its site is active and the credential that requested it is live.
     site = lookups.site_for_credential(claims["cred"])
     if site is None or site.public_id != claims["site"]:
         raise InvalidCredentials
@@ -443,19 +450,19 @@ def _verify_narrow_token(token: str, lookups: Lookups) -> Identity:
 
 
 def _ticket_refusal(text: str) -> MalformedCredentials:
-    """Tell who holds a ticket of ours what it is for; anybody else, nothing."""
+    """Explain to the holder of a valid ticket what it is for; to anyone else, nothing."""
     minted_jwts.verify(JwtPurpose.TICKET, text)
-    return MalformedCredentials("A ticket opens the events of its own stream or job, and nothing else.")
+    return MalformedCredentials("A ticket reads the events of its own stream or job, and nothing else.")
 
 
 # API keys
 
 
 def _verify_api_key(key: str, lookups: Lookups) -> Identity:
-    form = API_KEY_PATTERN.fullmatch(key)
-    if form is None:
+    match = API_KEY_PATTERN.fullmatch(key)
+    if match is None:
         raise InvalidCredentials
-    owner = lookups.find_key_owner(form[1])
+    owner = lookups.find_key_owner(match[1])
     if not hmac.compare_digest(hash_key(key), owner.key_hash if owner else DECOY_KEY_HASH) or owner is None:
         raise InvalidCredentials
     return Identity(owner.site, AuthMethod.API_KEY, owner.credential_id)

@@ -1,4 +1,4 @@
-"""Making sites and their credentials, replacing and revoking them. What is secret is returned once."""
+"""Provisioning of sites and credentials: create, issue, rotate, revoke. A secret is returned once, on creation."""
 
 import hashlib
 import re
@@ -30,7 +30,7 @@ HINT_LENGTH = 4
 
 @dataclass(frozen=True, slots=True)
 class IssuedCredential:
-    """A new credential with its secret, which is shown now or never."""
+    """A new credential with its secret, which cannot be shown again."""
 
     credential: Credential
     secret: str = field(repr=False)
@@ -46,11 +46,11 @@ class NewSite:
 def create_site(
     name: str, slug: str | None = None, origins: Sequence[str] = (), *, actor: Actor = COMMAND_LINE
 ) -> NewSite:
-    """Make a site with one signing secret and one API key. `origins` as `limits.read_origin` writes them.
+    """Create a site with one signing secret and one API key. `origins` as `access.normalize_origin` returns them.
 
     Raises:
-        SlugTaken: another site has the slug asked for.
-        Unissuable: the name or slug cannot be used.
+        SlugTaken: another site has the requested slug.
+        ProvisioningError: the name or slug is not valid.
     """
     name = name.strip()
     if not name or len(name) > 200 or not name.isprintable():
@@ -70,21 +70,21 @@ def create_site(
 
 
 def _insert_site(name: str, slug: str | None, origins: list[str]) -> Site:
-    """Insert under the slug asked for, or under one made from the name, with a random end where that is taken."""
-    wanted = slug or re.sub(r"[^a-z0-9]+", "-", slugify(name))[: SLUG_LENGTH - 9].strip("-")
-    ending = secrets.token_hex(4)
-    for candidate in (wanted, None if slug else f"{wanted}-{ending}".lstrip("-")):
+    """Insert with the requested slug, or one derived from the name, with a random suffix if that is taken."""
+    base = slug or re.sub(r"[^a-z0-9]+", "-", slugify(name))[: SLUG_LENGTH - 9].strip("-")
+    suffix = secrets.token_hex(4)
+    for candidate in (base, None if slug else f"{base}-{suffix}".lstrip("-")):
         if candidate and SLUG_PATTERN.fullmatch(candidate):
             try:
                 with transaction.atomic():
                     return Site.objects.create(name=name, slug=candidate, origins=origins)
             except IntegrityError:
                 continue
-    raise SlugTaken(f"There is a site with the slug {wanted!r} already.")
+    raise SlugTaken(f"There is a site with the slug {base!r} already.")
 
 
 def issue(site: Site, kind: str, *, actor: Actor = COMMAND_LINE) -> IssuedCredential:
-    """Make one more live credential. Raises `TooManyLiveCredentials`."""
+    """Create one more live credential. Raises `TooManyLiveCredentials`."""
     with transaction.atomic():
         _lock_site(site)
         issued = _create_credential(site, kind)
@@ -93,13 +93,15 @@ def issue(site: Site, kind: str, *, actor: Actor = COMMAND_LINE) -> IssuedCreden
 
 
 def rotate(site: Site, kind: str, overlap: timedelta, *, actor: Actor = COMMAND_LINE) -> IssuedCredential:
-    """Make a new credential; the live ones of its kind end when the overlap is over, if not before."""
+    """Create a credential; the live ones of its kind expire after the overlap, if not before."""
     if overlap < timedelta(0):
         raise ProvisioningError("The overlap cannot be negative.")
     with transaction.atomic():
         _lock_site(site)
-        ends_at = Now() + overlap
-        live_credentials(site, kind).filter(Q(expires_at=None) | Q(expires_at__gt=ends_at)).update(expires_at=ends_at)
+        expires_at = Now() + overlap
+        live_credentials(site, kind).filter(Q(expires_at=None) | Q(expires_at__gt=expires_at)).update(
+            expires_at=expires_at
+        )
         issued = _create_credential(site, kind)
         details = {"overlap_seconds": int(overlap.total_seconds())}
         audit(actor, f"{kind}.rotate", issued.credential.public_id, site, details)
@@ -107,7 +109,7 @@ def rotate(site: Site, kind: str, overlap: timedelta, *, actor: Actor = COMMAND_
 
 
 def revoke(credential: Credential, *, actor: Actor = COMMAND_LINE) -> bool:
-    """End a credential everywhere within a second. False if it was revoked before."""
+    """Revoke a credential, in effect everywhere within a second. False if it was revoked before."""
     with transaction.atomic():
         if not Credential.objects.filter(id=credential.id, revoked_at=None).update(revoked_at=Now()):
             return False
@@ -117,21 +119,21 @@ def revoke(credential: Credential, *, actor: Actor = COMMAND_LINE) -> bool:
 
 
 def live_credentials(site: Site, kind: str) -> QuerySet[Credential]:
-    """Return the credentials that still prove something."""
+    """Return the credentials that still authenticate."""
     return Credential.objects.filter(cached_lookups.IS_LIVE, site=site, kind=kind)
 
 
 def hash_key(key: str) -> bytes:
-    """Hash an API key for keeping.
+    """Hash an API key for storage.
 
-    A slow hash would protect guessable passwords. These keys carry 238 random bits, which nobody guesses at any
-    speed, and the check is on every request's way in.
+    A slow hash protects guessable passwords. These keys carry 238 random bits, which nobody can guess at any speed,
+    and every request has to be checked.
     """
     return hashlib.sha256(key.encode()).digest()
 
 
 def _lock_site(site: Site) -> None:
-    """Hold the site's row, so that two rotations do not count past each other."""
+    """Lock the site's row, so that two concurrent rotations count each other's credentials."""
     Site.objects.select_for_update().only("id").get(id=site.id)
 
 
@@ -141,13 +143,13 @@ def _create_credential(site: Site, kind: str) -> IssuedCredential:
             f"{site.slug} has {cached_lookups.MAX_LIVE_CREDENTIALS} live credentials of this kind. "
             "Revoke one that is not used."
         )
-    # What this process remembers is at most a second old; whoever issues a credential should not wait for that.
+    # The caches of this process would be at most a second old; a new credential should work immediately.
     transaction.on_commit(cached_lookups.clear_caches)
     return _new_signing_secret(site) if kind == CredentialKind.SIGNING_SECRET else _new_api_key(site)
 
 
 def _new_signing_secret(site: Site) -> IssuedCredential:
-    # `nd_` is a shape that logs blank out; the form of an API key is another.
+    # Logs redact texts that begin with `nd_`. An API key has another form.
     secret = f"nd_sig_{_random_base62(43)}"
     credential = Credential.objects.create(
         site=site,

@@ -1,32 +1,33 @@
-"""Why a request is not let in.
+"""Errors of authentication, authorization and provisioning.
 
 * TenantError
-  + Unauthenticated       nobody proved to be anybody
-    - Missing             no credential was given
-    - NotProven           unknown or wrong: one wording for both, for the answer must not tell which sites exist
-    - Contradicting       credentials that do not belong together
-    - Stale               the secret is right, the time is not      (these three may be helpful:
-    - Replayed            the secret is right, the nonce was used    the caller holds the secret)
-    - Unfit               the secret is right, what was signed cannot be used
-  + Forbidden             we know who it is, and it may not
+  + Unauthenticated           the caller could not be authenticated
+    - MissingCredentials      there are none
+    - InvalidCredentials      unknown or wrong: one wording for both, which must not reveal which sites exist
+    - ConflictingCredentials  of more than one kind or site
+    - StaleTimestamp          the secret is right, but the clocks differ   (these four may explain themselves:
+    - ExpiredCredentials      the secret is right, but exp has passed       the caller holds the secret)
+    - ReplayedRequest         the secret is right, but the nonce was used before
+    - MalformedCredentials    the secret is right, but a signed value is not valid
+  + Forbidden                 the caller is authenticated, and not allowed to do this
     - AddressNotAllowed
     - OriginNotAllowed
     - ModelNotAllowed
-    - ScopeMissing
-    - WiderThanProof    a narrowed proof asks for a token or ticket that is wider than itself
-  + IdempotencyConflict   the idempotency key was used for another request
-  + Unissuable            a site or credential cannot be made as asked (commands and the admin)
+    - InsufficientScope
+    - ScopeExceedsGrant       a narrowed credential requests a token or ticket that allows more than itself
+  + IdempotencyConflict       the idempotency key was used for another request
+  + ProvisioningError         a site or credential cannot be created as requested (commands and the admin)
     - SlugTaken
-    - TooManyLive
+    - TooManyLiveCredentials
 """
 
 from typing import ClassVar
 
 
 class TenantError(Exception):
-    """The message is safe to show to whoever asked."""
+    """The message is safe to show to the caller."""
 
-    #: Our word for the class, stable, for answers.
+    #: The error code in responses; it never changes.
     code: ClassVar[str]
 
 

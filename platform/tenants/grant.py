@@ -1,4 +1,4 @@
-"""What a credential may ask for, at most, of one request: one value from the proof to the stored row."""
+"""The restrictions of a credential on one request: one value, from authentication to the stored row."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -12,9 +12,9 @@ class Grant:
 
     #: The one model it may be used for; None: every model of the site.
     only_model: str | None = None
-    #: The most output tokens that one request may ask for, over all its answers; None: no bound.
+    #: The most output tokens that one request may request, over all its answers; None: no limit.
     max_tokens: int | None = None
-    #: Whether it may ask for service tiers that cost more than the standard.
+    #: Whether it may use service tiers that cost more than the standard tier.
     allows_premium_tiers: bool = True
 
 
@@ -29,9 +29,9 @@ class GrantField(models.JSONField):
         super().__init__(*args, **kwargs)
 
     def from_db_value(self, value: Any, expression: Any, connection: Any) -> Grant | None:
-        found = super().from_db_value(value, expression, connection)
-        # An outer join that matches no row has none.
-        return None if found is None else Grant(**found)
+        stored = super().from_db_value(value, expression, connection)
+        # NULL comes from an outer join that matches no row.
+        return None if stored is None else Grant(**stored)
 
     def get_db_prep_value(self, value: Any, connection: Any, prepared: bool = False) -> Any:
         return super().get_db_prep_value(_to_json(value), connection, prepared)
@@ -41,7 +41,7 @@ class GrantField(models.JSONField):
 
 
 def _to_json(value: Any) -> Any:
-    """Return only what restricts, so that the row of an unrestricted credential is `{}`."""
+    """Return only the restrictions in effect, so that an unrestricted credential is stored as `{}`."""
     if not isinstance(value, Grant):
         return value
     return {name: each for name, each in asdict(value).items() if each != getattr(UNRESTRICTED, name)}

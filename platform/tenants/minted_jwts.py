@@ -1,6 +1,6 @@
-"""JWTs that the desk mints and reads itself: signed with keys that no site has, one set of keys for each use.
+"""JWTs that the desk mints and verifies itself, signed with keys that no site has: one set of keys per purpose.
 
-The keys are derived from `ENCRYPTION_KEYS`. The first signs; all are accepted, so that replacing one overlaps.
+The keys are derived from `ENCRYPTION_KEYS`. The first signs; all are accepted, so that rotation overlaps.
 """
 
 import base64
@@ -18,12 +18,12 @@ from core import clock
 from core.fields import keyring
 from tenants.errors import ExpiredCredentials, InvalidCredentials
 
-#: Longer than any that was minted; nobody makes us parse more.
+#: More than any minted JWT; longer ones are not parsed.
 MAX_LENGTH = 2048
 
 
 class JwtPurpose(Enum):
-    """What a minted JWT is for: the type in its header, and the label its keys are derived with."""
+    """The purpose of a minted JWT: the type in its header, and the label that its keys are derived with."""
 
     TICKET = "nightdesk-ticket+jwt"
     TOKEN = "nightdesk-token+jwt"  # noqa: S105 (a type, not a secret)
@@ -35,7 +35,7 @@ class JwtPurpose(Enum):
 
 @dataclass(frozen=True, slots=True)
 class MintedJwt:
-    """A fresh ticket or token, which is shown now or never."""
+    """A new ticket or token, which cannot be shown again."""
 
     text: str = field(repr=False)
     #: Seconds since 1970.
@@ -48,62 +48,64 @@ class MintedJwt:
 
 @dataclass(frozen=True, slots=True)
 class _SigningKeys:
-    #: The header that we write, encoded, with the active key.
+    #: The encoded header of new JWTs, which names the active key.
     header: str
-    #: Every header that we may have written, with its key.
+    #: Every header of JWTs that may still be valid, with its key.
     by_header: Mapping[str, bytes] = field(repr=False)
 
 
 _derived_keys: dict[tuple[JwtPurpose, str], _SigningKeys] = {}
 
 
-def mint(use: JwtPurpose, claims: Mapping[str, Any], *, seconds: int) -> MintedJwt:
-    """Sign claims (those that are None are left out) which end after so many seconds."""
+def mint(purpose: JwtPurpose, claims: Mapping[str, Any], *, seconds: int) -> MintedJwt:
+    """Sign claims, without those that are None, that expire after `seconds`."""
     now = clock.unix_seconds()
-    stated = {name: value for name, value in claims.items() if value is not None}
-    keys = _keys(use)
-    content = f"{keys.header}.{_encode(msgspec.json.encode({**stated, 'iat': now, 'exp': now + seconds}))}"
+    present = {name: value for name, value in claims.items() if value is not None}
+    keys = _keys(purpose)
+    content = f"{keys.header}.{_encode(msgspec.json.encode({**present, 'iat': now, 'exp': now + seconds}))}"
     return MintedJwt(f"{content}.{_mac(keys.by_header[keys.header], content)}", now + seconds)
 
 
-def is_minted(use: JwtPurpose, text: str) -> bool:
-    """Say whether a text claims to be such a JWT of ours. It proves nothing."""
-    return text.partition(".")[0] in _keys(use).by_header
+def is_minted(purpose: JwtPurpose, text: str) -> bool:
+    """Return whether a text has the header of such a JWT. Nothing is verified."""
+    return text.partition(".")[0] in _keys(purpose).by_header
 
 
-def verify(use: JwtPurpose, text: str) -> Mapping[str, Any]:
-    """Return the claims of a JWT that this desk minted for this use, and that has not ended.
+def verify(purpose: JwtPurpose, text: str) -> Mapping[str, Any]:
+    """Return the claims of a JWT that this desk minted for this purpose, and that has not expired.
 
     Raises:
-        NotProven: the desk did not mint it, or minted it for another use.
-        Stale: it has ended.
+        InvalidCredentials: the desk did not mint it, or minted it for another purpose.
+        ExpiredCredentials: it has expired.
     """
     header, _, rest = text.partition(".")
-    payload, _, given = rest.partition(".")
-    # The header is compared, never read: there is no other algorithm, type or key that one could ask for.
-    key = _keys(use).by_header.get(header)
+    payload, _, mac = rest.partition(".")
+    # The header is compared, never parsed: a JWT cannot choose another algorithm, type or key.
+    key = _keys(purpose).by_header.get(header)
     if key is None or len(text) > MAX_LENGTH or not text.isascii():
         raise InvalidCredentials
-    # As text: more than one text stands for the same bytes in base64.
-    if not hmac.compare_digest(given.encode(), _mac(key, f"{header}.{payload}").encode()):
+    # Compared as text: in base64, more than one text decodes to the same bytes.
+    if not hmac.compare_digest(mac.encode(), _mac(key, f"{header}.{payload}").encode()):
         raise InvalidCredentials
     claims: dict[str, Any] = msgspec.json.decode(_decode(payload))
     if claims["exp"] <= clock.now().timestamp():
-        raise ExpiredCredentials("The ticket has expired." if use is JwtPurpose.TICKET else "The token has expired.")
+        raise ExpiredCredentials(
+            "The ticket has expired." if purpose is JwtPurpose.TICKET else "The token has expired."
+        )
     return claims
 
 
-def _keys(use: JwtPurpose) -> _SigningKeys:
-    """Return the keys of a use, derived once for each value that `ENCRYPTION_KEYS` had."""
-    wanted = (use, settings.ENCRYPTION_KEYS)
-    if wanted not in _derived_keys:
-        keys = {_header(use, name): key for name, key in keyring().derive(use.label).items()}
-        _derived_keys[wanted] = _SigningKeys(next(iter(keys)), keys)
-    return _derived_keys[wanted]
+def _keys(purpose: JwtPurpose) -> _SigningKeys:
+    """Return the keys of a purpose, derived once for each value of `ENCRYPTION_KEYS`."""
+    cache_key = (purpose, settings.ENCRYPTION_KEYS)
+    if cache_key not in _derived_keys:
+        keys = {_header(purpose, name): key for name, key in keyring().derive(purpose.label).items()}
+        _derived_keys[cache_key] = _SigningKeys(next(iter(keys)), keys)
+    return _derived_keys[cache_key]
 
 
-def _header(use: JwtPurpose, key_id: str) -> str:
-    return _encode(msgspec.json.encode({"alg": "HS256", "typ": use.value, "kid": key_id}))
+def _header(purpose: JwtPurpose, key_id: str) -> str:
+    return _encode(msgspec.json.encode({"alg": "HS256", "typ": purpose.value, "kid": key_id}))
 
 
 def _mac(key: bytes, content: str) -> str:

@@ -1,4 +1,4 @@
-"""Who uses the desk: sites, and the credentials they prove themselves with."""
+"""Models of the tenants: sites, their credentials, used nonces, rate limits and the audit log."""
 
 from functools import cached_property
 
@@ -13,7 +13,7 @@ from core.ids import new_uuid, to_public
 
 
 class Site(models.Model):
-    """One WordPress site: the tenant. Everything else belongs to one."""
+    """One WordPress site: the tenant (multi-tenancy). Every other row belongs to one."""
 
     ID_PREFIX = "site"
 
@@ -21,23 +21,23 @@ class Site(models.Model):
     slug = models.SlugField(max_length=63, unique=True)
     name = models.CharField(max_length=200)
     is_active = models.BooleanField("active", default=True)
-    #: Networks (CIDR) that may ask in this site's name; empty allows every address.
+    #: Networks (CIDR) from which requests are accepted; empty allows every address.
     ip_allowlist = ArrayField(models.CharField(max_length=49), verbose_name="IP allowlist", default=list, blank=True)
-    #: Origins (`https://example.com`) that browsers may ask from; empty allows none.
+    #: Origins (`https://example.com`) from which browsers may send requests; empty allows none.
     origins = ArrayField(models.CharField(max_length=255), default=list, blank=True)
-    #: Models that the site may ask for; empty allows all that are routed.
+    #: Models that the site may use; empty allows all that have a route.
     allowed_models = ArrayField(models.CharField(max_length=200), default=list, blank=True)
     #: The legacy signature binds neither path nor nonce; off unless a site's plugin needs it.
     accepts_legacy_signature = models.BooleanField("accepts legacy signatures", default=False)
-    #: How many of its jobs may run at once; None: as many as there is room for.
+    #: How many of its jobs may run concurrently; None: no limit of its own.
     max_running_jobs = models.PositiveIntegerField(null=True, blank=True)
-    #: Days after which prompts and answers of ended jobs are erased; None: as JOB_RETENTION_DAYS says, 0: never.
+    #: Days after which prompts and answers of finished jobs are erased; None: JOB_RETENTION_DAYS, 0: never.
     retention_days = models.PositiveIntegerField(null=True, blank=True)
     created_at = models.DateTimeField(db_default=Now(), editable=False)
 
     class Meta:
         ordering = ["slug"]
-        # Of streams there are no rows; they are their sites'.
+        # Streams have no rows of their own, so their permissions belong to sites.
         permissions = [
             ("view_stream", "Can view live streams"),
             ("cancel_stream", "Can cancel live streams"),
@@ -57,14 +57,14 @@ class CredentialKind(models.TextChoices):
 
 
 class Credential(models.Model):
-    """What a site proves itself with. Several live at once, so that rotation overlaps."""
+    """A credential of a site. Several may be live at the same time, so that rotation overlaps."""
 
     ID_PREFIX = "key"
 
     id = models.UUIDField(primary_key=True, default=new_uuid, editable=False)
     site = models.ForeignKey(Site, models.CASCADE, related_name="credentials")
     kind = models.CharField(max_length=20, choices=CredentialKind.choices)
-    #: A signing secret must be known to check an HMAC, so it is sealed; an API key is kept as a hash only.
+    #: Verifying an HMAC needs the signing secret, so it is stored encrypted; of an API key only the hash is stored.
     secret = EncryptedField(null=True, editable=False)
     key_prefix = models.CharField(max_length=16, null=True, unique=True, editable=False)  # noqa: DJ001 (unique)
     key_hash = models.BinaryField(max_length=32, null=True, editable=False)
@@ -93,9 +93,9 @@ class Credential(models.Model):
 
 
 class UsedNonce(models.Model):
-    """A nonce (or a legacy signature) that was used; the row is the lock that lets it in once.
+    """A nonce (or a legacy signature) that was used; its unique row admits it once.
 
-    Kept in Postgres, so that a flushed or absent Redis never lets a signed request in twice.
+    Stored in Postgres, so that a flushed or unavailable Redis never admits a signed request twice.
     """
 
     site = models.ForeignKey(Site, models.CASCADE)
@@ -111,7 +111,7 @@ class UsedNonce(models.Model):
 
 
 class LimitKind(models.TextChoices):
-    """What live requests are told apart by, whatever their dialect."""
+    """The kinds of live requests, independent of their dialect."""
 
     CHAT = "chat", "Chat"
     EMBEDDINGS = "embeddings", "Embeddings"
@@ -122,10 +122,10 @@ def _limit_field(verbose_name: str) -> "models.PositiveIntegerField[int | None, 
 
 
 class Limit(models.Model):
-    """How much a site may ask live. An empty figure limits nothing.
+    """Rate limits of live requests. An empty column limits nothing.
 
-    A row without a site is for every site that has no row of its own for the same kind and model, each for itself.
-    A request keeps to all rows that are for it.
+    A row without a site applies to every site that has no row of its own for the same kind and model, to each
+    separately. All rows that match a request apply to it.
     """
 
     LIMIT_FIELDS = (
@@ -138,14 +138,14 @@ class Limit(models.Model):
 
     site = models.ForeignKey(Site, models.CASCADE, null=True, blank=True, related_name="limits")
     kind = models.CharField(max_length=20, blank=True, choices=LimitKind.choices)
-    #: As sites ask for it; empty: all models together.
+    #: As requests name it; empty: all models together.
     model = models.CharField(max_length=200, blank=True)
     requests_per_minute = _limit_field("requests per minute")
     requests_per_hour = _limit_field("requests per hour")
     requests_per_day = _limit_field("requests per day")
     #: Of input and output together.
     tokens_per_minute = _limit_field("tokens per minute")
-    #: How many may run at once.
+    #: How many may run concurrently.
     concurrency = _limit_field("concurrent requests")
     created_at = models.DateTimeField(db_default=Now(), editable=False)
 
@@ -178,15 +178,15 @@ class Limit(models.Model):
 
 
 class AuditEntry(models.Model):
-    """What somebody did in the admin or by a command. Append-only: the database refuses changes."""
+    """An action in the admin or by a command. Append-only: the database rejects changes."""
 
     at = models.DateTimeField("time", db_default=Now(), editable=False)
     #: A user's name, or the command.
     actor = models.CharField(max_length=150)
     action = models.CharField(max_length=60)
-    #: The public id (or name) of what was acted upon.
+    #: The public id (or name) of the object of the action.
     subject = models.CharField(max_length=100)
-    # A site that goes away leaves its entries untouched, so nothing is done on deletion and nothing checked.
+    # Deleting a site leaves its entries unchanged, so there is no foreign key constraint.
     site = models.ForeignKey(Site, models.DO_NOTHING, null=True, db_constraint=False, related_name="+")
     details = models.JSONField(default=dict)
     address = models.GenericIPAddressField("IP address", null=True)

@@ -1,7 +1,8 @@
-"""Narrow tokens: JWTs that the desk mints for a site's trusted front ends, no wider than the proof they are asked with.
+"""Narrow tokens (least privilege): JWTs that the desk mints for a site's trusted front ends.
 
-They carry the claims that a site's own JWT may (`scope`, `model`, `max_tokens`, `origin`), and `proof` reads them the
-same way. The site's secret stays on its server, and whoever reads a token can make no other of it.
+A token never allows more than the credential that requested it. It carries the claims that a site's own JWT may
+(`scope`, `model`, `max_tokens`, `origin`), and `authentication` reads them the same way. The site's secret stays on its
+server, and a token cannot mint another.
 """
 
 from dataclasses import dataclass, replace
@@ -20,45 +21,45 @@ log = structlog.get_logger(__name__)
 ID_PREFIX = "tok"
 AUDIENCE = "desk"
 MAX_LIFETIME_SECONDS = 3600
-#: What a token may be for: all but to mint others.
+#: The scopes of a token: all except minting others.
 GRANTABLE_SCOPES = tuple(scope for scope in TokenScope if scope is not TokenScope.TOKENS_WRITE)
 
 
 @dataclass(frozen=True, slots=True)
 class TokenRequest:
-    """What a token is to be for. None: as wide as the proof it is asked with."""
+    """The requested restrictions of a token. None: as the credential that requests it."""
 
     scopes: frozenset[TokenScope]
     seconds: int
     model: str | None = None
     max_tokens: int | None = None
     origin: str | None = None
-    #: Who it is for, in the front end's own words: tokens of one user share what they began.
+    #: The user it is for, as the front end names them: tokens of one user share the streams that they started.
     user: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class NarrowToken:
-    """A token, and what it turned out to be for."""
+    """A token with the restrictions that were granted."""
 
     id: str
     minted: MintedJwt
-    wanted: TokenRequest
+    granted: TokenRequest
 
 
-def mint(identity: Identity, wanted: TokenRequest, *, own_origin: str = "") -> NarrowToken:
-    """Mint a token for the identity's site. `own_origin` is the scheme and host that the desk was asked at.
+def mint(identity: Identity, requested: TokenRequest, *, own_origin: str = "") -> NarrowToken:
+    """Mint a token for the identity's site. `own_origin` is the scheme and host at which the desk received the request.
 
     Raises:
-        ScopeMissing: it is asked for with a narrow token, or with a JWT that may not.
-        WiderThanProof: it would be wider than the JWT it is asked for with.
+        InsufficientScope: it is requested with a narrow token, or with a JWT that lacks the scope.
+        ScopeExceedsGrant: it would allow more than the JWT that requests it.
         ModelNotAllowed: the site, or the JWT, may not use the model.
-        OriginNotAllowed: the origin is none of the site's.
+        OriginNotAllowed: the origin is not one of the site's.
     """
     check_scope(identity, TokenScope.TOKENS_WRITE)
     if identity.auth_method is AuthMethod.TOKEN:
         raise InsufficientScope("A narrow token cannot mint other tokens.")
-    granted = _restrict_to_grant(identity, wanted)
+    granted = _restrict_to_grant(identity, requested)
     granted = replace(granted, origin=origin_to_bind(granted.origin, identity.site, own_origin=own_origin))
     if granted.model is not None:
         check_model(identity.site, granted.model, identity.grant.only_model)
@@ -75,24 +76,24 @@ def mint(identity: Identity, wanted: TokenRequest, *, own_origin: str = "") -> N
         "origin": granted.origin,
         "user": granted.user,
     }
-    text = minted_jwts.mint(JwtPurpose.TOKEN, claims, seconds=wanted.seconds)
-    log.info("token_minted", minted=token_id, scope=claims["scope"], seconds=wanted.seconds)
+    text = minted_jwts.mint(JwtPurpose.TOKEN, claims, seconds=requested.seconds)
+    log.info("token_minted", minted=token_id, scope=claims["scope"], seconds=requested.seconds)
     return NarrowToken(token_id, text, granted)
 
 
-def _restrict_to_grant(identity: Identity, wanted: TokenRequest) -> TokenRequest:
-    """Fill in what the proof is narrowed to. Raises `ScopeExceedsGrant` where more is wanted."""
-    if identity.scopes is not None and not wanted.scopes <= identity.scopes:
+def _restrict_to_grant(identity: Identity, requested: TokenRequest) -> TokenRequest:
+    """Add the restrictions of the caller's own credential. Raises `ScopeExceedsGrant` if the request exceeds them."""
+    if identity.scopes is not None and not requested.scopes <= identity.scopes:
         raise ScopeExceedsGrant("The token would have scopes that your JWT does not grant.")
-    most = identity.grant.max_tokens
-    if most is not None and (wanted.max_tokens or 0) > most:
-        raise ScopeExceedsGrant(f"Your JWT allows at most {most} max_tokens; request no more.")
-    origin = identity.origin if wanted.origin is None else wanted.origin
+    max_tokens = identity.grant.max_tokens
+    if max_tokens is not None and (requested.max_tokens or 0) > max_tokens:
+        raise ScopeExceedsGrant(f"Your JWT allows at max_tokens {max_tokens} max_tokens; request no more.")
+    origin = identity.origin if requested.origin is None else requested.origin
     if identity.origin is not None and normalize_origin(origin or "") != normalize_origin(identity.origin):
         raise ScopeExceedsGrant("Your JWT is bound to another origin.")
     return replace(
-        wanted,
-        model=wanted.model or identity.grant.only_model,
-        max_tokens=wanted.max_tokens or most,
+        requested,
+        model=requested.model or identity.grant.only_model,
+        max_tokens=requested.max_tokens or max_tokens,
         origin=origin,
     )

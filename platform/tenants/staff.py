@@ -1,4 +1,4 @@
-"""Who acts in the admin, as the audit log names them."""
+"""The signed-in user of the admin, as an actor of the audit log."""
 
 from django.conf import settings
 from django.http import HttpRequest
@@ -8,7 +8,7 @@ from tenants.audit import Actor
 
 
 def actor_of(request: HttpRequest) -> Actor:
-    """Return the user who is signed in, and the address they came from."""
+    """Return the signed-in user with the address of the request."""
     address = client_address(
         request.META.get("REMOTE_ADDR", ""),
         request.headers.get("X-Forwarded-For", ""),

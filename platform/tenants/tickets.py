@@ -1,7 +1,7 @@
-"""Tickets: what a browser gets. Each reads one stream or one job of one site, from one origin, and starts nothing.
+"""Tickets, for browsers: each reads one stream or one job of one site, from one origin, and starts nothing.
 
-A ticket is no credential: no other address takes it for a proof. Whoever holds it may open what it names as often as
-they like within its minutes (that is how a lost connection resumes); what is open by then may run to its end.
+A ticket is not a credential: no other endpoint accepts it. Its holder may open the stream or job any number of times
+until it expires (so a lost connection can resume); a connection that is open by then may run to its end.
 """
 
 from dataclasses import dataclass
@@ -17,43 +17,43 @@ from tenants.minted_jwts import JwtPurpose, MintedJwt
 
 
 class ReadableKind(StrEnum):
-    """What a ticket may be for: its audience (`aud`)."""
+    """What a ticket can read: its audience (`aud`)."""
 
     STREAM = "stream"
     JOB = "job"
 
 
-#: What it takes to read these without a ticket, or to mint one.
+#: The scopes for reading these without a ticket, and for minting one.
 READ_SCOPES = {ReadableKind.STREAM: TokenScope.STREAMS_READ, ReadableKind.JOB: TokenScope.JOBS_READ}
 
 
 @dataclass(frozen=True, slots=True)
 class Ticket:
-    """What a ticket reads, and from where."""
+    """A verified ticket."""
 
-    what: ReadableKind
+    kind: ReadableKind
     #: The one stream or job.
     public_id: str
     #: The site's public id.
     site: str
-    #: The credential that was proved with when the ticket was minted, and without which it ends.
+    #: The credential that requested the ticket; the ticket is invalid once that is revoked.
     credential_id: str
     #: None: it is for servers, which send no `Origin`, and for the desk's own pages.
     origin: str | None
-    #: Seconds since 1970; until then it can be opened.
+    #: Seconds since 1970.
     expires_at: int
 
 
 def mint(
-    identity: Identity, what: ReadableKind, public_id: str, *, origin: str | None = None, own_origin: str = ""
+    identity: Identity, kind: ReadableKind, public_id: str, *, origin: str | None = None, own_origin: str = ""
 ) -> MintedJwt:
-    """Return a ticket for a stream or job of the identity's site. That it is the site's is for the caller to know.
+    """Mint a ticket for a stream or job. The caller has to check that it belongs to the identity's site.
 
-    `origin` is that of the page which is to read; without it, what the proof itself is bound to.
+    `origin` is that of the page that will read; by default, the one that the credential itself is bound to.
 
     Raises:
-        OriginNotAllowed: it is none of the site's origins.
-        WiderThanProof: the proof is bound to another origin.
+        OriginNotAllowed: it is not one of the site's origins.
+        ScopeExceedsGrant: the credential is bound to another origin.
     """
     if (
         identity.origin is not None
@@ -62,7 +62,7 @@ def mint(
     ):
         raise ScopeExceedsGrant("The token is bound to an origin; its tickets must be bound to the same one.")
     claims = {
-        "aud": what.value,
+        "aud": kind.value,
         "sub": public_id,
         "site": identity.site.public_id,
         "cred": identity.credential_id,
@@ -72,16 +72,16 @@ def mint(
 
 
 def is_ticket(text: str) -> bool:
-    """Say whether a text claims to be a ticket. It proves nothing."""
+    """Return whether a text has the header of a ticket. Nothing is verified."""
     return minted_jwts.is_minted(JwtPurpose.TICKET, text)
 
 
 def verify(text: str) -> Ticket:
-    """Return what a ticket says, once it is clear that it is ours and has not ended.
+    """Verify a ticket and return what it says.
 
     Raises:
-        NotProven: it is no ticket of this desk.
-        Stale: it has ended.
+        InvalidCredentials: it is not a ticket of this desk.
+        ExpiredCredentials: it has expired.
     """
     claims = minted_jwts.verify(JwtPurpose.TICKET, text)
     return Ticket(
@@ -89,14 +89,14 @@ def verify(text: str) -> Ticket:
     )
 
 
-def authorize(ticket: Ticket, what: ReadableKind, public_id: str, *, origin: str | None) -> None:
-    """Let a ticket open what it is for, from where it is for. `origin` is None for servers and the desk's own pages.
+def authorize(ticket: Ticket, kind: ReadableKind, public_id: str, *, origin: str | None) -> None:
+    """Check that a ticket is for this stream or job, and this origin (None: a server, or a page of the desk).
 
     Raises:
-        Unfit: it is for another stream or job.
-        OriginNotAllowed: a page of another origin shows it, or nobody knows which.
+        MalformedCredentials: it is for another stream or job.
+        OriginNotAllowed: it is bound to another origin, or to none.
     """
-    if (ticket.what, ticket.public_id) != (what, public_id):
+    if (ticket.kind, ticket.public_id) != (kind, public_id):
         raise MalformedCredentials("The ticket is for another stream or job. Mint one for this stream or job.")
     if ticket.origin is None and origin is not None:
         raise OriginNotAllowed(

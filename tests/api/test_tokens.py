@@ -186,7 +186,7 @@ def test_a_ticket_for_a_job_returns_the_events_url(desk: Caller, bakery: NewSite
     shown = read(desk.post("/v1/tickets", {"job": job.public_id, "origin": PAGE}))
 
     found = tickets.verify(shown["ticket"])
-    assert (found.what, found.public_id, found.site, found.origin) == (
+    assert (found.kind, found.public_id, found.site, found.origin) == (
         ReadableKind.JOB,
         job.public_id,
         bakery.site.public_id,

@@ -97,7 +97,7 @@ async def authenticate_websocket(
     credentials = find_credentials(http_request.headers)
     if isinstance(credentials, BearerToken) and tickets.is_ticket(credentials.text):
         ticket = tickets.verify(credentials.text)
-        return await _caller_from_ticket(runtime, http_request, ticket.what, ticket.public_id)
+        return await _caller_from_ticket(runtime, http_request, ticket.kind, ticket.public_id)
     authenticated = await authenticate_async(http_request.to_presented_request(), runtime.threads)
     check_network_and_origin(authenticated.identity, http_request.address, http_request.origin)
     await consume_nonce(runtime, Caller(authenticated.identity, authenticated.nonce))

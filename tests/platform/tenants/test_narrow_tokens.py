@@ -88,4 +88,4 @@ def test_what_was_not_asked_for_is_as_narrow_as_the_proof() -> None:
         "origin": PAGE,
         "scope": "chat:write",
     }
-    assert (token.wanted.model, token.wanted.max_tokens, token.wanted.origin) == ("gpt-5", 10, PAGE)
+    assert (token.granted.model, token.granted.max_tokens, token.granted.origin) == ("gpt-5", 10, PAGE)
