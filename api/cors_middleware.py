@@ -17,7 +17,7 @@ from tenants.access import echoed_origin, normalize_origin
 class CorsMiddleware:
     """Responds to preflight requests and adds CORS headers to every other response.
 
-    It is the outermost middleware that can see a response, so that a page can read error responses too.
+    It wraps everything that can respond, so that a page can read error responses too.
     """
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:

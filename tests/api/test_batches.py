@@ -23,8 +23,8 @@ URL = "/v1/chat/completions"
 def batch_body(count: int = 2, **changes: Any) -> dict[str, Any]:
     """Return the body of a batch with requests r1, r2, …; a field with the value `...` is omitted."""
     requests = [{"custom_id": f"r{n}", "body": CHAT} for n in range(1, count + 1)]
-    wanted = {"endpoint": URL, "requests": requests, **changes}
-    return {name: value for name, value in wanted.items() if value is not ...}
+    fields = {"endpoint": URL, "requests": requests, **changes}
+    return {name: value for name, value in fields.items() if value is not ...}
 
 
 def read(response: HttpResponse) -> dict[str, Any]:
@@ -170,7 +170,7 @@ def test_batches_are_listed_newest_first_in_pages(desk: Caller) -> None:
     assert ([each["id"] for each in second["data"]], second["has_more"]) == (ids[:1], False)
 
 
-def test_a_finished_batch_shows_counts_files_usage_and_cost(desk: Caller) -> None:
+def test_a_finished_batch_shows_counts_times_and_files(desk: Caller) -> None:
     made = read(desk.post("/v1/batches", batch_body(3)))
     batch = Batch.objects.get()
     end(batch, "r1")
@@ -226,11 +226,11 @@ def test_a_batch_can_be_paused_and_resumed(desk: Caller) -> None:
 def test_a_canceled_batch_is_cancelling_and_then_cancelled(desk: Caller) -> None:
     path = f"/v1/batches/{read(desk.post('/v1/batches', batch_body()))['id']}"
 
-    asked = read(desk.post(f"{path}/cancel"))
+    canceling = read(desk.post(f"{path}/cancel"))
     finalize_ended()
     found = read(desk.get(path))
 
-    assert (asked["status"], found["status"]) == ("cancelling", "cancelled")
+    assert (canceling["status"], found["status"]) == ("cancelling", "cancelled")
     assert found["counts"]["canceled"] == 2
     assert found["cancelled_at"] >= found["cancelling_at"]
 
@@ -301,8 +301,8 @@ def test_unbounded_responses_have_no_maximum_cost(desk: Caller) -> None:
 def test_an_estimate_uses_the_price_of_the_requested_tier(desk: Caller) -> None:
     bounded = {**CHAT, "max_completion_tokens": 100}
 
-    def estimated(**asked: str) -> dict[str, Decimal]:
-        requests = [{"custom_id": "r1", "body": {**bounded, **asked}}]
+    def estimated(**options: str) -> dict[str, Decimal]:
+        requests = [{"custom_id": "r1", "body": {**bounded, **options}}]
         cost = read(desk.post("/v1/batches", batch_body(requests=requests, dry_run=True)))["cost_usd"]
         return {name: Decimal(usd) for name, usd in cost.items()}
 

@@ -127,9 +127,7 @@ def test_the_rotate_action_shows_the_new_secret(staff: Client, endpoint: Endpoin
     assert AuditEntry.objects.get().action == "endpoint.rotate"
 
 
-def test_the_disable_action_cancels_deliveries_and_enable_does_not_restore_them(
-    staff: Client, delivery: Delivery
-) -> None:
+def test_disable_cancels_deliveries_and_disable_and_enable_are_audited(staff: Client, delivery: Delivery) -> None:
     endpoint = delivery.endpoint
 
     act(staff, "disable_selected", endpoint)
