@@ -4,7 +4,7 @@
     step failed    ┬─▶ outage: Postgres or Redis is unavailable; logged once, when it begins; pause with backoff
                    └─▶ any other error: logged each time, with its traceback
 
-Without its loops a worker process would go on to live and do nothing, so no exception ends one of them.
+No exception ends a loop: a worker process without its loops would stay alive and do nothing.
 """
 
 import asyncio

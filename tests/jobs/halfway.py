@@ -59,7 +59,7 @@ def bill(jobs: list[Job], cost_pico_usd: int, price_version: str = "v1") -> None
         )
 
 
-def make_over(site: Site, state: str = "completed", **fields: Any) -> Batch:
+def make_ended_batch(site: Site, state: str = "completed", **fields: Any) -> Batch:
     """An ended batch in which three requests failed."""
     frozen = {"completed": 1, "failed": 3, "canceled": 1, "expired": 1, "cost_pico_usd": 10**12, "total": 4}
     return make_batch(site, state=state, completed_at=Now(), **{**frozen, **fields})

@@ -32,22 +32,22 @@ def test_each_attempt_has_its_own_stream_id_which_sorts_with_the_job() -> None:
 
 
 def test_a_registered_watcher_expires(server: Redis) -> None:
-    asked, late = new_uuid(), new_uuid()
+    active, expired = new_uuid(), new_uuid()
 
-    async def ask() -> list[set[object]]:
+    async def read() -> list[set[object]]:
         client = redis.client(settings.REDIS_URL)
         await watch_jobs(client, [])
         none = await find_watched(client)
-        await watch_jobs(client, [asked, late])
+        await watch_jobs(client, [active, expired])
         both = await find_watched(client)
-        server.zincrby(KEY, -2 * WATCH_TTL_SECONDS, to_public("job", late))
+        server.zincrby(KEY, -2 * WATCH_TTL_SECONDS, to_public("job", expired))
         one = await find_watched(client)
         await redis.close_clients()
         return [set(none), set(both), set(one)]
 
-    none, both, one = asyncio.run(ask())
+    none, both, one = asyncio.run(read())
 
     assert none == set()
-    assert both == {asked, late}
-    assert one == {asked}
+    assert both == {active, expired}
+    assert one == {active}
     assert 0 < server.ttl(KEY) <= 2 * WATCH_TTL_SECONDS

@@ -16,7 +16,7 @@ from jobs.worker.leases import acquire_lease
 from tenants.audit import Actor
 from tenants.models import Site
 from tests.factories import make_batch, make_file, make_site
-from tests.jobs.halfway import LIST, NOW, XSS, add_members, bill, make_over, page_of, progress_of, text
+from tests.jobs.halfway import LIST, NOW, XSS, add_members, bill, make_ended_batch, page_of, progress_of, text
 from tests.operators import words
 from webhooks.models import Delivery, DeliveryAttempt, Endpoint, Event
 
@@ -51,9 +51,9 @@ def test_the_list_shows_the_state_and_progress_of_each_batch(browser: Client, ha
 
 
 def test_the_list_shows_the_results_of_ended_batches(browser: Client, site: Site) -> None:
-    make_over(site)
+    make_ended_batch(site)
     make_batch(site, state="validating")
-    make_over(site, "failed", completed=0, failed=0, canceled=0, expired=0, total=0)
+    make_ended_batch(site, "failed", completed=0, failed=0, canceled=0, expired=0, total=0)
 
     page = text(browser, LIST)
 
@@ -65,7 +65,7 @@ def test_the_list_shows_the_results_of_ended_batches(browser: Client, site: Site
 def test_paused_batches_are_labeled_paused_on_every_list(browser: Client, halfway: Batch, what: str) -> None:
     scopes: dict[str, PauseScope] = {"batch": halfway, "site": halfway.site, "queue": QueueName.BATCH}
     pauses.pause(scopes[what], ADA)
-    make_over(halfway.site)
+    make_ended_batch(halfway.site)
 
     states = re.findall(r"(In progress|Paused|Completed)(?= bakery| \d+ %)", text(browser, LIST))
     assert states == ["Completed", "Paused"]
@@ -73,13 +73,13 @@ def test_paused_batches_are_labeled_paused_on_every_list(browser: Client, halfwa
 
 
 def test_queries_of_the_list_do_not_grow_with_batches(browser: Client, halfway: Batch) -> None:
-    make_over(halfway.site)
+    make_ended_batch(halfway.site)
     count_queries(browser, LIST)
     few = count_queries(browser, LIST)
     for number in range(5):
         site = make_site(f"site-{number}")
         add_members(make_batch(site), "queued", 2)
-        make_over(site)
+        make_ended_batch(site)
 
     assert count_queries(browser, LIST) == few
 
@@ -87,7 +87,7 @@ def test_queries_of_the_list_do_not_grow_with_batches(browser: Client, halfway: 
 def test_filters_and_search_find_batches(browser: Client, site: Site) -> None:
     file = make_file(site, b"x")
     mine = make_batch(site, input_file=file, idempotency_key="night-1", request_id="req_1")
-    theirs = make_over(make_site("florist"), kind="embeddings")
+    theirs = make_ended_batch(make_site("florist"), kind="embeddings")
     event = Event.objects.create(site=site, type="batch.progress", subject_id=mine.id, payload=b"{}")
 
     def listed(query: str) -> list[str]:
@@ -186,8 +186,8 @@ def test_the_cost_without_a_price_is_unknown(browser: Client, site: Site) -> Non
 
 def test_the_page_of_an_ended_batch_shows_duration_cost_and_files(browser: Client, site: Site) -> None:
     output, errors = make_file(site, b"x" * 2048, filename="out.jsonl"), make_file(site, b"x", filename=f"{XSS}.jsonl")
-    old = make_over(site)
-    batch = make_over(
+    old = make_ended_batch(site)
+    batch = make_ended_batch(
         site,
         output_file=output,
         error_file=errors,
@@ -218,7 +218,7 @@ def test_a_failed_validation_lists_its_errors_by_line(browser: Client, site: Sit
         {"code": "invalid_json_line", "message": f"No JSON {XSS}.", "param": None, "line": 1204},
         {"code": "duplicate_custom_id", "message": "Used before.", "param": "custom_id", "line": 7},
     ]
-    batch = make_over(site, "failed", total=0, failed=0, canceled=0, expired=0, completed=0, errors=mistakes)
+    batch = make_ended_batch(site, "failed", total=0, failed=0, canceled=0, expired=0, completed=0, errors=mistakes)
 
     html = browser.get(page_of(batch)).content.decode()
 

@@ -9,7 +9,7 @@ from jobs import pauses
 from jobs.models import Batch, Job, Pause
 from tenants.models import AuditEntry, Site
 from tests.factories import make_batch, make_job
-from tests.jobs.halfway import LIST, add_members, make_over, page_of, progress_of, text
+from tests.jobs.halfway import LIST, add_members, make_ended_batch, page_of, progress_of, text
 from tests.operators import sign_in, words
 
 pytestmark = pytest.mark.django_db
@@ -79,7 +79,7 @@ def test_a_validating_batch_is_canceled_completely(browser: Client, site: Site) 
 
 @pytest.mark.usefixtures("desk_route")
 def test_failed_requests_are_retried_as_a_new_batch(browser: Client, site: Site) -> None:
-    batch = make_over(site)
+    batch = make_ended_batch(site)
     add_members(batch, "succeeded", 1)
     add_members(batch, "failed", 3)
     assert buttons(browser, batch) == {"retry"}
@@ -95,7 +95,7 @@ def test_failed_requests_are_retried_as_a_new_batch(browser: Client, site: Site)
 
 
 def test_actions_that_are_not_possible_say_why(browser: Client, halfway: Batch) -> None:
-    over = make_over(halfway.site, failed=0, canceled=0, expired=0)
+    over = make_ended_batch(halfway.site, failed=0, canceled=0, expired=0)
 
     assert "Not paused. The batch has already finished: it is completed." in post(browser, over, "pause")
     assert "Not canceled. The batch has already finished" in post(browser, over, "cancel")

@@ -99,11 +99,11 @@ def test_batches_of_every_kind_of_job(site: Site, desk_route: None, kind: JobKin
 def test_an_invalid_request_is_reported_and_nothing_is_stored(
     site: Site, desk_route: None, second: Any, code: str, param: str
 ) -> None:
-    with pytest.raises(InvalidBatch) as refused:
+    with pytest.raises(InvalidBatch) as rejected:
         create(site, submission_of([item("r1"), second]))
 
-    (mistake,) = refused.value.issues
-    assert (mistake.code, mistake.param, mistake.line) == (code, param, None)
+    (issue,) = rejected.value.issues
+    assert (issue.code, issue.param, issue.line) == (code, param, None)
     assert not Batch.objects.exists()
     assert not Job.objects.exists()
 
@@ -119,18 +119,18 @@ def test_a_batch_of_too_many_requests_is_rejected(
     monkeypatch.setattr("jobs.batches.requests.MAX_MEMBERS", 2)
     assert MAX_MEMBERS == 50_000
 
-    with pytest.raises(InvalidBatch) as refused:
+    with pytest.raises(InvalidBatch) as rejected:
         create(site, submission_of([item(f"r{n}") for n in range(4)]))
 
-    assert [mistake.code for mistake in refused.value.issues] == ["too_many_requests"]
+    assert [issue.code for issue in rejected.value.issues] == ["too_many_requests"]
 
 
 def test_up_to_a_hundred_issues_are_reported(site: Site, desk_route: None) -> None:
-    with pytest.raises(InvalidBatch) as refused:
+    with pytest.raises(InvalidBatch) as rejected:
         create(site, submission_of([item("r1"), item("r1"), item("r2"), *[b"{"] * 150]))
 
-    assert len(refused.value.issues) == 100
-    assert [mistake.param for mistake in refused.value.issues[:2]] == ["requests.1.custom_id", "requests.3"]
+    assert len(rejected.value.issues) == 100
+    assert [issue.param for issue in rejected.value.issues[:2]] == ["requests.1.custom_id", "requests.3"]
 
 
 def test_limits_of_the_site_and_of_the_token_apply(site: Site, desk_route: None) -> None:
@@ -138,9 +138,9 @@ def test_limits_of_the_site_and_of_the_token_apply(site: Site, desk_route: None)
         (Grant("another"), "model_not_allowed", "requests.0.body.model"),
         (Grant(max_tokens=10), "invalid_value", "requests.0.body.max_tokens"),
     ):
-        with pytest.raises(InvalidBatch) as refused:
+        with pytest.raises(InvalidBatch) as rejected:
             create(site, submission_of([item("r1", body={**BODY, "max_tokens": 11})], grant=grant))
-        assert (refused.value.issues[0].code, refused.value.issues[0].param) == (code, param)
+        assert (rejected.value.issues[0].code, rejected.value.issues[0].param) == (code, param)
 
 
 def test_the_same_key_and_requests_return_the_same_batch(site: Site, desk_route: None) -> None:

@@ -281,9 +281,9 @@ def test_a_batch_canceled_before_its_file_is_read_ends_immediately(site: Site, d
 
 def test_a_stopping_worker_leaves_the_file_to_another(site: Site, desk_route: None) -> None:
     batch = make_waiting(site, [line(f"r{n}") for n in range(5)])
-    looks = iter([False, False, False])
+    answers = iter([False, False, False])
 
-    assert not expand_one(lambda: next(looks, True))
+    assert not expand_one(lambda: next(answers, True))
 
     batch.refresh_from_db()
     assert (batch.state, batch.read_count) == (BatchState.VALIDATING, 0)

@@ -21,13 +21,13 @@ def make_ended(batch: Batch, seconds_ago: float, state: str = "succeeded", **fie
     make_job(batch.site, batch=batch, custom_id=str(new_uuid()), state=state, finished_at=ended_at, **fields)
 
 
-def begun(minutes_ago: int) -> Any:
+def started(minutes_ago: int) -> Any:
     return Now() - timedelta(minutes=minutes_ago)
 
 
 @pytest.mark.django_db
 def test_the_throughput_is_that_of_the_last_three_minutes(site: Site) -> None:
-    batch = make_batch(site, in_progress_at=begun(60))
+    batch = make_batch(site, in_progress_at=started(60))
     for seconds, state in ((1, "succeeded"), (100, "failed"), (170, "succeeded"), (190, "succeeded"), (5, "canceled")):
         make_ended(batch, seconds, state)
     make_ended(make_batch(site), 1)
@@ -41,7 +41,7 @@ def test_the_throughput_is_that_of_the_last_three_minutes(site: Site) -> None:
 
 @pytest.mark.django_db
 def test_a_batch_that_has_just_started_is_measured_from_its_start(site: Site) -> None:
-    batch = make_batch(site, in_progress_at=begun(1))
+    batch = make_batch(site, in_progress_at=started(1))
     for _ in range(4):
         make_ended(batch, 10)
     batch.refresh_from_db()
@@ -52,7 +52,7 @@ def test_a_batch_that_has_just_started_is_measured_from_its_start(site: Site) ->
 @pytest.mark.django_db
 def test_only_the_latest_members_are_read(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_ROWS", 4)
-    batch = make_batch(site, in_progress_at=begun(60))
+    batch = make_batch(site, in_progress_at=started(60))
     for seconds in (2, 4, 6, 8, 100, 150):
         make_ended(batch, seconds)
     batch.refresh_from_db()

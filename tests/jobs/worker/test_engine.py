@@ -207,10 +207,10 @@ def test_the_number_of_starting_jobs_is_limited(site: Site, desk_route: None) ->
             wait_for(lambda: Job.objects.filter(state=JobState.RUNNING).count() == MAX_STARTING)
             beat = WorkerLease.objects.get().expires_at
             wait_for(lambda: WorkerLease.objects.get().expires_at > beat)
-            begun = Job.objects.filter(attempt__gt=0).count()
+            started = Job.objects.filter(attempt__gt=0).count()
         wait_for(lambda: Job.objects.filter(state=JobState.SUCCEEDED).count() == MAX_STARTING + 6)
 
-    assert begun == MAX_STARTING
+    assert started == MAX_STARTING
 
 
 def test_the_doorbell_starts_a_job_immediately(site: Site, desk_route: None, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -375,13 +375,13 @@ def test_no_kind_of_database_error_ends_the_engine(
 def test_an_answer_that_waited_for_the_database_is_written_although_the_lease_was_lost(
     site: Site, desk_route: None, fast_heartbeat: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    away, waiting = threading.Event(), threading.Event()
-    away.set()
+    unavailable, waiting = threading.Event(), threading.Event()
+    unavailable.set()
 
     def finish_later(*args: Any) -> Any:
-        if away.is_set():
+        if unavailable.is_set():
             waiting.set()
-            raise OperationalError("the database is away")
+            raise OperationalError("the database is unavailable")
         return finish_all(*args)
 
     monkeypatch.setattr("jobs.worker.engine.finish_all", finish_later)
@@ -394,7 +394,7 @@ def test_an_answer_that_waited_for_the_database_is_written_although_the_lease_wa
         monkeypatch.setattr(engine._supervisor, "_failed_at", float("inf"))
         WorkerLease.objects.update(expires_at=timezone.now() - timedelta(seconds=1))
         wait_for(lambda: WorkerLease.objects.exclude(worker_id=first).exists())
-        away.clear()
+        unavailable.clear()
         done = ended(job)
 
     assert (done.state, done.attempt, done.crash_count) == (JobState.SUCCEEDED, 1, 0)
@@ -405,23 +405,23 @@ def test_a_slot_is_free_while_its_outcome_waits_to_be_written_up_to_a_limit(
     site: Site, desk_route: None, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings.JOB_SLOTS = 1
-    may_end, begun = threading.Event(), threading.Semaphore(0)
+    may_end, started = threading.Event(), threading.Semaphore(0)
 
     def finish_when_allowed(ends: Sequence[FinishRequest]) -> Any:
         assert may_end.wait(20)
         return finish_all(ends)
 
     async def count(_: InferenceRequest) -> None:
-        begun.release()
+        started.release()
 
     monkeypatch.setattr("jobs.worker.engine.finish_all", finish_when_allowed)
     jobs = [queued(site) for _ in range(4)]
 
     with working(ScriptedProvider(*[HELLO] * 4, before=count)):
-        assert begun.acquire(timeout=10)
-        assert begun.acquire(timeout=10)
+        assert started.acquire(timeout=10)
+        assert started.acquire(timeout=10)
         wait_for(lambda: Job.objects.filter(state="running").count() == 2)
-        assert not begun.acquire(timeout=0.5)
+        assert not started.acquire(timeout=0.5)
         may_end.set()
         assert {ended(job).state for job in jobs} == {JobState.SUCCEEDED}
 

@@ -23,14 +23,14 @@ class Listener:
 
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
-        self.heard: list[HeartbeatEvent] = []
+        self.events: list[HeartbeatEvent] = []
         self.go_on = threading.Event()
 
-    def hear(self, beat: HeartbeatEvent) -> None:
-        self.heard.append(beat)
+    def on_event(self, beat: HeartbeatEvent) -> None:
+        self.events.append(beat)
 
     def kinds(self) -> list[type[HeartbeatEvent]]:
-        return [type(beat) for beat in self.heard]
+        return [type(beat) for beat in self.events]
 
     def get_stuck(self) -> None:
         """Block the loop until `go_on` is set."""
@@ -42,13 +42,13 @@ def beating(loop_stall_seconds: float = 30) -> Iterator[Listener]:
     listener = Listener()
     thread = threading.Thread(target=listener.loop.run_forever)
     thread.start()
-    pulse = Heartbeat(listener.loop, listener.hear, lambda: {"jobs": len(listener.heard)}, loop_stall_seconds)
-    pulse.start()
+    heartbeat = Heartbeat(listener.loop, listener.on_event, lambda: {"jobs": len(listener.events)}, loop_stall_seconds)
+    heartbeat.start()
     try:
         yield listener
     finally:
         listener.go_on.set()
-        pulse.stop()
+        heartbeat.stop()
         listener.loop.call_soon_threadsafe(listener.loop.stop)
         thread.join()
         listener.loop.close()
@@ -65,16 +65,16 @@ def expiry() -> float:
 
 def test_a_lease_is_acquired_and_renewed_with_the_report_of_the_loop() -> None:
     with beating() as listener:
-        wait_for(lambda: len(listener.heard) >= 4)
+        wait_for(lambda: len(listener.events) >= 4)
         lease = wait_for(lambda: WorkerLease.objects.filter(report__jobs__gte=2).first())
 
     assert listener.kinds()[:3] == [LeaseAcquired, LeaseRenewed, LeaseRenewed]
-    assert listener.heard[0] == LeaseAcquired(lease.worker_id)
+    assert listener.events[0] == LeaseAcquired(lease.worker_id)
 
 
 def test_heartbeats_continue_while_the_loop_is_busy() -> None:
     with beating() as listener:
-        wait_for(lambda: listener.heard)
+        wait_for(lambda: listener.events)
         listener.get_stuck()
         before = expiry()
         wait_for(lambda: expiry() > before + 0.2)
@@ -82,7 +82,7 @@ def test_heartbeats_continue_while_the_loop_is_busy() -> None:
 
 def test_heartbeats_stop_for_a_stalled_loop() -> None:
     with beating(loop_stall_seconds=0.2) as listener:
-        wait_for(lambda: listener.heard)
+        wait_for(lambda: listener.events)
         listener.get_stuck()
         # Nothing renews the lease any more: it is the same in two reads.
         wait_for(lambda: unchanged(), seconds=20)
@@ -107,15 +107,15 @@ def test_an_expired_lease_is_reported_and_a_new_one_acquired() -> None:
         WorkerLease.objects.update(expires_at=timezone.now() - timedelta(seconds=1))
         wait_for(lambda: listener.kinds().count(LeaseAcquired) == 2)
 
-    first, second = (beat for beat in listener.heard if isinstance(beat, LeaseAcquired))
-    assert LeaseLost(first.worker_id) in listener.heard
+    first, second = (beat for beat in listener.events if isinstance(beat, LeaseAcquired))
+    assert LeaseLost(first.worker_id) in listener.events
     assert first.worker_id != second.worker_id
 
 
 def test_a_failed_heartbeat_is_reported_and_the_next_one_sent(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    failures = iter([OperationalError("away")] * 2)
+    failures = iter([OperationalError("unavailable")] * 2)
     take_lease = leases.acquire_lease
 
     def stumble() -> object:

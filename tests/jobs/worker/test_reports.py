@@ -28,8 +28,8 @@ def make_lease(host: str, seconds: int = 3600, **report: Any) -> WorkerLease:
 
 
 def spent(scope: str, name: object, first_tries: int, retries: int, refused: int) -> dict[str, Any]:
-    told = {"first_tries": first_tries, "retries": retries, "refused": refused}
-    return {"scope": scope, "name": str(name), **told}
+    budgets = {"first_tries": first_tries, "retries": retries, "refused": refused}
+    return {"scope": scope, "name": str(name), **budgets}
 
 
 def rows(html: str) -> Iterator[str]:
@@ -56,16 +56,16 @@ def test_the_budget_of_a_deleted_site_is_named_by_its_id() -> None:
 
 def test_a_retry_that_two_budgets_refused_counts_as_one_deferred(site: Site) -> None:
     florist = make_site("florist")
-    told = [spent("site", site.id, 9, 1, 3), spent("site", florist.id, 9, 1, 2), spent("provider", "sim", 9, 2, 4)]
-    make_lease("busy", retry_budgets=told)
+    budgets = [spent("site", site.id, 9, 1, 3), spent("site", florist.id, 9, 1, 2), spent("provider", "sim", 9, 2, 4)]
+    make_lease("busy", retry_budgets=budgets)
 
     assert count_deferred_retries(live_retry_budgets()) == 5
     assert count_deferred_retries([]) == 0
 
 
 def test_the_worker_list_shows_slots_and_budgets_and_marks_deferred_retries(site: Site) -> None:
-    told = [spent("site", site.id, 40, 8, 0), spent("provider", "<b>sim</b>", 41, 9, 3)]
-    make_lease("worker-7", slots=500, jobs=0, retry_budgets=told)
+    budgets = [spent("site", site.id, 40, 8, 0), spent("provider", "<b>sim</b>", 41, 9, 3)]
+    make_lease("worker-7", slots=500, jobs=0, retry_budgets=budgets)
 
     html = sign_in().get(WORKERS).content.decode()
 

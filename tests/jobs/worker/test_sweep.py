@@ -321,14 +321,14 @@ def test_a_job_that_got_a_new_worker_while_the_sweep_waited_is_not_swept(site: S
     job, held, go_on = run_with_a_new_worker(), threading.Event(), threading.Event()
     WorkerLease.objects.all().delete()
 
-    def claim_anew() -> None:
+    def claim_again() -> None:
         with transaction.atomic():
             Job.objects.filter(id=job.id).update(worker_id=acquire_lease(), attempt=2)
             held.set()
             go_on.wait(10)
         connection.close()
 
-    other = threading.Thread(target=claim_anew)
+    other = threading.Thread(target=claim_again)
     other.start()
     assert held.wait(10)
     threading.Timer(0.5, go_on.set).start()
