@@ -137,7 +137,7 @@ def _steps(
 ) -> Iterator[JobStep]:
     """Yield the steps of the job: accepted, started, ended, webhook delivered."""
     ended = job.state in TERMINAL_STATES
-    yield JobStep("Accepted", f"{job.created_at:%H:%M:%S}", "done")
+    yield JobStep("Accepted", f"{job.created_at:%H:%M:%S} UTC", "done")
     if history.attempts:
         first = history.attempts[0].attempt
         waited = format_duration(max(first.started_at - job.created_at, timedelta(0)))
@@ -149,7 +149,7 @@ def _steps(
         yield JobStep("Ended", f"next attempt {due_text(job.available_at, now)}" if waits else "", "ahead")
     else:
         kind = "bad" if job.state in (JobState.FAILED, JobState.EXPIRED) else "done"
-        yield JobStep(JobState(job.state).label, f"{job.finished_at:%H:%M:%S}", kind)
+        yield JobStep(JobState(job.state).label, f"{job.finished_at:%H:%M:%S} UTC", kind)
     if visibility.webhooks and not job.batch_id:
         yield _webhook_step([delivery for each in deliveries.values() for delivery in each], ended=ended)
 

@@ -145,7 +145,7 @@ def _row(status: BreakerStatus, key: str, now: datetime) -> BreakerRow:
         since=f"{format_age(opened_at, now)} ago" if opened_at else "",
         since_moment=format_moment(opened_at) if opened_at else "",
         until=f"in {format_duration(timedelta(seconds=math.ceil(status.cooldown_seconds)))}" if cooldown else "",
-        until_moment=f"at {now + cooldown:%H:%M:%S}" if cooldown else "",
+        until_moment=f"at {now + cooldown:%H:%M:%S} UTC" if cooldown else "",
         reason=REASONS.get(status.kind, "Provider error"),
         code=": ".join(filter(None, (status.kind, status.code))),
         failures=f"{status.failures:,} of {calls:,}" if calls else "",

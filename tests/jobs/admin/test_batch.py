@@ -1,4 +1,4 @@
-"""Batches in the admin: how far they have come, what may be done about them, and what is written down of it."""
+"""Admin pages of batches: list, progress and page."""
 
 import re
 from datetime import timedelta

@@ -1,4 +1,4 @@
-"""What operators do to batches, who may, and what is written down of it."""
+"""Operator actions on batches: results, permissions and audit log."""
 
 import re
 

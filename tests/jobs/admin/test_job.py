@@ -1,4 +1,4 @@
-"""Jobs and workers in the admin: what operators see, what they may do, and what is written down about it."""
+"""Admin pages of jobs and workers: lists, page, actions and audit log."""
 
 import re
 from collections.abc import Iterator
@@ -219,7 +219,7 @@ def test_invalid_query_parameters_do_not_fail(browser: Client, site: Site, query
 
 @pytest.fixture
 def story(site: Site, endpoint: Endpoint) -> Job:
-    """A job that took two attempts and three calls, and whose webhook was first refused."""
+    """A job that took two attempts and three calls, and whose webhook first failed."""
     job = make_ended(
         site,
         attempt=2,

@@ -1,4 +1,4 @@
-"""Pauses in the admin: what is paused and why, and who may change it."""
+"""The admin page of pauses: list, form and permissions."""
 
 import re
 from typing import Any
@@ -24,7 +24,7 @@ ADA = Actor("ada")
 
 
 def add(browser: Client, **given: Any) -> str:
-    """Fill the form in; return what the page says then."""
+    """Submit the form; return the text of the resulting page."""
     form = {"site": "", "queue": "", "batch_id": "", "reason": "", **given}
     return words(browser.post(f"{LIST}add/", form, follow=True).content.decode())
 

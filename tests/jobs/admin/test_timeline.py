@@ -1,4 +1,4 @@
-"""The picture of a job: where its waits, attempts and calls lie."""
+"""The timeline of a job: positions of its waits, attempts and calls."""
 
 from datetime import UTC, datetime, timedelta
 

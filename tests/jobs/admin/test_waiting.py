@@ -1,4 +1,4 @@
-"""What a queued job waits for, in words."""
+"""The text that says what a queued job waits for."""
 
 import re
 from datetime import timedelta

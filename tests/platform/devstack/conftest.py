@@ -1,4 +1,4 @@
-"""What the tests of the embedded default share."""
+"""Fixtures of the tests of the local stack."""
 
 import os
 import shutil
@@ -13,7 +13,7 @@ from devstack import postgres_data
 
 @pytest.fixture
 def base(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The folder for what cannot be in place: one of our own instead of the machine's."""
+    """The base folder for what cannot be in place: a temporary one instead of the machine's."""
     if os.geteuid() != 0:
         pytest.skip("only root puts PostgreSQL elsewhere")
     folder = Path(tempfile.mkdtemp(dir="/var/tmp", prefix="nightdesk-test-"))

@@ -23,7 +23,7 @@ def card() -> Card:
     )
 
 
-def test_what_the_command_printed_last_is_read() -> None:
+def test_the_last_printed_line_is_parsed() -> None:
     assert parse_seeded("a warning\n" + json.dumps(asdict(SEEDED) | {"more": 1}) + "\n") == SEEDED
 
 
@@ -31,12 +31,12 @@ def test_what_the_command_printed_last_is_read() -> None:
     ("printed", "complaint"),
     [("", "Expecting value"), ("[]", "expected an object, got list"), ('{"site_id": "x"}', "'site_slug' is missing")],
 )
-def test_anything_else_is_refused(printed: str, complaint: str) -> None:
+def test_other_output_is_an_error(printed: str, complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
         parse_seeded(printed)
 
 
-def test_the_file_holds_everything_and_is_its_owners_alone(card: Card, tmp_path: Path) -> None:
+def test_the_card_file_is_complete_and_private(card: Card, tmp_path: Path) -> None:
     path = tmp_path / "local.json"
 
     write_card(card, path)

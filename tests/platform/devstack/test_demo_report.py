@@ -33,7 +33,7 @@ def job_with(*calls: DemoCall, **changes: Any) -> DemoJob:
     return replace(JOB, calls=calls, **changes)
 
 
-def test_a_job_that_went_as_it_should_is_nothing_to_complain_of() -> None:
+def test_an_expected_job_has_no_mismatches() -> None:
     assert find_mismatches(JOB, JOURNAL, EXPECTED) == []
 
 
@@ -57,7 +57,7 @@ def test_a_job_that_went_as_it_should_is_nothing_to_complain_of() -> None:
         (replace(JOB, answer=""), "the answer is empty"),
     ],
 )
-def test_anything_else_is_named(job: DemoJob, complaint: str) -> None:
+def test_every_mismatch_is_reported(job: DemoJob, complaint: str) -> None:
     assert any(complaint in found for found in find_mismatches(job, JOURNAL, EXPECTED))
 
 
@@ -69,13 +69,13 @@ def test_anything_else_is_named(job: DemoJob, complaint: str) -> None:
         ((*JOURNAL[:2], replace(JOURNAL[2], output_tokens=301)), "the simulator served 4100 + 301 tokens"),
     ],
 )
-def test_a_journal_that_says_something_else_is_named(journal: tuple[JournalEntry, ...], complaint: str) -> None:
+def test_a_different_journal_is_a_mismatch(journal: tuple[JournalEntry, ...], complaint: str) -> None:
     (found,) = find_mismatches(JOB, journal, EXPECTED)
 
     assert complaint in found
 
 
-def test_a_job_is_read_from_the_api() -> None:
+def test_a_job_is_parsed_from_the_api() -> None:
     call = {
         "call": 1,
         "provider": "sim-anthropic",
@@ -102,7 +102,7 @@ def test_a_job_is_read_from_the_api() -> None:
     assert to_job(found) == job_with(ANSWERED)
 
 
-def test_a_job_that_waits_has_neither_answer_nor_usage() -> None:
+def test_a_queued_job_has_neither_answer_nor_usage() -> None:
     found: dict[str, Any] = {
         "id": "job_1",
         "state": "queued",
@@ -116,13 +116,13 @@ def test_a_job_that_waits_has_neither_answer_nor_usage() -> None:
     assert to_job(found) == DemoJob("job_1", "queued", "server_error", (), "", 0, "None")
 
 
-def test_the_journal_is_read_from_the_simulator() -> None:
+def test_the_journal_is_parsed_from_the_simulator() -> None:
     entry = {"model": "m", "outcome": "ok", "status": 200, "input_tokens": 1, "output_tokens": 2, "seq": 1}
 
     assert to_journal({"entries": [entry], "dropped": 0}) == (JournalEntry("m", "ok", 200, 1, 2),)
 
 
-def test_calls_are_told_in_words() -> None:
+def test_calls_are_described_in_words() -> None:
     assert describe_call(REFUSED) == "sim-openai / gpt-4o-mini: failed, overloaded (HTTP 503) after 4 ms"
     assert describe_call(CUT) == "sim-openai / gpt-4o-mini: failed, interrupted after 4 ms"
     assert describe_call(ANSWERED) == "sim-anthropic / claude-haiku-4-5: answered (HTTP 200) after 31 ms"
@@ -138,7 +138,7 @@ def test_an_excerpt_is_one_line_and_ends_between_words(text: str, shown: str) ->
     assert excerpt(text, 12) == shown
 
 
-def test_the_route_expected_is_the_one_that_is_seeded() -> None:
+def test_the_expected_route_is_the_seeded_one() -> None:
     (failing, failing_model), (answering, _) = ROUTES[DEMO_MODEL]
 
     assert (EXPECTED.failing, EXPECTED.failing_model, EXPECTED.answering) == (failing, failing_model, answering)

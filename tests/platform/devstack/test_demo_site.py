@@ -1,4 +1,4 @@
-"""Seeding the demo site: everything a newcomer needs, the same at every start."""
+"""Seeding of the demo site, which is idempotent."""
 
 from dataclasses import asdict
 
@@ -45,7 +45,7 @@ def test_seeding_again_changes_nothing_but_the_receiver_s_address(demo: SeededSi
     assert endpoint.secrets.count() == 1
 
 
-def test_another_desk_has_other_secrets(demo: SeededSite, settings: Settings) -> None:
+def test_another_secret_key_seeds_other_secrets(demo: SeededSite, settings: Settings) -> None:
     settings.SECRET_KEY = "another desk's key"
     other = asdict(seed(None))
 

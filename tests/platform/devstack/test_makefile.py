@@ -1,4 +1,4 @@
-"""The Makefile: what it lists, and what it says to a machine that lacks something."""
+"""The Makefile: its list of targets, and its errors on a machine that lacks something."""
 
 import shutil
 import subprocess
@@ -27,7 +27,7 @@ def make(checkout: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def stub(folder: Path, script: str) -> str:
-    """A `python3` that does what the script says."""
+    """A `python3` that runs this script."""
     path = folder / "python-stub"
     path.write_text(f"#!/bin/sh\n{script}\n")
     path.chmod(0o755)
@@ -43,14 +43,14 @@ def test_make_alone_lists_every_target_with_one_line(checkout: Path) -> None:
 
 
 @pytest.mark.parametrize("target", ["run", "test"])
-def test_a_machine_without_python_is_told_so(checkout: Path, target: str) -> None:
+def test_make_reports_a_missing_python(checkout: Path, target: str) -> None:
     made = make(checkout, target, "PYTHON=no-such-python")
 
     assert made.returncode != 0
     assert "There is no no-such-python. Install Python 3.11 or later" in made.stderr
 
 
-def test_a_python_that_is_too_old_is_named_with_its_version(checkout: Path) -> None:
+def test_make_reports_a_too_old_python_with_its_version(checkout: Path) -> None:
     made = make(checkout, "run", stub(checkout, '[ "$1" = --version ] && echo Python 3.9.18 || exit 1'))
 
     assert made.returncode != 0
@@ -58,14 +58,14 @@ def test_a_python_that_is_too_old_is_named_with_its_version(checkout: Path) -> N
     assert not (checkout / ".venv").exists()
 
 
-def test_a_python_without_venv_is_told_what_to_install(checkout: Path) -> None:
+def test_make_reports_a_missing_venv_module(checkout: Path) -> None:
     made = make(checkout, "run", stub(checkout, 'case "$2" in *ensurepip*) exit 1;; esac'))
 
     assert made.returncode != 0
     assert "apt install python3-venv" in made.stderr
 
 
-def test_an_interrupted_installation_is_done_again(checkout: Path) -> None:
+def test_an_interrupted_installation_is_repeated(checkout: Path) -> None:
     (checkout / ".venv" / "bin").mkdir(parents=True)
     (checkout / ".venv" / "made").touch()
     pip = checkout / ".venv" / "bin" / "python"

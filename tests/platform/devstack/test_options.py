@@ -21,7 +21,7 @@ KEPT = {"SECRET_KEY": "kept", "ENCRYPTION_KEYS": "k1:kept"}
         ({"DATABASE_URL_FILE": "/run/a", "REDIS_URL": "redis://b"}, StackOptions(None, external_servers=True)),
     ],
 )
-def test_what_the_environment_asks_for(environment: dict[str, str], wishes: StackOptions) -> None:
+def test_options_are_read_from_the_environment(environment: dict[str, str], wishes: StackOptions) -> None:
     assert read_options(environment) == wishes
 
 
@@ -29,12 +29,12 @@ def test_what_the_environment_asks_for(environment: dict[str, str], wishes: Stac
     ("name", "missing"),
     [("DATABASE_URL", "REDIS_URL"), ("REDIS_URL", "DATABASE_URL"), ("REDIS_URL_FILE", "DATABASE_URL")],
 )
-def test_one_server_alone_is_a_clear_error(name: str, missing: str) -> None:
+def test_one_of_the_two_server_urls_alone_is_an_error(name: str, missing: str) -> None:
     with pytest.raises(InvalidEnvironment, match=f"{name.removesuffix('_FILE')} is set and {missing} is not. Set both"):
         read_options({name: "x"})
 
 
-def test_a_port_that_is_no_port_is_a_clear_error() -> None:
+def test_an_invalid_port_is_an_error() -> None:
     with pytest.raises(InvalidEnvironment, match="PORT must be a number from 1 to 65535, got 'http'"):
         read_options({"PORT": "http"})
 
@@ -53,7 +53,7 @@ def test_programs_get_addresses_secrets_and_settings_for_a_laptop() -> None:
     }
 
 
-def test_what_the_environment_says_itself_is_left_alone() -> None:
+def test_inherited_variables_override_defaults() -> None:
     given = {"DEBUG": "false", "SECRET_KEY": "own", "ENCRYPTION_KEYS_FILE": "/run/keys", "BASE_URL": "https://tunnel"}
 
     environment = stack_environment(given, KEPT, FACTS)
@@ -63,7 +63,7 @@ def test_what_the_environment_says_itself_is_left_alone() -> None:
     assert environment["DATABASE_URL"] == FACTS["DATABASE_URL"]
 
 
-def test_secrets_are_made_up_once_and_private(tmp_path: Path) -> None:
+def test_secrets_are_generated_once_and_private(tmp_path: Path) -> None:
     path = tmp_path / "secrets.json"
 
     first = load_or_create_secrets(path)
@@ -83,7 +83,7 @@ def test_keys_added_by_hand_are_kept(tmp_path: Path) -> None:
     assert load_or_create_secrets(path)["SECRET_KEY"] == load_or_create_secrets(path)["SECRET_KEY"]
 
 
-def test_a_broken_file_is_not_replaced_for_its_keys_open_what_is_stored(tmp_path: Path) -> None:
+def test_an_unreadable_secrets_file_is_not_replaced(tmp_path: Path) -> None:
     path = tmp_path / "secrets.json"
     path.write_text("{")
 
@@ -93,7 +93,7 @@ def test_a_broken_file_is_not_replaced_for_its_keys_open_what_is_stored(tmp_path
     assert path.read_text() == "{"
 
 
-def test_a_demo_gets_nothing_that_nightdesk_reads() -> None:
+def test_a_demo_inherits_no_settings() -> None:
     inherited = {"PATH": "/bin", "LC_CTYPE": "C", "OPENAI_API_KEY": "sk-real", "DATABASE_URL_FILE": "/run/db"}
 
     assert system_variables(inherited) == {"PATH": "/bin", "LC_CTYPE": "C"}

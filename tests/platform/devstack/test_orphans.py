@@ -14,7 +14,7 @@ from tests.polling import wait_for
 
 @contextmanager
 def sleeper(folder: Path, name: str = "a-server") -> Iterator[subprocess.Popen[bytes]]:
-    """A process of that executable's name at work in the folder."""
+    """A process with that executable name and working folder."""
     executable = folder / name
     shutil.copy("/bin/sleep", executable)
     process = subprocess.Popen([executable, "60"], cwd=folder)
@@ -41,7 +41,7 @@ def test_a_server_of_the_folder_is_found_and_ended(folder: Path) -> None:
         assert process.wait(1) == -signal.SIGTERM
 
 
-def test_the_server_of_another_folder_is_left_alone(folder: Path, tmp_path: Path) -> None:
+def test_the_server_of_another_folder_is_not_ended(folder: Path, tmp_path: Path) -> None:
     another = tmp_path / "another"
     another.mkdir()
     with sleeper(another) as process:
@@ -52,7 +52,7 @@ def test_the_server_of_another_folder_is_left_alone(folder: Path, tmp_path: Path
         assert process.poll() is None
 
 
-def test_another_program_that_happens_to_be_in_the_folder_is_left_alone(folder: Path) -> None:
+def test_another_program_in_the_folder_is_not_ended(folder: Path) -> None:
     with sleeper(folder, "a-shell") as process:
         wait_for(lambda: list(servers_in(folder, "a-shell")) == [process.pid])
 
@@ -69,7 +69,7 @@ def test_a_server_is_recognized_after_its_program_was_replaced(folder: Path) -> 
         assert list(servers_in(folder, "a-server")) == [process.pid]
 
 
-def test_processes_written_down_are_ended_by_the_next_start(tmp_path: Path) -> None:
+def test_recorded_processes_are_ended_by_the_next_start(tmp_path: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True) as process:
         record_processes({"web": process.pid}, tmp_path / "processes.json")
 
@@ -78,7 +78,7 @@ def test_processes_written_down_are_ended_by_the_next_start(tmp_path: Path) -> N
         assert process.wait(1) == -signal.SIGTERM
 
 
-def test_a_later_process_of_the_same_number_is_left_alone(tmp_path: Path) -> None:
+def test_a_later_process_with_the_same_pid_is_not_ended(tmp_path: Path) -> None:
     memory = tmp_path / "processes.json"
     with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as process:
         record_processes({"web": process.pid}, memory)
@@ -92,7 +92,7 @@ def test_a_later_process_of_the_same_number_is_left_alone(tmp_path: Path) -> Non
         process.kill()
 
 
-def test_processes_that_ended_are_nothing_to_do(tmp_path: Path) -> None:
+def test_recorded_processes_that_ended_are_ignored(tmp_path: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", ""], start_new_session=True) as process:
         record_processes({"web": process.pid}, tmp_path / "processes.json")
 
@@ -100,13 +100,13 @@ def test_processes_that_ended_are_nothing_to_do(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("rubbish", ["", "[]", "{", '{"web": 1}', '{"web": {"pid": "x", "birth": "y"}}'])
-def test_a_record_that_makes_no_sense_is_no_record(tmp_path: Path, rubbish: str) -> None:
+def test_an_invalid_record_is_ignored(tmp_path: Path, rubbish: str) -> None:
     (tmp_path / "processes.json").write_text(rubbish)
 
     assert terminate_recorded(tmp_path / "processes.json") == []
 
 
-def test_there_is_no_birth_of_a_process_that_is_not() -> None:
+def test_a_missing_process_has_no_identity() -> None:
     with subprocess.Popen([sys.executable, "-c", ""]) as process:
         process.wait()
 

@@ -21,7 +21,7 @@ from devstack.ports import (
 
 @pytest.fixture
 def taken() -> Iterator[int]:
-    """A port on which somebody listens."""
+    """A port with a listener."""
     with socket.create_server((HOST, 0)) as server:
         yield server.getsockname()[1]
 
@@ -42,7 +42,7 @@ def test_a_listener_on_all_addresses_takes_the_port_too() -> None:
         assert not is_free(server.getsockname()[1])
 
 
-def test_connections_that_linger_after_a_stopped_server_do_not_take_its_port() -> None:
+def test_lingering_connections_do_not_occupy_a_port() -> None:
     with socket.create_server((HOST, 0)) as server:
         port: int = server.getsockname()[1]
         client = socket.create_connection((HOST, port))
@@ -97,9 +97,7 @@ def test_a_restart_gets_the_same_ports(tmp_path: Path) -> None:
     assert len(set(before.values())) == 2
 
 
-def test_a_remembered_port_that_is_taken_by_now_is_replaced_and_the_new_one_remembered(
-    tmp_path: Path, ports: PortReservations, taken: int
-) -> None:
+def test_a_saved_port_that_is_in_use_is_replaced_and_saved(tmp_path: Path, ports: PortReservations, taken: int) -> None:
     memory = tmp_path / "ports.json"
     memory.write_text(json.dumps({"postgres": taken}))
 
@@ -110,18 +108,18 @@ def test_a_remembered_port_that_is_taken_by_now_is_replaced_and_the_new_one_reme
 
 
 @pytest.mark.parametrize("rubbish", ["", "{", "[1]", '{"postgres": "5432"}', '{"postgres": 99999}'])
-def test_a_memory_that_makes_no_sense_is_no_memory(tmp_path: Path, ports: PortReservations, rubbish: str) -> None:
+def test_an_invalid_file_of_saved_ports_is_ignored(tmp_path: Path, ports: PortReservations, rubbish: str) -> None:
     (tmp_path / "ports.json").write_text(rubbish)
 
     assert is_free(choose_saved_ports(ports, ["postgres"], tmp_path / "ports.json")["postgres"])
 
 
 @pytest.mark.parametrize(("text", "port"), [("1", 1), ("8000", 8000), ("65535", 65535)])
-def test_ports_are_numbers(text: str, port: int) -> None:
+def test_a_port_is_parsed(text: str, port: int) -> None:
     assert parse_port(text) == port
 
 
 @pytest.mark.parametrize("text", ["0", "65536", "-1", "80a", " 80", "8e3", "٨٠"])
-def test_anything_else_is_refused_by_name(text: str) -> None:
+def test_an_invalid_port_number_is_an_error(text: str) -> None:
     with pytest.raises(InvalidEnvironment, match="PORT must be a number"):
         parse_port(text)

@@ -53,7 +53,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def lasting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A data folder whose servers write as if a power cut were near."""
+    """A data folder whose servers write durably."""
     folder = tmp_path_factory.mktemp("lasting")
     with _without_trace(folder):
         yield folder
@@ -68,13 +68,13 @@ def _without_trace(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def kept(data_dir: Path) -> Iterator[RunningServer]:
-    """A server whose data stays, made fast."""
+    """A server with data that survives a restart, but fast settings."""
     with run_server(prepare_postgres(data_dir, free_port(), durable=False), data_dir / "server.log") as server:
         yield server
 
 
 def ask(server: RunningServer, question: str) -> object:
-    """Return the first value of the last statement's answer, if it has one."""
+    """Return the first value of the last statement's result, if it has one."""
     with psycopg.connect(server.url, autocommit=True) as connection:
         *_, answer = connection.execute(question.encode()).results()
         row = answer.fetchone() if answer.description else None
@@ -96,17 +96,17 @@ def ask(server: RunningServer, question: str) -> object:
         ("full_page_writes", "off"),
     ],
 )
-def test_its_settings(server: RunningServer, setting: str, value: str) -> None:
+def test_postgres_runs_with_our_settings(server: RunningServer, setting: str, value: str) -> None:
     assert ask(server, f"SHOW {setting}") == value
 
 
-def test_it_is_postgresql_18_with_our_database_and_vectors_at_hand(server: RunningServer) -> None:
+def test_postgres_18_has_our_database_and_pgvector(server: RunningServer) -> None:
     assert str(ask(server, "SHOW server_version")).startswith("18.")
     assert ask(server, "SELECT current_database()") == "nightdesk"
     assert ask(server, "SELECT name FROM pg_available_extensions WHERE name = 'vector'") == "vector"
 
 
-def test_text_sorts_and_changes_case_alike_on_every_machine(server: RunningServer) -> None:
+def test_text_sorting_and_case_do_not_depend_on_the_machine(server: RunningServer) -> None:
     assert ask(server, "SELECT string_agg(t, '' ORDER BY t) FROM unnest(array['b', 'é', 'a', 'B']) t") == "Babé"
     assert ask(server, "SELECT upper('é')") == "É"
 
@@ -118,12 +118,12 @@ def test_a_wrong_password_is_refused(server: RunningServer) -> None:
         psycopg.connect(wrong)
 
 
-def test_a_folder_with_spaces_in_its_name_is_fine(server: RunningServer, folder: Path) -> None:
+def test_a_data_folder_with_spaces_works(server: RunningServer, folder: Path) -> None:
     assert " " in str(folder)
     assert server.pid in list(servers_in((folder / "cluster").resolve(), EXECUTABLE))
 
 
-def test_values_of_rows_stay_out_of_its_log(server: RunningServer, folder: Path) -> None:
+def test_row_values_are_not_logged(server: RunningServer, folder: Path) -> None:
     ask(server, "CREATE TABLE note (body text PRIMARY KEY); INSERT INTO note VALUES ('a secret')")
     with pytest.raises(psycopg.errors.UniqueViolation):
         ask(server, "INSERT INTO note VALUES ('a secret')")
@@ -133,7 +133,7 @@ def test_values_of_rows_stay_out_of_its_log(server: RunningServer, folder: Path)
     assert "a secret" not in log
 
 
-def test_a_durable_one_remembers_over_a_restart_and_keeps_its_password(lasting: Path) -> None:
+def test_durable_data_and_password_survive_a_restart(lasting: Path) -> None:
     port = free_port()
     with postgres_server(lasting, port) as server:
         ask(server, "CREATE TABLE kept AS SELECT 1 AS one")
@@ -145,7 +145,7 @@ def test_a_durable_one_remembers_over_a_restart_and_keeps_its_password(lasting: 
         assert server.url == url
 
 
-def test_a_server_that_was_killed_recovers_what_was_committed(lasting: Path) -> None:
+def test_a_killed_server_recovers_committed_data(lasting: Path) -> None:
     with postgres_server(lasting, free_port()) as server:
         ask(server, "CREATE TABLE saved AS SELECT 1 AS one")
         os.kill(server.pid, signal.SIGKILL)
@@ -164,7 +164,7 @@ def test_the_password_is_in_a_private_file_and_on_no_command_line(data_dir: Path
     assert sorted(path.name for path in data_dir.iterdir()) == ["cluster", "password"]
 
 
-def test_nothing_runs_and_nothing_lies_about_after_a_short_life(tmp_path: Path) -> None:
+def test_a_short_lived_server_leaves_no_process_and_no_data(tmp_path: Path) -> None:
     with postgres_server(tmp_path, free_port(), durable=False):
         cluster = (tmp_path / "cluster").resolve()
         assert list(servers_in(cluster, EXECUTABLE))
@@ -173,7 +173,7 @@ def test_nothing_runs_and_nothing_lies_about_after_a_short_life(tmp_path: Path) 
     assert not cluster.exists()
 
 
-def test_a_server_left_behind_by_a_killed_start_is_ended_and_its_data_kept(made: Path) -> None:
+def test_an_orphan_server_is_ended_and_its_data_kept(made: Path) -> None:
     left_behind, program = _start_and_forget(made)
 
     with kept(made) as server:
@@ -184,7 +184,7 @@ def test_a_server_left_behind_by_a_killed_start_is_ended_and_its_data_kept(made:
     stop(left_behind, program)
 
 
-def test_after_a_power_cut_the_number_in_the_lock_may_be_another_programs(made: Path) -> None:
+def test_a_stale_lock_with_the_pid_of_another_program_is_removed(made: Path) -> None:
     with kept(made) as server:
         lock = (made / "cluster").resolve() / "postmaster.pid"
         text = lock.read_text()
@@ -200,7 +200,7 @@ def test_after_a_power_cut_the_number_in_the_lock_may_be_another_programs(made: 
     bystander.wait()
 
 
-def test_an_interrupted_first_start_leaves_no_half_made_data(data_dir: Path) -> None:
+def test_an_interrupted_first_start_leaves_no_partial_data(data_dir: Path) -> None:
     cluster = place_cluster(data_dir, unix_user_for(data_dir / "cluster"), short_lived=True)
     draft = cluster.with_name("cluster.new")
     draft.mkdir()
@@ -210,7 +210,7 @@ def test_an_interrupted_first_start_leaves_no_half_made_data(data_dir: Path) -> 
         assert ask(server, "SELECT 1") == 1
 
 
-def test_data_of_another_version_is_not_touched(made: Path) -> None:
+def test_data_of_another_version_is_an_error_and_unchanged(made: Path) -> None:
     with (
         _written(made / "cluster" / "PG_VERSION", "16\n"),
         pytest.raises(ServerFailed, match=r"of PostgreSQL 16, but the server is postgres \(PostgreSQL\) 18"),
@@ -218,7 +218,7 @@ def test_data_of_another_version_is_not_touched(made: Path) -> None:
         prepare_postgres(made, free_port(), durable=False)
 
 
-def test_data_without_its_password_says_where_it_was_looked_for(made: Path) -> None:
+def test_a_missing_password_file_is_reported_with_its_path(made: Path) -> None:
     password = (made / "password").rename(made / "password.moved")
     try:
         with pytest.raises(ServerFailed, match=f"cannot be read from {made}/password"):
@@ -227,7 +227,7 @@ def test_data_without_its_password_says_where_it_was_looked_for(made: Path) -> N
         password.rename(made / "password")
 
 
-def test_a_taken_port_is_named(tmp_path: Path) -> None:
+def test_a_port_in_use_is_reported(tmp_path: Path) -> None:
     with socket.create_server((HOST, 0)) as other:
         port = other.getsockname()[1]
         with pytest.raises(PortTaken, match=str(port)), postgres_server(tmp_path, port, durable=False):
@@ -235,7 +235,7 @@ def test_a_taken_port_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel of Linux does it")
-def test_it_ends_when_the_process_that_started_it_is_killed(made: Path) -> None:
+def test_postgres_ends_when_its_parent_is_killed(made: Path) -> None:
     script = f"""
 from pathlib import Path
 from devstack.postgres import postgres_server

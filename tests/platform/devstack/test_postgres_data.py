@@ -1,4 +1,4 @@
-"""PostgreSQL for root, in places that its account can and cannot enter."""
+"""PostgreSQL started by root, in folders that its Unix user can and cannot enter."""
 
 import os
 import shutil
@@ -29,7 +29,7 @@ def closed(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def open_to_all(base: Path) -> Path:
-    """A folder that everybody can enter."""
+    """A folder that every user can enter."""
     folder = base.parent / "open"
     folder.mkdir()
     folder.chmod(0o755)
@@ -37,14 +37,14 @@ def open_to_all(base: Path) -> Path:
 
 
 @pytest.mark.usefixtures("base")
-def test_root_never_runs_it_as_root(open_to_all: Path) -> None:
+def test_root_runs_postgres_as_another_user(open_to_all: Path) -> None:
     account = unix_user_for(open_to_all / "cluster")
 
     assert account is not None
     assert account.uid != 0
 
 
-def test_data_stays_with_the_account_that_made_it(open_to_all: Path) -> None:
+def test_data_stays_with_the_user_that_created_it(open_to_all: Path) -> None:
     cluster = open_to_all / "cluster"
     cluster.mkdir()
     os.chown(cluster, 4321, 4322)
@@ -52,7 +52,7 @@ def test_data_stays_with_the_account_that_made_it(open_to_all: Path) -> None:
     assert unix_user_for(cluster) == UnixUser(4321, 4322)
 
 
-def test_where_the_account_can_enter_the_data_is_in_place(open_to_all: Path, base: Path) -> None:
+def test_data_is_in_place_if_the_user_can_enter_the_folder(open_to_all: Path, base: Path) -> None:
     with run_server(prepare_postgres(open_to_all, free_port(), durable=False), open_to_all / "server.log") as server:
         assert _answers(server.url)
 
@@ -62,7 +62,7 @@ def test_where_the_account_can_enter_the_data_is_in_place(open_to_all: Path, bas
     assert not list(base.rglob("PG_VERSION"))
 
 
-def test_where_it_cannot_the_data_is_elsewhere_in_a_folder_of_its_own(closed: Path, base: Path) -> None:
+def test_data_is_elsewhere_if_the_user_cannot_enter_the_folder(closed: Path, base: Path) -> None:
     data = closed / "data"
     before = _modes(closed)
 
@@ -76,7 +76,7 @@ def test_where_it_cannot_the_data_is_elsewhere_in_a_folder_of_its_own(closed: Pa
     assert _modes(closed) == before, "no existing folder is opened"
 
 
-def test_programs_the_account_cannot_reach_are_copied_once(
+def test_programs_that_the_user_cannot_reach_are_copied_once(
     closed: Path, base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _install_wheel(closed)
@@ -103,7 +103,7 @@ def test_a_whole_checkout_in_a_closed_folder_works(closed: Path, base: Path, mon
     assert [path.name for path in base.iterdir() if not path.name.startswith("postgresql-")] == []
 
 
-def test_programs_that_the_account_can_reach_are_not_copied(
+def test_programs_that_the_user_can_reach_are_not_copied(
     open_to_all: Path, base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _install_wheel(open_to_all)
@@ -126,7 +126,7 @@ def test_the_newest_of_several_versions_is_taken(tmp_path: Path, monkeypatch: py
     assert binaries_for(None) == package / "pginstall18" / "bin"
 
 
-def test_a_platform_without_the_wheel_is_told_what_to_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_wheel_is_an_error_that_says_what_to_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / PACKAGE).mkdir()
     (tmp_path / PACKAGE / "__init__.py").touch()
     monkeypatch.syspath_prepend(tmp_path)
@@ -144,7 +144,7 @@ def test_the_data_elsewhere_is_found_again(closed: Path, base: Path) -> None:
     assert base in first.parents
 
 
-def test_who_removes_the_data_folder_begins_anew(closed: Path, base: Path) -> None:
+def test_removing_the_data_folder_starts_from_scratch(closed: Path, base: Path) -> None:
     first = place_cluster(closed / ".", NOBODY, short_lived=False)
     (first / "PG_VERSION").write_text("18")
     (closed / "cluster").unlink()
@@ -169,14 +169,14 @@ def test_a_copied_checkout_does_not_share_the_data_of_the_first(closed: Path, ba
     assert base in second.parents
 
 
-def test_a_link_to_nothing_begins_anew(closed: Path, base: Path) -> None:
+def test_a_dangling_link_starts_from_scratch(closed: Path, base: Path) -> None:
     shutil.rmtree(place_cluster(closed, NOBODY, short_lived=False).parent)
 
     assert place_cluster(closed, NOBODY, short_lived=False).is_dir()
     assert base.exists()
 
 
-def test_homes_of_short_lived_servers_are_swept_when_their_data_folder_is_gone(closed: Path, base: Path) -> None:
+def test_homes_of_removed_short_lived_servers_are_swept(closed: Path, base: Path) -> None:
     for name in ("gone", "there"):
         (closed / name).mkdir()
         place_cluster(closed / name, NOBODY, short_lived=True)
@@ -201,7 +201,7 @@ def test_durable_data_is_never_swept(closed: Path, base: Path) -> None:
     assert base in kept.parents
 
 
-def test_no_trace_is_left_of_a_short_life_elsewhere(closed: Path, base: Path) -> None:
+def test_a_short_lived_server_elsewhere_leaves_no_files(closed: Path, base: Path) -> None:
     place_cluster(closed, NOBODY, short_lived=True)
 
     remove_cluster(closed)
@@ -211,7 +211,7 @@ def test_no_trace_is_left_of_a_short_life_elsewhere(closed: Path, base: Path) ->
 
 
 @pytest.mark.parametrize("spoil", ["other owner", "writable by others", "a link"])
-def test_a_base_that_somebody_else_made_is_not_trusted(closed: Path, base: Path, spoil: str) -> None:
+def test_a_base_that_others_could_write_to_is_rejected(closed: Path, base: Path, spoil: str) -> None:
     base.mkdir()
     if spoil == "other owner":
         os.chown(base, NOBODY.uid, NOBODY.gid)
@@ -225,7 +225,7 @@ def test_a_base_that_somebody_else_made_is_not_trusted(closed: Path, base: Path,
         place_cluster(closed, NOBODY, short_lived=False)
 
 
-def test_data_in_place_that_became_unreachable_is_not_silently_begun_anew(open_to_all: Path) -> None:
+def test_unreachable_data_in_place_is_an_error(open_to_all: Path) -> None:
     (open_to_all / "data").mkdir()
     first = place_cluster(open_to_all / "data", NOBODY, short_lived=False)
     (first / "PG_VERSION").write_text("18")
@@ -245,7 +245,7 @@ def _modes(folder: Path) -> list[tuple[Path, int]]:
 
 
 def _install_wheel(folder: Path) -> None:
-    """Put the wheel's files into another folder, without the weight of copying them."""
+    """Link the wheel's files into another folder, which is faster than copying them."""
     spec = util.find_spec(PACKAGE)
     assert spec is not None
     assert spec.origin is not None

@@ -11,14 +11,14 @@ from webhooks.models import Endpoint
 
 @pytest.fixture
 def laptop(settings: Settings) -> Settings:
-    """The settings of a laptop; tests run with those of production otherwise."""
+    """Development settings; other tests run with those of production."""
     settings.DEBUG = True
     return settings
 
 
 @pytest.mark.django_db
 @pytest.mark.usefixtures("laptop")
-def test_it_prints_the_demo_site_alone_and_tells_of_migrations_apart(capsys: pytest.CaptureFixture[str]) -> None:
+def test_prepare_prints_only_the_demo_site_to_standard_output(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--receiver-url", "http://127.0.0.1:9000/"]) == 0
 
     printed = capsys.readouterr()
@@ -28,7 +28,7 @@ def test_it_prints_the_demo_site_alone_and_tells_of_migrations_apart(capsys: pyt
     assert Endpoint.objects.get().url == "http://127.0.0.1:9000/"
 
 
-def test_settings_that_contradict_each_other_are_named_before_anything_is_touched(
+def test_prepare_reports_invalid_settings_before_it_changes_anything(
     laptop: Settings, capsys: pytest.CaptureFixture[str]
 ) -> None:
     laptop.ENCRYPTION_KEYS = "no key"

@@ -3,7 +3,7 @@ import io
 from devstack.printer import Printer
 
 
-def test_lines_carry_the_name_of_their_program_and_are_aligned() -> None:
+def test_lines_are_prefixed_with_their_program_and_aligned() -> None:
     output = io.StringIO()
     printer = Printer(output, ["web", "worker"], colored=False)
 
@@ -13,7 +13,7 @@ def test_lines_carry_the_name_of_their_program_and_are_aligned() -> None:
     assert output.getvalue() == "web    | hello\nworker | \n"
 
 
-def test_on_a_terminal_each_name_has_its_color_and_the_line_has_none() -> None:
+def test_only_the_prefix_is_colored() -> None:
     output = io.StringIO()
     printer = Printer(output, ["web", "worker"], colored=True)
 
@@ -26,7 +26,7 @@ def test_on_a_terminal_each_name_has_its_color_and_the_line_has_none() -> None:
     assert first.split("m", 1)[0] != second.split("m", 1)[0]
 
 
-def test_a_line_is_out_before_the_next_one_comes() -> None:
+def test_each_line_is_flushed() -> None:
     class Buffered(io.StringIO):
         flushed = ""
 

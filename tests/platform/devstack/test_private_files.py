@@ -12,7 +12,7 @@ def test_a_private_file_can_be_read_by_its_owner_only(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "keys").stat().st_mode) == 0o600
 
 
-def test_a_file_that_others_could_read_is_replaced_by_one_they_cannot(tmp_path: Path) -> None:
+def test_a_readable_file_is_replaced_by_a_private_one(tmp_path: Path) -> None:
     path = tmp_path / "keys"
     path.write_text("old")
     path.chmod(0o644)
@@ -23,7 +23,7 @@ def test_a_file_that_others_could_read_is_replaced_by_one_they_cannot(tmp_path: 
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
-def test_no_draft_stays_behind(tmp_path: Path) -> None:
+def test_no_temporary_file_is_left(tmp_path: Path) -> None:
     write_json(tmp_path / "card.json", {"a": 1})
 
     assert [path.name for path in tmp_path.iterdir()] == ["card.json"]

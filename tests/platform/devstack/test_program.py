@@ -27,14 +27,14 @@ def program(script: str, folder: Path, *, grace_seconds: float = 10, unix_user: 
 
 
 def start(dummy: Program, log: Path) -> subprocess.Popen[bytes]:
-    """Start it and wait for its word."""
+    """Start it and wait until it has printed its first line."""
     with log.open("wb") as output:
         process = launch(dummy, output)
     wait_for(lambda: b"up\n" in log.read_bytes())
     return process
 
 
-def test_a_program_stops_at_the_first_word(tmp_path: Path) -> None:
+def test_a_program_stops_at_the_stop_signal(tmp_path: Path) -> None:
     dummy = program(PATIENT, tmp_path)
     process = start(dummy, tmp_path / "log")
 
@@ -43,7 +43,7 @@ def test_a_program_stops_at_the_first_word(tmp_path: Path) -> None:
     assert process.returncode == -signal.SIGTERM
 
 
-def test_a_program_that_does_not_listen_is_killed(tmp_path: Path) -> None:
+def test_a_program_that_ignores_the_stop_signal_is_killed(tmp_path: Path) -> None:
     dummy = program(STUBBORN, tmp_path, grace_seconds=0.1)
     process = start(dummy, tmp_path / "log")
 
@@ -52,7 +52,7 @@ def test_a_program_that_does_not_listen_is_killed(tmp_path: Path) -> None:
     assert process.returncode == -signal.SIGKILL
 
 
-def test_what_a_program_started_itself_ends_with_it(tmp_path: Path) -> None:
+def test_child_processes_of_a_program_end_with_it(tmp_path: Path) -> None:
     script = (
         f"import subprocess, sys; c = subprocess.Popen([sys.executable, '-c', {STUBBORN!r}]); print(c.pid); {PATIENT}"
     )
@@ -78,7 +78,7 @@ def test_stopping_twice_is_harmless(tmp_path: Path) -> None:
     stop(process, dummy)
 
 
-def test_signaling_a_process_that_is_gone_is_harmless() -> None:
+def test_signaling_a_missing_process_is_harmless() -> None:
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
 
@@ -86,9 +86,7 @@ def test_signaling_a_process_that_is_gone_is_harmless() -> None:
     send(gone.pid, signal.SIGKILL)
 
 
-def test_a_child_sees_only_its_own_environment_and_nothing_on_its_input(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_child_has_its_own_environment_and_an_empty_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PGDATA", "/elsewhere")
     script = "import os, sys; print(os.environ.get('PGDATA'), repr(sys.stdin.read()), os.getcwd()); print('up')"
 
@@ -98,7 +96,7 @@ def test_a_child_sees_only_its_own_environment_and_nothing_on_its_input(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel of Linux does it")
-def test_a_child_dies_with_the_process_that_started_it_however_that_dies(tmp_path: Path) -> None:
+def test_a_child_dies_with_its_parent(tmp_path: Path) -> None:
     parent_script = f"""
 import os, sys
 from pathlib import Path
@@ -123,7 +121,7 @@ process.wait()
     wait_for(lambda: not is_alive(child) or _is_zombie(child))
 
 
-def test_a_program_whose_starter_is_gone_already_does_not_begin(tmp_path: Path) -> None:
+def test_a_program_whose_parent_has_exited_does_not_start(tmp_path: Path) -> None:
     dummy = program("print('up')", tmp_path)
     with (tmp_path / "log").open("wb") as output:
         # A shell starts it in the background and ends: its parent is another by the time it looks.
@@ -144,7 +142,7 @@ def _with_parent_of(dummy: Program) -> list[str]:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
-def test_root_can_give_a_program_to_another_account_without_a_group_of_its_own() -> None:
+def test_root_starts_a_program_as_another_user_without_its_own_groups() -> None:
     script = """
 from pathlib import Path
 from devstack.program import Program, UnixUser, launch

@@ -10,7 +10,7 @@ from devstack.ports import HOST, PortReservations, free_port
 from devstack.stack import PROGRAM_NAMES, RECORDED_PROGRAMS, locked, make_plan, process_recorder
 
 
-def test_a_data_folder_has_room_for_one_stack(tmp_path: Path) -> None:
+def test_a_data_folder_is_locked_by_one_stack(tmp_path: Path) -> None:
     with (
         locked(tmp_path / ".nightdesk"),
         pytest.raises(AlreadyRunning, match="already runs in this checkout"),
@@ -22,7 +22,7 @@ def test_a_data_folder_has_room_for_one_stack(tmp_path: Path) -> None:
         pass
 
 
-def test_every_program_gets_a_port_of_its_own_and_keeps_it(tmp_path: Path) -> None:
+def test_every_program_has_its_own_port_and_keeps_it(tmp_path: Path) -> None:
     with PortReservations() as ports:
         first = make_plan(tmp_path, StackOptions(free_port(), external_servers=False), ports)
     with PortReservations() as ports:
@@ -50,7 +50,7 @@ def test_two_stacks_that_start_together_share_no_port(tmp_path: Path) -> None:
     assert not {*first.ports.values(), first.web_port} & {*second.ports.values(), second.web_port}
 
 
-def test_a_port_asked_for_that_is_taken_stops_all(tmp_path: Path) -> None:
+def test_a_requested_port_that_is_in_use_is_an_error(tmp_path: Path) -> None:
     with (
         socket.create_server((HOST, 0)) as taken,
         PortReservations() as ports,
@@ -59,7 +59,7 @@ def test_a_port_asked_for_that_is_taken_stops_all(tmp_path: Path) -> None:
         make_plan(tmp_path, StackOptions(taken.getsockname()[1], external_servers=False), ports)
 
 
-def test_servers_are_not_written_down_for_they_are_found_by_their_data(tmp_path: Path) -> None:
+def test_servers_are_not_recorded(tmp_path: Path) -> None:
     # A number of no process: what is written down is looked at, not ended.
     process_recorder(tmp_path)({"postgres": 0, "web": 0})
 

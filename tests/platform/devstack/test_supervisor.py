@@ -32,7 +32,7 @@ def program(name: str, script: str, *, grace_seconds: float = 10) -> Program:
 
 @dataclass
 class Desk:
-    """A supervisor, what it told, and the processes it reported."""
+    """A supervisor, the lines it printed, and the processes it recorded."""
 
     lines: list[tuple[str, str]] = field(default_factory=list)
     reports: list[Mapping[str, int]] = field(default_factory=list)
@@ -80,7 +80,7 @@ async def desk() -> AsyncIterator[Desk]:
         ([0.0, 100.0, 200.0, 300.0, 400.0, 500.0, 600.0], RestartAfter(0.25)),
     ],
 )
-def test_a_program_may_die_five_times_a_minute(deaths: list[float], verdict: RestartDecision) -> None:
+def test_a_program_is_restarted_five_times_a_minute(deaths: list[float], verdict: RestartDecision) -> None:
     assert decide_restart(deaths, deaths[-1]) == verdict
 
 
@@ -93,20 +93,20 @@ def test_a_program_may_die_five_times_a_minute(deaths: list[float], verdict: Res
         (-63, "was killed by signal 63"),
     ],
 )
-def test_ends_are_told_in_words(returncode: int, words: str) -> None:
+def test_exits_are_described_in_words(returncode: int, words: str) -> None:
     assert describe_exit(returncode) == words
 
 
 # Telling
 
 
-async def test_every_line_is_told_with_its_programs_name(desk: Desk) -> None:
+async def test_every_line_is_printed_with_its_program(desk: Desk) -> None:
     desk.supervisor.start(program("one", PATIENT.replace("up", "first\\nsecond")), program("two", PATIENT))
 
     await wait_until(lambda: desk.said("two") == ["up"] and desk.said("one") == ["first", "second"])
 
 
-async def test_errors_bytes_that_are_no_text_and_a_last_line_without_an_end_are_told_too(desk: Desk) -> None:
+async def test_stderr_invalid_utf8_and_an_unterminated_line_are_printed(desk: Desk) -> None:
     script = "import os; os.write(2, b'caf\\xc3'); os.write(2, b'\\xa9\\n\\xff\\r\\nlast')"
 
     await desk.supervisor.run(program("one", script))
@@ -114,20 +114,20 @@ async def test_errors_bytes_that_are_no_text_and_a_last_line_without_an_end_are_
     assert desk.said("one") == ["café", "\N{REPLACEMENT CHARACTER}", "last"]
 
 
-async def test_much_output_is_told_whole_though_its_writer_ends_at_once(desk: Desk) -> None:
+async def test_all_output_of_a_program_that_exits_is_printed(desk: Desk) -> None:
     await desk.supervisor.run(program("one", "print('\\n'.join('x' * 100 for _ in range(5000)))"))
 
     assert len(desk.said("one")) == 5000
 
 
-async def test_a_line_without_end_is_told_in_pieces(desk: Desk) -> None:
+async def test_a_very_long_line_is_printed_in_parts(desk: Desk) -> None:
     await desk.supervisor.run(program("one", "print('x' * 2_500_000)"))
 
     assert sum(map(len, desk.said("one"))) == 2_500_000
     assert len(desk.said("one")) >= 2
 
 
-async def test_a_grandchild_that_holds_the_output_open_holds_up_nothing(desk: Desk) -> None:
+async def test_a_grandchild_that_holds_the_pipe_open_does_not_block(desk: Desk) -> None:
     script = "import subprocess; subprocess.Popen(['/bin/sh', '-c', 'sleep 0.3; echo late']); print('up')"
 
     await desk.supervisor.run(program("one", script))
@@ -136,7 +136,7 @@ async def test_a_grandchild_that_holds_the_output_open_holds_up_nothing(desk: De
     assert desk.said("one") == ["up"]
 
 
-async def test_when_nobody_reads_any_more_all_is_stopped(desk: Desk) -> None:
+async def test_a_closed_output_pipe_stops_the_stack(desk: Desk) -> None:
     desk.deaf = True
     desk.supervisor.start(program("one", PATIENT))
 
@@ -146,12 +146,12 @@ async def test_when_nobody_reads_any_more_all_is_stopped(desk: Desk) -> None:
 # Running to the end
 
 
-async def test_a_step_that_fails_says_how(desk: Desk) -> None:
+async def test_a_failed_step_is_reported_with_its_exit_code(desk: Desk) -> None:
     with pytest.raises(ProgramFailed, match="migrate exited with code 3"):
         await desk.supervisor.run(program("migrate", "raise SystemExit(3)"))
 
 
-async def test_what_a_step_was_asked_is_returned_and_not_told_but_its_errors_are(desk: Desk) -> None:
+async def test_capture_returns_stdout_and_prints_stderr(desk: Desk) -> None:
     script = "import sys; print('a secret'); print('and more'); print('a warning', file=sys.stderr)"
 
     assert await desk.supervisor.capture(program("seed", script)) == "a secret\nand more"
@@ -162,7 +162,7 @@ async def test_what_a_step_was_asked_is_returned_and_not_told_but_its_errors_are
 # Keeping
 
 
-async def test_a_program_that_dies_is_started_again_and_that_is_told(desk: Desk) -> None:
+async def test_a_killed_program_is_restarted_and_reported(desk: Desk) -> None:
     desk.supervisor.start(program("web", PATIENT), program("worker", PATIENT))
     await wait_until(lambda: desk.said("web") == ["up"])
     before = dict(desk.pids)
@@ -176,9 +176,7 @@ async def test_a_program_that_dies_is_started_again_and_that_is_told(desk: Desk)
     assert not desk.supervisor.failure.done()
 
 
-async def test_a_program_that_keeps_dying_is_given_up_with_the_reason(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_program_that_keeps_exiting_is_not_restarted(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("devstack.supervisor.INITIAL_BACKOFF_SECONDS", 0.0)
     desk.supervisor.start(program("web", "print('no such setting'); raise SystemExit(4)"))
 
@@ -191,7 +189,7 @@ async def test_a_program_that_keeps_dying_is_given_up_with_the_reason(
 # Stopping
 
 
-async def test_groups_are_stopped_last_in_first_out(desk: Desk, tmp_path: Path) -> None:
+async def test_groups_are_stopped_in_reverse_order(desk: Desk, tmp_path: Path) -> None:
     def noted(name: str) -> Program:
         note = f"open({str(tmp_path / 'order')!r}, 'a').write({name + ' '!r})"
         script = (
@@ -209,7 +207,7 @@ async def test_groups_are_stopped_last_in_first_out(desk: Desk, tmp_path: Path) 
     assert desk.pids == {}
 
 
-async def test_a_program_gets_the_signal_it_wants_and_time_to_finish(desk: Desk) -> None:
+async def test_a_program_gets_its_stop_signal_and_its_grace_period(desk: Desk) -> None:
     finish = "lambda *_: (time.sleep(0.3), print('done'), sys.exit())"
     script = f"import signal, sys, time; signal.signal(signal.SIGINT, {finish})"
     wants = Program(
@@ -227,7 +225,7 @@ async def test_a_program_gets_the_signal_it_wants_and_time_to_finish(desk: Desk)
     assert desk.said("worker") == ["up", "done"]
 
 
-async def test_who_does_not_stop_in_time_is_killed(desk: Desk) -> None:
+async def test_a_program_that_exceeds_its_grace_period_is_killed(desk: Desk) -> None:
     desk.supervisor.start(program("worker", STUBBORN, grace_seconds=0.1))
     await wait_until(lambda: desk.said("worker") == ["up"])
 
@@ -235,7 +233,7 @@ async def test_who_does_not_stop_in_time_is_killed(desk: Desk) -> None:
         await desk.supervisor.stop()
 
 
-async def test_hurry_ends_the_patience_at_once(desk: Desk) -> None:
+async def test_kill_now_skips_the_grace_period(desk: Desk) -> None:
     desk.supervisor.start(program("postgres", STUBBORN, grace_seconds=60), program("web", STUBBORN, grace_seconds=60))
     await wait_until(lambda: len(desk.lines) == 2)
     stopping = asyncio.create_task(desk.supervisor.stop())
@@ -247,7 +245,7 @@ async def test_hurry_ends_the_patience_at_once(desk: Desk) -> None:
     await asyncio.wait_for(stopping, 3)
 
 
-async def test_a_program_about_to_be_started_again_is_not(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_stopping_prevents_a_pending_restart(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("devstack.supervisor.INITIAL_BACKOFF_SECONDS", 0.3)
     desk.supervisor.start(program("web", "print('up')"))
     await wait_until(lambda: desk.said("nightdesk") != [])
@@ -266,7 +264,7 @@ async def forever() -> int:
     return 0
 
 
-async def test_the_work_is_done_and_all_programs_end(desk: Desk) -> None:
+async def test_all_programs_stop_when_the_work_is_done(desk: Desk) -> None:
     async def work() -> int:
         desk.supervisor.start(program("web", PATIENT))
         return 7
@@ -274,7 +272,7 @@ async def test_the_work_is_done_and_all_programs_end(desk: Desk) -> None:
     assert await run_until_stopped(desk.supervisor, work(), code_when_stopped=0) == 7
 
 
-async def test_a_step_that_cannot_be_done_is_told_and_the_code_is_1(desk: Desk) -> None:
+async def test_a_failed_step_is_printed_and_the_exit_code_is_1(desk: Desk) -> None:
     async def work() -> int:
         desk.supervisor.start(program("web", PATIENT))
         raise ServerFailed("PostgreSQL does not answer.")
@@ -284,7 +282,7 @@ async def test_a_step_that_cannot_be_done_is_told_and_the_code_is_1(desk: Desk) 
     assert desk.said("nightdesk") == ["failed: PostgreSQL does not answer."]
 
 
-async def test_a_program_given_up_ends_the_work_with_its_reason(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_program_that_is_not_restarted_fails_the_work(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("devstack.supervisor.INITIAL_BACKOFF_SECONDS", 0.0)
     desk.supervisor.start(program("web", "raise SystemExit(4)"), program("worker", PATIENT))
 

@@ -19,7 +19,7 @@ from devstack.valkey import EXECUTABLE, prepare_valkey, valkey_server
 ONCE = Retry(NoBackoff(), 0)
 
 
-def test_it_answers_only_with_the_password_and_only_on_loopback(tmp_path: Path) -> None:
+def test_valkey_requires_its_password_and_listens_on_loopback(tmp_path: Path) -> None:
     with valkey_server(tmp_path, free_port(), durable=False) as server, redis.Redis.from_url(server.url) as client:
         assert client.ping()
         assert client.config_get("bind") == {"bind": HOST}
@@ -27,14 +27,14 @@ def test_it_answers_only_with_the_password_and_only_on_loopback(tmp_path: Path) 
             stranger.ping()
 
 
-def test_it_is_valkey_9_and_never_forgets_to_make_room(tmp_path: Path) -> None:
+def test_valkey_9_never_evicts_keys(tmp_path: Path) -> None:
     with valkey_server(tmp_path, free_port(), durable=False) as server, redis.Redis.from_url(server.url) as client:
         assert client.info("server")["valkey_version"].startswith("9.")
         assert client.config_get("maxmemory-policy") == {"maxmemory-policy": "noeviction"}
 
 
 @pytest.mark.parametrize(("durable", "kept"), [(True, b"1"), (False, None)])
-def test_a_durable_one_remembers_over_a_restart(tmp_path: Path, durable: bool, kept: bytes | None) -> None:
+def test_durable_data_survives_a_restart(tmp_path: Path, durable: bool, kept: bytes | None) -> None:
     with valkey_server(tmp_path, free_port(), durable=durable) as server, redis.Redis.from_url(server.url) as client:
         client.set("a", 1)
 
@@ -59,7 +59,7 @@ def test_nothing_runs_after_the_block(tmp_path: Path) -> None:
     assert list(servers_in(tmp_path, EXECUTABLE)) == []
 
 
-def test_a_server_left_behind_is_ended_by_the_next_start(tmp_path: Path) -> None:
+def test_an_orphan_server_is_ended_by_the_next_start(tmp_path: Path) -> None:
     embedded = prepare_valkey(tmp_path, free_port())
     with (tmp_path / "server.log").open("wb") as output:
         left_behind = launch(embedded.program, output)
@@ -71,21 +71,21 @@ def test_a_server_left_behind_is_ended_by_the_next_start(tmp_path: Path) -> None
         assert list(servers_in(tmp_path, EXECUTABLE)) == [server.pid]
 
 
-def test_a_folder_with_spaces_and_quotes_in_its_name_is_fine(tmp_path: Path) -> None:
+def test_a_data_folder_with_spaces_and_quotes_works(tmp_path: Path) -> None:
     folder = tmp_path / 'My "own" projects\\é'
 
     with valkey_server(folder, free_port()) as server, redis.Redis.from_url(server.url) as client:
         assert client.ping()
 
 
-def test_a_taken_port_is_named(tmp_path: Path) -> None:
+def test_a_port_in_use_is_reported(tmp_path: Path) -> None:
     with socket.create_server((HOST, 0)) as other:
         port = other.getsockname()[1]
         with pytest.raises(PortTaken, match=str(port)), valkey_server(tmp_path, port):
             pass
 
 
-def test_a_port_taken_between_preparing_and_starting_is_named(tmp_path: Path) -> None:
+def test_a_port_that_is_taken_before_the_start_is_reported(tmp_path: Path) -> None:
     embedded = prepare_valkey(tmp_path, free_port())
 
     with (
@@ -96,7 +96,7 @@ def test_a_port_taken_between_preparing_and_starting_is_named(tmp_path: Path) ->
         pass
 
 
-def test_a_platform_without_the_wheel_is_told_what_to_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_wheel_is_an_error_that_says_what_to_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("devstack.valkey.machine", lambda: "riscv64")
 
     with pytest.raises(ServerNotAvailable, match="Set DATABASE_URL and REDIS_URL"):

@@ -29,7 +29,7 @@ def signed(
     }
 
 
-def test_a_webhook_whose_signatures_hold_is_verified() -> None:
+def test_a_webhook_with_valid_signatures_is_verified() -> None:
     with clock.frozen(NOW):
         one = verify([SECRET], signed(), BODY)
 
@@ -52,20 +52,20 @@ def test_one_of_several_secrets_is_enough() -> None:
         ({"webhook-timestamp": "1"}, "webhook-timestamp is too far from now."),
     ],
 )
-def test_a_wrong_header_is_a_reason(change: dict[str, str], reason: str) -> None:
+def test_an_invalid_header_is_the_reason(change: dict[str, str], reason: str) -> None:
     one = verify([SECRET], signed() | change, BODY)
 
     assert (one.verified, one.reason) == (False, reason)
 
 
-def test_a_changed_body_and_an_unknown_secret_are_refused() -> None:
+def test_a_changed_body_and_an_unknown_secret_are_rejected() -> None:
     assert not verify([SECRET], signed(), BODY + b" ").verified
     assert not verify([new_webhook_secret()], signed(), BODY).verified
     assert not verify([], signed(), BODY).verified
 
 
 @pytest.mark.parametrize("body", [b"", b"\xff", b"[]", b"[" * 100_000])
-def test_a_body_that_is_no_event_is_taken_as_it_is(body: bytes) -> None:
+def test_a_body_that_is_not_an_event_is_stored_as_it_is(body: bytes) -> None:
     assert verify([SECRET], signed(body), body).type == ""
 
 
@@ -103,7 +103,7 @@ def ask(
     return read
 
 
-def test_a_good_webhook_is_answered_with_204_a_forged_one_with_401(
+def test_the_receiver_returns_204_or_401_for_a_forged_webhook(
     receiver: WebhookReceiver, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert ask(receiver, "POST", signed(), BODY)[0] == 204
@@ -114,7 +114,7 @@ def test_a_good_webhook_is_answered_with_204_a_forged_one_with_401(
     assert said[1].startswith("'job.succeeded' 'evt_2\\x1b[31m' REJECTED: webhook-id is missing or malformed.")
 
 
-def test_what_came_is_listed_newest_first_and_the_oldest_forgotten(receiver: WebhookReceiver) -> None:
+def test_received_webhooks_are_listed_newest_first_up_to_a_limit(receiver: WebhookReceiver) -> None:
     for number in range(MAX_RECEIVED + 1):
         ask(receiver, "POST", signed(event_id=f"evt_{number}"), BODY)
 
@@ -126,7 +126,7 @@ def test_what_came_is_listed_newest_first_and_the_oldest_forgotten(receiver: Web
     assert (shown[0]["id"], shown[0]["verified"], shown[-1]["id"]) == (f"evt_{MAX_RECEIVED}", True, "evt_1")
 
 
-def test_a_secret_added_while_it_runs_counts_at_once(receiver: WebhookReceiver) -> None:
+def test_a_new_secret_takes_effect_immediately(receiver: WebhookReceiver) -> None:
     another = new_webhook_secret()
     assert ask(receiver, "POST", signed(secret=another), BODY)[0] == 401
 

@@ -1,4 +1,4 @@
-"""What Celery is told, by the address of its broker."""
+"""Celery's settings by the URL of its broker."""
 
 from ssl import CERT_REQUIRED
 

@@ -1,4 +1,4 @@
-"""Settings that are missing, weak or contradict each other are named before anything is served."""
+"""System checks of settings."""
 
 from typing import Any
 

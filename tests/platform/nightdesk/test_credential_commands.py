@@ -1,4 +1,4 @@
-"""Sites and credentials from the command line."""
+"""Management commands for sites and credentials."""
 
 import json
 from io import StringIO

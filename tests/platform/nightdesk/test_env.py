@@ -1,4 +1,4 @@
-"""The environment is read once, and nonsense is refused by name."""
+"""Reading environment variables, and errors that name the invalid one."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""Pausing and resuming from the command line."""
+"""The management commands pause and resume."""
 
 import json
 from io import StringIO
@@ -27,7 +27,7 @@ def run_json(*arguments: str) -> dict[str, Any]:
 
 @pytest.fixture(params=["site", "queue", "batch"])
 def named(request: pytest.FixtureRequest, site: Site) -> tuple[str, str]:
-    """What to pause: its kind and its name."""
+    """The target: its kind and its name."""
     names = {"site": "bakery", "queue": "batch", "batch": make_batch(site).public_id}
     return request.param, names[request.param]
 

@@ -1,4 +1,4 @@
-"""A new key seals everything anew, and then the old one can go."""
+"""Rotation of the encryption key."""
 
 import io
 import json
@@ -29,7 +29,7 @@ def rotate(**options: Any) -> dict[str, Any]:
 
 @pytest.fixture
 def sealed_with_the_old_key(db: None, settings: Settings) -> Settings:
-    """A row of every kind that holds something sealed."""
+    """One row of every model with an encrypted column."""
     settings.ENCRYPTION_KEYS = OLD
     site = create_site("Bakery").site
     make_job(site, payload=b"prompt", result=b"answer")

@@ -1,4 +1,4 @@
-"""A worker process and its end."""
+"""The hard limit of a worker's graceful shutdown."""
 
 import threading
 

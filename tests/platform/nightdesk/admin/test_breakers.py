@@ -1,4 +1,4 @@
-"""The admin's page of breakers: how each provider's key is, and closing one by hand."""
+"""The admin page of circuit breakers: their states, and closing one by hand."""
 
 import asyncio
 import re
@@ -48,7 +48,7 @@ def openai() -> ProviderSpec:
 
 
 def note(spec: ProviderSpec, *errors: ProviderError, model: str = "gpt-4o-mini") -> None:
-    """Let calls fail, as a process would tell of them."""
+    """Record failed calls, as a process does."""
 
     async def report() -> None:
         breakers = RedisCircuitBreaker(settings.REDIS_URL)

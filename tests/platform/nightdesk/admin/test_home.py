@@ -1,4 +1,4 @@
-"""The admin's home page: how the desk fares."""
+"""The overview page of the admin."""
 
 from datetime import timedelta
 from typing import Any

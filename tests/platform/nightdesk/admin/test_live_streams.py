@@ -1,4 +1,4 @@
-"""The admin's page of live streams: what runs, on real servers, and canceling one of them."""
+"""The admin page of live streams, with real servers: listing and canceling them."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -32,7 +32,7 @@ LONG: dict[str, Any] = {"model": "slow-chat", "stream": True, "messages": [{"rol
 
 @pytest.fixture
 def stream(live: Live) -> Iterator[str]:
-    """A stream that the bakery's server began, and that speaks slowly for a minute."""
+    """A running stream that emits events slowly for a minute."""
     slow = "gpt-4o-mini@tokens=200,deltas=200,inter_token_ms=300"
     make_route("slow-chat", (ProviderAccount.objects.get(name="sim-openai"), slow))
     stream_id = live.post("/v1/streams", LONG).json()["id"]
@@ -47,7 +47,7 @@ def page(browser: Client) -> str:
 
 
 def page_with(browser: Client, stream_id: str) -> str:
-    """Return the page once it tells of this stream alone."""
+    """Return the page once it lists only this stream."""
 
     def told() -> str:
         shown = page(browser)

@@ -1,4 +1,4 @@
-"""The admin as a whole: nothing from outside hosts, a guard at the door, a menu of what one may see."""
+"""The admin site: no outside hosts, error pages, the menu by permissions."""
 
 import re
 from pathlib import Path
@@ -30,7 +30,7 @@ def is_outside(address: str) -> bool:
 
 
 def pages() -> list[str]:
-    """Every list, every form to add, and the pages of the desk's own."""
+    """All lists, all add forms, and our own pages."""
     registered = [model._meta for model in admin.site._registry]
     lists = [f"/admin/{meta.app_label}/{meta.model_name}/" for meta in registered]
     own = ["/admin/", "/admin/breakers/", "/admin/streams/"]
