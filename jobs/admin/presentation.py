@@ -33,7 +33,7 @@ LinkTo = Callable[[Model], str | None]
 
 @dataclass(frozen=True, slots=True)
 class Visibility:
-    """What the user may view besides the job or the batch itself."""
+    """What the user may view in addition to the job or the batch itself."""
 
     usage: bool
     webhooks: bool

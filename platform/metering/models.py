@@ -27,14 +27,14 @@ class UsageEvent(models.Model):
     """One provider call: tokens, cost, outcome. Money is an integer number of pico-USD (10⁻¹² USD)."""
 
     #: `job:attempt:call` as text. Makes writes idempotent: writing the record of a call twice changes nothing.
-    dedupe_key = models.CharField(max_length=80, unique=True)
+    dedupe_key = models.CharField("deduplication key", max_length=80, unique=True)
     site = models.ForeignKey(Site, models.PROTECT, related_name="usage_events")
     #: The job, for queued work. No foreign key: usage events outlive jobs, and metering is below jobs.
     job_id = models.UUIDField(null=True, db_index=True)
     attempt = models.PositiveIntegerField(null=True)
     #: Counted from 1 within the attempt.
     call = models.PositiveIntegerField()
-    request_id = models.CharField(max_length=64, blank=True)
+    request_id = models.CharField("request ID", max_length=64, blank=True)
 
     provider = models.CharField(max_length=60)
     #: The price list that applies (`providers.catalogue`); empty if only price overrides can.
@@ -50,13 +50,13 @@ class UsageEvent(models.Model):
     http_status = models.PositiveSmallIntegerField(null=True)
 
     #: True for the one call whose answer the site received.
-    billable = models.BooleanField(default=False)
+    billable = models.BooleanField("billed", default=False)
     #: True if the provider reported no usage: the token counts are estimates.
     estimated = models.BooleanField(default=False)
     input_tokens = models.PositiveIntegerField(default=0)
     cached_input_tokens = models.PositiveIntegerField(default=0)
     cache_write_tokens = models.PositiveIntegerField(default=0)
-    cache_write_1h_tokens = models.PositiveIntegerField(default=0)
+    cache_write_1h_tokens = models.PositiveIntegerField("cache write tokens (1 h)", default=0)
     output_tokens = models.PositiveIntegerField(default=0)
     reasoning_tokens = models.PositiveIntegerField(default=0)
     #: The price tier that was charged: the one the provider reports, otherwise the requested one.
@@ -73,7 +73,7 @@ class UsageEvent(models.Model):
 
     started_at = models.DateTimeField(db_default=Now())
     duration_ms = models.PositiveIntegerField(null=True)
-    first_token_ms = models.PositiveIntegerField(null=True)
+    first_token_ms = models.PositiveIntegerField("time to first token (ms)", null=True)
 
     class Meta:
         ordering = ["id"]
@@ -101,7 +101,7 @@ class Price(models.Model):
     id = models.UUIDField(primary_key=True, default=new_uuid, editable=False)
     provider = models.CharField(max_length=60, help_text="Name of the provider, as in Routing")
     model = models.CharField(max_length=200, help_text="The provider's own name of the model")
-    effective_at = models.DateTimeField()
+    effective_at = models.DateTimeField("starts")
     input_rate = models.BigIntegerField()
     cached_input_rate = models.BigIntegerField(null=True, blank=True, help_text="Empty: same as input")
     cache_write_rate = models.BigIntegerField(null=True, blank=True, help_text="Empty: same as input")
