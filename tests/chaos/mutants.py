@@ -16,34 +16,35 @@ from metering import usage_records
 def fence_by_state_alone(patch: pytest.MonkeyPatch) -> None:
     """Any worker may finish a running job, as in some queues."""
 
-    def lock_held(fences: Iterable[Fence]) -> dict[Fence, Job]:
-        wanted = list(fences)
-        jobs = {job.id: job for job in Job.objects.filter(id__in=[fence.job_id for fence in wanted], state="running")}
-        return {fence: jobs[fence.job_id] for fence in wanted if fence.job_id in jobs}
+    def lock_owned_jobs(fences: Iterable[Fence]) -> dict[Fence, Job]:
+        requested = list(fences)
+        running = Job.objects.filter(id__in=[fence.job_id for fence in requested], state="running")
+        jobs = {job.id: job for job in running}
+        return {fence: jobs[fence.job_id] for fence in requested if fence.job_id in jobs}
 
-    patch.setattr(finish, "lock_owned_jobs", lock_held)
+    patch.setattr(finish, "lock_owned_jobs", lock_owned_jobs)
 
 
 def fence_by_id_alone(patch: pytest.MonkeyPatch) -> None:
     """Any worker may finish a job in any state."""
 
-    def lock_held(fences: Iterable[Fence]) -> dict[Fence, Job]:
-        wanted = list(fences)
-        jobs = {job.id: job for job in Job.objects.filter(id__in=[fence.job_id for fence in wanted])}
-        return {fence: jobs[fence.job_id] for fence in wanted}
+    def lock_owned_jobs(fences: Iterable[Fence]) -> dict[Fence, Job]:
+        requested = list(fences)
+        jobs = {job.id: job for job in Job.objects.filter(id__in=[fence.job_id for fence in requested])}
+        return {fence: jobs[fence.job_id] for fence in requested}
 
-    patch.setattr(finish, "lock_owned_jobs", lock_held)
+    patch.setattr(finish, "lock_owned_jobs", lock_owned_jobs)
 
 
 def no_fence_before_calls(patch: pytest.MonkeyPatch) -> None:
     """A call is opened without checking the owner of the attempt."""
 
-    def lock_held(fences: Iterable[Fence]) -> dict[Fence, Job]:
-        wanted = list(fences)
-        jobs = {job.id: job for job in Job.objects.filter(id__in=[fence.job_id for fence in wanted])}
-        return {fence: jobs[fence.job_id] for fence in wanted}
+    def lock_owned_jobs(fences: Iterable[Fence]) -> dict[Fence, Job]:
+        requested = list(fences)
+        jobs = {job.id: job for job in Job.objects.filter(id__in=[fence.job_id for fence in requested])}
+        return {fence: jobs[fence.job_id] for fence in requested}
 
-    patch.setattr(execute, "lock_owned_jobs", lock_held)
+    patch.setattr(execute, "lock_owned_jobs", lock_owned_jobs)
 
 
 def no_crash_cap(patch: pytest.MonkeyPatch) -> None:
@@ -55,37 +56,37 @@ def no_crash_cap(patch: pytest.MonkeyPatch) -> None:
 def crashes_are_not_counted(patch: pytest.MonkeyPatch) -> None:
     """A lost worker costs its jobs nothing."""
 
-    def taken_away(job: Job, loss: LossReason, *, is_suspect_alone: bool) -> Transition:
-        found = original(job, loss, is_suspect_alone=is_suspect_alone)
+    def transition_of_lost(job: Job, reason: LossReason, *, is_suspect_alone: bool) -> Transition:
+        lost = original(job, reason, is_suspect_alone=is_suspect_alone)
         return Transition(
-            found.job, found.state, found.outcome, found.attempt_problem, found.problem, is_error=found.is_error
+            lost.job, lost.state, lost.outcome, lost.attempt_problem, lost.problem, is_error=lost.is_error
         )
 
     original = sweep._transition_of_lost
-    patch.setattr(sweep, "_transition_of_lost", taken_away)
+    patch.setattr(sweep, "_transition_of_lost", transition_of_lost)
 
 
-def ends_are_not_told(patch: pytest.MonkeyPatch) -> None:
+def ends_have_no_events(patch: pytest.MonkeyPatch) -> None:
     """The transaction that finishes a job writes no event."""
     patch.setattr(transitions, "record_job_ends", lambda _: None)
 
 
-def cancels_are_not_told(patch: pytest.MonkeyPatch) -> None:
+def cancels_have_no_events(patch: pytest.MonkeyPatch) -> None:
     """The transaction that cancels a queued job writes no event."""
     patch.setattr(cancel, "record_job_end", lambda _: None)
 
 
-def only_swept_ends_are_not_told(patch: pytest.MonkeyPatch) -> None:
+def swept_ends_have_no_events(patch: pytest.MonkeyPatch) -> None:
     """A sweep that finishes a job writes no event."""
-    told = vars(transitions)["record_job_ends"]
+    record_job_ends = vars(transitions)["record_job_ends"]
 
-    def apply(moves: Sequence[Transition]) -> None:
+    def apply_transitions(moves: Sequence[Transition]) -> None:
         patch.setattr(transitions, "record_job_ends", lambda _: None)
         original(moves)
-        patch.setattr(transitions, "record_job_ends", told)
+        patch.setattr(transitions, "record_job_ends", record_job_ends)
 
     original = transitions.apply_transitions
-    patch.setattr(sweep, "apply_transitions", apply)
+    patch.setattr(sweep, "apply_transitions", apply_transitions)
 
 
 def oldest_first(patch: pytest.MonkeyPatch) -> None:
@@ -93,7 +94,7 @@ def oldest_first(patch: pytest.MonkeyPatch) -> None:
     _change_claim(patch, "priority, turn, available_at, id", "priority, available_at, id")
 
 
-def urgency_is_ignored(patch: pytest.MonkeyPatch) -> None:
+def priority_is_ignored(patch: pytest.MonkeyPatch) -> None:
     """Claims take turns and ignore priority."""
     _change_claim(patch, "ORDER BY priority, turn, available_at, id", "ORDER BY turn, available_at, id")
 
@@ -104,7 +105,7 @@ def caps_are_ignored(patch: pytest.MonkeyPatch) -> None:
     _change_claim(patch, "site_room.room > 0 AND", "")
 
 
-def late_accounts_overwrite(patch: pytest.MonkeyPatch) -> None:
+def late_usage_records_overwrite(patch: pytest.MonkeyPatch) -> None:
     """A late finish writes its usage records as if it came in time."""
     patch.setattr(usage_records, "write_fenced_out", usage_records.write)
 
@@ -121,13 +122,13 @@ MUTANTS: Mapping[Callable[[pytest.MonkeyPatch], None], set[str]] = {
     no_fence_before_calls: {"accounts"},
     no_crash_cap: {"crash_cap"},
     crashes_are_not_counted: {"crash_cap"},
-    ends_are_not_told: {"terminal_events_missing"},
-    cancels_are_not_told: {"terminal_events_missing"},
-    only_swept_ends_are_not_told: {"terminal_events_missing"},
+    ends_have_no_events: {"terminal_events_missing"},
+    cancels_have_no_events: {"terminal_events_missing"},
+    swept_ends_have_no_events: {"terminal_events_missing"},
     oldest_first: {"fairness"},
-    urgency_is_ignored: {"priority"},
+    priority_is_ignored: {"priority"},
     caps_are_ignored: {"caps"},
-    late_accounts_overwrite: {"billing"},
+    late_usage_records_overwrite: {"billing"},
     lost_calls_stay_open: {"accounts"},
 }
 
