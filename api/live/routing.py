@@ -93,7 +93,8 @@ class LiveView:
         self._django = django
 
     async def __call__(self, scope: ASGIScope, receive: ASGIReceive, send: ASGISend) -> None:
-        if scope["method"] != self._route.method:
+        # Channels strips every leading slash; to us `//v1/chat` is another, unknown address.
+        if scope["method"] != self._route.method or scope["path"].startswith("//"):
             await self._django(scope, receive, send)
             return
         parameters = scope["url_route"]["kwargs"]

@@ -46,6 +46,7 @@ class LiveLedger:
 
 
 def inference_context(runtime: LiveRuntime, admitted: AdmittedRequest, trace: CallTrace) -> InferenceContext:
+    """Return the collaborators and limits of an admitted request's calls; the calls are recorded in its ledger."""
     return InferenceContext(
         trace=trace,
         ledger=LiveLedger(runtime, admitted),

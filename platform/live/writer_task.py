@@ -1,8 +1,8 @@
 """Starts the task that writes an answer to the event log, where any number of readers, in any process, follow it.
 
 A stream has two tasks. The writer task, started here, calls the provider and appends to the event log; it outlives the
-request that started it. The reader's task (`api.live`) follows the log with `streams.reader.follow`. They share the
-stream id and nothing else; in one process the log hands events over in memory.
+request that started it. The request task (`api.live`) follows the log with `streams.reader.follow`. They share only the
+stream id. `live.run_stream` lists the steps of both.
 """
 
 from collections.abc import Awaitable, Callable

@@ -42,6 +42,7 @@ async def served_by(method: str, path: str) -> str:
         ("POST", "/v1/chat/completions", "v1/chat/completions"),
         ("GET", "/v1/chat/completions", "django"),
         ("POST", "/v1/chat/completions/", "django"),
+        ("POST", "//v1/chat/completions", "django"),
         ("POST", "/v1/chat/completions\n", "django"),
         ("GET", "/v1/models/org/model", r"^v1/models/(?P<name>.{1,200})$ org/model"),
         ("GET", "/v1/streams/stm_1/events", r"^v1/streams/(?P<stream_id>[^/]{1,64})/events$ stm_1"),
