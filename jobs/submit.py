@@ -33,6 +33,7 @@ class JobSubmission:
     body: dict[str, Any]
     metadata: dict[str, str] = field(default_factory=dict)
     idempotency_key: str | None = None
+    idempotency_scope: str = ""
     priority: int = NORMAL_PRIORITY
     max_attempts: int | None = None
     available_at: datetime | None = None
@@ -83,6 +84,7 @@ def _to_row(site: Site, submission: JobSubmission, permitted: PermittedBody) -> 
         provider=permitted.provider,
         priority=submission.priority,
         idempotency_key=submission.idempotency_key,
+        idempotency_scope=submission.idempotency_scope,
         request_hash=request_hash(submission),
         payload=encode_body(permitted.body),
         payload_version=PAYLOAD_VERSION,
@@ -119,7 +121,7 @@ def _store(site: Site, submission: JobSubmission, row: Job) -> SubmittedJob:
             _insert(row)
             crash_point(CrashPoint.BEFORE_COMMIT)
     except IntegrityError as error:
-        # The unique constraint (site, key) decides between concurrent submissions; the later one finds the first job.
+        # The unique constraint decides between concurrent submissions; the later one finds the first job.
         duplicate = _find_duplicate(site, submission) if IDEMPOTENCY_CONSTRAINT in str(error) else None
         if duplicate is None:
             raise
@@ -137,7 +139,8 @@ def _find_duplicate(site: Site, submission: JobSubmission) -> Job | None:
     """Return the job with the same key. Raises `IdempotencyConflict` if that was a different request."""
     if submission.idempotency_key is None:
         return None
-    job = Job.objects.defer("payload").filter(site=site, idempotency_key=submission.idempotency_key).first()
+    key = {"idempotency_scope": submission.idempotency_scope, "idempotency_key": submission.idempotency_key}
+    job = Job.objects.defer("payload").filter(site=site, **key).first()
     if job is not None and bytes(job.request_hash) != request_hash(submission):
         raise IdempotencyConflict
     return job

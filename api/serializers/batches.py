@@ -140,6 +140,7 @@ class BatchIn(StrictSerializer[Any]):
             progress_seconds=data.get("progress_seconds"),
             output_expires_seconds=(data.get("output_expires_after") or {}).get("seconds"),
             idempotency_key=idempotency_key,
+            idempotency_scope=identity.idempotency_scope,
             request_id=request_id,
             grant=identity.grant,
         )

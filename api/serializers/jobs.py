@@ -83,6 +83,7 @@ def to_submission(
         body=data["body"],
         metadata=data.get("metadata", {}),
         idempotency_key=idempotency_key,
+        idempotency_scope=identity.idempotency_scope,
         priority=PRIORITIES[data["priority"]],
         max_attempts=data.get("max_attempts"),
         available_at=data.get("available_at"),

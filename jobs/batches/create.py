@@ -44,6 +44,7 @@ class BatchSubmission:
     progress_seconds: int | None = None
     output_expires_seconds: int | None = None
     idempotency_key: str | None = None
+    idempotency_scope: str = ""
     request_id: str = ""
     grant: Grant = UNRESTRICTED
 
@@ -145,6 +146,7 @@ def _to_row(
         in_progress_at=Now() if is_posted else None,
         input_file=file,
         idempotency_key=submission.idempotency_key,
+        idempotency_scope=submission.idempotency_scope,
         request_hash=digest,
         metadata=submission.metadata,
         request_id=submission.request_id,
@@ -179,7 +181,8 @@ def _find_duplicate(site: Site, submission: BatchSubmission, digest: bytes) -> B
     """Return the batch with the same key. Raises `IdempotencyConflict` if that was a different batch."""
     if submission.idempotency_key is None:
         return None
-    batch = Batch.objects.filter(site=site, idempotency_key=submission.idempotency_key).first()
+    key = {"idempotency_scope": submission.idempotency_scope, "idempotency_key": submission.idempotency_key}
+    batch = Batch.objects.filter(site=site, **key).first()
     if batch is not None and bytes(batch.request_hash) != digest:
         raise IdempotencyConflict
     return batch

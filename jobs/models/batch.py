@@ -45,6 +45,8 @@ class Batch(models.Model):
     #: None for members that were posted in the request itself.
     input_file = models.ForeignKey("jobs.File", models.SET_NULL, null=True, related_name="batches")
     idempotency_key = models.CharField(max_length=255, null=True)  # noqa: DJ001 (unique where given)
+    #: `Identity.idempotency_scope` of the caller: restricted credentials have keys of their own.
+    idempotency_scope = models.CharField(max_length=40, blank=True, db_default="")
     #: SHA-256 of the canonical request, like that of a job.
     request_hash = models.BinaryField(max_length=32)
     #: The site's own data about the batch: returned to it, never interpreted.
@@ -117,7 +119,7 @@ class Batch(models.Model):
         ]
         constraints = [
             models.UniqueConstraint(
-                fields=["site", "idempotency_key"],
+                fields=["site", "idempotency_scope", "idempotency_key"],
                 condition=Q(idempotency_key__isnull=False),
                 name="one_batch_per_site_and_idempotency_key",
             ),

@@ -71,6 +71,8 @@ class Job(models.Model):
     state = models.CharField(max_length=10, choices=JobState.choices, default=JobState.QUEUED)
 
     idempotency_key = models.CharField(max_length=255, null=True)  # noqa: DJ001 (unique where given)
+    #: `Identity.idempotency_scope` of the caller: restricted credentials have keys of their own.
+    idempotency_scope = models.CharField(max_length=40, blank=True, db_default="")
     #: SHA-256 of the canonical request: distinguishes a repeated submission from a different one with the same key.
     request_hash = models.BinaryField(max_length=32)
     #: Encrypted JSON in the format `payload_version` (`jobs.payload`). None after it was erased.
@@ -147,7 +149,7 @@ class Job(models.Model):
         ]
         constraints = [
             models.UniqueConstraint(
-                fields=["site", "idempotency_key"],
+                fields=["site", "idempotency_scope", "idempotency_key"],
                 condition=Q(idempotency_key__isnull=False),
                 name="one_job_per_site_and_idempotency_key",
             ),

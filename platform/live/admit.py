@@ -238,9 +238,9 @@ def _valid_key(key: str | None) -> str | None:
 
 
 def _scoped_key(caller: Caller, key: str | None) -> str | None:
-    """Return the key as stored. Each narrow token has its own keys, so that it reads no other token's streams."""
-    token_id = caller.identity.token_id
-    return key if key is None or token_id is None else f"{token_id}\n{key}"
+    """Return the key as stored: restricted credentials have keys of their own."""
+    scope = caller.identity.idempotency_scope
+    return key if key is None or not scope else f"{scope}\n{key}"
 
 
 def _cache_key(live_request: LiveRequest, request: InferenceRequest) -> bytes | None:

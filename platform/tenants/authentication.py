@@ -95,6 +95,19 @@ class Identity:
     #: The user that the narrow token was minted for, as the site's front end names them.
     user: str | None = None
 
+    @property
+    def idempotency_scope(self) -> str:
+        """Separates the idempotency keys of restricted credentials; empty for the others, which share the site's.
+
+        A key must not hand the answer of a wider caller to a narrower one, nor let a narrow one claim the site's key.
+        """
+        if self.token_id is not None:
+            return self.token_id
+        if self.scopes is None and self.grant == UNRESTRICTED and self.origin is None:
+            return ""
+        restrictions = repr((sorted(self.scopes or ()), self.scopes is None, self.grant, self.origin))
+        return hashlib.sha256(restrictions.encode()).hexdigest()[:32]
+
 
 @dataclass(frozen=True, slots=True)
 class Authenticated:

@@ -12,6 +12,7 @@ from jobs.batches.expand import expand_one
 from jobs.models import Batch, Job
 from tests.api.live.conftest import Live
 from tests.factories import make_batch, make_job, make_provider, make_route
+from tests.request_signing import token
 
 HELLO = [{"role": "user", "content": "Say hello."}]
 BODY: dict[str, Any] = {"model": "dear", "messages": HELLO, "max_tokens": 50}
@@ -86,7 +87,7 @@ RESTRICTIONS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "messages": ({}, {"messages": HELLO * 2001}, "at most 2000 messages"),
     "context": (
         {},
-        {"model": "short", "messages": [{"role": "user", "content": "word " * 6000}]},
+        {"model": "short", "messages": [{"role": "user", "content": "word " * 12_000}]},
         "maximum context length",
     ),
 }
@@ -139,3 +140,47 @@ def test_answers_without_a_bound_get_the_bound_of_the_token(
 
     body = json.loads(bytes(Job.objects.get(state="queued").payload or b""))
     assert (body["max_completion_tokens"], "max_tokens" in body) == (50, False)
+
+
+# Idempotency keys
+
+
+@pytest.mark.parametrize("way", ["token", "jwt"])
+def test_a_restricted_credential_does_not_replay_the_answer_of_a_wider_one(site: Live, way: str) -> None:
+    narrow = mint(site, max_tokens=10) if way == "token" else f"Bearer {token(site.made, max_tokens=10)}"
+    body = {"model": "dear", "messages": HELLO}
+
+    wide = site.post("/v1/chat/completions", body, idempotency_key="k1")
+    bounded = site.post("/v1/chat/completions", body, authorization=narrow, idempotency_key="k1")
+    again = site.post("/v1/chat/completions", body, authorization=narrow, idempotency_key="k1")
+
+    assert wide.json()["usage"]["completion_tokens"] > 10 >= bounded.json()["usage"]["completion_tokens"]
+    assert ["idempotent-replayed" in answer.headers for answer in (wide, bounded, again)] == [False, False, True]
+
+
+@pytest.mark.parametrize("way", ["token", "jwt"])
+def test_restricted_credentials_have_job_keys_of_their_own(site: Live, way: str) -> None:
+    narrow = mint(site, max_tokens=10) if way == "token" else f"Bearer {token(site.made, max_tokens=10)}"
+    body = {"model": "dear", "messages": HELLO}
+    submission = {"kind": "chat", "body": body}
+
+    bounded = site.post("/v1/jobs", submission, authorization=narrow, idempotency_key="order-1").json()
+    again = site.post("/v1/jobs", submission, authorization=narrow, idempotency_key="order-1").json()
+    wide = site.post("/v1/jobs", submission, idempotency_key="order-1").json()
+
+    assert bounded["id"] == again["id"] != wide["id"]
+    assert [job["idempotency_key"] for job in (bounded, wide)] == ["order-1", "order-1"]
+    assert [json.loads(bytes(job.payload or b"")) for job in Job.objects.order_by("id")] == [
+        {**body, "max_completion_tokens": 10},
+        body,
+    ]
+
+
+def test_restricted_credentials_have_batch_keys_of_their_own(site: Live) -> None:
+    requests = [{"custom_id": "r1", "body": {**BODY, "service_tier": "priority"}}]
+    submission = {"endpoint": "/v1/chat/completions", "requests": requests}
+
+    wide = site.post("/v1/batches", submission, idempotency_key="night-1")
+    narrow = site.post("/v1/batches", submission, authorization=mint(site), idempotency_key="night-1")
+
+    assert (wide.status_code, narrow.status_code) == (200, 400)
