@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from core import clock
 from inference import routing
+from inference.permit import max_output_tokens
 from inference.routing import Target
 from jobs.batches.create import BatchSubmission, find_input_file, rules_of
 from jobs.batches.requests import BatchRequestReader, ParsedMember
@@ -13,7 +14,7 @@ from metering.cost import compute_cost
 from metering.prices import price_for
 from providers.catalogue import PriceEntry
 from providers.token_estimation import estimate_input_tokens
-from providers.types import ChatRequest, InferenceRequest, Usage
+from providers.types import InferenceRequest, Usage
 from tenants.models import Site
 
 
@@ -38,22 +39,15 @@ class ModelEstimate:
 
     def add(self, request: InferenceRequest) -> None:
         input_tokens = estimate_input_tokens(request)
-        max_output_tokens = _max_output_tokens(request)
+        output_tokens = max_output_tokens(request)
         self.requests += 1
         self.input_tokens += input_tokens
-        self.max_output_tokens += max_output_tokens or 0
-        self.unbounded += max_output_tokens is None
+        self.max_output_tokens += output_tokens or 0
+        self.unbounded += output_tokens is None
         if self.price is not None:
             tier = self.target.tier_of(request)
             self.low_pico_usd += compute_cost(Usage(input_tokens), self.price.rates, tier)
-            self.high_pico_usd += compute_cost(Usage(input_tokens, max_output_tokens or 0), self.price.rates, tier)
-
-
-def _max_output_tokens(request: InferenceRequest) -> int | None:
-    """Return how many output tokens a request allows; None if it has no limit."""
-    if not isinstance(request, ChatRequest):
-        return 0
-    return None if request.max_tokens is None else request.max_tokens * request.choice_count
+            self.high_pico_usd += compute_cost(Usage(input_tokens, output_tokens or 0), self.price.rates, tier)
 
 
 def estimate(site: Site, submission: BatchSubmission) -> list[ModelEstimate]:

@@ -67,6 +67,11 @@ def _start_reading(batch: Batch) -> Batch | None:
 
 def _expand(batch: Batch, is_stopping: Callable[[], bool]) -> bool:
     """Expand the batch, or fail it; False if it is left to another worker."""
+    if batch.grant.unknown:
+        # A newer version stored it, and a worker of that version can read it.
+        _release_reading(batch.id)
+        log.error("grant_unknown", batch=batch.public_id, hint="update this worker to the version of the others")
+        return False
     if batch.read_count > MAX_READ_ATTEMPTS:
         fail_batch(batch, [TOO_MANY_READ_ATTEMPTS])
         return True

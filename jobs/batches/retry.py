@@ -1,23 +1,25 @@
 """Retries the failed requests of a batch as a new batch: terminal rows never change."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
 from django.db import connection, transaction
-from django.db.models.functions import Now
+from django.db.models import BinaryField
+from django.db.models.functions import Cast, Now
 
 from core import clock
+from core.crypto import UnknownEncryptionKey
 from core.ids import new_uuid
 from inference.errors import RequestTooLong, UnknownModel
 from jobs.batches.create import MAX_WINDOW, common_model, parse_window
-from jobs.batches.insert import CHUNK_ROWS, COLUMNS
+from jobs.batches.insert import COLUMNS
 from jobs.batches.read import find_batch
 from jobs.batches.results import UNSUCCESSFUL, member_ids
 from jobs.errors import BatchNotRetryable, InvalidBody, UnreadablePayload
 from jobs.models import TERMINAL_BATCH_STATES, Batch, BatchState, Job
-from jobs.payload import PAYLOAD_FIELD, PAYLOAD_VERSION, encode_body, load_body
+from jobs.payload import PAYLOAD_FIELD, PAYLOAD_VERSION, decrypt_body, encode_body
 from jobs.permit import permit_body
 from jobs.tasks import bell
 from tenants.grant import UNRESTRICTED, Grant
@@ -36,8 +38,9 @@ SELECT fresh.id, old.custom_id, old.model, fresh.provider, old.request_hash, coa
   JOIN jobs_job old ON old.id = fresh.old_id AND old.payload IS NOT NULL
 """.replace("{columns}", ", ".join(COLUMNS))
 
-#: Each may have a quarter of a megabyte.
-PAYLOADS_IN_MEMORY = 50
+#: How many members are read, checked and copied in one step. Each payload may have a quarter of a megabyte, and a step
+#: must end before Postgres' timeout for an idle transaction.
+STEP_ROWS = 25
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +86,7 @@ def retry_failed(site: Site, public_id: str, grant: Grant = UNRESTRICTED, reques
             expires_at=clock.now() + (parse_window(old.completion_window) or MAX_WINDOW),
             retry_of=old,
         )
-        copied = sum(_copy(_permitted(site, grant, ids), new) for ids in member_ids(old, UNSUCCESSFUL, CHUNK_ROWS))
+        copied = sum(_copy(_permitted(site, grant, ids), new) for ids in member_ids(old, UNSUCCESSFUL, STEP_ROWS))
         if copied < new.total:
             # Counted after the copy: the retention may erase requests concurrently.
             raise BatchNotRetryable("Its requests were erased after the retention period of this site.")
@@ -100,29 +103,32 @@ def _check(old: Batch) -> None:
         raise BatchNotRetryable(f"The batch is already being retried as {active.public_id}. Wait until that ends.")
 
 
-def _permitted(site: Site, grant: Grant, ids: Sequence[UUID]) -> Iterator[RetriedMember]:
+def _permitted(site: Site, grant: Grant, ids: Sequence[UUID]) -> list[RetriedMember]:
     """Check that this caller may submit each member now, in the order of ids. Erased members are left out."""
-    jobs = Job.objects.exclude(payload=None).only("kind", "custom_id", "payload", "payload_version").order_by("id")
-    for start in range(0, len(ids), PAYLOADS_IN_MEMORY):
-        for job in jobs.filter(id__in=ids[start : start + PAYLOADS_IN_MEMORY]):
-            yield _permit(site, grant, job)
+    # Decrypted one by one: a payload that cannot be decrypted must name its member, not break the query.
+    jobs = Job.objects.filter(id__in=ids).exclude(payload=None).annotate(encrypted=Cast("payload", BinaryField()))
+    rows = jobs.order_by("id").values_list("id", "custom_id", "kind", "payload_version", "encrypted")
+    return [_permit(site, grant, *row) for row in rows]
 
 
-def _permit(site: Site, grant: Grant, job: Job) -> RetriedMember:
+def _permit(
+    site: Site, grant: Grant, job_id: UUID, custom_id: str, kind: str, version: int, encrypted: memoryview
+) -> RetriedMember:
     try:
-        body = load_body(job)
-        permitted = permit_body(site, grant, job.kind, body)
+        body = decrypt_body(bytes(encrypted), version)
+        permitted = permit_body(site, grant, kind, body)
     except (InvalidBody, UnknownModel, RequestTooLong, UnreadablePayload) as error:
-        raise BatchNotRetryable(f"The request {job.custom_id!r} cannot be retried. {error}") from error
+        raise BatchNotRetryable(f"The request {custom_id!r} cannot be retried. {error}") from error
+    except UnknownEncryptionKey as error:
+        raise BatchNotRetryable(f"The request {custom_id!r} cannot be decrypted here. Contact the operator.") from error
     is_changed = permitted.body is not body
     return RetriedMember(
-        job.id, permitted.provider, PAYLOAD_FIELD.encrypt(encode_body(permitted.body)) if is_changed else None
+        job_id, permitted.provider, PAYLOAD_FIELD.encrypt(encode_body(permitted.body)) if is_changed else None
     )
 
 
-def _copy(members: Iterable[RetriedMember], new: Batch) -> int:
+def _copy(rows: Sequence[RetriedMember], new: Batch) -> int:
     """Copy the members whose requests are not erased; return how many."""
-    rows = list(members)
     values: dict[str, Any] = {
         "old_ids": [member.old_id for member in rows],
         "new_ids": [new_uuid() for _ in rows],

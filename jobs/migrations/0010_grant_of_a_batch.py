@@ -12,6 +12,13 @@ UPDATE jobs_batch SET "grant" = jsonb_strip_nulls(jsonb_build_object(
 WHERE only_model <> '' OR max_tokens_cap IS NOT NULL OR NOT allows_dearer
 """
 
+SPLIT = """
+UPDATE jobs_batch SET only_model = coalesce("grant" ->> 'only_model', ''),
+    max_tokens_cap = ("grant" ->> 'max_tokens')::integer,
+    allows_dearer = coalesce(("grant" ->> 'allows_premium_tiers')::boolean, true)
+WHERE "grant" <> '{}'
+"""
+
 
 class Migration(migrations.Migration):
 
@@ -25,7 +32,7 @@ class Migration(migrations.Migration):
             name='grant',
             field=tenants.grant.GrantField(default=tenants.grant.Grant),
         ),
-        migrations.RunSQL(MERGE, migrations.RunSQL.noop),
+        migrations.RunSQL(MERGE, SPLIT),
         migrations.RemoveField(model_name='batch', name='only_model'),
         migrations.RemoveField(model_name='batch', name='max_tokens_cap'),
         migrations.RemoveField(model_name='batch', name='allows_dearer'),

@@ -12,9 +12,10 @@ from inference.errors import RequestTooLong, UnknownModel
 from inference.routing import Routing, Target, filter_capable
 from providers.catalogue import find_model
 from providers.invalid_request import InvalidRequest
-from providers.token_estimation import estimate_input_tokens
+from providers.token_estimation import MAX_OVERESTIMATE, estimate_input_tokens
 from providers.types import ChatRequest, InferenceRequest
 from tenants.access import check_model
+from tenants.errors import ModelNotAllowed
 from tenants.grant import Grant
 from tenants.models import Site
 
@@ -44,6 +45,9 @@ def permit(
         UnknownModel: no target serves the model.
         RequestTooLong: it has too many messages, or exceeds the context window of every target.
     """
+    if grant.unknown:
+        # A newer version stored it; it fails closed.
+        raise ModelNotAllowed("This credential has a restriction that this server's version does not know.")
     _check_message_count(request)
     request = _apply_grant(request, grant)
     check_model(site, request.model, grant.only_model)
@@ -69,10 +73,10 @@ def _check_message_count(request: InferenceRequest) -> None:
 
 def _apply_grant(request: InferenceRequest, grant: Grant) -> InferenceRequest:
     """Apply a grant to a request: check it, and set the grant's output limit if the request has none."""
-    if not isinstance(request, ChatRequest):
-        return request
     if not grant.allows_premium_tiers and (refusal := request.premium_tier_refusal) is not None:
         raise refusal
+    if not isinstance(request, ChatRequest):
+        return request
     if grant.max_tokens is None:
         return request
     # Per choice: each of them may reach the limit.
@@ -95,11 +99,13 @@ def _served_by(provider: str | None, targets: tuple[Target, ...], model: str) ->
 
 
 def _check_context(request: InferenceRequest, targets: tuple[Target, ...], input_tokens: int) -> None:
-    """Reject a request that fits no target's context window. A model unknown to the catalogue accepts any length."""
+    """Reject a request that surely fits no target's context window. A model unknown to the catalogue has no limit."""
     models = [find_model(target.provider.price_list, target.upstream_model) for target in targets]
     max_input = max((model.max_input for model in models if model), default=0)
-    if max_input and None not in models and input_tokens > max_input:
+    # The provider decides about what may fit: our estimate is high on purpose.
+    min_input_tokens = input_tokens // MAX_OVERESTIMATE
+    if max_input and None not in models and min_input_tokens > max_input:
         raise RequestTooLong(
-            f"This model's maximum context length is {max_input} tokens. Your request has about {input_tokens}.",
+            f"This model's maximum context length is {max_input} tokens. Your request has at least {min_input_tokens}.",
             "messages" if isinstance(request, ChatRequest) else "input",
         )

@@ -20,6 +20,9 @@ from providers.types import (
     Tool,
 )
 
+#: No text has fewer tokens than its estimate divided by this: a token is rarely longer than six characters.
+MAX_OVERESTIMATE = 2
+
 ASCII_CHARACTERS_PER_TOKEN = 3
 OTHER_BYTES_PER_TOKEN = 2
 

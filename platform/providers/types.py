@@ -180,9 +180,7 @@ class ChatRequest:
         is_anthropic = self.original is not None and self.original.dialect is Dialect.ANTHROPIC
         place_or_speed = "speed" if self.tier in (Tier.FAST, Tier.FAST_US) else "inference_geo"
         field_ = place_or_speed if is_anthropic else "service_tier"
-        return InvalidRequest(
-            f"Your token does not allow this {field_}: it may cost more than the standard tier.", field_
-        )
+        return _premium_tier_refusal(field_)
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,8 +194,24 @@ class EmbeddingRequest:
     #: Other fields of the caller's body, passed on unchanged: compatible servers have settings of their own.
     extra_fields: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def premium_tier_refusal(self) -> InvalidRequest | None:
+        """The refusal for a caller that may not use tiers above the standard price; None if the tier is not one."""
+        if self.extra_fields.get("service_tier") in NON_PREMIUM_SERVICE_TIERS:
+            return None
+        return _premium_tier_refusal("service_tier")
+
 
 InferenceRequest: TypeAlias = ChatRequest | EmbeddingRequest
+
+#: OpenAI's names of `NON_PREMIUM_TIERS`; None: the field is absent.
+NON_PREMIUM_SERVICE_TIERS = (None, "auto", "default", "flex")
+
+
+def _premium_tier_refusal(field_name: str) -> InvalidRequest:
+    return InvalidRequest(
+        f"Your token does not allow this {field_name}: it may cost more than the standard tier.", field_name
+    )
 
 
 # Answers

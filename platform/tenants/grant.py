@@ -1,6 +1,7 @@
 """The restrictions of a credential on one request: one value, from authentication to the stored row."""
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from django.db import models
@@ -16,13 +17,16 @@ class Grant:
     max_tokens: int | None = None
     #: Whether it may use service tiers that cost more than the standard tier.
     allows_premium_tiers: bool = True
+    #: Stored restrictions that this version does not know, for it is older. Nothing is permitted under them.
+    unknown: tuple[tuple[str, Any], ...] = ()
 
 
 UNRESTRICTED = Grant()
+KNOWN = frozenset(field.name for field in fields(Grant)) - {"unknown"}
 
 
 class GrantField(models.JSONField):
-    """Stores a `Grant` as JSON. It fails closed: an unknown restriction raises `TypeError` when it is read."""
+    """Stores a `Grant` as JSON. It fails closed: `inference.permit` permits nothing under an unknown restriction."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs.setdefault("default", Grant)
@@ -31,17 +35,24 @@ class GrantField(models.JSONField):
     def from_db_value(self, value: Any, expression: Any, connection: Any) -> Grant | None:
         stored = super().from_db_value(value, expression, connection)
         # NULL comes from an outer join that matches no row.
-        return None if stored is None else Grant(**stored)
+        return None if stored is None else _from_json(stored)
 
     def get_db_prep_value(self, value: Any, connection: Any, prepared: bool = False) -> Any:
         return super().get_db_prep_value(_to_json(value), connection, prepared)
 
     def to_python(self, value: Any) -> Any:
-        return value if isinstance(value, Grant) else Grant(**value)
+        return value if isinstance(value, Grant) else _from_json(value)
 
 
 def _to_json(value: Any) -> Any:
     """Return only the restrictions in effect, so that an unrestricted credential is stored as `{}`."""
     if not isinstance(value, Grant):
         return value
-    return {name: each for name, each in asdict(value).items() if each != getattr(UNRESTRICTED, name)}
+    restrictions = {name: each for name, each in asdict(value).items() if each != getattr(UNRESTRICTED, name)}
+    unknown = restrictions.pop("unknown", ())
+    return {**restrictions, **dict(unknown)}
+
+
+def _from_json(stored: Mapping[str, Any]) -> Grant:
+    known = {name: value for name, value in stored.items() if name in KNOWN}
+    return Grant(**known, unknown=tuple((name, value) for name, value in stored.items() if name not in KNOWN))

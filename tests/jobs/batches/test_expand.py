@@ -290,3 +290,16 @@ def test_a_stopping_worker_leaves_the_file_to_another(site: Site, desk_route: No
     assert not Job.objects.exists()
     assert not expand_one(lambda: True)
     assert read(batch).total == 5
+
+
+def test_a_batch_with_a_restriction_of_a_newer_version_is_left_to_a_newer_worker(site: Site, desk_route: None) -> None:
+    newer = make_waiting(site, [line("r1")], grant=Grant(unknown=(("max_budget", 5),)))
+    other = make_waiting(site, [line("r1")])
+
+    assert expand_one()
+    for _ in range(5):
+        assert not expand_one()
+
+    newer.refresh_from_db()
+    other.refresh_from_db()
+    assert (newer.state, newer.read_count, other.state) == (BatchState.VALIDATING, 0, BatchState.IN_PROGRESS)

@@ -4,9 +4,12 @@ import threading
 
 import pytest
 from django.db import connection
+from django.db.models.functions import Now
+from django.test.utils import CaptureQueriesContext
 
 from inference import routing
 from inference.models import Route
+from jobs.batches import retry
 from jobs.batches.cancel import cancel
 from jobs.batches.finalize import finalize_ended
 from jobs.batches.pause import pause, resume
@@ -117,6 +120,35 @@ def test_a_batch_with_a_request_that_is_no_longer_allowed_cannot_be_retried(site
     with pytest.raises(BatchNotRetryable, match="does not exist"):
         retry_failed(site, ended.public_id)
     assert Batch.objects.count() == 1
+
+
+def test_a_member_that_cannot_be_decrypted_is_named(site: Site, ended: Batch) -> None:
+    damaged = Job.objects.get(batch=ended, custom_id="r3")
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "UPDATE jobs_job SET payload = overlay(payload placing '\\x00'::bytea from 30 for 1) WHERE id = %s",
+            [damaged.id],
+        )
+
+    with pytest.raises(BatchNotRetryable, match="'r3' cannot be retried"):
+        retry_failed(site, ended.public_id)
+
+
+def test_members_are_copied_in_steps_in_the_order_of_the_input_and_bounded(
+    site: Site, desk_route: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retry, "STEP_ROWS", 2)
+    batch = make_batch(site, 5)
+    Job.objects.filter(batch=batch).update(state="failed", finished_at=Now())
+    finalize_ended()
+
+    with CaptureQueriesContext(connection) as queries:
+        again = retry_failed(site, batch.public_id, Grant(max_tokens=40))
+
+    assert sum(query["sql"].lstrip().startswith("INSERT INTO jobs_job ") for query in queries) == 3
+    members = list(Job.objects.filter(batch=again).order_by("id"))
+    assert [member.custom_id for member in members] == ["r1", "r2", "r3", "r4", "r5"]
+    assert all(b'"max_completion_tokens":40' in (member.payload or b"") for member in members)
 
 
 # Pausing
