@@ -16,7 +16,10 @@ from pathlib import Path
 import msgspec
 import redis.asyncio
 import structlog
+from msgspec import Struct
+from msgspec.structs import astuple
 
+from core.lua import lua_indexes
 from core.redis import REPLY_TIMEOUT_SECONDS, LuaScript, RedisUnavailable
 from core.tasks import cancel_and_wait
 from streams.buffer import LocalStream
@@ -24,7 +27,25 @@ from streams.entries import LogEntry, StreamEnd, StreamInfo, StreamRecord, encod
 
 log = structlog.get_logger(__name__)
 
-APPEND_SCRIPT = LuaScript((Path(__file__).parent / "append.lua").read_text())
+
+class AppendArguments(Struct, frozen=True, gc=False):
+    """The arguments of `append.lua` for one entry."""
+
+    #: Packed; empty if only the record is written.
+    entry: bytes
+    #: Packed; empty to leave it unchanged.
+    record: bytes
+    entry_id: str
+    oldest_id: str
+    #: Of log and record.
+    ttl_seconds: int
+    #: 1: log and record must exist already.
+    must_exist: int
+
+
+APPEND_SCRIPT = LuaScript(
+    lua_indexes(AppendArguments, "FIELD_COUNT") + (Path(__file__).parent / "append.lua").read_text()
+)
 
 #: A stream with more unwritten bytes is flushed without waiting for the interval.
 FLUSH_NOW_BYTES = 64 * 1024
@@ -47,11 +68,11 @@ MAX_PENDING_ENDS = 20_000
 
 @dataclass(frozen=True, slots=True)
 class PendingWrite:
-    """One entry, or a record alone, to be written: a key and arguments of `append.lua`."""
+    """One entry, or a record alone, to be written: a key and the arguments of `append.lua`."""
 
     writer: "EventLogWriter"
     key: str
-    arguments: tuple[bytes, bytes, str]
+    arguments: AppendArguments
     entry: LogEntry | None
     size: int
 
@@ -191,8 +212,15 @@ class EventLogWriter:
             record = encode(stream.record if ended else StreamRecord(stream.info, stream.process, 0, None))
         packed = encode(entry) if entry else b""
         seconds = self._ttl_seconds if ended else max(self._ttl_seconds, MIN_RUNNING_TTL_SECONDS)
-        words = f"{entry.id if entry else '-'} {stream.first}-0 {seconds} {int(self._written > 0)}"
-        return PendingWrite(self, self._key, (packed, record, words), entry, len(packed) + len(record))
+        arguments = AppendArguments(
+            entry=packed,
+            record=record,
+            entry_id=entry.id if entry else "",
+            oldest_id=f"{stream.first}-0",
+            ttl_seconds=seconds,
+            must_exist=int(self._written > 0),
+        )
+        return PendingWrite(self, self._key, arguments, entry, len(packed) + len(record))
 
     def _on_log_lost(self) -> None:
         """Redis lost the log: everything still held in memory is written again."""
@@ -267,7 +295,7 @@ class LogFlusher:
 
     async def _send(self, batch: Sequence[PendingWrite]) -> None:
         keys = [write.key for write in batch]
-        arguments = [argument for write in batch for argument in write.arguments]
+        arguments = [argument for write in batch for argument in astuple(write.arguments)]
         results = await APPEND_SCRIPT.run(self._server, keys, arguments)
         for write, result in zip(batch, results, strict=True):
             write.writer.on_result(write, result)

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import astuple
 
 from core.redis import RedisUnavailable
 from core.redis_keys import heartbeat_key
@@ -22,7 +23,7 @@ from streams.entries import (
 )
 from streams.errors import CursorExpired
 from streams.reader import request_cancel
-from streams.writer import APPEND_SCRIPT
+from streams.writer import APPEND_SCRIPT, AppendArguments
 from tests.platform.streams.conftest import DONE, FRAMES, SITE, CuttableProxy, OpenProcess, Process, without_numbers
 from tests.polling import wait_until
 
@@ -235,9 +236,16 @@ async def test_a_reader_whose_connection_breaks_misses_no_event(
 
 async def test_an_entry_written_again_after_a_lost_reply_is_stored_once(serving: Process) -> None:
     key = log_key(serving.writer().stream.id)
-    arguments = [encode(LogEntry(1, [LoggedEvent(1, "", b"x")], None)), b"", "1-0 1-0 60 0"]
+    arguments = AppendArguments(
+        entry=encode(LogEntry(1, [LoggedEvent(1, "", b"x")], None)),
+        record=b"",
+        entry_id="1-0",
+        oldest_id="1-0",
+        ttl_seconds=60,
+        must_exist=0,
+    )
 
-    results = [await APPEND_SCRIPT.run(serving.server, [key], arguments) for _ in range(2)]
+    results = [await APPEND_SCRIPT.run(serving.server, [key], astuple(arguments)) for _ in range(2)]
 
     assert results == [[b"ok"], [b"ok"]]
     assert await serving.server.xlen(key) == 1
@@ -265,7 +273,7 @@ async def test_the_record_has_no_end_before_the_log_has_the_last_event(serving: 
 
     records = [
         decode_record(record) if record else None
-        for _, record, _ in (item.arguments for item in writer.pending_writes())
+        for record in (item.arguments.record for item in writer.pending_writes())
     ]
 
     assert [record and record.end for record in records] == [None, None, DONE]
