@@ -1,7 +1,7 @@
 """Redis keys that more than one room reads or writes, each with its owner: the room that says what it holds.
 
 A key of one room is spelled in that room alone (`nd:{site}:…` in tenants.rate_limiting, `nd:stream:…` in
-streams.entries, `nd:circuit-breakers` in inference.circuit_breaker, `nd:jobs:watched` in jobs). A layout test checks both.
+streams.entries, `nd:circuit-breakers` in inference.circuit_breaker, `nd:jobs:watched` in jobs). A test checks it.
 """
 
 #: Owner: metering. A list of usage records as JSON on their way to Postgres. `tenants.rate_limiting` appends to it when

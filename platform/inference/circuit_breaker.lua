@@ -1,18 +1,17 @@
 -- The circuit breakers of all provider keys, shared by all processes. A key without failures has no entry.
 --
 -- KEYS: the hash of entries, by id.
--- ARGV: operation, process, then the arguments of the operation.
+-- ARGV: the fields of a struct of circuit_breaker.py, then what the operation takes in any number.
 --
---   refresh  window ms, number of probes, their ids, then pairs of id and number of successes   → all entries
---   failure  window ms, id, provider, model, kind, code, successes, failure threshold (0: this failure trips it),
---            cooldown ms, max cooldown ms, retry after ms (-1: the provider named none)         → the entry
---   probe    lease ms, ids                                                  → 1 if it was granted, then the entries
---   success  ids; closes those that this process probes                     → the entries
---   release  ids; ends this process's probes without a result               → the entries
+--   refresh  RefreshArguments, the ids of the probes, then pairs of id and number of successes  → all entries
+--   failure  FailureArguments                                                                   → the entry
+--   probe    ProbeArguments, then ids                                       → 1 if it was granted, then the entries
+--   success  BreakerArguments, then ids; closes those that this process probes                  → the entries
+--   release  BreakerArguments, then ids; ends this process's probes without a result            → the entries
 --
 -- An entry is JSON (`BreakerEntry` in breaker_state.py): [failures, successes] by second; once it is open, when its
 -- cooldown ends and which process probes it until when.
-local entries, operation, process = KEYS[1], ARGV[1], ARGV[2]
+local entries, operation, process = KEYS[1], ARGV[OPERATION], ARGV[PROCESS]
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 -- An open entry that no call has probed for so long after its cooldown is deleted.
@@ -66,10 +65,10 @@ local function reply(ids)
 end
 
 if operation == 'refresh' then
-    local window, probes = tonumber(ARGV[3]), tonumber(ARGV[4])
+    local window, last_probe = tonumber(ARGV[WINDOW_MS]), REFRESH_ARGUMENT_COUNT + tonumber(ARGV[PROBE_COUNT])
     local held, successes = {}, {}
-    for i = 5, 4 + probes do held[ARGV[i]] = true end
-    for i = 5 + probes, #ARGV, 2 do successes[ARGV[i]] = tonumber(ARGV[i + 1]) end
+    for i = REFRESH_ARGUMENT_COUNT + 1, last_probe do held[ARGV[i]] = true end
+    for i = last_probe + 1, #ARGV, 2 do successes[ARGV[i]] = tonumber(ARGV[i + 1]) end
     local result, all = {now}, redis.call('HGETALL', entries)
     for i = 1, #all, 2 do
         local id, entry = all[i], cjson.decode(all[i + 1])
@@ -88,16 +87,17 @@ if operation == 'refresh' then
 end
 
 if operation == 'failure' then
-    local window, id = tonumber(ARGV[3]), ARGV[4]
-    local successes, failure_threshold = tonumber(ARGV[9]), tonumber(ARGV[10])
-    local cooldown, max_cooldown, retry_after = tonumber(ARGV[11]), tonumber(ARGV[12]), tonumber(ARGV[13])
+    local window, id = tonumber(ARGV[WINDOW_MS]), ARGV[ID]
+    local successes, failure_threshold = tonumber(ARGV[SUCCESSES]), tonumber(ARGV[FAILURE_THRESHOLD])
+    local cooldown, max_cooldown = tonumber(ARGV[COOLDOWN_MS]), tonumber(ARGV[MAX_COOLDOWN_MS])
+    local retry_after = tonumber(ARGV[RETRY_AFTER_MS])
     local entry = get(id) or {
-        provider = ARGV[5], model = ARGV[6], kind = '', code = '', counts = {}, opened_at = 0, cooldown_until = 0,
+        provider = ARGV[PROVIDER], model = ARGV[MODEL], kind = '', code = '', counts = {}, opened_at = 0, cooldown_until = 0,
         trips = 0, prober = '', probe_until = 0, probe_lease_ms = 0,
     }
     local failed, succeeded = count_results(entry, 1, successes, window)
     if entry.opened_at == 0 then
-        entry.kind, entry.code = ARGV[7], ARGV[8]
+        entry.kind, entry.code = ARGV[KIND], ARGV[CODE]
         if failed >= failure_threshold and failed >= succeeded then
             open(entry, cooldown, max_cooldown, retry_after)
         end
@@ -105,16 +105,16 @@ if operation == 'failure' then
         -- A call that began before the breaker opened.
         if retry_after >= 0 then entry.cooldown_until = math.max(entry.cooldown_until, now + retry_after) end
     elseif entry.prober == process or not is_probed(entry) then
-        entry.kind, entry.code = ARGV[7], ARGV[8]
+        entry.kind, entry.code = ARGV[KIND], ARGV[CODE]
         open(entry, cooldown, max_cooldown, retry_after)
     end
     put(id, entry)
     return reply({id})
 end
 
-local ids = {unpack(ARGV, operation == 'probe' and 4 or 3)}
+local ids = {unpack(ARGV, (operation == 'probe' and PROBE_ARGUMENT_COUNT or BREAKER_ARGUMENT_COUNT) + 1)}
 if operation == 'probe' then
-    local lease, half_open = tonumber(ARGV[3]), {}
+    local lease, half_open = tonumber(ARGV[LEASE_MS]), {}
     for _, id in ipairs(ids) do
         local entry = get(id)
         if entry and entry.opened_at > 0 then

@@ -14,13 +14,16 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import redis
 import structlog
 from django.conf import settings
+from msgspec import Struct
+from msgspec.structs import astuple
 
 from core.ids import new_uuid
+from core.lua import lua_indexes
 from core.redis import LuaScript, RedisUnavailable, client, translate_redis_errors
 from core.tasks import BackgroundTasks, cancel_and_wait
 from inference.breaker_state import (
@@ -44,7 +47,48 @@ from providers.errors import ProviderError, ProviderKeyRejected, ProviderOverloa
 log = structlog.get_logger(__name__)
 
 BREAKERS_KEY = b"nd:circuit-breakers"
-SCRIPT = LuaScript((Path(__file__).parent / "circuit_breaker.lua").read_text())
+
+
+class BreakerArguments(Struct, frozen=True):
+    """What every operation of the script begins with."""
+
+    operation: Literal["refresh", "failure", "probe", "success", "release"]
+    process: str
+
+
+class RefreshArguments(BreakerArguments, frozen=True):
+    window_ms: int
+    probe_count: int
+
+
+class FailureArguments(BreakerArguments, frozen=True):
+    window_ms: int
+    id: str
+    provider: str
+    model: str
+    kind: str
+    code: str
+    #: Of the key, since the last refresh.
+    successes: int
+    #: 0: this failure trips the breaker.
+    failure_threshold: int
+    cooldown_ms: int
+    max_cooldown_ms: int
+    #: -1: the provider named none.
+    retry_after_ms: int
+
+
+class ProbeArguments(BreakerArguments, frozen=True):
+    lease_ms: int
+
+
+SCRIPT = LuaScript(
+    lua_indexes(BreakerArguments, "BREAKER_ARGUMENT_COUNT")
+    + lua_indexes(RefreshArguments, "REFRESH_ARGUMENT_COUNT")
+    + lua_indexes(FailureArguments, "FAILURE_ARGUMENT_COUNT")
+    + lua_indexes(ProbeArguments, "PROBE_ARGUMENT_COUNT")
+    + (Path(__file__).parent / "circuit_breaker.lua").read_text()
+)
 
 REFRESH_SECONDS = 0.5
 #: A process that made no call for so long stops refreshing.
@@ -192,7 +236,10 @@ class RedisCircuitBreaker:
         probing = set(self._probing)
         success_arguments = [argument for item in successes.items() for argument in item]
         try:
-            reply = await self._run("refresh", _window_ms(), len(probing), *probing, *success_arguments)
+            arguments = RefreshArguments(
+                operation="refresh", process=self._process, window_ms=_window_ms(), probe_count=len(probing)
+            )
+            reply = await self._run(arguments, *probing, *success_arguments)
         except RedisUnavailable as error:
             if not self._is_redis_unavailable:
                 log.warning("circuit_breaker_redis_unavailable", error=str(error))
@@ -206,8 +253,9 @@ class RedisCircuitBreaker:
             self._probing -= probing - self._held_probes()
 
     def _update_entries(self, reply: Sequence[Any]) -> None:
-        self._refreshed_redis_ms, self._refreshed_at = float(reply[0]), time.monotonic()
-        for id_, text in zip(reply[1::2], reply[2::2], strict=True):
+        redis_ms, *ids_and_entries = reply
+        self._refreshed_redis_ms, self._refreshed_at = float(redis_ms), time.monotonic()
+        for id_, text in zip(ids_and_entries[::2], ids_and_entries[1::2], strict=True):
             if text:
                 self._entries[id_.decode()] = decode_entry(text)
             else:
@@ -222,7 +270,10 @@ class RedisCircuitBreaker:
     async def _probe(self, target: Target) -> bool:
         ids = [status.id for status in self._blocking(target)]
         try:
-            granted, *reply = await self._run("probe", int(PROBE_LEASE_SECONDS * 1000), *ids)
+            arguments = ProbeArguments(
+                operation="probe", process=self._process, lease_ms=int(PROBE_LEASE_SECONDS * 1000)
+            )
+            granted, *reply = await self._run(arguments, *ids)
         except RedisUnavailable:
             return True
         self._update_entries(reply)
@@ -251,9 +302,7 @@ class RedisCircuitBreaker:
         probing = self._probing.intersection(breaker_ids(target))
         self._probing -= probing
         with suppress(RedisUnavailable):
-            self._update_entries(
-                await self._run("failure", *self._failure_arguments(target, failed_id, error, trips=trips))
-            )
+            self._update_entries(await self._run(self._failure_arguments(target, failed_id, error, trips=trips)))
         if others := probing - {failed_id}:
             # A key that rate-limits one model works; a failing key says nothing about its model.
             await self._send("success" if isinstance(error, ProviderRateLimited) else "release", *others)
@@ -262,25 +311,29 @@ class RedisCircuitBreaker:
 
     def _failure_arguments(
         self, target: Target, failed_id: str, error: ProviderError, *, trips: bool
-    ) -> tuple[Any, ...]:
+    ) -> FailureArguments:
         retry_after = error.retry_after_seconds
         cooldown = (
             INVALID_KEY_COOLDOWN_SECONDS
             if isinstance(error, ProviderKeyRejected)
             else settings.BREAKER_COOLDOWN_SECONDS
         )
-        return (
-            _window_ms(),
-            failed_id,
-            target.provider.name,
-            target.upstream_model if failed_id == breaker_ids(target)[1] else "",
-            error.kind,
-            (error.code or "")[:100],
-            self._unreported_successes.pop(failed_id, 0),
-            0 if trips else settings.BREAKER_FAILURES,
-            int(cooldown * 1000),
-            int(MAX_COOLDOWN_SECONDS * 1000),
-            -1 if retry_after is None else int(min(max(retry_after, 0.0), MAX_RETRY_AFTER_SECONDS) * 1000),
+        return FailureArguments(
+            operation="failure",
+            process=self._process,
+            window_ms=_window_ms(),
+            id=failed_id,
+            provider=target.provider.name,
+            model=target.upstream_model if failed_id == breaker_ids(target)[1] else "",
+            kind=error.kind,
+            code=(error.code or "")[:100],
+            successes=self._unreported_successes.pop(failed_id, 0),
+            failure_threshold=0 if trips else settings.BREAKER_FAILURES,
+            cooldown_ms=int(cooldown * 1000),
+            max_cooldown_ms=int(MAX_COOLDOWN_SECONDS * 1000),
+            retry_after_ms=(
+                -1 if retry_after is None else int(min(max(retry_after, 0.0), MAX_RETRY_AFTER_SECONDS) * 1000)
+            ),
         )
 
     def _log_opened(self, target: Target, error: ProviderError, status: BreakerStatus) -> None:
@@ -293,12 +346,12 @@ class RedisCircuitBreaker:
             cooldown_seconds=round(status.cooldown_seconds, 1),
         )
 
-    async def _send(self, operation: str, *ids: str) -> None:
+    async def _send(self, operation: Literal["success", "release"], *ids: str) -> None:
         with suppress(RedisUnavailable):
-            self._update_entries(await self._run(operation, *ids))
+            self._update_entries(await self._run(BreakerArguments(operation, self._process), *ids))
 
-    async def _run(self, operation: str, *arguments: Any) -> list[Any]:
-        reply: list[Any] = await SCRIPT.run(client(self._url), [BREAKERS_KEY], [operation, self._process, *arguments])
+    async def _run(self, arguments: BreakerArguments, *rest: Any) -> list[Any]:
+        reply: list[Any] = await SCRIPT.run(client(self._url), [BREAKERS_KEY], [*astuple(arguments), *rest])
         return reply
 
 
