@@ -11,7 +11,7 @@ STALE_SECONDS = 30
 @shared_task(name="jobs.ring", ignore_result=True)  # type: ignore[untyped-decorator] # Celery ships no types
 def ring() -> None:
     """Wake this worker's engine."""
-    bell.wake()
+    bell.wake_listener()
 
 
 bell = Doorbell("jobs", publish=lambda: ring.apply_async(expires=STALE_SECONDS))

@@ -1,4 +1,4 @@
-"""Locks that Postgres keeps for a connection: who alone does a piece of work, over as many transactions as it takes."""
+"""Advisory locks of Postgres: one process at a time does a piece of work, over any number of transactions."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -8,10 +8,10 @@ from django.db import DatabaseError, InterfaceError, connection
 
 @contextmanager
 def try_advisory_lock(namespace: int, key: str = "") -> Iterator[bool]:
-    """Hold a lock for this connection; False if somebody else does.
+    """Try to acquire a lock for this connection, without waiting; yield False if another connection holds it.
 
-    Nobody waits for it, and it ends with the connection: whoever dies with it leaves the work to the next. One whose
-    connection broke may not know of that yet, so what is written must bear two that do the same.
+    The lock is released with the connection, so a killed process leaves the work to the next one. A process whose
+    connection broke may not have noticed yet, so the work must tolerate two processes that do it concurrently.
     """
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_try_advisory_lock(%s, hashtext(%s))", (namespace, key))

@@ -1,4 +1,4 @@
-"""What time this process thinks it is. Engine times (leases, due work) are Postgres's, not these."""
+"""The clock of this process, which tests can freeze. Leases and due work use the clock of Postgres instead."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,18 +8,18 @@ _frozen_at: datetime | None = None
 
 
 def now() -> datetime:
-    """Return the time as an aware UTC moment."""
+    """Return the current time, aware and in UTC."""
     return _frozen_at or datetime.now(UTC)
 
 
 def unix_seconds() -> int:
-    """Return the whole seconds since 1970, as signatures carry them."""
+    """Return the whole seconds since 1970, as in signatures."""
     return int(now().timestamp())
 
 
 @contextmanager
 def frozen(at: datetime) -> Iterator[None]:
-    """Stop the clock at `at`, for tests and for replaying what happened at a moment."""
+    """Freeze the clock at `at`, for tests."""
     global _frozen_at
     before, _frozen_at = _frozen_at, at
     try:

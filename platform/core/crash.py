@@ -1,4 +1,4 @@
-"""Points at which this process can be made to die, to prove that nothing is lost then. Inert unless armed."""
+"""Crash points, where this process can be made to kill itself to prove that nothing is lost. Inert unless armed."""
 
 import os
 import signal
@@ -10,42 +10,42 @@ from django.core.exceptions import ImproperlyConfigured
 
 
 class CrashPoint(StrEnum):
-    """Where a process can be made to die, in the order in which a job passes."""
+    """The places, in the order in which a job passes them."""
 
-    #: Jobs are claimed, and nothing has been done for them.
+    #: Jobs are claimed, and their work has not started.
     AFTER_CLAIM = "after_claim"
-    #: A call's account is open, and the call has not been made.
+    #: The usage record of a call is open, and the call has not been made.
     BEFORE_CALL = "before_call"
-    #: The provider has answered in part.
+    #: The provider has sent a part of its response.
     IN_CALL = "in_call"
-    #: Ends, or a new job, are written, and not committed.
+    #: Outcomes, or a new job, are written, and not committed.
     BEFORE_COMMIT = "before_commit"
-    #: They are committed, and nobody has been told.
+    #: They are committed, and not yet published.
     AFTER_COMMIT = "after_commit"
-    #: The lease is renewed, and what the heartbeat brings back has not been heard.
+    #: The lease is renewed, and the result of the heartbeat has not been processed.
     IN_HEARTBEAT = "in_heartbeat"
-    #: What is lost or overdue is put right, and that is not committed.
+    #: Lost and overdue jobs are moved, and that is not committed.
     IN_SWEEP = "in_sweep"
     #: A delivery is claimed, and has not been sent.
     BEFORE_WEBHOOK = "before_webhook"
-    #: The receiver has answered, and that is not written down.
+    #: The receiver has responded, and that is not stored.
     AFTER_WEBHOOK = "after_webhook"
     #: A batch's members are inserted, and that is not committed.
     IN_EXPAND = "in_expand"
-    #: The end of a batch is written, and not committed.
+    #: The outcome of a batch is written, and not committed.
     IN_FINALIZE = "in_finalize"
 
 
 @dataclass(frozen=True, slots=True)
 class CrashAt:
-    """The point, and at which hit of it, counted from 1."""
+    """A point, and the number of the hit, from 1, at which to crash."""
 
     point: CrashPoint
     hit_number: int
 
 
 class _ArmedCrashPoint:
-    """An armed point. Many threads pass it."""
+    """An armed point. Thread-safe."""
 
     def __init__(self, at: CrashAt) -> None:
         self._at, self._hits, self._lock = at, 0, threading.Lock()
@@ -56,7 +56,7 @@ class _ArmedCrashPoint:
         with self._lock:
             self._hits += 1
             if self._hits == self._at.hit_number:
-                # No handler, no `finally`, no flush: as when the machine goes.
+                # No handler, no `finally`, no flush: as when the machine fails.
                 os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -64,19 +64,19 @@ _armed: _ArmedCrashPoint | None = None
 
 
 def crash_point(point: CrashPoint) -> None:
-    """Die here, if this process was armed for it."""
+    """Kill this process here, if it is armed for this point."""
     if _armed is not None:
         _armed.hit(point)
 
 
 def arm(at: CrashAt | None) -> None:
-    """Make this process die at a point; None disarms it."""
+    """Arm this process for a point; None disarms it."""
     global _armed
     _armed = _ArmedCrashPoint(at) if at else None
 
 
 def read_crash_at(text: str) -> CrashAt | None:
-    """Read `point:n`; None for nothing. Raises `ImproperlyConfigured` for anything else."""
+    """Parse `point:n`; return None for an empty text. Raises `ImproperlyConfigured` for anything else."""
     if not text:
         return None
     name, _, hit_number = text.partition(":")

@@ -1,4 +1,4 @@
-"""Where an event loop hands over to blocking code that talks to Postgres."""
+"""The bridge from an event loop to blocking database code: a small thread pool."""
 
 import asyncio
 import contextvars
@@ -17,7 +17,7 @@ DATABASE_UNAVAILABLE = (OperationalError, InterfaceError)
 
 
 class DatabaseThreadPool:
-    """A few threads for blocking database work; each call gets a healthy connection and gives it back."""
+    """A few threads for blocking database work; each call gets a healthy connection and returns it to the pool."""
 
     def __init__(self, name: str, size: int) -> None:
         self._pool = ThreadPoolExecutor(size, thread_name_prefix=name)
@@ -28,13 +28,13 @@ class DatabaseThreadPool:
         return await asyncio.get_running_loop().run_in_executor(self._pool, work)
 
     def close(self) -> None:
-        """Wait for the work under way, and end the threads."""
+        """Wait for the calls in progress, and end the threads."""
         self._pool.shutdown(wait=True)
 
 
 def run_with_connection(work: Callable[[], R]) -> R:
-    """Do blocking work with a healthy connection to Postgres, and give it back."""
-    # With DEBUG on, Django keeps every statement with its values until a request begins; here none ever does.
+    """Do blocking work with a healthy connection to Postgres, and return it to the pool."""
+    # With DEBUG on, Django records every statement until the next request begins; in these threads none ever does.
     reset_queries()
     close_old_connections()
     try:

@@ -1,4 +1,4 @@
-"""A doorbell wakes whoever waits for work. Losing a ring costs latency, never work: the row is the truth."""
+"""Doorbells wake processes that wait for work. A lost ring costs latency, never work: the database row is the truth."""
 
 import threading
 from collections.abc import Callable
@@ -7,19 +7,19 @@ import structlog
 
 log = structlog.get_logger(__name__)
 
-#: How long the bell rests after each ring that is published; those that come meanwhile become one.
+#: Rings within this time after a published ring are coalesced into one.
 COALESCE_SECONDS = 0.05
-#: How long the bell stays silent after the broker did not answer.
+#: Pause after a failed publication.
 BACKOFF_SECONDS = 1.0
 
 
 class Doorbell:
-    """One kind of work's bell.
+    """The doorbell of one kind of work.
 
-    Where a listener is hung up in this process (a worker), a ring wakes it directly. Elsewhere a ring is published by
-    a thread of its own, so that no request ever waits for a broker. The first is published at once; rings that come
-    while it is, and for a moment after, are one ring: a message costs whoever sends and whoever hears it more than a
-    row costs that is claimed together with others.
+    If this process has a listener (a worker), a ring wakes it directly. Otherwise a background thread publishes the
+    ring, so that no request ever waits for the broker. The first ring is published immediately; rings during that, and
+    for `COALESCE_SECONDS` after it, are published as one: a message costs sender and receiver more than a row that is
+    claimed together with others.
     """
 
     def __init__(self, name: str, publish: Callable[[], object]) -> None:
@@ -31,12 +31,12 @@ class Doorbell:
         self._lock = threading.Lock()
 
     def set_listener(self, listener: Callable[[], object] | None) -> None:
-        """Hang up a listener for this process; None takes it down. It is called from any thread."""
+        """Set the listener of this process; None removes it. It may be called from any thread."""
         self._listener = listener
 
     def ring(self) -> None:
-        """Wake a listener, here or in another process. Returns at once and never raises."""
-        if self.wake():
+        """Wake a listener, in this or another process. It returns immediately and never raises."""
+        if self.wake_listener():
             return
         self._ring_pending.set()
         with self._lock:
@@ -44,8 +44,8 @@ class Doorbell:
                 self._publisher = threading.Thread(target=self._run, name=f"doorbell-{self.name}", daemon=True)
                 self._publisher.start()
 
-    def wake(self) -> bool:
-        """Wake this process's listener. False if none is hung up."""
+    def wake_listener(self) -> bool:
+        """Wake the listener of this process. False if there is none."""
         listener = self._listener
         if listener is None:
             return False
@@ -62,6 +62,6 @@ class Doorbell:
         try:
             self._publish()
         except Exception as error:  # the outermost of this thread
-            # The sweep of every worker looks for ready rows each second, so this is worth a line, not a retry.
+            # Every worker looks for ready rows each second anyway, so a warning is enough, without a retry.
             log.warning("doorbell_publish_failed", bell=self.name, error=type(error).__name__)
             threading.Event().wait(BACKOFF_SECONDS)

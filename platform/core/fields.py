@@ -1,4 +1,4 @@
-"""Database fields that more than one room needs."""
+"""Database fields that more than one room uses."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ _parsed: dict[str, Keyring] = {}
 
 
 def keyring() -> Keyring:
-    """Return the keys of `ENCRYPTION_KEYS`, parsed once for each value it had."""
+    """Return the keys of `ENCRYPTION_KEYS`, parsed once for each value of the setting."""
     text = settings.ENCRYPTION_KEYS
     if text not in _parsed:
         _parsed[text] = parse_keyring(text)
@@ -19,14 +19,14 @@ def keyring() -> Keyring:
 
 
 class EncryptedField(models.BinaryField):  # type: ignore[type-arg] # generic in the stubs only
-    """Bytes that are encrypted in the database and clear in Python. They cannot be searched.
+    """Bytes that are encrypted in the database and plain in Python. They cannot be searched.
 
-    The text is bound to its table and column, so that it cannot be opened elsewhere.
+    A ciphertext is bound to its table and column, so that it does not decrypt elsewhere.
     """
 
     @property
     def purpose(self) -> str:
-        """What the text is bound to."""
+        """The table and column that the ciphertext is bound to."""
         return f"{self.model._meta.db_table}.{self.column}"
 
     def get_db_prep_value(self, value: Any, connection: Any, prepared: bool = False) -> Any:
@@ -38,9 +38,9 @@ class EncryptedField(models.BinaryField):  # type: ignore[type-arg] # generic in
         return None if value is None else self.decrypt(bytes(value))
 
     def encrypt(self, plaintext: bytes) -> bytes:
-        """Seal a value that is written past the ORM."""
+        """Encrypt a value that is written without the ORM."""
         return keyring().encrypt(plaintext, purpose=self.purpose)
 
-    def decrypt(self, sealed: bytes) -> bytes:
-        """Open a value that was read past the ORM. Raises `CryptoError`."""
-        return keyring().decrypt(sealed, purpose=self.purpose)
+    def decrypt(self, ciphertext: bytes) -> bytes:
+        """Decrypt a value that was read without the ORM. Raises `CryptoError`."""
+        return keyring().decrypt(ciphertext, purpose=self.purpose)

@@ -1,7 +1,7 @@
-"""Group commit: what many tasks ask for at about the same time is done in one go.
+"""Group commit: items that many tasks submit at about the same time are processed in one batch.
 
-A group takes in whoever came while the one before it was under way, so that a lone item never waits for company and
-a crowd shares its costs.
+A group contains the items that were submitted while the previous group was running. So a single item never waits for
+others, and under load many items share the cost of a group.
 """
 
 import asyncio
@@ -23,10 +23,10 @@ class _PendingItem(Generic[Item, Result]):
 
 
 class GroupCommitter(Generic[Item, Result]):
-    """Hands items to `work` in groups of at most `largest`, with at most `at_once` groups under way.
+    """Calls `work` with groups of at most `max_group_size` items, in at most `max_concurrent_groups` calls at a time.
 
-    `work` returns one result for each item, in order. If it raises one of `shared`, that is everybody's error: the
-    whole group failed. Any other error may be one item's fault, so each item is then tried alone.
+    `work` returns one result per item, in order. If it raises one of `group_errors`, all items of the group fail
+    with it. Any other error may be caused by one item, so each item is then processed alone.
     """
 
     def __init__(
@@ -38,14 +38,14 @@ class GroupCommitter(Generic[Item, Result]):
         group_errors: tuple[type[Exception], ...] = (),
     ) -> None:
         self._work = work
-        self._largest = max_group_size
+        self._max_group_size = max_group_size
         self._free_slots = max_concurrent_groups
-        self._shared = group_errors
+        self._group_errors = group_errors
         self._pending: deque[_PendingItem[Item, Result]] = deque()
         self._tasks = BackgroundTasks()
 
     async def submit(self, item: Item) -> Result:
-        """Do it in the next group, and return what came of it. Canceled before its group began, it is left out."""
+        """Process the item in the next group and return its result. If canceled before that, it is left out."""
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self._pending.append(_PendingItem(item, future))
         if self._free_slots:
@@ -62,28 +62,28 @@ class GroupCommitter(Generic[Item, Result]):
 
     def _next_group(self) -> list[_PendingItem[Item, Result]]:
         group: list[_PendingItem[Item, Result]] = []
-        while self._pending and len(group) < self._largest:
-            waiting = self._pending.popleft()
-            if not waiting.future.done():
-                group.append(waiting)
+        while self._pending and len(group) < self._max_group_size:
+            pending = self._pending.popleft()
+            if not pending.future.done():
+                group.append(pending)
         return group
 
     async def _run_group(self, group: list[_PendingItem[Item, Result]]) -> None:
         try:
-            results = await self._work([waiting.item for waiting in group])
+            results = await self._work([pending.item for pending in group])
         except Exception as error:
-            if len(group) == 1 or isinstance(error, self._shared):
+            if len(group) == 1 or isinstance(error, self._group_errors):
                 _fail_group(group, error)
                 return
-            for waiting in group:
-                await self._run_group([waiting])
+            for pending in group:
+                await self._run_group([pending])
         else:
-            for waiting, result in zip(group, results, strict=True):
-                if not waiting.future.done():
-                    waiting.future.set_result(result)
+            for pending, result in zip(group, results, strict=True):
+                if not pending.future.done():
+                    pending.future.set_result(result)
 
 
 def _fail_group(group: Sequence[_PendingItem[Item, Result]], error: Exception) -> None:
-    for waiting in group:
-        if not waiting.future.done():
-            waiting.future.set_exception(error)
+    for pending in group:
+        if not pending.future.done():
+            pending.future.set_exception(error)

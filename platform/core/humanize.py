@@ -1,13 +1,13 @@
-"""How durations and ages are written for people."""
+"""Durations, ages and moments as text for people."""
 
 from datetime import datetime, timedelta
 
-#: Seconds of each unit, and how it is written; the larger ones first.
+#: Seconds of each unit, and its symbol, the largest first.
 UNITS = ((86_400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
 
 def format_duration(span: timedelta) -> str:
-    """Write a span in at most two units: `850 ms`, `3.2 s`, `2 min 5 s`, `4 d 3 h`."""
+    """Format a span in at most two units: `850 ms`, `3.2 s`, `2 min 5 s`, `4 d 3 h`."""
     seconds = span.total_seconds()
     if seconds < 0:
         return f"-{format_duration(-span)}"
@@ -27,19 +27,19 @@ def _in_two_units(seconds: int) -> str:
 
 
 def format_age(moment: datetime, now: datetime) -> str:
-    """Write how long ago a moment was, in one unit. A clock that is a little behind makes nothing younger than 0."""
+    """Format how long ago a moment was, in one unit, never below 0 (clocks differ a little)."""
     seconds = max(0, int((now - moment).total_seconds()))
     size, name = next((unit for unit in UNITS if seconds >= unit[0]), UNITS[-1])
     return f"{seconds // size} {name}"
 
 
 def format_moment(at: datetime) -> str:
-    """Write a moment in full, in UTC: `2026-11-21 09:04:05 UTC`."""
+    """Format a moment in full, in UTC: `2026-11-21 09:04:05 UTC`."""
     return f"{at:%Y-%m-%d %H:%M:%S} UTC"
 
 
 def format_estimate(span: timedelta) -> str:
-    """Write a span that is a guess: `under a minute`, `about 12 min`, `about 3.5 h`, `about 4 d`."""
+    """Format an estimated span: `under a minute`, `about 12 min`, `about 3.5 h`, `about 4 d`."""
     minutes = span.total_seconds() / 60
     if minutes < 1:
         return "under a minute"

@@ -1,15 +1,15 @@
-"""Public ids: a prefix and a UUIDv7, so that they say what they name and sort by time."""
+"""Public ids: a prefix and a UUIDv7, so that an id states its type and sorts by time."""
 
 import secrets
 import threading
 import time
 from uuid import UUID
 
-#: Crockford's base32, lower case: no i, l, o, u, and the alphabet sorts like the numbers it stands for.
+#: Crockford's base32, lower case: no i, l, o, u, and the letters sort like their values.
 ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 LENGTH = 26
 
-#: Ten bits at a time: ids are written much more often than they are read.
+#: Ten bits at a time: ids are formatted much more often than they are parsed.
 _PAIRS = [first + second for first in ALPHABET for second in ALPHABET]
 _VALUES = {letter: value for value, letter in enumerate(ALPHABET)}
 _lock = threading.Lock()
@@ -17,11 +17,11 @@ _last_tick = 0
 
 
 class InvalidId(ValueError):
-    """The text is not an id of the kind asked for."""
+    """The text is not an id of the expected type."""
 
 
 def new_uuid() -> UUID:
-    """Return a UUIDv7 (RFC 9562, 5.7) greater than every one this process made before.
+    """Return a UUIDv7 (RFC 9562, 5.7) greater than every one that this process created before.
 
     The 12 bits after the version are the fraction of the millisecond (RFC 9562, 6.2, method 3).
     """
@@ -31,7 +31,7 @@ def new_uuid() -> UUID:
 
 
 def _next_tick() -> int:
-    """Return the time in 1/4096 ms, moved on by one where the clock stood still or went back."""
+    """Return the time in 1/4096 ms, or the last value plus one if the clock stood still or went back."""
     global _last_tick
     milliseconds, rest = divmod(time.time_ns(), 1_000_000)
     tick = milliseconds << 12 | (rest << 12) // 1_000_000
@@ -41,16 +41,16 @@ def _next_tick() -> int:
 
 
 def to_public(prefix: str, value: UUID) -> str:
-    """Write a UUID as a public id, e.g. `job_01k9x…`."""
+    """Format a UUID as a public id, e.g. `job_01k9x…`."""
     number = value.int
     pairs = [_PAIRS[number >> shift & 1023] for shift in range(5 * (LENGTH - 2), -1, -10)]
     return f"{prefix}_{''.join(pairs)}"
 
 
 def from_public(prefix: str, text: str) -> UUID:
-    """Read a public id back. Raises `InvalidId` for any other text or prefix."""
-    found, _, letters = text.rpartition("_")
-    if found != prefix or len(letters) != LENGTH or letters[0] > "7":
+    """Parse a public id. Raises `InvalidId` for any other text or prefix."""
+    actual_prefix, _, letters = text.rpartition("_")
+    if actual_prefix != prefix or len(letters) != LENGTH or letters[0] > "7":
         raise InvalidId(f"{text[:64]!r} is not an id of the form {prefix}_…")
     number = 0
     for letter in letters:

@@ -1,4 +1,4 @@
-"""Logs: one JSON object a line (or a coloured line for people), with ids bound, and no secret in it."""
+"""Logging: one JSON object per line (or text for a console), with bound ids, and secrets redacted."""
 
 import re
 import sys
@@ -10,13 +10,13 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 
 REDACTED = "[redacted]"
 
-#: Fields that hold a secret or a person's words. They never reach a log, whatever was passed.
+#: Fields with secrets or with texts of people. Their values are never logged.
 SENSITIVE_FIELDS = re.compile(
     r"(?i)^(authorization|cookie|x-api-key|api[-_]?key|x-signature|x-sig|.*secret.*|.*password.*|.*token|"
     r"prompt|messages?|content|body|payload|answer|result|completion|input|output)$"
 )
 
-#: Secrets by their shape, wherever they stand: our keys and secrets, vendors' keys, bearer tokens, URL passwords.
+#: Secrets by their shape, in any field: our keys and secrets, vendors' keys, bearer tokens, URL passwords.
 SECRET_PATTERNS = re.compile(
     r"nd_[0-9A-Za-z_]{8,}|whsec_[0-9A-Za-z+/=]+|sk-[0-9A-Za-z_-]{6,}|(?i:bearer)\s+[^\s'\",]+"
     r"|eyJ[\w-]+\.[\w-]+\.[\w-]*|(?<=://)[^/\s:@]*:[^/\s@]+(?=@)"
@@ -24,7 +24,7 @@ SECRET_PATTERNS = re.compile(
 
 
 def configure(*, console: bool, level: str) -> dict[str, Any]:
-    """Set up structlog, and return the `LOGGING` of Django which sends the standard library's logs the same way."""
+    """Configure structlog, and return the `LOGGING` of Django that formats the standard library's logs alike."""
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -34,7 +34,7 @@ def configure(*, console: bool, level: str) -> dict[str, Any]:
         redact_secrets,
     ]
     structlog.configure(
-        # What is not logged is dropped first: a line of a busy worker costs more than many a query.
+        # Events below the level are dropped first: formatting a line may cost a busy worker more than a query.
         processors=[structlog.stdlib.filter_by_level, *shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
@@ -55,9 +55,9 @@ def configure(*, console: bool, level: str) -> dict[str, Any]:
         },
         "handlers": {"stderr": {"class": "logging.StreamHandler", "stream": sys.stderr, "formatter": "nightdesk"}},
         "root": {"handlers": ["stderr"], "level": level},
-        # Their own INFO lines tell of every request or message; ours say it with ids.
+        # Their INFO lines repeat every request or message, which we log with ids.
         "loggers": {
-            # It warns of every attempt to connect; we say once that the database is away.
+            # It warns about every attempt to connect; we log once that the database is unavailable.
             "psycopg.pool": {"level": "ERROR"},
         }
         | {
@@ -77,7 +77,7 @@ def configure(*, console: bool, level: str) -> dict[str, Any]:
 
 
 def redact_secrets(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
-    """Blank fields that must not be logged, and secrets by their shape in all others (structlog processor)."""
+    """Redact fields that must not be logged, and secrets by their shape in all others (a structlog processor)."""
     return {key: _redact(key, value) for key, value in event.items()}
 
 
@@ -97,6 +97,6 @@ def _redact(key: str, value: Any) -> Any:
 
 def _renderer(console: bool) -> Processor:
     if console:
-        # The supervisor's prefix says which process; a tty decides about colours there, not here.
+        # The supervisor prefixes each line with its process, and decides about colors.
         return structlog.dev.ConsoleRenderer(colors=False, pad_event_to=28)
     return structlog.processors.JSONRenderer()

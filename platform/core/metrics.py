@@ -1,6 +1,6 @@
-"""What this process counts, for Prometheus: names, labels and help in one place.
+"""Prometheus metrics of this process: names, labels and help in one place.
 
-Labels are few and bounded: never a site, a model that a caller made up, or anything a person wrote.
+Labels have few, bounded values: never a site, a model name from a request, or a text of a person.
 """
 
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from functools import cache
 
 from prometheus_client import Counter, Gauge, Histogram
 
-#: From an answer out of the cache to a long wait for a provider.
+#: From a cache hit to a long wait for a provider.
 DURATION_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 
 live_requests = Counter("nightdesk_live_requests", "Responses of the live path", ["route", "status"])
@@ -34,7 +34,7 @@ first_byte_seconds = Histogram(
 
 @dataclass(frozen=True, slots=True)
 class RouteMetrics:
-    """What is observed of each request of a route: found once, for looking it up takes as long as counting."""
+    """The histograms of a route, looked up once: a look-up takes as long as an observation."""
 
     seconds: Histogram
     overhead_seconds: Histogram
@@ -43,7 +43,7 @@ class RouteMetrics:
 
 @cache
 def route_metrics(route: str) -> RouteMetrics:
-    """Return a route's own. Routes are few, and ours."""
+    """Return the metrics of a route. There are few routes, all defined by us."""
     return RouteMetrics(
         live_duration_seconds.labels(route), overhead_seconds.labels(route), first_byte_seconds.labels(route)
     )
@@ -51,7 +51,7 @@ def route_metrics(route: str) -> RouteMetrics:
 
 @cache
 def response_counter(route: str, status: int) -> Counter:
-    """Return what counts the answers of a route with this status."""
+    """Return the counter of responses of a route with this status."""
     return live_requests.labels(route, str(status))
 
 

@@ -17,20 +17,20 @@ from aiohttp.client_reqrep import ClientRequest
 from aiohttp.connector import Connection
 from aiohttp.tracing import Trace
 
-#: Shorter than the idle limits of vendors' load balancers (60 s and more), so that they seldom close first.
+#: Shorter than the idle timeouts of vendors' load balancers (60 s and more), so that they rarely close first.
 KEEPALIVE_SECONDS = 15.0
-#: Vendors send long cookie and policy headers; aiohttp's own bound of 8 KiB a field is near to some of them.
+#: Vendors send long cookie and policy headers; aiohttp's default limit of 8 KiB per field is close to some of them.
 HEADER_FIELD_BYTES = 32 * 1024
 BASE_HEADERS = {"user-agent": "nightdesk", "accept": "*/*", "accept-encoding": "identity"}
 
 
 class ClientClosed(Exception):
-    """The client was closed; it was replaced, or the process ends."""
+    """The client was closed: it was replaced, or the process is shutting down."""
 
 
 @dataclass(slots=True)
 class ConnectionProgress:
-    """How far one exchange came. False means that certainly nothing was sent."""
+    """How far one exchange got. False means that certainly nothing was sent."""
 
     connected: bool = True
 
@@ -40,10 +40,10 @@ _progress: ContextVar[ConnectionProgress | None] = ContextVar("provider_exchange
 
 @contextmanager
 def track_connection() -> Iterator[ConnectionProgress]:
-    """Note in the yielded object whether requests of this task got a connection.
+    """Record in the yielded object whether requests of this task got a connection.
 
-    It starts as connected, and only our own connector takes that back: with any other transport a fault counts as
-    "it may have been sent", which is the careful reading.
+    It starts as connected, and only our own connector resets that: with any other transport a failure counts as "it may
+    have been sent", which is the safe assumption.
     """
     progress = ConnectionProgress()
     token = _progress.set(progress)
@@ -54,26 +54,26 @@ def track_connection() -> Iterator[ConnectionProgress]:
 
 
 class ProviderResponse:
-    """An answer whose body is still to be read; `aclose` it in any case."""
+    """A response whose body has not been read yet; call `aclose` in any case."""
 
     def __init__(self, inner: aiohttp.ClientResponse) -> None:
         self._inner = inner
         self.status = inner.status
-        #: Found whatever their case.
+        #: Case-insensitive.
         self.headers: Mapping[str, str] = inner.headers
 
     async def read_chunk(self) -> bytes:
-        """Return what came of the body since, waiting for some; empty at its end. Raises what aiohttp raises."""
+        """Return the next part of the body, or nothing at its end. Raises the errors of aiohttp."""
         return await self._inner.content.readany()
 
     async def aclose(self) -> None:
-        """Give the connection back if the body was read to its end, else close it."""
+        """Return the connection to the pool if the body was read to its end, else close it."""
         await self._inner.__aexit__(None, None, None)
 
 
 class ProviderClient:
-    """Posts to one provider. No redirects, no cookies (they would tie unrelated calls together), no proxies of the
-    environment. It belongs to the event loop that first uses it; close it there.
+    """Sends POST requests to one provider, without redirects, cookies (they would link unrelated calls) or proxies of
+    the environment. It belongs to the event loop that first uses it; close it there.
     """
 
     def __init__(self) -> None:
@@ -83,15 +83,15 @@ class ProviderClient:
     async def send(
         self, url: str, headers: Mapping[str, str], body: bytes, *, connect_seconds: float
     ) -> ProviderResponse:
-        """Post the body and return the answer.
+        """Send the body and return the response.
 
-        `connect_seconds` bounds all of connecting: DNS, and the wait for a free connection too. The rest has no bound
-        here. Raises what aiohttp raises, and `ClientClosed`.
+        `connect_seconds` limits connecting, with DNS and the wait for a free connection. The rest has no timeout here.
+        Raises the errors of aiohttp, and `ClientClosed`.
         """
         if self.is_closed:
             raise ClientClosed
         if self._session is None:
-            # Not before: a session must be made inside the loop that uses it.
+            # Not earlier: a session must be created inside the loop that uses it.
             self._session = _new_session()
         answer = await self._session.post(
             url,
@@ -103,7 +103,7 @@ class ProviderClient:
         return ProviderResponse(answer)
 
     async def aclose(self) -> None:
-        """Close every connection. Nothing can be sent any more."""
+        """Close every connection. Nothing can be sent after that."""
         self.is_closed = True
         if self._session is not None:
             await self._session.close()
@@ -126,25 +126,25 @@ def _new_session() -> aiohttp.ClientSession:
 
 @functools.cache
 def _ssl_context() -> ssl.SSLContext:
-    # One for all: reading the bundle of certificates takes tens of milliseconds.
+    # One for all clients: loading the certificate bundle takes tens of milliseconds.
     context = httpx.create_ssl_context(trust_env=False)
     context.load_default_certs()
     return context
 
 
 class _Connector(aiohttp.TCPConnector):
-    """Hands out only connections that are still alive, and notes when one was handed out.
+    """A connection pool that reuses only connections that are still alive, and records when one was acquired.
 
-    aiohttp repeats a request on a fresh connection only for idempotent methods; a POST on a kept connection which the
-    server has just closed ends in ServerDisconnectedError, and nobody can tell any more whether it was processed. So
-    before we hand a used connection out we ask the system whether something has arrived there, as a close would, and
-    if so let the event loop see what it is. What remains is the close that crosses our request on the wire.
+    aiohttp repeats a request on a new connection only for idempotent methods; a POST on a pooled connection that the
+    server has just closed ends in ServerDisconnectedError, and whether it was processed is unknown. So before a used
+    connection is acquired, we ask the system whether something has arrived on it, as a close would, and if so let the
+    event loop process it. What remains is a close that crosses our request on the wire.
     """
 
     def __init__(self) -> None:
         super().__init__(
-            # None: who has too many at once is told so at the door. A call that waits here for another's connection
-            # would look like a provider that cannot be reached, and be held against it.
+            # No limit: concurrency is limited on admission. A call that waited here for another call's connection
+            # would look like an unreachable provider, and count as its failure.
             limit=0,
             limit_per_host=0,
             keepalive_timeout=KEEPALIVE_SECONDS,
@@ -173,7 +173,7 @@ class _Connector(aiohttp.TCPConnector):
         if not _has_pending_data(protocol):
             return protocol.is_connected()
         try:
-            # The loop polls its sockets once between two rounds, and runs what it found in the second.
+            # The loop polls its sockets between two iterations, and runs their callbacks in the second.
             await asyncio.sleep(0)
             await asyncio.sleep(0)
         except BaseException:
@@ -183,7 +183,7 @@ class _Connector(aiohttp.TCPConnector):
 
 
 def _has_pending_data(protocol: ResponseHandler) -> bool:
-    """Say whether something has arrived that the event loop has yet to look at; also where that cannot be told."""
+    """Return whether the socket has data that the event loop has not read yet, or whether that is unknown."""
     if protocol.transport is None:
         return True
     arrived = select.poll()

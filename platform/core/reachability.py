@@ -1,4 +1,4 @@
-"""Whether the servers that carry doorbells answer. They may be away; who asks wants to know soon."""
+"""Reachability of the servers that carry doorbells, Redis and RabbitMQ, checked with short timeouts."""
 
 from urllib.parse import urlsplit
 
@@ -8,12 +8,12 @@ from kombu import Connection
 
 log = structlog.get_logger(__name__)
 
-#: How long a server may take for each step of an answer.
+#: Timeout of each step of a check.
 TIMEOUT_SECONDS = 0.5
 
 
 def is_redis_reachable(url: str) -> bool:
-    """Say whether Redis or Valkey answers there, and lets us in."""
+    """Return whether Redis or Valkey responds at the URL and accepts our credentials."""
     client = redis.Redis.from_url(url, socket_connect_timeout=TIMEOUT_SECONDS, socket_timeout=TIMEOUT_SECONDS)
     try:
         return bool(client.ping())
@@ -25,7 +25,7 @@ def is_redis_reachable(url: str) -> bool:
 
 
 def is_broker_reachable(url: str) -> bool:
-    """Say whether the broker answers there, and lets us in: RabbitMQ, or else Redis."""
+    """Return whether the broker, RabbitMQ or Redis, responds at the URL and accepts our credentials."""
     return _is_rabbitmq_reachable(url) if urlsplit(url).scheme.startswith("amqp") else is_redis_reachable(url)
 
 

@@ -1,4 +1,4 @@
-"""Redis or Valkey as fast memory: a client for each event loop, scripts on a shared line, one error for failures."""
+"""Clients of Redis (or Valkey): one per event loop, Lua scripts on a multiplexed connection, one error for failures."""
 
 import asyncio
 import functools
@@ -14,9 +14,9 @@ from redis.exceptions import NoScriptError, RedisError
 
 from core.redis_multiplexing import MultiplexedConnection
 
-#: How long a server may take to be reached, and for each answer. Who asks here has a visitor waiting.
+#: Timeouts for connecting and for each reply. They are short: a visitor waits for the request.
 CONNECT_TIMEOUT_SECONDS, REPLY_TIMEOUT_SECONDS = 0.5, 1.0
-#: Of one process. Commands are short; only readers that wait for a stream's next event hold one for long.
+#: Per process. Commands are short; only subscriptions to streams hold a connection for long.
 MAX_CONNECTIONS = 512
 
 _clients: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, redis.asyncio.Redis]] = WeakKeyDictionary()
@@ -25,7 +25,7 @@ _multiplexed: WeakKeyDictionary[redis.asyncio.Redis, MultiplexedConnection] = We
 
 
 class RedisUnavailable(Exception):
-    """Redis cannot be reached, or cannot do it now. Nothing is known of what became of the command."""
+    """Redis is unreachable, or cannot process the command now. Whether it took effect is unknown."""
 
 
 def client(url: str) -> redis.asyncio.Redis:
@@ -44,7 +44,7 @@ def _connect(url: str) -> redis.asyncio.Redis:
         max_connections=MAX_CONNECTIONS,
         protocol=2,
     )
-    # Its kind depends on the address: TCP, TLS or a socket.
+    # The class of connections depends on the URL: TCP, TLS or a Unix socket.
     pool: Any = server.connection_pool
     pool.connection_class = _cancelable(pool.connection_class)
     return server
@@ -52,13 +52,13 @@ def _connect(url: str) -> redis.asyncio.Redis:
 
 @functools.cache
 def _cancelable(kind: type[Any]) -> type[Any]:
-    """Return connections of a kind that send without `asyncio.wait_for`.
+    """Return a subclass of a connection class that sends without `asyncio.wait_for`.
 
-    In Python 3.11 that swallows the cancellation of who waits when what is waited for is done, as sending nearly
-    always is; and it makes a task of each command.
+    In Python 3.11 that swallows a cancellation that arrives when the awaited work is done, as sending nearly always is;
+    and it creates a task for each command.
     """
 
-    class Cancelable(kind):  # type: ignore[misc] # a class that the address decides
+    class Cancelable(kind):  # type: ignore[misc] # the base class depends on the URL
         socket_timeout: float | None
 
         async def send_packed_command(self, command: Any, check_health: bool = True) -> None:
@@ -82,7 +82,7 @@ async def close_clients() -> None:
 
 @contextmanager
 def translate_redis_errors() -> Iterator[None]:
-    """Raise `RedisUnavailable` for whatever goes wrong between us and the server."""
+    """Raise `RedisUnavailable` for any error of the connection or the server."""
     try:
         yield
     except (RedisError, OSError) as error:
@@ -91,7 +91,7 @@ def translate_redis_errors() -> Iterator[None]:
 
 @contextmanager
 def blocking_client(url: str) -> Iterator[redis.Redis]:
-    """Lend a client to blocking code. Raises `RedisUnavailable` for whatever goes wrong with the connection."""
+    """Provide a client for blocking code. Raises `RedisUnavailable` for any error of the connection or the server."""
     server = redis.Redis.from_url(
         url, socket_connect_timeout=CONNECT_TIMEOUT_SECONDS, socket_timeout=REPLY_TIMEOUT_SECONDS
     )
@@ -103,14 +103,14 @@ def blocking_client(url: str) -> Iterator[redis.Redis]:
 
 
 class LuaScript:
-    """A Lua script, sent by its name once the server knows it: one round trip."""
+    """A Lua script. Once the server has it, it is called by its hash, in one round trip."""
 
     def __init__(self, source: str) -> None:
         self._source = source
         self._sha = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
 
     async def run(self, server: redis.asyncio.Redis, keys: Sequence[str | bytes], arguments: Sequence[Any]) -> Any:
-        """Return what the script returns. Raises `RedisUnavailable`."""
+        """Run the script and return its reply. Raises `RedisUnavailable`."""
         connection = _multiplexed_connection(server)
         with translate_redis_errors():
             try:
@@ -119,7 +119,7 @@ class LuaScript:
                 return await connection.execute("EVAL", self._source, len(keys), *keys, *arguments)
 
     def run_blocking(self, server: redis.Redis, keys: Sequence[str | bytes], arguments: Sequence[Any]) -> Any:
-        """Do the same in code that may wait. Raises `RedisUnavailable`."""
+        """Run the script in code that may block. Raises `RedisUnavailable`."""
         with translate_redis_errors():
             try:
                 return server.evalsha(self._sha, len(keys), *keys, *arguments)

@@ -1,7 +1,7 @@
-"""One connection to Redis that many tasks share: commands go out as they come, answers come back in their order.
+"""A multiplexed connection to Redis, shared by many tasks: commands are pipelined, and replies arrive in their order.
 
-For short commands that every live request needs. One from a pool of connections takes five times the processor time:
-it is written and read by tasks and streams of their own. What waits in Redis needs a connection of its own, too.
+It is for the short commands of every live request. A connection from redis-py's pool takes five times the processor
+time, because it is written and read through asyncio streams. Blocking commands need a connection of their own.
 """
 
 import asyncio
@@ -18,12 +18,14 @@ from redis.exceptions import NoScriptError, ResponseError
 @dataclass(frozen=True, slots=True)
 class _PendingReply:
     reply: "asyncio.Future[Any]"
-    #: In the loop's time.
+    #: By the clock of the event loop.
     deadline: float
 
 
 class MultiplexedConnection:
-    """A command is never sent twice: where its answer is lost, nothing is known of what became of it."""
+    """Connects when needed, and again after a failure. A command is never sent twice: if its reply is lost, whether it
+    took effect is unknown.
+    """
 
     def __init__(self, server: redis.asyncio.Redis, *, reply_timeout_seconds: float) -> None:
         self._server = server
@@ -32,27 +34,27 @@ class MultiplexedConnection:
         self._connecting: asyncio.Task[_OpenConnection] | None = None
 
     async def execute(self, *command: Any) -> Any:
-        """Return the answer. Raises `RedisError` and `OSError`."""
-        wire = self._open
-        if wire is None or wire.is_broken:
-            wire = await self._connect_once()
-        return await wire.send(command)
+        """Send a command and return its reply. Raises `RedisError` and `OSError`."""
+        connection = self._open
+        if connection is None or connection.is_broken:
+            connection = await self._connect_once()
+        return await connection.send(command)
 
     def close(self) -> None:
-        """Hang up; who still waits hears of it."""
+        """Close the connection; pending commands fail."""
         if self._connecting is not None:
             self._connecting.cancel()
         if self._open is not None:
             self._open.abort(_connection_closed())
 
     async def _connect_once(self) -> "_OpenConnection":
-        """Connect, once for all who wait for it."""
+        """Connect, once for all waiting tasks (single flight)."""
         if self._connecting is None:
             self._connecting = asyncio.create_task(self._open_connection(), name="redis-connect")
             self._connecting.add_done_callback(self._on_connected)
         connecting = self._connecting
         try:
-            # Shielded: others wait for it too.
+            # Shielded: other tasks wait for it too.
             return await asyncio.shield(connecting)
         except asyncio.CancelledError as error:
             if connecting.cancelled():
@@ -60,7 +62,7 @@ class MultiplexedConnection:
             raise
 
     async def _open_connection(self) -> "_OpenConnection":
-        # redis-py knows every kind of address and proof. Once it has said hello, the connection is ours.
+        # redis-py handles every kind of URL and authentication. After its handshake, the connection is ours.
         pool = self._server.connection_pool
         connection: Any = pool.connection_class(**{**pool.connection_kwargs, "socket_timeout": None})
         try:
@@ -69,7 +71,7 @@ class MultiplexedConnection:
         except BaseException:
             await connection.disconnect(nowait=True)
             raise
-        # Not public, and the only way below its streams.
+        # Private attributes, and the only way to its transport.
         writer, connection._reader, connection._writer = connection._writer, None, None
         return _OpenConnection(writer, self._reply_timeout_seconds)
 
@@ -77,7 +79,7 @@ class MultiplexedConnection:
         self._connecting = None
         if connecting.cancelled():
             return
-        # Looked at, so that asyncio does not complain where nobody waits any more.
+        # Retrieved, so that asyncio does not warn if no task waits any more.
         if connecting.exception() is None:
             self._open = connecting.result()
 
@@ -86,7 +88,7 @@ class _OpenConnection(asyncio.Protocol):
     """An open connection."""
 
     def __init__(self, writer: asyncio.StreamWriter, reply_timeout_seconds: float) -> None:
-        #: Kept, for it closes its connection when it goes.
+        #: Referenced, because it closes the transport when it is garbage collected.
         self._writer = writer
         self._reply_timeout_seconds = reply_timeout_seconds
         self._loop = asyncio.get_running_loop()
@@ -98,7 +100,7 @@ class _OpenConnection(asyncio.Protocol):
         self.is_broken = self._transport.is_closing()
 
     def send(self, command: tuple[Any, ...]) -> "asyncio.Future[Any]":
-        """Send a command; its answer comes in time, or an error does."""
+        """Send a command; the future gets its reply, or an error after the timeout."""
         if self.is_broken:
             raise _connection_closed()
         reply: asyncio.Future[Any] = self._loop.create_future()
@@ -109,7 +111,7 @@ class _OpenConnection(asyncio.Protocol):
         return reply
 
     def abort(self, reason: OSError) -> None:
-        """Close the connection. The answers to come are nobody's any more."""
+        """Close the connection, and fail all pending commands."""
         self.is_broken = True
         if self._timeout_handle is not None:
             self._timeout_handle.cancel()
@@ -118,7 +120,7 @@ class _OpenConnection(asyncio.Protocol):
         for each in waiting:
             _resolve(each.reply, reason)
 
-    # What the transport calls
+    # Callbacks of the transport
 
     def data_received(self, data: bytes) -> None:
         self._reader.feed(data)
@@ -129,14 +131,14 @@ class _OpenConnection(asyncio.Protocol):
             self.abort(ConnectionResetError(f"Protocol error: {error}"))
 
     def connection_lost(self, error: Exception | None) -> None:
-        self.abort(ConnectionResetError(f"The connection was lost: {error or 'the server has hung up'}."))
+        self.abort(ConnectionResetError(f"The connection was lost: {error or 'closed by the server'}."))
 
     def _check_timeouts(self) -> None:
         self._timeout_handle = None
         if not self._pending:
             return
         if self._pending[0].deadline <= self._loop.time():
-            self.abort(TimeoutError(f"The server did not answer within {self._reply_timeout_seconds:g} s."))
+            self.abort(TimeoutError(f"The server did not reply within {self._reply_timeout_seconds:g} s."))
         else:
             self._timeout_handle = self._loop.call_at(self._pending[0].deadline, self._check_timeouts)
 
@@ -151,7 +153,7 @@ def _to_error(text: str) -> Exception:
 
 def _resolve(reply: "asyncio.Future[Any]", value: Any) -> None:
     if reply.done():
-        return  # Whoever asked has gone.
+        return  # The waiting task was canceled.
     if isinstance(value, Exception):
         reply.set_exception(value)
     else:

@@ -1,4 +1,4 @@
-"""Signatures on the wire: signed requests from sites, and signed webhooks to them.
+"""Signatures (HMAC-SHA256): of requests from sites, and of webhooks to them.
 
 | form | over | key | written as |
 |---|---|---|---|
@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 WEBHOOK_SECRET_PREFIX = "whsec_"  # noqa: S105 (a prefix, not a secret)
 WEBHOOK_TOLERANCE_SECONDS = 300
-#: How many entries of one `webhook-signature` header are looked at.
+#: How many entries of one `webhook-signature` header are checked.
 MAX_SIGNATURES = 16
 
 
@@ -34,7 +34,7 @@ class InvalidSignature(Exception):
 
 @dataclass(frozen=True, slots=True)
 class BodyDigest:
-    """A body that is too large to be held: its SHA-256 in hex, empty where nobody asked for it."""
+    """The SHA-256 in hex of a body that is too large for memory; empty if it was not computed."""
 
     sha256: str
 
@@ -63,7 +63,7 @@ def signatures_match(one: str, other: str) -> bool:
 
 
 def new_webhook_secret() -> str:
-    """Return `whsec_` and 32 fresh random bytes in base64."""
+    """Return `whsec_` and 32 new random bytes in base64."""
     return WEBHOOK_SECRET_PREFIX + base64.b64encode(secrets.token_bytes(32)).decode()
 
 
@@ -84,7 +84,7 @@ def sign_webhook(secret: str, *, event_id: str, timestamp: int | str, body: byte
 
 
 def sign_body(secret: str, body: bytes) -> str:
-    """Sign in the `X-Sig` form. The key is the secret as it is shown, so that a site can paste it."""
+    """Sign in the `X-Sig` form. The key is the secret as displayed, so that a site can paste it."""
     return "sha256=" + _hmac_base64(secret.encode(), body)
 
 
@@ -100,7 +100,7 @@ def verify_webhook(
     `headers` must find lower-case names; `now` is in unix seconds.
 
     Raises:
-        InvalidSignature: a header is missing or malformed, the time is off by more than 300 s, or no entry fits.
+        InvalidSignature: a header is missing or malformed, the time is off by more than 300 s, or no entry matches.
     """
     event_id = headers.get("webhook-id") or ""
     timestamp = headers.get("webhook-timestamp") or ""
@@ -111,10 +111,10 @@ def verify_webhook(
         raise InvalidSignature("webhook-timestamp is missing or malformed.")
     if abs(now - int(timestamp)) > WEBHOOK_TOLERANCE_SECONDS:
         raise InvalidSignature("webhook-timestamp is too far from now.")
-    wanted = [sign_webhook(s, event_id=event_id, timestamp=timestamp, body=body) for s in secrets_shown]
-    found = (headers.get("webhook-signature") or "").split(" ")[:MAX_SIGNATURES]
-    # Every pair is compared, so that the time taken does not tell which secret or entry came near.
-    if not sum(signatures_match(entry, good) for entry in found for good in wanted):
+    expected = [sign_webhook(s, event_id=event_id, timestamp=timestamp, body=body) for s in secrets_shown]
+    presented = (headers.get("webhook-signature") or "").split(" ")[:MAX_SIGNATURES]
+    # Every pair is compared (constant time), so that the duration does not reveal which secret or entry matches.
+    if not sum(signatures_match(entry, signature) for entry in presented for signature in expected):
         raise InvalidSignature("No signature matches.")
     return event_id
 

@@ -1,11 +1,11 @@
-"""An HTTP client for addresses that strangers choose: it reaches public hosts only, and never for long.
+"""SSRF guard: an HTTP client for URLs that tenants choose. It reaches public addresses only, within a deadline.
 
-* NoAnswer               no HTTP answer came; the message is safe to show to the one who chose the address
-  + BlockedAddress       the URL or its address is not one that may be reached; nothing was sent
-  + Unreachable          no connection: name, network or certificate
-  + Interrupted          the connection was cut, or what came back is not HTTP
-  + DeadlinePassed       the total time ran out before the answer's status
-* RefusedUrl             said by `check_url`, before anything is tried
+* NoResponse                no HTTP response arrived; the message is safe to show to the tenant
+  + BlockedAddress          the URL or its address must not be reached; nothing was sent
+  + ConnectionFailed        no connection: name, network or certificate
+  + ConnectionInterrupted   the connection was closed, or the response is not HTTP
+  + DeadlineExceeded        the total time passed before the status of the response
+* RejectedUrl               from `check_url`, before any attempt
 """
 
 import asyncio
@@ -31,11 +31,11 @@ Address: TypeAlias = IPv4Address | IPv6Address
 Network: TypeAlias = IPv4Network | IPv6Network
 Lookup: TypeAlias = Callable[..., Sequence[tuple[Any, ...]]]
 
-#: The one part of the IPv6 space that is handed out to the public (IANA); all else is special or unused.
+#: The only part of the IPv6 space that is allocated for public use (IANA); all else is special or unused.
 PUBLIC_IPV6 = ipaddress.ip_network("2000::/3")
-#: What is not public within it. Tunnels (Teredo, 6to4) count: they carry an IPv4 address that nobody would check.
+#: What is not public within it. Tunnels (Teredo, 6to4) are blocked: they embed an IPv4 address that is not checked.
 BLOCKED_IPV6 = tuple(map(ipaddress.ip_network, ("2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20")))
-#: What is not public, or what Python's own list has held in some versions and not in others.
+#: What is not public, some of it missing in the list of some Python versions.
 BLOCKED_IPV4 = tuple(
     map(
         ipaddress.ip_network,
@@ -44,7 +44,7 @@ BLOCKED_IPV4 = tuple(
             "10.0.0.0/8",
             "100.64.0.0/10",
             "127.0.0.0/8",
-            # Azure's host, in public numbers: only a machine in that cloud reaches it, and it gives out secrets.
+            # Azure's host has a public address: only machines in that cloud reach it, and it serves secrets.
             "168.63.129.16/32",
             "169.254.0.0/16",
             "172.16.0.0/12",
@@ -61,12 +61,12 @@ BLOCKED_IPV4 = tuple(
     )
 )
 
-#: A name of labels, or what an IPv6 address is written with.
+#: A name of labels, or the characters of an IPv6 address.
 HOST = re.compile(r"(?=.{1,254}$)[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?|[0-9A-Fa-f:.]+")
 MAX_URL_LENGTH = 2000
 CONNECT_SECONDS = 5.0
 MAX_BODY_BYTES = 16_384
-#: Threads for names. They are the client's own: a name server that hangs must not hold up anybody else's threads.
+#: Threads for DNS look-ups. The client has its own, so that a name server that hangs blocks no other threads.
 LOOKUP_THREADS = 8
 
 
@@ -89,12 +89,12 @@ class RejectedUrl(ValueError): ...
 
 
 class _BlockedBySsrfGuard(OSError):
-    """What the guard raises inside aiohttp, which passes on only `OSError` from there."""
+    """Raised inside aiohttp, which propagates only `OSError` from there."""
 
 
 @dataclass(frozen=True, slots=True)
 class EgressPolicy:
-    """Where a client may go: public addresses, and some networks besides."""
+    """What a client may reach: public addresses, and some configured networks."""
 
     networks: tuple[Network, ...] = ()
     #: Empty: every port.
@@ -102,7 +102,7 @@ class EgressPolicy:
 
     @classmethod
     def parse(cls, networks: Iterable[str], ports: Iterable[int]) -> "EgressPolicy":
-        """Read networks as settings write them. Raises `ValueError` for one that is not a network."""
+        """Parse networks from settings. Raises `ValueError` for one that is not a network."""
         return cls(tuple(ipaddress.ip_network(text) for text in networks), frozenset(ports))
 
     def allows_port(self, port: int) -> bool:
@@ -111,29 +111,29 @@ class EgressPolicy:
 
 @dataclass(frozen=True, slots=True)
 class CappedResponse:
-    """What came back. A body that was cut, or too slow, or too long, is as much of it as there is."""
+    """A response. A body that was interrupted, too slow or too long is truncated."""
 
     status: int
     headers: httpx.Headers
-    #: The first bytes of the body, as they came over the wire.
+    #: The first bytes of the body, as received.
     head: bytes
 
 
-# What may be reached
+# Policy
 
 
 def is_allowed(ip: str, networks: Sequence[Network] = ()) -> bool:
-    """True for a public address, or one of the networks; False for anything else, text that is no address included."""
+    """True for a public address, or one of the networks; False for anything else, also a text that is no address."""
     try:
         address = _unmap_ipv4(ipaddress.ip_address(ip))
     except ValueError:
         return False
-    # An address is in no network of the other version, so the two need not be told apart.
+    # An address is in no network of the other IP version, so both can be compared.
     return any(address in network for network in networks) or _is_public(address)
 
 
 def _unmap_ipv4(address: Address) -> Address:
-    """See an IPv4 address behind `::ffff:a.b.c.d`: the kernel connects to it."""
+    """Return the IPv4 address in `::ffff:a.b.c.d`, which the kernel connects to."""
     return getattr(address, "ipv4_mapped", None) or address
 
 
@@ -146,10 +146,10 @@ def _is_public(address: Address) -> bool:
 
 
 def check_url(url: str, egress: EgressPolicy) -> None:
-    """Look at a URL before it is kept. What its name resolves to is checked at every connection, not here.
+    """Check a URL before it is stored. What its name resolves to is checked for every connection, not here.
 
     Raises:
-        RefusedUrl: it can never be reached; the message says why.
+        RejectedUrl: it can never be reached; the message says why.
     """
     if len(url) > MAX_URL_LENGTH:
         raise RejectedUrl(f"The URL is longer than {MAX_URL_LENGTH} characters.")
@@ -178,7 +178,7 @@ def _check_parts(url: httpx.URL, egress: EgressPolicy) -> None:
 
 
 def _literal_address(host: str) -> str | None:
-    """Return the address that a host spells out, in whatever spelling the C library reads (`127.1`, `0x7f000001`)."""
+    """Return the address that a host spells out, in any spelling that the C library accepts (`127.1`, `0x7f000001`)."""
     name = host.rstrip(".").lower()
     if ":" in name:
         return name
@@ -196,9 +196,9 @@ def _literal_address(host: str) -> str | None:
 def guarded_client(
     egress: EgressPolicy, *, lookup: Lookup = socket.getaddrinfo, verify: ssl.SSLContext | bool = True
 ) -> httpx.AsyncClient:
-    """Return a client to keep for the life of the process. It follows nothing, keeps no cookie, reads no environment.
+    """Return a client for the life of the process, without redirects, cookies and proxies of the environment.
 
-    Must be closed (`aclose`). `lookup` has the signature of `socket.getaddrinfo`.
+    It must be closed (`aclose`). `lookup` has the signature of `socket.getaddrinfo`.
     """
     no_cookies = CookieJar(DefaultCookiePolicy(allowed_domains=()))
     return httpx.AsyncClient(
@@ -207,7 +207,7 @@ def guarded_client(
         follow_redirects=False,
         cookies=no_cookies,
         timeout=httpx.Timeout(None, connect=CONNECT_SECONDS),
-        # The answer's head is kept to be read by people, and never unpacked.
+        # The head of the body is stored for people to read, and never decompressed.
         headers={"Accept": "*/*", "Accept-Encoding": "identity"},
     )
 
@@ -241,13 +241,13 @@ class _GuardedTransport(AiohttpTransport):
             socket_factory=self._open_socket,
             ssl=self.ssl_context,
             limit=0,
-            # Each exchange has its own connection: it is checked each time, and none fails on one that went stale.
+            # Each exchange has its own connection: its address is checked each time, and none is stale.
             force_close=True,
         )
         return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False)
 
     def _open_socket(self, info: aiohttp.AddrInfoType) -> socket.socket:
-        # aiohttp connects the socket to this very address next, so no name is looked up in between.
+        # aiohttp connects the socket to exactly this address next, without another look-up in between.
         family, kind, protocol, _, address = info
         if not is_allowed(address[0], self._egress.networks) or not self._egress.allows_port(address[1]):
             raise _BlockedBySsrfGuard("The host's address is not public.")
@@ -255,7 +255,7 @@ class _GuardedTransport(AiohttpTransport):
 
 
 class _GuardedResolver(AbstractResolver):
-    """Looks names up, and refuses a whole answer for one bad address in it: a mixed answer is an attack."""
+    """Resolves names, and blocks all addresses of a name if one is not allowed: a mixed result is an attack."""
 
     def __init__(self, egress: EgressPolicy, lookup: Lookup) -> None:
         self._egress = egress
@@ -265,13 +265,13 @@ class _GuardedResolver(AbstractResolver):
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[ResolveResult]:
-        ask = partial(self._lookup, host, port, family=family, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
-        found = await asyncio.get_running_loop().run_in_executor(self._threads, ask)
-        addresses = list(dict.fromkeys((entry[0], str(entry[4][0])) for entry in found))
+        look_up = partial(self._lookup, host, port, family=family, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
+        entries = await asyncio.get_running_loop().run_in_executor(self._threads, look_up)
+        addresses = list(dict.fromkeys((entry[0], str(entry[4][0])) for entry in entries))
         if not addresses:
             raise socket.gaierror(socket.EAI_NONAME, "The name has no address.")
         if not all(is_allowed(address, self._egress.networks) for _, address in addresses):
-            raise _BlockedBySsrfGuard("The host's name leads to an address that is not public.")
+            raise _BlockedBySsrfGuard("The host's name resolves to an address that is not public.")
         return [
             ResolveResult(hostname=host, host=address, port=port, family=version, proto=0, flags=socket.AI_NUMERICHOST)
             for version, address in addresses
@@ -299,13 +299,13 @@ async def post_capped(
     total_seconds: float,
     max_body_bytes: int = MAX_BODY_BYTES,
 ) -> CappedResponse:
-    """Post the body and return the answer's status and the head of its body.
+    """Send the body, and return the status and the head of the body of the response.
 
-    One deadline covers name, connection, headers and body. It ends the wait for a status with an error; once there
-    is a status it ends the reading, for then the other side has said what it had to say.
+    One deadline covers look-up, connection, headers and body. Before the status it raises an error; after that it ends
+    reading, because the status is the result.
 
     Raises:
-        NoAnswer: see the tree above; no foreign error escapes.
+        NoResponse: see the tree above; no foreign error escapes.
     """
     deadline = asyncio.get_running_loop().time() + total_seconds
     try:
@@ -321,12 +321,12 @@ async def post_capped(
 
 
 async def _read_head(response: httpx.Response, max_body_bytes: int, deadline: float) -> bytes:
-    """Return what comes until the cap, the end, the cut or the deadline; then hang up."""
+    """Return the body up to the cap, its end, an interruption or the deadline; then close the connection."""
     head = bytearray()
     try:
         async with asyncio.timeout_at(deadline):
             try:
-                # Raw, so that a small answer cannot unpack into a large one.
+                # Raw, so that a small body cannot decompress into a large one.
                 async for chunk in response.aiter_raw():
                     head += chunk[: max_body_bytes - len(head)]
                     if len(head) >= max_body_bytes:
@@ -339,9 +339,9 @@ async def _read_head(response: httpx.Response, max_body_bytes: int, deadline: fl
 
 
 def to_no_response(error: Exception) -> NoResponse:
-    """Translate what httpx, aiohttp or the system raised. The words never name an address that a lookup found."""
-    # The transport wraps aiohttp's errors in httpx's, whose classes say less (a refused connection is a
-    # "ConnectTimeout" there), so we look behind them.
+    """Translate an error of httpx, aiohttp or the system. The message never contains an address from a look-up."""
+    # The transport wraps aiohttp's errors in httpx's, which are less specific (a refused connection is a
+    # "ConnectTimeout" there), so their causes are matched.
     match error.__cause__ if isinstance(error, httpx.HTTPError) and error.__cause__ else error:
         case aiohttp.ClientConnectorDNSError() | UnicodeError():
             return ConnectionFailed("The host's name could not be resolved.")
@@ -358,6 +358,6 @@ def to_no_response(error: Exception) -> NoResponse:
         case aiohttp.InvalidURL() | httpx.InvalidURL() | httpx.UnsupportedProtocol():
             return BlockedAddress("The URL cannot be used.")
         case aiohttp.ClientResponseError() | aiohttp.ClientPayloadError() | ValueError():
-            return ConnectionInterrupted("What came back is not valid HTTP.")
+            return ConnectionInterrupted("The response is not valid HTTP.")
         case _:
-            return ConnectionInterrupted("The connection was cut before an answer came.")
+            return ConnectionInterrupted("The connection was closed before a response arrived.")

@@ -190,7 +190,7 @@ async def _watch(output: DemoOutput, desk: "DemoClient", job_id: str) -> DemoJob
             output.step(describe_call(call))
         reported = max(reported, len(ended))
         if job.state != state:
-            output.step(f"the job is {job.state}")
+            output.step(f"job state: {job.state}")
             state = job.state
         if state in ENDED:
             return job

@@ -167,7 +167,7 @@ def waits(delivery: Delivery) -> timedelta:
     ("behavior", "options", "error"),
     [
         (answering(500), {}, "answered 500"),
-        (cut, {}, "cut before an answer"),
+        (cut, {}, "closed before a response"),
         (answering(302, "Location: http://127.0.0.1/"), {}, "redirect"),
         (dripping(b"HTTP/1.1 200 OK\r\nX-Slow: "), {"timeout_seconds": 0.3}, "No response within 0.3 s"),
         (answering(200), {"egress": EgressPolicy(ports=frozenset())}, "not public"),

@@ -1,4 +1,4 @@
-"""A process dies at the armed point and nowhere else; one that is not armed does not know of it."""
+"""Crash points: a process kills itself at the armed point and nowhere else, and only if it is armed."""
 
 import multiprocessing
 import signal
@@ -39,34 +39,34 @@ def test_a_process_is_killed_at_the_point_it_is_armed_for(point: CrashPoint) -> 
     assert end_of(CrashAt(point, 1), *CrashPoint) == -signal.SIGKILL
 
 
-def test_other_points_are_passed() -> None:
+def test_other_points_do_not_kill_the_process() -> None:
     others = [point for point in CrashPoint if point != CrashPoint.IN_CALL]
 
     assert end_of(CrashAt(CrashPoint.IN_CALL, 1), *others) == 0
 
 
 @pytest.mark.parametrize(("passings", "end"), [(2, 0), (3, -signal.SIGKILL)])
-def test_passings_are_counted(passings: int, end: int) -> None:
+def test_hits_of_a_point_are_counted(passings: int, end: int) -> None:
     assert end_of(CrashAt(CrashPoint.IN_SWEEP, 3), *[CrashPoint.IN_SWEEP] * passings) == end
 
 
-def test_nothing_is_armed_by_itself() -> None:
+def test_no_point_is_armed_by_default() -> None:
     assert crash._armed is None
     assert end_of(None, *CrashPoint) == 0
 
 
 @pytest.mark.parametrize("point", CrashPoint)
-def test_a_point_is_read_by_its_name(point: CrashPoint) -> None:
+def test_a_point_is_parsed_by_its_name(point: CrashPoint) -> None:
     assert read_crash_at(f"{point}:12") == CrashAt(point, 12)
 
 
-def test_nothing_is_no_point() -> None:
+def test_an_empty_setting_arms_no_point() -> None:
     assert read_crash_at("") is None
 
 
 @pytest.mark.parametrize(
     "text", ["after_claim", "after_claim:", "after_claim:0", "after_claim:-1", "lunch:1", ":1", "1"]
 )
-def test_a_wrong_point_is_refused_with_all_the_right_ones(text: str) -> None:
+def test_an_invalid_point_is_rejected_with_a_list_of_valid_ones(text: str) -> None:
     with pytest.raises(ImproperlyConfigured, match=r"NIGHTDESK_CRASH_AT must be point:n.*after_claim, before_call"):
         read_crash_at(text)

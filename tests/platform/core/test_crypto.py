@@ -1,4 +1,4 @@
-"""What is sealed opens with its own key, for its own purpose, and not otherwise."""
+"""Encryption at rest: a ciphertext decrypts with its own key and for its own purpose only."""
 
 import hmac
 
@@ -22,34 +22,34 @@ BOTH = parse_keyring(f"k2:{NEW},k1:{OLD}")
 
 
 @given(st.binary())
-def test_what_is_sealed_opens(plaintext: bytes) -> None:
+def test_an_encrypted_text_decrypts(plaintext: bytes) -> None:
     assert BOTH.decrypt(BOTH.encrypt(plaintext, purpose="jobs.payload"), purpose="jobs.payload") == plaintext
 
 
-def test_the_first_key_seals_and_older_ones_still_open() -> None:
+def test_the_first_key_encrypts_and_the_other_keys_still_decrypt() -> None:
     old = OLD_RING.encrypt(b"secret", purpose="p")
 
     assert BOTH.decrypt(old, purpose="p") == b"secret"
     assert key_id_of(BOTH.encrypt(b"secret", purpose="p")) == "k2"
 
 
-def test_a_key_that_was_taken_out_is_named() -> None:
+def test_the_error_names_a_removed_key() -> None:
     sealed = OLD_RING.encrypt(b"secret", purpose="p")
 
     with pytest.raises(UnknownEncryptionKey, match="'k1'"):
         parse_keyring(f"k2:{NEW}").decrypt(sealed, purpose="p")
 
 
-def test_the_same_text_is_never_sealed_the_same_way_twice() -> None:
+def test_encrypting_twice_gives_two_ciphertexts() -> None:
     assert BOTH.encrypt(b"secret", purpose="p") != BOTH.encrypt(b"secret", purpose="p")
 
 
-def test_a_text_does_not_open_for_another_purpose() -> None:
+def test_a_ciphertext_does_not_decrypt_for_another_purpose() -> None:
     with pytest.raises(TamperedCiphertext):
         BOTH.decrypt(BOTH.encrypt(b"secret", purpose="endpoint.secret"), purpose="job.result")
 
 
-def test_no_byte_can_be_changed() -> None:
+def test_a_ciphertext_with_a_changed_byte_does_not_decrypt() -> None:
     sealed = BOTH.encrypt(b"secret", purpose="p")
 
     for position in range(len(sealed)):
@@ -62,7 +62,7 @@ def test_no_byte_can_be_changed() -> None:
 @pytest.mark.parametrize(
     "sealed", [b"", b"\x01", b"\x01\x02k1", b"\x02\x02k1" + b"x" * 40, b"\x01\x01\xff" + b"x" * 40]
 )
-def test_what_is_not_sealed_is_refused(sealed: bytes) -> None:
+def test_a_text_that_is_not_encrypted_is_rejected(sealed: bytes) -> None:
     with pytest.raises(TamperedCiphertext):
         BOTH.decrypt(sealed, purpose="p")
 
@@ -84,14 +84,14 @@ def test_what_is_not_sealed_is_refused(sealed: bytes) -> None:
     # Every process that collects the tests must find the same names.
     ids=lambda text: text.replace(OLD, "OLD").replace(NEW, "NEW"),
 )
-def test_a_keyring_that_cannot_be_used_is_refused_and_not_repeated_in_full(text: str) -> None:
+def test_an_invalid_keyring_is_rejected_and_not_shown_in_full(text: str) -> None:
     with pytest.raises(InvalidKeyring) as caught:
         parse_keyring(text)
 
     assert OLD not in str(caught.value)
 
 
-def test_a_keyring_does_not_show_its_keys() -> None:
+def test_a_keyring_has_no_keys_in_its_repr() -> None:
     assert OLD.encode() not in repr(BOTH).encode()
     assert "b'" not in repr(Keyring("k1", {"k1": b"0" * 32}))
 
@@ -104,7 +104,7 @@ def test_derived_keys_are_those_of_rfc_5869() -> None:
     assert Keyring("k1", {"k1": b"0" * 32}).derive("a label") == {"k1": expanded}
 
 
-def test_every_key_and_every_label_derives_another_and_the_active_one_comes_first() -> None:
+def test_every_key_and_label_derives_a_distinct_key_and_the_active_one_is_first() -> None:
     ring = Keyring("new", {"old": b"o" * 32, "new": b"n" * 32})
     one, other = ring.derive("one"), ring.derive("other")
 

@@ -1,4 +1,4 @@
-"""A doorbell wakes who listens, publishes where nobody does, and never makes a caller wait."""
+"""Doorbells wake the local listener or publish a message, and never block the caller."""
 
 import threading
 import time
@@ -8,7 +8,7 @@ from core.doorbell import Doorbell
 from tests.polling import wait_for
 
 
-def test_a_listener_in_this_process_is_woken_and_nothing_is_published() -> None:
+def test_a_ring_wakes_the_listener_of_this_process_and_publishes_nothing() -> None:
     woken, published = threading.Event(), threading.Event()
     bell = Doorbell("jobs", publish=published.set)
     bell.set_listener(woken.set)
@@ -27,7 +27,7 @@ def test_without_a_listener_a_ring_is_published() -> None:
     assert published.wait(5)
 
 
-def test_a_broker_that_does_not_answer_keeps_nobody_waiting() -> None:
+def test_an_unresponsive_broker_does_not_block_the_caller() -> None:
     hung, may_go_on = threading.Event(), threading.Event()
     rings: list[int] = []
 
@@ -46,7 +46,7 @@ def test_a_broker_that_does_not_answer_keeps_nobody_waiting() -> None:
     wait_for(lambda: len(rings) == 2)
 
 
-def test_after_a_ring_the_bell_rests_and_then_tells_of_all_that_came_meanwhile() -> None:
+def test_rings_during_the_coalescing_interval_are_published_as_one() -> None:
     published: list[float] = []
     bell = Doorbell("jobs", publish=lambda: published.append(time.monotonic()))
     bell.ring()
@@ -59,7 +59,7 @@ def test_after_a_ring_the_bell_rests_and_then_tells_of_all_that_came_meanwhile()
     assert published[1] - published[0] >= doorbell.COALESCE_SECONDS
 
 
-def test_a_ring_that_cannot_be_published_is_no_error_and_the_next_one_is() -> None:
+def test_a_failed_publication_raises_nothing_and_the_next_ring_is_published() -> None:
     published = threading.Event()
     failed: list[str] = []
 
@@ -77,7 +77,7 @@ def test_a_ring_that_cannot_be_published_is_no_error_and_the_next_one_is() -> No
     assert published.wait(doorbell.BACKOFF_SECONDS + 5)
 
 
-def test_a_listener_that_was_taken_down_is_not_woken() -> None:
+def test_a_removed_listener_is_not_woken() -> None:
     woken, published = threading.Event(), threading.Event()
     bell = Doorbell("jobs", publish=published.set)
     bell.set_listener(woken.set)

@@ -36,14 +36,14 @@ class Till:
         await wait_until(lambda: len(self.groups) >= groups, seconds=5)
 
 
-async def test_a_lone_item_is_done_at_once() -> None:
+async def test_a_single_item_is_processed_immediately() -> None:
     till = Till()
     till.open()
     assert await GroupCommitter(till.work, max_group_size=10).submit(1) == 10
     assert till.groups == [[1]]
 
 
-async def test_whoever_comes_while_a_group_is_under_way_shares_the_next_one() -> None:
+async def test_items_submitted_during_a_group_share_the_next_group() -> None:
     till = Till()
     grouped = GroupCommitter(till.work, max_group_size=10)
     first = asyncio.create_task(grouped.submit(1))
@@ -63,7 +63,7 @@ async def test_a_group_is_never_larger_than_allowed() -> None:
     assert [len(group) for group in till.groups] == [2, 2, 1]
 
 
-async def test_only_so_many_groups_are_under_way() -> None:
+async def test_the_number_of_concurrent_groups_is_bounded() -> None:
     till = Till()
     grouped = GroupCommitter(till.work, max_group_size=1, max_concurrent_groups=2)
     tasks = [asyncio.create_task(grouped.submit(item)) for item in range(4)]
@@ -75,7 +75,7 @@ async def test_only_so_many_groups_are_under_way() -> None:
     assert await asyncio.gather(*tasks) == [0, 10, 20, 30]
 
 
-async def test_one_items_error_is_its_own() -> None:
+async def test_the_error_of_one_item_does_not_fail_the_others() -> None:
     till = Till()
     till.open()
     till.errors[2] = ValueError("two")
@@ -85,7 +85,7 @@ async def test_one_items_error_is_its_own() -> None:
     assert isinstance(results[1], ValueError)
 
 
-async def test_an_outage_is_everybodys_and_nothing_is_tried_alone() -> None:
+async def test_a_group_error_fails_all_items_without_retrying_each() -> None:
     till = Till()
     till.open()
     till.errors[2] = Outage()
@@ -95,7 +95,7 @@ async def test_an_outage_is_everybodys_and_nothing_is_tried_alone() -> None:
     assert till.groups == [[1, 2, 3]]
 
 
-async def test_work_goes_on_after_an_error() -> None:
+async def test_groups_continue_after_an_error() -> None:
     till = Till()
     till.open()
     till.errors[1] = ValueError("one")
@@ -105,7 +105,7 @@ async def test_work_goes_on_after_an_error() -> None:
     assert await grouped.submit(2) == 20
 
 
-async def test_who_is_canceled_before_its_group_begins_is_left_out() -> None:
+async def test_an_item_canceled_before_its_group_is_left_out() -> None:
     till = Till()
     grouped = GroupCommitter(till.work, max_group_size=10)
     first = asyncio.create_task(grouped.submit(1))

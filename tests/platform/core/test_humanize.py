@@ -1,4 +1,4 @@
-"""Durations and ages as people read them."""
+"""Durations, ages and moments as text for people."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -42,7 +42,7 @@ def test_an_age_has_one_unit_and_is_never_negative(seconds: int, text: str) -> N
     assert format_age(NOW - timedelta(seconds=seconds), NOW) == text
 
 
-def test_a_moment_says_its_zone() -> None:
+def test_a_moment_has_its_zone() -> None:
     assert format_moment(NOW) == "2026-11-21 09:04:05 UTC"
 
 
@@ -61,5 +61,5 @@ def test_a_moment_says_its_zone() -> None:
         (60 * 24 * 12, "about 12 d"),
     ],
 )
-def test_a_guess_looks_like_one(minutes: float, text: str) -> None:
+def test_an_estimate_is_rounded(minutes: float, text: str) -> None:
     assert format_estimate(timedelta(minutes=minutes)) == text

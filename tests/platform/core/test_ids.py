@@ -1,4 +1,4 @@
-"""Public ids sort by time, are read back, and nothing else is."""
+"""Public ids sort by time and are parsed back; any other text is rejected."""
 
 import threading
 import time
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from core.ids import InvalidId, from_public, new_uuid, to_public
 
 
-def test_a_uuid_is_of_version_seven_and_of_now() -> None:
+def test_a_uuid_has_version_seven_and_the_current_time() -> None:
     before = time.time_ns() // 1_000_000
     made = new_uuid()
 
@@ -25,7 +25,7 @@ def test_ids_made_later_sort_later_also_as_text() -> None:
     assert made == sorted(set(made))
 
 
-def test_threads_never_make_the_same_id() -> None:
+def test_threads_never_create_the_same_id() -> None:
     made: list[UUID] = []
     threads = [threading.Thread(target=lambda: made.extend(new_uuid() for _ in range(2_000))) for _ in range(4)]
     for thread in threads:
@@ -37,7 +37,7 @@ def test_threads_never_make_the_same_id() -> None:
 
 
 @given(st.uuids())
-def test_a_public_id_is_read_back(value: UUID) -> None:
+def test_a_public_id_is_parsed_back(value: UUID) -> None:
     assert from_public("job", to_public("job", value)) == value
 
 
@@ -58,6 +58,6 @@ def test_a_public_id_is_read_back(value: UUID) -> None:
         "x" * 10_000,
     ],
 )
-def test_any_other_text_is_refused(text: str) -> None:
+def test_any_other_text_is_rejected(text: str) -> None:
     with pytest.raises(InvalidId):
         from_public("job", text)

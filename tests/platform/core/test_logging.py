@@ -1,4 +1,4 @@
-"""Logs carry ids, and neither secrets nor anybody's words."""
+"""Logs contain ids, and neither secrets nor prompts."""
 
 import io
 import json
@@ -27,7 +27,7 @@ def lines() -> Iterator[io.StringIO]:
     logging.root.handlers[:], logging.root.level = handlers, level
 
 
-def test_a_line_is_one_json_object_with_what_was_bound(lines: io.StringIO) -> None:
+def test_a_line_is_one_json_object_with_the_bound_context(lines: io.StringIO) -> None:
     with structlog.contextvars.bound_contextvars(request_id="req_1", job="job_1", attempt=2):
         structlog.get_logger("jobs").info("call_failed", provider="openai", status=503)
 
@@ -36,7 +36,7 @@ def test_a_line_is_one_json_object_with_what_was_bound(lines: io.StringIO) -> No
     assert (line["provider"], line["status"], line["level"]) == ("openai", 503, "info")
 
 
-def test_what_is_below_the_level_is_not_even_looked_at(lines: io.StringIO) -> None:
+def test_an_event_below_the_level_is_not_processed(lines: io.StringIO) -> None:
     class Untouchable(dict[str, str]):
         def items(self) -> Any:
             raise AssertionError("It was looked at.")
@@ -46,7 +46,7 @@ def test_what_is_below_the_level_is_not_even_looked_at(lines: io.StringIO) -> No
     assert lines.getvalue() == ""
 
 
-def test_the_standard_library_s_logs_are_cleaned_too(lines: io.StringIO) -> None:
+def test_logs_of_the_standard_library_are_redacted_too(lines: io.StringIO) -> None:
     logging.getLogger("some.library").warning("calling with %s", "Bearer abc.def")
 
     assert "abc.def" not in lines.getvalue()
@@ -58,7 +58,7 @@ def test_the_standard_library_s_logs_are_cleaned_too(lines: io.StringIO) -> None
     ["authorization", "api_key", "x-api-key", "prompt", "messages", "content", "body", "site_secret", "password",
      "access_token", "Payload", "result", "cookie", "X-Signature"],
 )  # fmt: skip
-def test_fields_that_hold_secrets_or_words_are_blanked(field: str) -> None:
+def test_fields_with_secrets_or_prompts_are_redacted(field: str) -> None:
     assert redact_secrets(None, "", {field: "rosebud"})[field] == REDACTED
     assert redact_secrets(None, "", {"request": {field: "rosebud"}}) == {"request": {field: REDACTED}}
 
@@ -75,7 +75,7 @@ def test_fields_that_hold_secrets_or_words_are_blanked(field: str) -> None:
         "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJ4In0.c2ln",
     ],
 )
-def test_secrets_are_known_by_their_shape(text: str) -> None:
+def test_secrets_are_redacted_by_their_shape(text: str) -> None:
     cleaned = redact_secrets(None, "", {"error": text, "list": [text], "nested": {"a": text}})
 
     assert REDACTED in cleaned["error"]
@@ -83,7 +83,7 @@ def test_secrets_are_known_by_their_shape(text: str) -> None:
         assert secret not in str(cleaned)
 
 
-def test_counts_of_tokens_are_no_secret() -> None:
+def test_token_counts_are_not_redacted() -> None:
     assert redact_secrets(None, "", {"input_tokens": 12, "model": "gpt-4o"}) == {"input_tokens": 12, "model": "gpt-4o"}
 
 

@@ -65,7 +65,7 @@ async def ask(http: ProviderClient, url: str) -> str:
         await response.aclose()
 
 
-async def test_a_connection_that_the_server_closed_is_not_used_again() -> None:
+async def test_a_connection_closed_by_the_server_is_not_reused() -> None:
     with short_lived() as server:
         async with aclosing(ProviderClient()) as http:
             for count in range(1, 4):
@@ -75,7 +75,7 @@ async def test_a_connection_that_the_server_closed_is_not_used_again() -> None:
                 assert server.requests == count
 
 
-async def test_a_live_connection_is_used_again() -> None:
+async def test_a_live_connection_is_reused() -> None:
     connections = 0
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -94,7 +94,7 @@ async def test_a_live_connection_is_used_again() -> None:
     assert connections == 1
 
 
-async def test_progress_tells_whether_anything_can_have_been_sent(unused_tcp_port: int) -> None:
+async def test_progress_states_whether_anything_may_have_been_sent(unused_tcp_port: int) -> None:
     async with aclosing(ProviderClient()) as http:
         with short_lived() as server:
             with track_connection() as progress:
@@ -110,7 +110,7 @@ async def test_a_client_that_was_never_used_can_be_closed() -> None:
     await ProviderClient().aclose()
 
 
-async def test_nothing_is_sent_by_a_closed_client() -> None:
+async def test_a_closed_client_sends_nothing() -> None:
     http = ProviderClient()
     await http.aclose()
 
@@ -118,7 +118,7 @@ async def test_nothing_is_sent_by_a_closed_client() -> None:
         await ask(http, "http://x.test")
 
 
-async def test_only_the_headers_that_are_meant_are_sent() -> None:
+async def test_only_the_given_headers_are_sent() -> None:
     seen: list[bytes] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

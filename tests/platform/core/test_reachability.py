@@ -1,4 +1,4 @@
-"""A server that carries doorbells answers, or it does not, and either is known soon."""
+"""Reachability checks of Redis and the broker give a result within the timeout."""
 
 import socket
 import time
@@ -17,22 +17,22 @@ def silent() -> Iterator[int]:
         yield server.getsockname()[1]
 
 
-def test_redis_that_answers_is_found_out_either_way(settings: Settings) -> None:
+def test_a_responding_redis_is_reachable(settings: Settings) -> None:
     assert is_redis_reachable(settings.REDIS_URL)
     assert is_broker_reachable(settings.REDIS_URL)
 
 
-def test_redis_that_does_not_let_us_in_does_not_answer(settings: Settings) -> None:
+def test_redis_with_wrong_credentials_is_not_reachable(settings: Settings) -> None:
     assert not is_redis_reachable(settings.REDIS_URL.replace("redis://:", "redis://:wrong"))
 
 
 @pytest.mark.parametrize("kind", ["redis", "amqp"])
-def test_nobody_there_is_no_answer(kind: str) -> None:
+def test_a_closed_port_is_not_reachable(kind: str) -> None:
     assert not is_broker_reachable(f"{kind}://desk:secret@127.0.0.1:1/0")
 
 
 @pytest.mark.parametrize("kind", ["redis", "amqp"])
-def test_silence_is_no_answer_and_is_not_waited_out(kind: str, silent: int) -> None:
+def test_a_silent_server_is_unreachable_after_the_timeout(kind: str, silent: int) -> None:
     started = time.monotonic()
 
     assert not is_broker_reachable(f"{kind}://desk:secret@127.0.0.1:{silent}/0")

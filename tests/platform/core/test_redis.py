@@ -11,7 +11,7 @@ from devstack.valkey import valkey_server
 from tests.ports import own_port
 
 
-async def test_a_loop_has_one_client_for_a_server() -> None:
+async def test_an_event_loop_has_one_client_per_server() -> None:
     try:
         assert redis.client(settings.REDIS_URL) is redis.client(settings.REDIS_URL)
     finally:
@@ -31,7 +31,7 @@ async def test_a_script_runs_whether_the_server_knows_it_or_not() -> None:
     assert answers == [[b"a", b"1"], [b"a", b"1"]]
 
 
-async def test_a_server_that_is_away_is_one_error() -> None:
+async def test_an_unavailable_server_raises_redis_unavailable() -> None:
     try:
         with pytest.raises(RedisUnavailable):
             await LuaScript("return 1").run(redis.client("redis://127.0.0.1:1/0"), [], [])
@@ -39,7 +39,7 @@ async def test_a_server_that_is_away_is_one_error() -> None:
         await redis.close_clients()
 
 
-async def test_a_server_that_never_answers_is_given_up() -> None:
+async def test_a_silent_server_raises_after_the_timeout() -> None:
     callers: list[asyncio.StreamWriter] = []
 
     async def silent(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -57,7 +57,7 @@ async def test_a_server_that_never_answers_is_given_up() -> None:
                 await caller.wait_closed()
 
 
-async def test_who_waits_for_it_can_be_canceled_at_any_moment() -> None:
+async def test_a_waiting_task_can_be_canceled_at_any_moment() -> None:
     server = redis.client(settings.REDIS_URL)
     try:
         for turns in range(12):
@@ -77,7 +77,7 @@ async def _ask_twice(server: Redis) -> None:
     await asyncio.Event().wait()
 
 
-async def test_many_ask_at_once_and_each_gets_its_own_answer() -> None:
+async def test_concurrent_commands_get_their_own_replies() -> None:
     script = LuaScript("return ARGV[1]")
     server = redis.client(settings.REDIS_URL)
     try:
@@ -88,7 +88,7 @@ async def test_many_ask_at_once_and_each_gets_its_own_answer() -> None:
     assert answers == [b"%d" % number for number in range(200)]
 
 
-async def test_a_mistake_in_one_command_is_not_the_others() -> None:
+async def test_an_error_in_one_command_does_not_affect_the_others() -> None:
     good, bad = LuaScript("return ARGV[1]"), LuaScript("return redis.call('no-such-command')")
     server = redis.client(settings.REDIS_URL)
     try:
@@ -101,7 +101,7 @@ async def test_a_mistake_in_one_command_is_not_the_others() -> None:
     assert (answers[0], type(answers[1]), answers[2]) == (b"a", RedisUnavailable, b"b")
 
 
-async def test_who_goes_away_does_not_mix_up_the_answers() -> None:
+async def test_a_canceled_command_does_not_shift_the_replies() -> None:
     script = LuaScript("return ARGV[1]")
     server = redis.client(settings.REDIS_URL)
     try:
@@ -116,7 +116,7 @@ async def test_who_goes_away_does_not_mix_up_the_answers() -> None:
         await redis.close_clients()
 
 
-async def test_after_a_restart_of_the_server_nobody_notices(tmp_path: Path) -> None:
+async def test_commands_work_after_a_restart_of_the_server(tmp_path: Path) -> None:
     port = own_port()
     script = LuaScript("return ARGV[1]")
     try:

@@ -1,4 +1,4 @@
-"""Addresses that strangers choose: what is never reached, and what one exchange may cost."""
+"""SSRF guard: which addresses are never reached, and the limits of one exchange."""
 
 import asyncio
 import ipaddress
@@ -150,11 +150,11 @@ def test_a_public_address_is_allowed(ip: str) -> None:
     ("network", "ip"),
     [("127.0.0.0/8", "127.0.0.1"), ("127.0.0.0/8", "::ffff:127.0.0.1"), ("fd00::/8", "fd00::7")],
 )
-def test_a_network_that_is_named_is_allowed(network: str, ip: str) -> None:
+def test_a_configured_network_is_allowed(network: str, ip: str) -> None:
     assert is_allowed(ip, [ipaddress.ip_network(network)])
 
 
-def test_a_named_network_allows_nothing_else() -> None:
+def test_a_configured_network_allows_no_other_address() -> None:
     assert not is_allowed("10.0.0.1", [ipaddress.ip_network("127.0.0.0/8")])
 
 
@@ -193,7 +193,7 @@ def test_a_named_network_allows_nothing_else() -> None:
         ("http://app.localhost/", "not a public address"),
     ],
 )
-def test_a_url_that_can_never_be_reached_is_refused_with_the_reason(url: str, why: str) -> None:
+def test_an_unreachable_url_is_rejected_with_a_reason(url: str, why: str) -> None:
     with pytest.raises(RejectedUrl, match=why):
         check_url(url, EgressPolicy())
 
@@ -209,18 +209,18 @@ def test_a_url_that_can_never_be_reached_is_refused_with_the_reason(url: str, wh
         "https://[2606:4700::1111]/",
     ],
 )
-def test_a_url_of_a_public_host_is_fine(url: str) -> None:
+def test_a_url_of_a_public_host_is_accepted(url: str) -> None:
     check_url(url, EgressPolicy())
 
 
-def test_a_laptop_may_name_itself_where_its_network_is_allowed() -> None:
+def test_localhost_is_accepted_where_its_network_is_allowed() -> None:
     check_url("http://localhost:8080/hook", LOOPBACK)
 
 
 # Which connections
 
 
-async def test_the_answer_of_an_allowed_host_comes_back() -> None:
+async def test_the_response_of_an_allowed_host_is_returned() -> None:
     async with receiving() as receiver:
         receiver.script = [answering(201, "X-Seen: yes", body=b"thank you")]
 
@@ -244,14 +244,14 @@ async def test_a_literal_address_is_checked_when_it_is_connected(host: str) -> N
 
 
 @pytest.mark.parametrize("found", [["10.0.0.7"], ["1.1.1.1", "10.0.0.7"], ["2606:4700::1111", "::1"], ["127.0.0.2"]])
-async def test_a_name_that_leads_to_a_blocked_address_is_refused_whole(found: list[str]) -> None:
+async def test_a_name_with_one_blocked_address_is_blocked_completely(found: list[str]) -> None:
     with pytest.raises(BlockedAddress, match="not public") as caught:
         await post("http://hook.test/", lookup=answers(*found))
 
     assert not any(ip in str(caught.value) for ip in found)
 
 
-async def test_a_name_that_changes_its_address_between_check_and_connect_is_still_refused(
+async def test_dns_rebinding_between_check_and_connect_is_blocked(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # The name server turns as soon as it was asked once; whoever looked a name up again would get 127.0.0.2.
@@ -273,7 +273,7 @@ async def test_a_name_that_changes_its_address_between_check_and_connect_is_stil
     assert connected == ["127.0.0.1"]
 
 
-async def test_the_connector_itself_refuses_an_address_that_no_resolver_saw(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_connector_blocks_an_address_that_no_resolver_checked(monkeypatch: pytest.MonkeyPatch) -> None:
     async def unguarded(*_: Any, **__: Any) -> list[dict[str, Any]]:
         return [
             {"hostname": "hook.test", "host": "127.0.0.1", "port": 80, "family": socket.AF_INET, "proto": 0, "flags": 0}
@@ -297,12 +297,12 @@ async def test_a_port_that_is_not_allowed_is_not_connected() -> None:
     "url",
     ["ftp://127.0.0.1/", "unix:///run/docker.sock", "http+unix://x/", "hook", "http://u:p@127.0.0.1/", "http://[x"],
 )
-async def test_only_plain_web_urls_are_sent_to(url: str) -> None:
+async def test_only_http_urls_are_requested(url: str) -> None:
     with pytest.raises(BlockedAddress):
         await post(url)
 
 
-async def test_a_redirect_is_an_answer_and_is_not_followed() -> None:
+async def test_a_redirect_is_returned_and_not_followed() -> None:
     async with receiving() as receiver:
         receiver.script = [answering(307, f"Location: {receiver.url}")]
 
@@ -311,7 +311,7 @@ async def test_a_redirect_is_an_answer_and_is_not_followed() -> None:
     assert (answer.status, len(receiver.received)) == (307, 1)
 
 
-async def test_no_cookie_is_kept_and_no_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_cookies_and_proxies_of_the_environment_are_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     async with receiving() as receiver, guarded_client(LOOPBACK) as client:
@@ -327,7 +327,7 @@ async def test_no_cookie_is_kept_and_no_proxy_of_the_environment_is_used(monkeyp
 # What one exchange may cost
 
 
-async def test_of_a_huge_body_only_the_head_is_read() -> None:
+async def test_only_the_head_of_a_huge_body_is_read() -> None:
     written: list[int] = []
     async with receiving() as receiver:
         receiver.script = [flooding(131_072_000, written)]
@@ -339,14 +339,14 @@ async def test_of_a_huge_body_only_the_head_is_read() -> None:
     assert written[0] < 16_000_000
 
 
-async def test_the_head_is_cut_at_the_very_byte() -> None:
+async def test_the_head_is_cut_at_the_exact_byte() -> None:
     async with receiving() as receiver, guarded_client(LOOPBACK) as client:
         answer = await post_capped(client, receiver.url, body=b"", headers={}, total_seconds=5, max_body_bytes=5)
 
     assert answer.head == b"thank"
 
 
-async def test_a_packed_body_stays_packed() -> None:
+async def test_a_compressed_body_is_not_decompressed() -> None:
     packed = b"\x1f\x8b" + b"\0" * 100
     async with receiving() as receiver:
         receiver.script = [answering(200, "Content-Encoding: gzip", body=packed)]
@@ -356,7 +356,7 @@ async def test_a_packed_body_stays_packed() -> None:
     assert receiver.received[0].headers["accept-encoding"] == "identity"
 
 
-async def test_an_answer_that_drips_its_headers_is_over_at_the_deadline() -> None:
+async def test_slow_response_headers_end_at_the_deadline() -> None:
     begun = time.monotonic()
     async with receiving() as receiver:
         receiver.otherwise = dripping(b"HTTP/1.1 200 OK\r\nX-Slow: ")
@@ -367,7 +367,7 @@ async def test_an_answer_that_drips_its_headers_is_over_at_the_deadline() -> Non
     assert time.monotonic() - begun < 2
 
 
-async def test_an_answer_that_drips_its_body_counts_with_what_came_before_the_deadline() -> None:
+async def test_a_slow_body_is_returned_as_far_as_it_came_before_the_deadline() -> None:
     begun = time.monotonic()
     async with receiving() as receiver:
         receiver.otherwise = dripping(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\nbegin ")
@@ -379,7 +379,7 @@ async def test_an_answer_that_drips_its_body_counts_with_what_came_before_the_de
     assert time.monotonic() - begun < 2
 
 
-async def test_a_body_that_is_cut_counts_with_what_came() -> None:
+async def test_an_interrupted_body_is_returned_as_far_as_it_came() -> None:
     async with receiving() as receiver:
         receiver.script = [raw(b"HTTP/1.1 503 Busy\r\nContent-Length: 100\r\n\r\nbegin")]
 
@@ -403,7 +403,7 @@ async def test_the_deadline_covers_the_name_lookup() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Sending a large body")
-async def test_a_receiver_that_takes_no_body_is_over_at_the_deadline() -> None:
+async def test_a_receiver_that_reads_no_body_ends_at_the_deadline() -> None:
     async def ignore(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await done.wait()
         writer.close()
@@ -420,14 +420,14 @@ async def test_a_receiver_that_takes_no_body_is_over_at_the_deadline() -> None:
 @pytest.mark.parametrize(
     ("behavior", "said"),
     [
-        (cut, "cut before an answer"),
-        (raw(b"HTTP/1.1 200 OK\r\nContent-"), "cut before an answer|not valid HTTP"),
+        (cut, "closed before a response"),
+        (raw(b"HTTP/1.1 200 OK\r\nContent-"), "closed before a response|not valid HTTP"),
         (raw(b"SSH-2.0-OpenSSH_9.2\r\n\r\n"), "not valid HTTP"),
         (raw(b"HTTP/1.1 200 OK\r\nX: " + b"x" * 100_000 + b"\r\n\r\n"), "not valid HTTP"),
         (raw(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nx"), "not valid HTTP"),
     ],
 )
-async def test_what_is_not_an_answer_is_told_as_such(behavior: Any, said: str) -> None:
+async def test_an_invalid_response_is_reported(behavior: Any, said: str) -> None:
     async with receiving() as receiver:
         receiver.script = [behavior]
 
@@ -435,7 +435,7 @@ async def test_what_is_not_an_answer_is_told_as_such(behavior: Any, said: str) -
             await post(receiver.url)
 
 
-async def test_a_refused_connection_says_so() -> None:
+async def test_a_refused_connection_is_reported() -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
 
@@ -444,7 +444,7 @@ async def test_a_refused_connection_says_so() -> None:
 
 
 @pytest.mark.parametrize("trouble", [socket.gaierror(-2, "unknown"), UnicodeError("label too long"), None])
-async def test_a_name_that_does_not_resolve_says_so(trouble: Exception | None) -> None:
+async def test_an_unresolvable_name_is_reported(trouble: Exception | None) -> None:
     def fail(*_: Any, **__: Any) -> list[tuple[Any, ...]]:
         if trouble:
             raise trouble
@@ -454,7 +454,7 @@ async def test_a_name_that_does_not_resolve_says_so(trouble: Exception | None) -
         await post("http://hook.test/", lookup=fail)
 
 
-def test_every_foreign_error_becomes_one_of_ours() -> None:
+def test_every_foreign_error_is_translated() -> None:
     request = httpx.Request("POST", "http://hook.test/")
     kinds = [kind for kind in vars(httpx).values() if isinstance(kind, type) and issubclass(kind, httpx.TransportError)]
 
@@ -467,7 +467,7 @@ def test_every_foreign_error_becomes_one_of_ours() -> None:
 # TLS
 
 
-async def test_the_certificate_is_checked_against_the_name_although_the_address_was_pinned(tmp_path: Path) -> None:
+async def test_the_certificate_is_verified_for_the_name_although_the_address_is_pinned(tmp_path: Path) -> None:
     server_side, client_side = tls_contexts(tmp_path, "hook.test")
     async with receiving(tls=server_side) as receiver:
         good = await post(f"https://hook.test:{receiver.port}/", lookup=answers("127.0.0.1"), verify=client_side)
@@ -479,7 +479,7 @@ async def test_the_certificate_is_checked_against_the_name_although_the_address_
     assert good.status == 200
 
 
-async def test_a_host_that_speaks_no_tls_says_so() -> None:
+async def test_a_host_without_tls_is_reported() -> None:
     async def speak_plainly(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(100)
         writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")

@@ -45,7 +45,7 @@ def identity(origins: list[str] | None = None, **narrow: object) -> Identity:
         ("", "", 0, ""),
     ],
 )
-def test_the_address_is_that_of_the_last_hop_which_is_not_ours(
+def test_the_client_address_is_the_last_hop_that_is_not_our_proxy(
     peer: str, forwarded_for: str, trusted: int, address: str
 ) -> None:
     assert client_address(peer, forwarded_for, trusted) == address
@@ -64,7 +64,7 @@ def test_the_address_is_that_of_the_last_hop_which_is_not_ours(
         (["nonsense", "203.0.113.0/24"], "203.0.113.5"),
     ],
 )
-def test_addresses_on_the_allowlist_are_let_in(networks: list[str], address: str) -> None:
+def test_addresses_on_the_allowlist_are_allowed(networks: list[str], address: str) -> None:
     check_address(site(ip_allowlist=networks), address)
 
 
@@ -93,7 +93,7 @@ def test_other_addresses_are_refused(networks: list[str], address: str) -> None:
         (AuthMethod.API_KEY, None, False),
     ],
 )
-def test_only_tokens_of_the_desk_for_a_page_are_used_from_any_address(
+def test_only_minted_tokens_bound_to_an_origin_skip_the_allowlist(
     means: AuthMethod, origin: str | None, accepted: bool
 ) -> None:
     bakery = site(ip_allowlist=["203.0.113.0/24"], origins=["https://bakery.test"])
@@ -107,17 +107,17 @@ def test_only_tokens_of_the_desk_for_a_page_are_used_from_any_address(
             check_network_and_origin(asking, "198.51.100.7", origin)
 
 
-def test_a_place_is_an_origin_too() -> None:
+def test_the_network_check_includes_the_origin() -> None:
     with pytest.raises(OriginNotAllowed):
         check_network_and_origin(identity(["https://bakery.test"]), "203.0.113.5", "https://florist.test")
 
 
-def test_servers_send_no_origin_and_are_let_in() -> None:
+def test_servers_send_no_origin_and_are_allowed() -> None:
     check_origin(identity(), None)
 
 
 @pytest.mark.parametrize("origin", ["https://bakery.test", "https://Bakery.test:443", "HTTPS://bakery.test"])
-def test_a_browser_on_the_sites_origin_is_let_in(origin: str) -> None:
+def test_a_browser_on_the_sites_origin_is_allowed(origin: str) -> None:
     check_origin(identity(["https://other.test", "https://bakery.test/"]), origin)
 
 
@@ -135,7 +135,7 @@ def test_a_browser_on_the_sites_origin_is_let_in(origin: str) -> None:
         "https://bakery.test:port",
     ],
 )
-def test_a_browser_elsewhere_is_refused(origin: str) -> None:
+def test_a_browser_on_another_origin_is_forbidden(origin: str) -> None:
     with pytest.raises(OriginNotAllowed):
         check_origin(identity(["https://bakery.test", "null", ""]), origin)
 
@@ -156,7 +156,7 @@ def test_a_token_bound_to_an_origin_works_there_only(origin: str | None, accepte
     ("allowed", "only", "accepted"),
     [([], None, True), (["gpt-5"], None, True), (["gpt-4o"], None, False), ([], "gpt-5", True), ([], "gpt-4o", False)],
 )
-def test_a_model_must_be_on_the_sites_list_and_be_the_tokens(
+def test_a_model_must_be_allowed_by_the_site_and_by_the_token(
     allowed: list[str], only: str | None, accepted: bool
 ) -> None:
     if accepted:
@@ -167,7 +167,7 @@ def test_a_model_must_be_on_the_sites_list_and_be_the_tokens(
 
 
 @pytest.mark.parametrize("scope", list(TokenScope))
-def test_who_is_not_narrowed_may_do_everything_and_who_is_may_do_what_was_named(scope: TokenScope) -> None:
+def test_without_a_scope_claim_everything_is_allowed_and_with_one_only_its_scopes(scope: TokenScope) -> None:
     check_scope(identity(), scope)
     check_scope(identity(scopes=frozenset({scope.value})), scope)
     with pytest.raises(InsufficientScope, match=scope.value):

@@ -91,7 +91,7 @@ def test_a_new_site_shows_its_secret_and_key_once_and_they_work(staff: Client) -
         ({"allowed_models": "\n".join(str(n) for n in range(101))}, "At most 100 entries"),
     ],
 )
-def test_an_unfit_site_is_explained_and_not_stored(
+def test_an_invalid_site_is_explained_and_not_stored(
     staff: Client, florist: NewSite, fields: dict[str, str], said: str
 ) -> None:
     assert said in save(staff, reverse("admin:tenants_site_add"), **fields)
@@ -99,7 +99,7 @@ def test_an_unfit_site_is_explained_and_not_stored(
     assert Site.objects.count() == 1
 
 
-def test_changes_are_stored_and_written_down_with_what_was_before(staff: Client, bakery: NewSite) -> None:
+def test_changes_are_stored_and_audited_with_the_old_values(staff: Client, bakery: NewSite) -> None:
     save(
         staff,
         page_of(bakery.site),
@@ -119,7 +119,7 @@ def test_changes_are_stored_and_written_down_with_what_was_before(staff: Client,
     }
 
 
-def test_caps_and_retention_are_set_and_written_down(staff: Client, bakery: NewSite) -> None:
+def test_caps_and_retention_are_set_and_audited(staff: Client, bakery: NewSite) -> None:
     Site.objects.update(name="Bakery")
 
     save(staff, page_of(bakery.site), max_running_jobs="5", retention_days="0")
@@ -140,7 +140,7 @@ def test_saving_without_a_change_leaves_the_lists_as_they_are(staff: Client, bak
     assert AuditEntry.objects.get(action="site.change").details == {}
 
 
-def test_a_site_is_switched_off_and_never_deleted(staff: Client, bakery: NewSite) -> None:
+def test_a_site_is_deactivated_and_never_deleted(staff: Client, bakery: NewSite) -> None:
     staff.post(page_of(bakery.site), {"name": "Bakery", "slug": "bakery", **INLINE})
 
     assert Site.objects.get().is_active is False
@@ -148,7 +148,7 @@ def test_a_site_is_switched_off_and_never_deleted(staff: Client, bakery: NewSite
     assert "delete_selected" not in text_of(staff.get(list_of(Site)))
 
 
-def test_sites_are_listed_with_what_they_can_prove_themselves_with(staff: Client, bakery: NewSite) -> None:
+def test_sites_are_listed_with_their_live_credentials(staff: Client, bakery: NewSite) -> None:
     issue(bakery.site, KEY)
     Credential.objects.filter(kind=SECRET).update(expires_at=clock.now() - timedelta(seconds=1))
 
@@ -188,7 +188,7 @@ def test_a_new_credential_is_shown_once(
     assert shown_in(text_of(staff.get(list_of(Site)))) == []
 
 
-def test_too_many_live_credentials_are_refused_in_words(staff: Client, bakery: NewSite) -> None:
+def test_too_many_live_credentials_are_rejected_with_a_reason(staff: Client, bakery: NewSite) -> None:
     for _ in range(3):
         issue(bakery.site, KEY)
 
@@ -233,9 +233,7 @@ def test_a_lost_encryption_key_does_not_close_the_pages(staff: Client, bakery: N
         ({"revoked_at": timedelta(hours=-1)}, "Revoked"),
     ],
 )
-def test_a_credential_says_what_it_is_worth(
-    staff: Client, bakery: NewSite, changes: dict[str, timedelta], said: str
-) -> None:
+def test_a_credential_shows_its_state(staff: Client, bakery: NewSite, changes: dict[str, timedelta], said: str) -> None:
     Credential.objects.filter(kind=KEY).update(**{name: clock.now() + span for name, span in changes.items()})
 
     assert said in text_of(staff.get(list_of(Credential), {"q": bakery.api_key.credential.public_id}))
@@ -251,7 +249,7 @@ def test_credentials_are_not_edited(staff: Client, bakery: NewSite) -> None:
 # Who may, and what is left
 
 
-def test_who_may_only_look_can_issue_and_revoke_nothing(bakery: NewSite) -> None:
+def test_an_operator_with_view_permission_cannot_issue_or_revoke(bakery: NewSite) -> None:
     reader = User.objects.create_user("reader", password="a long password", is_staff=True)
     reader.user_permissions.add(*Permission.objects.filter(codename__in=["view_site", "view_credential"]))
     client = Client()
@@ -263,7 +261,7 @@ def test_who_may_only_look_can_issue_and_revoke_nothing(bakery: NewSite) -> None
     assert Credential.objects.filter(revoked_at=None).count() == 2
 
 
-def test_the_audit_log_is_read_and_searched_and_never_edited(staff: Client, bakery: NewSite) -> None:
+def test_the_audit_log_can_be_searched_and_not_edited(staff: Client, bakery: NewSite) -> None:
     entry = AuditEntry.objects.get(action="site.create")
 
     assert "site.create" in text_of(staff.get(list_of(AuditEntry), {"q": bakery.site.public_id}))
@@ -272,7 +270,7 @@ def test_the_audit_log_is_read_and_searched_and_never_edited(staff: Client, bake
     assert staff.get(reverse("admin:tenants_auditentry_add")).status_code == 403
 
 
-def test_entries_of_a_site_that_is_gone_can_still_be_read(staff: Client, bakery: NewSite) -> None:
+def test_audit_entries_of_a_deleted_site_can_still_be_read(staff: Client, bakery: NewSite) -> None:
     entry = AuditEntry.objects.get(action="site.create")
     Credential.objects.all().delete()
     Site.objects.all().delete()
@@ -281,7 +279,7 @@ def test_entries_of_a_site_that_is_gone_can_still_be_read(staff: Client, bakery:
     assert staff.get(page_of(entry)).status_code == 200
 
 
-def test_lists_do_not_ask_once_for_each_row(staff: Client, django_assert_max_num_queries: Any) -> None:
+def test_lists_make_no_query_per_row(staff: Client, django_assert_max_num_queries: Any) -> None:
     for number in range(20):
         save(staff, reverse("admin:tenants_site_add"), slug=f"s{number}")
 

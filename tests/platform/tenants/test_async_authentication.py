@@ -1,4 +1,4 @@
-"""Who asks, on an event loop that never waits for Postgres. (On the loop itself Django refuses every query.)"""
+"""Authentication on an event loop, which never waits for Postgres (Django raises on any query there)."""
 
 import pytest
 
@@ -59,7 +59,7 @@ def ticket_text(made: NewSite, *, origin: str | None = PAGE) -> str:
 
 
 @with_rows
-async def test_every_proof_is_proven_as_elsewhere_and_then_without_asking(
+async def test_every_kind_of_credential_is_authenticated_and_then_from_the_cache(
     pages: NewSite, threads: CountingThreads
 ) -> None:
     long = b"x" * (async_authentication.INLINE_HASH_MAX_BYTES + 1)
@@ -81,7 +81,7 @@ async def test_every_proof_is_proven_as_elsewhere_and_then_without_asking(
 
 
 @with_rows
-async def test_who_proves_nothing_is_refused(bakery: NewSite, threads: CountingThreads) -> None:
+async def test_invalid_credentials_are_rejected(bakery: NewSite, threads: CountingThreads) -> None:
     long = b"x" * (async_authentication.INLINE_HASH_MAX_BYTES + 1)
     hostile: list[tuple[PresentedRequest, type[TenantError]]] = [
         (presented({}), MissingCredentials),
@@ -100,7 +100,7 @@ async def test_who_proves_nothing_is_refused(bakery: NewSite, threads: CountingT
 
 
 @with_rows
-async def test_a_legacy_signature_is_used_up_for_every_address(bakery: NewSite, threads: CountingThreads) -> None:
+async def test_a_legacy_signature_is_consumed_for_every_path(bakery: NewSite, threads: CountingThreads) -> None:
     """It binds none. Were it used up in Redis on one way in and in Postgres on the other, it would let in twice."""
     await threads.run(lambda: Site.objects.update(accepts_legacy_signature=True))
     asked = presented(signed_legacy(bakery, BODY))
@@ -113,7 +113,7 @@ async def test_a_legacy_signature_is_used_up_for_every_address(bakery: NewSite, 
 
 
 @with_rows
-async def test_a_narrow_token_brings_its_narrowness_along(pages: NewSite, threads: CountingThreads) -> None:
+async def test_a_narrow_token_carries_its_restrictions(pages: NewSite, threads: CountingThreads) -> None:
     one = (await authenticate_async(narrow(pages, TokenScope.CHAT_WRITE), threads)).identity
     other = (await authenticate_async(narrow(pages, TokenScope.CHAT_WRITE), threads)).identity
 
@@ -128,7 +128,7 @@ async def test_a_narrow_token_brings_its_narrowness_along(pages: NewSite, thread
 
 @with_rows
 @pytest.mark.parametrize("end", ["revoked", "switched off"])
-async def test_tickets_and_tokens_end_with_credential_and_site(
+async def test_tickets_and_tokens_are_invalid_without_their_credential_and_site(
     pages: NewSite, threads: CountingThreads, end: str
 ) -> None:
     asked, shown = narrow(pages, TokenScope.CHAT_WRITE), presented(bearer(ticket_text(pages)))
@@ -152,7 +152,7 @@ async def test_tickets_and_tokens_end_with_credential_and_site(
 
 
 @with_rows
-async def test_a_ticket_reads_one_thing_from_one_origin_as_often_as_its_holder_likes(
+async def test_a_ticket_reads_one_object_from_one_origin_any_number_of_times(
     pages: NewSite, threads: CountingThreads
 ) -> None:
     asked = presented(bearer(ticket_text(pages)))
@@ -177,7 +177,7 @@ async def test_a_ticket_reads_one_thing_from_one_origin_as_often_as_its_holder_l
 
 
 @with_rows
-async def test_an_origin_that_the_site_gave_up_reads_no_more(pages: NewSite, threads: CountingThreads) -> None:
+async def test_an_origin_that_the_site_removed_can_no_longer_read(pages: NewSite, threads: CountingThreads) -> None:
     text = ticket_text(pages)
     await threads.run(lambda: Site.objects.update(origins=[SHOP]))
 
@@ -186,7 +186,9 @@ async def test_an_origin_that_the_site_gave_up_reads_no_more(pages: NewSite, thr
 
 
 @with_rows
-async def test_a_site_reads_its_own_with_any_proof_that_has_the_scope(pages: NewSite, threads: CountingThreads) -> None:
+async def test_a_site_reads_its_own_objects_with_any_credential_that_has_the_scope(
+    pages: NewSite, threads: CountingThreads
+) -> None:
     for asked in (key_of(pages), narrow(pages, TokenScope.STREAMS_READ)):
         reader = await authenticate_reader(asked, ReadableKind.STREAM, "stm_1", origin=None, threads=threads)
         assert reader.site == pages.site

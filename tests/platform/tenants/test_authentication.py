@@ -1,4 +1,4 @@
-"""Who gets in, who does not, and that the answer tells nothing about which."""
+"""Authentication: which credentials are accepted, and that an error reveals nothing to others."""
 
 import base64
 import gc
@@ -62,7 +62,7 @@ def refusal(headers: dict[str, str], **how: Any) -> TenantError:
 # Signed requests
 
 
-def test_a_signed_request_is_let_in(bakery: NewSite) -> None:
+def test_a_signed_request_is_authenticated(bakery: NewSite) -> None:
     identity = ask(signed(bakery, "POST", TARGET, BODY))
 
     assert identity == Identity(bakery.site, AuthMethod.SIGNED_REQUEST, bakery.signing_secret.credential.public_id)
@@ -109,7 +109,7 @@ def test_a_signature_binds_method_path_query_and_body(bakery: NewSite, how: dict
         {"X-Nonce": ""},
     ],
 )
-def test_wrong_unknown_and_missing_are_told_in_the_same_words(
+def test_wrong_and_unknown_credentials_get_the_same_message(
     bakery: NewSite, florist: NewSite, changed: dict[str, str]
 ) -> None:
     error = refusal({**signed(bakery, "POST", TARGET, BODY), **changed})
@@ -120,7 +120,9 @@ def test_wrong_unknown_and_missing_are_told_in_the_same_words(
 
 
 @pytest.mark.parametrize(("seconds", "accepted"), [(-61, False), (-60, True), (60, True), (61, False)])
-def test_the_window_is_sixty_seconds_to_both_sides(bakery: NewSite, seconds: int, accepted: bool) -> None:
+def test_the_timestamp_tolerance_is_sixty_seconds_in_both_directions(
+    bakery: NewSite, seconds: int, accepted: bool
+) -> None:
     now = clock.now()
     with clock.frozen(now):
         headers = signed(bakery, "POST", TARGET, BODY, timestamp=clock.unix_seconds() + seconds)
@@ -132,7 +134,7 @@ def test_the_window_is_sixty_seconds_to_both_sides(bakery: NewSite, seconds: int
 
 
 @pytest.mark.parametrize("timestamp", ["soon", "-5", "01795200000", "1e9", "1795200000.5", "9" * 13, "١٧٩٥٢٠٠٠٠٠"])
-def test_a_malformed_timestamp_is_explained_to_who_holds_the_secret(bakery: NewSite, timestamp: str) -> None:
+def test_a_malformed_timestamp_is_explained_to_a_holder_of_the_secret(bakery: NewSite, timestamp: str) -> None:
     assert "whole seconds" in str(refusal(signed(bakery, "POST", TARGET, BODY, timestamp=timestamp)))
 
 
@@ -149,19 +151,19 @@ def test_two_sites_may_use_the_same_nonce(bakery: NewSite, florist: NewSite) -> 
     ask(signed(florist, "POST", TARGET, BODY, nonce="the-same-nonce"))
 
 
-def test_a_stranger_cannot_use_up_a_nonce(bakery: NewSite) -> None:
+def test_a_request_with_a_wrong_signature_does_not_consume_the_nonce(bakery: NewSite) -> None:
     refusal(signed(bakery, "POST", TARGET, BODY, nonce="a-good-nonce", secret="wrong"))
 
     ask(signed(bakery, "POST", TARGET, BODY, nonce="a-good-nonce"))
 
 
 @pytest.mark.parametrize("nonce", ["short", "x" * 129, "with space", "ünïcödë-nonce"])
-def test_an_unfit_nonce_is_explained_to_who_holds_the_secret(bakery: NewSite, nonce: str) -> None:
+def test_an_invalid_nonce_is_explained_to_a_holder_of_the_secret(bakery: NewSite, nonce: str) -> None:
     assert type(refusal(signed(bakery, "POST", TARGET, BODY, nonce=nonce))) is MalformedCredentials
 
 
 @pytest.mark.django_db(transaction=True)
-def test_of_many_replays_at_once_one_gets_in(bakery: NewSite) -> None:
+def test_one_of_many_concurrent_replays_is_authenticated(bakery: NewSite) -> None:
     headers = signed(bakery, "POST", TARGET, BODY)
     together = threading.Barrier(6)
     endings: list[type] = []
@@ -184,7 +186,7 @@ def test_of_many_replays_at_once_one_gets_in(bakery: NewSite) -> None:
     assert sorted(ending.__name__ for ending in endings) == ["Identity"] + ["ReplayedRequest"] * 5
 
 
-def test_old_nonces_are_forgotten_and_young_ones_are_not(bakery: NewSite) -> None:
+def test_only_nonces_that_can_no_longer_be_replayed_are_purged(bakery: NewSite) -> None:
     headers = signed(bakery, "POST", TARGET, BODY)
     ask(headers)
     ask(signed(bakery, "POST", TARGET, BODY, nonce="an-old-nonce"))
@@ -197,7 +199,7 @@ def test_old_nonces_are_forgotten_and_young_ones_are_not(bakery: NewSite) -> Non
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_site_that_was_deleted_a_moment_ago_proves_nothing(bakery: NewSite) -> None:
+def test_a_site_that_was_just_deleted_cannot_authenticate(bakery: NewSite) -> None:
     cached_lookups.find_site_secrets(bakery.site.public_id)
     with connection.cursor() as cursor:
         cursor.execute("DELETE FROM tenants_credential")
@@ -206,7 +208,7 @@ def test_a_site_that_was_deleted_a_moment_ago_proves_nothing(bakery: NewSite) ->
     assert type(refusal(signed(bakery, "POST", TARGET, BODY))) is InvalidCredentials
 
 
-def test_what_is_checked_has_yet_to_be_used_up(bakery: NewSite) -> None:
+def test_verifying_does_not_consume_the_nonce(bakery: NewSite) -> None:
     headers = {name.lower(): value for name, value in signed(bakery, "POST", TARGET, BODY).items()}
     asked = PresentedRequest("POST", TARGET, headers, BODY)
 
@@ -219,7 +221,7 @@ def test_what_is_checked_has_yet_to_be_used_up(bakery: NewSite) -> None:
     assert bytes(UsedNonce.objects.get().digest) == first.nonce
 
 
-def test_only_signatures_have_something_to_use_up(bakery: NewSite) -> None:
+def test_only_signed_requests_have_a_nonce_to_consume(bakery: NewSite) -> None:
     for headers in (bearer(token(bakery)), bearer(bakery.api_key.secret)):
         lower = {name.lower(): value for name, value in headers.items()}
         assert verify_credentials(PresentedRequest("POST", TARGET, lower, BODY)).nonce is None
@@ -235,11 +237,11 @@ def legacy(bakery: NewSite) -> NewSite:
     return bakery
 
 
-def test_the_legacy_signature_is_off_unless_switched_on(bakery: NewSite) -> None:
+def test_legacy_signatures_are_rejected_by_default(bakery: NewSite) -> None:
     assert type(refusal(signed_legacy(bakery, BODY))) is InvalidCredentials
 
 
-def test_the_legacy_signature_is_accepted_where_it_is_on(legacy: NewSite) -> None:
+def test_a_legacy_signature_is_accepted_where_the_site_allows_it(legacy: NewSite) -> None:
     identity = ask(signed_legacy(legacy, BODY))
 
     assert (identity.site, identity.auth_method) == (legacy.site, AuthMethod.LEGACY_SIGNATURE)
@@ -261,14 +263,14 @@ def test_a_legacy_signature_binds_the_body(legacy: NewSite) -> None:
     assert type(refusal(signed_legacy(legacy, BODY), body=b"{}")) is InvalidCredentials
 
 
-def test_the_newer_form_still_needs_its_nonce_where_legacy_signatures_are_on(legacy: NewSite) -> None:
+def test_a_v1_signature_needs_its_nonce_also_where_legacy_signatures_are_allowed(legacy: NewSite) -> None:
     assert type(refusal({**signed(legacy, "POST", TARGET, BODY), "X-Nonce": ""})) is InvalidCredentials
 
 
 # JWT
 
 
-def test_a_token_is_let_in_and_its_narrowness_comes_along(bakery: NewSite) -> None:
+def test_a_jwt_is_authenticated_with_its_restrictions(bakery: NewSite) -> None:
     text = token(bakery, scope="jobs:read jobs:write", model="gpt-5", max_tokens=100, origin="https://bakery.test")
 
     assert ask(bearer(text)) == Identity(
@@ -281,18 +283,18 @@ def test_a_token_is_let_in_and_its_narrowness_comes_along(bakery: NewSite) -> No
     )
 
 
-def test_a_token_without_narrowing_claims_is_for_everything(bakery: NewSite) -> None:
+def test_a_jwt_without_restrictions_allows_everything(bakery: NewSite) -> None:
     identity = ask(bearer(token(bakery)))
 
     assert (identity.scopes, identity.grant, identity.origin) == (None, UNRESTRICTED, None)
 
 
-def test_a_token_with_an_empty_scope_is_for_nothing(bakery: NewSite) -> None:
+def test_a_jwt_with_an_empty_scope_allows_nothing(bakery: NewSite) -> None:
     assert ask(bearer(token(bakery, scope=""))).scopes == frozenset()
     assert ask(bearer(token(bakery, scope=[]))).scopes == frozenset()
 
 
-def test_a_kid_narrows_to_one_secret(bakery: NewSite) -> None:
+def test_a_kid_selects_one_secret(bakery: NewSite) -> None:
     new = issue(bakery.site, CredentialKind.SIGNING_SECRET)
     cached_lookups.clear_caches()
 
@@ -303,7 +305,7 @@ def test_a_kid_narrows_to_one_secret(bakery: NewSite) -> None:
     assert type(refusal(bearer(wrong))) is InvalidCredentials
 
 
-def test_the_scheme_is_read_in_any_case_and_the_other_header_works_too(bakery: NewSite) -> None:
+def test_the_bearer_scheme_is_case_insensitive_and_x_api_key_works_too(bakery: NewSite) -> None:
     assert ask({"authorization": f"bearer  {token(bakery)}"}).site == bakery.site
     assert ask({"x-api-key": token(bakery)}).site == bakery.site
 
@@ -320,7 +322,7 @@ def signed_by_hand(payload: bytes, secret: str, header: bytes = b'{"alg":"HS256"
     return (text + b"." + base64.urlsafe_b64encode(signature).rstrip(b"=")).decode()
 
 
-def test_tokens_that_prove_nothing_are_told_in_the_same_words(bakery: NewSite, florist: NewSite) -> None:
+def test_invalid_jwts_get_the_same_message(bakery: NewSite, florist: NewSite) -> None:
     good = {"sub": "bakery", "exp": clock.unix_seconds() + 60}
     secret = bakery.signing_secret.secret
     tokens = [
@@ -371,7 +373,7 @@ def test_tokens_that_prove_nothing_are_told_in_the_same_words(bakery: NewSite, f
         ({"nbf": 31}, StaleTimestamp, "nbf is in the future"),
     ],
 )
-def test_a_token_at_the_wrong_time_is_refused(
+def test_a_jwt_outside_its_validity_is_rejected(
     bakery: NewSite, claims: dict[str, int], error: type[TenantError], words: str
 ) -> None:
     with clock.frozen(clock.now()):
@@ -415,7 +417,7 @@ def test_clocks_may_differ_a_little(bakery: NewSite, claims: dict[str, int]) -> 
         {"aud": "another desk"},
     ],
 )
-def test_a_claim_that_cannot_be_used_is_explained_to_who_signed_it(bakery: NewSite, claims: dict[str, Any]) -> None:
+def test_an_invalid_claim_is_explained_to_its_signer(bakery: NewSite, claims: dict[str, Any]) -> None:
     claims = {"sub": "bakery", "exp": clock.unix_seconds() + 60, **claims}
     text = signed_by_hand(
         json.dumps({name: value for name, value in claims.items() if value is not None}).encode(),
@@ -440,7 +442,7 @@ def minted_token(made: NewSite, **claims: Any) -> str:
     return minted_jwts.mint(JwtPurpose.TOKEN, {**stated, **claims}, seconds=60).text
 
 
-def test_a_narrow_token_is_let_in_as_narrow_as_it_is(bakery: NewSite) -> None:
+def test_a_narrow_token_is_authenticated_with_its_restrictions(bakery: NewSite) -> None:
     text = minted_token(bakery, model="gpt-5", max_tokens=9, origin="https://bakery.test")
 
     assert ask(bearer(text)) == ask({"x-api-key": text})
@@ -455,7 +457,7 @@ def test_a_narrow_token_is_let_in_as_narrow_as_it_is(bakery: NewSite) -> None:
     )
 
 
-def test_a_narrow_token_of_nobody_proves_nothing(bakery: NewSite, florist: NewSite) -> None:
+def test_a_forged_narrow_token_is_rejected(bakery: NewSite, florist: NewSite) -> None:
     header, payload, mac = minted_token(bakery).split(".")
     hostile = [
         minted_token(bakery, cred="key_01ka2m7v5xf3v8k0q9r6t4w2ye"),
@@ -475,7 +477,7 @@ def test_a_narrow_token_of_nobody_proves_nothing(bakery: NewSite, florist: NewSi
 
 
 @pytest.mark.parametrize("end", ["credential", "site", "time"])
-def test_a_narrow_token_ends_with_what_it_was_asked_for_with(bakery: NewSite, end: str) -> None:
+def test_a_narrow_token_is_invalid_once_its_credential_is(bakery: NewSite, end: str) -> None:
     text = minted_token(bakery)
     if end == "credential":
         Credential.objects.filter(kind=CredentialKind.API_KEY).update(expires_at=clock.now() - timedelta(seconds=1))
@@ -486,7 +488,7 @@ def test_a_narrow_token_ends_with_what_it_was_asked_for_with(bakery: NewSite, en
         assert type(refusal(bearer(text))) is (ExpiredCredentials if end == "time" else InvalidCredentials)
 
 
-def test_a_ticket_is_no_proof_and_its_holder_is_told_what_it_is_for(bakery: NewSite) -> None:
+def test_a_ticket_is_not_a_credential_and_its_holder_gets_an_explanation(bakery: NewSite) -> None:
     text = minted_jwts.mint(
         JwtPurpose.TICKET, {"aud": "stream", "sub": "stm_1", "site": bakery.site.public_id}, seconds=60
     ).text
@@ -498,14 +500,14 @@ def test_a_ticket_is_no_proof_and_its_holder_is_told_what_it_is_for(bakery: NewS
 # API keys
 
 
-def test_an_api_key_is_let_in_by_either_header(bakery: NewSite) -> None:
+def test_an_api_key_is_authenticated_from_either_header(bakery: NewSite) -> None:
     wanted = Identity(bakery.site, AuthMethod.API_KEY, bakery.api_key.credential.public_id)
 
     assert ask(bearer(bakery.api_key.secret)) == wanted
     assert ask({"X-Api-Key": bakery.api_key.secret}) == wanted
 
 
-def test_keys_that_prove_nothing_are_told_in_the_same_words(bakery: NewSite) -> None:
+def test_invalid_keys_get_the_same_message(bakery: NewSite) -> None:
     key = bakery.api_key.secret
     keys = [key[:-1] + "_", key[:-1] + ("a" if key[-1] != "a" else "b"), key + "x", "nd_" + "0" * 10 + "_" + "0" * 40]
     keys += ["nd_", "sk-123", "\xff", bakery.signing_secret.secret, "x" * 60_000]
@@ -516,7 +518,7 @@ def test_keys_that_prove_nothing_are_told_in_the_same_words(bakery: NewSite) -> 
 
 
 @pytest.mark.parametrize("kind", list(CredentialKind))
-def test_a_revoked_credential_proves_nothing(bakery: NewSite, kind: CredentialKind) -> None:
+def test_a_revoked_credential_is_rejected(bakery: NewSite, kind: CredentialKind) -> None:
     revoke(Credential.objects.get(kind=kind))
 
     for headers in _proofs(bakery)[kind]:
@@ -524,7 +526,7 @@ def test_a_revoked_credential_proves_nothing(bakery: NewSite, kind: CredentialKi
 
 
 @pytest.mark.parametrize("kind", list(CredentialKind))
-def test_an_expired_credential_proves_nothing(bakery: NewSite, kind: CredentialKind) -> None:
+def test_an_expired_credential_is_rejected(bakery: NewSite, kind: CredentialKind) -> None:
     Credential.objects.filter(kind=kind).update(expires_at=clock.now() - timedelta(seconds=1))
 
     for headers in _proofs(bakery)[kind]:
@@ -538,7 +540,7 @@ def _proofs(made: NewSite) -> dict[CredentialKind, list[dict[str, str]]]:
     }
 
 
-def test_a_site_that_is_switched_off_proves_nothing(bakery: NewSite) -> None:
+def test_credentials_of_an_inactive_site_are_rejected(bakery: NewSite) -> None:
     Site.objects.update(is_active=False)
 
     for headers in sum(_proofs(bakery).values(), []):
@@ -559,11 +561,11 @@ def test_a_site_that_is_switched_off_proves_nothing(bakery: NewSite) -> None:
         {"X-Api-Key": "", "X-Signature": ""},
     ],
 )
-def test_without_any_credential_the_answer_says_what_is_needed(headers: dict[str, str]) -> None:
+def test_without_credentials_the_message_says_what_to_send(headers: dict[str, str]) -> None:
     assert type(refusal(headers)) is MissingCredentials
 
 
-def test_two_credentials_in_one_request_are_refused(bakery: NewSite, florist: NewSite) -> None:
+def test_two_credentials_in_one_request_conflict(bakery: NewSite, florist: NewSite) -> None:
     key, other = bakery.api_key.secret, florist.api_key.secret
 
     for headers in (
@@ -577,7 +579,7 @@ def test_two_credentials_in_one_request_are_refused(bakery: NewSite, florist: Ne
         assert type(refusal(headers)) is ConflictingCredentials
 
 
-def test_one_credential_said_twice_does_not_contradict(bakery: NewSite) -> None:
+def test_the_same_credential_twice_does_not_conflict(bakery: NewSite) -> None:
     key = bakery.api_key.secret
 
     assert ask({**bearer(key), "X-Api-Key": key, "X-Site-ID": "bakery"}).site == bakery.site
@@ -618,7 +620,7 @@ def same_work(one: dict[str, str], other: dict[str, str]) -> list[tuple[str, str
 
 
 @pytest.mark.parametrize("rotated", [False, True])
-def test_a_signature_is_checked_with_the_same_work_for_wrong_and_unknown(bakery: NewSite, rotated: bool) -> None:
+def test_verifying_a_signature_takes_the_same_work_for_wrong_and_unknown_sites(bakery: NewSite, rotated: bool) -> None:
     if rotated:
         issue(bakery.site, CredentialKind.SIGNING_SECRET)
     wrong = signed(bakery, "POST", TARGET, BODY, secret="wrong")
@@ -628,7 +630,7 @@ def test_a_signature_is_checked_with_the_same_work_for_wrong_and_unknown(bakery:
     assert sum(1 for _, name in work if name == "sign_request") == cached_lookups.MAX_LIVE_CREDENTIALS
 
 
-def test_a_legacy_signature_is_checked_with_the_same_work_whether_it_is_on_or_unknown(
+def test_verifying_a_legacy_signature_takes_the_same_work_for_allowed_and_unknown_sites(
     bakery: NewSite, florist: NewSite
 ) -> None:
     Site.objects.filter(slug="florist").update(accepts_legacy_signature=True)
@@ -640,7 +642,7 @@ def test_a_legacy_signature_is_checked_with_the_same_work_whether_it_is_on_or_un
     same_work(off, {**off, "X-Site-ID": to_unknown(bakery)})
 
 
-def test_a_token_is_checked_with_the_same_work_for_wrong_and_unknown(bakery: NewSite) -> None:
+def test_verifying_a_jwt_takes_the_same_work_for_wrong_and_unknown_sites(bakery: NewSite) -> None:
     wrong, unknown = token(bakery, secret="w" * 50), token(bakery, secret="w" * 50, sub="bakers")
 
     work = same_work(bearer(wrong), bearer(unknown))
@@ -648,7 +650,7 @@ def test_a_token_is_checked_with_the_same_work_for_wrong_and_unknown(bakery: New
     assert sum(1 for _, name in work if name == "_is_valid_mac") == cached_lookups.MAX_LIVE_CREDENTIALS
 
 
-def test_a_key_is_checked_with_the_same_work_for_wrong_and_unknown(bakery: NewSite) -> None:
+def test_verifying_a_key_takes_the_same_work_for_wrong_and_unknown_keys(bakery: NewSite) -> None:
     wrong = bakery.api_key.secret[:-4] + "0000"
     unknown = "nd_" + "0" * 10 + wrong[13:]
 
@@ -657,7 +659,7 @@ def test_a_key_is_checked_with_the_same_work_for_wrong_and_unknown(bakery: NewSi
     assert ("C", "compare_digest") in work
 
 
-def test_decoys_are_many_enough_and_differ() -> None:
+def test_there_are_enough_distinct_decoys() -> None:
     assert len({decoy.secret for decoy in DECOY_SECRETS}) == cached_lookups.MAX_LIVE_CREDENTIALS
 
 

@@ -1,4 +1,4 @@
-"""Making, replacing and revoking credentials."""
+"""Provisioning: creating sites, and issuing, rotating and revoking credentials."""
 
 import hashlib
 from datetime import timedelta
@@ -26,7 +26,7 @@ def test_secrets_do_not_show_in_a_repr(bakery: NewSite) -> None:
     assert bakery.signing_secret.secret not in repr(bakery)
 
 
-def test_an_api_key_is_kept_as_a_hash_only(bakery: NewSite) -> None:
+def test_only_the_hash_of_an_api_key_is_stored(bakery: NewSite) -> None:
     row = Credential.objects.get(id=bakery.api_key.credential.id)
 
     assert row.secret is None
@@ -35,7 +35,7 @@ def test_an_api_key_is_kept_as_a_hash_only(bakery: NewSite) -> None:
     assert bakery.api_key.secret.endswith(row.hint)
 
 
-def test_a_signing_secret_is_sealed_in_the_database(bakery: NewSite) -> None:
+def test_a_signing_secret_is_encrypted_in_the_database(bakery: NewSite) -> None:
     with connection.cursor() as cursor:
         cursor.execute("SELECT secret FROM tenants_credential WHERE kind = 'signing_secret'")
         stored = bytes(cursor.fetchone()[0])
@@ -49,7 +49,7 @@ def test_a_signing_secret_is_sealed_in_the_database(bakery: NewSite) -> None:
     ("name", "slug"),
     [("Corner Bakery", "corner-bakery"), ("Crème  Brûlée!", "creme-brulee"), ("a_-b", "a-b"), ("x" * 150, "x" * 54)],
 )
-def test_a_slug_is_made_from_the_name(name: str, slug: str) -> None:
+def test_a_slug_is_derived_from_the_name(name: str, slug: str) -> None:
     assert create_site(name).site.slug == slug
 
 
@@ -58,11 +58,11 @@ def test_a_name_without_latin_letters_still_gets_a_slug() -> None:
     assert len(create_site("パン屋").site.slug) == 8
 
 
-def test_a_made_slug_gives_way_to_one_that_is_taken(bakery: NewSite) -> None:
+def test_a_derived_slug_that_is_taken_gets_a_suffix(bakery: NewSite) -> None:
     assert create_site("Bakery").site.slug.startswith("bakery-")
 
 
-def test_a_slug_asked_for_does_not_give_way(bakery: NewSite) -> None:
+def test_a_requested_slug_that_is_taken_is_rejected(bakery: NewSite) -> None:
     with pytest.raises(SlugTaken, match="'bakery'"):
         create_site("Another", "bakery")
 
@@ -71,19 +71,19 @@ def test_a_slug_asked_for_does_not_give_way(bakery: NewSite) -> None:
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("slug", ["", "Bakery", "site_01k", "a--b", "-a", "a b", "x" * 64])
-def test_an_unfit_slug_is_refused(slug: str) -> None:
+def test_an_invalid_slug_is_rejected(slug: str) -> None:
     with pytest.raises(ProvisioningError, match="slug"):
         create_site("Bakery", slug)
 
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("name", ["", "   ", "x" * 201, "a\nb", "a\0b"])
-def test_an_unfit_name_is_refused(name: str) -> None:
+def test_an_invalid_name_is_rejected(name: str) -> None:
     with pytest.raises(ProvisioningError, match="name"):
         create_site(name)
 
 
-def test_after_a_rotation_old_and_new_are_live_until_the_overlap_is_over(bakery: NewSite) -> None:
+def test_after_a_rotation_old_and_new_are_live_until_the_overlap_ends(bakery: NewSite) -> None:
     new = rotate(bakery.site, SECRET, timedelta(hours=1))
 
     assert set(live_credentials(bakery.site, SECRET)) == {bakery.signing_secret.credential, new.credential}
@@ -92,7 +92,7 @@ def test_after_a_rotation_old_and_new_are_live_until_the_overlap_is_over(bakery:
     assert set(live_credentials(bakery.site, SECRET)) == {new.credential}
 
 
-def test_a_rotation_without_overlap_ends_the_old_one_at_once(bakery: NewSite) -> None:
+def test_a_rotation_without_overlap_expires_the_old_one_immediately(bakery: NewSite) -> None:
     new = rotate(bakery.site, KEY, timedelta(0))
 
     assert set(live_credentials(bakery.site, KEY)) == {new.credential}
@@ -105,7 +105,7 @@ def test_a_rotation_touches_only_its_kind_and_site(bakery: NewSite, florist: New
     assert live_credentials(florist.site, KEY).count() == 1
 
 
-def test_a_second_rotation_does_not_prolong_what_ends_sooner(bakery: NewSite) -> None:
+def test_a_second_rotation_does_not_prolong_a_credential_that_expires_sooner(bakery: NewSite) -> None:
     rotate(bakery.site, KEY, timedelta(minutes=1))
     ends_at = Credential.objects.get(id=bakery.api_key.credential.id).expires_at
 
@@ -114,12 +114,12 @@ def test_a_second_rotation_does_not_prolong_what_ends_sooner(bakery: NewSite) ->
     assert Credential.objects.get(id=bakery.api_key.credential.id).expires_at == ends_at
 
 
-def test_a_negative_overlap_is_refused(bakery: NewSite) -> None:
+def test_a_negative_overlap_is_rejected(bakery: NewSite) -> None:
     with pytest.raises(ProvisioningError):
         rotate(bakery.site, KEY, timedelta(seconds=-1))
 
 
-def test_there_are_never_more_live_credentials_than_a_proof_tries(bakery: NewSite) -> None:
+def test_there_are_never_more_live_credentials_than_authentication_tries(bakery: NewSite) -> None:
     for _ in range(cached_lookups.MAX_LIVE_CREDENTIALS - 1):
         issue(bakery.site, SECRET)
 
@@ -131,7 +131,7 @@ def test_there_are_never_more_live_credentials_than_a_proof_tries(bakery: NewSit
     assert live_credentials(bakery.site, SECRET).filter(expires_at=None).count() == cached_lookups.MAX_LIVE_CREDENTIALS
 
 
-def test_revoking_ends_a_credential_and_revoking_again_changes_nothing(bakery: NewSite) -> None:
+def test_revoking_twice_changes_nothing(bakery: NewSite) -> None:
     assert revoke(bakery.api_key.credential) is True
     assert revoke(bakery.api_key.credential) is False
 
@@ -140,7 +140,7 @@ def test_revoking_ends_a_credential_and_revoking_again_changes_nothing(bakery: N
 
 
 @pytest.mark.django_db
-def test_every_act_is_in_the_audit_log_with_its_actor_and_without_secrets() -> None:
+def test_every_action_is_audited_with_its_actor_and_without_secrets() -> None:
     ada = Actor("ada", "192.0.2.1")
     made = create_site("Bakery", actor=ada)
     rotated = rotate(made.site, KEY, timedelta(hours=1), actor=ada)

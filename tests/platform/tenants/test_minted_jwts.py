@@ -39,7 +39,7 @@ def forged(header: dict[str, Any], key: bytes, digest: str = "sha256") -> str:
 
 
 @pytest.mark.parametrize("use", list(JwtPurpose))
-def test_what_was_minted_is_read(use: JwtPurpose) -> None:
+def test_a_minted_jwt_is_verified(use: JwtPurpose) -> None:
     with clock.frozen(clock.now()):
         made = minted_jwts.mint(use, {**CLAIMS, "origin": None}, seconds=60)
 
@@ -52,19 +52,19 @@ def test_what_was_minted_is_read(use: JwtPurpose) -> None:
         assert made.expires_at == clock.unix_seconds() + 60
 
 
-def test_it_is_a_jwt_that_others_can_read_too() -> None:
+def test_a_minted_jwt_is_readable_by_other_libraries() -> None:
     claims = jwt.decode(mint(), own_key(), algorithms=["HS256"], audience="stream")
 
     assert claims["sub"] == "stm_1"
 
 
-def test_it_is_not_shown_by_accident() -> None:
+def test_a_minted_jwt_is_not_in_its_repr() -> None:
     made = minted_jwts.mint(JwtPurpose.TICKET, CLAIMS, seconds=60)
 
     assert made.text not in repr(made)
 
 
-def test_one_character_changed_anywhere_proves_nothing() -> None:
+def test_a_jwt_with_one_changed_character_is_invalid() -> None:
     text = mint()
 
     for place, letter in enumerate(text):
@@ -73,7 +73,7 @@ def test_one_character_changed_anywhere_proves_nothing() -> None:
             minted_jwts.verify(JwtPurpose.TICKET, changed)
 
 
-def test_what_the_desk_did_not_mint_for_this_use_proves_nothing() -> None:
+def test_a_jwt_of_another_purpose_or_issuer_is_invalid() -> None:
     header = {"alg": "HS256", "typ": JwtPurpose.TICKET.value, "kid": keyring().active}
     text = mint()
     content, _, signature = text.rpartition(".")
@@ -113,7 +113,7 @@ def test_what_the_desk_did_not_mint_for_this_use_proves_nothing() -> None:
             minted_jwts.verify(JwtPurpose.TICKET, each)
 
 
-def test_more_than_one_text_never_stands_for_the_same() -> None:
+def test_each_jwt_has_one_valid_spelling() -> None:
     """The last letter of a signature holds two bits that base64 ignores."""
     text = mint()
     alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
@@ -130,7 +130,7 @@ def test_more_than_one_text_never_stands_for_the_same() -> None:
 
 
 @pytest.mark.parametrize(("seconds", "holds"), [(59, True), (60, False), (61, False)])
-def test_it_ends_to_the_second(seconds: int, holds: bool) -> None:
+def test_a_jwt_expires_to_the_second(seconds: int, holds: bool) -> None:
     now = clock.now().replace(microsecond=0)
     with clock.frozen(now):
         text = mint()
@@ -170,7 +170,7 @@ def test_a_key_of_the_same_name_is_not_the_same_key(settings: Settings) -> None:
         minted_jwts.verify(JwtPurpose.TICKET, text)
 
 
-def test_no_key_of_ours_signs_for_two_uses() -> None:
+def test_every_purpose_has_its_own_keys() -> None:
     ring = parse_keyring(f"a:{new_key()},b:{new_key()}")
     keys = [key for use in JwtPurpose for key in ring.derive(use.label).values()]
 

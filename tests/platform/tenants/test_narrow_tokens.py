@@ -1,4 +1,4 @@
-"""A narrow token is what was asked for, and no wider than the proof that it was asked with."""
+"""A narrow token has the requested restrictions, and allows no more than the credential that requested it."""
 
 import dataclasses
 from typing import Any
@@ -27,7 +27,7 @@ def wanted(**changes: Any) -> TokenRequest:
     return dataclasses.replace(CHAT, **changes)
 
 
-def test_a_token_carries_what_was_asked_for() -> None:
+def test_a_token_carries_the_requested_claims() -> None:
     token = narrow_tokens.mint(identity(), wanted(model="gpt-5", max_tokens=9, origin=PAGE))
 
     claims = dict(minted_jwts.verify(JwtPurpose.TOKEN, token.minted.text))
@@ -69,14 +69,14 @@ def test_no_token_may_mint_others() -> None:
         ({"origin": PAGE}, {"origin": ""}, ScopeExceedsGrant),
     ],
 )
-def test_a_token_is_not_wider_than_the_proof(
+def test_a_token_allows_no_more_than_the_credential_that_requests_it(
     narrow: dict[str, Any], changes: dict[str, Any], error: type[TenantError]
 ) -> None:
     with pytest.raises(error):
         narrow_tokens.mint(identity(AuthMethod.JWT, **narrow), wanted(**changes))
 
 
-def test_what_was_not_asked_for_is_as_narrow_as_the_proof() -> None:
+def test_unrequested_restrictions_are_those_of_the_credential() -> None:
     narrow = {"grant": Grant("gpt-5", 10), "origin": PAGE, "scopes": frozenset({"tokens:write", "chat:write"})}
 
     token = narrow_tokens.mint(identity(AuthMethod.JWT, **narrow), CHAT)

@@ -39,7 +39,7 @@ def test_a_limit_of_a_site_is_set_listed_and_in_effect(
     assert (entry.site, entry.subject, entry.details) == (site, "bakery", {"requests_per_minute": 60, "concurrency": 5})
 
 
-def test_a_limit_without_a_site_is_shown_as_everybodys(browser: Client) -> None:
+def test_a_limit_without_a_site_is_shown_for_every_site(browser: Client) -> None:
     assert "Every site, each separately Chat gpt-4o" in add(browser, kind="chat", model="gpt-4o", tokens_per_minute=9)
 
 
@@ -52,22 +52,20 @@ def test_a_limit_without_a_site_is_shown_as_everybodys(browser: Client) -> None:
         ({"model": "x" * 201}, "at most 200 characters"),
     ],
 )
-def test_a_limit_that_cannot_be_is_explained_and_not_stored(
-    browser: Client, fields: dict[str, object], said: str
-) -> None:
+def test_an_invalid_limit_is_explained_and_not_stored(browser: Client, fields: dict[str, object], said: str) -> None:
     assert said in add(browser, **fields)
 
     assert not Limit.objects.exists()
 
 
-def test_there_is_one_limit_for_the_same(browser: Client) -> None:
+def test_there_is_one_limit_per_scope(browser: Client) -> None:
     add(browser, requests_per_minute=1)
 
     assert "A limit for this site, kind and model exists already" in add(browser, requests_per_minute=2)
     assert Limit.objects.get().requests_per_minute == 1
 
 
-def test_a_deleted_limit_is_written_down(browser: Client, site: Site) -> None:
+def test_a_deleted_limit_is_audited(browser: Client, site: Site) -> None:
     limit = Limit.objects.create(site=site, kind="chat", requests_per_hour=7)
 
     browser.post(LIMITS, {"action": "delete_selected", "_selected_action": [limit.pk], "post": "yes"})
@@ -77,7 +75,7 @@ def test_a_deleted_limit_is_written_down(browser: Client, site: Site) -> None:
     assert (entry.subject, entry.details) == ("bakery chat", {"requests_per_hour": 7})
 
 
-def test_who_may_only_look_cannot_change_a_limit(site: Site) -> None:
+def test_an_operator_with_view_permission_cannot_change_a_limit(site: Site) -> None:
     limit = Limit.objects.create(requests_per_minute=7)
     reader = sign_in("tenants.view_limit", name="reader")
 

@@ -1,4 +1,4 @@
-"""Who acts in the admin, as the audit log names them."""
+"""The actor of the audit log for a request of the admin."""
 
 import pytest
 from django.contrib.auth.models import User
@@ -20,7 +20,7 @@ from tenants.staff import actor_of
         (0, "", "", None),
     ],
 )
-def test_an_operator_is_named_with_the_address_they_came_from(
+def test_the_actor_is_the_user_with_the_client_address(
     settings: Settings, proxies: int, forwarded: str, peer: str, address: str | None
 ) -> None:
     settings.TRUSTED_PROXY_COUNT = proxies

@@ -1,4 +1,4 @@
-"""A ticket reads one stream or job, from one origin, and is good for nothing else."""
+"""A ticket reads one stream or job, from one origin, and allows nothing else."""
 
 from datetime import timedelta
 from typing import Any
@@ -25,7 +25,7 @@ def mint(asked: str | None = PAGE, **narrow: Any) -> Ticket:
     return tickets.verify(tickets.mint(identity(**narrow), ReadableKind.STREAM, "stm_1", origin=asked).text)
 
 
-def test_a_ticket_says_what_it_reads_for_whom_and_how_long(settings: Settings) -> None:
+def test_a_ticket_has_its_object_site_and_expiry(settings: Settings) -> None:
     settings.TICKET_TTL_SECONDS = 120
     with clock.frozen(clock.now()):
         made = tickets.mint(identity(), ReadableKind.JOB, "job_1", origin=PAGE)
@@ -36,7 +36,7 @@ def test_a_ticket_says_what_it_reads_for_whom_and_how_long(settings: Settings) -
         assert made.expires_at == clock.unix_seconds() + 120
 
 
-def test_a_ticket_can_be_opened_for_ten_minutes_unless_settings_say_otherwise() -> None:
+def test_a_ticket_expires_after_ten_minutes_by_default() -> None:
     now = clock.now()
     with clock.frozen(now):
         text = tickets.mint(identity(), ReadableKind.STREAM, "stm_1").text
@@ -56,7 +56,7 @@ def test_a_ticket_can_be_opened_for_ten_minutes_unless_settings_say_otherwise() 
         (None, None),
     ],
 )
-def test_a_ticket_opens_what_it_is_for_from_where_it_is_for(bound: str | None, asking: str | None) -> None:
+def test_a_ticket_authorizes_its_object_from_its_origin(bound: str | None, asking: str | None) -> None:
     tickets.authorize(mint(bound), ReadableKind.STREAM, "stm_1", origin=asking)
 
 
@@ -82,7 +82,7 @@ def test_a_ticket_opens_what_it_is_for_from_where_it_is_for(bound: str | None, a
         (None, "https://evil.test"),
     ],
 )
-def test_a_ticket_opens_nothing_from_elsewhere(bound: str | None, asking: str | None) -> None:
+def test_a_ticket_authorizes_no_other_origin(bound: str | None, asking: str | None) -> None:
     with pytest.raises(OriginNotAllowed):
         tickets.authorize(mint(bound), ReadableKind.STREAM, "stm_1", origin=asking)
 
@@ -96,7 +96,7 @@ def test_a_ticket_opens_nothing_from_elsewhere(bound: str | None, asking: str | 
         (ReadableKind.STREAM, "STM_1"),
     ],
 )
-def test_a_ticket_opens_nothing_else(what: ReadableKind, public_id: str) -> None:
+def test_a_ticket_authorizes_no_other_object(what: ReadableKind, public_id: str) -> None:
     with pytest.raises(MalformedCredentials):
         tickets.authorize(mint(), what, public_id, origin=PAGE)
 
@@ -110,7 +110,7 @@ def test_a_ticket_opens_nothing_else(what: ReadableKind, public_id: str) -> None
         (f"{PAGE}/", {"origin": PAGE}, PAGE),
     ],
 )
-def test_a_ticket_is_bound_as_asked_or_as_the_proof_is(
+def test_a_ticket_is_bound_to_the_requested_origin_or_that_of_the_credential(
     origin: str | None, narrow: dict[str, str], bound: str | None
 ) -> None:
     assert mint(origin, **narrow).origin == bound
@@ -127,12 +127,14 @@ def test_a_ticket_is_bound_as_asked_or_as_the_proof_is(
         ("", {"origin": PAGE}, ScopeExceedsGrant),
     ],
 )
-def test_no_ticket_for_other_origins(origin: str, narrow: dict[str, str], error: type[TenantError]) -> None:
+def test_no_ticket_is_minted_for_an_origin_of_no_site(
+    origin: str, narrow: dict[str, str], error: type[TenantError]
+) -> None:
     with pytest.raises(error):
         mint(origin, **narrow)
 
 
-def test_a_page_of_the_desk_itself_needs_a_ticket_that_names_no_origin() -> None:
+def test_a_ticket_for_the_desks_own_pages_is_bound_to_no_origin() -> None:
     """It sends no Origin when it reads."""
     made = tickets.mint(
         identity(), ReadableKind.STREAM, "stm_1", origin="https://desk.test", own_origin="https://desk.test:443"
