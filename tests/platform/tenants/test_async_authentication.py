@@ -63,16 +63,16 @@ async def test_every_kind_of_credential_is_authenticated_and_then_from_the_cache
     pages: NewSite, threads: CountingThreads
 ) -> None:
     long = b"x" * (async_authentication.INLINE_HASH_MAX_BYTES + 1)
-    for asked, means in [
+    for request, means in [
         (presented(signed(pages, "POST", TARGET, BODY)), AuthMethod.SIGNED_REQUEST),
         (presented(signed(pages, "POST", TARGET, long), long), AuthMethod.SIGNED_REQUEST),
         (presented(bearer(token(pages, scope="chat:write"))), AuthMethod.JWT),
         (key_of(pages), AuthMethod.API_KEY),
         (narrow(pages, TokenScope.CHAT_WRITE), AuthMethod.TOKEN),
     ]:
-        first = await authenticate_async(asked, threads)
+        first = await authenticate_async(request, threads)
         threads.is_unavailable = True
-        second = await authenticate_async(asked, threads)
+        second = await authenticate_async(request, threads)
         threads.is_unavailable = False
 
         assert first == second
@@ -94,22 +94,22 @@ async def test_invalid_credentials_are_rejected(bakery: NewSite, threads: Counti
         (presented(bearer(ticket_text(bakery, origin=None))), MalformedCredentials),
     ]
 
-    for asked, error in hostile:
+    for request, error in hostile:
         with pytest.raises(error):
-            await authenticate_async(asked, threads)
+            await authenticate_async(request, threads)
 
 
 @with_rows
 async def test_a_legacy_signature_is_consumed_for_every_path(bakery: NewSite, threads: CountingThreads) -> None:
-    """It binds none. Were it used up in Redis on one way in and in Postgres on the other, it would let in twice."""
+    """It binds no path. If it were consumed in Redis for one path and in Postgres for another, it would work twice."""
     await threads.run(lambda: Site.objects.update(accepts_legacy_signature=True))
-    asked = presented(signed_legacy(bakery, BODY))
+    request = presented(signed_legacy(bakery, BODY))
 
-    authenticated = await authenticate_async(asked, threads)
+    authenticated = await authenticate_async(request, threads)
 
     assert (authenticated.identity.auth_method, authenticated.nonce) == (AuthMethod.LEGACY_SIGNATURE, None)
     with pytest.raises(ReplayedRequest):
-        await threads.run(authenticate, asked)
+        await threads.run(authenticate, request)
 
 
 @with_rows
@@ -131,8 +131,8 @@ async def test_a_narrow_token_carries_its_restrictions(pages: NewSite, threads: 
 async def test_tickets_and_tokens_are_invalid_without_their_credential_and_site(
     pages: NewSite, threads: CountingThreads, end: str
 ) -> None:
-    asked, shown = narrow(pages, TokenScope.CHAT_WRITE), presented(bearer(ticket_text(pages)))
-    await authenticate_async(asked, threads)
+    request, shown = narrow(pages, TokenScope.CHAT_WRITE), presented(bearer(ticket_text(pages)))
+    await authenticate_async(request, threads)
     await authenticate_reader(shown, ReadableKind.STREAM, "stm_1", origin=PAGE, threads=threads)
 
     if end == "revoked":
@@ -143,7 +143,7 @@ async def test_tickets_and_tokens_are_invalid_without_their_credential_and_site(
         cached_lookups.clear_caches()
 
     with pytest.raises(InvalidCredentials):
-        await authenticate_async(asked, threads)
+        await authenticate_async(request, threads)
     with pytest.raises(InvalidCredentials):
         await authenticate_reader(shown, ReadableKind.STREAM, "stm_1", origin=PAGE, threads=threads)
 
@@ -155,7 +155,7 @@ async def test_tickets_and_tokens_are_invalid_without_their_credential_and_site(
 async def test_a_ticket_reads_one_object_from_one_origin_any_number_of_times(
     pages: NewSite, threads: CountingThreads
 ) -> None:
-    asked = presented(bearer(ticket_text(pages)))
+    request = presented(bearer(ticket_text(pages)))
     hostile: list[tuple[ReadableKind, str, str | None, type[TenantError]]] = [
         (ReadableKind.STREAM, "stm_2", PAGE, MalformedCredentials),
         (ReadableKind.JOB, "stm_1", PAGE, MalformedCredentials),
@@ -166,11 +166,11 @@ async def test_a_ticket_reads_one_object_from_one_origin_any_number_of_times(
     ]
 
     for _ in range(2):
-        reader = await authenticate_reader(asked, ReadableKind.STREAM, "stm_1", origin=PAGE, threads=threads)
+        reader = await authenticate_reader(request, ReadableKind.STREAM, "stm_1", origin=PAGE, threads=threads)
         assert (reader.site, reader.origin, reader.authenticated) == (pages.site, PAGE, None)
     for what, public_id, origin, error in hostile:
         with pytest.raises(error):
-            await authenticate_reader(asked, what, public_id, origin=origin, threads=threads)
+            await authenticate_reader(request, what, public_id, origin=origin, threads=threads)
     both = presented({**bearer(ticket_text(pages)), "X-Api-Key": pages.api_key.secret})
     with pytest.raises(ConflictingCredentials):
         await authenticate_reader(both, ReadableKind.STREAM, "stm_1", origin=PAGE, threads=threads)
@@ -189,8 +189,8 @@ async def test_an_origin_that_the_site_removed_can_no_longer_read(pages: NewSite
 async def test_a_site_reads_its_own_objects_with_any_credential_that_has_the_scope(
     pages: NewSite, threads: CountingThreads
 ) -> None:
-    for asked in (key_of(pages), narrow(pages, TokenScope.STREAMS_READ)):
-        reader = await authenticate_reader(asked, ReadableKind.STREAM, "stm_1", origin=None, threads=threads)
+    for request in (key_of(pages), narrow(pages, TokenScope.STREAMS_READ)):
+        reader = await authenticate_reader(request, ReadableKind.STREAM, "stm_1", origin=None, threads=threads)
         assert reader.site == pages.site
         assert reader.authenticated is not None
     for what, scope in ((ReadableKind.STREAM, TokenScope.CHAT_WRITE), (ReadableKind.JOB, TokenScope.STREAMS_READ)):

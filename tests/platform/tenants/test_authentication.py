@@ -210,14 +210,14 @@ def test_a_site_that_was_just_deleted_cannot_authenticate(bakery: NewSite) -> No
 
 def test_verifying_does_not_consume_the_nonce(bakery: NewSite) -> None:
     headers = {name.lower(): value for name, value in signed(bakery, "POST", TARGET, BODY).items()}
-    asked = PresentedRequest("POST", TARGET, headers, BODY)
+    request = PresentedRequest("POST", TARGET, headers, BODY)
 
-    first, again = verify_credentials(asked), verify_credentials(asked)
+    first, again = verify_credentials(request), verify_credentials(request)
 
     assert first == again
     assert first.nonce is not None
     assert UsedNonce.objects.count() == 0
-    authenticate(asked)
+    authenticate(request)
     assert bytes(UsedNonce.objects.get().digest) == first.nonce
 
 
@@ -501,10 +501,10 @@ def test_a_ticket_is_not_a_credential_and_its_holder_gets_an_explanation(bakery:
 
 
 def test_an_api_key_is_authenticated_from_either_header(bakery: NewSite) -> None:
-    wanted = Identity(bakery.site, AuthMethod.API_KEY, bakery.api_key.credential.public_id)
+    expected = Identity(bakery.site, AuthMethod.API_KEY, bakery.api_key.credential.public_id)
 
-    assert ask(bearer(bakery.api_key.secret)) == wanted
-    assert ask({"X-Api-Key": bakery.api_key.secret}) == wanted
+    assert ask(bearer(bakery.api_key.secret)) == expected
+    assert ask({"X-Api-Key": bakery.api_key.secret}) == expected
 
 
 def test_invalid_keys_get_the_same_message(bakery: NewSite) -> None:
@@ -521,7 +521,7 @@ def test_invalid_keys_get_the_same_message(bakery: NewSite) -> None:
 def test_a_revoked_credential_is_rejected(bakery: NewSite, kind: CredentialKind) -> None:
     revoke(Credential.objects.get(kind=kind))
 
-    for headers in _proofs(bakery)[kind]:
+    for headers in _headers_by_kind(bakery)[kind]:
         assert type(refusal(headers)) is InvalidCredentials
 
 
@@ -529,11 +529,11 @@ def test_a_revoked_credential_is_rejected(bakery: NewSite, kind: CredentialKind)
 def test_an_expired_credential_is_rejected(bakery: NewSite, kind: CredentialKind) -> None:
     Credential.objects.filter(kind=kind).update(expires_at=clock.now() - timedelta(seconds=1))
 
-    for headers in _proofs(bakery)[kind]:
+    for headers in _headers_by_kind(bakery)[kind]:
         assert type(refusal(headers)) is InvalidCredentials
 
 
-def _proofs(made: NewSite) -> dict[CredentialKind, list[dict[str, str]]]:
+def _headers_by_kind(made: NewSite) -> dict[CredentialKind, list[dict[str, str]]]:
     return {
         CredentialKind.SIGNING_SECRET: [signed(made, "POST", TARGET, BODY), bearer(token(made))],
         CredentialKind.API_KEY: [bearer(made.api_key.secret)],
@@ -543,7 +543,7 @@ def _proofs(made: NewSite) -> dict[CredentialKind, list[dict[str, str]]]:
 def test_credentials_of_an_inactive_site_are_rejected(bakery: NewSite) -> None:
     Site.objects.update(is_active=False)
 
-    for headers in sum(_proofs(bakery).values(), []):
+    for headers in sum(_headers_by_kind(bakery).values(), []):
         assert type(refusal(headers)) is InvalidCredentials
 
 
@@ -613,7 +613,7 @@ def work_of(act: Callable[[], object]) -> list[tuple[str, str]]:
 
 def same_work(one: dict[str, str], other: dict[str, str]) -> list[tuple[str, str]]:
     """Check that two refusals take the same steps, and return them."""
-    refusal(one), refusal(other)  # now both are remembered by the directory, as when somebody probes
+    refusal(one), refusal(other)  # now both are cached, as for an attacker who probes
     work = work_of(lambda: ask(one))
     assert work_of(lambda: ask(other)) == work
     return work

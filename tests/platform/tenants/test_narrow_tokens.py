@@ -23,12 +23,12 @@ def identity(means: AuthMethod = AuthMethod.API_KEY, **narrow: Any) -> Identity:
     return Identity(SITE, means, "key_1", **narrow)
 
 
-def wanted(**changes: Any) -> TokenRequest:
+def token_request(**changes: Any) -> TokenRequest:
     return dataclasses.replace(CHAT, **changes)
 
 
 def test_a_token_carries_the_requested_claims() -> None:
-    token = narrow_tokens.mint(identity(), wanted(model="gpt-5", max_tokens=9, origin=PAGE))
+    token = narrow_tokens.mint(identity(), token_request(model="gpt-5", max_tokens=9, origin=PAGE))
 
     claims = dict(minted_jwts.verify(JwtPurpose.TOKEN, token.minted.text))
     assert claims.pop("exp") - claims.pop("iat") == 60
@@ -73,7 +73,7 @@ def test_a_token_allows_no_more_than_the_credential_that_requests_it(
     narrow: dict[str, Any], changes: dict[str, Any], error: type[TenantError]
 ) -> None:
     with pytest.raises(error):
-        narrow_tokens.mint(identity(AuthMethod.JWT, **narrow), wanted(**changes))
+        narrow_tokens.mint(identity(AuthMethod.JWT, **narrow), token_request(**changes))
 
 
 def test_unrequested_restrictions_are_those_of_the_credential() -> None:

@@ -21,8 +21,8 @@ def identity(**narrow: Any) -> Identity:
     return Identity(SITE, AuthMethod.SIGNED_REQUEST, "key_1", **narrow)
 
 
-def mint(asked: str | None = PAGE, **narrow: Any) -> Ticket:
-    return tickets.verify(tickets.mint(identity(**narrow), ReadableKind.STREAM, "stm_1", origin=asked).text)
+def mint(requested_origin: str | None = PAGE, **narrow: Any) -> Ticket:
+    return tickets.verify(tickets.mint(identity(**narrow), ReadableKind.STREAM, "stm_1", origin=requested_origin).text)
 
 
 def test_a_ticket_has_its_object_site_and_expiry(settings: Settings) -> None:

@@ -424,9 +424,9 @@ def test_an_invalid_window_raises(limit: int, seconds: int) -> None:
 
 
 async def test_without_redis_admission_raises() -> None:
-    away = redis.client("redis://127.0.0.1:1/0")
+    unavailable = redis.client("redis://127.0.0.1:1/0")
     try:
         with pytest.raises(RedisUnavailable):
-            await admit(away, busy("bakery"))
+            await admit(unavailable, busy("bakery"))
     finally:
         await redis.close_clients()
