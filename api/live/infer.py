@@ -28,7 +28,7 @@ from api.live.respond import (
     wait_for_first_events,
 )
 from api.live.wire_formats import STREAM_PARSERS, BodyParser, ParsedRequest, WireFormat
-from api.live.wire_writer import WireAnswerEncoder, writer_factory
+from api.live.wire_writer import WireAnswerEncoder, response_writer_factory
 from core import metrics
 from live.admit import STREAM_START_TIMEOUT_SECONDS, AdmittedRequest, admit_request
 from live.request import Caller, LiveRequest
@@ -162,7 +162,7 @@ async def open_stream(
         case AttachToStream(stream_id):
             return OpenedStream(stream_id, is_replayed=True)
         case AdmittedRequest():
-            stream = start_stream(runtime, admitted, writer_factory(parsed, admitted), detached=detached)
+            stream = start_stream(runtime, admitted, response_writer_factory(parsed, admitted), detached=detached)
             if detached:
                 # Its reader has yet to connect, and may connect to any process.
                 await runtime.streams.wait_until_visible(stream)
@@ -198,10 +198,10 @@ async def _respond_admitted(
     admitted: AdmittedRequest,
 ) -> None:
     if parsed.streams:
-        start_stream(runtime, admitted, writer_factory(parsed, admitted))
+        start_stream(runtime, admitted, response_writer_factory(parsed, admitted))
         await _send_stream(runtime, context, response, admitted.caller, admitted.admission.stream_id)
     elif admitted.admission.idempotency_key is not None:
-        start_answer(runtime, admitted, writer_factory(parsed, admitted))
+        start_answer(runtime, admitted, response_writer_factory(parsed, admitted))
         await _send_stream(runtime, context, response, admitted.caller, admitted.admission.stream_id)
     else:
         upstream_started_at = time.perf_counter()

@@ -17,7 +17,7 @@ from api.live.wire_formats import (
 from core import clock, metrics
 from inference.routing import Target
 from live.admit import AdmittedRequest
-from live.writer_task import WriterFactory
+from live.writer_task import ResponseWriterFactory
 from providers.dialects.stream_encoder import StreamEncoder
 from providers.types import Burst, InferenceResponse
 from streams.writer import EventLogWriter
@@ -89,7 +89,7 @@ class WireResponseWriter(WireAnswerEncoder):
         self._event_log.append([("", encode_error(wire, problem, self._admitted.admission.request_id))])
 
 
-def writer_factory(parsed: ParsedRequest, admitted: AdmittedRequest) -> WriterFactory:
+def response_writer_factory(parsed: ParsedRequest, admitted: AdmittedRequest) -> ResponseWriterFactory:
     """Return what makes the writer once the event log is open."""
     return lambda event_log: WireResponseWriter(parsed, admitted, event_log)
 

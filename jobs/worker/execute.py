@@ -165,14 +165,14 @@ async def execute(
         case Answered(answer):
             return AttemptSucceeded(encode_answer(job.kind, body, answer, clock.unix_seconds()))
         case Exhausted():
-            return decide_retry(result, _retry_rule(job), rng)
+            return decide_retry(result, _retry_policy(job), rng)
         case Deferred(refusal, seconds):
             # Attempts without an error were deferred; a few may have been lost or released.
             times = job.attempt - 1 - job.error_count
             return defer(times, rng, PROVIDERS_IN_COOLDOWN if refusal else RETRY_BUDGET_EXHAUSTED, seconds or 0.0)
 
 
-def _retry_rule(job: ClaimedJob) -> JobRetryPolicy:
+def _retry_policy(job: ClaimedJob) -> JobRetryPolicy:
     return JobRetryPolicy(
         errors=job.error_count,
         max_attempts=job.max_attempts,

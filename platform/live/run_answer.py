@@ -19,7 +19,7 @@ from live.ledger import inference_context
 from live.response_writer import AnswerEncoder
 from live.runtime import LiveRuntime
 from live.settlement import IdempotencyOutcome, spawn_settlement
-from live.writer_task import WriterFactory, cancellation_error, start_writer_task
+from live.writer_task import ResponseWriterFactory, cancellation_error, start_writer_task
 from providers.errors import ProviderOverloaded
 from providers.types import EmbeddingRequest, Embeddings, InferenceRequest
 from streams.buffer import LocalStream
@@ -32,18 +32,21 @@ from tenants.rate_limiting.types import CacheEntry
 MAX_CACHED_INPUTS = 256
 
 
-def start_answer(runtime: LiveRuntime, admitted: AdmittedRequest, open_writer: WriterFactory) -> LocalStream:
+def start_answer(runtime: LiveRuntime, admitted: AdmittedRequest, make_writer: ResponseWriterFactory) -> LocalStream:
     """Start the writer task of a complete answer: a stream of one event, for all requests with the same key.
 
     Raises `StreamsClosed`.
     """
-    return start_writer_task(runtime, admitted, "answer", partial(_write_answer, runtime, admitted, open_writer))
+    return start_writer_task(runtime, admitted, "answer", partial(_write_answer, runtime, admitted, make_writer))
 
 
 async def _write_answer(
-    runtime: LiveRuntime, admitted: AdmittedRequest, open_writer: WriterFactory, event_log: EventLogWriter
+    runtime: LiveRuntime,
+    admitted: AdmittedRequest,
+    make_writer: ResponseWriterFactory,
+    event_log: EventLogWriter,
 ) -> None:
-    writer = open_writer(event_log)
+    writer = make_writer(event_log)
     try:
         body = await AnswerRun(runtime, admitted, writer).run()
     except asyncio.CancelledError:

@@ -1,27 +1,27 @@
 """Runs one admitted request for a stream: calls the provider, writes its answer to the event log, and settles.
 
-The way of one live stream, in two tasks. The request task reads the request, then the events; the writer task calls the
-provider. Step 4 starts the writer task; the stream id is all that they share. Both find the stream in the process's
-`ProcessStreams` (streams.registry); a reader in another process finds its event log in Redis.
+The way of one live stream, in two tasks (ARCHITECTURE.md has every step). The reader task reads the request, then the
+events; `start_stream` starts the writer task, which calls the provider. The stream id is all that they share. Both find
+the stream in the process's `ProcessStreams` (streams.registry); a reader in another process finds its log in Redis.
 
-  request task                                            writer task
-   1 api/live/http_handler.py: LiveHttpHandler.__call__
-     reads the body
-   2 api/live/infer.py: InferenceEndpoint._respond
-     authenticates, parses the body to a LiveRequest
-   3 live/admit.py: admit_request
-     permit, rate limits, idempotency key, cache
-   4 live/run_stream.py: start_stream ──────────────────▶ 5 live/run_stream.py: _write_stream
-     (live/writer_task.py: start_writer_task)               iterates over the parts of the answer
-   6 api/live/infer.py: _send_stream                      7 inference/stream.py: stream
-     opens an EventLogReader (streams/reader.py: follow)    calls targets until one answers, yields its bursts
-   8 api/live/respond.py: wait_for_first_events           9 api/live/wire_writer.py: WireResponseWriter.events
-     waits, for the status of the response                  encodes a burst into frames
-  10 api/live/respond.py: send_events ◀── event log ───── 11 streams/writer.py: EventLogWriter.append, then finish
-     writes server-sent events until the stream ends      12 live/settlement.py: spawn_settlement
-                                                            releases the reservation, records usage
+  reader task                                               writer task
+  api/live/http_handler.py: LiveHttpHandler.__call__
+    reads the body
+  api/live/infer.py: InferenceEndpoint._respond
+    authenticates, parses the body to a LiveRequest
+  live/admit.py: admit_request
+    permit, rate limits, idempotency key, cache
+  live/run_stream.py: start_stream ───────────────────────▶ live/run_stream.py: _write_stream
+    (live/writer_task.py: start_writer_task)                  iterates over the parts of the answer
+  api/live/infer.py: _send_stream                           inference/stream.py: stream
+    opens an EventLogReader (streams/reader.py: follow)       calls targets until one answers, yields its bursts
+  api/live/respond.py: wait_for_first_events                api/live/wire_writer.py: WireResponseWriter.events
+    waits, for the status of the response                     encodes a burst into frames
+  api/live/respond.py: send_events ◀────── event log ────── streams/writer.py: EventLogWriter.append, then finish
+    writes server-sent events until the stream ends         live/settlement.py: spawn_settlement
+                                                              releases the reservation, records usage
 
-A client that disconnects ends only its request task, and may resume with a cursor. The writer task of a stream without
+A client that disconnects ends only its reader task, and may resume with a cursor. The writer task of a stream without
 readers in any process is canceled after the grace time (streams/registry.py), unless the stream is detached.
 """
 
@@ -38,7 +38,7 @@ from live.admit import AdmittedRequest
 from live.ledger import inference_context
 from live.runtime import LiveRuntime
 from live.settlement import IdempotencyOutcome, spawn_settlement
-from live.writer_task import WriterFactory, cancellation_error, start_writer_task
+from live.writer_task import ResponseWriterFactory, cancellation_error, start_writer_task
 from providers.types import Burst, ChatRequest
 from streams.buffer import LocalStream
 from streams.entries import StreamEnd
@@ -46,18 +46,25 @@ from streams.writer import EventLogWriter
 
 
 def start_stream(
-    runtime: LiveRuntime, admitted: AdmittedRequest, open_writer: WriterFactory, *, detached: bool = False
+    runtime: LiveRuntime,
+    admitted: AdmittedRequest,
+    make_writer: ResponseWriterFactory,
+    *,
+    detached: bool = False,
 ) -> LocalStream:
     """Start the writer task of a stream. A detached one runs to its end without readers. Raises `StreamsClosed`."""
-    write = partial(_write_stream, runtime, admitted, open_writer)
+    write = partial(_write_stream, runtime, admitted, make_writer)
     return start_writer_task(runtime, admitted, "stream", write, detached=detached)
 
 
 async def _write_stream(
-    runtime: LiveRuntime, admitted: AdmittedRequest, open_writer: WriterFactory, event_log: EventLogWriter
+    runtime: LiveRuntime,
+    admitted: AdmittedRequest,
+    make_writer: ResponseWriterFactory,
+    event_log: EventLogWriter,
 ) -> None:
     outcome: IdempotencyOutcome = "drop"
-    writer, trace = open_writer(event_log), CallTrace(admitted.admission.request_id)
+    writer, trace = make_writer(event_log), CallTrace(admitted.admission.request_id)
     metrics.streams_open.inc()
     try:
         async with aclosing(_parts(runtime, admitted, trace)) as parts:

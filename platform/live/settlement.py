@@ -61,7 +61,7 @@ async def _settle_request(
         admitted.admission,
         admitted.reservation,
         used_tokens=sum(call.usage.total_tokens for call in trace.closed),
-        usage_rows=[encode_usage_record(usage_record) for usage_record in closed],
+        usage_records=[encode_usage_record(usage_record) for usage_record in closed],
         idempotency_key_action=outcome,
         cache=cached,
     )

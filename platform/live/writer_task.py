@@ -1,7 +1,7 @@
 """Starts the task that writes an answer to the event log, where any number of readers, in any process, follow it.
 
 A stream has two tasks. The writer task, started here, calls the provider and appends to the event log; it outlives the
-request that started it. The request task (`api.live`) follows the log with `streams.reader.follow`. They share only the
+request that started it. The reader task (`api.live`) follows the log with `streams.reader.follow`. They share only the
 stream id. `live.run_stream` lists the steps of both.
 """
 
@@ -21,7 +21,7 @@ from streams.errors import StreamsClosed
 from streams.writer import EventLogWriter
 
 #: Makes the writer that encodes for the caller's wire format and appends to this log.
-WriterFactory: TypeAlias = Callable[[EventLogWriter], ResponseWriter]
+ResponseWriterFactory: TypeAlias = Callable[[EventLogWriter], ResponseWriter]
 
 
 def start_writer_task(

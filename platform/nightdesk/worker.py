@@ -132,21 +132,21 @@ class WorkerRuntime:
     async def _run(self) -> None:
         breakers = RedisCircuitBreaker(settings.REDIS_URL)
         self._engine, courier, drainer = JobEngine(breaker=breakers), Courier(), UsageDrainer()
-        delivering = asyncio.create_task(courier.run())
-        working = asyncio.create_task(self._engine.run())
-        draining = asyncio.create_task(drainer.run())
+        courier_task = asyncio.create_task(courier.run())
+        engine_task = asyncio.create_task(self._engine.run())
+        drainer_task = asyncio.create_task(drainer.run())
         # All of them record their event loop before anything can wake or stop them.
         await asyncio.sleep(0)
         jobs_bell.set_listener(self._engine.wake)
         webhooks_bell.set_listener(courier.wake)
         self._engine_ready.set()
         try:
-            await working
+            await engine_task
         finally:
             jobs_bell.set_listener(None)
             courier.stop()
             drainer.stop()
-            await asyncio.gather(delivering, draining)
+            await asyncio.gather(courier_task, drainer_task)
             await breakers.close()
             await redis.close_clients()
             webhooks_bell.set_listener(None)

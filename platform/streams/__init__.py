@@ -5,7 +5,7 @@ both are given: the writer registers the stream there, readers look it up by id.
 
     writer.py         EventLogWriter.append ──▶ buffer.LocalStream ──▶ reader.LocalSource       same process
                       LogFlusher ──▶ Redis Stream, record, pub/sub ──▶ reader.RemoteSource      other processes
-    registry.py       ProcessStreams: the streams of this process; StreamSupervisor: starts and drains writing tasks
+    registry.py       ProcessStreams: the streams of this process; StreamSupervisor: starts and drains writer tasks
     process.py        heartbeat, report of active streams, cancel requests
     subscriptions.py  one pub/sub connection for all streams that are read from other processes
     entries.py        the format in Redis; errors.py

@@ -1,7 +1,7 @@
 """Events of one stream in memory: `EventBuffer`, bounded in bytes, and `LocalStream`, a stream this process serves.
 
-`LocalStream` is where the two tasks of a live stream meet in one process: the writing task appends to it (through
-`streams.writer.EventLogWriter`), every reading task waits on it (through `streams.reader.LocalSource`).
+`LocalStream` is where the two tasks of a live stream meet in one process: the writer task appends to it (through
+`streams.writer.EventLogWriter`), every reader task waits on it (through `streams.reader.LocalSource`).
 """
 
 import asyncio
@@ -204,7 +204,7 @@ class LocalStream(EventBuffer):
         return StreamRecord(self.info, self.process, self.last, self.end)
 
     def set_task(self, task: asyncio.Task[None], on_unread: "Callable[[LocalStream], None]") -> None:
-        """Set the writing task, and the callback for the moment when the last local reader leaves."""
+        """Set the writer task, and the callback for the moment when the last local reader leaves."""
         self._task, self._on_unread = task, on_unread
 
     def add_reader(self) -> None:
@@ -219,7 +219,7 @@ class LocalStream(EventBuffer):
                 self._on_unread(self)
 
     def cancel(self, reason: CancelReason) -> bool:
-        """Cancel the writing task, once. False if that was done before, or the stream has ended or has no task."""
+        """Cancel the writer task, once. False if that was done before, or the stream has ended or has no task."""
         if self.end or self.cancel_reason or not self._task:
             return False
         self.cancel_reason = reason

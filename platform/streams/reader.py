@@ -1,7 +1,7 @@
 """Read path of streams: `follow` yields exactly the events after a cursor, in any process, up to the end.
 
 A reader looks the stream up in `ProcessStreams`. If this process writes it, `LocalSource` reads the memory that the
-writing task appends to (`streams.writer`). Otherwise `RemoteSource` reads what it missed from the log in Redis, and the
+writer task appends to (`streams.writer`). Otherwise `RemoteSource` reads what it missed from the log in Redis, and the
 rest from the subscription. No event is skipped or repeated; what cannot be continued raises an error.
 """
 
@@ -193,7 +193,7 @@ class EventLogReader:
 
 
 class LocalSource:
-    """Events of a stream that this process writes: from the memory that its writing task appends to."""
+    """Events of a stream that this process writes: from the memory that its writer task appends to."""
 
     def __init__(self, stream: LocalStream, after: int) -> None:
         # Raises if the position is not held, before the reader is counted.

@@ -1,11 +1,11 @@
 """Registry of the streams of this process: the explicit link between the task that writes a stream and its readers.
 
 `ProcessStreams` is made once per event loop (by the live runtime of a web process, by the attempt streams of a worker)
-and passed to everything that writes or reads streams. `StreamSupervisor` starts the writing tasks of live streams,
+and passed to everything that writes or reads streams. `StreamSupervisor` starts the writer tasks of live streams,
 cancels those without a reader, and drains them at shutdown.
 
-    writing task: StreamSupervisor.start -> ProcessStreams.open_writer -> EventLogWriter.append -> LocalStream
-    reading task: streams.reader.follow  -> ProcessStreams.find_stream -> LocalSource.next      <- LocalStream
+    writer task: StreamSupervisor.start -> ProcessStreams.open_writer -> EventLogWriter.append -> LocalStream
+    reader task: streams.reader.follow  -> ProcessStreams.find_stream -> LocalSource.next      <- LocalStream
 """
 
 import asyncio
@@ -106,7 +106,7 @@ class ProcessStreams:
 
 
 class StreamSupervisor:
-    """Runs the writing tasks of this process's live streams. One per process.
+    """Runs the writer tasks of this process's live streams. One per process.
 
     It knows the streams whose task it has started and that still run; `ProcessStreams.writers` knows all of them.
     """
@@ -127,7 +127,7 @@ class StreamSupervisor:
     def start(
         self, info: StreamInfo, run: Callable[[EventLogWriter], Awaitable[None]], *, detached: bool = False
     ) -> LocalStream:
-        """Start the writing task of a stream: `run(writer)`, which must end the stream by `writer.finish`.
+        """Start the writer task of a stream: `run(writer)`, which must end the stream by `writer.finish`.
 
         A task that ends without that gives the stream the end `error`. Its readers are other tasks, which find the
         stream by its id (`streams.reader.follow`). Unless detached, the stream is canceled when it has had no reader
@@ -208,7 +208,7 @@ class StreamSupervisor:
 
 
 async def _run_to_end(writer: EventLogWriter, run: Callable[[EventLogWriter], Awaitable[None]]) -> None:
-    """Run the writing task, and give the stream an end whatever happens, so that no reader waits forever."""
+    """Run the writer task, and give the stream an end whatever happens, so that no reader waits forever."""
     try:
         await run(writer)
     except asyncio.CancelledError:

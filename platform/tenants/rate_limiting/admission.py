@@ -72,7 +72,7 @@ from tenants.rate_limiting.windows import (
 #: The `running` set of a site has a TTL of a day, renewed with each admission and renewal.
 MAX_LEASE_SECONDS = 86_400
 MAX_WINDOWS = 64
-MAX_USAGE_ROWS = 1_000
+MAX_USAGE_RECORDS = 1_000
 
 
 async def admit(redis: Redis, request: AdmissionRequest, scripts: Scripts = SCRIPTS) -> AdmissionOutcome:
@@ -115,12 +115,12 @@ async def settle(redis: Redis, settlement: Settlement, scripts: Scripts = SCRIPT
         numbers=_settle_numbers(settlement, windows),
     )
     bodies = [entry.body for entry in settlement.cache]
-    if len(settlement.usage_rows) > MAX_USAGE_ROWS:
-        raise ValueError(f"{len(settlement.usage_rows)} usage records are too many for one request.")
+    if len(settlement.usage_records) > MAX_USAGE_RECORDS:
+        raise ValueError(f"{len(settlement.usage_records)} usage records are too many for one request.")
     held_slot = await scripts.settle.run(
         redis,
         [*astuple(keys), *window_keys, *cache_keys],
-        [*astuple(arguments), *bodies, *settlement.usage_rows],
+        [*astuple(arguments), *bodies, *settlement.usage_records],
     )
     return bool(held_slot)
 

@@ -124,7 +124,7 @@ class Settlement(Struct, frozen=True):
     reserved_tokens: int
     used_tokens: int
     #: Usage records as JSON, appended to the list that metering drains.
-    usage_rows: Sequence[bytes]
+    usage_records: Sequence[bytes]
     idempotency_key: str | None
     body_hash: bytes
     stream_id: str
@@ -148,7 +148,7 @@ def to_settlement(
     admitted: Admitted | None,
     *,
     used_tokens: int,
-    usage_rows: Sequence[bytes] = (),
+    usage_records: Sequence[bytes] = (),
     idempotency_key_action: IdempotencyKeyAction = "keep",
     cache: tuple[CacheEntry, ...] = (),
 ) -> Settlement:
@@ -160,7 +160,7 @@ def to_settlement(
         admitted_at_us=admitted.admitted_at_us if admitted else 0,
         reserved_tokens=request.tokens,
         used_tokens=used_tokens,
-        usage_rows=usage_rows,
+        usage_records=usage_records,
         idempotency_key=request.idempotency_key,
         body_hash=request.body_hash,
         stream_id=request.stream_id,

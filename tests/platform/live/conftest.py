@@ -97,7 +97,7 @@ class OpenWriters:
 
 
 @pytest.fixture
-def open_writer() -> OpenWriters:
+def make_writer() -> OpenWriters:
     return OpenWriters()
 
 

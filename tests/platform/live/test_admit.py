@@ -36,10 +36,10 @@ async def test_an_admitted_request_has_its_targets_its_estimate_and_a_stream_id(
 
 
 async def test_the_same_idempotency_key_attaches_to_the_first_request_s_stream(
-    runtime: LiveRuntime, new_site: NewSite, open_writer: OpenWriters
+    runtime: LiveRuntime, new_site: NewSite, make_writer: OpenWriters
 ) -> None:
     first = await admitted(runtime, live_request(new_site, idempotency_key="k-1", streams=True))
-    start_stream(runtime, first, open_writer)
+    start_stream(runtime, first, make_writer)
 
     second = await admit_request(runtime, live_request(new_site, idempotency_key="k-1", streams=True))
 

@@ -56,27 +56,27 @@ async def test_a_canceled_answer_is_settled(runtime: LiveRuntime, new_site: NewS
 
 
 async def test_an_answer_with_an_idempotency_key_is_a_stream_of_one_event(
-    runtime: LiveRuntime, new_site: NewSite, open_writer: OpenWriters
+    runtime: LiveRuntime, new_site: NewSite, make_writer: OpenWriters
 ) -> None:
-    stream = start_answer(runtime, await admitted(runtime, live_request(new_site, idempotency_key="k")), open_writer)
+    stream = start_answer(runtime, await admitted(runtime, live_request(new_site, idempotency_key="k")), make_writer)
 
     await wait_until(lambda: stream.end)
 
     assert stream.end == StreamEnd("done")
-    assert [event.data.decode() for event in stream.events] == [open_writer.only.text]
+    assert [event.data.decode() for event in stream.events] == [make_writer.only.text]
 
 
 async def test_a_canceled_answer_has_an_error_event_for_those_who_wait_for_it(
-    runtime: LiveRuntime, new_site: NewSite, open_writer: OpenWriters
+    runtime: LiveRuntime, new_site: NewSite, make_writer: OpenWriters
 ) -> None:
     request = live_request(new_site, chat("slow"), idempotency_key="k")
-    stream = start_answer(runtime, await admitted(runtime, request), open_writer)
+    stream = start_answer(runtime, await admitted(runtime, request), make_writer)
     await asyncio.sleep(0.1)
 
     stream.cancel("requested")
     await wait_until(lambda: stream.end)
 
-    assert [type(error) for error in open_writer.only.errors] == [ResponseCanceled]
+    assert [type(error) for error in make_writer.only.errors] == [ResponseCanceled]
     assert len(stream.events) == 1
 
 

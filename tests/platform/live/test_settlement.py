@@ -18,14 +18,14 @@ from tests.polling import wait_until
 
 
 async def test_a_request_that_was_admitted_but_cannot_start_releases_everything(
-    runtime: LiveRuntime, new_site: NewSite, open_writer: OpenWriters
+    runtime: LiveRuntime, new_site: NewSite, make_writer: OpenWriters
 ) -> None:
     request = await admitted(runtime, live_request(new_site, streams=True, idempotency_key="k-1"))
     # The drain begins between the admission and the start.
     await runtime.streams.drain(0)
 
     with pytest.raises(StreamsClosed):
-        start_stream(runtime, request, open_writer)
+        start_stream(runtime, request, make_writer)
     await wait_until(lambda: not runtime.leases.held)
 
     assert await open_request_ids(runtime.redis, runtime.heartbeat.id) == set()
@@ -49,13 +49,13 @@ class TestRedisUnavailableAtTheEnd:
         redis_url: str,
         runtime: LiveRuntime,
         new_site: NewSite,
-        open_writer: OpenWriters,
+        make_writer: OpenWriters,
         redis_proxy: CuttableProxy,
     ) -> None:
         running = f"nd:{{{new_site.site.public_id}}}:running"
         await runtime.threads.run(limit_concurrency, new_site)
         with Redis.from_url(redis_url) as server:
-            start_stream(runtime, await admitted(runtime, live_request(new_site, chat("slow"))), open_writer)
+            start_stream(runtime, await admitted(runtime, live_request(new_site, chat("slow"))), make_writer)
             await wait_until(lambda: server.zcard(running) == 1)
             await redis_proxy.cut()
             await wait_until(lambda: not runtime.leases.held)

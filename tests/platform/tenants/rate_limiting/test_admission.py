@@ -346,7 +346,7 @@ async def test_a_usage_record_is_open_until_settling_appends_the_final_ones(serv
     ids = [each.request_id.encode() for each in (first, second)]
     assert await server.hgetall(open_calls_key(process)) == {ids[0]: b'{"n":0}', ids[1]: b'{"n":1}'}
 
-    await settle(server, to_settlement(first, admitted[0], used_tokens=0, usage_rows=[b"row 1", b"row 2"]))
+    await settle(server, to_settlement(first, admitted[0], used_tokens=0, usage_records=[b"row 1", b"row 2"]))
 
     # The record that remains is closed by metering if the process dies.
     assert await server.hgetall(open_calls_key(process)) == {ids[1]: b'{"n":1}'}
