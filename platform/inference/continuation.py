@@ -63,7 +63,8 @@ async def stream_with_continuation(
             return
         except ProviderError as error:
             if not has_content:
-                if interruption is None:
+                # The plan reports the interruption itself if it allows no further call.
+                if interruption is None or error is interruption:
                     raise
                 raise interruption from error
             if not answer.can_continue_after(error):

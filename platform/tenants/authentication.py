@@ -15,6 +15,7 @@ from enum import StrEnum
 from typing import Any, TypeAlias
 
 import jwt
+import msgspec
 from django.db import IntegrityError, connection
 from django.db.models.functions import Now
 from jwt.types import Options
@@ -32,7 +33,7 @@ from tenants.errors import (
     ReplayedRequest,
     StaleTimestamp,
 )
-from tenants.grant import UNRESTRICTED, Grant
+from tenants.grant import UNRESTRICTED, Grant, to_json
 from tenants.minted_jwts import JwtPurpose
 from tenants.models import Site, UsedNonce
 
@@ -105,8 +106,10 @@ class Identity:
             return self.token_id
         if self.scopes is None and self.grant == UNRESTRICTED and self.origin is None:
             return ""
-        restrictions = repr((sorted(self.scopes or ()), self.scopes is None, self.grant, self.origin))
-        return hashlib.sha256(restrictions.encode()).hexdigest()[:32]
+        # Stored with jobs and batches: names of our classes, and restrictions not in effect, must not change it.
+        scopes = None if self.scopes is None else sorted(map(str, self.scopes))
+        restrictions = {"scopes": scopes, "grant": to_json(self.grant), "origin": self.origin}
+        return hashlib.sha256(msgspec.json.encode(restrictions, order="sorted")).hexdigest()[:32]
 
 
 @dataclass(frozen=True, slots=True)

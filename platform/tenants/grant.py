@@ -38,17 +38,15 @@ class GrantField(models.JSONField):
         return None if stored is None else _from_json(stored)
 
     def get_db_prep_value(self, value: Any, connection: Any, prepared: bool = False) -> Any:
-        return super().get_db_prep_value(_to_json(value), connection, prepared)
+        return super().get_db_prep_value(to_json(value) if isinstance(value, Grant) else value, connection, prepared)
 
     def to_python(self, value: Any) -> Any:
         return value if isinstance(value, Grant) else _from_json(value)
 
 
-def _to_json(value: Any) -> Any:
-    """Return only the restrictions in effect, so that an unrestricted credential is stored as `{}`."""
-    if not isinstance(value, Grant):
-        return value
-    restrictions = {name: each for name, each in asdict(value).items() if each != getattr(UNRESTRICTED, name)}
+def to_json(grant: Grant) -> dict[str, Any]:
+    """Return only the restrictions in effect: an unrestricted credential is `{}`."""
+    restrictions = {name: each for name, each in asdict(grant).items() if each != getattr(UNRESTRICTED, name)}
     unknown = restrictions.pop("unknown", ())
     return {**restrictions, **dict(unknown)}
 

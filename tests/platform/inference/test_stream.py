@@ -9,6 +9,7 @@ import pytest
 
 from inference.calls import CallOutcome
 from inference.errors import NoProviderKey
+from inference.retry_budget import RetryBudgets
 from inference.stream import StreamPart, TargetSelected, TargetSwitched
 from providers import errors
 from providers.scripted_provider import ScriptedProvider
@@ -296,6 +297,16 @@ async def test_a_failed_continuation_raises_the_interruption() -> None:
 
     assert await read(harness.stream_with_continuation()) == ["TargetSelected one", "Hel", "! interrupted"]
     assert len(harness.calls()) == 3
+
+
+async def test_an_interruption_without_a_further_call_is_not_its_own_cause() -> None:
+    harness = InferenceHarness(one=ScriptedProvider((START, TextDelta("Hel"), errors.ResponseInterrupted("cut"))))
+    harness.budgets = RetryBudgets(share=0, floor=0)
+
+    with pytest.raises(errors.ResponseInterrupted) as raised:
+        async for _ in harness.stream_with_continuation():
+            pass
+    assert raised.value.__cause__ is not raised.value
 
 
 async def test_the_only_provider_continues_its_own_answer() -> None:
