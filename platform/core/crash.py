@@ -26,11 +26,11 @@ class CrashPoint(StrEnum):
     IN_HEARTBEAT = "in_heartbeat"
     #: Lost and overdue jobs are moved, and that is not committed.
     IN_SWEEP = "in_sweep"
-    #: A delivery is claimed, and has not been sent.
+    #: A delivery is claimed but not sent.
     BEFORE_WEBHOOK = "before_webhook"
     #: The receiver has responded, and that is not stored.
     AFTER_WEBHOOK = "after_webhook"
-    #: A batch's members are inserted, and that is not committed.
+    #: The members of a batch are inserted but not committed.
     IN_EXPAND = "in_expand"
     #: The outcome of a batch is written, and not committed.
     IN_FINALIZE = "in_finalize"

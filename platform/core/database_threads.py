@@ -12,7 +12,7 @@ from django.db import InterfaceError, OperationalError, close_old_connections, r
 P = ParamSpec("P")
 R = TypeVar("R")
 
-#: What Django raises while Postgres is unavailable, its disk is full, or the connection broke: worth another try.
+#: What Django raises while Postgres is unavailable, its disk is full, or the connection broke. Retryable.
 DATABASE_UNAVAILABLE = (OperationalError, InterfaceError)
 
 

@@ -61,7 +61,7 @@ class Doorbell:
     def _publish_once(self) -> None:
         try:
             self._publish()
-        except Exception as error:  # the outermost of this thread
+        except Exception as error:  # the outermost handler of this thread
             # Every worker looks for ready rows each second anyway, so a warning is enough, without a retry.
             log.warning("doorbell_publish_failed", bell=self.name, error=type(error).__name__)
             threading.Event().wait(BACKOFF_SECONDS)

@@ -42,9 +42,9 @@ LUA_LOCALS = "local KEYS, ARGV, pack, unpack_at = KEYS, ARGV, struct.pack, struc
 
 
 def lua_indexes(fields: Fields, count: str) -> str:
-    """Return Lua that defines for each field its index in KEYS or ARGV, in capitals, and `count`: how many they are.
+    """Return Lua that defines for each field its index in KEYS or ARGV, in capitals, and their number as `count`.
 
-    Whatever a script takes in any number follows them.
+    A variable number of further keys or arguments may follow them.
     """
     names, numbers = [name.upper() for name in fields.__struct_fields__], range(1, len(fields.__struct_fields__) + 1)
     return f"local {', '.join(names)} = {', '.join(map(str, numbers))}\nlocal {count} = {len(numbers)}\n"

@@ -70,6 +70,6 @@ usage_records_dead_lettered = Gauge(
 )
 circuit_breakers = Gauge(
     "nightdesk_circuit_breaker_state",
-    "Provider keys whose circuit breaker is not closed, by state",
+    "Circuit breakers of provider keys with recent failures, by state",
     ["provider", "state"],
 )

@@ -1,4 +1,4 @@
-"""The HTTP client for providers: aiohttp's connections, one client per provider and event loop."""
+"""HTTP client for providers, on aiohttp: one client, with its connection pool, per provider and event loop."""
 
 import asyncio
 import functools

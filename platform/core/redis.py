@@ -29,7 +29,7 @@ class RedisUnavailable(Exception):
 
 
 def client(url: str) -> redis.asyncio.Redis:
-    """Return the running loop's client for a server. Keys and values are bytes."""
+    """Return the client of the running event loop for a server. Keys and values are bytes."""
     clients = _clients.setdefault(asyncio.get_running_loop(), {})
     if url not in clients:
         clients[url] = _connect(url)
@@ -73,7 +73,7 @@ def _cancelable(kind: type[Any]) -> type[Any]:
 
 
 async def close_clients() -> None:
-    """Close the running loop's clients."""
+    """Close the clients of the running event loop."""
     for each in _clients.pop(asyncio.get_running_loop(), {}).values():
         if connection := _multiplexed.pop(each, None):
             connection.close()

@@ -85,7 +85,7 @@ class MultiplexedConnection:
 
 
 class _OpenConnection(asyncio.Protocol):
-    """An open connection."""
+    """One open connection: matches replies to commands in order, and aborts at the first reply that is late."""
 
     def __init__(self, writer: asyncio.StreamWriter, reply_timeout_seconds: float) -> None:
         #: Referenced, because it closes the transport when it is garbage collected.

@@ -1,10 +1,10 @@
 """Signatures (HMAC-SHA256): of requests from sites, and of webhooks to them.
 
-| form | over | key | written as |
+| form | signed text | key | encoding |
 |---|---|---|---|
 | request v1 | six lines, see `sign_request` | site's secret, as text | `v1=<hex>` |
 | request, legacy | body followed by the timestamp's text | site's secret, as text | `<hex>` |
-| Standard Webhooks v1 | `id . timestamp . body` | the bytes behind `whsec_` | `v1,<base64>` |
+| Standard Webhooks v1 | `id . timestamp . body` | the decoded bytes after `whsec_` | `v1,<base64>` |
 | `X-Sig` | body | the secret as shown, `whsec_` included | `sha256=<base64>` |
 
 All are HMAC-SHA256. Standard Webhooks 1.0.0: https://www.standardwebhooks.com
@@ -26,7 +26,7 @@ MAX_SIGNATURES = 16
 
 
 class InvalidSignature(Exception):
-    """The signature, its timestamp or its id cannot be accepted. The message is safe to show."""
+    """The signature, its timestamp or its id is not valid. The message is safe to show."""
 
 
 # Requests from a site
@@ -40,7 +40,7 @@ class BodyDigest:
 
 
 def sign_request(secret: str, *, timestamp: str, nonce: str, method: str, target: str, body: bytes | BodyDigest) -> str:
-    """Sign a request in form v1: `v1 LF timestamp LF nonce LF METHOD LF path?query LF hex sha256(body)`.
+    """Sign a request in the form v1: `v1 LF timestamp LF nonce LF METHOD LF path?query LF hex sha256(body)`.
 
     `target` is the path with its query, exactly as sent.
     """
@@ -50,12 +50,12 @@ def sign_request(secret: str, *, timestamp: str, nonce: str, method: str, target
 
 
 def sign_request_legacy(secret: str, *, timestamp: str, body: bytes) -> str:
-    """Sign a request in the legacy form, which binds neither path nor nonce."""
+    """Sign a request in the legacy form, which covers neither path nor nonce."""
     return hmac.new(secret.encode(), body + timestamp.encode(), hashlib.sha256).hexdigest()
 
 
 def signatures_match(one: str, other: str) -> bool:
-    """Compare two signatures in constant time, whatever text they hold."""
+    """Compare two signatures in constant time. Both may be any text."""
     return hmac.compare_digest(one.encode(), other.encode())
 
 
@@ -68,9 +68,9 @@ def new_webhook_secret() -> str:
 
 
 def webhook_key(secret: str) -> bytes:
-    """Return the HMAC key behind a `whsec_…` text. Raises `ValueError` for any other text."""
+    """Return the HMAC key that a `whsec_…` secret encodes. Raises `ValueError` for any other text."""
     if not secret.startswith(WEBHOOK_SECRET_PREFIX):
-        raise ValueError(f"A webhook secret begins with {WEBHOOK_SECRET_PREFIX}")
+        raise ValueError(f"A webhook secret must begin with {WEBHOOK_SECRET_PREFIX}")
     try:
         return base64.b64decode(secret.removeprefix(WEBHOOK_SECRET_PREFIX), validate=True)
     except binascii.Error as error:
@@ -95,9 +95,9 @@ def verify_webhook(
     *,
     now: int,
 ) -> str:
-    """Check a received webhook against every live secret; return its event id.
+    """Verify a received webhook with each of the valid secrets, and return its event id.
 
-    `headers` must find lower-case names; `now` is in unix seconds.
+    `headers` must have lower-case names; `now` is in Unix seconds.
 
     Raises:
         InvalidSignature: a header is missing or malformed, the time is off by more than 300 s, or no entry matches.
@@ -106,7 +106,7 @@ def verify_webhook(
     timestamp = headers.get("webhook-timestamp") or ""
     if not re.fullmatch(r"[A-Za-z0-9_-]{1,128}", event_id):
         raise InvalidSignature("webhook-id is missing or malformed.")
-    # No leading zero: the text is signed, and two texts must not name one moment.
+    # No leading zeros: the text is signed, and two texts must not stand for one time.
     if not re.fullmatch(r"(0|[1-9][0-9]{0,11})", timestamp):
         raise InvalidSignature("webhook-timestamp is missing or malformed.")
     if abs(now - int(timestamp)) > WEBHOOK_TOLERANCE_SECONDS:

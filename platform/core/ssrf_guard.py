@@ -97,7 +97,7 @@ class EgressPolicy:
     """What a client may reach: public addresses, and some configured networks."""
 
     networks: tuple[Network, ...] = ()
-    #: Empty: every port.
+    #: Empty: any port.
     ports: frozenset[int] = frozenset({80, 443})
 
     @classmethod
@@ -171,7 +171,7 @@ def _check_parts(url: httpx.URL, egress: EgressPolicy) -> None:
     if not HOST.fullmatch(url.raw_host.decode("ascii")):
         raise RejectedUrl("The URL's host is neither a name nor an address.")
     if url.userinfo:
-        raise RejectedUrl("The URL must not hold a user name or password.")
+        raise RejectedUrl("The URL must not contain a user name or password.")
     port = url.port or {"http": 80, "https": 443}[url.scheme]
     if not egress.allows_port(port):
         raise RejectedUrl(f"Port {port} is not allowed; use {' or '.join(map(str, sorted(egress.ports)))}.")
@@ -213,7 +213,7 @@ def guarded_client(
 
 
 class _GuardedTransport(AiohttpTransport):
-    """The aiohttp transport, over a connector that checks the very address it is about to connect to."""
+    """The aiohttp transport, with a connector that checks the exact address that it connects to."""
 
     def __init__(self, egress: EgressPolicy, lookup: Lookup, verify: ssl.SSLContext | bool) -> None:
         super().__init__(verify=verify, trust_env=False, client=self._open_session)
@@ -269,7 +269,7 @@ class _GuardedResolver(AbstractResolver):
         entries = await asyncio.get_running_loop().run_in_executor(self._threads, look_up)
         addresses = list(dict.fromkeys((entry[0], str(entry[4][0])) for entry in entries))
         if not addresses:
-            raise socket.gaierror(socket.EAI_NONAME, "The name has no address.")
+            raise socket.gaierror(socket.EAI_NONAME, "The host's name has no address.")
         if not all(is_allowed(address, self._egress.networks) for _, address in addresses):
             raise _BlockedBySsrfGuard("The host's name resolves to an address that is not public.")
         return [
@@ -351,7 +351,7 @@ def to_no_response(error: Exception) -> NoResponse:
             return ConnectionFailed("The TLS handshake failed.")
         case aiohttp.ClientConnectorError() as refused:
             return ConnectionFailed(
-                f"Connecting failed: {os.strerror(refused.errno) if refused.errno else 'no reason given'}."
+                f"The connection failed: {os.strerror(refused.errno) if refused.errno else 'no reason given'}."
             )
         case aiohttp.ServerTimeoutError():
             return ConnectionFailed(f"No connection within {CONNECT_SECONDS:g} s.")

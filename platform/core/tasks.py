@@ -31,7 +31,7 @@ class BackgroundTasks:
         return task
 
     async def wait(self, timeout_seconds: float) -> None:
-        """Wait until all tasks have ended, or for `timeout_seconds`; what still runs then goes on running."""
+        """Wait until all tasks have ended, or for `timeout_seconds`; tasks that have not ended by then keep running."""
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=timeout_seconds)
 

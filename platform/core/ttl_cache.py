@@ -19,7 +19,7 @@ from weakref import WeakKeyDictionary
 
 from core.database_threads import DatabaseThreadPool
 
-#: The promise is one second; the rest is for the request under way.
+#: A change must take effect within one second; the remainder is for the request in progress.
 TTL_SECONDS = 0.9
 REFRESH_AFTER_SECONDS = 0.4
 MAX_ENTRIES = 4096
@@ -66,7 +66,7 @@ class TTLCache(Generic[K, V]):
     def get(self, key: K, max_age_seconds: float | None = None) -> V:
         """Return the cached value, or load it now. For code that may block.
 
-        `max_age_seconds` asks for a younger value than the time to live does.
+        `max_age_seconds` requires a younger value than the time to live does.
         """
         try:
             return self.peek(key, max_age_seconds)[0]

@@ -41,11 +41,9 @@ def main() -> None:
 
 
 def read_options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="simulator", description="Play OpenAI, Azure OpenAI and Anthropic.")
+    parser = argparse.ArgumentParser(prog="simulator", description="Simulate OpenAI, Azure OpenAI and Anthropic.")
     parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument(
-        "--port", type=int, default=9000, help="0 takes any free one; the first line printed tells which"
-    )
+    parser.add_argument("--port", type=int, default=9000, help="0 picks a free port; the first line of output names it")
     parser.add_argument("--journal", type=Path, help="also write the journal to this file, one JSON object a line")
     return parser.parse_args()
 

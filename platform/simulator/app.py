@@ -12,7 +12,7 @@ from simulator.send import AsgiSend, ResponseWriter, send_response
 
 
 class Simulator:
-    """Needs `simulator.connection.SimulatorProtocol` under it: `python -m simulator` sees to that."""
+    """The application. Requires `simulator.connection.SimulatorProtocol`, with which `simulator.__main__` runs it."""
 
     def __init__(self, journal: Path | None = None) -> None:
         self._provider = SimulatedProvider(Journal(journal))

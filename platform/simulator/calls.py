@@ -14,7 +14,7 @@ from simulator.errors import Dialect
 AsgiScope: TypeAlias = dict[str, Any]
 AsgiReceive: TypeAlias = Callable[[], Awaitable[dict[str, Any]]]
 
-#: Anthropic's limit, and near enough to the others'.
+#: Anthropic's limit; those of the others are similar.
 MAX_BODY_BYTES = 32 * 1024 * 1024
 
 
@@ -64,7 +64,7 @@ class ApiSurface:
     endpoint: Endpoint | None
     #: The deployment or the model named in the path.
     name: str = ""
-    #: Azure's older surface, which wants an `api-version`.
+    #: Azure's older surface, which requires an `api-version`.
     is_dated: bool = False
 
 

@@ -1,4 +1,4 @@
-"""The models the simulator knows by name: windows, snapshots, and what they refuse. Any other name works too."""
+"""The models that the simulator knows: context windows, snapshots, and what they reject. Any other name works too."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ DEFAULT_MAX_OUTPUT = 128_000
 TINY_CONTEXT = 256
 MISSING_PREFIX = "missing-"
 
-#: 2026-10-21, the day of the newest Anthropic version.
+#: 2026-10-21, the date of the newest Anthropic version.
 CREATED_UNIX_SECONDS = 1_792_540_800
 CREATED_AT = "2026-10-21T00:00:00Z"
 
@@ -17,7 +17,7 @@ class Model:
     id: str
     context: int = DEFAULT_CONTEXT
     max_output: int = DEFAULT_MAX_OUTPUT
-    #: The dated name which answers carry instead of the alias.
+    #: The dated name that answers have instead of the alias.
     snapshot: str | None = None
     #: Vectors have this length; 0 for models that do not embed.
     dimensions: int = 0
@@ -71,18 +71,18 @@ ANTHROPIC_MODELS = (
 
 KNOWN_MODELS = {model.id: model for model in (*OPENAI_MODELS, *ANTHROPIC_MODELS, Model("tiny-context", TINY_CONTEXT))}
 
-#: These families reason before they answer, and therefore refuse `max_tokens`.
+#: Families that reason before they answer, and therefore reject `max_tokens`.
 REASONING_PREFIXES = ("o1", "o3", "o4-", "gpt-5", "gpt-6")
-#: These refuse sampling parameters, and function tools, unless the reasoning effort is "none".
+#: Families that reject sampling parameters, and function tools, unless the reasoning effort is "none".
 EFFORT_BOUND_PREFIXES = ("gpt-5.6", "gpt-6")
-#: And these cannot be asked for effort "none" at all.
+#: Families that reject the effort "none".
 ALWAYS_REASONING = ("gpt-6-astra", "gpt-6.1-sol")
 
-#: Anthropic models that refuse `tool_choice` any or tool.
+#: Anthropic models that reject the `tool_choice` types any and tool.
 NO_FORCED_TOOLS = ("claude-sonnet-5-5", "claude-opus-5-5")
-#: Whose thinking cannot be switched off.
+#: Anthropic models whose thinking cannot be disabled.
 ALWAYS_THINKING = ("claude-opus-5-5", "claude-fable-5-1")
-#: Which refuse sampling parameters and thinking budgets in every version of the API.
+#: Anthropic models that reject sampling parameters and thinking budgets in every version of the API.
 ADAPTIVE_ONLY = ("claude-sonnet-5", "claude-sonnet-5-5")
 
 

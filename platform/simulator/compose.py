@@ -81,7 +81,7 @@ class AnswerStep(NamedTuple):
     #: Which of the choice's tool calls.
     call: int
     text: str
-    #: All output tokens the client has been given once it has this piece.
+    #: Output tokens up to and including this piece.
     served_tokens: int
 
 
@@ -157,7 +157,7 @@ def _call(tool: Tool, seed: int) -> ToolCall:
 
 
 def _choice_of_calls(calls: list[ToolCall], budget: int) -> Choice:
-    """The calls that fit into the budget: half a call would be of no use to anyone."""
+    """Return the calls that fit into the token budget. Calls are never truncated."""
     accepted: list[ToolCall] = []
     for call in calls:
         budget -= call.tokens

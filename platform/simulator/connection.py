@@ -47,7 +47,7 @@ class Connection:
         self._transport.write(data)
 
     async def flush(self) -> None:
-        """Let the event loop hand what was written to the kernel, or the client leave before it took it."""
+        """Wait until the written data is passed to the kernel, or the client disconnects."""
         while not self._is_lost:
             await asyncio.sleep(0)
             if self._transport.get_write_buffer_size() == 0:
@@ -60,7 +60,7 @@ class Connection:
         await self.wait_closed()
 
     async def wait_closed(self) -> None:
-        """Wait until uvicorn knows too that it is over; it logs an error about an application that returns before."""
+        """Wait until uvicorn has noticed the end, too: it logs an error if the application returns earlier."""
         await self.pause(None)
 
     async def reset(self) -> None:

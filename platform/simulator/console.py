@@ -85,7 +85,7 @@ def _put_script(call: Call, provider: SimulatedProvider) -> ConsolePage:
     except (ValueError, RecursionError) as error:
         return _json({"error": str(error)}, 400)
     if not wanted.model and not wanted.key:
-        return _json({"error": "Give a model, a key, or both."}, 400)
+        return _json({"error": "Name a model, a key, or both."}, 400)
     model = wanted.model.partition("@")[0] if wanted.model else None
     key_hash = hash_api_key(wanted.key.encode()) if wanted.key else None
     provider.scripts.replace(model, key_hash, outcomes)

@@ -5,14 +5,14 @@ By header, one for each control (hyphens and underscores are the same):
     x-sim-ttft-ms: 200
     x-sim-outcomes: 503,cut,ok
 
-or behind the model's name, after an `@`, separated by commas; a control without a value is switched on:
+or as a suffix of the model's name, after an `@`, separated by commas; a control without a value is switched on:
 
     gpt-4o-mini@status=503,times=1
     claude-haiku-4-5@ttft_ms=200,drop_done
-    gpt-4o@outcomes=429|429|ok          (inside the name a list is separated by `|`)
+    gpt-4o@outcomes=429|429|ok          (in the name, items of a list are separated by `|`)
 
-A header wins over the name. A *delta* is one piece of streamed text or tool arguments. A control that does not
-exist, or a value that makes no sense, is answered with 400.
+A header takes precedence over the name. A *delta* is one piece of streamed text or tool arguments.
+An unknown control or an invalid value is answered with 400.
 """
 
 from collections.abc import Iterable, Mapping
@@ -49,17 +49,17 @@ class Controls(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ] = None
 
     tokens: Annotated[
-        Count | None, described("the answer's text has exactly so many tokens (unless the request asks for fewer)")
+        Count | None, described("tokens in the answer's text, exactly (fewer if the request limits them)")
     ] = None
-    deltas: Annotated[Annotated[int, Meta(ge=1)] | None, described("stream the text in so many deltas")] = None
+    deltas: Annotated[Annotated[int, Meta(ge=1)] | None, described("number of deltas of the streamed text")] = None
     events: Annotated[
-        Annotated[int, Meta(ge=1)] | None, described("stream so many events in all, if a text alone is answered")
+        Annotated[int, Meta(ge=1)] | None, described("total number of events of a stream, if the answer is text only")
     ] = None
-    tool_calls: Annotated[Count | None, described("answer with so many tool calls, when tools are offered")] = None
-    reasoning_tokens: Annotated[Count, described("the answer cost so many more output tokens of reasoning")] = 0
-    cached_tokens: Annotated[Count, described("so many of the prompt's tokens were read from the cache")] = 0
-    cache_write_tokens: Annotated[Count, described("so many of the prompt's tokens were written to the cache")] = 0
-    finish: Annotated[str | None, described("finish for this reason, e.g. content_filter or refusal")] = None
+    tool_calls: Annotated[Count | None, described("number of tool calls in the answer, if tools are offered")] = None
+    reasoning_tokens: Annotated[Count, described("additional output tokens, reported as reasoning")] = 0
+    cached_tokens: Annotated[Count, described("tokens of the prompt, reported as read from the cache")] = 0
+    cache_write_tokens: Annotated[Count, described("tokens of the prompt, reported as written to the cache")] = 0
+    finish: Annotated[str | None, described("the finish reason, e.g. content_filter or refusal")] = None
     context: Annotated[Annotated[int, Meta(ge=1)] | None, described("the model's context window, in tokens")] = None
     stable_ids: Annotated[
         bool, described("ids and times depend on the request alone: the same body, the same bytes")
@@ -70,48 +70,47 @@ class Controls(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     error_message: Annotated[str | None, described("the error's message")] = None
     retry_after: Annotated[Annotated[float, Meta(ge=0)] | None, described("Retry-After of an error, in seconds")] = None
     html_502: Annotated[bool, described("answer 502 with a proxy's HTML page")] = False
-    cut_after_n: Annotated[Count | None, described("end the connection after so many deltas; 0 = before any byte")] = (
-        None
-    )
+    cut_after_n: Annotated[
+        Count | None, described("close the connection after this many deltas; 0 = before any byte")
+    ] = None
     cut_after_events: Annotated[
-        Count | None, described("end a stream's connection after so many events, be they deltas or not")
+        Count | None, described("close a stream's connection after this many events of any kind")
     ] = None
-    cut: Annotated[Literal["fin", "rst"], described("how to end it: an orderly FIN or a reset")] = "fin"
-    stall_after_n: Annotated[Count | None, described("fall silent after so many deltas; 0 = before any byte")] = None
-    stall_ms: Annotated[Milliseconds | None, described("go on after so long a silence; not given = never")] = None
-    error_after_n: Annotated[Count | None, described("an error frame after so many deltas")] = None
-    times: Annotated[
-        Count | None, described("the faults above meet only the first so many attempts of the same body")
-    ] = None
+    cut: Annotated[Literal["fin", "rst"], described("how to close it: an orderly FIN or a reset")] = "fin"
+    stall_after_n: Annotated[Count | None, described("stall after this many deltas; 0 = before any byte")] = None
+    stall_ms: Annotated[Milliseconds | None, described("how long to stall; without it, forever")] = None
+    error_after_n: Annotated[Count | None, described("send an error frame after this many deltas")] = None
+    times: Annotated[Count | None, described("limit the faults above to this many attempts of the same body")] = None
     outcomes: Annotated[
         str | None,
-        described("what happens to the next calls of this key and model, e.g. 429,503:2,cut:3,rst,stall,html_502,ok"),
+        described("outcomes of the next calls of this key and model, e.g. 429,503:2,cut:3,rst,stall,html_502,ok"),
     ] = None
     overload: Annotated[
-        Percent, described("this percentage is overloaded; decided by body and attempt, so repeatable")
+        Percent, described("percentage of calls that get an overload error; decided by body and attempt, so repeatable")
     ] = 0
     rate_limit: Annotated[
-        Annotated[int, Meta(ge=1)] | None, described("requests a minute for this key and model, with true headers")
+        Annotated[int, Meta(ge=1)] | None,
+        described("requests per minute for this key and model, with matching headers"),
     ] = None
     token_limit: Annotated[
-        Annotated[int, Meta(ge=1)] | None, described("tokens a minute for this key and model, with true headers")
+        Annotated[int, Meta(ge=1)] | None, described("tokens per minute for this key and model, with matching headers")
     ] = None
 
-    drop_usage: Annotated[bool, described("leave usage out")] = False
+    drop_usage: Annotated[bool, described("omit usage")] = False
     drop_done: Annotated[bool, described("end a stream cleanly, but without its last event ([DONE], message_stop)")] = (
         False
     )
     split_frames: Annotated[
-        bool, described("break every frame over two TCP writes, inside a character where it can")
+        bool, described("split every frame over two TCP writes, within a character if possible")
     ] = False
-    slow_loris: Annotated[Milliseconds, described("send the response's head byte by byte, so many ms apart")] = 0
+    slow_loris: Annotated[Milliseconds, described("send the response's headers byte by byte, this many ms apart")] = 0
     duplicate_tool_index: Annotated[bool, described("parallel tool calls all carry the index of the first")] = False
-    ping_every: Annotated[Count, described("a ping after every so many deltas")] = 0
+    ping_every: Annotated[Count, described("send a ping after every n-th delta")] = 0
     obfuscation: Annotated[bool, described("an `obfuscation` field in every chunk, as OpenAI sends it")] = False
     wrong_content_type: Annotated[
-        str | None, described("this content type instead of the right one (no value: text/plain)")
+        str | None, described("send this content type instead of the right one (no value: text/plain)")
     ] = None
-    huge_line: Annotated[Count, described("one line of so many bytes (no value: 1 MB)")] = 0
+    huge_line: Annotated[Count, described("send one line of this many bytes (no value: 1 MB)")] = 0
 
     def faults(self) -> tuple[Fault, ...]:
         """Parse an outcome list. Raises ValueError for an unknown word."""

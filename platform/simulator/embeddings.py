@@ -24,9 +24,9 @@ MAX_INPUTS = 2048
 MAX_TOKENS_PER_INPUT = 8192
 MAX_TOKENS = 300_000
 
-#: How many places of the vector one word moves.
+#: How many dimensions of the vector one word affects.
 DIMENSIONS_PER_WORD = 16
-#: Against a noise of at most 4,096 a place, which makes every text different: words must outweigh it.
+#: Added per word. Noise of at most 4,096 per dimension makes every text different; words must outweigh it.
 WORD_WEIGHT = 40_000
 WORD = re.compile(r"\w+")
 
@@ -49,7 +49,7 @@ encode = msgspec.json.Encoder().encode
 
 
 def create_embeddings(body: bytes, model: str, *, drop_usage: bool = False) -> tuple[bytes, Usage]:
-    """The body of the answer, and what it costs. Raises `ApiError` if OpenAI would reject the request."""
+    """Return the body of the answer, and its token usage. Raises `ApiError` if OpenAI would reject the request."""
     request = decode(body)
     if not model:
         raise ApiError(400, "you must provide a model parameter")
@@ -71,7 +71,7 @@ def create_embeddings(body: bytes, model: str, *, drop_usage: bool = False) -> t
 
 
 def inputs_of(given: str | list[str | int | list[int]]) -> list[str | list[int]]:
-    """One text or one list of token numbers for each vector that is wanted."""
+    """Return one text, or one list of token ids, for each requested vector."""
     if isinstance(given, str):
         return [given]
     numbers = [item for item in given if isinstance(item, int)]

@@ -1,6 +1,6 @@
 """The errors of the simulated provider, and how each dialect encodes them.
 
-* Refusal         one request is answered with an error status and the dialect's error body
+* ApiError        one request is answered with an error status and the dialect's error body
   + RateLimited   the rate limits are exhausted; carries their status
 """
 
@@ -22,7 +22,7 @@ class Dialect(StrEnum):
 class ApiError(Exception):
     """The request is answered with an error.
 
-    What is None is filled in by the dialect's table for the status; an empty `code` means that there is none.
+    A field that is None gets the dialect's default for the status; an empty `code` means that there is none.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class ApiError(Exception):
 
 
 class RateLimited(ApiError):
-    """The request has to wait for its rate limits."""
+    """A rate limit is exhausted."""
 
     def __init__(self, rate_limit_status: RateLimitStatus, model: str) -> None:
         level = rate_limit_status.requests if rate_limit_status.exhausted == "requests" else rate_limit_status.tokens
@@ -204,7 +204,7 @@ def error_frame(dialect: Dialect, api_error: ApiError, request_id: str) -> bytes
 
 
 def retry_after_of(api_error: ApiError) -> float | None:
-    """Seconds for Retry-After: providers send it for an exceeded rate, never for an exhausted quota of money."""
+    """Return the seconds for Retry-After. Providers send it for an exceeded rate limit, not for an exhausted quota."""
     if api_error.retry_after is not None:
         return api_error.retry_after
     return 1.0 if api_error.status == 429 and api_error.code not in QUOTA_CODES else None

@@ -2,7 +2,7 @@
 
 ok             nothing
 503, 429:2     any status from 300 to 599; after the colon, seconds for Retry-After
-html_502       the HTML page of a proxy whose upstream is gone
+html_502       the HTML page of a proxy whose upstream is unreachable
 cut, cut:3     the connection ends (FIN) in the middle, or after three deltas; cut:0 before any byte
 rst, rst:3     the same with a TCP reset
 stall, stall:3 the answer stops coming, and the connection stays open
@@ -67,7 +67,9 @@ def parse_fault(word: str) -> Fault:
         return BrokenResponse(BreakKind(name), int(argument) if argument else None)
     if re.fullmatch(r"[345]\d\d", name):
         return ErrorStatus(int(name), float(argument) if argument else None)
-    raise ValueError(f"{word!r} is no outcome: write ok, a status from 300 to 599, html_502, cut, rst, stall or error.")
+    raise ValueError(
+        f"{word!r} is not an outcome; use ok, a status from 300 to 599, html_502, cut, rst, stall or error."
+    )
 
 
 def parse_faults(words: str) -> tuple[Fault, ...]:

@@ -12,7 +12,7 @@ ORGANIZATION = b"org-simulator"
 
 
 def response_headers(dialect: Dialect, request_id: str, rate_limit_status: RateLimitStatus, started: float) -> Headers:
-    """The headers of every answer, good or bad. `started` is a reading of `time.perf_counter`."""
+    """Return the headers of every response, errors included. `started` is a reading of `time.perf_counter`."""
     own_id = request_id.encode()
     match dialect:
         case Dialect.ANTHROPIC:
@@ -40,7 +40,7 @@ def response_headers(dialect: Dialect, request_id: str, rate_limit_status: RateL
 
 
 def retry_headers(retry_after: float | None) -> Headers:
-    """Whole seconds for everybody, and milliseconds beside them when the seconds are not whole."""
+    """Return `Retry-After` in whole seconds, plus a header in milliseconds if the seconds are not whole."""
     if retry_after is None:
         return []
     headers = [(b"retry-after", b"%d" % math.ceil(retry_after))]

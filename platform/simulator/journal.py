@@ -26,7 +26,7 @@ class CallOutcome(StrEnum):
 
 
 class JournalEntry(msgspec.Struct):
-    """One call. Tokens are those really served: what left before a cut, not what had been planned."""
+    """One call. Tokens are those actually served: what was sent before a cut, not what was planned."""
 
     seq: int
     #: Also the answer's `x-request-id` (`request-id` for Anthropic).
@@ -34,7 +34,7 @@ class JournalEntry(msgspec.Struct):
     dialect: str
     path: str
     model: str
-    #: SHA-256 of the key, empty without one. The key itself is never kept.
+    #: SHA-256 of the key, empty without one. The key itself is never stored.
     key_hash: str
     body_sha256: str
     client_request_id: str | None
@@ -136,7 +136,7 @@ class Journal:
 
     def _write(self, entry: JournalEntry) -> None:
         if self._fd is not None:
-            # One write for one line: what the kernel has, a killed process cannot lose.
+            # One write per line: data that has reached the kernel survives a killed process.
             os.write(self._fd, self._encoder.encode(entry) + b"\n")
 
     def _read(self, file: Path) -> None:
@@ -155,7 +155,7 @@ class Journal:
 
 
 def _parse_entry(line: bytes) -> JournalEntry | None:
-    """The entry in a line; None if the machine went down before all of it was written."""
+    """The entry in a line; None if it was only partly written when the machine failed."""
     try:
         return msgspec.json.decode(line, type=JournalEntry)
     except msgspec.DecodeError:

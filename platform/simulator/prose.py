@@ -1,4 +1,4 @@
-"""What the simulator says: sentences of a long prompt, or sentences about a short one. The same seed, the same text."""
+"""Text of the simulated answers: sentences from a long prompt, or about a short one; determined by the seed."""
 
 import re
 from collections.abc import Iterator
@@ -71,14 +71,14 @@ NAMES = (
 
 
 def answer_text(seed: int, topic: str) -> str:
-    """A few sentences that answer the topic; the seed decides how many and which."""
+    """Return a few sentences about the topic; the seed decides how many and which."""
     if sum(map(topic.count, (". ", "? ", "! ", ".\n"))) >= LONG_PROMPT_SENTENCES:
         return _summary(seed, topic) or _small_talk(seed, topic)
     return _small_talk(seed, topic)
 
 
 def longer_text(seed: int, topic: str, at_least_bytes: int) -> str:
-    """The answer, carried on until it has the size."""
+    """Return the answer, extended to at least this size."""
     parts = [answer_text(seed, topic)]
     size = len(parts[0].encode())
     for number in random_numbers(seed + 1):
@@ -102,7 +102,7 @@ def equal_parts(text: str, count: int) -> list[str]:
 
 
 def random_numbers(seed: int) -> Iterator[int]:
-    """Repeatable numbers. `random.Random` would cost more than all the rest of an answer."""
+    """Repeatable numbers. `random.Random` would take longer than the rest of an answer."""
     state = seed
     while True:
         state = (state * 6364136223846793005 + 1442695040888963407) & 0xFFFFFFFFFFFFFFFF
@@ -118,8 +118,8 @@ def _summary(seed: int, text: str) -> str:
     picked: list[str] = []
     end = 0
     for index in range(wanted):
-        # Looked for from a place inside each stretch, so that a long text costs no more than a short one. The search
-        # starts behind a full stop, which also passes over the instruction at the beginning of most prompts.
+        # Searched from one position in each part, so that a long text costs no more than a short one. The search
+        # starts after a full stop, which also passes over the instruction at the beginning of most prompts.
         sentence, end = _sentence_after(text, max(end, index * stretch + next(rng) % (stretch // 2 + 1)))
         picked += [sentence] if sentence else []
     return " ".join([opening, *picked]) if picked else ""
@@ -144,7 +144,7 @@ def _small_talk(seed: int, topic: str) -> str:
     opening = OPENINGS[next(rng) % len(OPENINGS)].format(_quoted(topic))
     wanted = 2 + next(rng) % 5
     start = next(rng)
-    # An odd stride meets each of the 32 sentences once before any comes again.
+    # With an odd stride, each of the 32 sentences occurs once before any is repeated.
     stride = 2 * (next(rng) % 16) + 1
     picked = [SENTENCES[(start + stride * index) % len(SENTENCES)] for index in range(wanted)]
     return " ".join([opening, *picked])

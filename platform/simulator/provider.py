@@ -53,7 +53,7 @@ class CallContext:
     surface: ApiSurface
     key: bytes
     entry: JournalEntry
-    #: The model as the request names it, controls and all.
+    #: The model as the request names it, including controls.
     requested_model: str
     #: A reading of `time.perf_counter`.
     started: float
@@ -69,13 +69,13 @@ class ResponsePlan:
 
 
 class SimulatedProvider:
-    """Holds what outlives a call: the journal, the scripts, the rate limits."""
+    """The state that is shared by all calls: the journal, the scripts and the rate limits."""
 
     def __init__(self, journal: Journal) -> None:
         self.journal = journal
         self.scripts = Scripts()
         self.limits = RateLimiter()
-        # Ids of two runs of the simulator must not be the same.
+        # Ids must differ between two runs of the simulator.
         self._run_id = f"{secrets.randbits(32):08x}"
 
     def receive(self, call: Call) -> CallContext:
@@ -136,7 +136,7 @@ class SimulatedProvider:
                 return ResponsePlan(self._answer(endpoint, context, model, controls), fault, controls)
 
     def _fault(self, context: CallContext, controls: Controls) -> Fault:
-        """The script's next outcome, else what the controls ask for."""
+        """Return the next outcome of the script, or else the fault that the controls specify."""
         entry = context.entry
         scripted = self.scripts.next(entry.model, entry.key_hash)
         if scripted is None and controls.outcomes:
@@ -219,7 +219,7 @@ def answer_id(dialect: Dialect, identity: ResponseIdentity) -> str:
 
 
 def with_error_controls(api_error: ApiError, controls: Controls) -> ApiError:
-    """The refusal in the words the controls ask for."""
+    """Return the error with the code and message that the controls specify."""
     return ApiError(
         api_error.status,
         controls.error_message,
@@ -244,7 +244,7 @@ def _complete_response(
     rate_limit_status: RateLimitStatus = UNLIMITED,
     usage: Usage | None = None,
 ) -> CompleteResponse:
-    # White space before a JSON value is nothing, so the line may be as long as it likes.
+    # White space before a JSON value is ignored, so the line may have any length.
     data = b" " * controls.huge_line + data
     reports_usage = usage is not None and not controls.drop_usage
     return CompleteResponse(200, _headers(context, controls, JSON, rate_limit_status), data, usage, reports_usage)

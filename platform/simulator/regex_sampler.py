@@ -1,7 +1,7 @@
 """A string that matches a regular expression, for JSON schemas with `pattern`.
 
-It knows what schemas use: literals, classes, \\d \\w \\s, groups, alternatives, anchors and repetition. For what it
-does not know (look-around, back references) the result may not match; the caller checks.
+It supports what schemas use: literals, classes, \\d \\w \\s, groups, alternatives, anchors and repetition. For other
+constructs (look-around, back references) the result may not match, so the caller checks it.
 """
 
 import re

@@ -8,7 +8,7 @@ from simulator.controls import Controls
 from simulator.errors import MISSING_KEY_MESSAGES, QUOTA_ERRORS, ApiError, Dialect
 from simulator.neutral_request import NeutralRequest
 
-#: Keys that begin like this are refused; every other one is good.
+#: Keys with these prefixes are rejected; all others are accepted.
 INVALID_KEY_PREFIX = b"sk-bad"
 QUOTA_KEY_PREFIX = b"sk-quota"
 FORBIDDEN_KEY_PREFIX = b"sk-forbidden"
@@ -38,7 +38,7 @@ def check_api_key(dialect: Dialect, key: bytes) -> None:
 
 
 def check_token_limits(request: NeutralRequest, dialect: Dialect, controls: Controls) -> None:
-    """Refuse a prompt longer than the context, and more output than the model can give."""
+    """Reject a prompt that exceeds the context window, and a limit on output tokens that exceeds the model's."""
     model = model_for(request.model)
     context = controls.context or model.context
     if request.input_tokens > context:
@@ -48,7 +48,7 @@ def check_token_limits(request: NeutralRequest, dialect: Dialect, controls: Cont
 
 
 def is_overloaded(body_sha256: str, attempt: int, percent: int) -> bool:
-    """Deterministic chance: a retry of the same body is a new draw."""
+    """Decide deterministically from body and attempt, so that a retry of the same body may get another result."""
     if not percent:
         return False
     thrown = blake2b(f"{body_sha256} {attempt}".encode(), digest_size=4).digest()
@@ -67,7 +67,7 @@ def _unknown_url(dialect: Dialect, call: Call) -> ApiError:
 
 
 def _invalid_key_message(key: bytes) -> str:
-    """Only the prefix everybody knows is shown of it, and the last two characters."""
+    """Return the message for a wrong key. It shows only the well-known prefix and the last two characters."""
     shown = (
         f"{INVALID_KEY_PREFIX.decode()}***{key[-2:].decode('latin-1')}"
         if len(key) > 16

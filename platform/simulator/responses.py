@@ -15,9 +15,9 @@ class Frame(NamedTuple):
     """One event of a stream, as its bytes."""
 
     data: bytes
-    #: All output tokens the client has been given once this frame is out.
+    #: Output tokens up to and including this frame.
     served_tokens: int
-    #: It carries a piece of the answer: what controls count, and what the pace is set for.
+    #: It carries a piece of the answer. Controls count these frames, and they are sent at the pace.
     is_delta: bool = False
     #: Whether it carries the final usage.
     reports_usage: bool = False
@@ -50,7 +50,7 @@ SimulatedResponse: TypeAlias = CompleteResponse | StreamedResponse
 
 @dataclass(frozen=True, slots=True)
 class ResponseIdentity:
-    """What makes one answer different from another with the same text."""
+    """The values that distinguish two answers with the same text: their ids and times."""
 
     #: The letters and digits after `chatcmpl-`, `msg_`, `call_` …
     token: str

@@ -8,7 +8,7 @@ from simulator.errors import ApiError
 from simulator.prose import NAMES, SENTENCES, random_numbers
 from simulator.regex_sampler import sample_match
 
-#: From here on only what is required is filled in, so that a schema which contains itself comes to an end.
+#: From this depth on, only required properties are set, so that a recursive schema terminates.
 FULL_DEPTH = 4
 LAST_DEPTH = 24
 
@@ -25,7 +25,7 @@ FORMATS = {
     "uuid": "0192e4a0-7c1e-7d3a-9b1a-2f6c5d4e3b2a",
 }
 
-#: Properties of these names hold prose, not a label.
+#: Properties with these names contain prose, not a label.
 PROSE_NAMES = re.compile(r"summary|description|text|content|body|reason|answer|message|explanation|excerpt", re.I)
 
 KEYWORDS_OF_TYPES = {
@@ -167,7 +167,7 @@ class _SchemaSampler:
 
 
 def _lengthened(text: str, least: int) -> str:
-    """The last character again and again: patterns with a minimum length mostly end in a repetition."""
+    """Repeat the last character: patterns with a minimum length mostly end in a repetition."""
     return text + text[-1:] * (least - len(text))
 
 

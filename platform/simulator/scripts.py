@@ -9,7 +9,7 @@ from simulator.faults import Fault, to_word
 
 @dataclass(slots=True)
 class Script:
-    """The outcomes still to come for one model, one key, or one model with one key."""
+    """The remaining outcomes for one model, one key, or one model with one key."""
 
     model: str | None
     key_hash: str | None

@@ -15,13 +15,13 @@ from simulator.responses import CompleteResponse, Frame, Headers, SimulatedRespo
 
 AsgiSend: TypeAlias = Callable[[dict[str, Any]], Awaitable[None]]
 
-#: Between two writes that must not become one segment. The loop's clock knows no less than a millisecond.
+#: Pause between two writes that must not become one segment. The event loop's clock has a resolution of 1 ms.
 SEGMENT_GAP_SECONDS = 0.001
 
 
 @dataclass(frozen=True, slots=True)
 class ResponseWriter:
-    """The way to one client: ASGI for what it can do, the connection for the rest, and the journal's entry."""
+    """Writes to one client, through ASGI or directly to the connection, and closes the journal's entry."""
 
     connection: Connection
     send: AsgiSend
@@ -48,7 +48,7 @@ class ResponseWriter:
         self.finish(outcome)
 
     def finish(self, outcome: CallOutcome) -> None:
-        """Close the entry. Always before the client can see the end, so that it never reads of a running call."""
+        """Close the entry, before the client can see the end, so that it never finds the call still running."""
         self.journal.finish(self.entry, outcome)
 
     def record_served(self, usage: Usage, output_tokens: int, reports_usage: bool) -> None:
@@ -130,7 +130,7 @@ class _StreamSender:
         await self._finish()
 
     async def _send_at_pace(self, frames: list[Frame]) -> bool:
-        """Take the frames at their pace. Return False if the client disconnected meanwhile."""
+        """Send the frames at their pace. Return False if the client disconnected meanwhile."""
         gap = self._controls.inter_token_ms / 1000
         for frame in frames:
             if frame.is_delta:
@@ -202,7 +202,7 @@ class _StreamSender:
 
 
 async def _inject_fault(fault: BrokenResponse, controls: Controls, writer: ResponseWriter) -> bool:
-    """Let the fault happen. Return True if the answer continues afterwards, as it may after a stall."""
+    """Apply the fault. Return True if the answer continues afterwards, as it may after a stall."""
     await writer.connection.flush()
     if writer.connection.is_lost:
         writer.finish_abandoned(CallOutcome.DISCONNECTED)
@@ -225,7 +225,7 @@ async def _inject_fault(fault: BrokenResponse, controls: Controls, writer: Respo
 async def _send_slowly(
     status: int, headers: Headers, body: bytes, outcome: CallOutcome, controls: Controls, writer: ResponseWriter
 ) -> None:
-    """Write the response's head byte by byte, past ASGI, which would write it in one piece."""
+    """Write the response's headers byte by byte, bypassing ASGI, which would write them in one piece."""
     writer.entry.status = status
     for byte in _response_head(status, headers):
         writer.connection.write(bytes((byte,)))
@@ -253,7 +253,7 @@ def _delay_seconds(response: CompleteResponse, controls: Controls) -> float:
 
 
 def _stop_index(frames: list[Frame], fault: Fault) -> int:
-    """How many frames leave before the fault. After more deltas than there are means after the last of them."""
+    """Return how many frames are sent before the fault; at most all of them."""
     if not isinstance(fault, BrokenResponse):
         return len(frames)
     if fault.after == 0:

@@ -1,11 +1,11 @@
-"""The simulator's token rule, simple enough to be computed again by hand in a test.
+"""The simulator's token rule, simple enough that a test can compute it by hand.
 
 a text           its UTF-8 bytes / 4, rounded up
 an image         765
 a file or sound  100
 a tool           its name + its description + its schema as compact JSON, each counted as a text
 a tool call      its name + its arguments, each counted as a text
-a prompt         3, and for every message (the system prompt is one) 3 + what it holds
+a prompt         3, and for every message (the system prompt is one) 3 + its content
 an answer        its text + its tool calls + its reasoning
 """
 

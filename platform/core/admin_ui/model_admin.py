@@ -104,7 +104,7 @@ class ReadOnlyAdmin(BoundedModelAdmin[M]):
 
 
 class PeriodFilter(theme.DateRangeFilter):
-    """From one day to another, both included, in UTC. Text that is not a day filters nothing."""
+    """Filter from one day to another, both included, in UTC. Text that is not a date is ignored."""
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
         begin, end = self.period()
@@ -113,7 +113,7 @@ class PeriodFilter(theme.DateRangeFilter):
         return self.until(queryset, end) if end else queryset
 
     def period(self) -> tuple[datetime | None, datetime | None]:
-        """Return the start of the period, and the first moment after it; None where it is open."""
+        """Return the start of the period, and the first moment after its end; None for an open end."""
         begin, last = (_to_midnight(self.used_parameters.get(f"{self.field_path}_{end}")) for end in ("from", "to"))
         return begin, last and last + timedelta(days=1)
 
@@ -126,7 +126,7 @@ class PeriodFilter(theme.DateRangeFilter):
 
 def _to_midnight(text: object) -> datetime | None:
     try:
-        # The year 9999 has no day after its last.
+        # There is no day after 9999-12-31.
         day = datetime.strptime(str(text), "%Y-%m-%d")
         return day.replace(tzinfo=UTC) if 1900 < day.year < 9000 else None
     except ValueError:
@@ -134,7 +134,7 @@ def _to_midnight(text: object) -> datetime | None:
 
 
 def format_public_id(public_id: str) -> SafeString:
-    """Return a public id in the font of ids, on one line."""
+    """Return a public id in monospace, on one line."""
     return format_html('<span class="nd-id">{}</span>', public_id)
 
 

@@ -1,4 +1,4 @@
-"""The admin theme, django-unfold, with types: the package ships none. Every room imports the theme from here."""
+"""The admin theme, django-unfold, with the types that the package lacks. Every room imports the theme from here."""
 
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -69,7 +69,7 @@ __all__ = [
 
 
 def badge_column(description: str, colors: Mapping[Any, str]) -> Callable[[ColumnMethod], ColumnMethod]:
-    """Decorator of a list column that returns (value, text): shows the text as a badge in the value's color.
+    """Decorator for a list column that returns (value, text): shows the text as a badge in the value's color.
 
     Colors are `info`, `success`, `warning`, `danger` and `primary`; gray for anything else.
     """
@@ -84,5 +84,5 @@ def badge_column(description: str, colors: Mapping[Any, str]) -> Callable[[Colum
 
 class _BadgeColors(dict[Any, str]):
     def __missing__(self, value: Any) -> str:
-        # The theme would show the value instead of its text.
+        # By default the theme shows the value instead of its text.
         return ""

@@ -85,7 +85,7 @@ class ToolChoice(Struct):
 class JsonSchema(Struct):
     name: FunctionName
     description: str | None = None
-    # Not `schema`: that would hide an attribute msgspec may want one day.
+    # Not `schema`, which might clash with a future attribute of msgspec.
     definition: dict[str, Any] = msgspec.field(name="schema", default_factory=dict)
     strict: bool | None = None
 
@@ -101,7 +101,7 @@ class StreamOptions(Struct):
 
 
 class ChatRequest(Struct, forbid_unknown_fields=True):
-    """The body; what is `Ignored` is accepted and makes no difference."""
+    """The body. Fields of type `Ignored` are accepted, and have no effect."""
 
     messages: Annotated[list[ChatMessage], Meta(min_length=1)]
     # Azure's dated surface names it in the path instead.
@@ -232,7 +232,7 @@ def _check_reasoning_effort(request: ChatRequest, model: str) -> None:
 
 
 def check_tool_turns(messages: list[ChatMessage]) -> None:
-    """Every tool call has to be answered before anything else is said, and nothing else may be."""
+    """Check that the message after tool calls is the result of each, and that there is no result without a call."""
     open_calls: set[str] = set()
     for index, message in enumerate(messages):
         if message.role == "tool":

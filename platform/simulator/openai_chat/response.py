@@ -14,7 +14,7 @@ from simulator.prose import split_words
 from simulator.responses import Frame, ResponseIdentity, with_pings
 
 DONE = b"data: [DONE]\n\n"
-#: OpenAI itself sends none; its imitators send comments.
+#: OpenAI itself sends none; compatible servers send comments.
 PING = b": keep-alive\n\n"
 #: Placeholder for the text in a template frame.
 TEXT_PLACEHOLDER = "\x00"
@@ -67,7 +67,7 @@ class CallOut(Struct):
 
 
 class TokenOut(Struct):
-    """A token, or one that might have stood in its place."""
+    """A token, or an alternative to it."""
 
     token: str
     logprob: float
@@ -231,7 +231,7 @@ class _ChunkWriter:
         )
 
     def filters(self) -> Frame:
-        """Azure's first chunk: what its content filter made of the prompt."""
+        """Azure's first chunk: the results of its content filter for the prompt."""
         first = {
             "choices": [],
             "created": 0,
@@ -261,7 +261,7 @@ class _ChunkWriter:
         return self._frame(ChunkChoice(step.choice, self._delta_of(step), logprobs), step.served_tokens, is_delta=True)
 
     def _around_text(self, choice: int) -> tuple[bytes, bytes]:
-        """A text's frame before and after the text: a stream is hundreds of frames that differ in nothing else."""
+        """A text's frame before and after the text: a stream has hundreds of frames that differ only in the text."""
         if choice not in self._text_frames:
             frame = self._frame(ChunkChoice(choice, Delta(content=TEXT_PLACEHOLDER)), 0, is_delta=True).data
             before, _, after = frame.partition(encode(TEXT_PLACEHOLDER))
@@ -298,7 +298,7 @@ class _ChunkWriter:
         chunk = self._chunk
         chunk.choices = [choice]
         if self._obfuscated:
-            # Every chunk comes out about equally long, so that its length does not give the token away.
+            # Every chunk has about the same length, so that it does not reveal the token.
             chunk.obfuscation = "x" * (16 - served_tokens % 13)
         data = b"data: " + encode(chunk) + b"\n\n"
         chunk.choices = []
