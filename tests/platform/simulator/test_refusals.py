@@ -188,7 +188,7 @@ def test_a_prompt_longer_than_the_context_is_refused(openai: OpenAI, anthropic: 
 def test_a_control_that_does_not_exist_is_refused(openai: OpenAI) -> None:
     with pytest.raises(openai_sdk.BadRequestError, match="ttft_seconds"):
         ask_openai(openai, model=f"{GPT}@ttft_seconds=1")
-    with pytest.raises(openai_sdk.BadRequestError, match="no outcome"):
+    with pytest.raises(openai_sdk.BadRequestError, match="not an outcome"):
         ask_openai(openai, extra_headers={"x-sim-outcomes": "503,explode"})
     with pytest.raises(openai_sdk.BadRequestError, match="status"):
         ask_openai(openai, extra_headers={"x-sim-status": "200"})
