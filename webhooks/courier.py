@@ -83,6 +83,7 @@ class Courier:
         self._supervisor = LoopSupervisor(
             unavailable_event="webhook_worker_database_unavailable",
             recovered_event="webhook_worker_database_recovered",
+            outage_errors=DATABASE_UNAVAILABLE,
             backoff_seconds=(INITIAL_BACKOFF_SECONDS, MAX_BACKOFF_SECONDS),
         )
 
@@ -210,7 +211,13 @@ class Courier:
         try:
             await self._threads.run(release, claims)
         except Exception as error:
-            log.warning("deliveries_not_released", count=len(claims), error=type(error).__name__)
+            is_outage = isinstance(error, DATABASE_UNAVAILABLE)
+            log.warning(
+                "deliveries_not_released",
+                count=len(claims),
+                error=type(error).__name__,
+                exc_info=None if is_outage else error,
+            )
         else:
             log.info("deliveries_released", count=len(claims))
 

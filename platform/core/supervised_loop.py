@@ -36,7 +36,7 @@ class LoopSupervisor:
         *,
         unavailable_event: str,
         recovered_event: str,
-        outage_errors: tuple[type[Exception], ...] = (Exception,),
+        outage_errors: tuple[type[Exception], ...],
         recovery_seconds: float = 0.0,
         backoff_seconds: tuple[float, float] | None = None,
     ) -> None:

@@ -11,7 +11,8 @@ from functools import partial
 import redis
 from django.conf import settings
 
-from core.database_threads import DatabaseThreadPool
+from core.database_threads import DATABASE_UNAVAILABLE, DatabaseThreadPool
+from core.redis import RedisUnavailable
 from core.supervised_loop import LoopSupervisor
 from metering import buffer
 
@@ -41,6 +42,7 @@ class UsageDrainer:
         self._supervisor = LoopSupervisor(
             unavailable_event="usage_drainer_unavailable",
             recovered_event="usage_drainer_recovered",
+            outage_errors=(*DATABASE_UNAVAILABLE, RedisUnavailable),
             backoff_seconds=(OUTAGE_RETRY_SECONDS, OUTAGE_RETRY_SECONDS),
         )
         #: Records moved by this process.

@@ -327,6 +327,23 @@ def test_the_courier_survives_a_database_outage_and_logs_it_once(delivery: Deliv
     assert delivery.state == DeliveryState.DELIVERED
 
 
+async def test_a_bug_in_the_claim_is_logged_each_time_with_its_traceback_and_is_no_outage(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def broken(*_: Any) -> None:
+        raise KeyError("a bug")
+
+    monkeypatch.setattr("webhooks.courier.claim_due", broken)
+    courier_ = courier()
+
+    with capture_logs() as logs:
+        for _ in range(3):
+            await courier_._claim()
+    await courier_._drain()
+
+    assert [(entry["event"], type(entry.get("exc_info"))) for entry in logs] == [("worker_loop_crashed", KeyError)] * 3
+
+
 def test_database_connections_that_were_cut_are_replaced(delivery: Delivery) -> None:
     Delivery.objects.update(due_at=Now() + timedelta(seconds=60))
     connection.close()  # the connection of this thread would be cut as well

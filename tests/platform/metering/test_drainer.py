@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import pytest
 import redis
 from django.conf import settings
-from django.db import connection
+from django.db import OperationalError, ProgrammingError, connection
 from structlog.testing import capture_logs
 
 from core.database_threads import run_with_connection
@@ -90,13 +90,35 @@ async def test_an_outage_of_postgres_loses_no_record_and_makes_no_dead_letter(
 ) -> None:
     monkeypatch.setattr("metering.drainer.OUTAGE_RETRY_SECONDS", 0.02)
     drainer = UsageDrainer(poll_seconds=0.01)
+
+    def fail(_: Any) -> None:
+        raise OperationalError("the database is unavailable")
+
+    with redis.Redis.from_url(settings.REDIS_URL) as server, capture_logs() as logs:
+        server.delete(USAGE_RECORDS_KEY, buffer.DEAD_LETTER_KEY)
+        push(server, usage_record(site))
+        with monkeypatch.context() as outage:
+            outage.setattr("metering.usage_records.write", fail)
+            task = asyncio.create_task(drainer.run())
+            await wait_until(lambda: drainer_events(logs))
+            assert buffer.read_backlog(server) == buffer.UsageBacklog(1, 0)
+        await wait_until(lambda: drainer.drained == 1)
+        drainer.stop()
+        await task
+
+    assert [event for event, _ in drainer_events(logs)] == ["usage_drainer_unavailable", "usage_drainer_recovered"]
+    assert await in_postgres(UsageEvent.objects.count) == 1
+
+
+async def test_any_other_error_is_logged_each_time_with_its_traceback_and_loses_no_record(site: Site) -> None:
+    drainer = UsageDrainer(poll_seconds=0.01)
     with redis.Redis.from_url(settings.REDIS_URL) as server, capture_logs() as logs:
         server.delete(USAGE_RECORDS_KEY, buffer.DEAD_LETTER_KEY)
         await in_postgres(partial(rename_table, "metering_usageevent", "metering_renamed"))
         try:
             push(server, usage_record(site))
             async with running(drainer):
-                await wait_until(lambda: drainer_events(logs))
+                await wait_until(lambda: [type(entry.get("exc_info")) for entry in logs].count(ProgrammingError) > 1)
                 assert buffer.read_backlog(server) == buffer.UsageBacklog(1, 0)
                 await in_postgres(partial(rename_table, "metering_renamed", "metering_usageevent"))
                 await wait_until(lambda: drainer.drained == 1)
@@ -104,5 +126,5 @@ async def test_an_outage_of_postgres_loses_no_record_and_makes_no_dead_letter(
             if not drainer.drained:
                 await in_postgres(partial(rename_table, "metering_renamed", "metering_usageevent"))
 
-    assert [event for event, _ in drainer_events(logs)] == ["usage_drainer_unavailable", "usage_drainer_recovered"]
+    assert drainer_events(logs) == []
     assert await in_postgres(UsageEvent.objects.count) == 1
