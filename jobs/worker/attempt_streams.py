@@ -5,12 +5,10 @@ The stream then begins with all that the attempt has received so far.
 
 from collections.abc import Iterable
 
-import structlog
 from django.conf import settings
 
 from core import clock, redis
 from core.ids import to_public
-from core.redis import RedisUnavailable
 from inference.call_recorder import CallRecorder
 from jobs.models import JobKind
 from jobs.watchers import attempt_stream_id, find_watched
@@ -25,8 +23,6 @@ from streams.process import ProcessHeartbeat
 from streams.registry import ProcessStreams
 from streams.writer import EventLogWriter
 from tenants.models import Site
-
-log = structlog.get_logger(__name__)
 
 SSE_CONTENT_TYPE = "text/event-stream; charset=utf-8"
 #: The event that tells readers to discard the text so far: it was of an earlier call.
@@ -86,27 +82,17 @@ class AttemptStream:
 
 
 class AttemptStreams:
-    """The streams of all attempts of one worker. Redis is polled once for all, and only while there are attempts."""
+    """The streams of all attempts of one worker. One query of Redis serves all of them."""
 
     def __init__(self) -> None:
         self._process_streams: ProcessStreams | None = None
         self._heartbeat: ProcessHeartbeat | None = None
-        self._is_unavailable = False
 
     async def stream_watched(self, streams: Iterable[AttemptStream]) -> None:
-        """Start streaming the attempts whose jobs are watched."""
-        not_streaming = {stream.job.job_id: stream for stream in streams if not stream.is_streaming}
-        if not not_streaming:
-            return
-        try:
-            for job_id in await find_watched(redis.client(settings.REDIS_URL)) & not_streaming.keys():
-                not_streaming[job_id].start_streaming(await self._writer_for(not_streaming[job_id].job))
-        except RedisUnavailable as error:
-            if not self._is_unavailable:
-                log.warning("watchers_unavailable", error=str(error))
-            self._is_unavailable = True
-        else:
-            self._is_unavailable = False
+        """Start streaming those of the streams whose jobs are watched. Raises `RedisUnavailable`."""
+        not_streaming = {stream.job.job_id: stream for stream in streams}
+        for job_id in await find_watched(redis.client(settings.REDIS_URL)) & not_streaming.keys():
+            not_streaming[job_id].start_streaming(await self._writer_for(not_streaming[job_id].job))
 
     async def stop(self) -> None:
         """Close the connections to Redis."""

@@ -31,6 +31,7 @@ from core.crypto import UnknownEncryptionKey
 from core.database_threads import DATABASE_UNAVAILABLE, DatabaseThreadPool
 from core.group_commit import GroupCommitter
 from core.ids import to_public
+from core.redis import RedisUnavailable
 from core.supervised_loop import LoopSupervisor
 from core.tasks import BackgroundTasks
 from inference.circuit_breaker import NO_CIRCUIT_BREAKER, CircuitBreaker
@@ -137,6 +138,11 @@ class JobEngine:
             outage_errors=DATABASE_UNAVAILABLE,
             recovery_seconds=OUTAGE_RECOVERY_SECONDS,
         )
+        self._watchers_supervisor = LoopSupervisor(
+            unavailable_event="watchers_unavailable",
+            recovered_event="watchers_recovered",
+            outage_errors=(RedisUnavailable,),
+        )
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def _grouped(self, work: Callable[[Sequence[Item]], Sequence[R]]) -> GroupCommitter[Item, R]:
@@ -175,7 +181,7 @@ class JobEngine:
                 run_forever(self._sweep, POLL_SECONDS),
                 self._run_maintenance_forever(),
                 run_forever(self._expand_batch_files, POLL_SECONDS),
-                run_forever(self._stream_watched_attempts, WATCHER_POLL_SECONDS),
+                self._stream_watched_attempts_forever(),
                 run_forever(partial(run_in_thread, retention.run_retention), RETENTION_INTERVAL_SECONDS),
             )
         ]
@@ -240,8 +246,12 @@ class JobEngine:
             await asyncio.sleep(MAINTENANCE_GAP_SECONDS)
             await _wait_for_event(self._members_finished, POLL_SECONDS)
 
-    async def _stream_watched_attempts(self) -> None:
-        await self._attempt_streams.stream_watched([slot.stream for slot in self._pool.unfinished()])
+    async def _stream_watched_attempts_forever(self) -> None:
+        """Stream the watched attempts. Redis is queried only while some attempt does not stream yet."""
+        while True:
+            if streams := [slot.stream for slot in self._pool.unfinished() if not slot.stream.is_streaming]:
+                await self._watchers_supervisor.run(partial(self._attempt_streams.stream_watched, streams))
+            await asyncio.sleep(WATCHER_POLL_SECONDS)
 
     async def _expand_batch_files(self) -> None:
         while await self._file_threads.run(expand_one, self._stopping.is_set):
@@ -255,17 +265,21 @@ class JobEngine:
         while not self._stopping.is_set():
             self._wake_event.clear()
             gap_ends_at = time.monotonic() + CLAIM_GAP_SECONDS
-            claimed = await self._supervisor.run(self._claim)
-            if not claimed:
+            if not await self._claim():
                 await _wait_for_event(
                     self._wake_event, RAMP_POLL_SECONDS if self._pool.opens_more_soon else POLL_SECONDS
                 )
             await asyncio.sleep(max(gap_ends_at - time.monotonic(), 0))
 
     async def _claim(self) -> int:
+        """Claim as many jobs as there are free slots and start them; return how many."""
         worker_id, free = self._worker_id, self._pool.free(time.monotonic())
         if worker_id is None or free <= 0:
+            # Not a step of the supervisor: without a query it says nothing about the database.
             return 0
+        return await self._supervisor.run(partial(self._claim_and_start, worker_id, free)) or 0
+
+    async def _claim_and_start(self, worker_id: UUID, free: int) -> int:
         self._is_claiming = True
         try:
             claims = await self._database.run(claim, worker_id, free, settings.JOB_QUEUES)

@@ -23,11 +23,13 @@ log = structlog.get_logger(__name__)
 class LoopSupervisor:
     """Runs steps of loops and tracks outages of the services they need. Loops that need the same service share one.
 
+    A step that succeeds ends an outage, so each step must use the service: one without work to do must not be run.
+
     Args:
         unavailable_event, recovered_event: the log events at the beginning and the end of an outage.
         outage_errors: what counts as an outage; any other error is logged as `worker_loop_crashed`.
         recovery_seconds: a step that succeeds ends an outage only this long after the last failure. Where several loops
-            share a supervisor, one may succeed without the service, while it is still unavailable for the others.
+            share a supervisor, one may succeed while the service is still unavailable for the others.
         backoff_seconds: the pause after the first failure, doubled up to the second number; None for no backoff.
     """
 

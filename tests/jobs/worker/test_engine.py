@@ -12,8 +12,10 @@ import pytest
 from django.db import DataError, InternalError, OperationalError, connection, transaction
 from django.utils import timezone
 from pytest_django import Settings
+from structlog.testing import capture_logs
 
 from core.crypto import new_key
+from core.redis import RedisUnavailable
 from inference import routing
 from inference.circuit_breaker import NO_CIRCUIT_BREAKER, CircuitBreaker, NoCircuitBreaker
 from inference.models import ProviderAccount
@@ -370,6 +372,61 @@ def test_no_kind_of_database_error_ends_the_engine(
     with working(ScriptedProvider(HELLO)):
         assert ended(job).state == JobState.SUCCEEDED
     assert next(failures, None) is None
+
+
+@pytest.mark.parametrize("has_lease", [False, True])
+def test_no_recovery_is_logged_while_every_query_fails(monkeypatch: pytest.MonkeyPatch, *, has_lease: bool) -> None:
+    """Neither the watchers, which only Redis knows, nor a claim without a lease or a free slot end an outage."""
+    failed = threading.Event()
+
+    def fail(*_: Any, **__: Any) -> None:
+        failed.set()
+        raise OperationalError("the database is unavailable")
+
+    for query in ("claim", "sweep", "run_maintenance", "expand_one", "retention.run_retention", "leases.release_lease"):
+        monkeypatch.setattr(f"jobs.worker.engine.{query}", fail)
+    monkeypatch.setattr("jobs.worker.engine.leases.mark_draining", fail)
+    if not has_lease:
+        monkeypatch.setattr("jobs.worker.leases.acquire_lease", fail)
+    for pause in ("POLL_SECONDS", "WATCHER_POLL_SECONDS"):
+        monkeypatch.setattr(f"jobs.worker.engine.{pause}", 0.02)
+    monkeypatch.setattr("jobs.worker.engine.OUTAGE_RECOVERY_SECONDS", 0)
+    monkeypatch.setattr("jobs.worker.slot_pool.SlotPool.free", lambda *_: 0)
+
+    with capture_logs() as logs, working(ScriptedProvider()):
+        assert failed.wait(10)
+        threading.Event().wait(0.3)
+
+    names = [entry["event"] for entry in logs]
+    assert (names.count("worker_database_unavailable"), names.count("worker_database_recovered")) == (1, 0)
+
+
+def test_an_outage_of_redis_is_logged_once_by_the_watchers_and_not_as_one_of_the_database(
+    site: Site, desk_route: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked_up, is_available = threading.Semaphore(0), threading.Event()
+
+    async def find(_: Any) -> set[UUID]:
+        looked_up.release()
+        if not is_available.is_set():
+            raise RedisUnavailable("ConnectionError")
+        return set()
+
+    monkeypatch.setattr("jobs.worker.attempt_streams.find_watched", find)
+    monkeypatch.setattr("jobs.worker.engine.WATCHER_POLL_SECONDS", 0.02)
+    job, gate = queued(site), Gate()
+
+    with capture_logs() as logs, working(ScriptedProvider(HELLO, before=gate)):
+        for _ in range(3):
+            assert looked_up.acquire(timeout=10)
+        is_available.set()
+        wait_for(lambda: "watchers_recovered" in [entry["event"] for entry in logs])
+        gate.opened.set()
+        ended(job)
+
+    names = [entry["event"] for entry in logs]
+    assert (names.count("watchers_unavailable"), names.count("watchers_recovered")) == (1, 1)
+    assert not any(name.startswith("worker_database") for name in names)
 
 
 def test_an_answer_that_waited_for_the_database_is_written_although_the_lease_was_lost(
