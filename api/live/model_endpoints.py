@@ -23,7 +23,7 @@ from providers.dialects.model_list import (
     encode_openai_models,
 )
 from providers.token_estimation import estimate_input_tokens
-from tenants.access import TokenScope, check_model
+from tenants.access import TokenScope, check_model, is_model_allowed
 from tenants.authentication import Identity
 
 
@@ -65,7 +65,7 @@ async def _count(context: ResponseContext, response: LiveHttpResponse) -> None:
     runtime, caller = await authenticate(context, TokenScope.CHAT_WRITE)
     await consume_nonce(runtime, caller)
     request = anthropic.decode_count_tokens(context.http_request.body)
-    check_model(caller.identity.site, request.model, caller.identity.grant.only_model)
+    check_model(caller.identity.site, caller.identity.grant, request.model)
     (await get_routing_async(runtime.threads)).targets_for(request.model)
     await send_body(context, response, to_json({"input_tokens": estimate_input_tokens(request)}))
 
@@ -79,16 +79,12 @@ async def _models(context: ResponseContext) -> list[ListedModel]:
 
 def _listed_models(identity: Identity, routing: Routing) -> Iterator[ListedModel]:
     for name, targets in sorted(routing.routes.items()):
-        if _is_model_allowed(identity, name) and any(target.provider.api_key for target in targets):
+        has_key = any(target.provider.api_key for target in targets)
+        if has_key and is_model_allowed(identity.site, identity.grant, name):
             first = targets[0]
             owners = {target.provider.name for target in targets}
             catalogue_model = find_model(first.provider.price_list, first.upstream_model)
             yield ListedModel(name, owners.pop() if len(owners) == 1 else "nightdesk", catalogue_model)
-
-
-def _is_model_allowed(identity: Identity, name: str) -> bool:
-    allowed = identity.site.allowed_models
-    return (not allowed or name in allowed) and identity.grant.only_model in (None, name)
 
 
 def _context_for(http_request: LiveHttpRequest, route: str) -> ResponseContext:

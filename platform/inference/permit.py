@@ -14,8 +14,7 @@ from providers.catalogue import find_model
 from providers.invalid_request import InvalidRequest
 from providers.token_estimation import MAX_OVERESTIMATE, estimate_input_tokens
 from providers.types import ChatRequest, InferenceRequest
-from tenants.access import check_model
-from tenants.errors import ModelNotAllowed
+from tenants.access import check_grant, check_model
 from tenants.grant import Grant
 from tenants.models import Site
 
@@ -45,12 +44,10 @@ def permit(
         UnknownModel: no target serves the model.
         RequestTooLong: it has too many messages, or exceeds the context window of every target.
     """
-    if grant.unknown:
-        # A newer version stored it; it fails closed.
-        raise ModelNotAllowed("This credential has a restriction that this server's version does not know.")
+    check_grant(grant)
     _check_message_count(request)
     request = _apply_grant(request, grant)
-    check_model(site, request.model, grant.only_model)
+    check_model(site, grant, request.model)
     targets = filter_capable(_served_by(provider, routing.targets_for(request.model), request.model), request)
     input_tokens = estimate_input_tokens(request)
     _check_context(request, targets, input_tokens)

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from tenants.authentication import AuthMethod, Identity
 from tenants.errors import AddressNotAllowed, InsufficientScope, ModelNotAllowed, OriginNotAllowed
+from tenants.grant import Grant
 from tenants.models import Site
 
 
@@ -99,12 +100,28 @@ def origin_to_bind(requested: str | None, site: Site, *, own_origin: str = "") -
     return origin
 
 
-def check_model(site: Site, model: str, only_model: str | None = None) -> None:
-    """Check the site's models (an empty list allows all), and the one model that a token may be bound to."""
+def check_grant(grant: Grant) -> None:
+    """Fail closed: nothing is allowed under a restriction that a newer version stored and this one does not know."""
+    if grant.unknown:
+        raise ModelNotAllowed("This credential has a restriction that this server's version does not know.")
+
+
+def check_model(site: Site, grant: Grant, model: str) -> None:
+    """Check the grant, its one model if it has one, and the site's models (an empty list allows all)."""
+    check_grant(grant)
     if site.allowed_models and model not in site.allowed_models:
         raise ModelNotAllowed(f"This site may not use the model {model[:200]!r}.")
-    if only_model is not None and model != only_model:
+    if grant.only_model is not None and model != grant.only_model:
         raise ModelNotAllowed(f"The token may not be used for the model {model[:200]!r}.")
+
+
+def is_model_allowed(site: Site, grant: Grant, model: str) -> bool:
+    """Whether `check_model` passes."""
+    try:
+        check_model(site, grant, model)
+    except ModelNotAllowed:
+        return False
+    return True
 
 
 def check_scope(identity: Identity, scope: TokenScope) -> None:

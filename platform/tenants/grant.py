@@ -26,7 +26,7 @@ KNOWN = frozenset(field.name for field in fields(Grant)) - {"unknown"}
 
 
 class GrantField(models.JSONField):
-    """Stores a `Grant` as JSON. It fails closed: `inference.permit` permits nothing under an unknown restriction."""
+    """Stores a `Grant` as JSON. It fails closed: `access.check_grant` allows nothing under an unknown restriction."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs.setdefault("default", Grant)

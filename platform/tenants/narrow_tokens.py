@@ -11,7 +11,7 @@ import structlog
 
 from core.ids import new_uuid, to_public
 from tenants import minted_jwts
-from tenants.access import TokenScope, check_model, check_scope, normalize_origin, origin_to_bind
+from tenants.access import TokenScope, check_grant, check_model, check_scope, normalize_origin, origin_to_bind
 from tenants.authentication import AuthMethod, Identity
 from tenants.errors import InsufficientScope, ScopeExceedsGrant
 from tenants.minted_jwts import JwtPurpose, MintedJwt
@@ -53,16 +53,18 @@ def mint(identity: Identity, requested: TokenRequest, *, own_origin: str = "") -
     Raises:
         InsufficientScope: it is requested with a narrow token, or with a JWT that lacks the scope.
         ScopeExceedsGrant: it would allow more than the JWT that requests it.
-        ModelNotAllowed: the site, or the JWT, may not use the model.
+        ModelNotAllowed: the site, or the JWT, may not use the model; or the JWT has an unknown restriction.
         OriginNotAllowed: the origin is not one of the site's.
     """
     check_scope(identity, TokenScope.TOKENS_WRITE)
     if identity.auth_method is AuthMethod.TOKEN:
         raise InsufficientScope("A narrow token cannot mint other tokens.")
+    # A token could not carry a restriction that this version does not know.
+    check_grant(identity.grant)
     granted = _restrict_to_grant(identity, requested)
     granted = replace(granted, origin=origin_to_bind(granted.origin, identity.site, own_origin=own_origin))
     if granted.model is not None:
-        check_model(identity.site, granted.model, identity.grant.only_model)
+        check_model(identity.site, identity.grant, granted.model)
     token_id = to_public(ID_PREFIX, new_uuid())
     claims = {
         "aud": AUDIENCE,

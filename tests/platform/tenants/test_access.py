@@ -11,10 +11,12 @@ from tenants.access import (
     check_scope,
     client_address,
     echoed_origin,
+    is_model_allowed,
     origin_to_bind,
 )
 from tenants.authentication import AuthMethod, Identity
 from tenants.errors import AddressNotAllowed, InsufficientScope, ModelNotAllowed, OriginNotAllowed
+from tenants.grant import UNRESTRICTED, Grant
 from tenants.models import Site
 
 
@@ -153,17 +155,31 @@ def test_a_token_bound_to_an_origin_works_there_only(origin: str | None, accepte
 
 
 @pytest.mark.parametrize(
-    ("allowed", "only", "accepted"),
-    [([], None, True), (["gpt-5"], None, True), (["gpt-4o"], None, False), ([], "gpt-5", True), ([], "gpt-4o", False)],
+    ("allowed", "grant", "accepted"),
+    [
+        ([], UNRESTRICTED, True),
+        (["gpt-5"], UNRESTRICTED, True),
+        (["gpt-4o"], UNRESTRICTED, False),
+        ([], Grant("gpt-5"), True),
+        ([], Grant("gpt-4o"), False),
+        (["gpt-4o"], Grant("gpt-5"), False),
+    ],
 )
-def test_a_model_must_be_allowed_by_the_site_and_by_the_token(
-    allowed: list[str], only: str | None, accepted: bool
-) -> None:
+def test_a_model_must_be_allowed_by_the_site_and_by_the_grant(allowed: list[str], grant: Grant, accepted: bool) -> None:
+    assert is_model_allowed(site(allowed_models=allowed), grant, "gpt-5") is accepted
     if accepted:
-        check_model(site(allowed_models=allowed), "gpt-5", only)
+        check_model(site(allowed_models=allowed), grant, "gpt-5")
     else:
         with pytest.raises(ModelNotAllowed, match="gpt-5"):
-            check_model(site(allowed_models=allowed), "gpt-5", only)
+            check_model(site(allowed_models=allowed), grant, "gpt-5")
+
+
+def test_no_model_is_allowed_under_a_restriction_of_a_newer_version() -> None:
+    newer = Grant("gpt-5", unknown=(("max_budget", 5),))
+
+    assert not is_model_allowed(site(), newer, "gpt-5")
+    with pytest.raises(ModelNotAllowed, match="does not know"):
+        check_model(site(), newer, "gpt-5")
 
 
 @pytest.mark.parametrize("scope", list(TokenScope))

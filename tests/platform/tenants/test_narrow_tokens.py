@@ -62,6 +62,7 @@ def test_no_token_may_mint_others() -> None:
         ({"grant": Grant(max_tokens=10)}, {"max_tokens": 11}, ScopeExceedsGrant),
         ({"origin": PAGE}, {"origin": SHOP}, ScopeExceedsGrant),
         ({"grant": Grant("gpt-5")}, {"model": "gpt-5-mini"}, ModelNotAllowed),
+        ({"grant": Grant(unknown=(("max_budget", 5),))}, {}, ModelNotAllowed),
         ({}, {"model": "gpt-6"}, ModelNotAllowed),
         ({}, {"origin": "https://evil.test"}, OriginNotAllowed),
         ({}, {"origin": "null"}, OriginNotAllowed),
