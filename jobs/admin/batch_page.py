@@ -73,7 +73,7 @@ def cancel_consequences(batch: Batch) -> tuple[str, ...]:
         return ("Reading of its file stops, and none of its requests is started.",)
     return (
         f"{counts.queued:,} queued: canceled before they are sent.",
-        f"{counts.running:,} running: their workers are told to stop.",
+        f"{counts.running:,} running: their workers are signaled to stop.",
         f"{counts.ended:,} ended: unchanged; their usage is billed.",
     )
 

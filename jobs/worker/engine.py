@@ -15,7 +15,7 @@
 import asyncio
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -50,7 +50,14 @@ from jobs.worker.fence import Fence
 from jobs.worker.finish import FinishRequest, FinishResult, finish_all
 from jobs.worker.heartbeat import Heartbeat, HeartbeatEvent, HeartbeatMissed, LeaseAcquired, LeaseLost, LeaseRenewed
 from jobs.worker.leases import LeaseRenewal
-from jobs.worker.outcomes import AttemptCanceled, AttemptFailed, AttemptReleased, ExecutionOutcome, RetryAfterBackoff
+from jobs.worker.outcomes import (
+    AttemptCanceled,
+    AttemptFailed,
+    AttemptReleased,
+    AttemptSucceeded,
+    ExecutionOutcome,
+    RetryAfterBackoff,
+)
 from jobs.worker.slot_pool import JobSlot, SlotPhase, SlotPool
 from jobs.worker.sweep import sweep
 from metering.usage_records import UsageRecord
@@ -60,6 +67,15 @@ Item = TypeVar("Item")
 R = TypeVar("R")
 
 log = structlog.get_logger(__name__)
+
+#: The outcome of an attempt as the log names it; independent of the names of classes.
+LOGGED_OUTCOMES: Mapping[type, str] = {
+    AttemptSucceeded: "succeeded",
+    RetryAfterBackoff: "retry",
+    AttemptFailed: "failed",
+    AttemptCanceled: "canceled",
+    AttemptReleased: "released",
+}
 
 POLL_SECONDS = 1.0
 #: How soon a newly watched job is streamed to its watchers.
@@ -324,7 +340,7 @@ class JobEngine:
                 self._members_finished.set()
             log.info(
                 "attempt_finished",
-                outcome=type(outcome).__name__,
+                outcome=LOGGED_OUTCOMES[type(outcome)],
                 finish=result,
                 calls=len(slot.run.trace.closed),
                 seconds=round(time.monotonic() - started, 3),

@@ -259,7 +259,7 @@ def _may_cache(live_request: LiveRequest) -> bool:
 async def _admit_without_redis(runtime: LiveRuntime, caller: Caller, error: RedisUnavailable) -> None:
     """Admit a request without counting it, unless LIVE_FAIL_MODE is `closed`. A nonce is consumed in Postgres."""
     metrics.redis_unavailable.labels(settings.LIVE_FAIL_MODE).inc()
-    log.error("live_redis_unavailable", answer=settings.LIVE_FAIL_MODE, error=str(error))
+    log.error("live_redis_unavailable", fail_mode=settings.LIVE_FAIL_MODE, error=str(error))
     if settings.LIVE_FAIL_MODE == "closed":
         raise RateLimiterUnavailable from error
     await consume_nonce(runtime, caller)

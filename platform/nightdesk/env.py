@@ -62,6 +62,14 @@ def choice(name: str, default: str, among: tuple[str, ...]) -> str:
     return value
 
 
+def refuse_renamed(renamed: Mapping[str, str]) -> None:
+    """Refuse variables by their old names: ignored silently, one could open what it was meant to close."""
+    found = {old: new for old, new in renamed.items() if old in os.environ}
+    if found:
+        changes = ", ".join(f"{old} to {new}" for old, new in sorted(found.items()))
+        raise ImproperlyConfigured(f"Settings were renamed. In the environment, rename {changes}.")
+
+
 def use_settings(module: str) -> None:
     """Set the settings module, unless the environment sets one."""
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", module)

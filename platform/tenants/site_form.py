@@ -46,7 +46,7 @@ class SiteForm(forms.ModelForm):  # type: ignore[type-arg] # generic in the stub
     )
     origins = LineListField(
         label="Origins",
-        help_text="One per line, such as https://example.com. Empty: requests from browsers are refused.",
+        help_text="One per line, such as https://example.com. Empty: requests from browsers are rejected.",
     )
     allowed_models = LineListField(
         label="Allowed models", help_text="One per line. Empty: every model that has a route."

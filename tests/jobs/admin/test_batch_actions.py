@@ -57,7 +57,7 @@ def test_cancel_asks_for_confirmation_and_names_the_consequences(browser: Client
 def test_canceling_a_batch_cancels_queued_requests_and_stops_running_ones(browser: Client, halfway: Batch) -> None:
     page = post(browser, halfway, "cancel")
 
-    assert "Canceling; the workers were told to stop." in page
+    assert "Canceling; the workers were signaled to stop." in page
     assert "Being canceled: 4 requests are still running" in page
     assert Batch.objects.get().state == "cancelling"
     assert not Job.objects.filter(state="queued").exists()

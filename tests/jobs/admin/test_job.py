@@ -389,7 +389,7 @@ def test_the_page_renders_when_the_encryption_key_is_lost(browser: Client, story
     assert browser.get(LIST).status_code == 200
     assert browser.get(page_of(story)).status_code == 200
     revealed = words(browser.post(f"{LIST}{story.public_id}/reveal/").content.decode())
-    assert revealed.count("ENCRYPTION_KEYS does not hold") == 2
+    assert revealed.count("which is not in ENCRYPTION_KEYS") == 2
 
 
 def test_an_unreadable_prompt_does_not_hide_the_answer(browser: Client, site: Site) -> None:
@@ -430,7 +430,7 @@ def test_canceling_a_running_job_requests_its_worker_to_stop(browser: Client, si
 
     page = words(browser.post(f"{LIST}{job.public_id}/cancel/", follow=True).content.decode())
 
-    assert f"Canceling; the worker was told to stop: {job.public_id}." in page
+    assert f"Canceling; the worker was signaled to stop: {job.public_id}." in page
     assert "cancel requested" in page
     assert Job.objects.get().cancel_requested_at is not None
 
@@ -444,7 +444,7 @@ def test_selected_jobs_are_canceled_and_each_is_reported(browser: Client, site: 
 
     text = words(page.content.decode())
     assert f"Canceled: {queued[1].public_id}, {queued[0].public_id}." in text
-    assert f"Canceling; the worker was told to stop: {running.public_id}." in text
+    assert f"Canceling; the worker was signaled to stop: {running.public_id}." in text
     assert f"Already canceled: {canceled.public_id}." in text
     assert f"Not canceled. The job has already finished: it is succeeded: {ended.public_id}." in text
     assert set(AuditEntry.objects.values_list("subject", flat=True)) == {j.public_id for j in (*queued, running)}

@@ -107,6 +107,14 @@ def test_variables_that_were_read_are_recorded_with_their_defaults(monkeypatch: 
     assert wanted == env.READ_VARIABLES
 
 
+def test_a_variable_under_its_old_name_is_refused_with_the_new_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    env.refuse_renamed({"LIVE_WITHOUT_REDIS": "LIVE_FAIL_MODE"})
+    monkeypatch.setenv("LIVE_WITHOUT_REDIS", "closed")
+
+    with pytest.raises(ImproperlyConfigured, match="LIVE_WITHOUT_REDIS to LIVE_FAIL_MODE"):
+        env.refuse_renamed({"LIVE_WITHOUT_REDIS": "LIVE_FAIL_MODE", "SOCKET_STREAMS": "WEBSOCKET_MAX_STREAMS"})
+
+
 def test_a_command_adopts_the_variables_of_the_local_stack(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("os.environ", {})
     (tmp_path / "environment.json").write_text('{"DATABASE_URL": "postgresql://local/desk", "BASE_URL": "http://x"}')
