@@ -45,7 +45,7 @@ class SiteAuthentication(BaseAuthentication):
 
 
 def _authenticate(request: HttpRequest) -> Identity:
-    """Authenticate the request; in the preauthentication pass of a signed one, return whom its headers claim."""
+    """Authenticate the request; in the preauthentication pass, only identify the site that a signed one claims."""
     presented = to_presented_request(request)
     if is_preauthentication_pass(request) and "x-signature" in presented.headers:
         return preauthenticate(presented)

@@ -1,7 +1,7 @@
 """CORS on the wire: the response headers that let pages of other origins read a response, and the reply to a preflight.
 
 All of it is pure. Which origin is allowed is a permission (`tenants.access`): these headers keep a browser from reading
-a response; the checks there keep the desk from doing what the page requested.
+a response; the checks there keep Nightdesk from doing what the page requested.
 """
 
 import re

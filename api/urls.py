@@ -1,4 +1,4 @@
-"""URLs of the REST API, the docs and the probes. (`api.live.routes` has those of the live path.)"""
+"""URLs of the REST API, the docs and the probes. (`api.live.routing` has those of the live path.)"""
 
 from django.urls import path, re_path
 

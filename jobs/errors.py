@@ -3,7 +3,7 @@
 * JobError
   + InvalidBody           the body is not a valid request of its kind; carries `param`
   + InvalidTime           a time is not allowed; carries `param`
-  + UnreadablePayload     the stored body cannot be decrypted or decoded (a lost key, a broken row)
+  + UnreadablePayload     the stored body cannot be decrypted or decoded (a lost key, a damaged row)
   + ErasedPayload         the stored body was erased at the end of the site's retention
   + JobNotFound           no job of this site has that id
   + JobEnded              the job has already ended
@@ -19,7 +19,7 @@
     - InvalidBatch        some of its requests are invalid; carries `issues`
     - BatchNotFound       no batch of this site has that id
     - BatchEnded          the batch has already ended
-    - BatchNotRetryable   none of its requests can be retried
+    - BatchNotRetryable   it has not ended, is being retried, or its requests cannot be retried
     - PausedByOperator    the operator paused it; the site cannot resume it
 """
 

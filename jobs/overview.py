@@ -17,7 +17,7 @@ HOURS = 24
 MAX_SITES = 10
 MAX_BATCHES = 8
 
-#: Terminal states that are a failure for the site; it asked for cancellations itself.
+#: Terminal states that are a failure for the site; it requested cancellations itself.
 UNSUCCESSFUL_STATES = (JobState.FAILED, JobState.EXPIRED)
 
 

@@ -50,7 +50,7 @@ class PauseResult:
 
 
 def pause(scope: PauseScope, actor: Actor, reason: str = "") -> PauseResult:
-    """Pause it, and write to the audit log. Idempotent. Raises `BatchEnded` for a batch without jobs left to claim."""
+    """Pause the target, and write to the audit log. Idempotent. Raises `BatchEnded` if no job of the batch is left."""
     with transaction.atomic():
         held = create_pause(scope, actor.name, reason)
         if held.is_new:
@@ -60,7 +60,7 @@ def pause(scope: PauseScope, actor: Actor, reason: str = "") -> PauseResult:
 
 
 def resume(scope: PauseScope, actor: Actor) -> bool:
-    """Remove its pause, and write to the audit log; False if it was not paused."""
+    """Remove the pause of the target, and write to the audit log; False if it was not paused."""
     with transaction.atomic():
         released = delete_pause(scope)
         if released:
@@ -70,7 +70,7 @@ def resume(scope: PauseScope, actor: Actor) -> bool:
 
 
 def create_pause(scope: PauseScope, by: str, reason: str = "") -> PauseResult:
-    """Pause it without an entry in the audit log. Raises `BatchEnded`."""
+    """Pause the target without an entry in the audit log. Raises `BatchEnded`."""
     with transaction.atomic():
         if isinstance(scope, Batch):
             _check_pausable(scope.id)
@@ -85,7 +85,7 @@ def create_pause(scope: PauseScope, by: str, reason: str = "") -> PauseResult:
 
 
 def delete_pause(scope: PauseScope) -> bool:
-    """Remove its pause without an entry in the audit log; False if it was not paused."""
+    """Remove the pause of the target without an entry in the audit log; False if it was not paused."""
     with transaction.atomic():
         released, _ = Pause.objects.filter(**_lookup(scope)).delete()
         transaction.on_commit(bell.ring)
@@ -93,7 +93,7 @@ def delete_pause(scope: PauseScope) -> bool:
 
 
 def is_paused_by_operator(scope: PauseScope) -> bool:
-    """Whether an operator paused this very site, queue or batch. Another pause may cover it even if not."""
+    """Whether an operator paused exactly this site, queue or batch. If not, another pause may still cover it."""
     return Pause.objects.filter(**_lookup(scope)).exclude(actor__startswith=SITE_ACTOR_PREFIX).exists()
 
 
@@ -103,7 +103,7 @@ def scope_of(row: Pause) -> PauseScope:
 
 
 def describe_scope(scope: PauseScope) -> tuple[str, str]:
-    """Return its kind and its id."""
+    """Return the kind and the id of the target."""
     match scope:
         case Site():
             return "site", scope.public_id

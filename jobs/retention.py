@@ -26,7 +26,7 @@ MAX_DAYS = 36_500
 #: Any number that no other advisory lock of this database uses.
 RETENTION_LOCK = 0x4E49_4752
 
-#: The retention period of each site; sites that keep prompts and answers for ever are left out.
+#: The retention period of each site; sites that keep prompts and answers forever are left out.
 SITES = """
 SELECT id, LEAST(COALESCE(retention_days, %(days)s), %(most_days)s)::int AS days FROM tenants_site
  WHERE COALESCE(retention_days, %(days)s) > 0

@@ -8,7 +8,7 @@ from typing import TypeAlias
 from core.retry_after import parse_retry_after
 from core.ssrf_guard import CappedResponse, NoResponse
 
-#: Backoff before each attempt, with a fifth of jitter to both sides. The last attempt is some 76 hours after the first.
+#: Backoff before each attempt, with a fifth of jitter both ways. The last attempt is about 76 hours after the first.
 RETRY_SCHEDULE = (
     timedelta(0),
     timedelta(seconds=5),

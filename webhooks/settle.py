@@ -158,7 +158,7 @@ def _to_attempt_row(claimed: ClaimedDelivery, outcome: DeliveryOutcome, exchange
 
 
 def _response_head(response: CappedResponse | NoResponse) -> str:
-    """The answer's first characters, whatever bytes they were; Postgres keeps no NUL."""
+    """Return the first characters of the response, with invalid bytes and NULs replaced: Postgres cannot store NUL."""
     if isinstance(response, NoResponse):
         return ""
     return response.head.decode("utf-8", errors="replace").replace("\0", "\ufffd")[:1000]

@@ -20,7 +20,7 @@ Headers: TypeAlias = list[tuple[bytes, bytes]]
 
 log = structlog.get_logger(__name__)
 
-#: Most responses are sent before it would be of use to notice a disconnect.
+#: Most responses are complete before it would be useful to detect a disconnect.
 WATCH_AFTER_SECONDS = 0.05
 
 
@@ -106,7 +106,7 @@ class LiveHttpHandler:
                 raise
         except Exception as error:
             if watcher.caused_cancellation():
-                # The client has disconnected, so nobody would receive an error.
+                # The client has disconnected, so an error could not be delivered.
                 return
             if not response.has_started:
                 raise

@@ -98,7 +98,7 @@ async def with_error_response(
 
 
 async def _allow_origin_for_error(context: ResponseContext) -> None:
-    """Let a page of any site read why its request was refused, also before the site is authenticated."""
+    """Let a page of any site read why its request was rejected, even before the site is authenticated."""
     origin = context.http_request.origin
     if context.origin is None and origin is not None:
         with suppress(OperationalError):

@@ -29,7 +29,7 @@ LIVE_TITLES = {
 
 TAGS = [
     {"name": "Live", "description": "Complete and streamed answers, in the dialects of OpenAI and Anthropic."},
-    {"name": "Streams", "description": "Streams that other clients can read, and resume. Also over `/v1/ws`."},
+    {"name": "Streams", "description": "Streams that other clients can read and resume; also over `/v1/ws`."},
 ]
 
 

@@ -93,7 +93,7 @@ def parse_embeddings(body: bytes, headers: Mapping[str, str]) -> ParsedRequest:
 
 def parse_messages(body: bytes, headers: Mapping[str, str]) -> ParsedRequest:
     version = headers.get("anthropic-version")
-    # A client without a version predates the newer one.
+    # A client that sends no version is older than the newer version.
     read = anthropic.parse_chat(
         body, anthropic.CLASSIC_VERSION if version is None else anthropic.check_version(version)
     )

@@ -1,4 +1,4 @@
-"""How the body of a REST request comes in.
+"""Receiving the body of a REST request.
 
     size_limit          ASGI middleware: ends a body that exceeds the limit of its path
     preauthentication   authenticates the sender of a large body from its headers, before the body is read

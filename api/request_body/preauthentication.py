@@ -1,6 +1,6 @@
 """Preauthentication: the sender of a large body is authenticated from the headers, before the body is read.
 
-The trick: `api.asgi` runs such a request through Django twice. The first run, the preauthentication pass, has no body.
+`api.asgi` runs such a request through Django twice. The first run, the preauthentication pass, has no body.
 It goes through the same middleware, authentication and permission checks, and reaches the view, which returns 204 if
 `is_preauthentication_pass`. An error response of this pass is sent without reading the body. In the second run the
 body is there.

@@ -217,7 +217,7 @@ class BatchOut(serializers.Serializer[BatchView]):
         help_text="Successful results. Null until the batch finishes, or if there are none."
     )
     error_file_id = serializers.SerializerMethodField(
-        help_text="Requests without success. Null until the batch finishes, or if there are none."
+        help_text="Requests that did not succeed. Null until the batch finishes, or if there are none."
     )
     created_at = UnixSecondsField(source="batch.created_at")
     in_progress_at = UnixSecondsField(source="batch.in_progress_at", allow_null=True)

@@ -143,7 +143,7 @@ class BatchResults(Resource):
         operation_id="get_batch_results",
         summary="Read the results as JSON lines, at any time",
         description="One line per finished request, successful or not, in the order of submission and in OpenAI's "
-        "format: `response` has the response, or `error` the reason for none. Once the batch has finished, there is "
+        "format: either `response` or `error` is set. Once the batch has finished, there is "
         "exactly one line per `custom_id`.",
         parameters=[RESULTS_COMPLETE],
         responses={(200, "application/jsonl"): OpenApiTypes.STR, **error_responses(BatchNotFound)},
@@ -163,7 +163,7 @@ class CancelBatch(Resource):
     @extend_schema(
         operation_id="cancel_batch",
         summary="Cancel a batch",
-        description="Queued requests are canceled, running ones are asked to stop. "
+        description="Queued requests are canceled, running ones are stopped by their workers. "
         "Finished ones keep their results and are billed.",
         request=None,
         responses={200: BatchOut, **error_responses(BatchNotFound, BatchEnded)},

@@ -130,7 +130,7 @@ class CancelJob(Resource):
     @extend_schema(
         operation_id="cancel_job",
         summary="Cancel a job",
-        description="A queued job is canceled immediately. A running one is asked to stop; it may still succeed.",
+        description="A queued job is canceled immediately. Its worker stops a running one, unless it ends first.",
         request=None,
         responses={200: JobOut, **error_responses(JobNotFound, JobEnded)},
     )

@@ -52,7 +52,9 @@ def cancel_batch(batch: Batch, actor: Actor) -> BatchActionResult:
     except EXPECTED_ERRORS as error:
         return BatchActionResult(f"Not canceled. {error}", done=False)
     stopping = after.state == BatchState.CANCELLING
-    return BatchActionResult("Canceling; the workers were signaled to stop" if stopping else "Canceled", done=True)
+    return BatchActionResult(
+        "Cancel requested; workers will stop its running requests" if stopping else "Canceled", done=True
+    )
 
 
 def retry_batch(batch: Batch, actor: Actor) -> BatchActionResult:

@@ -70,10 +70,10 @@ def cancel_consequences(batch: Batch) -> tuple[str, ...]:
     """Describe what canceling the batch now does."""
     counts = counts_of([batch])[batch.id]
     if not counts.total:
-        return ("Reading of its file stops, and none of its requests is started.",)
+        return ("Reading its file stops, and none of its requests is started.",)
     return (
         f"{counts.queued:,} queued: canceled before they are sent.",
-        f"{counts.running:,} running: their workers are signaled to stop.",
+        f"{counts.running:,} running: their workers stop them.",
         f"{counts.ended:,} ended: unchanged; their usage is billed.",
     )
 

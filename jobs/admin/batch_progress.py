@@ -225,7 +225,7 @@ def _notes(snapshot: BatchSnapshot) -> Iterator[str]:
         yield describe_pause(pause, snapshot.now)
     batch, counts = snapshot.batch, snapshot.counts
     if batch.state == BatchState.CANCELLING:
-        yield f"Being canceled: {counts.running:,} requests are still running; their workers were signaled to stop."
+        yield f"Being canceled: {counts.running:,} requests are still running; their workers are stopping them."
     elif not batch.is_terminal and not counts.running and not live_workers():
         yield "No worker is running, so no requests are started."
     if snapshot.left is not None and snapshot.now + snapshot.left > batch.expires_at:

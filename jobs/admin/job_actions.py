@@ -53,7 +53,7 @@ def _cancel(job: Job, actor: Actor) -> JobActionResult:
     except EXPECTED_ERRORS as error:
         return JobActionResult(job, f"Not canceled. {error}", done=False)
     running = after.state == JobState.RUNNING
-    return JobActionResult(job, "Canceling; the worker was signaled to stop" if running else "Canceled", done=True)
+    return JobActionResult(job, "Cancel requested; its worker will stop it" if running else "Canceled", done=True)
 
 
 def _retry(job: Job, actor: Actor) -> JobActionResult:

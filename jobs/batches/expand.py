@@ -32,7 +32,7 @@ MAX_CANDIDATES = 20
 
 TOO_MANY_READ_ATTEMPTS = BatchIssue(
     "file_unreadable",
-    f"{MAX_READ_ATTEMPTS} workers were lost while they read the file. Split it, or look for odd lines.",
+    f"{MAX_READ_ATTEMPTS} workers were lost while they read the file. Split the file, or look for unusual lines.",
 )
 FILE_DELETED = BatchIssue("file_not_found", "The file was deleted before it was read.")
 

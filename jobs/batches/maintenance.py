@@ -14,7 +14,7 @@ from jobs.batches.finalize import finalize_ended
 class MaintenanceReport:
     """What one run did."""
 
-    #: Members that were ended or whose workers were asked to stop, because their batch was canceled or expired.
+    #: Members that were ended, or whose cancel was requested, because their batch was canceled or expired.
     stopped: int
     #: Batches that ended.
     finalized: int

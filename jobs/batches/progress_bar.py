@@ -1,4 +1,4 @@
-"""The progress bar of a batch: segments for a picture, and a text that says the same."""
+"""The progress bar of a batch: its segments, and an equivalent text."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from jobs.batches.progress import MemberCounts
 
 @dataclass(frozen=True, slots=True)
 class BarSegment:
-    """A part of the bar: its length in percent, and what it stands for."""
+    """A part of the bar: its length in percent, and its meaning."""
 
     kind: str
     width: float
@@ -15,23 +15,23 @@ class BarSegment:
 
 @dataclass(frozen=True, slots=True)
 class ProgressBar:
-    """How far a batch has come: as a picture, and in words that say the same."""
+    """The progress of a batch, as segments and as an equivalent text."""
 
     segments: tuple[BarSegment, ...]
     text: str
     percent: int
     #: `4,000 of 5,000`
     ended: str
-    #: Empty where none did.
+    #: The number of failed members; empty if there are none.
     failed: str
 
 
 def draw_progress_bar(counts: MemberCounts) -> ProgressBar:
-    """Draw how far a batch has come."""
+    """Draw the progress of a batch."""
     other = counts.canceled + counts.expired
     parts = (("ok", counts.succeeded), ("error", counts.failed), ("canceled", other), ("open", counts.running))
     total = max(counts.total, 1)
-    # Rounded down: only what has ended altogether is at 100 %.
+    # Rounded down: only a batch that has ended completely is at 100 %.
     percent = counts.ended * 100 // total
     return ProgressBar(
         segments=tuple(BarSegment(kind, round(number * 100 / total, 3)) for kind, number in parts if number),

@@ -173,7 +173,9 @@ class BatchRequestReader:
             )
         if custom_id in self._seen:
             raise BatchRequestRejected(
-                "duplicate_custom_id", f"The custom_id {custom_id[:60]!r} was used before.", "custom_id"
+                "duplicate_custom_id",
+                f"The custom_id {custom_id[:60]!r} is already used in this batch.",
+                "custom_id",
             )
         self._seen.add(custom_id)
         if len(self._seen) > MAX_MEMBERS:

@@ -1,4 +1,4 @@
-"""Streams of attempts in progress: an attempt is written as a stream from when its job is watched.
+"""Streams of attempts in progress: an attempt is written as a stream from the moment its job is watched.
 
 The stream then begins with all that the attempt has received so far.
 """
@@ -60,7 +60,7 @@ class AttemptStream:
             self._write(writer, Burst(self._recorder.collector.events()))
 
     def finish(self, outcome: ExecutionOutcome) -> None:
-        """End the stream. It does not say how the job continues: Postgres does."""
+        """End the stream. The stream does not contain the state of the job; that is in Postgres."""
         if self._writer is not None:
             self._writer.end(_stream_end_of(outcome))
 

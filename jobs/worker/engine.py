@@ -255,7 +255,7 @@ class JobEngine:
             self._wake_event.set()
 
     async def _run_maintenance_forever(self) -> None:
-        """Maintain batches every second; sooner when a member finished, for it may have been the last."""
+        """Maintain batches every second; sooner when a member finished, because it may have been the last."""
         while True:
             self._members_finished.clear()
             await self._supervisor.run(partial(self._maintenance_threads.run, run_maintenance))
@@ -370,7 +370,7 @@ class JobEngine:
             # Another process encrypts with a newer key than this one was started with.
             log.error("encryption_key_unknown", hint="restart this worker with the ENCRYPTION_KEYS of the others")
             return AttemptReleased(UNKNOWN_KEY_DELAY_SECONDS)
-        except Exception:  # the outermost handler of an attempt: a bug must not leave its job running for ever
+        except Exception:  # the outermost handler of an attempt: a bug must not leave its job running forever
             log.exception("job_crashed")
             return _after_internal_error(slot.run.job)
 
@@ -396,7 +396,7 @@ class JobEngine:
                 self._supervisor.on_failure(error)
                 await asyncio.sleep(self._rng.uniform(0.2, POLL_SECONDS))
             except Exception:
-                # An outcome that cannot be written must not leave the job to be run, and paid for, again and again.
+                # A job whose outcome cannot be written must not be run, and paid for, again and again.
                 log.exception("finish_failed")
                 if outcome is not INTERNAL_ERROR:
                     # The answer may be what cannot be written. The usage of the calls is known, and kept.

@@ -10,7 +10,7 @@ class SlotRamp:
     """Spreads the starts of many jobs over time (against a thundering herd).
 
     Calls of equal length that start together also end together, and then wait for each other to be finished and
-    started: 500 calls of 3 s lose a tenth of the time that way, for ever. Started over two seconds, they stay apart.
+    started: 500 calls of 3 s lose a tenth of the time that way, forever. Started over two seconds, they stay apart.
     """
 
     def __init__(self, initial: int, slots: int, now: float) -> None:

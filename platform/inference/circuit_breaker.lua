@@ -14,7 +14,7 @@
 local entries, operation, process = KEYS[1], ARGV[OPERATION], ARGV[PROCESS]
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
--- An open entry that no call has probed for so long after its cooldown is deleted.
+-- An open entry that no call has probed for this long after its cooldown is deleted.
 local STALE = 600000
 local DAY = 86400000
 

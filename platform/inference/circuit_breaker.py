@@ -91,7 +91,7 @@ SCRIPT = LuaScript(
 )
 
 REFRESH_SECONDS = 0.5
-#: A process that made no call for so long stops refreshing.
+#: A process that has made no call for this long stops refreshing.
 IDLE_SECONDS = 60.0
 #: A refresh renews the lease of a probe; that of a killed process expires after this.
 PROBE_LEASE_SECONDS = 5.0

@@ -13,7 +13,7 @@ from providers.types import Provider
 
 @dataclass(frozen=True, slots=True)
 class InferenceContext:
-    """Everything that `stream`, `complete` and `FailoverPlan` need besides the request and its targets."""
+    """Everything that `stream`, `complete` and `FailoverPlan` need in addition to the request and its targets."""
 
     #: Receives every call that was made, however the request ends.
     trace: CallTrace

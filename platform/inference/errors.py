@@ -3,7 +3,7 @@
 * InferenceError
   + UnknownModel     no route and no provider serves a model of that name
   + NoProviderKey    there are targets, but none has a key
-  + RequestTooLong   the request is longer than the model, or this desk, accepts; carries `param`
+  + RequestTooLong   the request is longer than the model, or Nightdesk, accepts; carries `param`
 """
 
 

@@ -16,7 +16,7 @@ class ProviderAccount(models.Model):
     name = models.SlugField(max_length=60, unique=True)
     dialect = models.CharField(max_length=20, choices=[(d.value, d.value) for d in Dialect])
     base_url = models.URLField("base URL", max_length=500)
-    #: The vendor whose price list applies (`openai`, `anthropic`, …); empty: only this desk's own prices.
+    #: The vendor whose price list applies (`openai`, `anthropic`, …); empty: only price overrides.
     price_list = models.CharField(max_length=40, blank=True)
     #: Serves every model of its price list by the model's own name, without a route. Off for the simulator, whose
     #: answers must never stand in for a real provider's.

@@ -95,6 +95,6 @@ async def _call(request: ChatRequest, target: Target, plan: FailoverPlan) -> Asy
                     held.clear()
             else:
                 raise ResponseInterrupted("The provider's stream ended without a final event.")
-    # The call is closed before its last burst is passed on: a caller seldom iterates further after that one.
+    # The call is closed before its last burst is passed on: a caller rarely iterates beyond that one.
     for ready in held:
         yield ready

@@ -55,7 +55,7 @@ log = structlog.get_logger(__name__)
 IDEMPOTENCY_KEY_PATTERN = re.compile(r"[\x20-\x7e]{1,255}")
 #: How long to wait for a stream that another process is about to start.
 STREAM_START_TIMEOUT_SECONDS = 5.0
-#: Reserved for an answer without a bound on its length.
+#: Tokens reserved for an answer whose length is not limited.
 DEFAULT_OUTPUT_TOKENS = 1024
 
 
@@ -271,7 +271,7 @@ def _rate_limit_error(limited: OverRateLimit) -> RateLimitExceeded:
     if limited.never_fits:
         raise InvalidRequest(
             f"The request needs about {limited.needed} {window.unit}, and the limit is {window.limit} in "
-            f"{window.seconds} s ({window.name}); ask for fewer.",
+            f"{window.seconds} s ({window.name}); request fewer.",
             "max_tokens",
         )
     return RateLimitExceeded(

@@ -1,4 +1,4 @@
-"""Why a live request is refused or ends early. Their HTTP statuses are in `api.errors`.
+"""Why a live request is rejected or ends early. Their HTTP statuses are in `api.errors`.
 
 * LiveError
   + RateLimitExceeded           a rate limit of the site is used up for now; carries `retry_after_seconds`

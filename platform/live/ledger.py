@@ -41,7 +41,7 @@ class LiveLedger:
                     pipeline.rpush(USAGE_RECORDS_KEY, encode_usage_record(to_usage_record(attribution, previous_call)))
                 await pipeline.execute()
         except RedisUnavailable:
-            # The call is made all the same; its usage is lost only if this process is killed during the call.
+            # The call is made nevertheless; its usage is lost only if this process is killed during the call.
             log.warning("open_usage_record_not_saved", call=call.call_id)
 
 

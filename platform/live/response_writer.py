@@ -1,4 +1,4 @@
-"""The seam between this room and the wire: how an answer is written. `api.live` implements it for each wire format."""
+"""The interface between this room and the wire: how an answer is written. `api.live` implements it per wire format."""
 
 from typing import Protocol
 

@@ -1,6 +1,6 @@
 """Runs one admitted request for a stream: calls the provider, writes its answer to the event log, and settles.
 
-The way of one live stream, in two tasks (ARCHITECTURE.md has every step). The reader task reads the request, then the
+The steps of one live stream, in two tasks (ARCHITECTURE.md has every step). The reader task reads the request, then the
 events; `start_stream` starts the writer task, which calls the provider. The stream id is all that they share. Both find
 the stream in the process's `ProcessStreams` (streams.registry); a reader in another process finds its log in Redis.
 

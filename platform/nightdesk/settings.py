@@ -221,7 +221,7 @@ JOB_RETENTION_DAYS = env.number("JOB_RETENTION_DAYS", 30)
 
 # Live requests
 
-#: When Redis is unavailable: `open` serves without rate limits and nonce checks, `closed` responds with 503.
+#: When Redis is unavailable: `open` serves requests without rate limits and nonce checks, `closed` responds with 503.
 LIVE_FAIL_MODE = env.choice("LIVE_FAIL_MODE", "open", ("open", "closed"))
 #: How long the event log of a stream can be read after the stream ended.
 STREAM_LOG_TTL_SECONDS = env.number("STREAM_LOG_TTL_SECONDS", 3600, at_least=60)

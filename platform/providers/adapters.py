@@ -273,7 +273,7 @@ async def _stream(
             burst = Burst((), (last,))
         if stream_decoder.finished is None:
             raise _premature_end_error(response)
-        # Before the last event, not after it: a caller seldom iterates further after that one.
+        # Before the last event, not after it: a caller rarely iterates beyond that one.
         await response.drain()
         yield Burst((*burst.events, stream_decoder.finished), burst.frames, stream_decoder.usage, stream_decoder.tier)
 

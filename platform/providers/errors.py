@@ -6,7 +6,7 @@
     - ContextTooLong      … but another target may have a larger context window
     - UnsupportedFeature  … but another target may support it: this one's dialect or model cannot express the request
     - ContentRefused      the provider's policy forbids the content
-  + ProviderKeyRejected   the key does not work until a person acts: wrong, forbidden, out of quota or money
+  + ProviderKeyRejected   the key does not work until a person acts: invalid, forbidden, or out of quota or credit
   + ProviderRateLimited   the key must wait; carries `retry_after_seconds`
   + ProviderOverloaded    the provider must recover; back off
   + TransientFailure      a temporary fault before any answer: 5xx, connect, reset

@@ -24,7 +24,7 @@ MAX_ENTRY_BYTES = 64 * 1024
 
 #: Cancel requests travel with the heartbeat of the serving process, so a stream is canceled in under a second.
 HEARTBEAT_SECONDS = 0.5
-#: A busy event loop or a slow Redis may cost eight heartbeats before other processes take this one for dead.
+#: A busy event loop or a slow Redis may cost eight heartbeats before other processes consider this one dead.
 HEARTBEAT_TTL_SECONDS = 4
 
 StreamEndKind: TypeAlias = Literal["done", "error", "canceled"]
@@ -59,7 +59,7 @@ class StreamInfo(Struct, frozen=True, kw_only=True):
     created_at: float
     #: The narrow token that started the stream. No other narrow token may read it,
     token: str | None = None
-    #: except those for the same user, if it was started for one.
+    #: except tokens for the same user, if it was started for one.
     user: str | None = None
     #: The requested model; empty where the starter gave none.
     model: str = ""

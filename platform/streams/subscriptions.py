@@ -25,7 +25,7 @@ log = structlog.get_logger(__name__)
 SUBSCRIPTION_BUFFER_BYTES = 256 * 1024
 #: Interval of the liveness check of the serving processes, and of the ping of the connection.
 CHECK_SECONDS = 0.5
-#: A heartbeat that was never seen may only have been flushed: its process writes it again within one interval.
+#: A missing heartbeat may only have been flushed from Redis: its process writes it again within one interval.
 MISSING_HEARTBEAT_GRACE_SECONDS = 2 * HEARTBEAT_SECONDS
 #: The connection stays open for this many checks after the last reader left.
 IDLE_CHECKS = 2

@@ -44,9 +44,9 @@ def client_address(peer: str, forwarded_for: str, trusted_proxies: int) -> str:
 
 
 def check_network_and_origin(identity: Identity, address: str, origin: str | None) -> None:
-    """Check the caller's network and origin. `origin` is None for servers and for the desk's own pages.
+    """Check the caller's network and origin. `origin` is None for servers and for Nightdesk's own pages.
 
-    A token that the desk bound to an origin is for visitors, whose addresses are on no allowlist: the site's address
+    A token that Nightdesk bound to an origin is for visitors, whose addresses are on no allowlist: the site's address
     was checked when it requested the token.
     """
     if identity.auth_method is not AuthMethod.TOKEN or identity.origin is None:
@@ -83,9 +83,9 @@ def echoed_origin(origin: str | None, site: Site, bound_origin: str | None = Non
 
 
 def origin_to_bind(requested: str | None, site: Site, *, own_origin: str = "") -> str | None:
-    """Return the normalized origin to bind a token or ticket to; None for the desk's own pages.
+    """Return the normalized origin to bind a token or ticket to; None for Nightdesk's own pages.
 
-    Those send no `Origin` when they read. `own_origin` is the scheme and host at which the desk received the request.
+    Those send no `Origin` when they read. `own_origin` is the scheme and host that the request was sent to.
 
     Raises:
         OriginNotAllowed: it is not one of the site's origins.

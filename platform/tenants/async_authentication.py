@@ -43,7 +43,7 @@ async def authenticate_async(request: PresentedRequest, threads: DatabaseThreadP
 
     Raises:
         Unauthenticated: as `authentication.verify_credentials` does; also `ReplayedRequest` for a legacy signature: it
-            binds no path, so it is consumed in one place for all paths: Postgres.
+            covers no path, so it is consumed in one place for all paths: Postgres.
         OperationalError: a look-up is not cached, and Postgres is unavailable.
     """
     credentials = find_credentials(request.headers)
@@ -59,7 +59,7 @@ async def authenticate_reader(
 ) -> AuthorizedReader:
     """Authorize a read of this stream or job: by its ticket, or by any other credential with the scope for it.
 
-    `origin` is that of the page; None for servers and the desk's own pages. Without a ticket, the caller has to check
+    `origin` is that of the page; None for servers and Nightdesk's own pages. Without a ticket, the caller has to check
     network and origin (`access.check_network_and_origin`) and to consume the nonce.
 
     Raises:

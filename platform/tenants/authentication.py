@@ -64,7 +64,7 @@ class AuthMethod(StrEnum):
     SIGNED_REQUEST = "signed_request"
     LEGACY_SIGNATURE = "legacy_signature"
     JWT = "jwt"
-    #: A narrow JWT that the desk minted (`tenants.narrow_tokens`).
+    #: A narrow JWT that Nightdesk minted (`tenants.narrow_tokens`).
     TOKEN = "token"  # noqa: S105 (a kind, not a secret)
     API_KEY = "api_key"
 
@@ -174,8 +174,8 @@ def verify_credentials(request: PresentedRequest, lookups: Lookups = BLOCKING_LO
 def preauthenticate(request: PresentedRequest) -> Identity:
     """Return the claimed identity of a signed request before its body is read. It verifies and consumes nothing.
 
-    It rejects what no body can make valid, so that a long body is not read in vain. An unknown site is rejected earlier
-    than a wrong signature, which reveals whether a site exists. So this is for long bodies alone.
+    It rejects what no body can make valid, so that a long body is not read needlessly. An unknown site is rejected
+    earlier than a wrong signature, which reveals whether a site exists. So this is only for long bodies.
 
     Raises:
         Unauthenticated: the request cannot be authenticated, whatever its body.
@@ -310,7 +310,7 @@ def _check_timestamp(text: str) -> None:
     now = clock.unix_seconds()
     if abs(now - int(text)) > TIMESTAMP_TOLERANCE_SECONDS:
         raise StaleTimestamp(
-            f"X-Timestamp is {int(text)}, and it is {now} here: more than {TIMESTAMP_TOLERANCE_SECONDS} s apart. "
+            f"X-Timestamp is {int(text)}, but it is {now} here: more than {TIMESTAMP_TOLERANCE_SECONDS} s apart. "
             "Check the clock, and sign every attempt again."
         )
 
@@ -451,7 +451,7 @@ def _text_claim(claims: Mapping[str, Any], claim: str) -> str | None:
     raise MalformedCredentials(f"The token's {claim} must be text.")
 
 
-# Tokens and tickets that the desk minted
+# Tokens and tickets that Nightdesk minted
 
 
 def _verify_narrow_token(token: str, lookups: Lookups) -> Identity:

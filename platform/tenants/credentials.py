@@ -17,7 +17,7 @@ from tenants.audit import COMMAND_LINE, Actor, audit
 from tenants.errors import ProvisioningError, SlugTaken, TooManyLiveCredentials
 from tenants.models import Credential, CredentialKind, Site
 
-#: 0-9A-Za-z: 40 of them carry 238 bits.
+#: 0-9A-Za-z: 40 of these characters have 238 bits.
 BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 KEY_PREFIX_LENGTH = 10
 KEY_RANDOM_LENGTH = 40
@@ -126,8 +126,8 @@ def live_credentials(site: Site, kind: str) -> QuerySet[Credential]:
 def hash_key(key: str) -> bytes:
     """Hash an API key for storage.
 
-    A slow hash protects guessable passwords. These keys carry 238 random bits, which nobody can guess at any speed,
-    and every request has to be checked.
+    A slow hash protects guessable passwords. These keys have 238 random bits, which cannot be guessed at any speed,
+    and the hash is computed for every request.
     """
     return hashlib.sha256(key.encode()).digest()
 

@@ -1,4 +1,4 @@
-"""JWTs that the desk mints and verifies itself, signed with keys that no site has: one set of keys per purpose.
+"""JWTs that Nightdesk mints and verifies itself, signed with keys that no site has: one set of keys per purpose.
 
 The keys are derived from `ENCRYPTION_KEYS`. The first signs; all are accepted, so that rotation overlaps.
 """
@@ -72,10 +72,10 @@ def is_minted(purpose: JwtPurpose, text: str) -> bool:
 
 
 def verify(purpose: JwtPurpose, text: str) -> Mapping[str, Any]:
-    """Return the claims of a JWT that this desk minted for this purpose, and that has not expired.
+    """Return the claims of a JWT that Nightdesk minted for this purpose, and that has not expired.
 
     Raises:
-        InvalidCredentials: the desk did not mint it, or minted it for another purpose.
+        InvalidCredentials: Nightdesk did not mint it, or minted it for another purpose.
         ExpiredCredentials: it has expired.
     """
     header, _, rest = text.partition(".")

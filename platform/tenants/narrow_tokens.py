@@ -1,4 +1,4 @@
-"""Narrow tokens (least privilege): JWTs that the desk mints for a site's trusted front ends.
+"""Narrow tokens (least privilege): JWTs that Nightdesk mints for a site's trusted front ends.
 
 A token never allows more than the credential that requested it. It carries the claims that a site's own JWT may
 (`scope`, `model`, `max_tokens`, `origin`), and `authentication` reads them the same way. The site's secret stays on its
@@ -48,7 +48,7 @@ class NarrowToken:
 
 
 def mint(identity: Identity, requested: TokenRequest, *, own_origin: str = "") -> NarrowToken:
-    """Mint a token for the identity's site. `own_origin` is the scheme and host at which the desk received the request.
+    """Mint a token for the identity's site. `own_origin` is the scheme and host that the request was sent to.
 
     Raises:
         InsufficientScope: it is requested with a narrow token, or with a JWT that lacks the scope.

@@ -38,7 +38,7 @@ class Ticket:
     site: str
     #: The credential that requested the ticket; the ticket is invalid once that is revoked.
     credential_id: str
-    #: None: it is for servers, which send no `Origin`, and for the desk's own pages.
+    #: None: it is for servers, which send no `Origin`, and for Nightdesk's own pages.
     origin: str | None
     #: Seconds since 1970.
     expires_at: int
@@ -80,7 +80,7 @@ def verify(text: str) -> Ticket:
     """Verify a ticket and return what it says.
 
     Raises:
-        InvalidCredentials: it is not a ticket of this desk.
+        InvalidCredentials: Nightdesk did not mint it.
         ExpiredCredentials: it has expired.
     """
     claims = minted_jwts.verify(JwtPurpose.TICKET, text)
@@ -90,7 +90,7 @@ def verify(text: str) -> Ticket:
 
 
 def authorize(ticket: Ticket, kind: ReadableKind, public_id: str, *, origin: str | None) -> None:
-    """Check that a ticket is for this stream or job, and this origin (None: a server, or a page of the desk).
+    """Check that a ticket is for this stream or job, and this origin (None: a server, or a page of Nightdesk).
 
     Raises:
         MalformedCredentials: it is for another stream or job.

@@ -10,5 +10,5 @@ class NightdeskAdminConfig(AdminConfig):
 
     def ready(self) -> None:
         super().ready()
-        # Autodiscovery finds `<app>.admin` only, and it must have registered Django's own admin of users before.
+        # Autodiscovery finds `<app>.admin` only, and must first have registered Django's own admin of users.
         import_module("nightdesk.admin.users")

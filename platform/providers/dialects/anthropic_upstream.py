@@ -59,7 +59,7 @@ _NULL = Raw(b"null")
 def to_payload(request: ChatRequest, *, stream: bool = False, model: ModelInfo | None = None) -> JSONObject:
     """Return the body to send. `model` is None if the catalogue does not know it: then nothing is adapted.
 
-    Seed, penalties and verbosity have no counterpart in this dialect and are omitted: they only change the degree.
+    Seed, penalties and verbosity have no counterpart in this dialect and are omitted: they are hints.
     Raises UnsupportedFeature for what this dialect or model cannot express.
     """
     original = (
@@ -99,7 +99,7 @@ def _passthrough_payload(
     *,
     stream: bool,
 ) -> JSONObject:
-    """Return the caller's own body, changed only where the desk or the model requires it."""
+    """Return the caller's own body, changed only where Nightdesk or the model requires it."""
     payload: JSONObject = {**original.fields, "model": request.model, "max_tokens": max_tokens}
     payload.pop("stream", None)
     if not capabilities.takes_sampling(None):

@@ -22,7 +22,7 @@ class ListedModel:
     """A model that the caller may use, by the name to request it by."""
 
     name: str
-    #: The provider's name, or the desk's own if a route leads to several providers.
+    #: The provider's name, or Nightdesk's own if a route leads to several providers.
     owner: str
     #: From the catalogue; None if it does not know the model.
     info: ModelInfo | None = None

@@ -113,7 +113,7 @@ def _passthrough_payload(
     flavor: OpenAIFlavor,
     model: ModelInfo | None,
 ) -> JSONObject:
-    """Return the caller's own body, changed only where the desk, the server or the model requires it."""
+    """Return the caller's own body, changed only where Nightdesk, the server or the model requires it."""
     capabilities = model.capabilities if model else None
     payload: JSONObject = {**original.fields, "model": request.model}
     for name in ("stream", "stream_options", "max_tokens", "max_completion_tokens"):
@@ -231,7 +231,7 @@ def _effort_with_tools(request: ChatRequest, capabilities: Capabilities) -> str:
 
 
 def _sampling(request: ChatRequest, capabilities: Capabilities | None, effort: str | None) -> JSONObject:
-    # Omitted rather than rejected: the route chose the model, and the settings only change the degree.
+    # Omitted rather than rejected: the route chose the model, and these settings are hints.
     if capabilities is not None and not capabilities.takes_sampling(effort):
         return {}
     return {

@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from tenants.rate_limiting.windows import RemainingQuota, SlidingWindow
 
-#: What becomes of the idempotency key: a failed request drops it, so that the caller may retry with the same key.
+#: Whether the idempotency key is kept: a failed request drops it, so that the caller may retry with the same key.
 IdempotencyKeyAction: TypeAlias = Literal["keep", "drop"]
 
 
@@ -113,7 +113,7 @@ class CacheEntry:
 
 
 class Settlement(Struct, frozen=True):
-    """How an admitted request finished."""
+    """The outcome of an admitted request: what it used, and what to release and store."""
 
     site: str
     request_id: str

@@ -17,7 +17,7 @@ Unit: TypeAlias = Literal["requests", "tokens"]
 
 
 def encode_text(text: str) -> bytes:
-    """Return any text as bytes: JSON can hold lone surrogates, which strict UTF-8 refuses."""
+    """Return any text as bytes: JSON can hold lone surrogates, which strict UTF-8 rejects."""
     return text.encode("utf-8", "surrogatepass")
 
 

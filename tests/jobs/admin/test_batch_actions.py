@@ -57,7 +57,7 @@ def test_cancel_asks_for_confirmation_and_names_the_consequences(browser: Client
 def test_canceling_a_batch_cancels_queued_requests_and_stops_running_ones(browser: Client, halfway: Batch) -> None:
     page = post(browser, halfway, "cancel")
 
-    assert "Canceling; the workers were signaled to stop." in page
+    assert "Cancel requested; workers will stop its running requests." in page
     assert "Being canceled: 4 requests are still running" in page
     assert Batch.objects.get().state == "cancelling"
     assert not Job.objects.filter(state="queued").exists()
@@ -72,7 +72,7 @@ def test_canceling_a_batch_cancels_queued_requests_and_stops_running_ones(browse
 def test_a_validating_batch_is_canceled_completely(browser: Client, site: Site) -> None:
     batch = make_batch(site, state="validating")
 
-    assert "Reading of its file stops" in text(browser, f"{LIST}{batch.public_id}/cancel/")
+    assert "Reading its file stops" in text(browser, f"{LIST}{batch.public_id}/cancel/")
     assert "Canceled." in post(browser, batch, "cancel")
     assert Batch.objects.get().state == "cancelled"
 

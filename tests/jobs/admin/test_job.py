@@ -430,7 +430,7 @@ def test_canceling_a_running_job_requests_its_worker_to_stop(browser: Client, si
 
     page = words(browser.post(f"{LIST}{job.public_id}/cancel/", follow=True).content.decode())
 
-    assert f"Canceling; the worker was signaled to stop: {job.public_id}." in page
+    assert f"Cancel requested; its worker will stop it: {job.public_id}." in page
     assert "cancel requested" in page
     assert Job.objects.get().cancel_requested_at is not None
 
@@ -444,7 +444,7 @@ def test_selected_jobs_are_canceled_and_each_is_reported(browser: Client, site: 
 
     text = words(page.content.decode())
     assert f"Canceled: {queued[1].public_id}, {queued[0].public_id}." in text
-    assert f"Canceling; the worker was signaled to stop: {running.public_id}." in text
+    assert f"Cancel requested; its worker will stop it: {running.public_id}." in text
     assert f"Already canceled: {canceled.public_id}." in text
     assert f"Not canceled. The job has already finished: it is succeeded: {ended.public_id}." in text
     assert set(AuditEntry.objects.values_list("subject", flat=True)) == {j.public_id for j in (*queued, running)}
