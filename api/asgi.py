@@ -112,7 +112,7 @@ def _load_body(request: ASGIRequest, body_file: IO[bytes]) -> None:
 
     A large body stays in its file until a thread of the small `slow` pool reads it, so few are in memory concurrently.
     """
-    # Use the received length: a chunked body has no Content-Length, which DRF takes for no body at all.
+    # Use the received length: a chunked body has no Content-Length, which DRF treats as no body at all.
     request.META["CONTENT_LENGTH"] = str(body_file.seek(0, os.SEEK_END))
     body_file.seek(0)
     if request.encoding is not None:

@@ -177,7 +177,7 @@ class WebSocketConsumer(AsyncConsumer):  # type: ignore[misc] # Channels ships n
             await self._dispatch_message(self._subscriptions, message)
         except WebSocketClosed:
             raise
-        except Exception as error:  # the outermost of a message: an error in one must not affect the others
+        except Exception as error:  # the outermost handler of a message: an error in one must not affect the others
             await self._reject_message(error, text)
 
     async def _dispatch_message(self, subscriptions: WebSocketSubscriptions, message: AnyClientMessage) -> None:
@@ -272,7 +272,7 @@ class WebSocketConsumer(AsyncConsumer):  # type: ignore[misc] # Channels ships n
         return max(self._last_message_at, self._subscriptions.ended_at if self._subscriptions is not None else 0.0)
 
     def _seconds_until_due(self, now: float) -> float:
-        """Return how long no ping and no timeout can become due."""
+        """Return the seconds until the next ping or timeout can become due."""
         unanswered = self._sender.unanswered_since
         moments = [self._sender.last_sent_at + settings.STREAM_KEEPALIVE_SECONDS]
         if unanswered is not None:

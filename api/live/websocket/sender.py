@@ -45,7 +45,7 @@ class WebSocketSender:
 
     @property
     def unanswered_since(self) -> float | None:
-        """Since when a ping has had no pong, or the server has not taken a message."""
+        """Since when a ping has been unanswered, or a message has not been accepted by the server; None if neither."""
         return self._unanswered_pings[0][1] if self._unanswered_pings else self._writing_since
 
     async def send(self, message: ServerMessage) -> None:
