@@ -89,9 +89,7 @@ async def with_error_response(
     except asyncio.CancelledError:
         context.record_response(499)
         raise
-    except (
-        Exception
-    ) as error:  # the outermost handler of a live request: the client gets an error, and the log the reason
+    except Exception as error:  # the outermost handler: the client gets an error, and the log the reason
         if response.has_started:
             # The connection is closed without the end of the response, so no client takes it for complete.
             raise

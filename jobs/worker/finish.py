@@ -52,7 +52,7 @@ def finish(fence: Fence, outcome: ExecutionOutcome, calls: Sequence[UsageRecord]
 def finish_all(requests: Sequence[FinishRequest]) -> list[FinishResult]:
     """Write the outcomes of the attempts that still belong to the worker; each is fenced individually.
 
-    If the process is killed before the commit, nothing is written and the sweep finds the attempts; after it, everything is written.
+    If the process is killed before the commit, nothing is written and the sweep finds the attempts.
     """
     # Registered first, so that it runs before the doorbell is rung after the commit.
     transaction.on_commit(partial(crash_point, CrashPoint.AFTER_COMMIT))

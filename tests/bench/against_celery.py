@@ -45,7 +45,7 @@ NOTES = (
     f"One worker process each, {AT_ONCE} jobs at once where nothing else is said; {JOBS_AT_ONCE:,} jobs where the"
     f" upstream answers at once, {SLOW_JOBS} where it is slow.",
     "Nightdesk enqueues through its API, and each 202 is a durable commit; Celery by delay() in a loop, into memory.",
-    "Nightdesk's chat jobs stream from the provider; plain Celery asks for the whole answer, or streams too.",
+    "Nightdesk's chat jobs stream from the provider; plain Celery requests the complete answer, or streams too.",
     "Celery here acks early and keeps nothing: no job outlives its worker, and neither answers nor costs are kept.",
 )
 

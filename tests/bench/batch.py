@@ -24,7 +24,7 @@ TEXT = (
     " steel, 1.7 liters, with a wooden handle; it whistles, and it keeps its heat for an hour."
 )
 NOTES = (
-    "Each member has a prompt of its own, and each stands in the request: no file is uploaded.",
+    "Each member has a prompt of its own. All are inline in the request: no file is uploaded.",
     "Post to event ends when `batch.completed` is committed, with every member's end and account.",
 )
 

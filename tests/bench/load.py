@@ -25,7 +25,7 @@ class Posted:
 
 
 def post_jobs(card: Card, model: str, count: int, *, gap_seconds: float = 0, connections: int = CONNECTIONS) -> Posted:
-    """Post so many jobs; with a gap, each connection pauses after each."""
+    """Post this many jobs; with a gap, each connection pauses after each job."""
     return asyncio.run(_post_jobs(card, model, count, gap_seconds, connections))
 
 

@@ -107,7 +107,7 @@ def nothing_is_made_up(ledgers: Ledgers) -> Iterator[Violation]:
         most = 1 if order.key and (accepted or unheard) else accepted + unheard
         if not accepted <= made <= most:
             yield Violation(
-                "idempotency", f"order {order.number}", f"{made} jobs; {accepted} accepted, {unheard} unheard"
+                "idempotency", f"order {order.number}", f"{made} jobs; {accepted} accepted, {unheard} unanswered"
             )
 
 
@@ -120,7 +120,7 @@ def batches_are_kept(ledgers: Ledgers) -> Iterator[Violation]:
             yield Violation("idempotency", f"batch order {order.number}", f"taken as {sorted(ids)}")
         for batch_id in ids:
             if from_public("batch", batch_id) not in known:
-                yield Violation("lost", batch_id, "was taken, and is not there")
+                yield Violation("lost", batch_id, "was accepted, and does not exist")
             lines = sorted(ledgers.results.get(batch_id, ()))
             if lines != sorted(f"member-{number}" for number in range(len(order.tempers))):
                 yield Violation("lost", batch_id, f"{len(order.tempers)} members, and the results are {lines}")
@@ -130,7 +130,7 @@ def a_wrong_key_is_refused(ledgers: Ledgers) -> Iterator[Violation]:
     for told in ledgers.told:
         if told.question == "abuse" and told.is_clear and told.status not in (422, None):
             yield Violation(
-                "idempotency", f"order {told.order}", f"another body under its key was answered {told.status}"
+                "idempotency", f"order {told.order}", f"the response to another body under its key was {told.status}"
             )
 
 
@@ -141,7 +141,7 @@ def canceled_stays_canceled(ledgers: Ledgers) -> Iterator[Violation]:
             continue
         job = ledgers.jobs.get(from_public(JOB, told.job_id)) if told.job_id else None
         if told.status == 200 and (job is None or job.cancel_requested_at is None):
-            yield Violation("cancel", told.job_id, "a client was told 200, and no cancel is written down")
+            yield Violation("cancel", told.job_id, "the response was 200, but no cancel is recorded")
         elif told.status not in (200, 409, None):
             yield Violation("cancel", f"order {told.order}", f"answered {told.status} {told.code}")
     for job in ledgers.books.jobs:

@@ -153,7 +153,7 @@ def test_matching_ledgers_of_a_batch_break_no_promise() -> None:
         (with_books(caps=Caps({}, {"sim-openai": 0})), "1 jobs ran at once, 0 may"),
         (replace(FINE, told=[*FINE.told, Told(0, "repeat", 1.0, 202, "", to_public("job", OTHER))]), "accepted as"),
         (with_batch(batches=[(0, BATCH_ID), (0, to_public("batch", OTHER))]), "taken as"),
-        (with_batch(batches=[(0, to_public("batch", OTHER))]), "was taken, and is not there"),
+        (with_batch(batches=[(0, to_public("batch", OTHER))]), "was accepted, and does not exist"),
         (with_batch(results={BATCH_ID: ["member-0", "member-0"]}), "2 members, and the results are"),
         (replace(FINE, told=[*FINE.told, Told(0, "cancel", 1.0, 404, "job_not_found")]), "answered 404"),
         (with_books(jobs=[replace(JOB_ROW, state="canceled", has_result=False)]), "canceled, and billed"),

@@ -148,9 +148,7 @@ class WebSocketSubscriptions:
             await work(ref)
         except WebSocketClosed:
             self._drop(ref)
-        except (
-            Exception
-        ) as error:  # the outermost handler of a subscription: the client gets the error, the log the traceback
+        except Exception as error:  # the outermost handler: the client gets the error, the log the traceback
             await self._fail(ref, error)
 
     async def _fail(self, ref: WebSocketSubscription, error: Exception) -> None:

@@ -8,7 +8,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-#: The comparisons that are drawn, and what stands over each.
+#: The comparisons that are drawn, each with its title.
 DRAWN: Mapping[str, str] = {
     "plain": "Requests a second (more is better)",
     "streams: SSE events": "Streamed events a second (more is better)",

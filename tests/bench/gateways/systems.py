@@ -128,7 +128,7 @@ def complaint_of(system: System) -> str:
 
 
 def suffixed_models() -> dict[str, str]:
-    """Return the models as the simulator reads them: what it is to do stands behind their name."""
+    """Return the models as the simulator reads them: its controls are a suffix of the name."""
     controls = {name: ",".join(f"{key}={value}" for key, value in each.items()) for name, each in CONTROLS.items()}
     return {name: f"{UPSTREAM}@{each}" if each else UPSTREAM for name, each in controls.items()}
 

@@ -12,12 +12,12 @@ SUITE = "gateway"
 ORDER = (DIRECT, PASS_THROUGH, NIGHTDESK, PORTKEY, LITELLM)
 
 NOTES = (
-    "The gateway on one core, load generator and simulator on the other; the desk's PostgreSQL and worker run there"
-    " too, its web process and Valkey on the gateway's core.",
-    f"{DIRECT}: straight to the simulator. {PASS_THROUGH}: bare ASGI and aiohttp's client, which knows nobody and"
-    " counts nothing.",
-    "Nightdesk checks a key, limits, writes accounts and keeps a resume log; LiteLLM (one worker, no database) checks"
-    " its master key; Portkey checks no key.",
+    "The gateway on one core, load generator and simulator on the other; Nightdesk's PostgreSQL and worker run"
+    " there too, its web process and Valkey on the gateway's core.",
+    f"{DIRECT}: straight to the simulator. {PASS_THROUGH}: bare ASGI and aiohttp's client, without authentication"
+    " and usage records.",
+    "Nightdesk checks a key, applies rate limits, records usage and logs streams for resuming; LiteLLM (one worker,"
+    " no database) checks its master key; Portkey checks no key.",
     "Plain: bodies of 8 KiB, each different, 32 connections. Streams: 31 events, the first after 10 ms, 1 ms apart.",
     "Half load is half of a system's own requests/s or streams/s, and each request's time runs from when it was due.",
     "Where the gateway's core is not fully in use at most load, the load's core was the limit, not the gateway.",
@@ -84,7 +84,7 @@ def _of_plain(found: Findings) -> Iterator[Comparison]:
     yield Comparison("plain", "requests/s", {name: mean(most.rates) for name, most in found.plain.items()})
     if ours := found.plain.get(NIGHTDESK):
         times = {name: mean_ratio(ours.rates, most.rates) for name, most in found.plain.items()}
-        yield Comparison("Nightdesk's, so many times theirs", "x", times)
+        yield Comparison("Nightdesk's as a multiple of theirs", "x", times)
     yield from _of_cores("plain", "request", found.plain)
     yield from _of_added("half load", "requests/s", found.half)
     yield from _of_added("half load, at random moments", "requests/s", found.half_at_random)

@@ -90,7 +90,7 @@ def head_of(load: Load) -> bytes:
 
 
 def body_around(model: str, stream: bool, size: int) -> tuple[bytes, bytes]:
-    """Return what stands before and after a number of `DIGITS` digits in a body of that size."""
+    """Return the parts before and after a number of `DIGITS` digits in a body of that size."""
     content = "\x00"
     body: dict[str, Any] = {"model": model, "messages": [{"role": "user", "content": content}]}
     before, _, after = msgspec.json.encode(body | ({"stream": True} if stream else {})).partition(b"\\u0000")

@@ -1,4 +1,4 @@
-"""Embeddings, asked for and decoded by OpenAI's own client."""
+"""Embeddings, requested and decoded by OpenAI's own client."""
 
 import math
 from base64 import b64decode

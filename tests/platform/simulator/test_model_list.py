@@ -1,4 +1,4 @@
-"""The models, in the dialect of whoever asks."""
+"""The models, in the dialect of the caller."""
 
 from datetime import datetime
 

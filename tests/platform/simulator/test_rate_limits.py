@@ -1,4 +1,4 @@
-"""Token buckets and the headers that tell of them."""
+"""Token buckets and the headers that report them."""
 
 import pytest
 

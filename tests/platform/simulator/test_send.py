@@ -36,7 +36,7 @@ def request_bytes(path: str, body: dict[str, Any], headers: dict[str, str]) -> b
 def asking(
     simulator: SimulatorProcess, path: str = CHAT, *, stream: bool = True, seconds: float = 5, **controls: Any
 ) -> Iterator[socket.socket]:
-    """A socket on which the question has been asked."""
+    """A socket on which the request has been sent."""
     address = urlsplit(simulator.url)
     body: dict[str, Any] = {"model": MODEL, "messages": HELLO, "stream": stream}
     headers = {f"x-sim-{name.replace('_', '-')}": str(value) for name, value in controls.items()}

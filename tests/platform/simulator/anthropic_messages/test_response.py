@@ -1,4 +1,4 @@
-"""Messages, asked for and read by Anthropic's own client."""
+"""Messages, requested and read by Anthropic's own client."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""Chat completions, asked for and read by OpenAI's own client."""
+"""Chat completions, requested and read by OpenAI's own client."""
 
 import json
 import math
