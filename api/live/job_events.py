@@ -104,7 +104,7 @@ class JobEventReader:
         if self._finished_attempt == number:
             return
         after = self._seq if self._attempt == number else 0
-        following = follow(
+        reader = follow(
             self._runtime.process_streams,
             attempt_stream_id(watched.job_id, number),
             after,
@@ -112,16 +112,16 @@ class JobEventReader:
             idle_seconds=keep_alive_seconds(),
         )
         try:
-            async with following:
+            async with reader:
                 if self._attempt not in (0, number):
                     yield [JobStreamEvent("restart", msgspec.json.encode({"attempt": number}))]
-                async for events in following:
+                async for events in reader:
                     yield self._record_position(number, events)
                     if self._runtime.is_draining:
                         return
             # A non-streaming answer leaves a stream without events, which says nothing about the answer.
             has_sent = self._attempt == number and self._seq > 0
-            self._finished_attempt, self._is_complete = number, has_sent and following.end == StreamEnd("done")
+            self._finished_attempt, self._is_complete = number, has_sent and reader.end == StreamEnd("done")
         except StreamError:
             # The stream does not exist yet, or no more. If its worker died, Postgres has the next state of the job.
             return
@@ -176,19 +176,19 @@ async def read_job(http_request: LiveHttpRequest, response: LiveHttpResponse, jo
 
 async def _read(context: ResponseContext, response: LiveHttpResponse, public_id: str) -> None:
     http_request, runtime = context.http_request, await live_runtime()
-    reader = await authenticate_reader(
+    authorized = await authenticate_reader(
         http_request.to_presented_request(),
         ReadableKind.JOB,
         public_id,
         origin=http_request.origin,
         threads=runtime.threads,
     )
-    context.origin = echoed_origin(http_request.headers.get("origin"), reader.site, reader.origin)
-    if reader.authenticated is not None:
-        check_network_and_origin(reader.authenticated.identity, http_request.address, http_request.origin)
-        await consume_nonce(runtime, Caller(reader.authenticated.identity, reader.authenticated.nonce))
-    reading = JobEventReader(runtime, reader.site, public_id, cursor_of(http_request, public_id))
-    async with aclosing(reading.events()) as events:
+    context.origin = echoed_origin(http_request.headers.get("origin"), authorized.site, authorized.origin)
+    if authorized.authenticated is not None:
+        check_network_and_origin(authorized.authenticated.identity, http_request.address, http_request.origin)
+        await consume_nonce(runtime, Caller(authorized.authenticated.identity, authorized.authenticated.nonce))
+    reader = JobEventReader(runtime, authorized.site, public_id, cursor_of(http_request, public_id))
+    async with aclosing(reader.events()) as events:
         # Errors come with the first event, which is immediate.
         first: Sequence[JobStreamEvent] = await anext(events, [])
         await response.start(200, [*context.headers(), *STREAM_HEADERS])

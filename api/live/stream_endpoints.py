@@ -44,32 +44,32 @@ async def cancel_stream(http_request: LiveHttpRequest, response: LiveHttpRespons
 
 async def _read(context: ResponseContext, response: LiveHttpResponse, stream_id: str) -> None:
     http_request, runtime = context.http_request, await live_runtime()
-    reader = await authenticate_reader(
+    authorized = await authenticate_reader(
         http_request.to_presented_request(),
         ReadableKind.STREAM,
         stream_id,
         origin=http_request.origin,
         threads=runtime.threads,
     )
-    context.origin = echoed_origin(http_request.headers.get("origin"), reader.site, reader.origin)
-    if reader.authenticated is not None:
-        check_network_and_origin(reader.authenticated.identity, http_request.address, http_request.origin)
-        await consume_nonce(runtime, Caller(reader.authenticated.identity, reader.authenticated.nonce))
+    context.origin = echoed_origin(http_request.headers.get("origin"), authorized.site, authorized.origin)
+    if authorized.authenticated is not None:
+        check_network_and_origin(authorized.authenticated.identity, http_request.address, http_request.origin)
+        await consume_nonce(runtime, Caller(authorized.authenticated.identity, authorized.authenticated.nonce))
     after = cursor_of(http_request, stream_id)
-    following = follow(
-        runtime.process_streams, stream_id, after, site=reader.site.public_id, idle_seconds=keep_alive_seconds()
+    reader = follow(
+        runtime.process_streams, stream_id, after, site=authorized.site.public_id, idle_seconds=keep_alive_seconds()
     )
-    async with following:
-        check_stream_access(following.info, reader.authenticated.identity if reader.authenticated else None)
-        await _send_stream(context, response, following)
+    async with reader:
+        check_stream_access(reader.info, authorized.authenticated.identity if authorized.authenticated else None)
+        await _send_stream(context, response, reader)
 
 
-async def _send_stream(context: ResponseContext, response: LiveHttpResponse, following: EventLogReader) -> None:
-    events = await wait_for_first_events(following)
-    if following.info.content_type == JSON:
-        await send_complete(context, response, following.info, events)
+async def _send_stream(context: ResponseContext, response: LiveHttpResponse, reader: EventLogReader) -> None:
+    events = await wait_for_first_events(reader)
+    if reader.info.content_type == JSON:
+        await send_complete(context, response, reader.info, events)
     else:
-        await send_events(context, response, following, events)
+        await send_events(context, response, reader, events)
 
 
 async def _cancel(context: ResponseContext, response: LiveHttpResponse, stream_id: str) -> None:

@@ -107,10 +107,10 @@ async def authenticate_websocket(
 async def _caller_from_ticket(
     runtime: LiveRuntime, http_request: LiveHttpRequest, what: ReadableKind, public_id: str
 ) -> WebSocketCaller:
-    reader = await authenticate_reader(
+    authorized = await authenticate_reader(
         http_request.to_presented_request(), what, public_id, origin=http_request.origin, threads=runtime.threads
     )
-    return WebSocketCaller(http_request, reader.site, None)
+    return WebSocketCaller(http_request, authorized.site, None)
 
 
 async def _check_credential_active(runtime: LiveRuntime, identity: Identity) -> None:

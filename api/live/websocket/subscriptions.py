@@ -42,8 +42,7 @@ from live.errors import ConcurrencyLimitExceeded
 from live.runtime import LiveRuntime
 from providers.invalid_request import InvalidRequest
 from streams.entries import LoggedEvent, StreamInfo
-from streams.reader import EventLogReader as Reading
-from streams.reader import find_record, follow, request_cancel
+from streams.reader import EventLogReader, find_record, follow, request_cancel
 from tenants.tickets import ReadableKind
 
 log = structlog.get_logger(__name__)
@@ -53,7 +52,7 @@ log = structlog.get_logger(__name__)
 class WebSocketSubscription:
     """One stream or job that the client follows, or is about to."""
 
-    name: str
+    ref: str
     task: "asyncio.Task[None] | None" = None
     #: Set once it is open, when `started` or `following` has been sent.
     stream: str | None = None
@@ -73,46 +72,46 @@ class WebSocketSubscriptions:
         self.caller = caller
         self._runtime = runtime
         self._sender = sender
-        self._refs: dict[str, WebSocketSubscription] = {}
+        self._by_ref: dict[str, WebSocketSubscription] = {}
         #: When the last subscription ended.
         self.ended_at = time.monotonic()
 
     def __len__(self) -> int:
-        return len(self._refs)
+        return len(self._by_ref)
 
     def start(self, message: StartMessage) -> None:
         """Start a stream and follow it. Raises `InvalidRequest` and `ConcurrencyLimitExceeded`."""
-        self._open(message.ref, lambda ref: self._start(ref, message))
+        self._open(message.ref, lambda subscription: self._start(subscription, message))
 
     def follow(self, message: FollowMessage) -> None:
         """Follow a stream or a job. Raises `InvalidRequest` and `ConcurrencyLimitExceeded`."""
         match message:
             case FollowMessage(stream=str(stream_id), job=None):
-                self._open(message.ref, lambda ref: self._follow(ref, stream_id, message.after))
+                self._open(message.ref, lambda subscription: self._follow(subscription, stream_id, message.after))
             case FollowMessage(stream=None, job=str(job_id)):
-                self._open(message.ref, lambda ref: self._follow_job(ref, job_id, message.after))
+                self._open(message.ref, lambda subscription: self._follow_job(subscription, job_id, message.after))
             case _:
                 raise InvalidRequest("Name one stream or one job to follow.", "stream", "invalid_value")
 
     async def leave(self, message: LeaveMessage) -> None:
         """End a subscription. Raises `InvalidRequest`."""
-        ref = self._get(message.ref)
-        if ref.task is not None:
-            ref.task.cancel()
-            await asyncio.gather(ref.task, return_exceptions=True)
-        if self._refs.get(ref.name) is ref:
-            await self._end(ref, "left")
+        subscription = self._get(message.ref)
+        if subscription.task is not None:
+            subscription.task.cancel()
+            await asyncio.gather(subscription.task, return_exceptions=True)
+        if self._by_ref.get(subscription.ref) is subscription:
+            await self._end(subscription, "left")
 
     async def cancel(self, message: CancelMessage) -> None:
         """Close a stream's call upstream. Raises `InvalidRequest`, `StreamUnknown`, `RedisUnavailable`, `Forbidden`."""
         match message:
-            case CancelMessage(ref=str(name), stream=None):
-                ref = self._get(name)
-                if ref.job is not None:
+            case CancelMessage(ref=str(ref), stream=None):
+                subscription = self._get(ref)
+                if subscription.job is not None:
                     raise InvalidRequest("Cancel a job by POST /v1/jobs/{id}/cancel.", "ref", "invalid_value")
-                ref.cancel_requested = True
-                if ref.stream is not None:
-                    await self._cancel(ref.stream, ref)
+                subscription.cancel_requested = True
+                if subscription.stream is not None:
+                    await self._cancel(subscription.stream, subscription)
             case CancelMessage(ref=None, stream=str(stream_id)):
                 await self._cancel(stream_id, None)
             case _:
@@ -120,38 +119,41 @@ class WebSocketSubscriptions:
 
     async def close(self) -> None:
         """End all subscriptions. A stream without another reader is canceled after the grace time."""
-        tasks = [ref.task for ref in self._refs.values() if ref.task is not None]
+        tasks = [subscription.task for subscription in self._by_ref.values() if subscription.task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    # Refs
+    # The table of refs
 
-    def _open(self, name: str, work: Callable[[WebSocketSubscription], Awaitable[None]]) -> None:
-        if name in self._refs:
-            raise InvalidRequest(f"The ref {name!r} is already in use.", "ref", "ref_in_use")
-        if len(self._refs) >= settings.WEBSOCKET_MAX_STREAMS:
+    def _open(self, ref: str, work: Callable[[WebSocketSubscription], Awaitable[None]]) -> None:
+        if ref in self._by_ref:
+            raise InvalidRequest(f"The ref {ref!r} is already in use.", "ref", "ref_in_use")
+        if len(self._by_ref) >= settings.WEBSOCKET_MAX_STREAMS:
             raise ConcurrencyLimitExceeded(
-                f"This connection already follows {len(self._refs)} streams and jobs, its limit; leave one first.", 1.0
+                f"This connection already follows {len(self._by_ref)} streams and jobs, its limit; leave one first.",
+                1.0,
             )
-        ref = self._refs[name] = WebSocketSubscription(name)
-        ref.task = asyncio.create_task(self._run(ref, work), name=f"socket ref {name}")
+        subscription = self._by_ref[ref] = WebSocketSubscription(ref)
+        subscription.task = asyncio.create_task(self._run(subscription, work), name=f"socket ref {ref}")
 
-    def _get(self, name: str) -> WebSocketSubscription:
-        if (ref := self._refs.get(name)) is None:
-            raise InvalidRequest(f"No stream or job has the ref {name!r}.", "ref", "ref_unknown")
-        return ref
+    def _get(self, ref: str) -> WebSocketSubscription:
+        if (subscription := self._by_ref.get(ref)) is None:
+            raise InvalidRequest(f"No stream or job has the ref {ref!r}.", "ref", "ref_unknown")
+        return subscription
 
-    async def _run(self, ref: WebSocketSubscription, work: Callable[[WebSocketSubscription], Awaitable[None]]) -> None:
+    async def _run(
+        self, subscription: WebSocketSubscription, work: Callable[[WebSocketSubscription], Awaitable[None]]
+    ) -> None:
         """Run a subscription; an error in it is reported and ends no other."""
         try:
-            await work(ref)
+            await work(subscription)
         except WebSocketClosed:
-            self._drop(ref)
+            self._drop(subscription)
         except Exception as error:  # the outermost handler: the client gets the error, the log the traceback
-            await self._fail(ref, error)
+            await self._fail(subscription, error)
 
-    async def _fail(self, ref: WebSocketSubscription, error: Exception) -> None:
+    async def _fail(self, subscription: WebSocketSubscription, error: Exception) -> None:
         problem = to_problem(error)
         log_problem = log.error if problem.is_unexpected else log.warning
         log_problem(
@@ -162,110 +164,119 @@ class WebSocketSubscriptions:
         )
         body = error_body(problem, self.caller.http_request.request_id)
         try:
-            if ref.is_open:
-                await self._end(ref, "error", status=problem.status, error=body)
+            if subscription.is_open:
+                await self._end(subscription, "error", status=problem.status, error=body)
             else:
-                self._drop(ref)
-                await self._sender.send(ErrorMessage(ref=ref.name, error=body))
+                self._drop(subscription)
+                await self._sender.send(ErrorMessage(ref=subscription.ref, error=body))
         except WebSocketClosed:
             return
 
-    async def _end(self, ref: WebSocketSubscription, kind: str, **more: Any) -> None:
+    async def _end(self, subscription: WebSocketSubscription, kind: str, **more: Any) -> None:
         # First, because a client that gets this message may reuse the ref.
-        self._drop(ref)
-        await self._sender.send(EndMessage(ref=ref.name, kind=kind, seq=ref.seq, **more))
+        self._drop(subscription)
+        await self._sender.send(EndMessage(ref=subscription.ref, kind=kind, seq=subscription.seq, **more))
 
-    def _drop(self, ref: WebSocketSubscription) -> None:
-        if self._refs.pop(ref.name, None) is not None:
+    def _drop(self, subscription: WebSocketSubscription) -> None:
+        if self._by_ref.pop(subscription.ref, None) is not None:
             self.ended_at = time.monotonic()
 
     # Streams
 
-    async def _start(self, ref: WebSocketSubscription, message: StartMessage) -> None:
+    async def _start(self, subscription: WebSocketSubscription, message: StartMessage) -> None:
         caller = await self.caller.authorize_start(self._runtime)
         http_request = self.caller.to_http_request(message)
         with structlog.contextvars.bound_contextvars(request_id=http_request.request_id):
             opened = await open_stream(self._runtime, caller, http_request, message.dialect, detached=False)
         metrics.response_counter("websocket_start", 200).inc()
         patience = STREAM_START_TIMEOUT_SECONDS if opened.is_replayed else 0
-        reading = follow(
+        reader = follow(
             self._runtime.process_streams, opened.stream_id, 0, site=caller.site, start_timeout_seconds=patience
         )
-        async with reading:
-            ref.is_own = True
+        async with reader:
+            subscription.is_own = True
             started = StartedMessage(
-                ref=ref.name, stream=opened.stream_id, request_id=http_request.request_id, replayed=opened.is_replayed
+                ref=subscription.ref,
+                stream=opened.stream_id,
+                request_id=http_request.request_id,
+                replayed=opened.is_replayed,
             )
             await self._sender.send(started)
-            await self._read(ref, reading, opened.stream_id, caller.site)
+            await self._read(subscription, reader, opened.stream_id, caller.site)
 
-    async def _follow(self, ref: WebSocketSubscription, stream_id: str, after: int) -> None:
-        reader = await self.caller.authorize_read(self._runtime, ReadableKind.STREAM, stream_id)
-        site = reader.site.public_id
-        async with follow(self._runtime.process_streams, stream_id, after, site=site) as reading:
-            check_stream_access(reading.info, reader.identity)
-            ref.seq = after
-            await self._sender.send(FollowingMessage(ref=ref.name, stream=stream_id))
-            await self._read(ref, reading, stream_id, site)
+    async def _follow(self, subscription: WebSocketSubscription, stream_id: str, after: int) -> None:
+        caller = await self.caller.authorize_read(self._runtime, ReadableKind.STREAM, stream_id)
+        site = caller.site.public_id
+        async with follow(self._runtime.process_streams, stream_id, after, site=site) as reader:
+            check_stream_access(reader.info, caller.identity)
+            subscription.seq = after
+            await self._sender.send(FollowingMessage(ref=subscription.ref, stream=stream_id))
+            await self._read(subscription, reader, stream_id, site)
 
-    async def _read(self, ref: WebSocketSubscription, reading: Reading, stream_id: str, site: str) -> None:
+    async def _read(
+        self, subscription: WebSocketSubscription, reader: EventLogReader, stream_id: str, site: str
+    ) -> None:
         """Send a stream's events. Its `started` or `following` has been sent."""
-        ref.stream, ref.is_open = stream_id, True
-        if ref.cancel_requested:
-            await self._cancel(stream_id, ref)
-        events = await wait_for_first_events(reading)
-        about = reading.info if reading.info.status else (await self._stream_info(stream_id, site))
+        subscription.stream, subscription.is_open = stream_id, True
+        if subscription.cancel_requested:
+            await self._cancel(stream_id, subscription)
+        events = await wait_for_first_events(reader)
+        about = reader.info if reader.info.status else (await self._stream_info(stream_id, site))
         if events and about.content_type == JSON and about.status >= 400:
             # An error before the first token, which has its own status.
-            ref.seq = events[-1].seq
-            await self._end(ref, "error", status=about.status, error=_error_in(events))
+            subscription.seq = events[-1].seq
+            await self._end(subscription, "error", status=about.status, error=_error_in(events))
             return
-        await self._sender.send_all(_stream_messages(ref, events))
-        async for more in reading:
-            await self._sender.send_all(_stream_messages(ref, more))
-        await self._end(ref, reading.end.kind if reading.end else "error")
+        await self._sender.send_all(_stream_messages(subscription, events))
+        async for more in reader:
+            await self._sender.send_all(_stream_messages(subscription, more))
+        await self._end(subscription, reader.end.kind if reader.end else "error")
 
     # Jobs
 
-    async def _follow_job(self, ref: WebSocketSubscription, job_id: str, after: int) -> None:
+    async def _follow_job(self, subscription: WebSocketSubscription, job_id: str, after: int) -> None:
         site = (await self.caller.authorize_read(self._runtime, ReadableKind.JOB, job_id)).site
-        ref.job, ref.seq = job_id, after
-        reading = JobEventReader(self._runtime, site, job_id, after)
-        async with aclosing(reading.events()) as events:
+        subscription.job, subscription.seq = job_id, after
+        reader = JobEventReader(self._runtime, site, job_id, after)
+        async with aclosing(reader.events()) as events:
             async for burst in events:
-                if not ref.is_open:
-                    ref.is_open = True
-                    await self._sender.send(FollowingMessage(ref=ref.name, job=job_id))
-                await self._sender.send_all(_job_messages(ref, burst))
-        if reading.end:
-            await self._end(ref, reading.end)
+                if not subscription.is_open:
+                    subscription.is_open = True
+                    await self._sender.send(FollowingMessage(ref=subscription.ref, job=job_id))
+                await self._sender.send_all(_job_messages(subscription, burst))
+        if reader.end:
+            await self._end(subscription, reader.end)
 
     async def _stream_info(self, stream_id: str, site: str) -> StreamInfo:
         return (await find_record(self._runtime.process_streams, stream_id, site=site)).info
 
-    async def _cancel(self, stream_id: str, ref: WebSocketSubscription | None) -> None:
-        is_own = ref is not None and ref.is_own
+    async def _cancel(self, stream_id: str, subscription: WebSocketSubscription | None) -> None:
+        is_own = subscription is not None and subscription.is_own
         identity = await self.caller.authorize_cancel(self._runtime, is_own=is_own)
         site = identity.site.public_id
         if not is_own:
             check_stream_access(await self._stream_info(stream_id, site), identity)
         was_running = await request_cancel(self._runtime.process_streams, stream_id, site=site)
-        named = msgspec.UNSET if ref is None else ref.name
-        await self._sender.send(CanceledMessage(stream=stream_id, was_running=was_running, ref=named))
+        ref = msgspec.UNSET if subscription is None else subscription.ref
+        await self._sender.send(CanceledMessage(stream=stream_id, was_running=was_running, ref=ref))
 
 
-def _stream_messages(ref: WebSocketSubscription, events: Sequence[LoggedEvent]) -> Iterator[str]:
+def _stream_messages(subscription: WebSocketSubscription, events: Sequence[LoggedEvent]) -> Iterator[str]:
     """Encode events lazily: each one when the one before has been sent."""
     for event in events:
-        yield encode_message(EventMessage(ref=ref.name, seq=event.seq, event=event.name, data=event_data(event.data)))
-        ref.seq = event.seq
+        yield encode_message(
+            EventMessage(ref=subscription.ref, seq=event.seq, event=event.name, data=event_data(event.data))
+        )
+        subscription.seq = event.seq
 
 
-def _job_messages(ref: WebSocketSubscription, events: Sequence[JobStreamEvent]) -> Iterator[str]:
+def _job_messages(subscription: WebSocketSubscription, events: Sequence[JobStreamEvent]) -> Iterator[str]:
     """Encode a job's events lazily; those without a number are states."""
     for event in events:
-        yield encode_message(EventMessage(ref=ref.name, seq=event.seq, event=event.name, data=event_data(event.data)))
-        ref.seq = event.seq or ref.seq
+        yield encode_message(
+            EventMessage(ref=subscription.ref, seq=event.seq, event=event.name, data=event_data(event.data))
+        )
+        subscription.seq = event.seq or subscription.seq
 
 
 def _error_in(events: Sequence[LoggedEvent]) -> Any:
