@@ -14,6 +14,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Hashable
+from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -28,17 +29,24 @@ K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
 
-class CacheMiss(Exception):
-    """The key is not cached, or its entry is too old. `refresh` loads it."""
+@dataclass(frozen=True, slots=True)
+class CacheEntryKey:
+    """A key, and the cache that it belongs to."""
 
-    def __init__(self, cache: "TTLCache[Any, Any]", key: Hashable) -> None:
-        super().__init__(key)
-        self.cache = cache
-        self.key = key
+    cache: "TTLCache[Any, Any]"
+    key: Hashable
 
     def refresh(self, threads: DatabaseThreadPool) -> "asyncio.Task[Any]":
         """Load the key in the background, as `TTLCache.refresh` does."""
         return self.cache.refresh(self.key, threads)
+
+
+class CacheMiss(Exception):
+    """An entry is not cached, or too old."""
+
+    def __init__(self, entry: CacheEntryKey) -> None:
+        super().__init__(entry.key)
+        self.entry = entry
 
 
 class TTLCache(Generic[K, V]):
@@ -63,20 +71,17 @@ class TTLCache(Generic[K, V]):
         #: The loads in flight on each event loop, by the thread pool that runs them.
         self._loads: WeakKeyDictionary[DatabaseThreadPool, dict[K, asyncio.Task[V]]] = WeakKeyDictionary()
 
-    def get(self, key: K, max_age_seconds: float | None = None) -> V:
-        """Return the cached value, or load it now. For code that may block.
-
-        `max_age_seconds` requires a younger value than the time to live does.
-        """
+    def get(self, key: K) -> V:
+        """Return the cached value, or load it now. For code that may block."""
         try:
-            return self.peek(key, max_age_seconds)[0]
+            return self.peek(key)[0]
         except CacheMiss:
             return self.load(key)
 
-    async def get_async(self, key: K, threads: DatabaseThreadPool, max_age_seconds: float | None = None) -> V:
+    async def get_async(self, key: K, threads: DatabaseThreadPool) -> V:
         """Return the cached value; on a cache miss, wait for the one load of this key in the thread pool."""
         try:
-            value, age = self.peek(key, max_age_seconds)
+            value, age = self.peek(key)
         except CacheMiss:
             # Shielded: other tasks wait for the same load, and this one may be canceled.
             return await asyncio.shield(self.refresh(key, threads))
@@ -84,15 +89,15 @@ class TTLCache(Generic[K, V]):
             self.refresh(key, threads)
         return value
 
-    def peek(self, key: K, max_age_seconds: float | None = None) -> tuple[V, float]:
+    def peek(self, key: K) -> tuple[V, float]:
         """Return the cached value and its age in seconds, without ever loading. Raises `CacheMiss`."""
         # Without the lock: looking one key up is atomic, and an entry is replaced, never changed.
         entry = self._entries.get(key)
         if entry is not None:
             age = self._clock() - entry[0]
-            if age < (self.ttl_seconds if max_age_seconds is None else max_age_seconds):
+            if age < self.ttl_seconds:
                 return entry[1], age
-        raise CacheMiss(self, key)
+        raise CacheMiss(CacheEntryKey(self, key))
 
     def load(self, key: K) -> V:
         """Load the value now, whatever is cached, and cache it."""
@@ -128,13 +133,13 @@ class CacheReader:
     """Reads several caches without ever waiting, and collects the entries that are due for a refresh."""
 
     def __init__(self) -> None:
-        self._due: list[CacheMiss] = []
+        self._due: list[CacheEntryKey] = []
 
     def peek(self, cache: TTLCache[K, V], key: K) -> V:
         """Return the cached value. Raises `CacheMiss`."""
         value, age = cache.peek(key)
         if age > cache.refresh_after_seconds:
-            self._due.append(CacheMiss(cache, key))
+            self._due.append(CacheEntryKey(cache, key))
         return value
 
     def refresh_due(self, threads: DatabaseThreadPool) -> None:

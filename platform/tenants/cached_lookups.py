@@ -118,7 +118,7 @@ async def with_cached_lookups(decide: Callable[[CachedLookups], T], threads: Dat
             decided = decide(lookups)
         except CacheMiss as miss:
             # Shielded: other requests wait for the same load, and this one may be canceled.
-            await asyncio.shield(miss.refresh(threads))
+            await asyncio.shield(miss.entry.refresh(threads))
         else:
             lookups.refresh_due(threads)
             return decided
