@@ -24,6 +24,7 @@ from core.group_commit import GroupCommitter
 from core.ids import to_public
 from core.ssrf_guard import ConnectionInterrupted, guarded_client
 from core.supervised_loop import LoopSupervisor
+from core.tasks import cancel_and_wait
 from tenants.models import Site
 from webhooks.claim import ClaimedDelivery, claim_due
 from webhooks.judge import DeliveryCanceled, DeliveryExhausted, DeliveryOutcome, RetryDelivery, judge
@@ -199,9 +200,7 @@ class Courier:
         if self._in_flight:
             await asyncio.wait(self._in_flight, timeout=min(self._timeout_seconds, DRAIN_SECONDS))
         late = dict(self._in_flight)
-        for task in late:
-            task.cancel()
-        await asyncio.gather(*late, return_exceptions=True)
+        await cancel_and_wait(*late)
         if late:
             await self._release(list(late.values()))
         await self._client.aclose()

@@ -12,6 +12,7 @@ from redis.asyncio import Redis
 
 from core.database_threads import DATABASE_UNAVAILABLE, DatabaseThreadPool
 from core.redis import RedisUnavailable
+from core.tasks import cancel_and_wait
 from jobs.read import JobProgress, find_job, progress_by_id, progress_of
 from jobs.watchers import watch_jobs
 from live.runtime import LiveRuntime
@@ -61,10 +62,9 @@ class JobStatePoller:
         """Wait until the next poll has finished."""
         await self._polled.wait()
 
-    def stop(self) -> None:
-        """Stop polling."""
-        if self._task is not None:
-            self._task.cancel()
+    async def stop(self) -> None:
+        """Stop polling, and return when no poll is in progress."""
+        await cancel_and_wait(self._task)
 
     async def _poll_forever(self) -> None:
         try:

@@ -33,7 +33,7 @@ from core.group_commit import GroupCommitter
 from core.ids import to_public
 from core.redis import RedisUnavailable
 from core.supervised_loop import LoopSupervisor
-from core.tasks import BackgroundTasks
+from core.tasks import BackgroundTasks, cancel_and_wait
 from inference.circuit_breaker import NO_CIRCUIT_BREAKER, CircuitBreaker
 from inference.clients import ProviderClients
 from inference.retry_budget import RetryBudgets, to_report
@@ -205,7 +205,7 @@ class JobEngine:
             await self._claim_until_stopped()
             await self._drain()
         finally:
-            await _cancel_tasks(*loops)
+            await cancel_and_wait(*loops)
             await self._shut_down(heartbeat)
 
     # Heartbeat
@@ -430,7 +430,7 @@ class JobEngine:
 
     async def _shut_down(self, heartbeat: Heartbeat) -> None:
         await self._background_tasks.cancel()
-        await _cancel_tasks(*(slot.task for slot in self._pool if slot.task))
+        await cancel_and_wait(*(slot.task for slot in self._pool))
         await self._clients.close()
         await self._attempt_streams.stop()
         await asyncio.to_thread(heartbeat.stop)
@@ -449,12 +449,6 @@ async def _wait_for_event(event: asyncio.Event, timeout_seconds: float) -> None:
     with suppress(TimeoutError):
         async with asyncio.timeout(timeout_seconds):
             await event.wait()
-
-
-async def _cancel_tasks(*tasks: "asyncio.Task[Any]") -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _after_internal_error(job: ClaimedJob) -> RetryAfterBackoff | AttemptFailed:

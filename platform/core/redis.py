@@ -76,7 +76,7 @@ async def close_clients() -> None:
     """Close the clients of the running event loop."""
     for each in _clients.pop(asyncio.get_running_loop(), {}).values():
         if connection := _multiplexed.pop(each, None):
-            connection.close()
+            await connection.close()
         await each.aclose()
 
 

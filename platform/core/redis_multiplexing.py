@@ -14,6 +14,8 @@ import redis.asyncio
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, ResponseError
 
+from core.tasks import cancel_and_wait
+
 
 @dataclass(frozen=True, slots=True)
 class _PendingReply:
@@ -40,10 +42,9 @@ class MultiplexedConnection:
             connection = await self._connect_once()
         return await connection.send(command)
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Close the connection; pending commands fail."""
-        if self._connecting is not None:
-            self._connecting.cancel()
+        await cancel_and_wait(self._connecting)
         if self._open is not None:
             self._open.abort(_connection_closed())
 

@@ -37,10 +37,7 @@ class BackgroundTasks:
 
     async def cancel(self) -> None:
         """Cancel all tasks and wait until they have ended."""
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await cancel_and_wait(*self._tasks)
 
     def _on_done(self, task: "asyncio.Task[Any]") -> None:
         self._tasks.discard(task)
@@ -48,12 +45,13 @@ class BackgroundTasks:
             log.error("background_task_failed", task=task.get_name(), exc_info=error)
 
 
-async def cancel_and_wait(task: asyncio.Task[Any] | None) -> None:
-    """Cancel a task and return only when it has ended; None is a task that was never started.
+async def cancel_and_wait(*tasks: asyncio.Task[Any] | None) -> None:
+    """Cancel tasks and return only when all have ended; None is a task that was never started.
 
     One `cancel()` may not be enough: `asyncio.wait_for` of Python 3.11, which redis-py uses, swallows a cancellation
     that arrives in the same loop iteration as the result it waits for.
     """
-    while task and not task.done():
-        task.cancel()
-        await asyncio.wait({task}, timeout=RETRY_CANCEL_SECONDS)
+    while running := {task for task in tasks if task and not task.done()}:
+        for task in running:
+            task.cancel()
+        await asyncio.wait(running, timeout=RETRY_CANCEL_SECONDS)

@@ -13,6 +13,7 @@ from django.conf import settings
 from redis.asyncio import Redis
 
 from core.redis import RedisUnavailable
+from core.tasks import cancel_and_wait
 from tenants.rate_limiting.admission import delete_open_calls, open_request_ids, renew
 from tenants.rate_limiting.types import AdmissionRequest, RequestLease, to_lease
 
@@ -42,8 +43,7 @@ class RequestLeases:
 
     async def stop(self) -> None:
         """Renew nothing more. No admission is in flight now, so an open call that no request holds is orphaned."""
-        if self._task is not None:
-            self._task.cancel()
+        await cancel_and_wait(self._task)
         with suppress(RedisUnavailable):
             await self._delete_orphaned_calls(immediately=True)
 

@@ -7,7 +7,7 @@ import asyncio
 import random
 import signal
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from types import FrameType
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -55,7 +55,7 @@ class LiveRuntime:
         #: Closes this runtime and then stops a server that does not wait for it.
         self.shutdown_task: asyncio.Task[None] | None = None
         self._background_tasks = BackgroundTasks()
-        self._close_callbacks: list[Callable[[], None]] = []
+        self._close_callbacks: list[Callable[[], Awaitable[None]]] = []
 
     @property
     def is_draining(self) -> bool:
@@ -69,8 +69,8 @@ class LiveRuntime:
         """Run work in the background. Only the end of the process cancels it."""
         return self._background_tasks.spawn(work)
 
-    def on_close(self, callback: Callable[[], None]) -> None:
-        """Call this once no request and no stream runs any more."""
+    def on_close(self, callback: Callable[[], Awaitable[None]]) -> None:
+        """Call this once no request and no stream runs any more, and wait for it before the connections close."""
         self._close_callbacks.append(callback)
 
     async def drain(self) -> None:
@@ -84,7 +84,7 @@ class LiveRuntime:
         """Shut down gracefully: drain, settle what ran, then close the connections."""
         await self.drain()
         for callback in self._close_callbacks:
-            callback()
+            await callback()
         await self._background_tasks.wait(BACKGROUND_TIMEOUT_SECONDS)
         await self.leases.stop()
         await self.heartbeat.stop()

@@ -41,6 +41,7 @@ from api.live.websocket.sender import WebSocketClosed, WebSocketSender
 from api.live.websocket.subscriptions import WebSocketSubscriptions
 from core import metrics
 from core.database_threads import DATABASE_UNAVAILABLE
+from core.tasks import cancel_and_wait
 from live.runtime import LiveRuntime, live_runtime
 from providers.invalid_request import InvalidRequest
 from tenants.async_authentication import is_site_origin
@@ -308,9 +309,7 @@ class WebSocketConsumer(AsyncConsumer):  # type: ignore[misc] # Channels ships n
 
     async def _clean_up(self) -> None:
         self._sender.close()
-        if self._watching is not None:
-            self._watching.cancel()
-            await asyncio.gather(self._watching, return_exceptions=True)
+        await cancel_and_wait(self._watching)
         if self._subscriptions is not None:
             await self._subscriptions.close()
 

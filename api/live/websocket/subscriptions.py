@@ -37,6 +37,7 @@ from api.live.websocket.messages import (
 )
 from api.live.websocket.sender import WebSocketClosed, WebSocketSender
 from core import metrics
+from core.tasks import cancel_and_wait
 from live.admit import STREAM_START_TIMEOUT_SECONDS
 from live.errors import ConcurrencyLimitExceeded
 from live.runtime import LiveRuntime
@@ -96,9 +97,7 @@ class WebSocketSubscriptions:
     async def leave(self, message: LeaveMessage) -> None:
         """End a subscription. Raises `InvalidRequest`."""
         subscription = self._get(message.ref)
-        if subscription.task is not None:
-            subscription.task.cancel()
-            await asyncio.gather(subscription.task, return_exceptions=True)
+        await cancel_and_wait(subscription.task)
         if self._by_ref.get(subscription.ref) is subscription:
             await self._end(subscription, "left")
 
@@ -119,10 +118,7 @@ class WebSocketSubscriptions:
 
     async def close(self) -> None:
         """End all subscriptions. A stream without another reader is canceled after the grace time."""
-        tasks = [subscription.task for subscription in self._by_ref.values() if subscription.task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await cancel_and_wait(*(subscription.task for subscription in self._by_ref.values()))
 
     # The table of refs
 

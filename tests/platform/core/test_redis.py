@@ -9,6 +9,7 @@ from core import redis
 from core.redis import LuaScript, RedisUnavailable
 from devstack.valkey import valkey_server
 from tests.ports import own_port
+from tests.stubborn_task import ignore_first_cancellation
 
 
 async def test_an_event_loop_has_one_client_per_server() -> None:
@@ -126,3 +127,15 @@ async def test_commands_work_after_a_restart_of_the_server(tmp_path: Path) -> No
             assert await script.run(redis.client(valkey.url), [], ["after"]) == b"after"
     finally:
         await redis.close_clients()
+
+
+async def test_clients_are_closed_only_after_an_attempt_to_connect_has_ended() -> None:
+    server = redis.client(settings.REDIS_URL)
+    connecting = asyncio.create_task(ignore_first_cancellation())
+    redis._multiplexed_connection(server)._connecting = connecting  # type: ignore[assignment]
+    await asyncio.sleep(0)
+
+    async with asyncio.timeout(5):
+        await redis.close_clients()
+
+    assert connecting.cancelled()

@@ -5,7 +5,8 @@ import gc
 
 from structlog.testing import capture_logs
 
-from core.tasks import BackgroundTasks
+from core.tasks import BackgroundTasks, cancel_and_wait
+from tests.stubborn_task import ignore_first_cancellation
 
 
 async def test_a_spawned_task_survives_garbage_collection() -> None:
@@ -54,3 +55,16 @@ async def test_canceled_tasks_are_not_logged() -> None:
         await tasks.cancel()
 
     assert logs == []
+
+
+async def test_tasks_that_swallow_a_cancellation_are_canceled_again() -> None:
+    tasks = BackgroundTasks()
+    spawned = tasks.spawn(ignore_first_cancellation())
+    others = [asyncio.create_task(ignore_first_cancellation()) for _ in range(2)]
+    await asyncio.sleep(0)
+
+    async with asyncio.timeout(5):
+        await tasks.cancel()
+        await cancel_and_wait(None, *others)
+
+    assert [task.cancelled() for task in (spawned, *others)] == [True] * 3

@@ -12,6 +12,7 @@ from core.ids import new_uuid
 from live.leases import RequestLeases
 from tenants.rate_limiting.admission import admit, open_request_ids
 from tests.platform.tenants.rate_limiting.requests import make_request
+from tests.stubborn_task import ignore_first_cancellation
 
 
 @pytest.fixture
@@ -46,3 +47,22 @@ async def test_an_open_call_without_a_request_is_deleted(server: Redis) -> None:
     await leases.stop()
 
     assert await open_request_ids(server, process) == {unrecorded.request_id}
+
+
+async def test_stopped_leases_are_renewed_no_more_when_the_connections_close(
+    server: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    renewing = asyncio.Event()
+
+    async def renew(*_: object) -> None:
+        renewing.set()
+        await ignore_first_cancellation()
+
+    monkeypatch.setattr("live.leases.renew", renew)
+    leases = RequestLeases(server, f"process_{new_uuid().hex}")
+    leases.start()
+    async with asyncio.timeout(5):
+        await renewing.wait()
+        await leases.stop()
+
+    assert "live-leases" not in [task.get_name() for task in asyncio.all_tasks()]
