@@ -1,6 +1,6 @@
 """Mapping of exceptions to API errors: the only module that knows the HTTP status and code of an error.
 
-`api.error_responses` writes an `ApiProblem` as a Django response, `api.live.respond` in the dialect of a live request.
+`api.error_responses` writes an `ApiProblem` as a Django response, `api.live.respond` in the wire format of a caller.
 `docs/reference/errors.md` lists every code.
 """
 

@@ -56,7 +56,7 @@ class InferenceEndpoint:
     parse: BodyParser
 
     async def __call__(self, http_request: LiveHttpRequest, response: LiveHttpResponse) -> None:
-        """Send the answer, or an error in the caller's dialect."""
+        """Send the answer, or an error in the caller's wire format."""
         await with_error_response(ResponseContext(http_request, self.route, self.wire), response, self._respond)
 
     async def _respond(self, context: ResponseContext, response: LiveHttpResponse) -> None:
@@ -83,7 +83,7 @@ async def with_error_response(
     response: LiveHttpResponse,
     respond: Callable[[ResponseContext, LiveHttpResponse], Awaitable[None]],
 ) -> None:
-    """Run `respond`; send whatever it raises as an error in the caller's dialect."""
+    """Run `respond`; send whatever it raises as an error in the caller's wire format."""
     try:
         await respond(context, response)
     except asyncio.CancelledError:
@@ -114,10 +114,10 @@ async def create_stream(http_request: LiveHttpRequest, response: LiveHttpRespons
 async def _create_stream(context: ResponseContext, response: LiveHttpResponse) -> None:
     http_request = context.http_request
     runtime, caller = await authenticate(context, TokenScope.STREAMS_WRITE)
-    dialect = http_request.query_parameter("dialect") or (
+    wire_format = http_request.query_parameter("dialect") or (
         "anthropic" if "anthropic-version" in http_request.headers else "openai"
     )
-    opened = await open_stream(runtime, caller, http_request, dialect, detached=True)
+    opened = await open_stream(runtime, caller, http_request, wire_format, detached=True)
     context.quotas, stream_id = opened.quotas, opened.stream_id
     ticket = tickets.mint(
         caller.identity,
@@ -147,16 +147,16 @@ class OpenedStream:
 
 
 async def open_stream(
-    runtime: LiveRuntime, caller: Caller, http_request: LiveHttpRequest, dialect: str, *, detached: bool
+    runtime: LiveRuntime, caller: Caller, http_request: LiveHttpRequest, wire_format: str, *, detached: bool
 ) -> OpenedStream:
     """Start the stream that the body describes; its `stream` field does not matter.
 
     Raises:
-        InvalidRequest: there is no such dialect, and all that `admit_request` raises.
+        InvalidRequest: there is no such wire format, and all that `admit_request` raises.
     """
-    if dialect not in STREAM_PARSERS:
+    if wire_format not in STREAM_PARSERS:
         raise InvalidRequest(f"'dialect' must be one of {', '.join(STREAM_PARSERS)}.", "dialect", "invalid_value")
-    parsed = replace(STREAM_PARSERS[dialect](http_request.body, http_request.headers), streams=True)
+    parsed = replace(STREAM_PARSERS[wire_format](http_request.body, http_request.headers), streams=True)
     admitted = await admit_request(runtime, to_live_request(caller, http_request, parsed))
     match admitted:
         case AttachToStream(stream_id):
@@ -173,15 +173,15 @@ async def open_stream(
 
 def to_live_request(caller: Caller, http_request: LiveHttpRequest, parsed: ParsedRequest) -> LiveRequest:
     """Return the request in the form that the `live` room takes."""
-    headers, path, wire = http_request.headers, http_request.path, parsed.wire.value
+    headers, path, wire_format = http_request.headers, http_request.path, parsed.wire.value
     cache_control = headers.get("cache-control", "")
     return LiveRequest(
         request_id=http_request.request_id,
         caller=caller,
         request=parsed.request,
-        dialect=wire,
-        # With the dialect, because some addresses take several.
-        body_hash=hashlib.sha256(b"\n".join((path.encode(), wire.encode(), http_request.body))).digest(),
+        wire_format=wire_format,
+        # With the wire format, because some addresses take several.
+        body_hash=hashlib.sha256(b"\n".join((path.encode(), wire_format.encode(), http_request.body))).digest(),
         idempotency_key=headers.get("idempotency-key") or headers.get("x-client-request-id") or parsed.request_id,
         provider=parsed.provider,
         streams=parsed.streams,

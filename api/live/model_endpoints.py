@@ -28,7 +28,7 @@ from tenants.authentication import Identity
 
 
 async def list_models(http_request: LiveHttpRequest, response: LiveHttpResponse) -> None:
-    """`GET /v1/models`, in the dialect of the client."""
+    """`GET /v1/models`, in the wire format of the client."""
     await with_error_response(_context_for(http_request, "models"), response, _list)
 
 

@@ -1,4 +1,4 @@
-"""Sends responses: headers, complete bodies, streams of server-sent events, and errors in the caller's dialect."""
+"""Sends responses: headers, complete bodies, streams of server-sent events, and errors in the caller's wire format."""
 
 import math
 import time
@@ -93,7 +93,7 @@ async def send_body(
 
 
 async def send_error(context: ResponseContext, response: LiveHttpResponse, error: BaseException) -> None:
-    """Send an error in the caller's dialect, and log it."""
+    """Send an error in the caller's wire format, and log it."""
     problem = to_problem(error)
     _log_problem(context, problem, error)
     context.extra_headers += _error_headers(problem)
@@ -125,7 +125,7 @@ async def send_events(
         async for more in reader:
             await response.write(_to_sse_frames(stream_id, more) if more else KEEP_ALIVE)
     except Exception as error:  # the client must neither wait forever nor take this for the end of the answer
-        final_frame = encode_interruption(context, WireFormat(reader.info.dialect), error)
+        final_frame = encode_interruption(context, WireFormat(reader.info.wire_format), error)
     await response.write(final_frame, more=False)
     context.record_response(200)
 
@@ -156,7 +156,7 @@ def keep_alive_seconds() -> float:
 def encode_interruption(
     context: ResponseContext, wire: WireFormat, error: Exception, *, name: str | None = None
 ) -> bytes:
-    """Return a frame that says, in a dialect, that sending stops here.
+    """Return a frame that says, in a wire format, that sending stops here.
 
     It is not an event of the stream and has no number, so a client that reconnects misses nothing.
     """

@@ -1,6 +1,7 @@
 """The wire formats of callers: parse their bodies, encode answers, streams and errors.
 
-A wire format is a dialect (OpenAI's or Anthropic's) with its variations; see docs/reference/wire-formats.md.
+A wire format is what a caller speaks, a dialect what a provider speaks. Each wire format is a vendor's dialect, or a
+variation of it (`DIALECTS`); see docs/reference/wire-formats.md.
 """
 
 from collections.abc import Mapping
@@ -66,13 +67,14 @@ class AnswerMetadata:
     created: int
     request_id: str
     provider: str = ""
+    #: The provider's. None: the answer is encoded from neutral events.
     dialect: Dialect | None = None
-    #: An estimate, for the dialect that sends it before the provider has counted.
+    #: An estimate, for the wire format that sends it before the provider has counted.
     input_tokens: int = 0
 
 
 class BodyParser(Protocol):
-    """Parses a body, and the headers that are a part of the request in its dialect. Raises `InvalidRequest`."""
+    """Parses a body, and the headers that are a part of the request in its wire format. Raises `InvalidRequest`."""
 
     def __call__(self, body: bytes, headers: Mapping[str, str]) -> ParsedRequest: ...
 
@@ -127,7 +129,7 @@ STREAM_PARSERS: Mapping[str, BodyParser] = {
 
 
 def encoder_for(parsed: ParsedRequest, metadata: AnswerMetadata) -> StreamEncoder:
-    """Return the encoder of the caller's stream. Frames of a provider with the same dialect pass through unchanged."""
+    """Return the encoder of the caller's stream. Frames of a provider with its dialect pass through unchanged."""
     model = parsed.request.model
     match parsed.wire:
         case WireFormat.OPENAI if _is_same_dialect(parsed, metadata):
@@ -149,7 +151,7 @@ def encoder_for(parsed: ParsedRequest, metadata: AnswerMetadata) -> StreamEncode
 
 
 def encode_answer(parsed: ParsedRequest, answer: InferenceResponse, metadata: AnswerMetadata) -> bytes:
-    """Return the body of a complete answer; if caller and provider have one dialect, the provider's own bytes."""
+    """Return the body of a complete answer: the provider's own bytes, if its dialect is that of the wire format."""
     body = answer.body if _is_same_dialect(parsed, metadata) and _wants_float_vectors(parsed) else b""
     match answer:
         case Completion() if parsed.wire is WireFormat.ENVELOPE:
@@ -176,7 +178,7 @@ def encode_error(wire: WireFormat, problem: ApiProblem, request_id: str) -> byte
 
 
 def status_for(wire: WireFormat, problem: ApiProblem) -> int:
-    """Return the HTTP status of an error in the dialect."""
+    """Return the HTTP status of an error in the wire format."""
     # Anthropic has its own status for overload, which its SDK maps to an error class.
     return 529 if wire is WireFormat.ANTHROPIC and problem.code == "server_is_overloaded" else problem.status
 

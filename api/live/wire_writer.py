@@ -95,6 +95,6 @@ def response_writer_factory(parsed: ParsedRequest, admitted: AdmittedRequest) ->
 
 
 def _answer_id(wire: WireFormat, stream_id: str) -> str:
-    """Return the answer's id in its dialect, derived from the stream that it can be read from."""
+    """Return the answer's id in its wire format, derived from the stream that it can be read from."""
     prefix = "msg" if wire is WireFormat.ANTHROPIC else "chatcmpl"
     return f"{prefix}-{stream_id.partition('_')[2]}"

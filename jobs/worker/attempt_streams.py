@@ -110,7 +110,7 @@ class AttemptStreams:
             site=to_public(Site.ID_PREFIX, job.site_id),
             status=0,
             content_type="",
-            dialect="anthropic" if job.kind == JobKind.MESSAGES else "openai",
+            wire_format="anthropic" if job.kind == JobKind.MESSAGES else "openai",
             origin=None,
             kind="stream",
             created_at=clock.now().timestamp(),

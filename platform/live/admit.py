@@ -248,7 +248,7 @@ def _cache_key(live_request: LiveRequest, request: InferenceRequest) -> bytes | 
     if live_request.streams or not _may_cache(live_request) or not isinstance(request, ChatRequest):
         return None
     # A caller that insists on a provider must not get another provider's answer.
-    variant = f"{live_request.dialect}/{live_request.provider or ''}"
+    variant = f"{live_request.wire_format}/{live_request.provider or ''}"
     return cache.answer_key(live_request.caller.site, request, variant)
 
 

@@ -1,4 +1,4 @@
-"""A live request in neutral form: the same whether it came over HTTP or a WebSocket, and in which dialect."""
+"""A live request in neutral form: the same whether it came over HTTP or a WebSocket, and in which wire format."""
 
 from dataclasses import dataclass, field
 
@@ -27,8 +27,8 @@ class LiveRequest:
     caller: Caller
     request: InferenceRequest
     #: The name of the caller's wire format. Stored with the stream; it means nothing in this room.
-    dialect: str
-    #: SHA-256 of what makes two requests the same: the address, the dialect and the body.
+    wire_format: str
+    #: SHA-256 of what makes two requests the same: the address, the wire format and the body.
     body_hash: bytes = field(repr=False)
     #: As sent; `live.admit` validates it.
     idempotency_key: str | None = None

@@ -49,7 +49,7 @@ def _stream_info(admitted: AdmittedRequest, kind: Literal["stream", "answer"]) -
         site=admitted.caller.site,
         status=0,
         content_type="",
-        dialect=admitted.live_request.dialect,
+        wire_format=admitted.live_request.wire_format,
         origin=identity.origin,
         kind=kind,
         created_at=clock.now().timestamp(),

@@ -20,7 +20,7 @@ JSONObject: TypeAlias = dict[str, Any]
 
 
 class Dialect(StrEnum):
-    """The wire formats that a provider or a caller may use."""
+    """What a provider speaks. (What a caller speaks is a wire format: `api.live.wire_formats`.)"""
 
     OPENAI = "openai"
     ANTHROPIC = "anthropic"

@@ -31,7 +31,7 @@ StreamEndKind: TypeAlias = Literal["done", "error", "canceled"]
 
 
 class LoggedEvent(Struct, frozen=True, gc=False, array_like=True):
-    """One frame in the caller's dialect, with its sequence number: events are counted from 1, without gaps."""
+    """One frame in the caller's wire format, with its sequence number: events are counted from 1, without gaps."""
 
     seq: int
     name: str
@@ -39,7 +39,7 @@ class LoggedEvent(Struct, frozen=True, gc=False, array_like=True):
 
 
 class StreamEnd(Struct, frozen=True, gc=False, array_like=True):
-    """How the stream ended. The last events carry the dialect's own words for it, if the writer could append them."""
+    """How the stream ended. The last events say it in the caller's wire format, if the writer could append them."""
 
     kind: StreamEndKind
 
@@ -52,7 +52,8 @@ class StreamInfo(Struct, frozen=True, kw_only=True):
     #: HTTP status of the response; 0 while it is not known yet.
     status: int
     content_type: str
-    dialect: str
+    #: The name of the wire format of its events; it means nothing in this room.
+    wire_format: str
     #: The only web origin whose pages may read it in a browser.
     origin: str | None
     kind: Literal["stream", "answer"]

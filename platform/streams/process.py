@@ -51,7 +51,7 @@ class RunningStream(Struct, frozen=True, gc=False, array_like=True):
     id: str
     site: str
     model: str
-    dialect: str
+    wire_format: str
     kind: str
     created_at: float
     events: int
@@ -185,7 +185,7 @@ def _to_running_stream(stream: LocalStream) -> RunningStream:
         id=info.id,
         site=info.site,
         model=info.model,
-        dialect=info.dialect,
+        wire_format=info.wire_format,
         kind=info.kind,
         created_at=info.created_at,
         events=stream.last,

@@ -26,7 +26,7 @@ class AuthMessage(ClientMessage, frozen=True, kw_only=True, tag="auth"):
 
 
 class StartMessage(ClientMessage, frozen=True, kw_only=True, tag="start"):
-    """Start a stream and follow it. `body` is in the dialect."""
+    """Start a stream and follow it. `body` is in the wire format that `dialect` names."""
 
     ref: RefName
     body: Raw

@@ -276,6 +276,6 @@ def _job_messages(subscription: WebSocketSubscription, events: Sequence[JobStrea
 
 
 def _error_in(events: Sequence[LoggedEvent]) -> Any:
-    """Return the error in a body of either dialect."""
+    """Return the error in a body of any wire format."""
     body = msgspec.json.decode(b"".join(event.data for event in events), type=dict[str, Any])
     return body.get("error", body)

@@ -29,7 +29,7 @@ class StreamRow:
     site: str
     site_url: str | None
     model: str
-    dialect: str
+    wire_format: str
     since: str
     since_moment: str
     events: str
@@ -99,7 +99,7 @@ def _row(active: ActiveStream, sites: Mapping[str, Site], urls: Mapping[str, str
         site=site.name if site else stream.site,
         site_url=urls.get(stream.site),
         model=stream.model,
-        dialect=stream.dialect,
+        wire_format=stream.wire_format,
         since=f"{format_age(started_at, now)} ago",
         since_moment=format_moment(started_at),
         events=f"{stream.events:,} {'event' if stream.events == 1 else 'events'}",

@@ -109,7 +109,7 @@ def test_a_stream_without_events_is_an_error_and_not_an_empty_answer(live: Live)
         site=live.made.site.public_id,
         status=0,
         content_type="",
-        dialect="openai",
+        wire_format="openai",
         origin=None,
         kind="stream",
         created_at=0,

@@ -133,7 +133,7 @@ def live_request(
         to_public("req", new_uuid()),
         caller or caller_of(new_site),
         request,
-        dialect="text",
+        wire_format="text",
         body_hash=hashlib.sha256(repr(request).encode()).digest(),
         **fields,
     )

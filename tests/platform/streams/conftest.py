@@ -32,7 +32,7 @@ def stream_info(stream_id: str = "", *, status: int = 200) -> StreamInfo:
         site=SITE,
         status=status,
         content_type="text/event-stream",
-        dialect="openai",
+        wire_format="openai",
         origin=None,
         kind="stream",
         created_at=time.time(),
