@@ -9,8 +9,8 @@ ROOT = Path(__file__).resolve().parent
 sys.path.append(str(ROOT / "platform"))
 
 from django.core.management import execute_from_command_line  # noqa: E402 (the path comes first)
-from django.db import OperationalError  # noqa: E402
 
+from core.database_threads import DATABASE_UNAVAILABLE  # noqa: E402
 from nightdesk import env  # noqa: E402
 
 if __name__ == "__main__":
@@ -18,5 +18,5 @@ if __name__ == "__main__":
     env.use_settings("nightdesk.settings")
     try:
         execute_from_command_line(sys.argv)
-    except OperationalError as error:
+    except DATABASE_UNAVAILABLE as error:
         sys.exit(f"The database does not answer ({error}). Start `make run` in this folder, or set DATABASE_URL.")

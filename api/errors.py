@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from django.core.exceptions import PermissionDenied, RequestDataTooBig, SuspiciousOperation
-from django.db import IntegrityError, InterfaceError, OperationalError
+from django.db import IntegrityError
 from django.http import Http404
 from psycopg.errors import DiskFull
 from rest_framework import exceptions as drf
 
+from core.database_threads import DATABASE_UNAVAILABLE
 from core.redis import RedisUnavailable
 from inference.errors import NoProviderKey, RequestTooLong, UnknownModel
 from jobs.errors import (
@@ -243,10 +244,10 @@ ERROR_TABLE: Mapping[type[BaseException], ErrorMapping] = {
     PermissionDenied: ErrorMapping(403, FORBIDDEN, "forbidden", "Permission denied."),
     RequestDataTooBig: ErrorMapping(413, INVALID, "body_too_large", "The body is too large."),
     SuspiciousOperation: ErrorMapping(400, INVALID, "bad_request", "The request is not valid: check the Host header."),
-    OperationalError: ErrorMapping(
-        503, UNAVAILABLE, "database_unavailable", "The database is unavailable. Retry later."
+    **dict.fromkeys(
+        DATABASE_UNAVAILABLE,
+        ErrorMapping(503, UNAVAILABLE, "database_unavailable", "The database is unavailable. Retry later."),
     ),
-    InterfaceError: ErrorMapping(503, UNAVAILABLE, "database_unavailable", "The database is unavailable. Retry later."),
     IntegrityError: ErrorMapping(409, CONFLICT, "conflict", "A related resource was changed concurrently. Retry."),
     Exception: ErrorMapping(
         500, SERVER_ERROR, "internal_error", "Internal server error. Quote the request id to your administrator."

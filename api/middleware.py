@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 import structlog
 from django.core.exceptions import DisallowedHost
-from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest, HttpResponse
 
 from api.error_responses import is_api, to_response
@@ -14,6 +13,7 @@ from api.errors import BodyTooLarge, to_problem
 from api.request_body.reader import unread_reason
 from api.request_body.size_limit import body_limit_for, exceeds_body_limit
 from api.request_ids import assign_request_id
+from core.database_threads import DATABASE_UNAVAILABLE
 
 log = structlog.get_logger(__name__)
 
@@ -47,7 +47,7 @@ class RequestContextMiddleware:
 
     def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponse | None:
         """Return 503 if a view outside DRF (the admin) cannot reach Postgres; leave other errors to Django."""
-        if isinstance(error, OperationalError | InterfaceError):
+        if isinstance(error, DATABASE_UNAVAILABLE):
             return to_response(to_problem(error), request)
         return None
 

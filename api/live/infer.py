@@ -11,7 +11,6 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from django.conf import settings
-from django.db import OperationalError
 
 from api.live.authenticate import authenticate
 from api.live.http_handler import LiveHttpResponse
@@ -30,6 +29,7 @@ from api.live.respond import (
 from api.live.wire_formats import STREAM_PARSERS, BodyParser, ParsedRequest, WireFormat
 from api.live.wire_writer import WireAnswerEncoder, response_writer_factory
 from core import metrics
+from core.database_threads import DATABASE_UNAVAILABLE
 from live.admit import STREAM_START_TIMEOUT_SECONDS, AdmittedRequest, admit_request
 from live.request import Caller, LiveRequest
 from live.run_answer import AnswerRun, start_answer
@@ -101,7 +101,7 @@ async def _allow_origin_for_error(context: ResponseContext) -> None:
     """Let a page of any site read why its request was rejected, even before the site is authenticated."""
     origin = context.http_request.origin
     if context.origin is None and origin is not None:
-        with suppress(OperationalError):
+        with suppress(*DATABASE_UNAVAILABLE):
             if await is_site_origin(origin, (await live_runtime()).threads):
                 context.origin = origin
 

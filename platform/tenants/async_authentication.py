@@ -44,7 +44,7 @@ async def authenticate_async(request: PresentedRequest, threads: DatabaseThreadP
     Raises:
         Unauthenticated: as `authentication.verify_credentials` does; also `ReplayedRequest` for a legacy signature: it
             covers no path, so it is consumed in one place for all paths: Postgres.
-        OperationalError: a look-up is not cached, and Postgres is unavailable.
+        DATABASE_UNAVAILABLE: a look-up is not cached, and Postgres is unavailable.
     """
     credentials = find_credentials(request.headers)
     if isinstance(credentials, RequestSignature):

@@ -1,10 +1,14 @@
 """CORS: what pages of other origins may request and read."""
 
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import AsyncMock
 
 import httpx
 import pytest
+from django.db import Error, InterfaceError, OperationalError
 
+from api.live import infer
 from tests.api.live.conftest import Live
 
 PAGE, OTHER = "https://bakery.example", "https://evil.example"
@@ -94,3 +98,16 @@ def test_a_narrow_token_reads_and_cancels_only_its_own_streams(page: Live) -> No
 
     assert (read(mine), read(other), read(page.key)) == (200, 404, 200)
     assert (read(other, "DELETE", ""), read(mine, "DELETE", "")) == (404, 200)
+
+
+@pytest.mark.parametrize("error", [OperationalError("no connection"), InterfaceError("connection already closed")])
+async def test_an_error_is_sent_although_the_database_cannot_confirm_the_origin(
+    monkeypatch: pytest.MonkeyPatch, error: Error
+) -> None:
+    monkeypatch.setattr(infer, "live_runtime", AsyncMock())
+    monkeypatch.setattr(infer, "is_site_origin", AsyncMock(side_effect=error))
+    context: Any = SimpleNamespace(http_request=SimpleNamespace(origin=PAGE), origin=None)
+
+    await infer._allow_origin_for_error(context)
+
+    assert context.origin is None
