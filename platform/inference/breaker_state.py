@@ -21,7 +21,7 @@ from providers.errors import (
 )
 
 #: A longer `Retry-After` is cut to this, so that no provider disables itself for days.
-MAX_RETRY_AFTER_SECONDS = 3600.0
+MAX_RETRY_AFTER_COOLDOWN_SECONDS = 3600.0
 
 
 class BreakerVerdict(StrEnum):

@@ -27,7 +27,7 @@ from core.lua import lua_indexes
 from core.redis import LuaScript, RedisUnavailable, client, translate_redis_errors
 from core.tasks import BackgroundTasks, cancel_and_wait
 from inference.breaker_state import (
-    MAX_RETRY_AFTER_SECONDS,
+    MAX_RETRY_AFTER_COOLDOWN_SECONDS,
     BreakerEntry,
     BreakerState,
     BreakerStatus,
@@ -332,7 +332,7 @@ class RedisCircuitBreaker:
             cooldown_ms=int(cooldown * 1000),
             max_cooldown_ms=int(MAX_COOLDOWN_SECONDS * 1000),
             retry_after_ms=(
-                -1 if retry_after is None else int(min(max(retry_after, 0.0), MAX_RETRY_AFTER_SECONDS) * 1000)
+                -1 if retry_after is None else int(min(max(retry_after, 0.0), MAX_RETRY_AFTER_COOLDOWN_SECONDS) * 1000)
             ),
         )
 

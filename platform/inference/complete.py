@@ -28,7 +28,7 @@ class Exhausted:
 
     error: ProviderError
     retryable: bool
-    #: No target may be called before this has passed.
+    #: The longest `Retry-After` of the targets: a later attempt waits at least this long.
     retry_after_seconds: float | None = None
 
 

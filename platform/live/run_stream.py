@@ -13,7 +13,7 @@ the stream in the process's `ProcessStreams` (streams.registry); a reader in ano
     permit, rate limits, idempotency key, cache
   live/run_stream.py: start_stream ───────────────────────▶ live/run_stream.py: _write_stream
     (live/writer_task.py: start_writer_task)                  iterates over the parts of the answer
-  api/live/infer.py: _send_stream                           inference/stream.py: stream
+  api/live/infer.py: _send_stream                           inference/stream.py: stream_plan
     opens an EventLogReader (streams/reader.py: follow)       calls targets until one answers, yields its bursts
   api/live/respond.py: wait_for_first_events                api/live/wire_writer.py: WireResponseWriter.events
     waits, for the status of the response                     encodes a burst into frames
