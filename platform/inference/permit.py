@@ -1,7 +1,8 @@
 """Permission of a request: whether its caller may make it, and which targets can serve it.
 
-The only place for such rules: live requests, jobs, batch members and retries all call `permit`. Pure; cheap checks come
-first. A new rule (a budget, retrieval, tools) belongs here.
+The only place for such checks: live requests, jobs, batch members and retries all call `permit`. Cheap ones come first.
+It is pure, so it can only refuse. Checks belong here; reservations, such as a budget's, belong in the admission (live
+requests: `tenants.rate_limiting.admission`) or in the claim (jobs: `jobs.worker.claim`).
 """
 
 from dataclasses import dataclass, replace
