@@ -152,11 +152,11 @@ async def consume_nonce(runtime: LiveRuntime, caller: Caller) -> None:
 async def _admit_replacing_lost_stream(
     runtime: LiveRuntime, caller: Caller, admission: AdmissionRequest
 ) -> AdmissionOutcome:
-    outcome = await admit(runtime.redis, admission)
+    outcome = await admit(runtime.redis, admission, runtime.spawn)
     if isinstance(outcome, AttachToStream) and await _is_stream_lost(runtime, caller, outcome.stream_id):
         # Its answer cannot be read any more, so the request runs again. The nonce was consumed by the first `admit`.
         await release_idempotency_key(runtime.redis, admission, outcome)
-        return await admit(runtime.redis, msgspec.structs.replace(admission, nonce=None))
+        return await admit(runtime.redis, msgspec.structs.replace(admission, nonce=None), runtime.spawn)
     return outcome
 
 

@@ -13,10 +13,10 @@ And of no site, shared with metering: the open calls of a process, and the list 
 
 import asyncio
 import hashlib
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
 from contextlib import suppress
 from itertools import groupby
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 from django.conf import settings
 from msgspec import structs
@@ -26,7 +26,6 @@ from redis.asyncio import Redis
 from core.lua import pack_doubles, unpack_doubles
 from core.redis import RedisUnavailable, translate_redis_errors
 from core.redis_keys import USAGE_RECORDS_KEY, open_calls_key
-from core.tasks import BackgroundTasks
 from tenants.rate_limiting.scripts import (
     SCRIPTS,
     AdmitArguments,
@@ -74,9 +73,14 @@ MAX_LEASE_SECONDS = 86_400
 MAX_WINDOWS = 64
 MAX_USAGE_RECORDS = 1_000
 
+#: Starts work in the background and keeps a reference to its task.
+Spawn: TypeAlias = Callable[[Coroutine[Any, Any, None]], object]
 
-async def admit(redis: Redis, request: AdmissionRequest, scripts: Scripts = SCRIPTS) -> AdmissionOutcome:
+
+async def admit(redis: Redis, request: AdmissionRequest, spawn: Spawn, scripts: Scripts = SCRIPTS) -> AdmissionOutcome:
     """Admit a request, or return why not. Nothing is counted unless it is admitted.
+
+    If this is canceled, `spawn` starts the release of what may have been admitted, in the background.
 
     Raises:
         RedisUnavailable: whether it was counted is unknown.
@@ -86,7 +90,7 @@ async def admit(redis: Redis, request: AdmissionRequest, scripts: Scripts = SCRI
         reply = await scripts.admit.run(redis, _admit_keys(request), _admit_arguments(request, tokens))
     except asyncio.CancelledError:
         # The request may have been admitted before its task was canceled, and then nothing else would settle it.
-        _release_tasks.spawn(_settle_canceled(redis, request, scripts), name="admission-release")
+        spawn(_settle_canceled(redis, request, scripts))
         raise
     return _to_outcome(request, tokens, AdmitReply(*reply))
 
@@ -180,10 +184,6 @@ async def _settle_canceled(redis: Redis, request: AdmissionRequest, scripts: Scr
     )
     with suppress(RedisUnavailable):
         await settle(redis, settlement, scripts)
-
-
-#: Asyncio itself holds only weak references to tasks.
-_release_tasks = BackgroundTasks()
 
 
 async def _renew_site(redis: Redis, site: str, leases: list[RequestLease], lease_seconds: int, scripts: Scripts) -> int:

@@ -1,17 +1,21 @@
 """Admission: which requests may run, which get the answer of an earlier one, and which are refused."""
 
+import asyncio
+
 import pytest
 from pytest_django import Settings
 
+from core.tasks import cancel_and_wait
 from live.admit import AdmittedRequest, admit_request
 from live.errors import ConcurrencyLimitExceeded, RateLimiterUnavailable, RateLimitExceeded
 from live.run_answer import AnswerRun
 from live.run_stream import start_stream
-from live.runtime import LiveRuntime
+from live.runtime import LiveRuntime, close_live_runtime
 from providers.invalid_request import InvalidRequest
 from tenants.credentials import NewSite
 from tenants.errors import IdempotencyConflict, ReplayedRequest
 from tenants.models import Limit
+from tenants.rate_limiting.scripts import SCRIPTS
 from tenants.rate_limiting.types import AttachToStream, CacheHit
 from tests.platform.live.conftest import OpenWriters, TextWriter, admitted, caller_of, chat, live_request
 from tests.platform.streams.conftest import CuttableProxy
@@ -125,6 +129,30 @@ async def test_a_cached_answer_is_found_unless_the_caller_objects_or_names_anoth
     assert await admit_request(runtime, live_request(new_site)) == CacheHit(body)
     for fields in ({"allows_cache": False}, {"streams": True}, {"provider": "sim-openai"}):
         assert isinstance(await admit_request(runtime, live_request(new_site, **fields)), AdmittedRequest)
+
+
+async def test_the_runtime_closes_after_the_release_of_requests_canceled_during_admission(
+    runtime: LiveRuntime, new_site: NewSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    was_sent, released = asyncio.Event(), []
+
+    async def hang(*_: object) -> None:
+        was_sent.set()
+        await asyncio.sleep(60)
+
+    async def release(*_: object) -> None:
+        await asyncio.sleep(0.2)
+        released.append(await runtime.redis.ping())
+
+    monkeypatch.setattr(SCRIPTS.admit, "run", hang)
+    monkeypatch.setattr("tenants.rate_limiting.admission._settle_canceled", release)
+    task = asyncio.create_task(admit_request(runtime, live_request(new_site)))
+    await was_sent.wait()
+    await cancel_and_wait(task)
+
+    await close_live_runtime()
+
+    assert released == [True]
 
 
 class TestWithoutRedis:

@@ -10,8 +10,8 @@ from redis.asyncio import Redis
 from core import redis
 from core.ids import new_uuid
 from live.leases import RequestLeases
-from tenants.rate_limiting.admission import admit, open_request_ids
-from tests.platform.tenants.rate_limiting.requests import make_request
+from tenants.rate_limiting.admission import open_request_ids
+from tests.platform.tenants.rate_limiting.requests import admit, make_request
 from tests.stubborn_task import ignore_first_cancellation
 
 

@@ -8,8 +8,8 @@ from multiprocessing.synchronize import Barrier
 
 from redis.asyncio import Redis
 
-from tenants.rate_limiting.admission import admit
 from tenants.rate_limiting.types import AdmissionRequest, Admitted
+from tests.platform.tenants.rate_limiting.requests import admit
 
 PROCESSES, CLIENTS = 4, 50
 

@@ -3,11 +3,21 @@
 import itertools
 from typing import Any
 
-from tenants.rate_limiting.types import AdmissionRequest
+from redis.asyncio import Redis
+
+from core.tasks import BackgroundTasks
+from tenants.rate_limiting import admission
+from tenants.rate_limiting.scripts import SCRIPTS, Scripts
+from tenants.rate_limiting.types import AdmissionOutcome, AdmissionRequest
 from tenants.rate_limiting.windows import SlidingWindow
 
 _numbers = itertools.count()
 BODY = b"h" * 32
+_background_tasks = BackgroundTasks()
+
+
+async def admit(server: Redis, request: AdmissionRequest, scripts: Scripts = SCRIPTS) -> AdmissionOutcome:
+    return await admission.admit(server, request, _background_tasks.spawn, scripts)
 
 
 def make_request(site: str, *windows: SlidingWindow, **fields: Any) -> AdmissionRequest:

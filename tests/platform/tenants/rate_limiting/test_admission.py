@@ -12,7 +12,6 @@ from core import redis
 from core.redis import RedisUnavailable
 from core.redis_keys import USAGE_RECORDS_KEY, open_calls_key
 from tenants.rate_limiting.admission import (
-    admit,
     get_cached_answers,
     release_idempotency_key,
     renew,
@@ -34,7 +33,7 @@ from tenants.rate_limiting.types import (
 )
 from tenants.rate_limiting.windows import SlidingWindow
 from tests.platform.tenants.rate_limiting.conftest import SECOND, Clock
-from tests.platform.tenants.rate_limiting.requests import make_request, request_limit, token_limit
+from tests.platform.tenants.rate_limiting.requests import admit, make_request, request_limit, token_limit
 
 OTHER_BODY = b"o" * 32
 

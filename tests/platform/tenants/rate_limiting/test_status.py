@@ -8,13 +8,12 @@ from pytest_django import Settings
 from redis.asyncio import Redis
 
 from core.redis import RedisUnavailable, blocking_client
-from tenants.rate_limiting.admission import admit
 from tenants.rate_limiting.scripts import Scripts
 from tenants.rate_limiting.status import RateLimitSnapshot, read_windows
 from tenants.rate_limiting.types import Admitted, OverRateLimit
 from tenants.rate_limiting.windows import SlidingWindow
 from tests.platform.tenants.rate_limiting.conftest import SECOND, Clock
-from tests.platform.tenants.rate_limiting.requests import make_request, request_limit, token_limit
+from tests.platform.tenants.rate_limiting.requests import admit, make_request, request_limit, token_limit
 
 LEASE_SECONDS = 30
 

@@ -6,13 +6,13 @@ from typing import cast
 import pytest
 from redis.asyncio import Redis
 
-from tenants.rate_limiting.admission import admit, settle
+from tenants.rate_limiting.admission import settle
 from tenants.rate_limiting.scripts import Scripts
 from tenants.rate_limiting.types import AdmissionRequest, Admitted, OverRateLimit, to_settlement
 from tenants.rate_limiting.windows import SlidingWindow, site_key_prefix
 from tests.platform.tenants.rate_limiting.conftest import SECOND, Clock
 from tests.platform.tenants.rate_limiting.model import PlainWindow, WindowEntry
-from tests.platform.tenants.rate_limiting.requests import make_request, request_limit, token_limit
+from tests.platform.tenants.rate_limiting.requests import admit, make_request, request_limit, token_limit
 
 #: The largest size of a window that `admission` documents.
 LARGEST_WINDOW_BYTES = 2_072
