@@ -205,7 +205,7 @@ async def _respond_admitted(
         await _send_stream(runtime, context, response, admitted.caller, admitted.admission.stream_id)
     else:
         upstream_started_at = time.perf_counter()
-        run = AnswerRun(runtime, admitted, WireAnswerEncoder(parsed, admitted))
+        run = AnswerRun.with_lease(runtime, admitted, WireAnswerEncoder(parsed, admitted))
         body = await run.run()
         context.upstream_seconds = time.perf_counter() - upstream_started_at
         if (cache_status := run.cache_status) is not None:

@@ -62,15 +62,20 @@ async def _write_answer(
 
 
 class AnswerRun:
-    """One request for a complete answer, in progress. Its lease is held from its beginning."""
+    """One request for a complete answer, in progress. The settlement at its end releases the request's lease."""
 
     def __init__(self, runtime: LiveRuntime, admitted: AdmittedRequest, encoder: AnswerEncoder) -> None:
-        runtime.leases.add(admitted.admission)
         self._runtime = runtime
         self._admitted = admitted
         self._encoder = encoder
         self._trace = CallTrace(admitted.admission.request_id)
         self._looked_up = admitted.admission.cache_key is not None
+
+    @classmethod
+    def with_lease(cls, runtime: LiveRuntime, admitted: AdmittedRequest, encoder: AnswerEncoder) -> "AnswerRun":
+        """Hold the lease of a request that has no writer task, and return its run."""
+        runtime.leases.add(admitted.admission)
+        return cls(runtime, admitted, encoder)
 
     @property
     def cache_status(self) -> Literal["hit", "miss"] | None:

@@ -123,7 +123,7 @@ async def test_a_cached_answer_is_found_unless_the_caller_objects_or_names_anoth
     runtime: LiveRuntime, new_site: NewSite
 ) -> None:
     first = await admitted(runtime, live_request(new_site))
-    body = await AnswerRun(runtime, first, TextWriter()).run()
+    body = await AnswerRun.with_lease(runtime, first, TextWriter()).run()
     await wait_until(lambda: not runtime.leases.held)
 
     assert await admit_request(runtime, live_request(new_site)) == CacheHit(body)

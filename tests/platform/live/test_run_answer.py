@@ -1,6 +1,7 @@
 """Complete answers: encoded once, cached, and settled whatever happens."""
 
 import asyncio
+from unittest.mock import Mock
 
 import pytest
 
@@ -18,7 +19,7 @@ from tests.simulator_process import SimulatorProcess
 
 async def test_an_answer_is_encoded_and_settled(runtime: LiveRuntime, new_site: NewSite) -> None:
     writer = TextWriter()
-    run = AnswerRun(runtime, await admitted(runtime, live_request(new_site)), writer)
+    run = AnswerRun.with_lease(runtime, await admitted(runtime, live_request(new_site)), writer)
 
     body = await run.run()
 
@@ -33,7 +34,7 @@ async def test_a_failed_answer_raises_and_is_settled(
     runtime: LiveRuntime, new_site: NewSite, simulator: SimulatorProcess
 ) -> None:
     simulator.script("gpt-4o-mini", ["400"])
-    run = AnswerRun(runtime, await admitted(runtime, live_request(new_site)), TextWriter())
+    run = AnswerRun.with_lease(runtime, await admitted(runtime, live_request(new_site)), TextWriter())
 
     with pytest.raises(ProviderError):
         await run.run()
@@ -43,7 +44,7 @@ async def test_a_failed_answer_raises_and_is_settled(
 
 
 async def test_a_canceled_answer_is_settled(runtime: LiveRuntime, new_site: NewSite) -> None:
-    run = AnswerRun(runtime, await admitted(runtime, live_request(new_site, chat("slow"))), TextWriter())
+    run = AnswerRun.with_lease(runtime, await admitted(runtime, live_request(new_site, chat("slow"))), TextWriter())
     task = asyncio.create_task(run.run())
     await asyncio.sleep(0.1)
 
@@ -66,6 +67,19 @@ async def test_an_answer_with_an_idempotency_key_is_a_stream_of_one_event(
     assert [event.data.decode() for event in stream.events] == [make_writer.only.text]
 
 
+async def test_the_lease_of_an_answer_with_an_idempotency_key_is_added_once(
+    runtime: LiveRuntime, new_site: NewSite, make_writer: OpenWriters, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add = Mock(wraps=runtime.leases.add)
+    monkeypatch.setattr(runtime.leases, "add", add)
+    request = await admitted(runtime, live_request(new_site, idempotency_key="k"))
+
+    stream = start_answer(runtime, request, make_writer)
+    await wait_until(lambda: stream.end)
+
+    add.assert_called_once_with(request.admission)
+
+
 async def test_a_canceled_answer_has_an_error_event_for_those_who_wait_for_it(
     runtime: LiveRuntime, new_site: NewSite, make_writer: OpenWriters
 ) -> None:
@@ -84,7 +98,7 @@ async def test_only_inputs_without_a_cached_vector_go_to_a_provider(
     runtime: LiveRuntime, new_site: NewSite, simulator: SimulatorProcess
 ) -> None:
     async def embed(*inputs: str) -> tuple[bytes, str | None, int]:
-        run = AnswerRun(
+        run = AnswerRun.with_lease(
             runtime, await admitted(runtime, live_request(new_site, EmbeddingRequest("embed", inputs))), TextWriter()
         )
         body = await run.run()
