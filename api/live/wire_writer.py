@@ -78,7 +78,7 @@ class WireResponseWriter(WireAnswerEncoder):
     def error(self, error: BaseException) -> None:
         problem, wire = to_problem(error), self._parsed.wire
         if problem.is_unexpected:
-            log.error("stream_failed", exc_info=error)
+            log.error("stream_failed", stream=self._event_log.stream.id, exc_info=error)
         if self._encoder is not None:
             if frames := self._encoder.encode_interruption(to_error_payload(problem)):
                 self._event_log.append(frames)

@@ -27,7 +27,7 @@ class LoopSupervisor:
 
     Args:
         unavailable_event, recovered_event: the log events at the beginning and the end of an outage.
-        outage_errors: what counts as an outage; any other error is logged as `worker_loop_crashed`.
+        outage_errors: what counts as an outage; any other error is logged as `worker_step_failed`.
         recovery_seconds: a step that succeeds ends an outage only this long after the last failure. Where several loops
             share a supervisor, one may succeed while the service is still unavailable for the others.
         backoff_seconds: the pause after the first failure, doubled up to the second number; None for no backoff.
@@ -77,7 +77,7 @@ class LoopSupervisor:
 
     def on_failure(self, error: Exception) -> None:
         if not isinstance(error, self._outage_errors):
-            log.error("worker_loop_crashed", exc_info=error)
+            log.error("worker_step_failed", exc_info=error)
             return
         if not self._is_unavailable:
             log.error(self._unavailable_event, error=type(error).__name__, reason=str(error).strip()[:200])

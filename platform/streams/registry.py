@@ -213,7 +213,7 @@ async def _run_to_end(writer: EventLogWriter, run: Callable[[EventLogWriter], Aw
         await run(writer)
     except asyncio.CancelledError:
         await writer.finish(StreamEnd("canceled"))
-    except Exception:
-        log.exception("stream_failed", stream=writer.stream.id)
+    except Exception as error:
+        log.error("stream_failed", stream=writer.stream.id, exc_info=error)
     finally:
         await writer.finish(StreamEnd("error"))

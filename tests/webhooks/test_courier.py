@@ -341,7 +341,7 @@ async def test_a_bug_in_the_claim_is_logged_each_time_with_its_traceback_and_is_
             await courier_._claim()
     await courier_._drain()
 
-    assert [(entry["event"], type(entry.get("exc_info"))) for entry in logs] == [("worker_loop_crashed", KeyError)] * 3
+    assert [(entry["event"], type(entry.get("exc_info"))) for entry in logs] == [("worker_step_failed", KeyError)] * 3
 
 
 def test_database_connections_that_were_cut_are_replaced(delivery: Delivery) -> None:

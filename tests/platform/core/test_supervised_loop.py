@@ -74,7 +74,7 @@ async def test_any_other_error_is_logged_each_time_and_is_no_outage(events: Call
     for step in (crash, crash, succeed):
         await loop.run(step)
 
-    assert events() == ["worker_loop_crashed", "worker_loop_crashed"]
+    assert events() == ["worker_step_failed", "worker_step_failed"]
     assert loop.seconds_since_failure == float("inf")
 
 
