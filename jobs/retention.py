@@ -13,7 +13,6 @@ from django.db.backends.utils import CursorWrapper
 
 from jobs.models import BatchState, File
 from tenants.authentication import purge_nonces
-from tenants.models import Site
 
 log = structlog.get_logger(__name__)
 
@@ -84,12 +83,6 @@ def run_retention() -> RetentionReport:
 def purge_expired() -> RetentionReport:
     """Erase due prompts, answers and files: at most some thousands, and none while another worker does so."""
     return RetentionReport(jobs=_erase_jobs(), files=_remove_files())
-
-
-def retention_days_of(site: Site) -> int:
-    """Return after how many days the site's prompts and answers are erased; 0 is never."""
-    days: int = settings.JOB_RETENTION_DAYS if site.retention_days is None else site.retention_days
-    return days
 
 
 def _erase_jobs() -> int:

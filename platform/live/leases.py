@@ -59,11 +59,6 @@ class RequestLeases:
         if not self._held:
             self._is_empty.set()
 
-    @property
-    def held(self) -> int:
-        """How many requests run."""
-        return len(self._held)
-
     async def wait_until_empty(self, seconds: float) -> None:
         """Wait until no request runs, at most this long."""
         with suppress(TimeoutError):

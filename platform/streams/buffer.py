@@ -119,12 +119,6 @@ class EventBuffer:
             if waiter in self._waiting:
                 self._waiting.remove(waiter)
 
-    async def wait_after(self, seq: int) -> list[LoggedEvent]:
-        """Return the events after `seq` as soon as there are any; an empty list when the stream has ended there."""
-        while not (events := self.after(seq)) and self.end is None:
-            await self.wait()
-        return events
-
     def _trim(self) -> None:
         """Drop the oldest events, a little more than necessary, so that it is not repeated for every event."""
         goal, dropped = self._max_bytes * 15 // 16, 0

@@ -116,13 +116,10 @@ def stream_age_seconds(stream_id: str) -> float:
     return time.time() - (parse_stream_id(stream_id).int >> 80) / 1000
 
 
-def format_cursor(stream_id: str, seq: int) -> str:
-    """Return the cursor after an event: the `id:` field of a server-sent event."""
-    return f"{stream_id}-{seq}"
-
-
 def parse_cursor(text: str, stream_id: str) -> int:
     """Return the number of the last event that the client received. A bare number is a cursor of `stream_id`.
+
+    A cursor is the `id:` field of a server-sent event (`providers.sse_writer`): `<stream id>-<number>`.
 
     Raises `CursorMalformed` and `CursorForeign`.
     """

@@ -33,7 +33,6 @@ class AuthorizedReader:
     site: Site
     #: The one origin that the ticket or token is bound to.
     origin: str | None
-    ticket: Ticket | None = None
     #: None for a ticket.
     authenticated: Authenticated | None = None
 
@@ -71,7 +70,7 @@ async def authenticate_reader(
     if isinstance(credentials, BearerToken) and tickets.is_ticket(credentials.text):
         ticket = tickets.verify(credentials.text)
         tickets.authorize(ticket, kind, public_id, origin=origin)
-        return AuthorizedReader(await _site_for_ticket(ticket, origin, threads), ticket.origin, ticket=ticket)
+        return AuthorizedReader(await _site_for_ticket(ticket, origin, threads), ticket.origin)
     authenticated = await authenticate_async(request, threads)
     check_scope(authenticated.identity, READ_SCOPES[kind])
     return AuthorizedReader(authenticated.identity.site, authenticated.identity.origin, authenticated=authenticated)

@@ -34,7 +34,6 @@ from tests.api.live.conftest import _nothing_is_left as _nothing_is_left
 from tests.api.live.conftest import simulator as simulator
 from tests.api.live.conftest import simulator_process as simulator_process
 from tests.factories import make_provider, make_route
-from tests.polling import wait_until
 from tests.simulator_process import SimulatorProcess
 
 
@@ -148,7 +147,7 @@ async def admitted(runtime: LiveRuntime, request: LiveRequest) -> AdmittedReques
 
 async def usage_of(runtime: LiveRuntime, new_site: NewSite) -> list[UsageEvent]:
     """The site's usage events, once its requests are settled."""
-    await wait_until(lambda: not runtime.leases.held)
+    await runtime.leases.wait_until_empty(20)
     return await runtime.threads.run(_drained_usage, new_site)
 
 

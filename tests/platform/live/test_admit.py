@@ -20,7 +20,6 @@ from tenants.rate_limiting.types import AttachToStream, CacheHit
 from tests.platform.live.conftest import OpenWriters, TextWriter, admitted, caller_of, chat, live_request
 from tests.platform.streams.conftest import CuttableProxy
 from tests.platform.streams.conftest import redis_proxy as redis_proxy
-from tests.polling import wait_until
 
 
 @pytest.fixture
@@ -124,7 +123,7 @@ async def test_a_cached_answer_is_found_unless_the_caller_objects_or_names_anoth
 ) -> None:
     first = await admitted(runtime, live_request(new_site))
     body = await AnswerRun.with_lease(runtime, first, TextWriter()).run()
-    await wait_until(lambda: not runtime.leases.held)
+    await runtime.leases.wait_until_empty(20)
 
     assert await admit_request(runtime, live_request(new_site)) == CacheHit(body)
     for fields in ({"allows_cache": False}, {"streams": True}, {"provider": "sim-openai"}):

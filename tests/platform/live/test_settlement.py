@@ -26,7 +26,7 @@ async def test_a_request_that_was_admitted_but_cannot_start_releases_everything(
 
     with pytest.raises(StreamsClosed):
         start_stream(runtime, request, make_writer)
-    await wait_until(lambda: not runtime.leases.held)
+    await runtime.leases.wait_until_empty(20)
 
     assert await open_request_ids(runtime.redis, runtime.heartbeat.id) == set()
     left = [key async for key in runtime.redis.scan_iter(f"nd:{{{new_site.site.public_id}}}:*")]
@@ -58,7 +58,7 @@ class TestRedisUnavailableAtTheEnd:
             start_stream(runtime, await admitted(runtime, live_request(new_site, chat("slow"))), make_writer)
             await wait_until(lambda: server.zcard(running) == 1)
             await redis_proxy.cut()
-            await wait_until(lambda: not runtime.leases.held)
+            await runtime.leases.wait_until_empty(20)
             assert server.zcard(running) == 1
             await redis_proxy.restore()
 
