@@ -29,6 +29,8 @@ class JobFilter:
     kind: str | None = None
     model: str | None = None
     idempotency_key: str | None = None
+    #: The caller's: a key means the caller's own job (`Identity.idempotency_scope`).
+    idempotency_scope: str = ""
     created_after: datetime | None = None
     created_before: datetime | None = None
     #: A batch's public id, or `WITHOUT_BATCH`.
@@ -151,6 +153,7 @@ def _to_lookups(job_filter: JobFilter) -> dict[str, Any]:
         "kind": job_filter.kind,
         "model": job_filter.model,
         "idempotency_key": job_filter.idempotency_key,
+        "idempotency_scope": None if job_filter.idempotency_key is None else job_filter.idempotency_scope,
         "created_at__gt": job_filter.created_after,
         "created_at__lt": job_filter.created_before,
     }

@@ -119,9 +119,9 @@ class JobQuery(StrictSerializer[Any]):
     after = serializers.CharField(required=False, max_length=64, help_text="`last_id` of the previous page.")
     limit = serializers.IntegerField(required=False, default=20, min_value=1, max_value=MAX_PAGE_SIZE)
 
-    def to_filter(self) -> JobFilter:
-        filters: dict[str, Any] = dict(self.validated_data)
-        return JobFilter(**{name: value for name, value in filters.items() if name not in ("after", "limit")})
+    def to_filter(self, identity: Identity) -> JobFilter:
+        filters = {name: value for name, value in self.validated_data.items() if name not in ("after", "limit")}
+        return JobFilter(**filters, idempotency_scope=identity.idempotency_scope)
 
 
 # Out

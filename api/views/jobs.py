@@ -100,9 +100,10 @@ class JobList(Resource):
     def get(self, request: Request) -> Response:
         query = JobQuery(data=request.query_params.dict())
         query.is_valid(raise_exception=True)
-        site, after = identity_of(request).site, query.validated_data.get("after")
+        identity, after = identity_of(request), query.validated_data.get("after")
+        job_filter = query.to_filter(identity)
         page = paginate(
-            lambda limit: list_jobs(site, query.to_filter(), after=after, limit=limit), query.validated_data["limit"]
+            lambda limit: list_jobs(identity.site, job_filter, after=after, limit=limit), query.validated_data["limit"]
         )
         billed = billed_calls_of(page.rows)
         views = [JobDetails(job, billed.get(job.id)) for job in page.rows]

@@ -97,6 +97,11 @@ def _facts(batch: Batch, visibility: Visibility, now: datetime) -> Iterator[Fact
         yield Fact("Max output tokens of the token", f"{batch.grant.max_tokens:,}")
     if not batch.grant.allows_premium_tiers:
         yield Fact("Service tiers of the token", "standard only")
+    if batch.grant.unknown:
+        names = ", ".join(name for name, _ in batch.grant.unknown)
+        yield Fact(
+            "Unknown restrictions of the token", names, "Stored by a newer version; nothing is permitted under them"
+        )
     if batch.idempotency_key is not None:
         yield Fact("Idempotency key", batch.idempotency_key, is_code=True)
     if batch.request_id:

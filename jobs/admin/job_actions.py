@@ -12,6 +12,7 @@ from jobs.models import Job, JobState
 from jobs.retry import retry
 from tenants.audit import Actor, audit
 from tenants.errors import TenantError
+from tenants.grant import UNRESTRICTED
 
 #: Errors of an action on one job; the action continues with the other jobs.
 EXPECTED_ERRORS = (JobError, TenantError, CryptoError)
@@ -59,7 +60,8 @@ def _cancel(job: Job, actor: Actor) -> JobActionResult:
 def _retry(job: Job, actor: Actor) -> JobActionResult:
     try:
         with transaction.atomic():
-            new = retry(job.site, job.public_id)
+            # A member of a batch keeps the restrictions that the batch was submitted with.
+            new = retry(job.site, job.public_id, job.batch.grant if job.batch else UNRESTRICTED)
             audit(actor, "job.retry", job.public_id, job.site, {"state": job.state, "new_job": new.public_id})
     except EXPECTED_ERRORS as error:
         return JobActionResult(job, f"Not retried. {error}", done=False)

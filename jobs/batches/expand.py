@@ -6,7 +6,8 @@ from uuid import UUID
 
 import structlog
 from django.db import connection, transaction
-from django.db.models import F
+from django.db.models import BooleanField, F, Q
+from django.db.models.expressions import RawSQL
 from django.db.models.functions import Now
 
 from core.crash import CrashPoint, crash_point
@@ -22,6 +23,7 @@ from jobs.errors import BatchIssue, InvalidBatch, UnreadableFile
 from jobs.files.read import iter_lines
 from jobs.models import Batch, BatchState, JobKind
 from jobs.tasks import bell
+from tenants.grant import KNOWN
 
 log = structlog.get_logger(__name__)
 
@@ -37,6 +39,14 @@ TOO_MANY_READ_ATTEMPTS = BatchIssue(
 FILE_DELETED = BatchIssue("file_not_found", "The file was deleted before it was read.")
 
 
+GRANT_UNKNOWN = BatchIssue(
+    "restriction_unknown", "No worker of the version that stored the credential's restrictions read the file in time."
+)
+
+#: A batch with a restriction of a newer version is left to workers of that version, until its window ends.
+READABLE = Q(expires_at__lte=Now()) | Q(RawSQL("\"grant\" - %s::text[] = '{}'", [sorted(KNOWN)], BooleanField()))
+
+
 class CanceledWhileReading(Exception):
     """The batch was canceled while its file was read; the transaction is rolled back."""
 
@@ -47,8 +57,8 @@ class WorkerStopping(Exception):
 
 def expand_one(is_stopping: Callable[[], bool] = lambda: False) -> bool:
     """Expand the longest waiting batch that no other worker reads; False if there is none that we can read."""
-    waiting = Batch.objects.filter(state=BatchState.VALIDATING).order_by("id").values_list("id", flat=True)
-    for batch_id in waiting[:MAX_CANDIDATES]:
+    waiting = Batch.objects.filter(READABLE, state=BatchState.VALIDATING).order_by("id")
+    for batch_id in waiting.values_list("id", flat=True)[:MAX_CANDIDATES]:
         if is_stopping():
             return False
         with try_batch_lock(batch_id) as is_mine:
@@ -68,10 +78,9 @@ def _start_reading(batch: Batch) -> Batch | None:
 def _expand(batch: Batch, is_stopping: Callable[[], bool]) -> bool:
     """Expand the batch, or fail it; False if it is left to another worker."""
     if batch.grant.unknown:
-        # A newer version stored it, and a worker of that version can read it.
-        _release_reading(batch.id)
         log.error("grant_unknown", batch=batch.public_id, hint="update this worker to the version of the others")
-        return False
+        fail_batch(batch, [GRANT_UNKNOWN])
+        return True
     if batch.read_count > MAX_READ_ATTEMPTS:
         fail_batch(batch, [TOO_MANY_READ_ATTEMPTS])
         return True

@@ -446,9 +446,14 @@ def _parse_scopes(claim: object) -> frozenset[str] | None:
 
 def _text_claim(claims: Mapping[str, Any], claim: str) -> str | None:
     value = claims.get(claim)
-    if value is None or (isinstance(value, str) and value):
+    if value is None or (isinstance(value, str) and value and _is_encodable(value)):
         return value
     raise MalformedCredentials(f"The token's {claim} must be text.")
+
+
+def _is_encodable(text: str) -> bool:
+    """JSON may hold half a surrogate pair, which is not text."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 # Tokens and tickets that Nightdesk minted

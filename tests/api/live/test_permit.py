@@ -169,6 +169,8 @@ def test_restricted_credentials_have_job_keys_of_their_own(site: Live, way: str)
     wide = site.post("/v1/jobs", submission, idempotency_key="order-1").json()
 
     assert bounded["id"] == again["id"] != wide["id"]
+    listed = site.get("/v1/jobs?idempotency_key=order-1").json()["data"]
+    assert [job["id"] for job in listed] == [wide["id"]]
     assert [job["idempotency_key"] for job in (bounded, wide)] == ["order-1", "order-1"]
     assert [json.loads(bytes(job.payload or b"")) for job in Job.objects.order_by("id")] == [
         {**body, "max_completion_tokens": 10},

@@ -1,17 +1,19 @@
 """Expanding the file of a batch: all of its members or none, exactly once, also after crashes."""
 
 import threading
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.db import InterfaceError, OperationalError, connection
+from django.db.models.functions import Now
 from pytest_django import Settings
 
 from core.crypto import new_key
 from jobs.batches import insert, requests
 from jobs.batches.cancel import cancel
 from jobs.batches.create import create
-from jobs.batches.expand import expand_one
+from jobs.batches.expand import MAX_CANDIDATES, expand_one
 from jobs.batches.read import try_batch_lock
 from jobs.errors import FileNotFound, InvalidFile
 from jobs.models import Batch, BatchState, File, FileChunk, Job
@@ -292,14 +294,27 @@ def test_a_stopping_worker_leaves_the_file_to_another(site: Site, desk_route: No
     assert read(batch).total == 5
 
 
-def test_a_batch_with_a_restriction_of_a_newer_version_is_left_to_a_newer_worker(site: Site, desk_route: None) -> None:
-    newer = make_waiting(site, [line("r1")], grant=Grant(unknown=(("max_budget", 5),)))
-    other = make_waiting(site, [line("r1")])
+def test_batches_with_a_restriction_of_a_newer_version_are_left_to_a_newer_worker(site: Site, desk_route: None) -> None:
+    newer = [make_waiting(site, [line("r1")], grant=Grant(unknown=(("budget", 5),))) for _ in range(MAX_CANDIDATES)]
+    other = make_waiting(site, [line("r1")], grant=Grant("desk", 100, allows_premium_tiers=False))
 
     assert expand_one()
-    for _ in range(5):
-        assert not expand_one()
+    assert not expand_one()
 
-    newer.refresh_from_db()
     other.refresh_from_db()
-    assert (newer.state, newer.read_count, other.state) == (BatchState.VALIDATING, 0, BatchState.IN_PROGRESS)
+    assert other.state == BatchState.IN_PROGRESS
+    assert {(each.state, each.read_count) for each in Batch.objects.filter(id__in=[batch.id for batch in newer])} == {
+        (BatchState.VALIDATING, 0)
+    }
+
+
+def test_a_batch_with_a_restriction_of_a_newer_version_fails_at_the_end_of_its_window(
+    site: Site, desk_route: None
+) -> None:
+    batch = make_waiting(site, [line("r1")], grant=Grant(unknown=(("budget", 5),)))
+    Batch.objects.filter(id=batch.id).update(expires_at=Now() - timedelta(seconds=1))
+
+    assert expand_one()
+
+    batch.refresh_from_db()
+    assert (batch.state, batch.errors[0]["code"]) == (BatchState.FAILED, "restriction_unknown")

@@ -289,6 +289,10 @@ def test_a_jwt_without_restrictions_allows_everything(bakery: NewSite) -> None:
     assert (identity.scopes, identity.grant, identity.origin) == (None, UNRESTRICTED, None)
 
 
+def test_a_jwt_with_half_a_surrogate_pair_is_malformed(bakery: NewSite) -> None:
+    assert type(refusal(bearer(token(bakery, model="\ud800")))) is MalformedCredentials
+
+
 def test_a_jwt_with_an_empty_scope_allows_nothing(bakery: NewSite) -> None:
     assert ask(bearer(token(bakery, scope=""))).scopes == frozenset()
     assert ask(bearer(token(bakery, scope=[]))).scopes == frozenset()
