@@ -170,7 +170,7 @@ def _webhook_step(deliveries: Sequence[Delivery], *, ended: bool) -> JobStep:
 def _tiles(job: Job, history: JobHistory, visibility: Visibility, now: datetime) -> Iterator[Fact]:
     took = (job.finished_at or now) - job.created_at
     yield Fact("Took" if job.finished_at else "So far", format_duration(took), "From acceptance to the end")
-    yield Fact("Attempts", f"{job.attempt} of {job.max_attempts}", f"{job.error_count} ended with an error")
+    yield Fact("Failed attempts", f"{job.error_count} of {job.max_attempts}", f"{job.attempt} attempts in total")
     if not visibility.usage:
         return
     calls = [call for each in history.attempts for call in each.calls]

@@ -93,6 +93,8 @@ class Heartbeat:
                 self._notify(self._beat())
             else:
                 log.critical("event_loop_stalled", seconds=round(started_at - self._loop_alive_at))
+                # A process that was frozen as a whole looks stalled too, and its loop has nothing to run that says so.
+                self._call_in_loop(self._record_alive)
             if self._stopping.wait(max(0.0, leases.HEARTBEAT_SECONDS - (time.monotonic() - started_at))):
                 return
 
@@ -113,11 +115,18 @@ class Heartbeat:
         return LeaseRenewed(worker_id, renewal)
 
     def _notify(self, beat: HeartbeatEvent) -> None:
+        self._call_in_loop(self._handle_in_loop, beat)
+
+    def _call_in_loop(self, function: Callable[..., None], *args: Any) -> None:
         with suppress(RuntimeError):  # the loop has been closed since
-            self._loop.call_soon_threadsafe(self._handle_in_loop, beat)
+            self._loop.call_soon_threadsafe(function, *args)
+
+    def _record_alive(self) -> None:
+        """Note that the event loop runs. Runs in the event loop."""
+        self._loop_alive_at = time.monotonic()
 
     def _handle_in_loop(self, beat: HeartbeatEvent) -> None:
         """Process the event. Runs in the event loop."""
-        self._loop_alive_at = time.monotonic()
+        self._record_alive()
         self._on_event(beat)
         self._report = self._make_report()

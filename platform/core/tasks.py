@@ -10,7 +10,8 @@ R = TypeVar("R")
 
 log = structlog.get_logger(__name__)
 
-RETRY_CANCEL_SECONDS = 0.1
+#: A task may take this long to clean up before it is canceled again.
+RETRY_CANCEL_SECONDS = 0.5
 
 
 class BackgroundTasks:

@@ -162,9 +162,8 @@ def key_id(spec: ProviderSpec) -> str:
 def to_refusal(status: BreakerStatus) -> ProviderError:
     """Return the error for a call that the breaker does not allow: the one that the call would most likely get."""
     seconds = max(math.ceil(status.cooldown_seconds), 1)
-    message = (
-        f"Provider {status.provider} is temporarily disabled for another {seconds} s after errors ({status.kind})."
-    )
+    # Without the remaining seconds: a job keeps the message, and `Retry-After` has them.
+    message = f"The circuit breaker of provider {status.provider} is open after errors ({status.kind})."
     if status.kind == ProviderKeyRejected.kind:
         return ProviderKeyRejected(message, code=status.code or None)
     if status.kind == ProviderRateLimited.kind:

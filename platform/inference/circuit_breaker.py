@@ -131,7 +131,7 @@ class NoCircuitBreaker:
     def release(self, target: Target) -> None: ...
 
     def refusal(self, target: Target) -> ProviderError:
-        return ProviderOverloaded(f"Provider {target.provider.name} is temporarily disabled.")
+        return ProviderOverloaded(f"The circuit breaker of provider {target.provider.name} is open.")
 
 
 NO_CIRCUIT_BREAKER = NoCircuitBreaker()

@@ -94,7 +94,7 @@ class UsageEventAdmin(ReadOnlyAdmin[UsageEvent]):
     fieldsets = (
         (None, {"fields": ("site", "job", "attempt", "call", "request_id", "dedupe_key")}),
         ("Provider", {"fields": ("provider", "model", "upstream_model", "price_list")}),
-        ("Outcome", {"fields": ("shown_outcome", "status", "error_kind", "error_code", "billable", "estimated")}),
+        ("Outcome", {"fields": ("outcome", "status", "error_kind", "error_code", "billable", "estimated")}),
         (
             "Tokens",
             {

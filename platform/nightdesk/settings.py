@@ -88,6 +88,8 @@ TIME_ZONE = "UTC"
 LANGUAGE_CODE = "en-us"
 FORMAT_MODULE_PATH = "nightdesk.formats"
 STATIC_URL = "static/"
+#: Where the admin's login page leads to if it was opened by itself.
+LOGIN_REDIRECT_URL = "admin:index"
 STATIC_ROOT = ROOT / "staticfiles"
 TEMPLATES = [
     {

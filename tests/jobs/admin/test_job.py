@@ -264,7 +264,7 @@ def story(site: Site, endpoint: Endpoint) -> Job:
 def test_the_page_shows_steps_attempts_calls_and_webhooks(browser: Client, story: Job) -> None:
     page = words(browser.get(page_of(story)).content.decode())
 
-    facts = (story.public_id, "Succeeded", "Bakery", "post-4711", "req_abc", "2 of 3", '"post_id": "4711"')
+    facts = (story.public_id, "Succeeded", "Bakery", "post-4711", "req_abc", "0 of 3", '"post_id": "4711"')
     attempts = ("Attempt 1", "Attempt 2", "worker-7:99", "unavailable")
     calls = ("sim-openai", "HTTP 503", "server_error", "Timed out", "sim-azure", "Estimated", "sim-anthropic", "Billed")
     money = ("3,120 → 214", "$0.0005", "$0.0006")

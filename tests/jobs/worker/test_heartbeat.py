@@ -2,16 +2,18 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from types import SimpleNamespace
 
 import pytest
 from django.db import OperationalError
 from django.utils import timezone
 
 from jobs.models import WorkerLease
-from jobs.worker import leases
+from jobs.worker import heartbeat, leases
 from jobs.worker.heartbeat import Heartbeat, HeartbeatEvent, HeartbeatMissed, LeaseAcquired, LeaseLost, LeaseRenewed
 from tests.polling import wait_for
 
@@ -42,13 +44,13 @@ def beating(loop_stall_seconds: float = 30) -> Iterator[Listener]:
     listener = Listener()
     thread = threading.Thread(target=listener.loop.run_forever)
     thread.start()
-    heartbeat = Heartbeat(listener.loop, listener.on_event, lambda: {"jobs": len(listener.events)}, loop_stall_seconds)
-    heartbeat.start()
+    beats = Heartbeat(listener.loop, listener.on_event, lambda: {"jobs": len(listener.events)}, loop_stall_seconds)
+    beats.start()
     try:
         yield listener
     finally:
         listener.go_on.set()
-        heartbeat.stop()
+        beats.stop()
         listener.loop.call_soon_threadsafe(listener.loop.stop)
         thread.join()
         listener.loop.close()
@@ -92,6 +94,20 @@ def test_heartbeats_stop_for_a_stalled_loop() -> None:
         wait_for(lambda: listener.kinds().count(LeaseAcquired) == 2)
 
     assert WorkerLease.objects.count() == 2
+
+
+def test_heartbeats_resume_after_the_process_was_frozen_for_longer_than_a_stall(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A frozen process stops its event loop and its heartbeat alike; afterwards only the clock has moved."""
+    frozen_seconds = 0.0
+    monkeypatch.setattr(heartbeat, "time", SimpleNamespace(monotonic=lambda: time.monotonic() + frozen_seconds))
+    with beating(loop_stall_seconds=5) as listener:
+        wait_for(lambda: LeaseRenewed in listener.kinds())
+        frozen_seconds = 60.0
+        seen = len(listener.events)
+
+        wait_for(lambda: len(listener.events) > seen + 3)
 
 
 def unchanged() -> bool:

@@ -124,3 +124,11 @@ def test_the_forms_of_operators_use_the_theme() -> None:
 @pytest.mark.parametrize("model", [User, Group])
 def test_operators_and_groups_have_the_admin_of_this_project(model: type[User] | type[Group]) -> None:
     assert type(admin.site.get_model_admin(model)).__module__ == "nightdesk.admin.users"
+
+
+def test_the_login_page_leads_to_the_overview() -> None:
+    User.objects.create_superuser("op", password="night-shift-4711")
+
+    page = Client().post("/admin/login/", {"username": "op", "password": "night-shift-4711"})
+
+    assert (page.status_code, page["Location"]) == (302, "/admin/")
