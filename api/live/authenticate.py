@@ -1,14 +1,16 @@
 """Authenticates live requests, and authorizes their network, origin and scope: the checks that need no body."""
 
 from api.live.respond import ResponseContext
+from live.admit import consume_nonce
 from live.errors import ShuttingDown
 from live.request import Caller
 from live.runtime import LiveRuntime, live_runtime
 from streams.entries import StreamInfo
 from streams.errors import StreamUnknown
 from tenants.access import TokenScope, check_network_and_origin, check_scope, echoed_origin
-from tenants.async_authentication import authenticate_async
+from tenants.async_authentication import AuthorizedReader, authenticate_async, authenticate_reader
 from tenants.authentication import Identity
+from tenants.tickets import ReadableKind
 
 
 async def authenticate(context: ResponseContext, scope: TokenScope | None) -> tuple[LiveRuntime, Caller]:
@@ -30,6 +32,27 @@ async def authenticate(context: ResponseContext, scope: TokenScope | None) -> tu
     if scope is not None:
         check_scope(authenticated.identity, scope)
     return runtime, Caller(authenticated.identity, authenticated.nonce)
+
+
+async def authenticate_event_reader(
+    context: ResponseContext, runtime: LiveRuntime, kind: ReadableKind, public_id: str
+) -> AuthorizedReader:
+    """Return who reads the events of a stream or job: the holder of its ticket, or its site. Consumes the nonce.
+
+    Raises:
+        Unauthenticated: the credentials are missing, not valid, or were used before.
+        Forbidden: the address, the origin or the scope is not allowed.
+    """
+    http_request = context.http_request
+    authorized = await authenticate_reader(
+        http_request.to_presented_request(), kind, public_id, origin=http_request.origin, threads=runtime.threads
+    )
+    context.origin = echoed_origin(http_request.headers.get("origin"), authorized.site, authorized.origin)
+    if authorized.authenticated is not None:
+        identity = authorized.authenticated.identity
+        check_network_and_origin(identity, http_request.address, http_request.origin)
+        await consume_nonce(runtime, Caller(identity, authorized.authenticated.nonce))
+    return authorized
 
 
 def check_stream_access(info: StreamInfo, identity: Identity | None) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import msgspec
 import structlog
 
+from api.live.authenticate import authenticate_event_reader
 from api.live.http_handler import LiveHttpResponse
 from api.live.http_request import LiveHttpRequest
 from api.live.infer import with_error_response
@@ -26,15 +27,11 @@ from core.redis import RedisUnavailable
 from jobs.models import JobState
 from jobs.read import JobProgress, find_job, raw_result_of
 from jobs.watchers import attempt_stream_id
-from live.admit import consume_nonce
-from live.request import Caller
 from live.runtime import LiveRuntime, live_runtime
 from providers.sse_writer import KEEP_ALIVE, encode_frames
 from streams.entries import LoggedEvent, StreamEnd, StreamEndKind
 from streams.errors import StreamError
 from streams.reader import follow
-from tenants.access import check_network_and_origin, echoed_origin
-from tenants.async_authentication import authenticate_reader
 from tenants.models import Site
 from tenants.tickets import ReadableKind
 
@@ -176,17 +173,7 @@ async def read_job(http_request: LiveHttpRequest, response: LiveHttpResponse, jo
 
 async def _read(context: ResponseContext, response: LiveHttpResponse, public_id: str) -> None:
     http_request, runtime = context.http_request, await live_runtime()
-    authorized = await authenticate_reader(
-        http_request.to_presented_request(),
-        ReadableKind.JOB,
-        public_id,
-        origin=http_request.origin,
-        threads=runtime.threads,
-    )
-    context.origin = echoed_origin(http_request.headers.get("origin"), authorized.site, authorized.origin)
-    if authorized.authenticated is not None:
-        check_network_and_origin(authorized.authenticated.identity, http_request.address, http_request.origin)
-        await consume_nonce(runtime, Caller(authorized.authenticated.identity, authorized.authenticated.nonce))
+    authorized = await authenticate_event_reader(context, runtime, ReadableKind.JOB, public_id)
     reader = JobEventReader(runtime, authorized.site, public_id, cursor_of(http_request, public_id))
     async with aclosing(reader.events()) as events:
         # Errors come with the first event, which is immediate.

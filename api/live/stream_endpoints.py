@@ -3,7 +3,7 @@
 A reader attaches to a stream at a cursor; see `live.run_stream` for both ends.
 """
 
-from api.live.authenticate import authenticate, check_stream_access
+from api.live.authenticate import authenticate, authenticate_event_reader, check_stream_access
 from api.live.http_handler import LiveHttpResponse
 from api.live.http_request import LiveHttpRequest
 from api.live.infer import with_error_response
@@ -18,13 +18,11 @@ from api.live.respond import (
     wait_for_first_events,
 )
 from live.admit import consume_nonce
-from live.request import Caller
 from live.runtime import live_runtime
 from streams.entries import parse_cursor
 from streams.errors import CursorMalformed
 from streams.reader import EventLogReader, find_record, follow, request_cancel
-from tenants.access import TokenScope, check_network_and_origin, echoed_origin
-from tenants.async_authentication import authenticate_reader
+from tenants.access import TokenScope
 from tenants.tickets import ReadableKind
 
 
@@ -44,17 +42,7 @@ async def cancel_stream(http_request: LiveHttpRequest, response: LiveHttpRespons
 
 async def _read(context: ResponseContext, response: LiveHttpResponse, stream_id: str) -> None:
     http_request, runtime = context.http_request, await live_runtime()
-    authorized = await authenticate_reader(
-        http_request.to_presented_request(),
-        ReadableKind.STREAM,
-        stream_id,
-        origin=http_request.origin,
-        threads=runtime.threads,
-    )
-    context.origin = echoed_origin(http_request.headers.get("origin"), authorized.site, authorized.origin)
-    if authorized.authenticated is not None:
-        check_network_and_origin(authorized.authenticated.identity, http_request.address, http_request.origin)
-        await consume_nonce(runtime, Caller(authorized.authenticated.identity, authorized.authenticated.nonce))
+    authorized = await authenticate_event_reader(context, runtime, ReadableKind.STREAM, stream_id)
     after = cursor_of(http_request, stream_id)
     reader = follow(
         runtime.process_streams, stream_id, after, site=authorized.site.public_id, idle_seconds=keep_alive_seconds()
