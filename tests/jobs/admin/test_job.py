@@ -17,8 +17,9 @@ from core.ids import new_uuid
 from jobs.models import Attempt, Job, JobState, WorkerLease
 from jobs.periods import first_id_at
 from metering.models import UsageEvent
+from tenants.grant import Grant
 from tenants.models import AuditEntry, Site
-from tests.factories import make_job, make_site
+from tests.factories import make_batch, make_job, make_site
 from tests.operators import sign_in, words
 from webhooks.models import Delivery, DeliveryAttempt, Endpoint, Event
 
@@ -461,6 +462,15 @@ def test_a_failed_job_is_retried_from_its_page(browser: Client, site: Site, desk
     assert f'href="{page_of(new)}"' in page
     entry = AuditEntry.objects.get()
     assert (entry.action, entry.subject, entry.details["new_job"]) == ("job.retry", job.public_id, new.public_id)
+
+
+def test_a_member_is_retried_under_the_restrictions_of_its_batch(browser: Client, site: Site, desk_route: None) -> None:
+    batch = make_batch(site, grant=Grant(max_tokens=40))
+    member = make_job(site, batch=batch, custom_id="r1", state="failed", finished_at=timezone.now())
+
+    browser.post(f"{LIST}{member.public_id}/retry/", follow=True)
+
+    assert b'"max_completion_tokens":40' in (Job.objects.get(retry_of=member).payload or b"")
 
 
 def test_selected_jobs_are_retried_and_the_others_are_reported(browser: Client, site: Site, desk_route: None) -> None:
