@@ -17,7 +17,7 @@ class Grant:
     max_tokens: int | None = None
     #: Whether it may use service tiers that cost more than the standard tier.
     allows_premium_tiers: bool = True
-    #: Stored restrictions that this version does not know, for it is older. Nothing is permitted under them.
+    #: Restrictions that a newer version stored and this one does not know. Nothing is permitted under them.
     unknown: tuple[tuple[str, Any], ...] = ()
 
 
